@@ -1,0 +1,49 @@
+# Everything is set up from here on a machine with Python and make. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
+# Also constrains the build back end, which pip installs in an environment of its own.
+export PIP_CONSTRAINT := $(CURDIR)/$(CONSTRAINTS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: help install demo test lint format types bench crash clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Create .venv with the package, its examples and the development tools
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples]'
+	@touch $@
+
+demo: install ## Run the main job on the embedded platforms
+	@$(BIN)/python -m flows.demo
+
+test: install ## Run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: install ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## Apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+bench: install ## Run every benchmark; each prints one JSON line
+	@for name in imports recording upload download; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+crash: install ## Long form of the kill tests: make crash N=20
+	$(BIN)/python -m pytest tests/crash -n 2 --crash-rounds $(or $(N),20)
+
+clean: ## Remove what the targets above made
+	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,128 @@
+"""Names of things: URNs, digests, canonical JSON and the keys that make an effect findable. No I/O.
+
+Sources: IVCAP URNs as in the IVCAP OpenAPI description (`urn:ivcap:<noun>:<uuid>`); canonical JSON is RFC 8785.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import rfc8785
+
+__all__ = [
+    "INTENT_SCHEMA",
+    "KEY_VERSION",
+    "Scope",
+    "artifact_urns",
+    "canonical",
+    "digest",
+    "file_urn",
+    "flows_urn",
+    "ivcap_urn",
+    "key_entity",
+    "key_of",
+    "platform_id",
+    "short_id",
+    "urn_id",
+]
+
+KEY_VERSION: Final = "k1"
+INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
+
+Scope = Literal["run", "flow", "account", "call"]
+"""Within what two equal requests are one effect: the logical run, the flow in any run, the account for ever, or never."""
+
+_ARTIFACT = re.compile(r"urn:ivcap:artifact:[0-9A-Za-z._-]+")
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value: equal values have equal bytes whatever their key order."""
+    return rfc8785.dumps(value)
+
+
+def digest(data: bytes) -> str:
+    """The sha256 of bytes as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def key_of(
+    *,
+    platform: str,
+    account: str,
+    scope: str,
+    noun: str,
+    request: Any,
+    discriminator: str | None = None,
+    generation: int = 0,
+) -> str:
+    """The key of an effect: `k1:<64 hex>`, with `.<generation>` from the first resubmission on.
+
+    `scope` is the expanded scope, for instance `run:<logical run id>`; `request` the encoded wire values.
+    """
+    parts = [KEY_VERSION, platform, account, scope, noun, request, discriminator]
+    key = f"{KEY_VERSION}:{digest(canonical(parts))}"
+    return f"{key}.{generation}" if generation else key
+
+
+def key_entity(key: str) -> str:
+    """The URN under which a key aspect is asserted: `urn:ivcap-flows:key:<hash>`."""
+    return "urn:ivcap-flows:key:" + key.removeprefix(KEY_VERSION + ":")
+
+
+def short_id(key: str) -> str:
+    """The 16 hex digits of a key (with its generation) that fit into a name or tag."""
+    body, _, generation = key.removeprefix(KEY_VERSION + ":").partition(".")
+    return body[:16] + (f".{generation}" if generation else "")
+
+
+def ivcap_urn(noun: str, id: str) -> str:  # noqa: A002 - the platform's own word
+    """`urn:ivcap:<noun>:<id>` from a bare id or from the URN itself."""
+    return id if id.startswith("urn:") else f"urn:ivcap:{noun}:{id}"
+
+
+def urn_id(urn: str) -> str:
+    """The last part of a URN: the bare id that IVCAP uses in its own links."""
+    return urn.rsplit(":", 1)[-1]
+
+
+def flows_urn(kind: str, id: str | uuid.UUID) -> str:  # noqa: A002
+    """`urn:ivcap-flows:<kind>:<id>`, for what no platform has named."""
+    return f"urn:ivcap-flows:{kind}:{id}"
+
+
+def file_urn(sha256: str) -> str:
+    """The identity of a file's content wherever it lies: two equal files are one."""
+    return flows_urn("file", f"sha256:{sha256}")
+
+
+def platform_id(url: str) -> str:
+    """The normalised external URL of a platform: lower-case scheme and host, no default port, no trailing slash."""
+    parts = urlsplit(url.strip())
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        host = f"[{host}]"
+    default = {"http": 80, "https": 443}.get(parts.scheme.lower())
+    netloc = host if parts.port in (None, default) else f"{host}:{parts.port}"
+    return urlunsplit((parts.scheme.lower(), netloc, parts.path.rstrip("/"), "", ""))
+
+
+def artifact_urns(value: Any) -> list[str]:
+    """Every artifact URN in a JSON value, in order of appearance, each once."""
+    found: dict[str, None] = {}
+
+    def walk(part: Any) -> None:
+        if isinstance(part, str):
+            found.update(dict.fromkeys(_ARTIFACT.findall(part)))
+        elif isinstance(part, dict):
+            for inner in part.values():
+                walk(inner)
+        elif isinstance(part, list | tuple):
+            for inner in part:
+                walk(inner)
+
+    walk(value)
+    return list(found)

@@ -1,0 +1,63 @@
+"""One event loop per process, in a thread of its own, on which all clients run.
+
+Synchronous callers block on it; asynchronous callers await it from their own loop and are never held by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["arun", "run", "submit"]
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_state: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    global _state
+    with _lock:
+        # A forked child inherits the loop but not its thread.
+        if _state is None or _state[0] != os.getpid() or _state[1].is_closed():
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="ivcap-flows", daemon=True).start()
+            _state = (os.getpid(), loop)
+        return _state[1]
+
+
+def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    """Start a coroutine on the loop from a running loop of the caller's; the result is a future of the caller's."""
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, _loop()))
+
+
+async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop and await its result; cancelling the caller cancels it."""
+    if asyncio.get_running_loop() is _loop():
+        return await coroutine
+    return await submit(coroutine)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop and block until its result; an interrupt cancels it.
+
+    Raises RuntimeError when called from the loop itself, which would wait for ever.
+    """
+    loop = _loop()
+    try:
+        running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is loop:
+        coroutine.close()
+        raise RuntimeError("run() called on the loop it would wait for; await the coroutine instead")
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise

@@ -1,0 +1,108 @@
+"""Settings, read from the environment under the names that the official tools use. docs/reference/settings.md lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+def _default_journal() -> str:
+    return f"sqlite:///{user_data_path('ivcap-flows', appauthor=False) / 'journal.sqlite'}"
+
+
+class Settings(BaseSettings):
+    """A snapshot of the environment; make a new one to see a change. Secrets are `SecretStr` and never printed."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, case_sensitive=True)
+
+    ivcap_url: str | None = Field(None, alias="IVCAP_URL", description="Base URL of IVCAP, without `/1`.")
+    ivcap_base_url: str | None = Field(
+        None, alias="IVCAP_BASE_URL", description="URL of the sidecar inside an IVCAP container; needs no token."
+    )
+    ivcap_jwt: SecretStr | None = Field(None, alias="IVCAP_JWT", description="Access token of IVCAP.")
+    ivcap_local_dir: Path = Field(
+        Path("ivcap-artifacts"), alias="IVCAP_LOCAL_DIR", description="State folder of the embedded platforms."
+    )
+
+    provena_domain: str | None = Field(
+        None, alias="PROVENA_DOMAIN", description="Domain of Provena; each API is `https://<prefix>.<domain>`."
+    )
+    provena_keycloak: str | None = Field(
+        None, alias="PROVENA_KEYCLOAK", description="Base URL of Keycloak; default `https://auth.<domain>/auth`."
+    )
+    provena_realm: str | None = Field(None, alias="PROVENA_REALM", description="Keycloak realm.")
+    provena_client_id: str = Field(
+        "automated-access", alias="PROVENA_CLIENT_ID", description="Keycloak client that the token belongs to."
+    )
+    provena_client_secret: SecretStr | None = Field(
+        None, alias="PROVENA_CLIENT_SECRET", description="Secret of a confidential client (client credentials)."
+    )
+    provena_offline_token: SecretStr | None = Field(
+        None, alias="PROVENA_OFFLINE_TOKEN", description="Offline (refresh) token of the user."
+    )
+    provena_auth_api: str | None = Field(None, alias="PROVENA_AUTH_API", description="Override of the auth API's URL.")
+    provena_registry_api: str | None = Field(
+        None, alias="PROVENA_REGISTRY_API", description="Override of the registry API's URL."
+    )
+    provena_prov_api: str | None = Field(None, alias="PROVENA_PROV_API", description="Override of the prov API's URL.")
+    provena_job_api: str | None = Field(None, alias="PROVENA_JOB_API", description="Override of the job API's URL.")
+    provena_data_store_api: str | None = Field(
+        None, alias="PROVENA_DATA_STORE_API", description="Override of the data store API's URL."
+    )
+    provena_search_api: str | None = Field(
+        None, alias="PROVENA_SEARCH_API", description="Override of the search API's URL."
+    )
+    provena_handle_api: str | None = Field(
+        None, alias="PROVENA_HANDLE_API", description="Override of the handle (id) service's URL."
+    )
+
+    journal: str = Field(
+        default_factory=_default_journal,
+        alias="IVCAP_FLOWS_JOURNAL",
+        description="SQLAlchemy URL of the journal: `sqlite:///path` or `postgresql://…`.",
+    )
+    sinks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        alias="IVCAP_FLOWS_SINKS",
+        description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `prov-json:<folder>`.",
+    )
+    embedded: bool = Field(
+        False, alias="IVCAP_FLOWS_EMBEDDED", description="Allow a deployed run to use the embedded platforms."
+    )
+    fresh: bool = Field(
+        False, alias="IVCAP_FLOWS_FRESH", description="Begin a new logical run instead of continuing an unfinished one."
+    )
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(**values)  # type: ignore[arg-type]  # pydantic-settings reads the rest from the environment
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @classmethod
+    def settings_names(cls) -> dict[str, str]:
+        """Environment variable to description, in the order of declaration."""
+        return {field.alias or name: field.description or "" for name, field in cls.model_fields.items()}
+
+    @property
+    def ivcap_configured(self) -> bool:
+        return bool(self.ivcap_url or self.ivcap_base_url)
+
+    @property
+    def provena_configured(self) -> bool:
+        return any(
+            (
+                self.provena_domain,
+                self.provena_keycloak,
+                self.provena_registry_api,
+                self.provena_prov_api,
+            )
+        )
