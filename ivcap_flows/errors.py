@@ -126,7 +126,7 @@ class ForeignHandleError(InputError):
 
 
 class PlatformError(IvcapFlowsError):
-    """A refused request. Data: `platform`, `method`, `path`, `status` (int or None), `detail` (the platform's words)."""
+    """A refused request. Data: `platform`, `method`, `path`, `status` (None without a reply), `detail` (its words)."""
 
 
 class UnreachableError(PlatformError):

@@ -34,7 +34,7 @@ KEY_VERSION: Final = "k1"
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
 
 Scope = Literal["run", "flow", "account", "call"]
-"""Within what two equal requests are one effect: the logical run, the flow in any run, the account for ever, or never."""
+"""Within what two equal requests are one effect: the logical run, the flow in any run, the account, or never."""
 
 _ARTIFACT = re.compile(r"urn:ivcap:artifact:[0-9A-Za-z._-]+")
 

@@ -1,4 +1,4 @@
-"""Settings, read from the environment under the names that the official tools use. docs/reference/settings.md lists them."""
+"""Settings, read from the environment under the names of the official tools; listed in docs/reference/settings.md."""
 
 from __future__ import annotations
 

@@ -1,0 +1,164 @@
+"""Waiting for remote work: one poller for all that a process waits for on one list of a platform.
+
+It reads pages of the list, not one record per order, and asks more rarely the longer the work takes. Polling is the
+truth; a platform that cannot be reached is waited out, since only the caller's deadline ends a wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
+from ivcap_flows.handles import TERMINAL
+
+__all__ = ["Poller", "interval"]
+
+R = TypeVar("R")
+
+SHORTEST: Final = 0.5
+"""Seconds between two looks at work that has just begun."""
+LONGEST: Final = 60.0
+SHARE: Final = 0.1
+"""The interval as a share of the age of the youngest work: a wait ends at most a tenth late."""
+SINGLE_READS: Final = 3
+"""Up to so many are read one by one; more are looked for in the list first."""
+
+logger = logging.getLogger("ivcap_flows.waiting")
+
+
+def interval(age: float, *, jitter: float) -> float:
+    """Seconds until the next look at work that is `age` seconds old; `jitter` in [0, 1) spreads many waiters."""
+    return min(LONGEST, max(SHORTEST, SHARE * age)) * (0.75 + 0.5 * jitter)
+
+
+@dataclass
+class _Watch(Generic[R]):
+    since: float
+    futures: list[asyncio.Future[R]] = field(default_factory=list)
+
+
+class Poller(Generic[R]):
+    """Resolves records once their status is terminal. Lives on the package's loop.
+
+    `read(urn)` gives the whole record; `recent()` yields (urn, status) newest first, page by page; `status` takes a
+    record. A record that is not found within `settle` seconds of the first look is waited for: a platform shows an
+    accepted request late.
+    """
+
+    def __init__(
+        self,
+        *,
+        what: str,
+        read: Callable[[str], Awaitable[R]],
+        recent: Callable[[], AsyncIterator[tuple[str, str]]],
+        status: Callable[[R], str],
+        settle: float,
+    ) -> None:
+        self._what, self._read, self._recent, self._status, self._settle = what, read, recent, status, settle
+        self._watched: dict[str, _Watch[R]] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._unreachable_since: float | None = None
+
+    async def wait(self, urns: Sequence[str], *, timeout: float | None = None) -> list[R]:
+        """The terminal records in the order of `urns`; after `timeout` seconds WaitTimeoutError names what is pending."""
+        loop = asyncio.get_running_loop()
+        futures: dict[str, asyncio.Future[R]] = {}
+        for urn in dict.fromkeys(urns):
+            futures[urn] = loop.create_future()
+            self._watched.setdefault(urn, _Watch(time.monotonic())).futures.append(futures[urn])
+        if futures and (self._ticker is None or self._ticker.done()):
+            self._ticker = loop.create_task(self._tick())
+        try:
+            await asyncio.wait(futures.values(), timeout=timeout) if futures else None
+            pending = [urn for urn, future in futures.items() if not future.done()]
+            if pending:
+                raise WaitTimeoutError(
+                    f"{len(pending)} of {len(futures)} {self._what} not finished after {timeout:g} s; "
+                    "they go on remotely, and waiting again continues.",
+                    pending=pending,
+                )
+            return [futures[urn].result() for urn in urns]
+        finally:
+            for urn, future in futures.items():
+                future.cancel()
+                watch = self._watched.get(urn)
+                if watch and all(f.done() for f in watch.futures):
+                    del self._watched[urn]
+
+    async def _tick(self) -> None:
+        while self._watched:
+            try:
+                await self._look()
+                self._reached()
+            except PlatformError as error:
+                if error.retryable:
+                    self._out_of_reach(error)
+                else:
+                    self._fail(list(self._watched), error)
+            except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
+                self._fail(list(self._watched), error)
+            if self._watched:
+                age = time.monotonic() - max(watch.since for watch in self._watched.values())
+                await asyncio.sleep(interval(age, jitter=random.random()))  # noqa: S311 - spreads load, no secret
+
+    async def _look(self) -> None:
+        """One round: the list for many, then the records of those that are terminal or were not in it."""
+        to_read = list(self._watched)
+        if len(to_read) > SINGLE_READS:
+            unseen, finished = set(to_read), []
+            async for urn, status in self._recent():
+                if urn in unseen:
+                    unseen.discard(urn)
+                    if status in TERMINAL:
+                        finished.append(urn)
+                if not unseen:
+                    break
+            to_read = [*finished, *unseen]
+        for urn in to_read:
+            await self._read_one(urn)
+
+    async def _read_one(self, urn: str) -> None:
+        watch = self._watched.get(urn)
+        if watch is None:
+            return
+        try:
+            record = await self._read(urn)
+        except NotFoundError as error:
+            if time.monotonic() - watch.since > self._settle:
+                self._fail([urn], error)
+            return
+        except PlatformError as error:
+            if error.retryable:
+                raise
+            self._fail([urn], error)
+            return
+        if self._status(record) in TERMINAL:
+            for future in self._take(urn):
+                future.set_result(record)
+
+    def _take(self, urn: str) -> list[asyncio.Future[R]]:
+        """Stop watching; the futures that still want an answer."""
+        watch = self._watched.pop(urn, None)
+        return [future for future in watch.futures if not future.done()] if watch else []
+
+    def _fail(self, urns: list[str], error: BaseException) -> None:
+        for urn in urns:
+            for future in self._take(urn):
+                future.set_exception(error)
+
+    def _out_of_reach(self, error: PlatformError) -> None:
+        if self._unreachable_since is None:
+            self._unreachable_since = time.monotonic()
+            logger.warning("Still waiting for %d %s: %s", len(self._watched), self._what, error.message)
+
+    def _reached(self) -> None:
+        if self._unreachable_since is not None:
+            away = time.monotonic() - self._unreachable_since
+            logger.warning("The platform answers again after %.0f s; waiting goes on.", away)
+            self._unreachable_since = None

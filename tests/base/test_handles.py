@@ -1,0 +1,54 @@
+"""The values that tasks return."""
+
+import pickle
+
+import pytest
+
+from ivcap_flows import handles
+
+ARTIFACT = handles.Artifact(urn="urn:ivcap:artifact:1", platform="p", name="events.csv", sha256="0" * 64, size=3)
+ALL = [
+    ARTIFACT,
+    handles.Order(
+        urn="urn:ivcap:order:1",
+        platform="p",
+        service="s",
+        parameters={"x": "urn:ivcap:artifact:9"},
+        products=handles.Products([ARTIFACT]),
+    ),
+    handles.Job(
+        urn="urn:ivcap:job:1", platform="p", service="s", request={"deep": ["urn:ivcap:artifact:9"]}, result=[1]
+    ),
+    handles.Aspect(urn="urn:ivcap:aspect:1", platform="p", entity="e", schema_urn="s", content={"n": 1}),
+    handles.RegistryItem(urn="1/2", platform="p", subtype="MODEL"),
+    handles.Dataset(urn="1/3", platform="p", access_uri="urn:ivcap:artifact:1"),
+    handles.ModelRun(urn="1/4", platform="p", workflow_template="1/5", outputs=("1/3",)),
+    handles.LocalFile(path="/data/x.csv", sha256="0" * 64, size=3),
+]
+
+
+@pytest.mark.parametrize("handle", ALL, ids=lambda h: type(h).__name__)
+def test_a_handle_survives_pickle_and_json(handle):
+    """Handles travel to other processes and later runs unchanged."""
+    assert pickle.loads(pickle.dumps(handle)) == handle
+    assert type(handle).model_validate_json(handle.model_dump_json()) == handle
+
+
+@pytest.mark.parametrize("handle", ALL, ids=lambda h: type(h).__name__)
+def test_a_handle_cannot_be_changed(handle):
+    """Handles are values."""
+    with pytest.raises(ValueError, match="frozen"):
+        handle.platform = "q"
+
+
+def test_a_product_is_found_by_name_by_urn_and_by_place():
+    """Products are a sequence and a mapping at once; an unknown name lists the known ones."""
+    products = pickle.loads(pickle.dumps(handles.Products([ARTIFACT])))
+    assert products["events.csv"] == products["urn:ivcap:artifact:1"] == products[0] == ARTIFACT
+    with pytest.raises(KeyError, match="no product 'x'; there are: events.csv"):
+        products["x"]
+
+
+def test_the_inputs_of_work_are_the_artifacts_in_its_request():
+    """Lineage reads an order's and a job's inputs off the request itself."""
+    assert ALL[1].inputs == ALL[2].inputs == ("urn:ivcap:artifact:9",)

@@ -1,0 +1,67 @@
+"""The package's event loop."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from ivcap_flows import loop
+
+
+async def where() -> str:
+    return threading.current_thread().name
+
+
+def test_synchronous_callers_block_on_the_one_loop():
+    """Every coroutine runs in the thread of the package's loop."""
+    assert loop.run(where()) == loop.run(where()) == "ivcap-flows"
+
+
+async def test_an_asynchronous_caller_is_not_held():
+    """While work blocks the package's loop, the caller's own loop goes on."""
+
+    async def hold() -> None:
+        time.sleep(0.3)
+
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticker = asyncio.create_task(tick())
+    await loop.arun(hold())
+    ticker.cancel()
+    assert ticks > 15
+
+
+def test_waiting_for_the_loop_from_the_loop_is_refused():
+    """A synchronous call on the loop would wait for itself for ever, so it is an error."""
+
+    async def inner() -> None:
+        loop.run(where())
+
+    with pytest.raises(RuntimeError, match="await the coroutine"):
+        loop.run(inner())
+
+
+async def test_cancelling_the_caller_cancels_the_work():
+    """A cancelled await does not leave its work running."""
+    seen = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            seen.set()
+            raise
+
+    task = asyncio.create_task(loop.arun(work()))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(seen.wait, 2)
