@@ -1,0 +1,83 @@
+"""When a request is sent again: may it be repeated, is the failure transient, how long to wait. All pure.
+
+Sources: RFC 9110 (safe and idempotent methods, Retry-After), RFC 6585 (429), RFC 8470 (425).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from ivcap_flows.errors import IvcapFlowsError, UnavailableError, UnreachableError
+
+__all__ = ["Backoff", "Repeat", "is_transient", "may_repeat", "retry_after"]
+
+Repeat = Literal["idempotent", "keyed", "unsafe"]
+"""What sending twice would do: nothing more; an effect that its key finds again; an effect that nothing finds."""
+
+
+def may_repeat(repeat: Repeat, error: BaseException) -> bool:
+    """Whether the declaration allows another send after this failure.
+
+    Only an idempotent request is sent again when it may have been processed. The others are, when it surely was not:
+    `sent` is False after a failed connection and after 425 and 429, by which a server refuses to process a request.
+    """
+    if repeat == "idempotent":
+        return True
+    return isinstance(error, IvcapFlowsError) and error.data.get("sent") is False
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request can succeed later: no reply, or 408, 425, 429 and 5xx but 501."""
+    return isinstance(error, UnreachableError | UnavailableError)
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """The seconds of a Retry-After header, given as seconds or as a date; None when absent or unreadable."""
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(text)
+        except (TypeError, ValueError):
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        seconds = (moment - (now or datetime.now(timezone.utc))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait, in seconds: `first` doubles up to `cap`; all attempts and waits end within `budget`."""
+
+    first: float = 0.5
+    cap: float = 20.0
+    budget: float = 60.0
+
+    def ceiling(self, attempt: int) -> float:
+        """The longest wait after attempt 1, 2, …"""
+        return min(self.cap, self.first * 2.0 ** min(attempt - 1, 60))
+
+    def delay(
+        self, attempt: int, asked: float | None = None, uniform: Callable[[float, float], float] = random.uniform
+    ) -> float:
+        """The wait after attempt 1, 2, …: what the server asked for, else anything up to the ceiling (full jitter).
+
+        A server that asks for next to nothing (`Retry-After: 0`) is not hammered: its word is then the least wait only.
+        """
+        if asked is not None and asked >= self.first:
+            return asked
+        return max(asked or 0.0, uniform(0.0, self.ceiling(attempt)))
+
+    def exhausted(self, elapsed: float, wait: float) -> bool:
+        """Whether another attempt after this wait would begin beyond the budget."""
+        return elapsed + wait > self.budget

@@ -1,0 +1,460 @@
+"""A session with one platform: base URL, token, pool, time-outs, retries, and errors of this package."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from ivcap_flows.errors import ConfigurationError, InputError, PlatformError, ProtocolError
+from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
+from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, redact, status_error
+
+if TYPE_CHECKING:
+    from ivcap_flows.http.auth import Auth
+
+__all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
+
+_log = logging.getLogger(__name__)
+
+Content = bytes | Callable[[], AsyncIterator[bytes]]
+"""A request body: bytes, or what makes an iterator over its blocks anew for each send."""
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset()
+"""No JSON body at all; None is the JSON value null."""
+
+MAX_BODY: Final = 64 * 1024 * 1024
+"""Bytes of a reply that is read whole; larger ones are refused, as only downloads are expected to be large."""
+
+_MAX_ERROR_BODY: Final = 64 * 1024
+
+_CONNECT_TIMEOUT: Final = 10.0
+# Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
+_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=4.0)
+# A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
+_DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply read whole. Header names are case-insensitive."""
+
+    platform: str
+    method: str
+    path: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", errors="replace")
+
+    def json(self) -> Any:
+        """The JSON value of the body. Raises ProtocolError when it is none."""
+        try:
+            return jsonlib.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise self.violation("is no JSON") from error
+
+    def violation(self, fault: str) -> ProtocolError:
+        """The error for a reply that the contract does not allow; `fault` completes "the reply …"."""
+        return ProtocolError(
+            f"The reply of {self.platform} to {self.method} {self.path} {fault}.",
+            platform=self.platform,
+            method=self.method,
+            path=self.path,
+            status=self.status,
+            detail=fault,
+            sent=True,
+        )
+
+
+class StreamedReply:
+    """A reply whose body is read block by block, once."""
+
+    def __init__(self, response: httpx.Response, mapped: Callable[[Exception], Exception]) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._mapped = mapped
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The bytes as they arrive, not decoded. Raises UnreachableError when the stream breaks."""
+        try:
+            async for block in self._response.aiter_raw():
+                yield block
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise self._mapped(error) from error
+
+
+class Session:
+    """HTTP with one platform. Use as an async context manager or call `aclose()`.
+
+    `platform` names the platform in errors. `timeout` is the longest silence of the server in seconds, `budget` the
+    seconds that all attempts of one request and the waits between them may take. The token goes to the base URL's host
+    and to nobody else; URLs that a server gives are used only through `own`.
+    Proxies and CA certificates are those of the environment; redirects are never followed.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        platform: str,
+        auth: Auth | None = None,
+        headers: Mapping[str, str] | None = None,
+        error_map: Mapping[int, type[PlatformError]] = STATUS_ERRORS,
+        timeout: float = 30.0,
+        budget: float = 60.0,
+        trusted_hosts: Collection[str] = (),
+        rewrite_hosts: bool = False,
+    ) -> None:
+        """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's."""
+        self._base = _checked(base_url, platform)
+        self.base_url = base_url.strip().rstrip("/")
+        self.platform = platform
+        self.auth = auth
+        self._headers = {"User-Agent": "ivcap-flows", "Accept-Encoding": "gzip, deflate", **(headers or {})}
+        self._table = error_map
+        self._timeout = timeout
+        self._backoff = Backoff(budget=budget)
+        self._trusted = frozenset(host.lower() for host in trusted_hosts)
+        self._rewrite = rewrite_hosts
+        self._client: httpx.AsyncClient | None = None
+
+    def __repr__(self) -> str:
+        return f"Session({self.base_url!r}, platform={self.platform!r})"
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the pool. A later request opens it anew."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    @property
+    def backoff(self) -> Backoff:
+        """How this session waits, for loops that resume above it."""
+        return self._backoff
+
+    def own(self, url: str) -> str:
+        """A server-given URL as something this session may request.
+
+        The base URL's host, and a bare path: path and query on the base URL. Another host: the same where the session
+        rewrites hosts, the URL itself where the host is trusted (no token is sent there). Raises ProtocolError else.
+        """
+        try:
+            parts = urlsplit(url.strip())
+            given = _origin(parts)
+        except ValueError as error:
+            raise self._foreign_url(url, "is malformed") from error
+        if parts.scheme not in ("", "http", "https"):
+            raise self._foreign_url(url, "has an unknown scheme")
+        if not parts.netloc or given == _origin(self._base) or self._rewrite:
+            path = parts.path or "/"
+            prefix = self._base.path.rstrip("/")
+            if prefix and path.startswith(prefix + "/"):
+                path = path[len(prefix) :]
+            return f"{path}?{parts.query}" if parts.query else path
+        if (parts.hostname or "").lower() in self._trusted:
+            return parts._replace(fragment="").geturl()
+        raise self._foreign_url(url, f"names the host {parts.hostname}, which is not the platform's")
+
+    def _foreign_url(self, url: str, fault: str) -> ProtocolError:
+        shown = url.partition("?")[0][:200]  # a query may hold a signature
+        return ProtocolError(
+            f"{self.platform} at {self.base_url} gave the URL {shown}, which {fault}; it is not followed.",
+            platform=self.platform,
+            method="GET",
+            path=shown,
+            status=None,
+            detail=fault,
+            sent=False,
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeat: Repeat,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = UNSET,
+        content: Content | None = None,
+        data: Mapping[str, str] | None = None,
+        expect: Collection[int] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Send a request and read the reply whole.
+
+        `path` is relative to the base URL. Parameters that are None are left out, booleans are `true` and `false`.
+        `data` is a form. Statuses in `expect` (default: any 2xx) are returned, others raise. Raises the PlatformError
+        of the status, UnreachableError without a reply (data `sent`: whether it may have been processed).
+        """
+        body, type_header = _body(json, content, data)
+        wanted = {**type_header, **(headers or {})}
+
+        async def once() -> Reply:
+            response = await self._send(method, path, params, wanted, body, timeout)
+            try:
+                self._check(response, method, path, expect, await self._error_body(response, method, path, expect))
+                return await self._read(response, method, path)
+            finally:
+                await response.aclose()
+
+        return await self._retrying(repeat, method, path)(once)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeat: Repeat,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: Collection[int] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[StreamedReply]:
+        """A reply whose body is still to be read. Retries end when it begins; resuming is the caller's."""
+        wanted = {"Accept-Encoding": "identity", **(headers or {})}
+
+        async def once() -> httpx.Response:
+            response = await self._send(method, path, params, wanted, None, timeout)
+            try:
+                self._check(response, method, path, expect, await self._error_body(response, method, path, expect))
+            except BaseException:
+                await response.aclose()
+                raise
+            return response
+
+        response: httpx.Response = await self._retrying(repeat, method, path)(once)
+        try:
+            yield StreamedReply(response, lambda error: self._mapped(error, method, path))
+        finally:
+            await response.aclose()
+
+    def _retrying(self, repeat: Repeat, method: str, path: str) -> AsyncRetrying:
+        def again(error: BaseException) -> bool:
+            return is_transient(error) and may_repeat(repeat, error)
+
+        def wait(state: RetryCallState) -> float:
+            return self._backoff.delay(state.attempt_number, _asked(state))
+
+        def stop(state: RetryCallState) -> bool:
+            return self._backoff.exhausted(state.seconds_since_start or 0.0, state.upcoming_sleep)
+
+        def say(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, state.upcoming_sleep)
+
+        return AsyncRetrying(retry=retry_if_exception(again), wait=wait, stop=stop, before_sleep=say, reraise=True)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        content: Content | None,
+        timeout: float | None,
+    ) -> httpx.Response:
+        """One send, and a second with a fresh token where the reply says that the token was the trouble."""
+        url = self._url(path)
+        token = await self.auth.header() if self.auth and self._is_own(url) else None
+        response = await self._exchange(method, url, path, params, headers, content, timeout, token)
+        if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
+            challenge = response.headers.get("www-authenticate", "").lower()
+            if challenge.startswith("bearer") or self.auth.expired:
+                await response.aclose()
+                fresh = await self.auth.header()
+                if fresh == token:
+                    fresh = await self.auth.header(force=True)
+                response = await self._exchange(method, url, path, params, headers, content, timeout, fresh)
+        return response
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        content: Content | None,
+        timeout: float | None,
+        token: str | None,
+    ) -> httpx.Response:
+        silence = self._timeout if timeout is None else timeout
+        sent = {**self._headers, **headers, **({"Authorization": token} if token else {})}
+        client = self._opened()
+        try:
+            request = client.build_request(
+                method,
+                url,
+                params=_query(params),
+                headers=sent,
+                content=content() if callable(content) else content,
+                timeout=httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT)),
+            )
+            return await client.send(request, stream=True)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise self._mapped(error, method, path, token) from error
+        except UnicodeError as error:
+            raise InputError(
+                f"{method} {_shown(path)} of {self.platform} was not sent: a header holds characters beyond ASCII.",
+                sent=False,
+            ) from error
+
+    async def _error_body(
+        self, response: httpx.Response, method: str, path: str, expect: Collection[int] | None
+    ) -> bytes | None:
+        """The head of a refused reply's body, None when the reply is as expected."""
+        if response.status_code in expect if expect is not None else response.is_success:
+            return None
+        body = bytearray()
+        try:
+            async for block in response.aiter_bytes():
+                body += block
+                if len(body) >= _MAX_ERROR_BODY:
+                    break
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            _log.debug("The error body of %s %s broke off: %s", method, _shown(path), type(error).__name__)
+        return bytes(body)
+
+    def _check(
+        self, response: httpx.Response, method: str, path: str, expect: Collection[int] | None, body: bytes | None
+    ) -> None:
+        if body is None:
+            return
+        if response.status_code < 400:
+            allowed = ", ".join(map(str, sorted(expect))) if expect is not None else "2xx"
+            kind = "redirects, and redirects are not followed" if response.is_redirect else f"is not one of {allowed}"
+            raise self._reply(response, method, path, body).violation(f"has the status {response.status_code}: {kind}")
+        raise status_error(
+            platform=self.platform,
+            method=method,
+            path=_shown(path),
+            status=response.status_code,
+            headers=response.headers,
+            body=body,
+            secrets=_secrets(response.request.headers.get("authorization")),
+            table=self._table,
+        )
+
+    async def _read(self, response: httpx.Response, method: str, path: str) -> Reply:
+        body = bytearray()
+        try:
+            async for block in response.aiter_bytes():
+                body += block
+                if len(body) > MAX_BODY:
+                    raise self._reply(response, method, path, b"").violation(f"is larger than {MAX_BODY} bytes")
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise self._mapped(error, method, path, response.request.headers.get("authorization")) from error
+        return self._reply(response, method, path, bytes(body))
+
+    def _reply(self, response: httpx.Response, method: str, path: str, body: bytes) -> Reply:
+        return Reply(self.platform, method, _shown(path), response.status_code, response.headers, body)
+
+    def _mapped(self, error: Exception, method: str, path: str, token: str | None = None) -> Exception:
+        return foreign_error(
+            error,
+            platform=self.platform,
+            method=method,
+            path=_shown(path),
+            base_url=self.base_url,
+            secrets=_secrets(token),
+        )
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                limits=_LIMITS,
+                follow_redirects=False,
+                mounts=dict.fromkeys(_DIRECT),
+            )
+        return self._client
+
+    def _url(self, path: str) -> str:
+        if path.startswith(("http://", "https://")):
+            return path
+        return f"{self.base_url}/{path.lstrip('/')}"
+
+    def _is_own(self, url: str) -> bool:
+        return _origin(urlsplit(url)) == _origin(self._base)
+
+
+def _checked(base_url: str, platform: str) -> SplitResult:
+    try:
+        parts = urlsplit(base_url.strip())
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"The URL of {platform} must be like https://host/path, not {redact(base_url)!r}.")
+    if parts.username or parts.password:
+        raise ConfigurationError(f"The URL of {platform} must not hold a user name or password; use a token.")
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"The URL of {platform} must not have a query or fragment.")
+    return parts
+
+
+def _origin(parts: SplitResult) -> tuple[str, int | None]:
+    """Host and port, None for a scheme's default port: a gateway's http and https are one origin to its own client."""
+    port = parts.port
+    return (parts.hostname or "").lower(), None if port in (None, _DEFAULT_PORT.get(parts.scheme)) else port
+
+
+def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) -> tuple[Content | None, dict[str, str]]:
+    if data is not None:
+        form = httpx.Request("POST", "http://form", data=data)
+        return form.read(), {"Content-Type": "application/x-www-form-urlencoded"}
+    if isinstance(json, _Unset):
+        return content, {}
+    try:
+        text = jsonlib.dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The request is no JSON: {error}.", sent=False) from error
+    return text.encode(), {"Content-Type": "application/json"}
+
+
+def _query(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if params is None:
+        return None
+    plain = {name: value for name, value in params.items() if value is not None}
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in plain.items()} or None
+
+
+def _asked(state: RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    asked = getattr(error, "data", {}).get("retry_after")
+    return asked if isinstance(asked, float) else None
+
+
+def _secrets(token: str | None) -> tuple[str, ...]:
+    return (token, token.rpartition(" ")[2]) if token else ()
+
+
+def _shown(path: str) -> str:
+    """The path without its query, which may hold a signature."""
+    return path.partition("?")[0]
