@@ -1,0 +1,1 @@
+"""The example flows, their data and the services that they order."""
