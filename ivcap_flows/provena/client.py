@@ -1,0 +1,158 @@
+"""The client of one Provena: where its APIs are, who calls, and one attribute for each API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ivcap_flows import identity
+from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
+from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.session import Session
+from ivcap_flows.provena.auth_api import AuthApi
+from ivcap_flows.provena.datastore import DataStoreApi
+from ivcap_flows.provena.jobs import JobsApi
+from ivcap_flows.provena.prov import ProvApi
+from ivcap_flows.provena.registry import RegistryApi
+
+__all__ = ["SETTLE", "Endpoints", "ProvenaClient"]
+
+SETTLE: Final = 600.0
+"""Seconds after which a request that was accepted shows: the gateway holds it for 29 s, job rows are written late."""
+
+_TIMEOUT: Final = 40.0
+"""Longest silence: the gateway answers after 29 s at the latest."""
+
+_PREFIXES: Final = {
+    "auth": "auth-api",
+    "registry": "registry-api",
+    "prov": "prov-api",
+    "jobs": "job-api",
+    "datastore": "data-api",
+}
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Endpoints(BaseModel):
+    """Base URLs of Provena's APIs and of the Keycloak realm (`…/realms/<realm>`), without trailing slash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    realm: str = Field(description="URL of the Keycloak realm.")
+    auth: str
+    registry: str
+    prov: str
+    jobs: str
+    datastore: str
+
+    @field_validator("*")
+    @classmethod
+    def _bare(cls, url: str) -> str:
+        return url.strip().rstrip("/")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        domain: str | None = None,
+        realm: str | None = None,
+        keycloak: str | None = None,
+        **overrides: str | None,
+    ) -> Endpoints:
+        """The endpoints of a deployment: `https://<prefix>.<domain>` and `https://auth.<domain>/auth/realms/<realm>`.
+
+        `keycloak` replaces Keycloak's base URL (up to `/auth`); the keywords `auth`, `registry`, `prov`, `jobs` and
+        `datastore` replace whole API URLs, and without a domain all are needed. Raises ConfigurationError naming what
+        is missing.
+        """
+        if unknown := overrides.keys() - _PREFIXES.keys():
+            raise TypeError(f"Provena has no API {', '.join(sorted(unknown))}; it has {', '.join(_PREFIXES)}.")
+        base = keycloak or (f"https://auth.{domain}/auth" if domain else None)
+        missing = [name for name in _PREFIXES if not (overrides.get(name) or domain)]
+        missing += ["keycloak"] if base is None else []
+        if missing or base is None:
+            raise ConfigurationError(
+                f"Where Provena is, is not known: there is no domain, and no URL for {', '.join(missing)}. "
+                "Set PROVENA_DOMAIN, or the URL of each.",
+                missing=missing,
+            )
+        if not realm:
+            raise ConfigurationError("Provena's Keycloak realm is not known. Set PROVENA_REALM.", missing=["realm"])
+        urls = {name: overrides.get(name) or f"https://{prefix}.{domain}" for name, prefix in _PREFIXES.items()}
+        return cls(realm=f"{base.rstrip('/')}/realms/{realm}", **urls)
+
+
+class ProvenaClient:
+    """An asynchronous client; use as an async context manager or call `aclose()`.
+
+    `settle` is, in seconds, how long an accepted request may stay invisible; `platform()` corrects it for a server
+    that tells its own.
+    """
+
+    def __init__(self, endpoints: Endpoints, auth: Auth) -> None:
+        self.endpoints = endpoints
+        self.settle = SETTLE
+        self._auth = auth
+        self._platform: str | None = None
+        self._asking = asyncio.Lock()
+        self._sessions: list[Session] = []
+        self.auth_api = AuthApi(self._session(endpoints.auth))
+        self.registry = RegistryApi(self._session(endpoints.registry))
+        self.prov = ProvApi(self._session(endpoints.prov))
+        self.jobs = JobsApi(self._session(endpoints.jobs))
+        self.datastore = DataStoreApi(self._session(endpoints.datastore))
+
+    def __repr__(self) -> str:
+        return f"ProvenaClient({self.endpoints.realm!r})"
+
+    async def __aenter__(self) -> ProvenaClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections; a later request opens them anew."""
+        for session in self._sessions:
+            await session.aclose()
+
+    async def platform(self) -> str:
+        """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens."""
+        async with self._asking:
+            if self._platform is None:
+                self._platform = await self._ask_twin() or identity.platform_id(self.endpoints.realm)
+        return self._platform
+
+    async def username(self) -> str:
+        """The caller's name, as in `owner_username` of items and `username` of jobs."""
+        name = claims(await self._auth.header()).get("preferred_username")
+        if not isinstance(name, str) or not name:
+            raise NotAuthorizedError(
+                "Provena's token names no user (claim `preferred_username`). Log in with a client of its realm.",
+                platform="Provena",
+                method=None,
+                path=None,
+                status=None,
+                detail=None,
+            )
+        return name
+
+    async def _ask_twin(self) -> str | None:
+        parts = urlsplit(self.endpoints.registry)
+        if parts.hostname not in _LOOPBACK:
+            return None
+        async with Session(f"{parts.scheme}://{parts.netloc}", platform="Provena") as session:
+            reply = await session.request("GET", "/_twin", repeat="idempotent", expect=(200, 404))
+        told = reply.json() if reply.status == 200 else {}
+        if not isinstance(told, dict) or not isinstance(told.get("instance"), str):
+            return None
+        self.settle = float(told.get("settle", SETTLE))
+        return str(told["instance"])
+
+    def _session(self, url: str) -> Session:
+        session = Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT)
+        self._sessions.append(session)
+        return session

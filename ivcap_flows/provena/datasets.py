@@ -1,0 +1,104 @@
+"""What only the user can say before an artifact becomes a Provena dataset: owner, publisher, licence, approvals."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ivcap_flows import handles
+from ivcap_flows.errors import InputError
+from ivcap_flows.provena.collection_format import (
+    AccessInfo,
+    Approvals,
+    CollectionAssociations,
+    CollectionFormat,
+    DatasetDescription,
+    RelevantDate,
+)
+
+__all__ = ["DatasetDefaults", "collection_format", "missing_defaults"]
+
+_REQUIRED: Final = ("organisation_id", "publisher_id", "license", "approvals")
+
+
+class DatasetDefaults(BaseModel):
+    """Statements for the datasets that are minted for artifacts.
+
+    Nothing here has an invented value: what is absent is named in an error when it is needed. `approvals` must be
+    given even where none is relevant (`Approvals()`), since that too is a statement.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    organisation_id: str | None = Field(None, description="Handle of the organisation that the data belong to.")
+    publisher_id: str | None = Field(None, description="Handle of the organisation that publishes the data.")
+    license: str | None = Field(None, description="URL of the licence.")
+    approvals: Approvals | None = Field(None, description="Ethics, access, indigenous knowledge, export controls.")
+    created_date: date | None = Field(None, description="When the data were made; default the artifact's own date.")
+    published_date: date | None = Field(None, description="When the data were published; absent means not relevant.")
+    description: str | None = Field(None, description="What the data are; default names the artifact.")
+    access_description: str | None = Field(None, description="How the artifact is reached; default names IVCAP.")
+    data_custodian_id: str | None = Field(None, description="Handle of the person who looks after the data.")
+    point_of_contact: str | None = Field(None, description="Whom to ask about the data.")
+    purpose: str | None = Field(None, description="What the data were made for.")
+    rights_holder: str | None = Field(None, description="Who holds the rights.")
+    usage_limitations: str | None = Field(None, description="Limits on use beyond the licence.")
+    preferred_citation: str | None = Field(None, description="How to cite the data.")
+    keywords: tuple[str, ...] = Field((), description="Words to find the data by.")
+
+
+def missing_defaults(defaults: DatasetDefaults | None) -> list[str]:
+    """The names of the fields that a dataset cannot be minted without and that nobody has stated."""
+    if defaults is None:
+        return list(_REQUIRED)
+    return [name for name in _REQUIRED if not getattr(defaults, name)]
+
+
+def collection_format(
+    artifact: handles.Artifact,
+    defaults: DatasetDefaults | None,
+    *,
+    user_metadata: dict[str, str] | None = None,
+) -> CollectionFormat:
+    """The metadata of an external dataset that lies where the artifact lies (`access_info.uri` is its URN).
+
+    Raises InputError naming the fields that the user has not stated; data: `missing`.
+    """
+    missing = missing_defaults(defaults)
+    if missing or defaults is None:
+        raise InputError(
+            f"No Provena dataset is minted for {artifact.urn}: nobody has stated {', '.join(missing)}. "
+            "Give them in DatasetDefaults.",
+            missing=missing,
+        )
+    made = defaults.created_date or (artifact.created_at.date() if artifact.created_at else None)
+    return CollectionFormat(
+        associations=CollectionAssociations(
+            organisation_id=defaults.organisation_id or "",
+            data_custodian_id=defaults.data_custodian_id,
+            point_of_contact=defaults.point_of_contact,
+        ),
+        approvals=defaults.approvals or Approvals(),
+        dataset_info=DatasetDescription(
+            name=artifact.name or artifact.urn,
+            description=defaults.description or f"The IVCAP artifact {artifact.urn}.",
+            access_info=AccessInfo(
+                reposited=False,
+                uri=artifact.urn,
+                description=defaults.access_description or f"An artifact of the IVCAP platform {artifact.platform}.",
+            ),
+            publisher_id=defaults.publisher_id or "",
+            created_date=RelevantDate.of(made),
+            published_date=RelevantDate.of(defaults.published_date),
+            license=defaults.license or "",
+            purpose=defaults.purpose,
+            rights_holder=defaults.rights_holder,
+            usage_limitations=defaults.usage_limitations,
+            preferred_citation=defaults.preferred_citation,
+            formats=[artifact.media_type] if artifact.media_type else None,
+            keywords=list(defaults.keywords) or None,
+            user_metadata=user_metadata,
+        ),
+    )

@@ -1,0 +1,103 @@
+"""Asynchronous jobs: fetch, list, wait (job-api)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from ivcap_flows.errors import BadRequestError, PlatformError, WaitTimeoutError
+from ivcap_flows.provena.api import Api, parse
+from ivcap_flows.provena.models import JobRow
+
+__all__ = ["JobsApi"]
+
+logger = logging.getLogger(__name__)
+
+FIRST_INTERVAL: Final = 0.25
+LONGEST_INTERVAL: Final = 10.0
+
+
+class JobsApi(Api):
+    """Jobs of the caller. They cannot be cancelled, and one whose worker died stays IN_PROGRESS for ever."""
+
+    async def fetch(self, session_id: str) -> JobRow | None:
+        """The job's row, or None while it is not there, which an unknown id never is.
+
+        Raises NotAuthorizedError for another user's job.
+        """
+        try:
+            body = await self.call("GET", "/jobs/user/fetch", repeat="idempotent", params={"session_id": session_id})
+        except BadRequestError as error:
+            # On this route 400 has one meaning, whatever its words: there is no such row, or not yet.
+            if error.status == 400:
+                return None
+            raise
+        return parse(JobRow, body.get("job"), f"job {session_id}")
+
+    def list(self, *, page_size: int = 20) -> AsyncIterator[JobRow]:
+        """The caller's jobs, newest first (in whole seconds), one page at a time as they are asked for."""
+        return self._pages("/jobs/user/list", {"limit": page_size})
+
+    def list_batch(self, batch_id: str, *, page_size: int = 20) -> AsyncIterator[JobRow]:
+        """The children of a batch, in no useful order. They appear late: none at all says nothing."""
+        return self._pages("/jobs/user/list_batch", {"batch_id": batch_id, "limit": page_size})
+
+    async def _pages(self, path: str, request: dict[str, Any]) -> AsyncIterator[JobRow]:
+        while True:
+            body = await self.call("POST", path, repeat="idempotent", json=request)
+            for row in body.get("jobs") or ():
+                yield parse(JobRow, row, "listed job")
+            if not body.get("pagination_key"):
+                return
+            request = request | {"pagination_key": body["pagination_key"]}
+
+    async def wait(self, session_id: str, timeout: float) -> JobRow:
+        """Wait until the job has ended, well or badly, for at most `timeout` seconds, and return its row.
+
+        The interval between looks grows from a quarter of a second to ten. A platform that cannot be reached is waited
+        for. Raises WaitTimeoutError with `pending` and the last `status` (None: no row was ever there).
+        """
+        deadline = time.monotonic() + timeout
+        interval = FIRST_INTERVAL
+        status: str | None = None
+        unreachable = False
+        while True:
+            try:
+                row = await self.fetch(session_id)
+                unreachable = False
+            except PlatformError as error:
+                if not error.retryable:
+                    raise
+                if not unreachable:
+                    logger.warning("Provena cannot be asked about job %s and is waited for: %s", session_id, error)
+                unreachable, row = True, None
+            if row is not None and row.done:
+                return await self._settled(row)
+            status = row.status if row is not None else status
+            left = deadline - time.monotonic()
+            if left <= 0:
+                seen = f"it was last seen {status}" if status else "it never appeared"
+                raise WaitTimeoutError(
+                    f"The Provena job {session_id} has not ended within {timeout:g} s: {seen}. Wait again.",
+                    pending=[session_id],
+                    status=status,
+                )
+            await asyncio.sleep(min(left, interval * random.uniform(0.75, 1.25)))  # noqa: S311 - jitter
+            interval = min(LONGEST_INTERVAL, interval * 1.5)
+
+    async def _settled(self, row: JobRow) -> JobRow:
+        """Look once more at a job that has ended, since its row is rewritten without conditions.
+
+        An earlier state that a slow writer put back does not undo the end that was seen.
+        """
+        try:
+            again = await self.fetch(row.session_id)
+        except PlatformError as error:
+            if not error.retryable:
+                raise
+            return row
+        return again if again is not None and again.done else row
