@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+from ivcap_flows.provenance.describe import describe, identify, reference
+from ivcap_flows.provenance.graph import Direction, Graph
 from ivcap_flows.provenance.records import Kind, Record, activity, agent, entity, relation, relation_id
+from ivcap_flows.provenance.rules import RULES, TYPES, faults, validate
 
-__all__ = ["Kind", "Record", "activity", "agent", "entity", "relation", "relation_id"]
+__all__ = [
+    "RULES",
+    "TYPES",
+    "Direction",
+    "Graph",
+    "Kind",
+    "Record",
+    "activity",
+    "agent",
+    "describe",
+    "entity",
+    "faults",
+    "identify",
+    "reference",
+    "relation",
+    "relation_id",
+    "validate",
+]

@@ -1,0 +1,159 @@
+"""What a handle itself states, as records: an order names its service, its inputs and its products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from ivcap_flows.handles import Artifact, Aspect, Dataset, Handle, Job, LocalFile, ModelRun, Order, RegistryItem
+from ivcap_flows.identity import canonical, digest, file_urn
+from ivcap_flows.provenance.records import Record, activity, entity, relation
+
+__all__ = ["describe", "identify", "reference"]
+
+_NOUNS = {
+    "urn:ivcap:artifact:": ("entity", "artifact"),
+    "urn:ivcap:aspect:": ("entity", "aspect"),
+    "urn:ivcap:service:": ("entity", "service"),
+    "urn:ivcap:order:": ("activity", "order"),
+    "urn:ivcap:job:": ("activity", "job"),
+    "urn:ivcap-flows:run:": ("activity", "flow-run"),
+    "urn:ivcap-flows:attempt:": ("activity", "attempt"),
+    "urn:ivcap-flows:task-run:": ("activity", "task-run"),
+    "urn:ivcap-flows:subflow-run:": ("activity", "subflow-run"),
+    "urn:ivcap-flows:call:": ("activity", "call"),
+    "urn:ivcap-flows:file:": ("entity", "file"),
+    "urn:ivcap-flows:directory:": ("entity", "directory"),
+}
+
+
+def reference(urn: str) -> Record:
+    """A record of what a URN alone tells: its kind and type by its noun, an entity where the noun is not known."""
+    for prefix, (kind, type_) in _NOUNS.items():
+        if urn.startswith(prefix):
+            return activity(urn, type_) if kind == "activity" else entity(urn, type_)
+    return entity(urn, "entity")
+
+
+def identify(value: Handle | LocalFile) -> str:
+    """The id under which a handle's thing is recorded: its URN, or the URN of a file's content."""
+    return file_urn(value.sha256) if isinstance(value, LocalFile) else value.urn
+
+
+def describe(value: object) -> list[Record]:
+    """The records that a handle states, the thing itself first; none for what is no handle."""
+    if isinstance(value, LocalFile):
+        return [entity(identify(value), "file", sha256=value.sha256, size=value.size, path=value.path)]
+    if isinstance(value, Artifact):
+        return [_artifact(value)]
+    if isinstance(value, Order | Job):
+        return list(_work(value))
+    if isinstance(value, Aspect):
+        return list(_aspect(value))
+    if isinstance(value, ModelRun):
+        return list(_model_run(value))
+    if isinstance(value, RegistryItem):
+        return list(_registry_item(value))
+    if isinstance(value, Handle):
+        return [reference(value.urn)]
+    return []
+
+
+def _artifact(value: Artifact) -> Record:
+    return entity(
+        value.urn,
+        "artifact",
+        value.created_at,
+        name=value.name,
+        media_type=value.media_type,
+        size=value.size,
+        sha256=value.sha256,
+        policy=value.policy,
+        platform=value.platform,
+    )
+
+
+def _work(value: Order | Job) -> Iterator[Record]:
+    yield activity(
+        value.urn,
+        value.kind,
+        value.started_at or value.requested_at,
+        _ended(value),
+        name=value.name,
+        status=None if value.status == "unknown" else value.status,
+        outcome={"succeeded": "completed", "failed": "failed", "error": "failed"}.get(value.status),
+        cause=value.error_message if isinstance(value, Job) else None,
+        requested_at=value.requested_at.isoformat() if value.requested_at else None,
+        service_name=value.service_name,
+        parameters=value.parameters or None if isinstance(value, Order) else None,
+        request=value.request if isinstance(value, Job) else None,
+        result_type=value.result_type if isinstance(value, Job) else None,
+        key=value.key,
+        platform=value.platform,
+    )
+    yield entity(value.service, "service", name=value.service_name)
+    yield relation("hadPlan", value.urn, value.service)
+    for urn in value.inputs:
+        yield entity(urn, "artifact")
+        yield relation("used", value.urn, urn)
+    for product in value.products:
+        yield _artifact(product)
+        yield relation("wasGeneratedBy", product.urn, value.urn)
+
+
+def _ended(value: Order | Job) -> datetime | None:
+    start = value.started_at or value.requested_at
+    if value.finished_at is not None and start is not None:
+        return max(value.finished_at, start)
+    return value.finished_at
+
+
+def _aspect(value: Aspect) -> Iterator[Record]:
+    yield entity(
+        value.urn,
+        "aspect",
+        schema=value.schema_urn,
+        about=value.entity,
+        content_sha256=None if value.content is None else digest(canonical(value.content)),
+        platform=value.platform,
+    )
+    yield reference(value.entity)
+    yield relation("wasInfluencedBy", value.urn, value.entity)
+
+
+def _model_run(value: ModelRun) -> Iterator[Record]:
+    yield activity(
+        value.urn,
+        "model-run",
+        name=value.display_name,
+        session_id=value.session_id,
+        key=value.key,
+        platform=value.platform,
+    )
+    yield entity(value.workflow_template, "workflow-template")
+    yield relation("hadPlan", value.urn, value.workflow_template)
+    if value.subject:
+        subject = reference(value.subject)
+        yield subject
+        yield relation("wasInformedBy" if subject.kind == "activity" else "wasInfluencedBy", value.urn, value.subject)
+    for handle in value.inputs:
+        yield entity(handle, "dataset")
+        yield relation("used", value.urn, handle)
+    for handle in value.outputs:
+        yield entity(handle, "dataset")
+        yield relation("wasGeneratedBy", handle, value.urn)
+
+
+def _registry_item(value: RegistryItem) -> Iterator[Record]:
+    is_dataset = isinstance(value, Dataset)
+    yield entity(
+        value.urn,
+        "dataset" if is_dataset else "registry-item",
+        name=value.display_name,
+        subtype=None if is_dataset else value.subtype,
+        access_uri=value.access_uri if isinstance(value, Dataset) else None,
+        platform=value.platform,
+    )
+    if isinstance(value, Dataset) and value.access_uri and value.access_uri.startswith("urn:ivcap:artifact:"):
+        yield entity(value.access_uri, "artifact")
+        yield relation("alternateOf", value.urn, value.access_uri)

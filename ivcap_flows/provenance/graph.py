@@ -1,0 +1,228 @@
+"""The graph of a run or of many: records merged by id, contents joined by sha256, lineage up and down."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
+from typing import Any, Final, Literal
+
+from ivcap_flows.identity import digest, file_urn
+from ivcap_flows.provenance.records import Record, entity, relation
+from ivcap_flows.provenance.rules import RULES, SINGLE_BIRTH
+
+__all__ = ["Direction", "Graph", "merge"]
+
+Direction = Literal["up", "down"]
+
+_VAGUE: Final = frozenset({"entity", "activity"})
+_FRAMES: Final = frozenset({"flow-run", "attempt", "subflow-run"})
+_OURS: Final = _FRAMES | {"task-run", "call"}
+_FRAME_FACTS: Final = frozenset({"parameters", "code"})
+_LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
+
+
+def merge(first: Record, second: Record) -> Record:
+    """One record of two with the same id; `second` was said later and wins.
+
+    An activity known to have ended keeps what was known at its end: an older handle of an order says less.
+    """
+    older, newer = (second, first) if first.ended is not None and second.ended is None else (first, second)
+    attributes = {**older.attributes, **newer.attributes}
+    if first.kind == "relation":
+        attributes |= _roles(first, second)
+    exact = first if second.type in _VAGUE else second
+    return Record(
+        kind=exact.kind,
+        id=first.id,
+        type=exact.type,
+        source=first.source,
+        target=first.target,
+        time=_pick(min, first.time, second.time),
+        ended=_pick(max, first.ended, second.ended),
+        attributes=attributes,
+    )
+
+
+def _pick(choose: Callable[..., datetime], *times: datetime | None) -> datetime | None:
+    known = [time for time in times if time is not None]
+    return choose(known) if known else None
+
+
+def _roles(*relations: Record) -> dict[str, Any]:
+    roles: dict[str, None] = {}
+    for link in relations:
+        role = link.attributes.get("role", [])
+        roles.update(dict.fromkeys(role if isinstance(role, list) else [role]))
+    return {} if not roles else {"role": next(iter(roles)) if len(roles) == 1 else list(roles)}
+
+
+class Graph:
+    """Records merged by id, in the order they were first said.
+
+    Two things of one sha256 are joined by `specializationOf` their content, so that a path meets the artifact it came
+    from. What a flow returns was made by the task that made it; what a later try got back unchanged it used.
+    """
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self.nodes: dict[str, Record] = {}
+        self.relations: dict[str, Record] = {}
+        for record in records:
+            self._add(record)
+        self._join_contents()
+        self._settle_births()
+
+    @property
+    def records(self) -> list[Record]:
+        return [*self.nodes.values(), *self.relations.values()]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.nodes) + len(self.relations)
+
+    def __contains__(self, id: object) -> bool:  # noqa: A002
+        return id in self.nodes or id in self.relations
+
+    def digest(self) -> str:
+        """The sha256 of all records, whatever their order: equal graphs have equal digests."""
+        said = sorted(json.dumps(r.model_dump(mode="json"), sort_keys=True, default=str) for r in self.records)
+        return digest("\n".join(said).encode())
+
+    def where(self, keep: Callable[[Record], bool]) -> Graph:
+        """The records that `keep` accepts, without the relations that lost an end."""
+        nodes = {record.id for record in self.nodes.values() if keep(record)}
+        return Graph(
+            record
+            for record in self.records
+            if (record.id in nodes)
+            or (record.kind == "relation" and record.source in nodes and record.target in nodes and keep(record))
+        )
+
+    def lineage(self, id: str, direction: Direction = "up") -> Graph:  # noqa: A002
+        """What `id` comes from (`up`) or what came from it (`down`), with `id` itself.
+
+        A flow run frames its tasks: lineage passes from a task to the run's code, parameters and people, not from
+        there to whatever else the run touched. Raises KeyError for an id the graph does not know.
+        """
+        if id not in self.nodes:
+            raise KeyError(f"the graph knows no {id!r}")
+        links = self._by_end()
+        reached: dict[str, bool] = {id: True}
+        taken: set[str] = set()
+        queue = deque([id])
+        while queue:
+            node = queue.popleft()
+            for link in links[node]:
+                step = self._step(link, node, direction, whole=reached[node])
+                if step is None:
+                    continue
+                taken.add(link.id)
+                other, whole = step
+                if other not in reached or (whole and not reached[other]):
+                    reached[other] = whole
+                    queue.append(other)
+        return Graph(
+            record
+            for record in self.records
+            if record.id in taken or (record.kind != "relation" and record.id in reached)
+        )
+
+    def _step(self, link: Record, node: str, direction: Direction, *, whole: bool) -> tuple[str, bool] | None:
+        """Where a relation leads from a node, and whether the other end is to be followed in full."""
+        other = link.target if link.source == node else link.source
+        if other is None or other not in self.nodes or link.type not in RULES:
+            return None
+        if RULES[link.type].same:
+            return other, True
+        if (link.source == node) != (direction == "up"):
+            return None
+        here, there = self.nodes[node], self.nodes[other]
+        if here.type in _FRAMES and not whole:
+            if direction == "up" and link.type == "used" and there.type not in _FRAME_FACTS:
+                return None
+            if direction == "up" and link.type == "wasInformedBy":
+                return None
+            if direction == "down" and link.type == "wasStartedBy":
+                return None
+        if direction == "up":
+            return other, not (link.type == "wasStartedBy" and there.type in _FRAMES)
+        return other, not (link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS)
+
+    def _by_end(self) -> dict[str, list[Record]]:
+        links: dict[str, list[Record]] = defaultdict(list)
+        for link in self.relations.values():
+            for end in {link.source, link.target}:
+                if end is not None:
+                    links[end].append(link)
+        return links
+
+    def _add(self, record: Record) -> None:
+        kept = self.relations if record.kind == "relation" else self.nodes
+        known = kept.get(record.id)
+        kept[record.id] = record if known is None else merge(known, record)
+
+    def _join_contents(self) -> None:
+        holders: dict[str, list[Record]] = defaultdict(list)
+        for node in self.nodes.values():
+            sha256 = node.attributes.get("sha256")
+            if node.kind == "entity" and node.type != "file" and isinstance(sha256, str):
+                holders[sha256].append(node)
+        for sha256, nodes in holders.items():
+            content = file_urn(sha256)
+            if content not in self.nodes:
+                if len(nodes) < 2:
+                    continue
+                self._add(entity(content, "file", sha256=sha256, size=nodes[0].attributes.get("size")))
+            for node in nodes:
+                self._add(relation("specializationOf", node.id, content))
+
+    def _settle_births(self) -> None:
+        """Leave one maker to what several activities of a flow returned, and one starter to what they started."""
+        self._settle("wasGeneratedBy", lambda link: relation("used", link.target or "", link.source or "", link.time))
+        self._settle(
+            "wasStartedBy", lambda link: relation("wasInformedBy", link.target or "", link.source or "", link.time)
+        )
+
+    def _settle(self, name: str, instead: Callable[[Record], Record]) -> None:
+        claims: dict[str, list[Record]] = defaultdict(list)
+        for link in self.relations.values():
+            if link.type == name and link.source is not None and link.target in self.nodes:
+                claims[link.source].append(link)
+        starters = self._starters()
+        for source, links in claims.items():
+            if len(links) < 2:
+                continue
+            frames = {frame for link in links for frame in _frames_of(link.target or "", starters)}
+            for link in links:
+                if link.target in frames:
+                    del self.relations[link.id]
+            left = [link for link in links if link.id in self.relations]
+            if source not in self.nodes or self.nodes[source].type not in SINGLE_BIRTH:
+                continue
+            ours = [link for link in left if self.nodes[link.target or ""].type in _OURS]
+            ours.sort(key=lambda link: link.time or _LATEST)
+            # A platform's own word on who made a thing goes before ours on who returned it.
+            for link in ours if len(ours) < len(left) else ours[1:]:
+                del self.relations[link.id]
+                self._add(instead(link))
+
+    def _starters(self) -> dict[str, list[str]]:
+        starters: dict[str, list[str]] = defaultdict(list)
+        for link in self.relations.values():
+            if link.type == "wasStartedBy" and link.source and link.target:
+                starters[link.source].append(link.target)
+        return starters
+
+
+def _frames_of(id: str, starters: dict[str, list[str]]) -> set[str]:  # noqa: A002
+    frames: set[str] = set()
+    queue = [id]
+    while queue:
+        for starter in starters.get(queue.pop(), ()):
+            if starter not in frames:
+                frames.add(starter)
+                queue.append(starter)
+    return frames

@@ -1,0 +1,139 @@
+"""PROV-JSON by the `prov` library, which reads back what is written here.
+
+Every id becomes a qualified name in a declared namespace; its full URI is the id itself (handles of Provena become
+`https://hdl.handle.net/<handle>`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.rules import PLANS, RULES, validate
+
+if TYPE_CHECKING:
+    from prov.identifier import QualifiedName
+    from prov.model import ProvDocument
+
+__all__ = ["NAMESPACES", "document", "dumps"]
+
+NAMESPACES: Final = {
+    "ivcap": "urn:ivcap:",
+    "type": "urn:ivcap-flows:type:",
+    "about": "urn:ivcap-flows:attribute:",
+    "flows": "urn:ivcap-flows:",
+    "handle": "https://hdl.handle.net/",
+    "urn": "urn:",
+    "http": "http://",
+    "https": "https://",
+    "other": "urn:ivcap-flows:other:",
+}
+"""Prefix to namespace, the more special before the more general."""
+
+_HANDLE_DIGITS: Final = frozenset("0123456789.")
+
+
+def document(records: Iterable[Record]) -> ProvDocument:
+    """The records as a document of the `prov` library. Raises ValueError when they break the rules."""
+    from prov.model import ProvDocument
+
+    graph = records if isinstance(records, Graph) else Graph(records)
+    validate(graph)
+    target = ProvDocument()
+    writer = _Writer(target)
+    for record in graph:
+        writer.write(record)
+    return target
+
+
+def dumps(records: Iterable[Record], *, indent: int | None = 2) -> str:
+    """The records as PROV-JSON text (W3C Member Submission of 24 April 2013)."""
+    return str(document(records).serialize(format="json", indent=indent))
+
+
+class _Writer:
+    def __init__(self, target: ProvDocument) -> None:
+        self.document = target
+        self.names = {prefix: target.add_namespace(prefix, uri) for prefix, uri in NAMESPACES.items()}
+
+    def name(self, id: str) -> QualifiedName:  # noqa: A002
+        if not id.startswith(("urn:", "http://", "https://")):
+            bare = "/" in id and set(id.partition("/")[0]) <= _HANDLE_DIGITS
+            return self.names["handle"][id] if bare else self.names["other"][quote(id, safe="")]
+        prefix = next(prefix for prefix, uri in NAMESPACES.items() if id.startswith(uri))
+        return self.names[prefix][id[len(NAMESPACES[prefix]) :]]
+
+    def write(self, record: Record) -> None:
+        if record.kind == "relation":
+            self._relation(record)
+            return
+        attributes = self._attributes(record)
+        name = self.name(record.id)
+        if record.kind == "activity":
+            self.document.activity(name, record.time, record.ended, attributes)
+        elif record.kind == "agent":
+            self.document.agent(name, attributes)
+        else:
+            if record.time is not None:
+                attributes.append((self.names["about"]["time"], record.time))
+            self.document.entity(name, attributes)
+
+    def _attributes(self, record: Record) -> list[tuple[Any, Any]]:
+        from prov.constants import PROV, PROV_LABEL, PROV_TYPE
+
+        found: list[tuple[Any, Any]] = [(PROV_TYPE, self.names["type"][record.type])]
+        special = {"user": "Person", "software": "SoftwareAgent", "organisation": "Organization"}.get(record.type)
+        if record.kind == "entity" and record.type in PLANS - {"entity"}:
+            special = "Plan"
+        elif record.type == "directory":
+            special = "Collection"
+        if special is not None:
+            found.append((PROV_TYPE, PROV[special]))
+        if isinstance(record.attributes.get("name"), str):
+            found.append((PROV_LABEL, record.attributes["name"]))
+        return found + self._literals(record.attributes)
+
+    def _literals(self, attributes: dict[str, Any]) -> list[tuple[Any, Any]]:
+        return [
+            (self.names["about"][quote(name, safe="")], literal)
+            for name, value in attributes.items()
+            for literal in self._values(value)
+        ]
+
+    def _values(self, value: Any) -> list[Any]:
+        """JSON scalars as typed literals, a list of strings as several, anything else as JSON of a type of its own."""
+        from prov.model import Literal
+
+        if isinstance(value, bool | str | float):
+            return [value]
+        if isinstance(value, int) and abs(value) < 2**31:
+            return [value]
+        if isinstance(value, datetime):
+            return [value]
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return list(dict.fromkeys(value))
+        return [Literal(json.dumps(value, sort_keys=True, default=str), self.names["type"]["json"])]
+
+    def _relation(self, link: Record) -> None:
+        from prov import constants
+
+        assert link.source is not None  # the rules have been checked
+        assert link.target is not None
+        rule = RULES[link.type]
+        statement, *ends = rule.prov
+        formal = dict(
+            zip((constants.PROV[end] for end in ends), map(self.name, (link.source, link.target)), strict=True)
+        )
+        if rule.timed and link.time is not None:
+            formal[constants.PROV_ATTR_TIME] = link.time
+        extra: list[tuple[Any, Any]] = []
+        if not rule.plain:
+            roles = link.attributes.get("role", [])
+            extra += [(constants.PROV_ROLE, role) for role in (roles if isinstance(roles, list) else [roles])]
+            extra += self._literals({name: value for name, value in link.attributes.items() if name != "role"})
+        self.document.new_record(constants.PROV[statement], None, formal, extra)

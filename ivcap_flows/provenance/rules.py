@@ -1,0 +1,259 @@
+"""What may be said: the types of things, and one table of relations with their ends and how often each may be said.
+
+The table validates every graph, tells the graph which way lineage runs, and drives the exporters; the reference page
+of the provenance model is printed from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ivcap_flows.provenance.records import Kind, Record
+
+__all__ = ["RULES", "SINGLE_BIRTH", "TYPES", "Rule", "faults", "table", "validate"]
+
+TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
+    "activity": {
+        "flow-run": "a logical run, which continues over retries, resumes and restarts",
+        "attempt": "one execution of a logical run by one process",
+        "subflow-run": "a flow called by a flow",
+        "task-run": "one try of a Prefect task",
+        "call": "a recorded function outside any task",
+        "order": "an IVCAP order",
+        "job": "an IVCAP job",
+        "model-run": "a model run registered with Provena",
+        "activity": "an activity that only its URN is known of",
+    },
+    "entity": {
+        "artifact": "an IVCAP artifact",
+        "file": "the content of a file, wherever it lies",
+        "directory": "the content of a folder, by its manifest",
+        "unhashed": "a file or folder whose content was not read; the reason is told",
+        "dataset": "a Provena dataset",
+        "registry-item": "another item of Provena's registry",
+        "aspect": "an IVCAP aspect",
+        "parameters": "the parameters of a run as they were given",
+        "code": "a version of a flow's code",
+        "service": "an IVCAP service, the plan of orders and jobs",
+        "workflow-template": "a Provena workflow template, the plan of model runs",
+        "entity": "an entity that only its URN is known of",
+    },
+    "agent": {
+        "user": "a person's account",
+        "software": "a program and its version",
+        "organisation": "an organisation",
+    },
+    "relation": {},
+}
+"""The types of each kind and what they mean; a relation's type is the name of its rule."""
+
+PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
+SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "order", "job", "model-run"})
+"""Types that a platform makes once; a file's content may be made again and again."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One relation: `source` and `target` kinds, narrower types where given, and its limits.
+
+    `prov` names the PROV-DM record and its formal attributes for source and target; a `plain` one takes no attributes
+    of its own, a `timed` one an instant. `same` says that source and target are two names of one content, so that
+    lineage runs both ways; else the origin lies at the target. `once` limits sources of these types to one target.
+    """
+
+    name: str
+    source: tuple[Kind, ...]
+    target: tuple[Kind, ...]
+    prov: tuple[str, str, str]
+    meaning: str
+    same: bool = False
+    plain: bool = False
+    timed: bool = False
+    source_types: frozenset[str] | None = None
+    target_types: frozenset[str] | None = None
+    once: frozenset[str] = frozenset()
+
+
+def _rules(*rules: Rule) -> dict[str, Rule]:
+    return {rule.name: rule for rule in rules}
+
+
+RULES: Final[Mapping[str, Rule]] = _rules(
+    Rule(
+        "used",
+        ("activity",),
+        ("entity",),
+        ("Usage", "activity", "entity"),
+        "the activity took the entity as input",
+        timed=True,
+    ),
+    Rule(
+        "wasGeneratedBy",
+        ("entity",),
+        ("activity",),
+        ("Generation", "entity", "activity"),
+        "the activity made the entity",
+        timed=True,
+        once=SINGLE_BIRTH,
+    ),
+    Rule(
+        "wasStartedBy",
+        ("activity",),
+        ("activity",),
+        ("Start", "activity", "starter"),
+        "the second activity started the first, which is a part of it",
+        timed=True,
+        once=SINGLE_BIRTH | {"attempt", "task-run", "subflow-run", "call"},
+    ),
+    Rule(
+        "wasInformedBy",
+        ("activity",),
+        ("activity",),
+        ("Communication", "informed", "informant"),
+        "the first activity knew of the second or waited for it",
+    ),
+    Rule(
+        "wasDerivedFrom",
+        ("entity",),
+        ("entity",),
+        ("Derivation", "generatedEntity", "usedEntity"),
+        "the first entity was made from the second",
+    ),
+    Rule(
+        "wasInfluencedBy",
+        ("entity", "activity"),
+        ("entity", "activity", "agent"),
+        ("Influence", "influencee", "influencer"),
+        "the first is about the second",
+    ),
+    Rule(
+        "specializationOf",
+        ("entity",),
+        ("entity",),
+        ("Specialization", "specificEntity", "generalEntity"),
+        "the first has the content of the second",
+        same=True,
+        plain=True,
+    ),
+    Rule(
+        "alternateOf",
+        ("entity",),
+        ("entity",),
+        ("Alternate", "alternate1", "alternate2"),
+        "two descriptions of one thing",
+        same=True,
+        plain=True,
+    ),
+    Rule(
+        "hadMember",
+        ("entity",),
+        ("entity",),
+        ("Membership", "collection", "entity"),
+        "the folder holds the file",
+        plain=True,
+        source_types=frozenset({"directory"}),
+    ),
+    Rule(
+        "hadPlan",
+        ("activity",),
+        ("entity",),
+        ("Association", "activity", "plan"),
+        "the activity followed the plan: a service, a template or a flow's code",
+        target_types=PLANS,
+    ),
+    Rule(
+        "wasAssociatedWith",
+        ("activity",),
+        ("agent",),
+        ("Association", "activity", "agent"),
+        "the agent answers for the activity",
+    ),
+    Rule(
+        "wasAttributedTo",
+        ("entity",),
+        ("agent",),
+        ("Attribution", "entity", "agent"),
+        "the entity is the agent's",
+    ),
+    Rule(
+        "actedOnBehalfOf",
+        ("agent",),
+        ("agent",),
+        ("Delegation", "delegate", "responsible"),
+        "the first agent acted for the second",
+    ),
+)
+"""Every relation that may be recorded, by its PROV name (W3C PROV-DM of 30 April 2013; `hadPlan` is an association's plan)."""
+
+
+def faults(records: Iterable[Record]) -> list[str]:
+    """What is wrong with the records of one graph, one sentence each; empty when they are valid."""
+    nodes: dict[str, Record] = {}
+    relations: list[Record] = []
+    found: list[str] = []
+    for record in records:
+        if record.kind == "relation":
+            relations.append(record)
+            continue
+        nodes[record.id] = record
+        if record.type not in TYPES[record.kind]:
+            found.append(f"{record.id} has the unknown {record.kind} type {record.type!r}.")
+        if record.time and record.ended and record.ended < record.time:
+            found.append(f"{record.id} ended before it began.")
+    targets: Counter[tuple[str, str]] = Counter()
+    for link in relations:
+        found += _link_faults(link, nodes)
+        if link.source is not None and link.type in RULES:
+            targets[link.type, link.source] += 1
+    for (name, source), count in targets.items():
+        node = nodes.get(source)
+        if count > 1 and node is not None and node.type in RULES[name].once:
+            found.append(f"{source} has {count} times {name!r}; a {node.type} may have it once.")
+    return found
+
+
+def _link_faults(link: Record, nodes: Mapping[str, Record]) -> list[str]:
+    rule = RULES.get(link.type)
+    if rule is None:
+        return [f"{link.id} is of no known relation."]
+    found = []
+    ends = (
+        ("source", link.source, rule.source, rule.source_types),
+        ("target", link.target, rule.target, rule.target_types),
+    )
+    for name, end, kinds, types in ends:
+        node = nodes.get(end) if end is not None else None
+        if node is None:
+            found.append(f"{link.id} names {end!r}, of which nothing is recorded.")
+        elif node.kind not in kinds:
+            found.append(f"{link.id} has the {node.kind} {end} as its {name}; only {' or '.join(kinds)} may be.")
+        elif types is not None and node.type not in types:
+            found.append(f"{link.id} has {end}, a {node.type}, as its {name}; only {', '.join(sorted(types))} may be.")
+    if link.source == link.target:
+        found.append(f"{link.id} relates a thing to itself.")
+    return found
+
+
+def validate(records: Iterable[Record]) -> None:
+    """Raise ValueError with all faults at once."""
+    if found := faults(records):
+        raise ValueError("The provenance graph is invalid. " + " ".join(found))
+
+
+def table() -> str:
+    """The table of relations and the lists of types as Markdown, for the reference page."""
+    lines = ["| relation | from | to | meaning | at most once for |", "|---|---|---|---|---|"]
+    for rule in RULES.values():
+        source, target = (
+            ", ".join(sorted(types)) if types is not None else " or ".join(kinds)
+            for kinds, types in ((rule.source, rule.source_types), (rule.target, rule.target_types))
+        )
+        lines.append(f"| `{rule.name}` | {source} | {target} | {rule.meaning} | {', '.join(sorted(rule.once))} |")
+    for kind, types in TYPES.items():
+        if types:
+            lines += ["", f"| {kind} | meaning |", "|---|---|"]
+            lines += [f"| `{name}` | {meaning} |" for name, meaning in types.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,257 @@
+"""Records, rules, lineage and the PROV-JSON file."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from prov.constants import PROV
+from prov.model import ProvDocument
+
+from ivcap_flows.handles import Artifact, Aspect, Dataset, Job, LocalFile, ModelRun, Order, Products
+from ivcap_flows.identity import file_urn
+from ivcap_flows.provenance import Graph, activity, agent, describe, entity, faults, reference, relation, validate
+from ivcap_flows.provenance.prov_json import document, dumps
+from ivcap_flows.provenance.rules import RULES, TYPES, table
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
+TWIN = "urn:ivcap-flows:twin:1"
+SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=TWIN, name="series", size=3, sha256="ab" * 32)
+EVENTS = Artifact(urn="urn:ivcap:artifact:events", platform=TWIN, name="events.csv", sha256="cd" * 32)
+SERVICE = "urn:ivcap:service:icen"
+ORDER = Order(
+    urn="urn:ivcap:order:1",
+    platform=TWIN,
+    service=SERVICE,
+    status="succeeded",
+    requested_at=NOON,
+    started_at=NOON + timedelta(seconds=1),
+    finished_at=NOON + timedelta(seconds=9),
+    products=Products((EVENTS,)),
+    parameters={"series": SERIES.urn, "base_start": "1981"},
+)
+SOURCE = LocalFile(path="/data/nino.csv", sha256="ab" * 32, size=3)
+RUN, ATTEMPT = "urn:ivcap-flows:run:r", "urn:ivcap-flows:attempt:a"
+
+
+def task(name: str) -> str:
+    return f"urn:ivcap-flows:task-run:{name}"
+
+
+def a_run() -> Graph:
+    return Graph(
+        [
+            activity(RUN, "flow-run", NOON, name="coastal"),
+            activity(ATTEMPT, "attempt", NOON, NOON + timedelta(seconds=20), outcome="completed"),
+            relation("wasStartedBy", ATTEMPT, RUN),
+            entity("urn:ivcap-flows:code:c", "code", commit="0123abc", packages={"prefect": "3.8.8"}),
+            relation("hadPlan", ATTEMPT, "urn:ivcap-flows:code:c"),
+            agent("urn:ivcap:account:x", "user"),
+            relation("wasAssociatedWith", ATTEMPT, "urn:ivcap:account:x"),
+            entity("urn:ivcap-flows:file:sha256:" + "ee" * 32, "file", sha256="ee" * 32),
+            relation("used", ATTEMPT, "urn:ivcap-flows:file:sha256:" + "ee" * 32),
+            activity(task("upload"), "task-run", NOON, NOON + timedelta(seconds=1), name="upload"),
+            relation("wasStartedBy", task("upload"), ATTEMPT, NOON),
+            *describe(SOURCE),
+            relation("used", task("upload"), file_urn(SOURCE.sha256), role="source"),
+            *describe(SERIES),
+            relation("wasGeneratedBy", SERIES.urn, task("upload")),
+            activity(task("place"), "task-run", NOON, NOON, name="place"),
+            relation("wasStartedBy", task("place"), ATTEMPT),
+            *describe(ORDER),
+            relation("wasStartedBy", ORDER.urn, task("place")),
+        ]
+    )
+
+
+def test_the_lineage_of_a_product_reaches_the_input_file_the_commit_and_the_person():
+    """Up from a product lie the order, its service, the artifact, the file, the code and the account."""
+    up = a_run().lineage(EVENTS.urn)
+    assert {ORDER.urn, SERVICE, SERIES.urn, file_urn("ab" * 32), "urn:ivcap-flows:code:c"} <= set(up.nodes)
+    assert {RUN, ATTEMPT, "urn:ivcap:account:x"} <= set(up.nodes)
+    validate(up)
+
+
+def test_lineage_does_not_pass_through_the_frame_of_a_run():
+    """A file that the flow took, but no task on the way, is no origin of the product; down from it lies the attempt."""
+    graph, other = a_run(), file_urn("ee" * 32)
+    assert other not in graph.lineage(EVENTS.urn)
+    assert set(graph.lineage(other, "down").nodes) == {other, ATTEMPT}
+
+
+def test_lineage_down_finds_what_came_of_a_file():
+    """Down from the input file lie its artifact, the order and the product."""
+    down = a_run().lineage(file_urn("ab" * 32), "down")
+    assert {SERIES.urn, ORDER.urn, EVENTS.urn} <= set(down.nodes)
+    assert "urn:ivcap-flows:code:c" not in down
+
+
+def test_lineage_down_from_code_finds_everything_it_made():
+    """Down from a version of the code lie the attempts, their tasks and the products."""
+    assert {ATTEMPT, task("place"), EVENTS.urn} <= set(a_run().lineage("urn:ivcap-flows:code:c", "down").nodes)
+
+
+def test_a_path_meets_the_artifact_with_the_same_content():
+    """A file that a task read leads to the artifact of that sha256 and on to the order that made it."""
+    graph = Graph(
+        [
+            *describe(ORDER),
+            *describe(LocalFile(path="/tmp/events.csv", sha256="cd" * 32, size=1)),
+            activity(task("plot"), "task-run", NOON),
+            relation("used", task("plot"), file_urn("cd" * 32)),
+            entity(file_urn("ff" * 32), "file"),
+            relation("wasGeneratedBy", file_urn("ff" * 32), task("plot")),
+        ]
+    )
+    assert ORDER.urn in graph.lineage(file_urn("ff" * 32))
+    assert faults(graph) == []
+
+
+def test_lineage_of_an_unknown_id_is_a_key_error():
+    """What the graph does not know has no lineage, not an empty one."""
+    with pytest.raises(KeyError, match="urn:x"):
+        a_run().lineage("urn:x")
+
+
+def test_an_older_view_of_finished_work_does_not_undo_its_end():
+    """A handle from before the end, described later, leaves the outcome and the end as they were."""
+    early = ORDER.model_copy(update={"status": "pending", "finished_at": None, "products": Products()})
+    for views in ([ORDER, early], [early, ORDER]):
+        merged = Graph(record for view in views for record in describe(view)).nodes[ORDER.urn]
+        assert (merged.attributes["status"], merged.ended) == ("succeeded", ORDER.finished_at)
+
+
+def test_what_a_flow_returns_was_made_by_its_task():
+    """An entity claimed by a task and by the attempt around it keeps the task as its maker."""
+    graph = Graph([*a_run(), relation("wasGeneratedBy", SERIES.urn, ATTEMPT)])
+    makers = {link.target for link in graph.relations.values() if link.type == "wasGeneratedBy"}
+    assert makers == {task("upload"), ORDER.urn}
+
+
+def test_an_order_found_again_was_started_once():
+    """The second task that got the same order is informed by it; the first one started it."""
+    again = [
+        activity(task("again"), "task-run", NOON + timedelta(hours=1)),
+        relation("wasStartedBy", task("again"), ATTEMPT),
+        relation("wasStartedBy", ORDER.urn, task("again"), NOON + timedelta(hours=1)),
+        relation("wasStartedBy", ORDER.urn, task("place"), NOON),
+    ]
+    graph = Graph([*a_run(), *again])
+    starters = [link.target for link in graph.relations.values() if link.source == ORDER.urn and "Started" in link.type]
+    assert starters == [task("place")]
+    assert f"wasInformedBy({task('again')},{ORDER.urn})" in graph
+    validate(graph)
+
+
+def test_the_roles_of_one_input_add_up():
+    """One file given under two names is one use with two roles."""
+    links = [relation("used", "a", "b", role="left"), relation("used", "a", "b", role="right")]
+    [link] = Graph(links).relations.values()
+    assert link.attributes["role"] == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("records", "fault"),
+    [
+        ([entity("e", "elephant")], "unknown entity type 'elephant'"),
+        ([activity("a", "order", NOON, NOON - timedelta(1))], "ended before it began"),
+        ([entity("e", "file"), relation("used", "a", "e")], "of which nothing is recorded"),
+        ([entity("e", "file"), entity("f", "file"), relation("used", "e", "f")], "only activity may be"),
+        ([entity("e", "file"), relation("wasDerivedFrom", "e", "e")], "relates a thing to itself"),
+        ([entity("e", "file"), entity("f", "file"), relation("resembles", "e", "f")], "no known relation"),
+        ([entity("e", "file"), entity("f", "file"), relation("hadMember", "e", "f")], "only directory may be"),
+        (
+            [
+                entity("e", "artifact"),
+                activity("a", "order"),
+                activity("b", "order"),
+                relation("wasGeneratedBy", "e", "a"),
+                relation("wasGeneratedBy", "e", "b"),
+            ],
+            "may have it once",
+        ),
+    ],
+)
+def test_what_breaks_the_rules_is_told(records, fault):
+    """Each kind of fault is found, alone, and named."""
+    [found] = faults(Graph(records))
+    assert fault in found
+    with pytest.raises(ValueError, match="invalid"):
+        document(records)
+
+
+def test_every_handle_describes_itself_within_the_rules():
+    """The records of each kind of handle make a valid graph alone."""
+    job = Job(urn="urn:ivcap:job:1", platform=TWIN, service=SERVICE, request={"a": SERIES.urn}, status="failed")
+    handles = [
+        SOURCE,
+        SERIES,
+        ORDER,
+        job,
+        Aspect(urn="urn:ivcap:aspect:1", platform=TWIN, entity=ORDER.urn, schema_urn="urn:x:s", content={"a": 1}),
+        Dataset(urn="102.100.100/7", platform="p", access_uri=SERIES.urn),
+        ModelRun(
+            urn="102.100.100/8",
+            platform="p",
+            workflow_template="102.100.100/9",
+            subject=ORDER.urn,
+            inputs=("102.100.100/7",),
+            outputs=("102.100.100/6",),
+        ),
+    ]
+    for handle in handles:
+        validate(Graph(describe(handle)))
+    whole = Graph(record for handle in handles for record in describe(handle))
+    validate(whole)
+    assert document(whole) == ProvDocument.deserialize(content=dumps(whole), format="json")
+    assert describe("text") == []
+
+
+def test_prov_json_is_read_back_equal():
+    """What is written is what the prov library reads: names, times, typed literals and relations."""
+    graph = Graph(
+        [
+            *a_run(),
+            entity(
+                "102.100.100/1", "dataset", count=3, share=0.5, lazy=True, big=2**40, tags=["a", "b"], nested={"a": 1}
+            ),
+            entity("https://example.org/x?y=1#z", "entity"),
+            entity("någon'(annan)", "entity"),
+        ]
+    )
+    written = dumps(graph)
+    read = ProvDocument.deserialize(content=written, format="json")
+    assert read == document(graph)
+    uris = {record.identifier.uri for record in read.get_records() if record.identifier is not None}
+    assert {EVENTS.urn, RUN, file_urn("ab" * 32), "https://hdl.handle.net/102.100.100/1"} <= uris
+    [attempt] = [r for r in read.get_records() if r.identifier is not None and r.identifier.uri == ATTEMPT]
+    assert attempt.get_startTime() == NOON
+    assert attempt.get_endTime() == NOON + timedelta(seconds=20)
+    plans = {value.uri for r in read.get_records() for name, value in r.attributes if name == PROV["plan"]}
+    assert plans == {SERVICE, "urn:ivcap-flows:code:c"}
+    assert read.get_provn()
+
+
+def test_equal_graphs_have_equal_digests_in_any_order():
+    """The digest is of what is said, not of the order it was said in."""
+    records = a_run().records
+    assert Graph(records).digest() == Graph(reversed(records)).digest()
+    assert Graph(records).digest() != Graph(records[1:]).digest()
+
+
+def test_where_drops_relations_that_lost_an_end():
+    """A filtered graph is still a valid one."""
+    shared = a_run().where(lambda record: record.kind != "agent")
+    validate(shared)
+    assert "urn:ivcap:account:x" not in shared
+
+
+def test_a_urn_tells_its_kind():
+    """References to orders are activities, to artifacts entities; an unknown noun is an entity that merges into more."""
+    assert (reference("urn:ivcap:order:1").kind, reference("urn:ivcap:artifact:1").type) == ("activity", "artifact")
+    [node] = Graph([reference("102.100.100/7"), entity("102.100.100/7", "dataset")]).nodes.values()
+    assert node.type == "dataset"
+
+
+def test_the_table_names_every_relation_and_type():
+    """The reference page has a line for each."""
+    page = table()
+    assert all(f"| `{name}` |" in page for name in [*RULES, *(name for types in TYPES.values() for name in types)])
