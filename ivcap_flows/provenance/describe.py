@@ -20,7 +20,6 @@ _NOUNS = {
     "urn:ivcap-flows:run:": ("activity", "flow-run"),
     "urn:ivcap-flows:attempt:": ("activity", "attempt"),
     "urn:ivcap-flows:task-run:": ("activity", "task-run"),
-    "urn:ivcap-flows:subflow-run:": ("activity", "subflow-run"),
     "urn:ivcap-flows:call:": ("activity", "call"),
     "urn:ivcap-flows:file:": ("entity", "file"),
     "urn:ivcap-flows:directory:": ("entity", "directory"),

@@ -17,7 +17,7 @@ __all__ = ["Direction", "Graph", "merge"]
 Direction = Literal["up", "down"]
 
 _VAGUE: Final = frozenset({"entity", "activity"})
-_FRAMES: Final = frozenset({"flow-run", "attempt", "subflow-run"})
+_FRAMES: Final = frozenset({"flow-run", "attempt"})
 _OURS: Final = _FRAMES | {"task-run", "call"}
 _FRAME_FACTS: Final = frozenset({"parameters", "code"})
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)

@@ -126,9 +126,8 @@ class _Writer:
         assert link.target is not None
         rule = RULES[link.type]
         statement, *ends = rule.prov
-        formal = dict(
-            zip((constants.PROV[end] for end in ends), map(self.name, (link.source, link.target)), strict=True)
-        )
+        names = map(self.name, (link.source, link.target))
+        formal: dict[Any, Any] = dict(zip((constants.PROV[end] for end in ends), names, strict=True))
         if rule.timed and link.time is not None:
             formal[constants.PROV_ATTR_TIME] = link.time
         extra: list[tuple[Any, Any]] = []

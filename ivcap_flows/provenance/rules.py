@@ -18,8 +18,7 @@ __all__ = ["RULES", "SINGLE_BIRTH", "TYPES", "Rule", "faults", "table", "validat
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "activity": {
         "flow-run": "a logical run, which continues over retries, resumes and restarts",
-        "attempt": "one execution of a logical run by one process",
-        "subflow-run": "a flow called by a flow",
+        "attempt": "one execution of a logical run, or of a subflow in it",
         "task-run": "one try of a Prefect task",
         "call": "a recorded function outside any task",
         "order": "an IVCAP order",
@@ -106,7 +105,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("Start", "activity", "starter"),
         "the second activity started the first, which is a part of it",
         timed=True,
-        once=SINGLE_BIRTH | {"attempt", "task-run", "subflow-run", "call"},
+        once=SINGLE_BIRTH | {"attempt", "task-run", "call"},
     ),
     Rule(
         "wasInformedBy",
@@ -186,7 +185,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         "the first agent acted for the second",
     ),
 )
-"""Every relation that may be recorded, by its PROV name (W3C PROV-DM of 30 April 2013; `hadPlan` is an association's plan)."""
+"""Every relation that may be recorded, by its PROV name (W3C PROV-DM, 2013; `hadPlan` is an association's plan)."""
 
 
 def faults(records: Iterable[Record]) -> list[str]:

@@ -245,7 +245,7 @@ def test_where_drops_relations_that_lost_an_end():
 
 
 def test_a_urn_tells_its_kind():
-    """References to orders are activities, to artifacts entities; an unknown noun is an entity that merges into more."""
+    """References to orders are activities, to artifacts entities; one of an unknown noun merges into more."""
     assert (reference("urn:ivcap:order:1").kind, reference("urn:ivcap:artifact:1").type) == ("activity", "artifact")
     [node] = Graph([reference("102.100.100/7"), entity("102.100.100/7", "dataset")]).nodes.values()
     assert node.type == "dataset"
