@@ -1,0 +1,37 @@
+"""The durable store of what was intended, what came of it, and what is known about it."""
+
+from __future__ import annotations
+
+from ivcap_flows.journal.journal import Journal
+from ivcap_flows.journal.rows import (
+    AttemptRow,
+    Claim,
+    DeliveryRow,
+    DeliveryState,
+    Fact,
+    IntentRow,
+    NewIntent,
+    OpenedAttempt,
+    Outcome,
+    ProcessRow,
+    RunIdentity,
+    RunRow,
+)
+from ivcap_flows.journal.states import State
+
+__all__ = [
+    "AttemptRow",
+    "Claim",
+    "DeliveryRow",
+    "DeliveryState",
+    "Fact",
+    "IntentRow",
+    "Journal",
+    "NewIntent",
+    "OpenedAttempt",
+    "Outcome",
+    "ProcessRow",
+    "RunIdentity",
+    "RunRow",
+    "State",
+]

@@ -1,0 +1,90 @@
+"""What has reached which sink, and what waits to be tried again."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.leases import Leases
+from ivcap_flows.journal.rows import DeliveryRow, DeliveryState
+from ivcap_flows.journal.store import Store
+
+__all__ = ["Deliveries"]
+
+_D = schema.deliveries
+
+
+class Deliveries:
+    """The deliveries of one journal; each is known by its sink and a key that the sink chooses."""
+
+    def __init__(self, store: Store, leases: Leases) -> None:
+        self._store = store
+        self._leases = leases
+
+    def get(self, sink: str, key: str) -> DeliveryRow | None:
+        """One delivery, None before the first try."""
+        query = sa.select(_D).where(_D.c.sink == sink, _D.c.key == key)
+        with self._store.read() as connection:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else DeliveryRow(**row)
+
+    def delivered(self, sink: str, key: str) -> bool:
+        """Whether the sink has it."""
+        row = self.get(sink, key)
+        return row is not None and row.state == "delivered"
+
+    def where(
+        self,
+        sink: str | None = None,
+        *,
+        state: DeliveryState | None = None,
+        run_id: str | None = None,
+        due: datetime | None = None,
+        limit: int = 1000,
+    ) -> list[DeliveryRow]:
+        """Deliveries in order of their next try; `due` keeps the pending ones whose time has come by then."""
+        query = sa.select(_D).order_by(_D.c.next_try, _D.c.sink, _D.c.key).limit(limit)
+        for column, value in ((_D.c.sink, sink), (_D.c.state, state), (_D.c.run_id, run_id)):
+            if value is not None:
+                query = query.where(column == value)
+        if due is not None:
+            query = query.where(_D.c.state == "pending", sa.or_(_D.c.next_try.is_(None), _D.c.next_try <= due))
+        with self._store.read() as connection:
+            return [DeliveryRow(**row) for row in connection.execute(query).mappings()]
+
+    def record(
+        self,
+        sink: str,
+        key: str,
+        state: DeliveryState,
+        *,
+        run_id: str | None = None,
+        reason: str | None = None,
+        next_try: datetime | None = None,
+    ) -> None:
+        """Note the outcome of a try. What is delivered stays so: a later word of another state is ignored."""
+        with self._store.write() as connection:
+            row = {
+                "sink": sink,
+                "key": key,
+                "run_id": run_id,
+                "state": state,
+                "reason": reason,
+                "tries": 1,
+                "next_try": next_try,
+                "updated_at": self._store.now(connection),
+            }
+            if not self._store.insert_new(connection, _D, row):
+                connection.execute(
+                    sa.update(_D)
+                    .where(_D.c.sink == sink, _D.c.key == key)
+                    .where(sa.or_(_D.c.state != "delivered", sa.literal(state == "delivered")))
+                    .values({**row, "tries": _D.c.tries + 1})
+                )
+
+    def lease(self, sink: str) -> AbstractContextManager[bool]:
+        """The right to drain a sink: `with deliveries.lease(sink) as mine: if mine: ...`. Never waits."""
+        return self._leases.hold(f"sink:{sink}")

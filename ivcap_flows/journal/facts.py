@@ -1,0 +1,88 @@
+"""Provenance facts, in the order in which they were stated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.rows import Fact
+from ivcap_flows.journal.store import Store
+from ivcap_flows.provenance.records import Record
+
+__all__ = ["PAGE", "Facts"]
+
+PAGE: Final = 1000
+"""Facts per page."""
+
+_F = schema.facts
+_INSERT = sa.insert(_F)
+_SELECT = sa.select(_F.c.seq, _F.c.run_id, _F.c.attempt_id, _F.c.recorded_at, _F.c.record)
+_APPENDING: Final = 0x6976_6361_7061
+
+
+class Facts:
+    """The facts of one journal. They are only ever appended."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def append(self, facts: Sequence[Fact]) -> None:
+        """Write facts in one transaction: all or none. Their `seq` is given here."""
+        if not facts:
+            return
+        with self._store.write() as connection:
+            if not self._store.is_sqlite:
+                # Numbers are given before the commit; without turns a reader that pages by them could pass one by.
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
+            now = self._store.now(connection)
+            connection.execute(
+                _INSERT,
+                [
+                    {
+                        "run_id": fact.run_id,
+                        "attempt_id": fact.attempt_id,
+                        "recorded_at": now,
+                        "record_id": fact.record.id,
+                        "source": fact.record.source,
+                        "target": fact.record.target,
+                        "record": fact.record.model_dump_json(exclude_defaults=True),
+                    }
+                    for fact in facts
+                ],
+            )
+
+    def of_run(self, run_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
+        """A page of a run's facts: those with `seq` above `after`."""
+        return self._page(_SELECT.where(_F.c.run_id == run_id, _F.c.seq > after), limit)
+
+    def about(self, record_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
+        """A page of what any run states of a thing: its records and the relations from and to it."""
+        named = sa.or_(_F.c.record_id == record_id, _F.c.source == record_id, _F.c.target == record_id)
+        return self._page(_SELECT.where(named, _F.c.seq > after), limit)
+
+    def since(self, after: int, *, limit: int = PAGE) -> list[Fact]:
+        """A page of all facts with `seq` above `after`; nothing with a lower `seq` appears later."""
+        return self._page(_SELECT.where(_F.c.seq > after), limit)
+
+    def last_seq(self, run_id: str) -> int:
+        """The `seq` of a run's newest fact; 0 without one."""
+        with self._store.read() as connection:
+            return connection.execute(sa.select(sa.func.max(_F.c.seq)).where(_F.c.run_id == run_id)).scalar() or 0
+
+    def _page(self, query: sa.Select[tuple[object, ...]], limit: int) -> list[Fact]:
+        with self._store.read() as connection:
+            return [_fact(row) for row in connection.execute(query.order_by(_F.c.seq).limit(limit)).mappings()]
+
+
+def _fact(row: RowMapping) -> Fact:
+    return Fact(
+        record=Record.model_validate_json(row["record"]),
+        run_id=row["run_id"],
+        attempt_id=row["attempt_id"],
+        seq=row["seq"],
+        recorded_at=row["recorded_at"],
+    )

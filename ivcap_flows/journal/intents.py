@@ -1,0 +1,274 @@
+"""Intents: every effect is written here before it is sent, so that it is neither lost nor sent twice.
+
+A holder claims a key and gets a fencing number; each later write names it and is refused once another has claimed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ivcap_flows.errors import DurabilityError, SpendLimitError
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
+from ivcap_flows.journal.states import DONE, OPEN, State, allowed
+from ivcap_flows.journal.store import Store
+
+__all__ = ["FencedError", "Intents"]
+
+_I = schema.intents
+
+
+class FencedError(DurabilityError):
+    """Another process has taken the intent over, so this one may not write. Data: `key`."""
+
+
+class Intents:
+    """The intents of one journal."""
+
+    def __init__(self, store: Store, processes: Processes) -> None:
+        self._store = store
+        self._processes = processes
+
+    def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
+        """Ask for the right to cause an effect; see `Claim` for the answers.
+
+        A claim of kind "new" or "doubt" is held until the intent is done or abandoned, or `release` is called, or
+        the process ends. With `spend_limit`, SpendLimitError when the run has as many spending intents already.
+        """
+        token = str(uuid.uuid4())
+        process_id = self._processes.mine()
+        with self._store.write() as connection:
+            if not self._store.is_sqlite:
+                # Before the first row there is nothing to lock; the limit needs all claims of a run to take turns.
+                turns = [f"run:{wanted.run_id}"] if spend_limit is not None else []
+                for name in (*turns, f"key:{wanted.key}"):
+                    self._take_turn(connection, name)
+            now = self._store.now(connection)
+            holder = {"process_id": process_id, "token": token, "updated_at": now}
+            owner = {"run_id": wanted.run_id, "attempt_id": wanted.attempt_id}
+            fresh = {
+                **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
+                **holder,
+                "asked_attempt": wanted.attempt_number,
+                "state": "intent",
+                "fence": 1,
+                "created_at": now,
+                "duplicates": [],
+            }
+            if self._store.insert_new(connection, _I, fresh):
+                self._check_limit(connection, wanted, spend_limit)
+                self._processes.begin(token)
+                return Claim("new", self._get(connection, wanted.key))
+
+            row = self._get(connection, wanted.key)
+            again = (row.run_id, row.asked_attempt) == (wanted.run_id, wanted.attempt_number)
+            if row.run_id == wanted.run_id and row.asked_attempt < wanted.attempt_number:
+                asked = sa.update(_I).where(_I.c.base_key == wanted.base_key, _I.c.run_id == wanted.run_id)
+                connection.execute(asked.values(asked_attempt=wanted.attempt_number))
+            if row.state in DONE:
+                return Claim("kept", self._get(connection, wanted.key), again)
+            last = None if row.process_id is None else self._processes.read(connection, row.process_id)
+            if last is not None and self._processes.holds(last, row.token, now):
+                return Claim("held", row, again)
+            # What was surely never sent begins anew and belongs to whoever asks now.
+            unsent = row.state in ("intent", "abandoned")
+            after: State = "intent" if unsent else "in_doubt"
+            self._check_arrow(row, after)
+            values: dict[str, Any] = {**holder, "state": after, "fence": row.fence + 1}
+            if unsent:
+                values |= {**owner, "asked_attempt": wanted.attempt_number, "sent_at": None, "error": None}
+            elif row.state == "sent" and row.sent_at is not None and last is not None:
+                # The request can have left as late as its holder was last seen.
+                values["sent_at"] = max(row.sent_at, last.beat_at)
+            connection.execute(sa.update(_I).where(_I.c.key == wanted.key).values(values))
+            if row.state == "abandoned":
+                self._check_limit(connection, wanted, spend_limit)
+            self._processes.begin(token)
+            return Claim("new" if unsent else "doubt", self._get(connection, wanted.key), again)
+
+    def mark_sent(self, intent: IntentRow) -> IntentRow:
+        """The request is about to leave: the last point at which a newer claim stops it."""
+        with self._store.write() as connection:
+            return self._move(connection, intent, "sent", {"sent_at": self._store.now(connection)})
+
+    def mark_in_doubt(self, intent: IntentRow, error: str) -> IntentRow:
+        """The reply was lost; the claim stays. The settling time counts from now."""
+        with self._store.write() as connection:
+            values = {"sent_at": self._store.now(connection), "error": error}
+            return self._move(connection, intent, "in_doubt", values)
+
+    def progress(self, intent: IntentRow, progress: Any) -> IntentRow:
+        """Store what a resumable effect needs to go on, such as the URL of an upload."""
+        with self._store.write() as connection:
+            return self._move(connection, intent, intent.state, {"progress": progress})
+
+    def settle_outcome(
+        self, intent: IntentRow, *, urn: str | None, outcome: Any, how: str, duplicates: Sequence[str] = ()
+    ) -> IntentRow:
+        """The effect exists; ends the claim. `how` is "sent" or "adopted", `outcome` its JSON form."""
+        with self._store.write() as connection:
+            known = [*intent.duplicates, *(other for other in duplicates if other not in intent.duplicates)]
+            values = {"urn": urn, "outcome": outcome, "how": how, "duplicates": known, "error": None, **_LEFT}
+            row = self._move(connection, intent, "accepted", values)
+        self._end(intent)
+        return row
+
+    def abandon(self, intent: IntentRow, error: str) -> IntentRow:
+        """Surely no effect came of it; ends the claim, and the same may be asked for again."""
+        with self._store.write() as connection:
+            row = self._move(connection, intent, "abandoned", {"error": error, **_LEFT})
+        self._end(intent)
+        return row
+
+    def release(self, intent: IntentRow) -> None:
+        """Leave the claim as it stands; what has left stays in doubt for whoever asks next. Needs no database."""
+        self._end(intent)
+
+    def finish(self, key: str, status: str, outcome: Any = None) -> IntentRow | None:
+        """The platform's work has ended with `status`; needs no claim, since it can only be seen, not caused.
+
+        `outcome` replaces the stored one if given. None for a key that this journal does not have; an intent that is
+        not known to be accepted stays as it is.
+        """
+        with self._store.write() as connection:
+            row = self._find(connection, key)
+            if row is None or row.state not in DONE:
+                return row
+            values = {"status": status} if outcome is None else {"status": status, "outcome": outcome}
+            return self._move(connection, row, "terminal", values)
+
+    def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
+        """Keep the URNs of further effects that were found under a key that is done."""
+        with self._store.write() as connection:
+            row = self._get(connection, key)
+            known = [*row.duplicates, *(urn for urn in urns if urn not in row.duplicates and urn != row.urn)]
+            self._move(connection, row, row.state, {"duplicates": known})
+
+    def resolve(self, key: str, *, urn: str | None, outcome: Any = None) -> IntentRow:
+        """The user's word on an intent in doubt: adopt the effect `urn`, or with None write it off.
+
+        DurabilityError while a live process is at it, or when it is not in doubt.
+        """
+        with self._store.write() as connection:
+            row = self._get(connection, key)
+            now = self._store.now(connection)
+            if row.process_id is not None and row.state in OPEN:
+                holder = self._processes.read(connection, row.process_id)
+                if self._processes.holds(holder, row.token, now):
+                    raise DurabilityError(
+                        f"The {row.noun} {key} is being worked on by process {holder.pid} on {holder.host}. "
+                        "Wait for it or end it, then try again.",
+                        key=key,
+                    )
+            if row.state == "sent":
+                row = self._move(connection, row, "in_doubt", {})
+            values = {"fence": row.fence + 1, **_LEFT}
+            if urn is None:
+                return self._move(connection, row, "abandoned", {**values, "error": "written off by the user"})
+            return self._move(connection, row, "accepted", {**values, "urn": urn, "outcome": outcome, "how": "adopted"})
+
+    def get(self, key: str) -> IntentRow | None:
+        """An intent by its key."""
+        with self._store.read() as connection:
+            return self._find(connection, key)
+
+    def newest(self, base_key: str) -> IntentRow | None:
+        """The newest generation under a key."""
+        query = sa.select(_I).where(_I.c.base_key == base_key).order_by(_I.c.generation.desc()).limit(1)
+        with self._store.read() as connection:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else IntentRow(**row)
+
+    def where(
+        self,
+        *,
+        run_id: str | None = None,
+        noun: str | None = None,
+        state: State | None = None,
+        urn: str | None = None,
+        limit: int = 1000,
+    ) -> list[IntentRow]:
+        """Intents in the order of their making."""
+        query = sa.select(_I).order_by(_I.c.created_at, _I.c.key).limit(limit)
+        for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):
+            if value is not None:
+                query = query.where(column == value)
+        with self._store.read() as connection:
+            return [IntentRow(**row) for row in connection.execute(query).mappings()]
+
+    def unasked(self, wanted: NewIntent) -> list[IntentRow]:
+        """Effects on the same subject that earlier attempts of the run caused and this attempt has not asked for."""
+        query = (
+            sa.select(_I)
+            .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
+            .where(_I.c.asked_attempt < wanted.attempt_number, _I.c.base_key != wanted.base_key)
+            .where(_I.c.state.in_(("sent", "in_doubt", "accepted", "terminal")), ~_I.c.scope.like("call:%"))
+            .order_by(_I.c.created_at)
+        )
+        with self._store.read() as connection:
+            return [IntentRow(**row) for row in connection.execute(query).mappings()]
+
+    def claimed_by_others(self, key: str, urns: Sequence[str]) -> set[str]:
+        """Which of the URNs are the outcome of another key."""
+        query = sa.select(_I.c.urn).where(_I.c.urn.in_(list(urns)), _I.c.key != key)
+        with self._store.read() as connection:
+            return {str(urn) for (urn,) in connection.execute(query)}
+
+    def _take_turn(self, connection: Connection, name: str) -> None:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+    def _check_limit(self, connection: Connection, wanted: NewIntent, limit: int | None) -> None:
+        if limit is None or not wanted.spends:
+            return
+        spending = (_I.c.run_id == wanted.run_id, _I.c.spends, _I.c.state != "abandoned", _I.c.key != wanted.key)
+        placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()
+        if placed >= limit:
+            raise SpendLimitError(
+                f"The run has asked for {placed} of at most {limit} (max_orders), so the {wanted.noun} "
+                f"for {wanted.subject} was not sent. Raise max_orders if this is meant.",
+                limit=limit,
+                placed=placed,
+                service=wanted.subject,
+            )
+
+    def _check_arrow(self, row: IntentRow, after: State) -> None:
+        if not allowed(row.state, after):
+            raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
+
+    def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
+        """One arrow of the table. The row is locked by the update itself, so state and fence are checked with it."""
+        row = self._get(connection, held.key)
+        if row.fence != held.fence:
+            raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
+        self._check_arrow(row, after)
+        changed = connection.execute(
+            sa.update(_I)
+            .where(_I.c.key == held.key, _I.c.fence == held.fence, _I.c.state == row.state)
+            .values({**values, "state": after, "updated_at": self._store.now(connection)})
+        )
+        if changed.rowcount != 1:
+            raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
+        return self._get(connection, held.key)
+
+    def _find(self, connection: Connection, key: str) -> IntentRow | None:
+        row = connection.execute(sa.select(_I).where(_I.c.key == key)).mappings().first()
+        return None if row is None else IntentRow(**row)
+
+    def _get(self, connection: Connection, key: str) -> IntentRow:
+        row = self._find(connection, key)
+        if row is None:
+            raise DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
+        return row
+
+    def _end(self, intent: IntentRow) -> None:
+        if intent.token is not None:
+            self._processes.end(intent.token)
+
+
+_LEFT: dict[str, Any] = {"process_id": None, "token": None}

@@ -1,0 +1,86 @@
+"""The journal: one durable store for runs, intents, facts and deliveries. Opening one loads the database library."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal.deliveries import Deliveries
+    from ivcap_flows.journal.facts import Facts
+    from ivcap_flows.journal.filestats import FileStats
+    from ivcap_flows.journal.intents import Intents
+    from ivcap_flows.journal.leases import Leases
+    from ivcap_flows.journal.once import Once
+    from ivcap_flows.journal.runs import Runs
+    from ivcap_flows.journal.store import Store
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Open with `Journal.open(url)`. Safe in threads and among processes; all methods are synchronous and short.
+
+    Methods raise JournalError when the database cannot be read or written.
+    """
+
+    runs: Runs
+    intents: Intents
+    facts: Facts
+    deliveries: Deliveries
+    files: FileStats
+    leases: Leases
+    once: Once
+
+    id: str
+    """What tells this journal from another, wherever it is moved."""
+    url: str
+    """Without password."""
+
+    def __init__(self, store: Store) -> None:
+        from ivcap_flows.journal.deliveries import Deliveries
+        from ivcap_flows.journal.facts import Facts
+        from ivcap_flows.journal.filestats import FileStats
+        from ivcap_flows.journal.intents import Intents
+        from ivcap_flows.journal.leases import Leases
+        from ivcap_flows.journal.once import Once
+        from ivcap_flows.journal.processes import Processes
+        from ivcap_flows.journal.runs import Runs
+
+        self._store = store
+        processes = Processes(store)
+        self.id = store.journal_id
+        self.url = store.url
+        self.runs = Runs(store, processes)
+        self.intents = Intents(store, processes)
+        self.facts = Facts(store)
+        self.leases = Leases(store, processes)
+        self.deliveries = Deliveries(store, self.leases)
+        self.files = FileStats(store)
+        self.once = Once(store)
+
+    @classmethod
+    def open(cls, url: str) -> Journal:
+        """Open or create the journal at `sqlite:///<path>` or `postgresql://…`, and bring its tables to this version.
+
+        ConfigurationError for a URL or place that cannot hold a journal, NewerSchemaError for one made by a newer
+        version, JournalError if it cannot be reached, read or written.
+        """
+        from ivcap_flows.journal.store import Store
+
+        return cls(Store(url))
+
+    def close(self) -> None:
+        """Close all connections; closing twice does nothing."""
+        self._store.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Journal({self.url!r})"

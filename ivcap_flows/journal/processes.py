@@ -1,0 +1,125 @@
+"""Which processes share a journal, and whether each still lives: the witness that survives a kill.
+
+On one machine the process table answers at once. Of another machine (or container) only the beat is known.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.rows import ProcessRow
+from ivcap_flows.journal.store import Store
+
+__all__ = ["BEAT_SECONDS", "LEASE_SECONDS", "Processes", "start_of"]
+
+BEAT_SECONDS: Final = 10.0
+"""How often a process that holds something says that it lives."""
+LEASE_SECONDS: Final = 60.0
+"""A process of another machine that was silent for so long counts as gone."""
+
+_T = schema.processes
+_tokens: set[str] = set()
+"""The claims that run in this process now, whatever journal object made them. Sets change atomically."""
+
+
+class Processes:
+    """This process's row, made at the first use, and the others'."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._mine: tuple[int, str] | None = None
+
+    def mine(self) -> str:
+        """The id of this process in the journal; a forked child gets its own. Never call it inside a transaction."""
+        with self._lock:
+            if self._mine is None or self._mine[0] != os.getpid():
+                host, boot = machine()
+                id_, pid = str(uuid.uuid4()), os.getpid()
+                with self._store.write() as connection:
+                    row = ProcessRow(id_, host, boot, pid, start_of(pid) or 0.0, self._store.now(connection))
+                    connection.execute(sa.insert(_T), vars(row))
+                self._mine = (pid, id_)
+            return self._mine[1]
+
+    def beat(self) -> None:
+        """Say that this process lives; does nothing before its first attempt or claim."""
+        mine = self._mine
+        if mine is None or mine[0] != os.getpid():
+            return
+        with self._store.write() as connection:
+            connection.execute(sa.update(_T).where(_T.c.id == mine[1]).values(beat_at=self._store.now(connection)))
+
+    def read(self, connection: Connection, process_id: str) -> ProcessRow:
+        """One process by its id in the journal."""
+        return ProcessRow(**connection.execute(sa.select(_T).where(_T.c.id == process_id)).mappings().one())
+
+    def alive(self, process: ProcessRow, now: datetime) -> bool:
+        """Whether the process runs: by this machine's process table, else by its beat."""
+        host, boot = machine()
+        if process.host == host and process.boot == boot:
+            return start_of(process.pid) == process.started
+        return now - process.beat_at < timedelta(seconds=LEASE_SECONDS)
+
+    def holds(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
+        """Whether a live process is at the claim `token`; in this process the claim itself must still run."""
+        if is_this(process):
+            return token in _tokens
+        return self.alive(process, now)
+
+    def begin(self, token: str) -> None:
+        """Count a claim as running in this process."""
+        _tokens.add(token)
+
+    def end(self, token: str) -> None:
+        """The claim no longer runs; whoever asks next may take it over."""
+        _tokens.discard(token)
+
+
+@cache
+def machine() -> tuple[str, str]:
+    """Host name, and what changes when its process numbers begin anew: the boot, and on Linux the PID namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists():
+        return socket.gethostname(), f"{boot.read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
+    import psutil
+
+    return socket.gethostname(), str(int(psutil.boot_time()))
+
+
+def start_of(pid: int) -> float | None:
+    """When a process began; None if there is none, or only what is left of it until its parent looks.
+
+    On Linux in clock ticks since boot, which a corrected clock does not change (proc(5), field 22 of `stat`).
+    """
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        if psutil.LINUX:
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return process.create_time()
+    except (psutil.Error, OSError):
+        return None
+
+
+def is_this(process: ProcessRow) -> bool:
+    """Whether the row is this very process's, whichever journal object made it."""
+    return (
+        (process.host, process.boot) == machine()
+        and process.pid == os.getpid()
+        and (process.started == start_of(process.pid))
+    )

@@ -1,0 +1,207 @@
+"""What the journal takes and gives: plain values, free of the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from ivcap_flows.journal.states import State
+
+if TYPE_CHECKING:
+    from ivcap_flows.provenance.records import Record
+
+__all__ = [
+    "AttemptRow",
+    "Claim",
+    "DeliveryRow",
+    "DeliveryState",
+    "Fact",
+    "IntentRow",
+    "NewIntent",
+    "OpenedAttempt",
+    "Outcome",
+    "ProcessRow",
+    "RunIdentity",
+    "RunRow",
+]
+
+Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
+"""How an attempt, and with its newest attempt a run, stands. `lost`: its process is gone and left no word;
+`abandoned`: given up by the user, so that no later run continues it."""
+
+DeliveryState = Literal["pending", "delivered", "dead"]
+"""`dead`: refused for good; `reason` says what has to change before it is tried again."""
+
+
+@dataclass(frozen=True)
+class ProcessRow:
+    """A process that opened the journal. `started` tells two processes with one pid apart; it is no clock time."""
+
+    id: str
+    host: str
+    boot: str
+    pid: int
+    started: float
+    beat_at: datetime
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a Prefect flow run is asked to do, by which the journal knows an earlier run of the same.
+
+    `entry_point` names the flow's code (`path:function`), `parameters` are its JSON values. In a subflow
+    `root_flow_run_id` is the outermost flow run's id; elsewhere it equals `flow_run_id`.
+    """
+
+    flow_name: str
+    entry_point: str
+    parameters: dict[str, Any]
+    root_flow_run_id: str
+    flow_run_id: str
+    deployed: bool = False
+    deployment_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A logical run: what one piece of work is called over all its attempts."""
+
+    id: str
+    flow_name: str
+    entry_point: str
+    parameters: dict[str, Any]
+    deployed: bool
+    deployment_id: str | None
+    outcome: Outcome
+    created_at: datetime
+    updated_at: datetime
+    missing_facts: int
+    """How many facts could not be written; with any, the record of the run is incomplete."""
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """One Prefect flow run (or one try of it) of a logical run.
+
+    `number` counts from 1; a subflow's attempt has the number of the attempt that leads it and `leads` False.
+    """
+
+    id: str
+    run_id: str
+    number: int
+    leads: bool
+    flow_name: str
+    flow_run_id: str
+    root_flow_run_id: str
+    outcome: Outcome
+    cause: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    process: ProcessRow
+
+
+@dataclass(frozen=True)
+class OpenedAttempt:
+    """`joined` is true where the attempt continues a run that an earlier attempt began and left."""
+
+    run: RunRow
+    attempt: AttemptRow
+    joined: bool
+
+
+@dataclass(frozen=True)
+class NewIntent:
+    """An effect about to be asked for. `subject` groups requests that replace each other when a replayed flow
+    diverges, such as the orders of one service; `spends` counts against the run's limit of orders."""
+
+    key: str
+    base_key: str
+    noun: str
+    platform: str
+    account: str
+    scope: str
+    request: Any
+    generation: int = 0
+    discriminator: str | None = None
+    subject: str | None = None
+    spends: bool = False
+    run_id: str | None = None
+    attempt_id: str | None = None
+    attempt_number: int = 0
+
+
+@dataclass(frozen=True)
+class IntentRow:
+    """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
+
+    `sent_at` is the last moment at which a request may have left. `how` is "sent" or "adopted"; `status` the
+    platform's terminal status; `duplicates` the URNs of further effects under the key.
+    """
+
+    key: str
+    base_key: str
+    generation: int
+    noun: str
+    platform: str
+    account: str
+    scope: str
+    request: Any
+    discriminator: str | None
+    subject: str | None
+    spends: bool
+    run_id: str | None
+    attempt_id: str | None
+    asked_attempt: int
+    state: State
+    fence: int
+    process_id: str | None
+    token: str | None
+    created_at: datetime
+    updated_at: datetime
+    sent_at: datetime | None
+    progress: Any
+    urn: str | None
+    outcome: Any
+    how: str | None
+    status: str | None
+    error: str | None
+    duplicates: list[str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a claim.
+
+    `new`: ours, and surely nothing was sent; `doubt`: ours, but a request may have left; `kept`: done before, see
+    the intent's outcome; `held`: a live process is at it. `again`: asked for before in this very attempt.
+    """
+
+    kind: Literal["new", "doubt", "kept", "held"]
+    intent: IntentRow
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A provenance record as a run stated it. `seq` and `recorded_at` are given by the journal."""
+
+    record: Record
+    run_id: str
+    attempt_id: str | None = None
+    seq: int = 0
+    recorded_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class DeliveryRow:
+    """How far one delivery to one sink has come; `tries` counts the times it was recorded."""
+
+    sink: str
+    key: str
+    run_id: str | None
+    state: DeliveryState
+    reason: str | None
+    tries: int
+    next_try: datetime | None = None
+    updated_at: datetime | None = field(default=None)

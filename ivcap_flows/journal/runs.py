@@ -1,0 +1,281 @@
+"""Logical runs and their attempts: which flow run continues which work."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.identity import canonical, digest
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
+from ivcap_flows.journal.store import Store
+
+__all__ = ["Runs"]
+
+_R, _A, _P = schema.runs, schema.attempts, schema.processes
+_RUN_COLUMNS = [column for column in _R.c if column.name != "parameters_sha256"]
+_ATTEMPTS = sa.select(
+    *[column for column in _A.c if column.name != "process_id"],
+    *[column.label(f"process_{column.name}") for column in _P.c],
+).join_from(_A, _P, _A.c.process_id == _P.c.id)
+
+
+class Runs:
+    """The runs of one journal."""
+
+    def __init__(self, store: Store, processes: Processes) -> None:
+        self._store = store
+        self._processes = processes
+
+    def open_attempt(self, identity: RunIdentity, *, fresh: bool = False) -> OpenedAttempt:
+        """Begin an attempt of the logical run that the flow run belongs to, a new one if there is none.
+
+        It joins an earlier run (a) whose root flow run is the same, or (b) when it is not deployed, the newest not
+        deployed run of the same entry point and parameters that did not complete and of which every process is gone;
+        a run before one that completed is not looked at. `fresh` leaves out (b) only: a retry of one flow run always
+        continues it. Attempts whose process is gone get the outcome `lost`.
+        """
+        sha256 = digest(canonical(identity.parameters))
+        process_id = self._processes.mine()
+        with self._store.write() as connection:
+            self._serialise(connection, identity, sha256)
+            run_id = self._by_root(connection, identity)
+            joined = nested = False
+            if run_id is None and not identity.deployed and not fresh:
+                run_id = self._by_identity(connection, identity, sha256)
+                joined = run_id is not None
+            now = self._store.now(connection)
+            if run_id is None:
+                run_id = str(uuid.uuid4())
+                connection.execute(
+                    sa.insert(_R),
+                    {
+                        "id": run_id,
+                        "flow_name": identity.flow_name,
+                        "entry_point": identity.entry_point,
+                        "parameters": identity.parameters,
+                        "parameters_sha256": sha256,
+                        "deployed": identity.deployed,
+                        "deployment_id": identity.deployment_id,
+                        "outcome": "running",
+                        "created_at": now,
+                        "updated_at": now,
+                        "missing_facts": 0,
+                    },
+                )
+                number = 1
+            else:
+                leading = [row for row in self._attempts(connection, run_id) if row.leads]
+                self._lose_dead(connection, leading)
+                live = [row for row in leading if row.outcome == "running" and self._alive(connection, row)]
+                nested = bool(live) and identity.flow_run_id != identity.root_flow_run_id
+                number = max((row.number for row in leading), default=0) + (0 if nested else 1)
+                joined = not nested
+                if joined:
+                    connection.execute(sa.update(_R).where(_R.c.id == run_id).values(outcome="running", updated_at=now))
+            attempt_id = str(uuid.uuid4())
+            connection.execute(
+                sa.insert(_A),
+                {
+                    "id": attempt_id,
+                    "run_id": run_id,
+                    "number": number,
+                    "leads": not nested,
+                    "flow_name": identity.flow_name,
+                    "flow_run_id": identity.flow_run_id,
+                    "root_flow_run_id": identity.root_flow_run_id,
+                    "process_id": process_id,
+                    "outcome": "running",
+                    "started_at": now,
+                },
+            )
+            return OpenedAttempt(self._run(connection, run_id), self._attempt(connection, attempt_id), joined)
+
+    def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
+        """Record how an attempt ended; a leading attempt's outcome is its run's. Closing twice keeps the last word."""
+        with self._store.write() as connection:
+            attempt = self._attempt(connection, attempt_id)
+            now = self._store.now(connection)
+            connection.execute(
+                sa.update(_A).where(_A.c.id == attempt_id).values(outcome=outcome, cause=cause, ended_at=now)
+            )
+            newest = sa.select(sa.func.max(_A.c.number)).where(_A.c.run_id == attempt.run_id).scalar_subquery()
+            if attempt.leads:
+                connection.execute(
+                    sa.update(_R)
+                    .where(_R.c.id == attempt.run_id, newest == attempt.number)
+                    .values(outcome=outcome, updated_at=now)
+                )
+
+    def beat(self) -> None:
+        """Say that this process, and with it all its attempts and claims, lives. Called every `BEAT_SECONDS`."""
+        self._processes.beat()
+
+    def reap(self) -> list[AttemptRow]:
+        """Give every running attempt whose process is gone the outcome `lost`; returns those."""
+        with self._store.write() as connection:
+            running = connection.execute(_ATTEMPTS.where(_A.c.outcome == "running")).mappings()
+            return self._lose_dead(connection, [_attempt_row(row) for row in running])
+
+    def abandon(self, run_id: str) -> None:
+        """Give up a run: no later run continues it."""
+        with self._store.write() as connection:
+            connection.execute(
+                sa.update(_R)
+                .where(_R.c.id == run_id)
+                .values(outcome="abandoned", updated_at=self._store.now(connection))
+            )
+
+    def count_missing(self, run_id: str, facts: int) -> None:
+        """Note that so many facts of a run could not be written: its record is incomplete."""
+        with self._store.write() as connection:
+            connection.execute(sa.update(_R).where(_R.c.id == run_id).values(missing_facts=_R.c.missing_facts + facts))
+
+    def recent(self, limit: int = 50, *, before: RunRow | None = None, flow_name: str | None = None) -> list[RunRow]:
+        """Runs newest first; `before` is the last of the page before."""
+        query = sa.select(*_RUN_COLUMNS).order_by(_R.c.created_at.desc(), _R.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(
+                sa.tuple_(_R.c.created_at, _R.c.id)
+                < sa.tuple_(sa.literal(before.created_at, schema.Instant), sa.literal(before.id))
+            )
+        if flow_name is not None:
+            query = query.where(_R.c.flow_name == flow_name)
+        with self._store.read() as connection:
+            return [RunRow(**row) for row in connection.execute(query).mappings()]
+
+    def get(self, id_or_prefix: str) -> RunRow:
+        """A run by its id, the unambiguous beginning of it, or the id of one of its Prefect flow runs.
+
+        InputError if there is none or more than one.
+        """
+        with self._store.read() as connection:
+            by_flow_run = sa.select(_A.c.run_id).where(_A.c.flow_run_id == id_or_prefix)
+            query = sa.select(*_RUN_COLUMNS).where(
+                sa.or_(_R.c.id.startswith(id_or_prefix, autoescape=True), _R.c.id.in_(by_flow_run))
+            )
+            found = [RunRow(**row) for row in connection.execute(query.limit(5)).mappings()]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise InputError(
+                f"The journal {self._store.url} has no run {id_or_prefix!r}. List them with `ivcap-flows runs`."
+            )
+        names = ", ".join(row.id for row in found)
+        raise InputError(f"The run {id_or_prefix!r} is ambiguous: {names}. Give more of the id.")
+
+    def attempts(self, run_id: str) -> Sequence[AttemptRow]:
+        """All attempts of a run, those of its subflows too, oldest first."""
+        with self._store.read() as connection:
+            return self._attempts(connection, run_id)
+
+    def attempt(self, attempt_id: str) -> AttemptRow:
+        """One attempt by its id."""
+        with self._store.read() as connection:
+            return self._attempt(connection, attempt_id)
+
+    def attempt_of(self, flow_run_id: str) -> OpenedAttempt | None:
+        """The newest attempt that a Prefect flow run opened in any process; for the tasks it sent elsewhere."""
+        query = _ATTEMPTS.where(_A.c.flow_run_id == flow_run_id).order_by(_A.c.number.desc(), _A.c.started_at.desc())
+        with self._store.read() as connection:
+            row = connection.execute(query.limit(1)).mappings().first()
+            if row is None:
+                return None
+            attempt = _attempt_row(row)
+            return OpenedAttempt(self._run(connection, attempt.run_id), attempt, joined=attempt.number > 1)
+
+    def alive(self, attempt: AttemptRow) -> bool:
+        """Whether the attempt still runs: it has not ended and its process lives."""
+        with self._store.read() as connection:
+            return attempt.outcome == "running" and self._alive(connection, attempt)
+
+    def prune(self, older_than_days: float) -> int:
+        """Delete runs that ended so long ago, their facts, deliveries and run-scoped intents; returns their number.
+
+        Intents of scope flow and account stay for ever, so that nothing is sent twice.
+        """
+        from datetime import timedelta
+
+        intents = schema.intents
+        with self._store.write() as connection:
+            limit = self._store.now(connection) - timedelta(days=older_than_days)
+            old = sa.select(_R.c.id).where(_R.c.updated_at < limit, _R.c.outcome.in_(("completed", "abandoned")))
+            connection.execute(
+                sa.delete(intents).where(
+                    intents.c.run_id.in_(old), sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))
+                )
+            )
+            return connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
+
+    def _serialise(self, connection: Connection, identity: RunIdentity, sha256: str) -> None:
+        # SQLite's writers take turns anyway. Elsewhere two openings of one root or identity would both find nothing.
+        if not self._store.is_sqlite:
+            for name in sorted((f"root:{identity.root_flow_run_id}", f"identity:{identity.entry_point}:{sha256}")):
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+    def _by_root(self, connection: Connection, identity: RunIdentity) -> str | None:
+        query = sa.select(_A.c.run_id).where(_A.c.root_flow_run_id == identity.root_flow_run_id)
+        found: str | None = connection.execute(query.order_by(_A.c.started_at.desc()).limit(1)).scalar()
+        return found
+
+    def _by_identity(self, connection: Connection, identity: RunIdentity, sha256: str) -> str | None:
+        query = (
+            sa.select(_R.c.id, _R.c.outcome)
+            .where(_R.c.entry_point == identity.entry_point, _R.c.parameters_sha256 == sha256, ~_R.c.deployed)
+            .order_by(_R.c.created_at.desc())
+        )
+        for id_, outcome in connection.execute(query):
+            if outcome == "completed":
+                return None
+            gone = not any(self._alive(connection, row) for row in self._attempts(connection, id_))
+            if gone and outcome != "abandoned":
+                return str(id_)
+        return None
+
+    def _lose_dead(self, connection: Connection, attempts: Sequence[AttemptRow]) -> list[AttemptRow]:
+        dead = [row for row in attempts if row.outcome == "running" and not self._alive(connection, row)]
+        now = self._store.now(connection)
+        for row in dead:
+            process = row.process
+            seen = f"{process.beat_at:%Y-%m-%d %H:%M:%S} UTC"
+            cause = f"process {process.pid} on {process.host} is gone; last seen {seen}"
+            connection.execute(
+                sa.update(_A)
+                .where(_A.c.id == row.id, _A.c.outcome == "running")
+                .values(outcome="lost", cause=cause, ended_at=process.beat_at)
+            )
+            if row.leads:
+                connection.execute(
+                    sa.update(_R)
+                    .where(_R.c.id == row.run_id, _R.c.outcome == "running")
+                    .values(outcome="lost", updated_at=now)
+                )
+        return dead
+
+    def _alive(self, connection: Connection, attempt: AttemptRow) -> bool:
+        return self._processes.alive(attempt.process, self._store.now(connection))
+
+    def _run(self, connection: Connection, run_id: str) -> RunRow:
+        return RunRow(**connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().one())
+
+    def _attempts(self, connection: Connection, run_id: str) -> Sequence[AttemptRow]:
+        query = _ATTEMPTS.where(_A.c.run_id == run_id).order_by(_A.c.number, _A.c.started_at)
+        return [_attempt_row(row) for row in connection.execute(query).mappings()]
+
+    def _attempt(self, connection: Connection, attempt_id: str) -> AttemptRow:
+        row = connection.execute(_ATTEMPTS.where(_A.c.id == attempt_id)).mappings().first()
+        if row is None:
+            raise InputError(f"The journal {self._store.url} has no attempt {attempt_id!r}.")
+        return _attempt_row(row)
+
+
+def _attempt_row(row: RowMapping) -> AttemptRow:
+    process: dict[str, Any] = {name[8:]: value for name, value in row.items() if name.startswith("process_")}
+    own: dict[str, Any] = {name: value for name, value in row.items() if not name.startswith("process_")}
+    return AttemptRow(**own, process=ProcessRow(**process))

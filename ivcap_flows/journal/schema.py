@@ -1,0 +1,223 @@
+"""The tables of a journal in their newest form; `migrations/` leads to them. Imported only when a journal is opened."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+__all__ = [
+    "HEAD",
+    "REVISIONS",
+    "VERSION_TABLE",
+    "Instant",
+    "Json",
+    "attempts",
+    "deliveries",
+    "facts",
+    "files",
+    "intents",
+    "journal_info",
+    "leases",
+    "metadata",
+    "once",
+    "processes",
+    "runs",
+]
+
+REVISIONS: Final = ("0001",)
+"""Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
+HEAD: Final = REVISIONS[-1]
+VERSION_TABLE: Final = "ivcap_flows_version"
+"""Not alembic's own name: a PostgreSQL database may be shared with a program that uses that."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment as whole microseconds since 1970, which both databases store and sort exactly."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as ASCII text: PostgreSQL's own JSON type refuses characters that users' texts may hold."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+metadata = sa.MetaData()
+
+journal_info = sa.Table(
+    "journal_info",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("created_at", Instant, nullable=False),
+)
+
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("boot", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("beat_at", Instant, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("flow_name", sa.Text, nullable=False),
+    sa.Column("entry_point", sa.Text, nullable=False),
+    sa.Column("parameters", Json, nullable=False),
+    sa.Column("parameters_sha256", sa.Text, nullable=False),
+    sa.Column("deployed", sa.Boolean, nullable=False),
+    sa.Column("deployment_id", sa.Text),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("missing_facts", sa.BigInteger, nullable=False),
+    sa.Index("runs_identity", "entry_point", "parameters_sha256"),
+    sa.Index("runs_created_at", "created_at"),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("leads", sa.Boolean, nullable=False),
+    sa.Column("flow_name", sa.Text, nullable=False),
+    sa.Column("flow_run_id", sa.Text, nullable=False),
+    sa.Column("root_flow_run_id", sa.Text, nullable=False),
+    sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("cause", sa.Text),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant),
+    sa.Index("attempts_run", "run_id", "number"),
+    sa.Index("attempts_root_flow_run", "root_flow_run_id"),
+    sa.Index("attempts_flow_run", "flow_run_id"),
+    sa.Index("attempts_outcome", "outcome"),
+)
+
+intents = sa.Table(
+    "intents",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("base_key", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("noun", sa.Text, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("request", Json, nullable=False),
+    sa.Column("discriminator", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("spends", sa.Boolean, nullable=False),
+    # An intent outlives its run: keys of scope flow or account are never forgotten.
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="SET NULL")),
+    sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="SET NULL")),
+    sa.Column("asked_attempt", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id")),
+    sa.Column("token", sa.Text),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("sent_at", Instant),
+    sa.Column("progress", Json),
+    sa.Column("urn", sa.Text),
+    sa.Column("outcome", Json),
+    sa.Column("how", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("duplicates", Json, nullable=False),
+    sa.Index("intents_base_key", "base_key", "generation"),
+    sa.Index("intents_run", "run_id"),
+    sa.Index("intents_state", "state", "noun"),
+    sa.Index("intents_urn", "urn"),
+)
+
+once = sa.Table(
+    "once",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("recorded_at", Instant, nullable=False),
+)
+
+facts = sa.Table(
+    "facts",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="CASCADE")),
+    sa.Column("recorded_at", Instant, nullable=False),
+    sa.Column("record_id", sa.Text, nullable=False),
+    sa.Column("source", sa.Text),
+    sa.Column("target", sa.Text),
+    sa.Column("record", sa.Text, nullable=False),
+    sa.Index("facts_run", "run_id", "seq"),
+    sa.Index("facts_record", "record_id", "seq"),
+    sa.Index("facts_source", "source", "seq"),
+    sa.Index("facts_target", "target", "seq"),
+    sqlite_autoincrement=True,
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("sink", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE")),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_try", Instant),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Index("deliveries_state", "sink", "state"),
+    sa.Index("deliveries_run", "run_id"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("taken_at", Instant, nullable=False),
+)
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("inode", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+)

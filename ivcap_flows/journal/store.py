@@ -1,0 +1,242 @@
+"""The database behind a journal: engine, durable transactions, one clock. Imported only when a journal is opened."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
+from ivcap_flows.journal.places import network_file_system
+from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
+
+__all__ = ["Store"]
+
+_BUSY_SECONDS: Final = 30.0
+_MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
+
+
+class Store:
+    """Transactions on one journal. Safe in many threads and, through the database, in many processes."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise ConfigurationError(
+                "The journal's URL cannot be read. Set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>` or "
+                "`postgresql://<user>@<host>/<database>`."
+            ) from error
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.url = parsed.render_as_string(hide_password=True)
+        self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        try:
+            self._prepare()
+            with self.read() as connection:
+                self.journal_id: str = connection.execute(sa.select(journal_info.c.id)).scalar_one()
+        except (SQLAlchemyError, OSError) as error:
+            self.engine.dispose()
+            raise self._failure("opened", error) from error
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    def close(self) -> None:
+        """Close all connections; closing twice does nothing."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads, from one snapshot. JournalError if the database cannot be read."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._failure("read", error) from error
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is on disk when the block ends; writers take turns on SQLite. JournalError otherwise."""
+        try:
+            with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._failure("written", error) from error
+
+    def now(self, connection: Connection) -> datetime:
+        """The journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
+        if self.is_sqlite:
+            return datetime.now(timezone.utc)
+        moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return moment.astimezone(timezone.utc)
+
+    def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+        """Insert a row unless its primary key is there; True if it was inserted."""
+        return connection.execute(self._insert(table).on_conflict_do_nothing(), row).rowcount > 0
+
+    def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
+        """Insert a row or replace the columns of the one with the same primary key."""
+        keys = [column.name for column in table.primary_key.columns]
+        statement = self._insert(table).values(row)
+        changed = {name: statement.excluded[name] for name in row if name not in keys}
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def _insert(self, table: sa.Table) -> Any:
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+            return sqlite_insert(table)
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table)
+
+    def _prepare(self) -> None:
+        """Bring the tables to this version. Concurrent first openings take turns; the losers find the work done."""
+        with self.engine.connect() as connection:
+            if self._version(connection) == HEAD:
+                return
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            if self._version(connection) != HEAD:
+                from ivcap_flows.journal.migrate import upgrade
+
+                upgrade(connection)
+                if connection.execute(sa.select(journal_info.c.id)).first() is None:
+                    row = {"id": str(uuid.uuid4()), "created_at": self.now(connection)}
+                    connection.execute(sa.insert(journal_info), row)
+
+    def _version(self, connection: Connection) -> str | None:
+        """The schema's revision; None for an empty database. NewerSchemaError for a revision unknown here."""
+        if self.is_sqlite:
+            there = connection.execute(
+                sa.text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"), {"name": VERSION_TABLE}
+            ).scalar()
+        else:
+            there = connection.execute(sa.text("SELECT to_regclass(:name)"), {"name": VERSION_TABLE}).scalar()
+        if not there:
+            return None
+        found: str | None = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
+        if found is not None and found not in REVISIONS:
+            raise NewerSchemaError(
+                f"The journal {self.url} was made by a newer version of ivcap-flows (schema {found}; this version "
+                f"knows {HEAD}). Upgrade ivcap-flows, or name another journal in IVCAP_FLOWS_JOURNAL.",
+                url=self.url,
+                found=found,
+                known=HEAD,
+            )
+        return found
+
+    def _failure(self, verb: str, error: Exception) -> JournalError:
+        cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+        if isinstance(error, DBAPIError) and not self.is_sqlite:
+            step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."
+        else:
+            step = "Check the path, its permissions and the free space, or name another in IVCAP_FLOWS_JOURNAL."
+        return JournalError(
+            f"The journal {self.url} cannot be {verb}: {cause[0] if cause else type(error).__name__}. {step}",
+            url=self.url,
+        )
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigurationError(
+            "The journal must outlive the process, so it needs a file: set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>`."
+        )
+    path = Path(url.database).expanduser().absolute()
+    _check_folder(path)
+    engine = sa.create_engine(
+        url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS}, pool_size=8
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        # The driver's own transactions begin too late to be atomic; _began takes their place.
+        connection.isolation_level = None
+        _with_turns(connection, "PRAGMA journal_mode = WAL")
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _began(connection: Connection) -> None:
+        # A reader that turns into a writer would fail at once when another has written since, so writers say so first.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _with_turns(connection: Any, statement: str) -> None:
+    """Run a statement for which SQLite ignores its busy time-out (the first switch to WAL)."""
+    import sqlite3
+
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(statement).fetchall()
+            return
+        except sqlite3.OperationalError as error:  # noqa: PERF203 - a first opening, not a hot loop
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _check_folder(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    kind = network_file_system(path)
+    if kind is not None:
+        raise ConfigurationError(
+            f"The journal {url} lies on a network file system ({kind}), where locks and writes are not dependable. "
+            "Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database that all machines reach.",
+            url=url,
+        )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        target = path if path.exists() else path.parent
+        if not os.access(target, os.R_OK | os.W_OK):
+            raise PermissionError(f"{target} cannot be read and written by this user")
+    except OSError as error:
+        raise JournalError(
+            f"The journal {url} cannot be opened: {error}. Correct the path or its permissions, or name another in "
+            "IVCAP_FLOWS_JOURNAL.",
+            url=url,
+        ) from error
+
+
+def _postgresql(url: URL) -> Engine:
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() != "postgresql":
+        raise ConfigurationError(
+            f"The journal {shown} is of a kind that is not supported. Set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>` "
+            "or `postgresql://<user>@<host>/<database>`.",
+            url=shown,
+        )
+    try:
+        engine = sa.create_engine(url, pool_size=8, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    except (ImportError, NoSuchModuleError) as error:
+        raise ConfigurationError(
+            f"The journal {shown} needs the PostgreSQL driver. Install it with `pip install 'ivcap-flows[postgres]'`.",
+            url=shown,
+        ) from error
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        # A server or role may have switched it off for speed; here an answer must mean "on disk".
+        connection.execute("SET synchronous_commit = on")
+        connection.commit()
+
+    return engine
