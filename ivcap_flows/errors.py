@@ -27,6 +27,7 @@
     ├── DurabilityError             a guarantee that could not be given, so nothing was sent
     │   ├── InDoubtError            it cannot be told which of several effects is ours
     │   ├── DivergenceError         a replayed flow asks for something else than before
+    │   ├── FencedError             another process has taken the effect over
     │   ├── SupersededError         an aspect was changed by another since it was read
     │   └── SpendLimitError         the flow would order more than `max_orders`
     ├── JournalError                the journal cannot be read or written
@@ -47,6 +48,7 @@ __all__ = [
     "ConflictError",
     "DivergenceError",
     "DurabilityError",
+    "FencedError",
     "ForbiddenError",
     "ForeignHandleError",
     "InDoubtError",
@@ -209,6 +211,12 @@ class InDoubtError(DurabilityError):
 
 class DivergenceError(DurabilityError):
     """A replayed flow asks for something new while an earlier order goes unasked. Data: `asked`, `earlier`."""
+
+
+class FencedError(DurabilityError):
+    """Another process has taken an effect over, so this one may not go on with it. Data: `key`."""
+
+    retryable = True
 
 
 class SupersededError(DurabilityError):

@@ -12,20 +12,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.errors import DurabilityError, SpendLimitError
+from ivcap_flows.errors import DurabilityError, FencedError, SpendLimitError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["FencedError", "Intents"]
+__all__ = ["Intents"]
 
 _I = schema.intents
-
-
-class FencedError(DurabilityError):
-    """Another process has taken the intent over, so this one may not write. Data: `key`."""
 
 
 class Intents:

@@ -83,7 +83,8 @@ class Store:
 
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
-        return connection.execute(self._insert(table).on_conflict_do_nothing(), row).rowcount > 0
+        statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        return connection.execute(statement, row).rowcount > 0
 
     def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
         """Insert a row or replace the columns of the one with the same primary key."""
