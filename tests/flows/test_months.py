@@ -3,6 +3,8 @@
 import pickle
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flows.services.months import COLUMNS, Month, SeriesError, read_series
 
@@ -96,3 +98,45 @@ def test_a_month_moves_across_years():
     assert Month(1983, 1).plus(-1) == Month(1982, 12)
     assert str(Month(1983, 1)) == "1983-01"
     assert pickle.loads(pickle.dumps(Month(1983, 1))) == Month(1983, 1)
+
+
+values = st.none() | st.integers(-500, 4500).map(lambda number: number / 100)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 9900), st.lists(st.lists(values, min_size=12, max_size=12), min_size=1, max_size=5))
+def test_what_is_written_is_read(first, years):
+    """Every table of the form gives back the values it was written from."""
+    written = {
+        Month(first + offset, month): value
+        for offset, year in enumerate(years)
+        for month, value in enumerate(year, start=1)
+        if value is not None
+    }
+    data = table(
+        *(
+            f"{first + offset:04d}," + ",".join("" if value is None else f"{value}" for value in year)
+            for offset, year in enumerate(years)
+        )
+    )
+    if written:
+        assert read_series(data) == written
+    else:
+        with pytest.raises(SeriesError):
+            read_series(data)
+
+
+cells = st.text(alphabet='0123456789.-eE+", \n\r\tnai°\x00', max_size=8)
+almost = st.lists(cells, max_size=30).map(lambda parts: table(",".join(parts)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300) | almost)
+def test_no_bytes_whatever_raise_anything_else(data):
+    """Any bytes are a series or a `SeriesError`."""
+    try:
+        series = read_series(data)
+    except SeriesError as fault:
+        assert fault.line >= 0
+    else:
+        assert all(-5 <= value <= 45 for value in series.values())
