@@ -160,11 +160,12 @@ class _Source:
     async def blocks(self, position: int, length: int) -> AsyncIterator[bytes]:
         await self._settle()
         end = position + length
-        self._ahead = self._begin(position, end)
+        reading = self._ahead = self._begin(position, end)
         while position < end:
-            block = await self._ahead
+            block = await reading
             position += len(block)
-            self._ahead = self._begin(position, end) if position < end else None
+            if position < end:
+                reading = self._ahead = self._begin(position, end)
             yield block
 
     def _begin(self, position: int, end: int) -> asyncio.Task[bytes]:

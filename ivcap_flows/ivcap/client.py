@@ -1,0 +1,133 @@
+"""The client of one IVCAP deployment and account."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.session import Session
+from ivcap_flows.identity import ivcap_urn, platform_id
+from ivcap_flows.ivcap.artifacts import Artifacts
+from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.jobs import Jobs
+from ivcap_flows.ivcap.orders import Orders
+from ivcap_flows.ivcap.services import Services
+
+__all__ = ["SETTLE", "IvcapClient"]
+
+SETTLE: Final = 120.0
+"""Seconds within which an accepted request is taken to be seen by a look-up: gateways hold requests that long."""
+
+
+class IvcapClient:
+    """`.artifacts .services .orders .jobs .aspects` of one deployment. Close with `aclose()` or `async with`.
+
+    `in_container`: the URL is that of the sidecar inside an IVCAP container (`IVCAP_BASE_URL`), which authenticates
+    by itself and through which the external URLs of the platform are reached.
+    """
+
+    def __init__(
+        self,
+        url: str | Session,
+        auth: Auth | None = None,
+        *,
+        in_container: bool = False,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+        budget: float = 60.0,
+    ) -> None:
+        if isinstance(url, Session):
+            self._session = url
+        else:
+            self._session = Session(
+                url,
+                platform="IVCAP",
+                auth=auth,
+                headers=headers,
+                timeout=timeout,
+                budget=budget,
+                rewrite_hosts=in_container,
+            )
+        self.aspects = Aspects(self._session)
+        self.artifacts = Artifacts(self._session)
+        self.services = Services(self._session, self.aspects)
+        self.orders = Orders(self._session)
+        self.jobs = Jobs(self._session, self.aspects)
+        self.settle = SETTLE
+        """Seconds after which an accepted request is surely seen by a look-up; the twin's own after `platform()`."""
+        self._platform: str | None = None
+        self._account: str | None = None
+
+    def __repr__(self) -> str:
+        return f"IvcapClient({self._session.base_url!r})"
+
+    async def __aenter__(self) -> IvcapClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._session.aclose()
+
+    async def platform(self) -> str:
+        """The platform's id: its normalised URL, or the instance id of an embedded one, which survives a new port."""
+        if self._platform is None:
+            twin = await _twin(self._session.base_url)
+            if twin is None:
+                self._platform = platform_id(self._session.base_url)
+            else:
+                self._platform, self.settle = twin
+        return self._platform
+
+    async def account(self) -> str:
+        """The URN of the account that acts: from the token (claim `acc`), else from a record of the account's own.
+
+        Raises ConfigurationError when neither tells.
+        """
+        if self._account is None:
+            header = await self._session.auth.header() if self._session.auth else None
+            named = claims(header).get("acc")
+            found = named if isinstance(named, str) and named else await self._account_of_a_record()
+            if found is None:
+                raise ConfigurationError(
+                    "The account cannot be told: the token names none (claim `acc`) and there is no order or artifact "
+                    "of the account yet. Use the token of a user's login."
+                )
+            self._account = ivcap_urn("account", found)
+        return self._account
+
+    async def _account_of_a_record(self) -> str | None:
+        async for order in self.orders.list(limit=1):
+            if order.account:
+                return order.account
+        async for artifact in self.artifacts.list(limit=1):
+            return artifact.account or (await self.artifacts.read(artifact.urn)).account
+        return None
+
+
+async def _twin(url: str) -> tuple[str, float] | None:
+    """Instance id and settle time of an embedded platform; None for any other. Only this machine is asked."""
+    parts = urlsplit(url)
+    if not _is_loopback(parts.hostname or ""):
+        return None
+    async with Session(f"{parts.scheme}://{parts.netloc}", platform="IVCAP") as session:
+        reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
+    if reply.status != 200:
+        return None
+    body = reply.json() if "json" in reply.headers.get("content-type", "") else None
+    if not isinstance(body, dict) or not str(body.get("instance", "")).startswith("urn:ivcap-flows:twin:"):
+        return None
+    return str(body["instance"]), float(body.get("settle", SETTLE))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

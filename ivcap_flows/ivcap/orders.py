@@ -1,0 +1,151 @@
+"""Orders: a service run with parameters (IVCAP OpenAPI 0.48, `/1/orders`)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import Field
+
+from ivcap_flows.handles import TERMINAL, Order
+from ivcap_flows.http.session import Session
+from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
+from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
+
+__all__ = ["OrderRecord", "Orders", "ParameterValue"]
+
+_LINE: Final = 4096
+"""Bytes of a log line that are kept; the rest of a longer one is dropped."""
+
+
+class ParameterValue(Wire):
+    """A parameter of an order as the platform stores it."""
+
+    name: str
+    value: Any = None
+
+
+class OrderRecord(Wire):
+    """An order as read, placed or listed; listings have no parameters and products."""
+
+    id: str
+    status: str = "unknown"
+    """`pending`, `scheduled`, `executing`, `succeeded`, `failed`, `error`, `unknown`, or what a newer server says."""
+    service: Text = None
+    account: Text = None
+    name: Text = None
+    tags: list[str] | None = None
+    ordered_at: Instant = None
+    started_at: Instant = None
+    finished_at: Instant = None
+    parameters: list[ParameterValue] | None = None
+    products: ProductsRecord | None = None
+    links: Any = Field(None, repr=False)
+
+    @property
+    def urn(self) -> str:
+        return ivcap_urn("order", self.id)
+
+    @property
+    def done(self) -> bool:
+        """Whether the status is terminal."""
+        return self.status in TERMINAL
+
+    def values(self) -> dict[str, str]:
+        """The parameters by name, those included that the platform adds (`cayp-…`)."""
+        return {each.name: _text(each.value) for each in self.parameters or () if each.value is not None}
+
+    def handle(self, platform: str, *, service_name: str | None = None, key: str | None = None) -> Order:
+        """The handle of this order, with the products of its first page."""
+        return Order(
+            urn=self.urn,
+            platform=platform,
+            service=ivcap_urn("service", self.service) if self.service else "",
+            service_name=service_name,
+            status=self.status,
+            name=self.name,
+            requested_at=self.ordered_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            products=(self.products or ProductsRecord()).handles(platform),
+            parameters=self.values(),
+            key=key,
+        )
+
+
+class Orders:
+    """`/1/orders`. Methods take URNs, or bare ids. The API knows no cancelling and no deleting."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def place(
+        self,
+        service_urn: str,
+        parameters: Mapping[str, str],
+        *,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        policy: str | None = None,
+    ) -> OrderRecord:
+        """Place an order. `parameters` are wire values, as `encode_parameters` gives them.
+
+        Keyed: sent once, as the API knows no idempotency key; the caller finds it again by `name` or `tags`.
+        """
+        body: dict[str, Any] = {
+            "service": ivcap_urn("service", urn_argument(service_urn, "service")),
+            "parameters": [{"name": key, "value": value} for key, value in parameters.items()],
+        }
+        if name:
+            body["name"] = name
+        if tags:
+            body["tags"] = list(tags)
+        if policy is not None:
+            body["policy"] = urn_argument(policy, "policy", "urn:ivcap:policy:")
+        reply = await self._session.request("POST", "/1/orders", json=body, repeat="keyed", expect=(200, 201, 202))
+        return replied(OrderRecord, reply, self._session)
+
+    async def read(self, urn: str) -> OrderRecord:
+        """Read an order with its parameters and the first page of its products."""
+        reply = await self._session.request("GET", f"/1/orders/{segment(urn)}", repeat="idempotent")
+        return replied(OrderRecord, reply, self._session)
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        filter: str | None = None,  # noqa: A002 - the API's word
+        order_by: str | None = None,
+        order_desc: bool | None = None,
+        at_time: datetime | None = None,
+    ) -> AsyncIterator[OrderRecord]:
+        """The orders, newest first unless ordered otherwise; `limit` is the total."""
+        params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
+        return listed(OrderRecord, self._session, "/1/orders", params, limit)
+
+    async def products(self, urn: str) -> Sequence[ArtifactRecord]:
+        """All products of an order, every page of them."""
+        path = f"/1/orders/{segment(urn)}/products"
+        return [product async for product in listed(ArtifactRecord, self._session, path, {}, None)]
+
+    async def log_tail(self, urn: str, lines: int = 20) -> str:
+        """The last lines of an order's log. The log is streamed; only the tail is held."""
+        tail: deque[bytes] = deque(maxlen=lines)
+        rest = b""
+        async with self._session.stream(
+            "GET", f"/1/orders/{segment(urn)}/logs", repeat="idempotent", expect=(200, 204)
+        ) as reply:
+            async for block in reply.blocks():
+                *whole, rest = (rest + block).split(b"\n")
+                tail.extend(line[:_LINE] for line in whole[-lines:])
+                rest = rest[:_LINE]
+        if rest:
+            tail.append(rest)
+        return "\n".join(line.rstrip(b"\r").decode("utf-8", errors="replace") for line in tail)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

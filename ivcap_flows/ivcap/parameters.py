@@ -1,0 +1,167 @@
+"""From Python values to the strings that an order carries, by the types a service declares. Pure.
+
+The types are those in use by services of the official SDKs: string, int, float, bool, option, artifact, collection.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import date
+from difflib import get_close_matches
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows.errors import ParameterError
+from ivcap_flows.handles import Artifact, Handle, LocalFile
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.services import ParameterDef, ServiceRecord
+
+__all__ = ["ARTIFACT_PREFIXES", "encode_parameters", "unknown_name"]
+
+ARTIFACT_PREFIXES: Final = ("urn:ivcap:artifact:", "http://", "https://", "urn:http://", "urn:https://")
+"""What the value of an artifact parameter may begin with (ivcap-client service.py)."""
+
+
+class _UnfitError(Exception):
+    """A value that a type does not take; the message completes "takes …"."""
+
+
+def encode_parameters(service: ServiceRecord, values: Mapping[str, Any]) -> dict[str, str]:
+    """The wire values of an order's parameters, in the service's order. None means: not given.
+
+    Raises ParameterError that lists every fault: unknown names (with close ones), missing mandatory parameters (those
+    without a default that are not optional), and values that their type does not take. Equal values encode equally.
+    """
+    known = {definition.name: definition for definition in service.parameters or ()}
+    given = {name: value for name, value in values.items() if value is not None}
+    faults = [unknown_name("parameter", name, known) for name in given if name not in known]
+    encoded: dict[str, str] = {}
+    for name, definition in known.items():
+        if name not in given:
+            if definition.mandatory:
+                faults.append(f"{name!r} ({definition.type}) is missing.")
+            continue
+        value = given[name]
+        try:
+            text = _ENCODERS.get(definition.type.lower(), _any)(value, definition)
+        except _UnfitError as unfit:
+            faults.append(f"{name!r} takes {unfit}, not {value!r:.80} ({type(value).__name__}).")
+            continue
+        if definition.constant and definition.default is not None and text != definition.default:
+            faults.append(f"{name!r} is constant: {definition.default!r}.")
+            continue
+        encoded[name] = text
+    if faults:
+        title = service.name or service.urn
+        raise ParameterError(
+            f"The service {title!r} does not take these parameters. " + " ".join(faults),
+            service=service.urn,
+            faults=faults,
+        )
+    return encoded
+
+
+def unknown_name(what: str, name: str, known: Mapping[str, Any]) -> str:
+    """The sentence about a name that nothing declares, with the closest that are declared."""
+    close = get_close_matches(str(name), list(known), n=3)
+    if close:
+        hint = "did you mean " + " or ".join(map(repr, close)) + "?"
+    else:
+        hint = "there are: " + (", ".join(map(repr, known)) or "none") + "."
+    return f"There is no {what} {name!r}; {hint}"
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _string(value: Any, _: ParameterDef) -> str:
+    value = _plain(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, date):  # a datetime is one too
+        return value.isoformat()
+    if isinstance(value, Handle):
+        return value.urn
+    raise _UnfitError("a string")
+
+
+def _int(value: Any, _: ParameterDef) -> str:
+    value = _plain(value)
+    if not _is_bool(value):
+        try:
+            return str(operator.index(value))
+        except TypeError:
+            pass
+    raise _UnfitError("an int")
+
+
+def _float(value: Any, _: ParameterDef) -> str:
+    value = _plain(value)
+    if not isinstance(value, str | bytes | bytearray) and not _is_bool(value):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return repr(number)
+    raise _UnfitError("a finite float or an int")
+
+
+def _bool(value: Any, _: ParameterDef) -> str:
+    if _is_bool(value):
+        return "true" if value else "false"
+    raise _UnfitError("a bool")
+
+
+def _option(value: Any, definition: ParameterDef) -> str:
+    value = _plain(value)
+    allowed = [option.value for option in definition.options or ()]
+    if isinstance(value, str) and (not allowed or value in allowed):
+        return value
+    raise _UnfitError("one of " + ", ".join(map(repr, allowed)) if allowed else "a string")
+
+
+def _artifact(value: Any, _: ParameterDef) -> str:
+    if isinstance(value, Artifact):
+        return value.urn
+    if isinstance(value, str) and value.startswith(ARTIFACT_PREFIXES):
+        return value
+    if isinstance(value, LocalFile):
+        raise _UnfitError("an artifact; upload the file first")
+    raise _UnfitError("an artifact or its URN")
+
+
+def _collection(value: Any, _: ParameterDef) -> str:
+    if isinstance(value, Handle):
+        return value.urn
+    if isinstance(value, str) and value.startswith("urn:"):
+        return value
+    raise _UnfitError("the URN of a collection")
+
+
+def _any(value: Any, definition: ParameterDef) -> str:
+    """A type that this version does not know: whatever has one obvious text."""
+    for encode in (_string, _bool, _int, _float):
+        with suppress(_UnfitError):
+            return encode(value, definition)
+    raise _UnfitError("a string, number, bool, time or handle")
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # NumPy has its own
+
+
+_ENCODERS: Final[Mapping[str, Callable[[Any, ParameterDef], str]]] = {
+    "string": _string,
+    "int": _int,
+    "float": _float,
+    "bool": _bool,
+    "option": _option,
+    "artifact": _artifact,
+    "collection": _collection,
+}

@@ -1,0 +1,90 @@
+"""What all records of the IVCAP API share: hyphenated names, tolerance for newer servers, ids and times."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timezone
+from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from ivcap_flows.errors import InputError, ProtocolError
+from ivcap_flows.http.paging import paged
+from ivcap_flows.http.session import Reply, Session
+
+__all__ = ["Instant", "Text", "Wire", "instant", "listed", "record_of", "replied", "segment", "urn_argument"]
+
+
+class Wire(BaseModel):
+    """Base of the records. Unknown fields are kept, statuses are plain strings, optional fields may be null."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, populate_by_name=True, alias_generator=lambda name: name.replace("_", "-")
+    )
+
+
+W = TypeVar("W", bound=Wire)
+
+Instant = Annotated[
+    datetime | None,
+    BeforeValidator(lambda value: value or None),
+    AfterValidator(lambda value: value.replace(tzinfo=timezone.utc) if value and value.tzinfo is None else value),
+]
+"""A time of the platform; an empty string is none, one without an offset is UTC."""
+
+Text = Annotated[str | None, BeforeValidator(lambda value: value or None)]
+"""An optional text, which deployments also send as an empty string."""
+
+
+def record_of(cls: type[W], value: Any, *, session: Session, path: str) -> W:
+    """A record from a JSON value. Raises ProtocolError, naming the fields, where it lacks what it must have."""
+    try:
+        return cls.model_validate(value)
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, fault["loc"])) or "the whole" for fault in error.errors()}))
+        fault = f"is no {cls.__name__}: wrong or missing {fields}"
+        raise ProtocolError(
+            f"The reply of {session.platform} to {path} {fault}.",
+            platform=session.platform,
+            method="GET",
+            path=path,
+            status=200,
+            detail=fault,
+            sent=True,
+        ) from error
+
+
+def replied(cls: type[W], reply: Reply, session: Session) -> W:
+    """The record that a reply holds."""
+    return record_of(cls, reply.json(), session=session, path=reply.path)
+
+
+async def listed(
+    cls: type[W], session: Session, path: str, params: Mapping[str, Any], limit: int | None
+) -> AsyncIterator[W]:
+    """The records of a paged list, read as they are asked for."""
+    async for item in paged(session, path, params=params, limit=limit):
+        yield record_of(cls, item, session=session, path=path)
+
+
+def segment(urn: str) -> str:
+    """An id as a path segment, with raw colons as the official clients send it."""
+    return quote(urn_argument(urn, "id"), safe=":")
+
+
+def urn_argument(value: str, what: str, prefix: str = "") -> str:
+    """The value itself. Raises InputError when it is empty, holds white space or lacks the prefix."""
+    if not isinstance(value, str) or not value or any(c.isspace() for c in value) or not value.startswith(prefix):
+        wanted = f"a URN beginning with {prefix}" if prefix else "a URN or id"
+        raise InputError(f"The {what} must be {wanted}, not {value!r}.")
+    return value
+
+
+def instant(value: datetime | None) -> str | None:
+    """RFC 3339 with an offset. Raises InputError for a naive time, which a server would read as another."""
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InputError(f"The time {value.isoformat()} has no offset; give it one, for instance timezone.utc.")
+    return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
