@@ -1,0 +1,186 @@
+"""Write facts behind the flow's back: one bounded queue and one thread a process, many facts in one commit.
+
+Nothing here is raised into a flow. What could not be recorded is counted, and its run is marked incomplete.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from ivcap_flows.capture.calls import Call, records_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Fact, Journal
+    from ivcap_flows.provenance.records import Record
+
+__all__ = ["Recorder", "Statement"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+CAPACITY: Final = 100_000
+"""How many calls may wait to be written; further ones are counted as missing."""
+GROUP_SECONDS: Final = 0.25
+"""How long facts are gathered for one commit."""
+BEAT_SECONDS: Final = 10.0
+_BATCH: Final = 2_000
+_TRIES: Final = 4
+
+
+class Statement:
+    """Records of a run whose making is left to the recorder's thread."""
+
+    __slots__ = ("attempt_id", "make", "run_id")
+
+    def __init__(self, run_id: str, attempt_id: str | None, make: Callable[[], Iterable[Record]]) -> None:
+        self.run_id, self.attempt_id, self.make = run_id, attempt_id, make
+
+
+class Recorder:
+    """The recorder of one journal in this process."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.beating = False
+        """Whether attempts of this process are open, whose lease is then kept alive."""
+        self._queue: deque[Call | Statement | threading.Event] = deque()
+        self._wake, self._hurry = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._missing: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        atexit.register(self.flush)
+
+    def put(self, item: Call | Statement) -> None:
+        """Take a call or a statement; never waits and never raises."""
+        if len(self._queue) >= CAPACITY:
+            self._count(item.run_id, 1)
+            return
+        self._queue.append(item)
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._thread is None or self._pid != os.getpid():
+            self._start()
+
+    def flush(self, timeout: float = 30.0) -> bool:
+        """Wait until all that was put so far is written or counted as missing; False if that takes longer."""
+        if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+            self._drain()
+            return True
+        done = threading.Event()
+        self._queue.append(done)
+        self._hurry.set()
+        self._wake.set()
+        return done.wait(timeout)
+
+    def beat(self) -> None:
+        """Start keeping this process's lease alive."""
+        self.beating = True
+        if self._thread is None or self._pid != os.getpid():
+            self._start()
+        self._wake.set()
+
+    def missing(self, run_id: str) -> int:
+        """How many facts or calls of a run this process could not record."""
+        return self._lost[run_id] + self._missing[run_id]
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None and self._pid == os.getpid():
+                return
+            if self._pid not in (0, os.getpid()):
+                # A forked child: what its parent had queued is the parent's to write, and its events may be held.
+                self._queue.clear()
+                self._wake, self._hurry = threading.Event(), threading.Event()
+                self._wake.set()
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        beaten = time.monotonic()
+        while True:
+            self._wake.wait(BEAT_SECONDS if self.beating else None)
+            if self.beating and time.monotonic() - beaten >= BEAT_SECONDS:
+                beaten = time.monotonic()
+                self._quietly(self.journal.runs.beat)
+            if self._queue and not self._hurry.is_set():
+                self._hurry.wait(GROUP_SECONDS)
+            self._wake.clear()
+            self._hurry.clear()
+            self._drain()
+
+    def _drain(self) -> None:
+        while self._queue:
+            facts: list[Fact] = []
+            waiting: list[threading.Event] = []
+            while self._queue and len(facts) < _BATCH:
+                item = self._queue.popleft()
+                if isinstance(item, threading.Event):
+                    waiting.append(item)
+                else:
+                    facts += self._facts(item)
+            self._write(facts)
+            for event in waiting:
+                event.set()
+
+    def _facts(self, item: Call | Statement) -> list[Fact]:
+        from ivcap_flows.journal import Fact
+
+        try:
+            if isinstance(item, Statement):
+                records = list(item.make())
+            else:
+                # The same call is put at its begin and its end; a short one has ended before it is first written.
+                if item.written:
+                    return []
+                item.written = item.ended is not None
+                records = records_of(item, self.journal.files)
+        except Exception:  # a value that cannot be described must not stop the others
+            log.warning("A call could not be described and is missing from the record.", exc_info=True)
+            self._count(item.run_id, 1)
+            return []
+        return [Fact(record, item.run_id, item.attempt_id) for record in records]
+
+    def _write(self, facts: list[Fact]) -> None:
+        for attempt in range(_TRIES):
+            try:
+                self.journal.facts.append(facts)
+                break
+            except Exception as error:  # noqa: BLE001 - a recorder that fails must not end the flow
+                if attempt + 1 < _TRIES and getattr(error, "retryable", False):
+                    time.sleep(0.05 * 4**attempt)
+                    continue
+                log.warning("%d facts could not be written to the journal: %s", len(facts), error)
+                for fact in facts:
+                    self._count(fact.run_id, 1)
+                break
+        self._confess()
+
+    def _count(self, run_id: str, facts: int) -> None:
+        with self._lock:
+            self._missing[run_id] += facts
+
+    def _confess(self) -> None:
+        """Tell the journal how many facts are missing, as soon as it can be told."""
+        while self._missing:
+            with self._lock:
+                run_id, number = self._missing.popitem()
+            if not self._quietly(lambda run_id=run_id, number=number: self.journal.runs.count_missing(run_id, number)):  # type: ignore[misc]
+                self._count(run_id, number)
+                return
+            self._lost[run_id] += number
+
+    def _quietly(self, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - tried again with the next batch
+            return False
+        return True

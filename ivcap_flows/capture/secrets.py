@@ -1,0 +1,82 @@
+"""Keep secrets out of what is recorded: by type, by name, by known value, and by the shape of a token."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import pairwise
+from typing import Any, Final
+
+__all__ = ["HIDDEN", "hide", "is_secret_name", "scrub", "scrub_text"]
+
+HIDDEN: Final = "**********"
+"""What stands in a record instead of a secret; the same that pydantic prints."""
+
+_WORDS: Final = frozenset(
+    {
+        "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "jwt", "passphrase",
+        "passwd", "password", "pwd", "secret", "secrets", "token",
+    }
+)  # fmt: skip
+_PAIRS: Final = frozenset({("access", "key"), ("api", "key"), ("private", "key"), ("signing", "key")})
+_HARMLESS_LAST: Final = frozenset({"count", "counts", "limit", "length", "size", "type", "url", "uri", "endpoint"})
+_SPLIT: Final = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
+_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*")
+_USERINFO: Final = re.compile(r"(?<=://)[^/\s@:]*:[^/\s@]*@")
+_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}")
+_VARIABLES: Final = (
+    "IVCAP_JWT",
+    "PROVENA_OFFLINE_TOKEN",
+    "PROVENA_CLIENT_SECRET",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+)
+_SHORTEST: Final = 8
+_known: set[str] = set()
+
+
+def hide(value: str) -> None:
+    """Never record this value from now on, for instance a token that a client was given."""
+    if len(value) >= _SHORTEST:
+        _known.add(value)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter or key of this name is to be hidden: `api_key`, `userPassword`, but not `token_count`."""
+    words = [word.lower() for word in _SPLIT.split(name) if word]
+    if not words or words[-1] in _HARMLESS_LAST:
+        return False
+    return any(word in _WORDS for word in words) or any(pair in _PAIRS for pair in pairwise(words))
+
+
+def scrub_text(text: str) -> str:
+    """A text without tokens, passwords in URLs, and known secrets."""
+    if len(text) < _SHORTEST:
+        return text
+    for secret in (*_known, *filter(None, map(os.environ.get, _VARIABLES))):
+        if len(secret) >= _SHORTEST and secret in text:
+            text = text.replace(secret, HIDDEN)
+    if "eyJ" in text:
+        text = _JWT.sub(HIDDEN, text)
+    if "@" in text:
+        text = _USERINFO.sub(f"{HIDDEN}@", text)
+    return _BEARER.sub(rf"\1 {HIDDEN}", text) if " " in text else text
+
+
+def scrub(value: Any) -> Any:
+    """A JSON value without secrets; values under secret names are hidden whole."""
+    if isinstance(value, str):
+        return scrub_text(value)
+    if isinstance(value, dict):
+        return {
+            scrub_text(name): HIDDEN if is_secret_name(name) and _hideable(inner) else scrub(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [scrub(inner) for inner in value]
+    return value
+
+
+def _hideable(value: Any) -> bool:
+    # A flag or an absent value under such a name tells nothing.
+    return value is not None and not isinstance(value, bool)
