@@ -105,12 +105,20 @@ class Intents:
             return self._move(connection, intent, intent.state, {"progress": progress})
 
     def settle_outcome(
-        self, intent: IntentRow, *, urn: str | None, outcome: Any, how: str, duplicates: Sequence[str] = ()
+        self,
+        intent: IntentRow,
+        *,
+        urn: str | None,
+        outcome: Any,
+        how: str,
+        matched_by: str | None = None,
+        duplicates: Sequence[str] = (),
     ) -> IntentRow:
         """The effect exists; ends the claim. `how` is "sent" or "adopted", `outcome` its JSON form."""
         with self._store.write() as connection:
             known = [*intent.duplicates, *(other for other in duplicates if other not in intent.duplicates)]
-            values = {"urn": urn, "outcome": outcome, "how": how, "duplicates": known, "error": None, **_LEFT}
+            values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by}
+            values |= {"duplicates": known, "error": None, **_LEFT}
             row = self._move(connection, intent, "accepted", values)
         self._end(intent)
         return row
@@ -118,7 +126,7 @@ class Intents:
     def abandon(self, intent: IntentRow, error: str) -> IntentRow:
         """Surely no effect came of it; ends the claim, and the same may be asked for again."""
         with self._store.write() as connection:
-            row = self._move(connection, intent, "abandoned", {"error": error, **_LEFT})
+            row = self._move(connection, intent, "abandoned", {"error": error, "progress": None, **_LEFT})
         self._end(intent)
         return row
 
@@ -146,11 +154,22 @@ class Intents:
             known = [*row.duplicates, *(urn for urn in urns if urn not in row.duplicates and urn != row.urn)]
             self._move(connection, row, row.state, {"duplicates": known})
 
-    def resolve(self, key: str, *, urn: str | None, outcome: Any = None) -> IntentRow:
-        """The user's word on an intent in doubt: adopt the effect `urn`, or with None write it off.
+    def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
+        """The user's word on an intent in doubt: the effect is `urn`, of which `outcome` is the JSON form.
 
         DurabilityError while a live process is at it, or when it is not in doubt.
         """
+        found = {"urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "user"}
+        return self._decide(key, "accepted", found)
+
+    def write_off(self, key: str) -> IntentRow:
+        """The user's word on an intent in doubt: no effect came of it, so that the same may be sent again.
+
+        DurabilityError while a live process is at it, or when it is not in doubt.
+        """
+        return self._decide(key, "abandoned", {"error": "written off by the user", "progress": None})
+
+    def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
             row = self._get(connection, key)
             now = self._store.now(connection)
@@ -164,10 +183,7 @@ class Intents:
                     )
             if row.state == "sent":
                 row = self._move(connection, row, "in_doubt", {})
-            values = {"fence": row.fence + 1, **_LEFT}
-            if urn is None:
-                return self._move(connection, row, "abandoned", {**values, "error": "written off by the user"})
-            return self._move(connection, row, "accepted", {**values, "urn": urn, "outcome": outcome, "how": "adopted"})
+            return self._move(connection, row, after, {**values, "fence": row.fence + 1, **_LEFT})
 
     def get(self, key: str) -> IntentRow | None:
         """An intent by its key."""
@@ -220,7 +236,7 @@ class Intents:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
     def _check_limit(self, connection: Connection, wanted: NewIntent, limit: int | None) -> None:
-        if limit is None or not wanted.spends:
+        if limit is None or not wanted.spends or wanted.run_id is None:
             return
         spending = (_I.c.run_id == wanted.run_id, _I.c.spends, _I.c.state != "abandoned", _I.c.key != wanted.key)
         placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()

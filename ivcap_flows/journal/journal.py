@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,11 @@ class Journal:
         from ivcap_flows.journal.store import Store
 
         return cls(Store(url))
+
+    def now(self) -> datetime:
+        """The journal's time, the same for all processes that share it."""
+        with self._store.read() as connection:
+            return self._store.now(connection)
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""

@@ -135,8 +135,9 @@ class NewIntent:
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left. `how` is "sent" or "adopted"; `status` the
-    platform's terminal status; `duplicates` the URNs of further effects under the key.
+    `sent_at` is the last moment at which a request may have left. `how` is "sent" or "adopted", for the latter
+    `matched_by` says "key", "content" or "user"; `status` is the platform's terminal status; `duplicates` are the
+    URNs of further effects under the key.
     """
 
     key: str
@@ -164,6 +165,7 @@ class IntentRow:
     urn: str | None
     outcome: Any
     how: str | None
+    matched_by: str | None
     status: str | None
     error: str | None
     duplicates: list[str]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from rfc8785 import CanonicalizationError
 from sqlalchemy.engine import Connection, RowMapping
 
 from ivcap_flows.errors import InputError
@@ -41,7 +43,7 @@ class Runs:
         a run before one that completed is not looked at. `fresh` leaves out (b) only: a retry of one flow run always
         continues it. Attempts whose process is gone get the outcome `lost`.
         """
-        sha256 = digest(canonical(identity.parameters))
+        sha256 = _parameters_sha256(identity)
         process_id = self._processes.mine()
         with self._store.write() as connection:
             self._serialise(connection, identity, sha256)
@@ -96,6 +98,14 @@ class Runs:
                 },
             )
             return OpenedAttempt(self._run(connection, run_id), self._attempt(connection, attempt_id), joined)
+
+    def continued(self, identity: RunIdentity, *, fresh: bool = False) -> RunRow | None:
+        """The run that `open_attempt` would join now; changes nothing."""
+        with self._store.read() as connection:
+            run_id = self._by_root(connection, identity)
+            if run_id is None and not identity.deployed and not fresh:
+                run_id = self._by_identity(connection, identity, _parameters_sha256(identity))
+            return None if run_id is None else self._run(connection, run_id)
 
     def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
         """Record how an attempt ended; a leading attempt's outcome is its run's. Closing twice keeps the last word."""
@@ -273,6 +283,14 @@ class Runs:
         if row is None:
             raise InputError(f"The journal {self._store.url} has no attempt {attempt_id!r}.")
         return _attempt_row(row)
+
+
+def _parameters_sha256(identity: RunIdentity) -> str:
+    try:
+        return digest(canonical(identity.parameters))
+    except CanonicalizationError:
+        # RFC 8785 has no form for NaN and integers above 2**53, which flows may well take.
+        return digest(json.dumps(identity.parameters, sort_keys=True).encode())
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

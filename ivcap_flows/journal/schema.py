@@ -152,6 +152,7 @@ intents = sa.Table(
     sa.Column("urn", sa.Text),
     sa.Column("outcome", Json),
     sa.Column("how", sa.Text),
+    sa.Column("matched_by", sa.Text),
     sa.Column("status", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("duplicates", Json, nullable=False),

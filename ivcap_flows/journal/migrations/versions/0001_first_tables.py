@@ -86,6 +86,7 @@ def upgrade() -> None:
         sa.Column("urn", sa.Text),
         sa.Column("outcome", sa.Text),
         sa.Column("how", sa.Text),
+        sa.Column("matched_by", sa.Text),
         sa.Column("status", sa.Text),
         sa.Column("error", sa.Text),
         sa.Column("duplicates", sa.Text, nullable=False),

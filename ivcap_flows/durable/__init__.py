@@ -1,0 +1,28 @@
+"""Nothing twice, nothing lost: logical runs, and effects that survive lost replies and killed processes."""
+
+from __future__ import annotations
+
+from ivcap_flows.durable.divergence import OnDivergence, aonce, once
+from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed, Progress
+from ivcap_flows.durable.perform import OnFailure, perform
+from ivcap_flows.durable.plan import Plan, Planned, plan, planning
+from ivcap_flows.durable.runs import LogicalRun
+
+__all__ = [
+    "Effect",
+    "Found",
+    "KeyAspects",
+    "LogicalRun",
+    "MatchedBy",
+    "OnDivergence",
+    "OnFailure",
+    "Performed",
+    "Plan",
+    "Planned",
+    "Progress",
+    "aonce",
+    "once",
+    "perform",
+    "plan",
+    "planning",
+]

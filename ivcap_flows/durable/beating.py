@@ -1,0 +1,86 @@
+"""One daemon thread per process that tells each journal in use that the process lives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ivcap_flows.errors import JournalError
+from ivcap_flows.journal import Journal
+
+__all__ = ["beating", "start_beating", "stop_beating"]
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+
+class _Heart:
+    """The journals to beat for, each as often as it was started and not stopped."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.counts: dict[Journal, int] = {}
+        self.stopped = threading.Event()
+
+    def run(self, seconds: float) -> None:
+        while not self.stopped.wait(seconds):
+            with self.lock:
+                journals = list(self.counts)
+            for journal in journals:
+                _beat(journal)
+
+
+_lock = threading.Lock()
+_heart: _Heart | None = None
+
+
+def start_beating(journal: Journal) -> None:
+    """Beat for a journal from now on; may be called again, and each call needs its `stop_beating`."""
+    from ivcap_flows.journal.processes import BEAT_SECONDS
+
+    global _heart
+    with _lock:
+        # A forked child inherits the heart but not its thread.
+        if _heart is None or _heart.pid != os.getpid():
+            _heart = _Heart()
+            threading.Thread(target=_heart.run, args=(BEAT_SECONDS,), name="ivcap-flows-beat", daemon=True).start()
+        with _heart.lock:
+            first = journal not in _heart.counts
+            _heart.counts[journal] = _heart.counts.get(journal, 0) + 1
+    if first:
+        _beat(journal)
+
+
+def stop_beating(journal: Journal) -> None:
+    """Undo one `start_beating`; the thread ends with the last."""
+    global _heart
+    with _lock:
+        if _heart is None or _heart.pid != os.getpid():
+            return
+        with _heart.lock:
+            left = _heart.counts.pop(journal, 1) - 1
+            if left > 0:
+                _heart.counts[journal] = left
+            if not _heart.counts:
+                _heart.stopped.set()
+                _heart = None
+
+
+@contextmanager
+def beating(journal: Journal) -> Iterator[None]:
+    """Beat while the block runs."""
+    start_beating(journal)
+    try:
+        yield
+    finally:
+        stop_beating(journal)
+
+
+def _beat(journal: Journal) -> None:
+    try:
+        journal.runs.beat()
+    except JournalError as error:
+        logger.warning("The journal could not be told that this process lives: %s", error)

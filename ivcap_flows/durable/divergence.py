@@ -1,0 +1,95 @@
+"""A replayed flow must ask for what it asked for before; what changes by nature is recorded with `once`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+from ivcap_flows.errors import DivergenceError, InputError
+from ivcap_flows.journal import IntentRow, Journal, NewIntent
+
+__all__ = ["OnDivergence", "aonce", "check_divergence", "once"]
+
+T = TypeVar("T")
+
+OnDivergence = Literal["raise", "new"]
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+GRACE: Final = 3.0
+"""Seconds that concurrent tasks of the replay get to ask for what they asked for before."""
+
+
+async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: OnDivergence) -> None:
+    """Before a request that the run never made: does it stand in for one that an earlier attempt made?
+
+    DivergenceError if an earlier attempt's request on the same subject goes unasked and `on_divergence` is "raise".
+    """
+    if wanted.run_id is None or wanted.subject is None or wanted.attempt_number < 2 or wanted.scope.startswith("call:"):
+        return
+    deadline = time.monotonic() + GRACE
+    while earlier := await asyncio.to_thread(journal.intents.unasked, wanted):
+        if on_divergence == "new":
+            logger.warning(
+                "The replayed flow asks for a new %s for %s; unasked so far from an earlier attempt: %s.",
+                wanted.noun,
+                wanted.subject,
+                ", ".join(row.urn or row.key for row in earlier),
+            )
+            return
+        if time.monotonic() > deadline:
+            raise DivergenceError(
+                _side_by_side(wanted, earlier),
+                asked=wanted.request,
+                earlier=[{"urn": row.urn, "request": row.request} for row in earlier],
+            )
+        await asyncio.sleep(0.1)
+
+
+def once(name: str, fn: Callable[[], T], *, journal: Journal, run_id: str) -> T:
+    """The JSON value of `fn` as the run's first attempt computed it; later attempts get the recorded one.
+
+    Both see it as it comes back from JSON. InputError for a value that JSON cannot hold.
+    """
+    recorded = journal.once.get(run_id, name)
+    if recorded is None:
+        recorded = journal.once.keep(run_id, name, _dump(name, fn()))
+    value: T = json.loads(recorded)
+    return value
+
+
+async def aonce(name: str, fn: Callable[[], Awaitable[T]], *, journal: Journal, run_id: str) -> T:
+    """`once` for an asynchronous function."""
+    recorded = await asyncio.to_thread(journal.once.get, run_id, name)
+    if recorded is None:
+        recorded = await asyncio.to_thread(journal.once.keep, run_id, name, _dump(name, await fn()))
+    value: T = json.loads(recorded)
+    return value
+
+
+def _dump(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The value of once({name!r}, …) cannot be recorded as JSON: {error}.") from error
+
+
+def _side_by_side(wanted: NewIntent, earlier: Sequence[IntentRow]) -> str:
+    lines = [
+        f"The replayed flow asks for a {wanted.noun} for {wanted.subject} that it did not ask for before, while an "
+        "earlier one goes unasked. Nothing was sent.",
+        f"  now:     {_short(wanted.request)}",
+        *(f"  earlier: {_short(row.request)} ({row.urn or row.state})" for row in earlier[:5]),
+        "Record what changes with each run (a time, a random number, a listing) with once(name, fn); or allow it with "
+        "on_divergence='new'; or start afresh with IVCAP_FLOWS_FRESH=1.",
+    ]
+    return "\n".join(lines)
+
+
+def _short(request: Any) -> str:
+    text = json.dumps(request, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= 1000 else text[:1000] + "…"

@@ -1,0 +1,101 @@
+"""An effect: something a platform is asked to do once, and how it is found again when the reply is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from ivcap_flows.identity import Scope
+from ivcap_flows.journal import IntentRow
+
+__all__ = ["Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress"]
+
+T = TypeVar("T")
+
+MatchedBy = Literal["key", "content", "guess"]
+"""How surely a found effect is ours: it bears our key; its content is equal and nobody else's; or it might be."""
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """An effect seen on the platform. `at` is when the platform took it, by which the oldest is known."""
+
+    value: T
+    urn: str
+    at: datetime | None = None
+    matched_by: MatchedBy = "key"
+
+
+@dataclass(frozen=True)
+class Performed(Generic[T]):
+    """An effect that exists. "sent": by this call; "kept": known from the journal; "adopted": found on the platform;
+    "planned": only a placeholder, nothing was sent."""
+
+    value: T
+    how: Literal["sent", "kept", "adopted", "planned"]
+    key: str
+
+
+class Progress(Protocol):
+    """How far a resumable effect is. `stored` is the last saved JSON value, None at the start."""
+
+    @property
+    def stored(self) -> Any: ...
+
+    async def save(self, value: Any) -> None:
+        """Write a JSON value durably before going on; JournalError if that fails."""
+
+
+class KeyAspects(Protocol):
+    """Key aspects on the platform: the one look-up that serves machines without a shared journal.
+
+    They live at entity `identity.key_entity(key)` under schema `identity.INTENT_SCHEMA`. Both methods are safe to
+    repeat, so an implementation retries transient failures itself; a ForbiddenError makes `perform` do without.
+    """
+
+    async def read(self, key: str) -> dict[str, Any] | None:
+        """The content of the *oldest* active record, None if there is none."""
+
+    async def write(self, key: str, content: dict[str, Any]) -> None:
+        """Add a record, or replace the one whose `journal` is the same. Writing the same twice is harmless."""
+
+
+def _dump(value: Any) -> Any:
+    return value.model_dump(mode="json")
+
+
+def _urn(value: Any) -> str | None:
+    urn: str | None = value.urn
+    return urn
+
+
+@dataclass(frozen=True)
+class Effect(Generic[T]):
+    """What `perform` needs to know. Nothing here is sent before the intent is on disk.
+
+    `request` are the encoded wire values, which with the scope and the `discriminator` make the key. `send` causes
+    the effect (`intent.key` is the key to write into names and tags) and raises a PlatformError otherwise; `find`
+    looks for effects of the intent. `settle` is the time in seconds within which the platform shows an accepted
+    request. `decode` makes the value from the JSON that `encode` gave; `placeholder` makes one from the key for a
+    plan. `subject` groups requests that a diverging replay would exchange, such as the service of an order; `spends`
+    counts against the run's limit. `resumable`: with progress stored, `send` is called again to go on instead of
+    looking. `look_first`: the platform can be asked for certain, so it is, before the first send.
+    """
+
+    noun: str
+    request: Any
+    send: Callable[[IntentRow, Progress], Awaitable[T]]
+    find: Callable[[IntentRow], Awaitable[Sequence[Found[T]]]]
+    decode: Callable[[Any], T]
+    placeholder: Callable[[str], T]
+    settle: float
+    encode: Callable[[T], Any] = _dump
+    urn: Callable[[T], str | None] = _urn
+    scope: Scope = "run"
+    discriminator: str | None = None
+    subject: str | None = None
+    spends: bool = False
+    resumable: bool = False
+    look_first: bool = False

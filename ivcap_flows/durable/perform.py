@@ -1,0 +1,167 @@
+"""Cause an effect at most once per key: intent, key aspect, request, outcome, each on disk before the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final, Literal, TypeVar
+
+from rfc8785 import CanonicalizationError
+
+from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.divergence import OnDivergence, check_divergence
+from ivcap_flows.durable.effects import Effect, KeyAspects, Performed
+from ivcap_flows.durable.plan import planning
+from ivcap_flows.durable.preview import preview
+from ivcap_flows.durable.scopes import expand, warn_shared
+from ivcap_flows.durable.submission import Submission
+from ivcap_flows.errors import FencedError, InputError
+from ivcap_flows.identity import key_of
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
+
+__all__ = ["OnFailure", "perform"]
+
+T = TypeVar("T")
+
+OnFailure = Literal["keep", "resubmit"]
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+_FIRST_WAIT: Final = 0.05
+_LONGEST_WAIT: Final = 1.0
+
+
+async def perform(
+    effect: Effect[T],
+    *,
+    journal: Journal,
+    attempt: OpenedAttempt | None,
+    platform: str,
+    account: str,
+    key_aspects: KeyAspects | None = None,
+    on_divergence: OnDivergence = "raise",
+    on_failure: OnFailure = "keep",
+    max_resubmits: int = 3,
+    max_orders: int | None = None,
+) -> Performed[T]:
+    """Cause the effect unless it exists; wait while another live process is at the same one.
+
+    At most one effect per key, given one shared journal and a platform that shows an accepted request within
+    `effect.settle`. A lost reply is resolved within the call: look, wait until it must show, look again, and only
+    then send again.
+
+    `on_failure="resubmit"` sends a new generation when the newest ended in failure, up to `max_resubmits` of them.
+    `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent.
+
+    Raises JournalError when the intent cannot be written (nothing was sent), InDoubtError when it cannot be told
+    which effect is ours, DivergenceError, SpendLimitError, and the PlatformError of a refusal or of a platform that
+    stays silent; the last leaves the effect in doubt for the next call.
+    """
+    plan = planning()
+    run = attempt.run if attempt is not None else plan.run if plan is not None else None
+    wanted = _intent(effect, expand(effect.scope, run), attempt, platform, account)
+    newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+    if plan is not None:
+        resubmit = _resubmits(newest, on_failure, max_resubmits)
+        return await preview(effect, plan, wanted, newest, resubmit=resubmit, journal=journal, key_aspects=key_aspects)
+    if newest is None or newest.state == "abandoned":
+        await check_divergence(journal, wanted, on_divergence)
+
+    wait = _FIRST_WAIT
+    sent: str | None = None
+    await asyncio.to_thread(start_beating, journal)
+    try:
+        while True:
+            if newest is not None:
+                again = _resubmits(newest, on_failure, max_resubmits)
+                wanted = _generation(wanted, newest.generation + again)
+            claim = await asyncio.to_thread(journal.intents.claim, wanted, spend_limit=max_orders)
+            if claim.again and claim.kind in ("kept", "held"):
+                warn_shared(claim.intent, effect.scope)
+            if claim.kind == "kept":
+                if _resubmits(claim.intent, on_failure, max_resubmits):
+                    newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+                    continue
+                if sent is not None and sent != claim.intent.urn:
+                    await _report(journal, claim.intent, sent)
+                return Performed(effect.decode(claim.intent.outcome), "kept", claim.intent.key)
+            if claim.kind == "held":
+                await asyncio.sleep(wait)
+                wait = min(_LONGEST_WAIT, 1.5 * wait)
+                continue
+            submission = Submission(effect, journal, claim, platform=platform, key_aspects=key_aspects)
+            try:
+                return await submission.run()
+            except FencedError:
+                # This process was taken for gone. Whoever took over decides, and is told of what was sent here.
+                sent = submission.urn
+    finally:
+        stop_beating(journal)
+
+
+def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platform: str, account: str) -> NewIntent:
+    try:
+        key = key_of(
+            platform=platform,
+            account=account,
+            scope=scope,
+            noun=effect.noun,
+            request=effect.request,
+            discriminator=effect.discriminator,
+        )
+    except CanonicalizationError as error:
+        raise InputError(
+            f"The request of the {effect.noun} cannot be told from another ({error}). Give numbers outside the range "
+            "of exact JSON numbers as text."
+        ) from error
+    return NewIntent(
+        key=key,
+        base_key=key,
+        noun=effect.noun,
+        platform=platform,
+        account=account,
+        scope=scope,
+        request=effect.request,
+        discriminator=effect.discriminator,
+        subject=effect.subject,
+        spends=effect.spends,
+        run_id=attempt.run.id if attempt is not None else None,
+        attempt_id=attempt.attempt.id if attempt is not None else None,
+        attempt_number=attempt.attempt.number if attempt is not None else 0,
+    )
+
+
+def _generation(wanted: NewIntent, generation: int) -> NewIntent:
+    key = key_of(
+        platform=wanted.platform,
+        account=wanted.account,
+        scope=wanted.scope,
+        noun=wanted.noun,
+        request=wanted.request,
+        discriminator=wanted.discriminator,
+        generation=generation,
+    )
+    return replace(wanted, key=key, generation=generation)
+
+
+def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> bool:
+    """Whether the newest generation ended badly and another may follow."""
+    return (
+        newest is not None
+        and on_failure == "resubmit"
+        and newest.state == "terminal"
+        and newest.status != "succeeded"
+        and newest.generation < limit
+    )
+
+
+async def _report(journal: Journal, kept: IntentRow, urn: str) -> None:
+    logger.error(
+        "Two effects exist under the key %s: %s is kept, %s was sent while this process was taken for gone. "
+        "`ivcap-flows orders --orphans` lists it.",
+        kept.key,
+        kept.urn,
+        urn,
+    )
+    await asyncio.to_thread(journal.intents.note_duplicates, kept.key, [urn])

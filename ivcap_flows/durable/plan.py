@@ -1,0 +1,78 @@
+"""Plan mode: what a flow would send, and what it already has, without sending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ivcap_flows.journal import RunRow
+
+__all__ = ["Plan", "Planned", "plan", "planning"]
+
+Source = Literal["new", "kept", "adopted", "in doubt", "resubmitted"]
+"""`new`: would be sent; `kept`: known from the journal; `adopted`: on the platform already; `in doubt`: sent before,
+to be looked for first; `resubmitted`: would be sent again, since the earlier one failed."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One effect of a plan. `origin` says where a kept or adopted one comes from."""
+
+    noun: str
+    subject: str | None
+    request: Any
+    key: str
+    source: Source
+    urn: str | None = None
+    origin: str | None = None
+
+    def __str__(self) -> str:
+        about = f" for {self.subject}" if self.subject else ""
+        place = "".join(f", {part}" for part in (self.urn, self.origin) if part)
+        return f"{self.source}: {self.noun}{about}{place}"
+
+
+@dataclass
+class Plan:
+    """What was asked for while planning, each effect once. `run` is the logical run that would be continued."""
+
+    run: RunRow | None = None
+    effects: list[Planned] = field(default_factory=list)
+
+    @property
+    def new(self) -> list[Planned]:
+        """Those that would be sent."""
+        return [effect for effect in self.effects if effect.source in ("new", "resubmitted")]
+
+    def add(self, effect: Planned) -> None:
+        """Note an effect unless its key is in the plan."""
+        if all(known.key != effect.key for known in self.effects):
+            self.effects.append(effect)
+
+    def __str__(self) -> str:
+        return "\n".join(str(effect) for effect in self.effects)
+
+
+_current: ContextVar[Plan | None] = ContextVar("ivcap_flows_plan", default=None)
+
+
+@contextmanager
+def plan(run: RunRow | None = None) -> Iterator[Plan]:
+    """While the block runs, effects are noted instead of sent: `with plan() as p: flow(); print(p)`.
+
+    It reaches tasks in threads and on the package's loop, since those inherit the context, but not other processes.
+    """
+    planned = Plan(run)
+    token = _current.set(planned)
+    try:
+        yield planned
+    finally:
+        _current.reset(token)
+
+
+def planning() -> Plan | None:
+    """The plan that is being made in this context, None in earnest."""
+    return _current.get()

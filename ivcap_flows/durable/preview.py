@@ -1,0 +1,59 @@
+"""What `perform` does while planning: it reads the journal and the platform, and writes to neither."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ivcap_flows.durable.effects import Effect, KeyAspects, Performed
+from ivcap_flows.durable.plan import Plan, Planned, Source
+from ivcap_flows.errors import ForbiddenError
+from ivcap_flows.journal import IntentRow, Journal, NewIntent
+from ivcap_flows.journal.states import DONE
+
+__all__ = ["preview"]
+
+T = TypeVar("T")
+
+
+async def preview(
+    effect: Effect[T],
+    plan: Plan,
+    wanted: NewIntent,
+    newest: IntentRow | None,
+    *,
+    resubmit: bool,
+    journal: Journal,
+    key_aspects: KeyAspects | None,
+) -> Performed[T]:
+    """Add the effect to the plan; its value is the real one if it exists, else the effect's placeholder."""
+
+    key = wanted.key if newest is None else newest.key
+
+    def note(source: Source, urn: str | None = None, origin: str | None = None) -> None:
+        plan.add(Planned(wanted.noun, wanted.subject, wanted.request, key, source, urn, origin))
+
+    if resubmit:
+        note("resubmitted")
+    elif newest is not None and newest.state in DONE:
+        note("kept", newest.urn, f"run {newest.run_id}" if newest.run_id else f"journal {journal.url}")
+        return Performed(effect.decode(newest.outcome), "kept", newest.key)
+    elif newest is not None and newest.state in ("sent", "in_doubt"):
+        found = [one for one in await effect.find(newest) if one.matched_by == "key"]
+        if found:
+            note("adopted", found[0].urn, "the platform")
+            return Performed(found[0].value, "adopted", key)
+        note("in doubt")
+    else:
+        aspect = await _read(key_aspects, key)
+        if aspect is not None and aspect.get("urn") is not None:
+            note("adopted", str(aspect["urn"]), "key aspect of another journal")
+            return Performed(effect.decode(aspect.get("outcome")), "adopted", key)
+        note("in doubt" if aspect is not None and aspect.get("journal") != journal.id else "new")
+    return Performed(effect.placeholder(key), "planned", key)
+
+
+async def _read(key_aspects: KeyAspects | None, key: str) -> dict[str, object] | None:
+    try:
+        return None if key_aspects is None else await key_aspects.read(key)
+    except ForbiddenError:
+        return None

@@ -1,0 +1,56 @@
+"""A logical run in this process: joined to what went before, kept alive by its beat, closed with its outcome."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
+from ivcap_flows.journal.states import DONE
+
+__all__ = ["LogicalRun"]
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+
+class LogicalRun:
+    """One attempt of a logical run. `Runs.open_attempt` has the rules by which it joins an earlier one."""
+
+    def __init__(self, journal: Journal, opened: OpenedAttempt) -> None:
+        self.journal = journal
+        self.opened = opened
+        self._beats = False
+
+    @classmethod
+    def open(cls, journal: Journal, identity: RunIdentity, *, fresh: bool = False) -> LogicalRun:
+        """Open an attempt and beat for it until `close`. Says once, at INFO, which run it continues."""
+        run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
+        start_beating(journal)
+        run._beats = True
+        if run.opened.joined:
+            logger.info(run._continues())
+        return run
+
+    @property
+    def run(self) -> RunRow:
+        return self.opened.run
+
+    @property
+    def attempt(self) -> AttemptRow:
+        return self.opened.attempt
+
+    def close(self, outcome: Outcome, cause: str | None = None) -> None:
+        """Record how the attempt ended. The beat ends even if the journal cannot be written."""
+        if self._beats:
+            self._beats = False
+            stop_beating(self.journal)
+        self.journal.runs.close_attempt(self.attempt.id, outcome, cause)
+
+    def _continues(self) -> str:
+        kept = Counter(row.noun for row in self.journal.intents.where(run_id=self.run.id) if row.state in DONE)
+        things = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(kept.items()))
+        earlier = [row for row in self.journal.runs.attempts(self.run.id) if row.number < self.attempt.number]
+        by_root = any(row.root_flow_run_id == self.attempt.root_flow_run_id for row in earlier)
+        way_out = "" if by_root else "; start with --fresh or IVCAP_FLOWS_FRESH=1 for a new one"
+        return f"Continues run {self.run.id} (attempt {self.attempt.number}), {things or 'nothing'} kept{way_out}."

@@ -1,0 +1,297 @@
+"""One claimed intent on its way: send it, and when the reply is lost look, settle, look again, then send again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
+from ivcap_flows.errors import (
+    ConfigurationError,
+    DurabilityError,
+    FencedError,
+    ForbiddenError,
+    InDoubtError,
+    InputError,
+    JournalError,
+    PlatformError,
+    ProtocolError,
+    UnavailableError,
+    UnreachableError,
+)
+from ivcap_flows.journal import Claim, Journal
+
+__all__ = ["Submission", "may_have_taken_effect"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+SENDS: Final = 3
+"""So often one call sends while each reply is lost and no effect shows; then it raises and leaves the doubt."""
+_LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
+_refused_on: set[str] = set()
+
+
+def may_have_taken_effect(error: BaseException) -> bool:
+    """Whether a failed request may have reached the platform all the same. In case of doubt, it may."""
+    if isinstance(error, PlatformError):
+        if error.data.get("sent") is False:
+            return False
+        if isinstance(error, UnreachableError | UnavailableError | ProtocolError):
+            return True
+        status = error.data.get("status")
+        return not (isinstance(status, int) and 400 <= status < 500)
+    return not isinstance(error, InputError | ConfigurationError)
+
+
+class _Progress:
+    def __init__(self, submission: Submission[Any]) -> None:
+        self._submission = submission
+
+    @property
+    def stored(self) -> Any:
+        return self._submission.intent.progress
+
+    async def save(self, value: Any) -> None:
+        submission = self._submission
+        submission.intent = await asyncio.to_thread(submission.journal.intents.progress, submission.intent, value)
+
+
+class Submission(Generic[T]):
+    """Carries a claim to its outcome; `run` once. `urn` is what was sent here, also when the journal refused it."""
+
+    def __init__(
+        self, effect: Effect[T], journal: Journal, claim: Claim, *, platform: str, key_aspects: KeyAspects | None
+    ) -> None:
+        self.effect = effect
+        self.journal = journal
+        self.intent = claim.intent
+        self.urn: str | None = None
+        self._new = claim.kind == "new"
+        self._platform = platform
+        self._key_aspects = key_aspects
+
+    async def run(self) -> Performed[T]:
+        """The effect. The claim is given up at the end, whatever it is; FencedError if it was lost meanwhile."""
+        try:
+            adopted = await self._before_sending() if self._new else await self._look_for_it()
+            return adopted or await self._send()
+        except BaseException as error:
+            self._leave(error)
+            raise
+        finally:
+            self.journal.intents.release(self.intent)
+
+    async def _before_sending(self) -> Performed[T] | None:
+        """Write the key aspect, and adopt what is on the platform already."""
+        theirs = await self._claim_on_platform()
+        if theirs is not None and theirs.get("urn") is not None:
+            return await self._adopt([self._from_aspect(theirs)])
+        if theirs is not None:
+            self.intent = await asyncio.to_thread(
+                self.journal.intents.mark_in_doubt, self.intent, "another journal has an intent under this key"
+            )
+            return await self._look_for_it()
+        if self.effect.look_first:
+            return await self._adopt(await self._find())
+        return None
+
+    async def _send(self) -> Performed[T]:
+        for last in (False,) * (SENDS - 1) + (True,):
+            self.intent = await asyncio.to_thread(self.journal.intents.mark_sent, self.intent)
+            try:
+                value = await self.effect.send(self.intent, _Progress(self))
+            except (JournalError, DurabilityError):
+                raise
+            except (PlatformError, InputError, ConfigurationError) as error:
+                if not may_have_taken_effect(error):
+                    await self._abandon(error)
+                    raise
+                self.intent = await asyncio.to_thread(self.journal.intents.mark_in_doubt, self.intent, _say(error))
+                logger.warning("The reply to the %s %s was lost: %s", self.intent.noun, self.intent.key, error)
+                adopted = await self._look_for_it()
+                if adopted is not None:
+                    return adopted
+                if last:
+                    raise
+            else:
+                return await self._accept(value, "sent")
+        raise AssertionError("the last turn returns or raises")
+
+    async def _look_for_it(self) -> Performed[T] | None:
+        """Adopt the effect as soon as it shows. None once it surely should have, or where sending resumes it."""
+        if self.effect.resumable and self.intent.progress is not None:
+            return None
+        now = await asyncio.to_thread(self.journal.now)
+        since = self.intent.sent_at or now
+        end = asyncio.get_running_loop().time() + self.effect.settle - (now - since).total_seconds()
+        pause = max(0.1, self.effect.settle / 64)
+        while True:
+            left = end - asyncio.get_running_loop().time()
+            try:
+                adopted = await self._adopt(await self._find())
+            except PlatformError as error:
+                if left <= 0 or not error.retryable:
+                    raise
+            else:
+                if adopted is not None or left <= 0:
+                    return adopted
+            await asyncio.sleep(min(pause, max(left, 0.0)))
+            pause *= 2
+
+    async def _find(self) -> Sequence[Found[T]]:
+        aspect = await self._read_aspect()
+        if aspect is not None and aspect.get("urn") is not None:
+            return [self._from_aspect(aspect)]
+        return await self.effect.find(self.intent)
+
+    async def _adopt(self, found: Sequence[Found[T]]) -> Performed[T] | None:
+        """The oldest of those that are surely ours; the rest is reported. InDoubtError if it cannot be told."""
+        ours = [one for one in found if one.matched_by == "key"]
+        if not ours and found:
+            others = await asyncio.to_thread(
+                self.journal.intents.claimed_by_others, self.intent.key, [one.urn for one in found]
+            )
+            free = [one for one in found if one.urn not in others]
+            ours = [one for one in free if one.matched_by == "content"]
+            if not ours and free:
+                raise self._undecided([one.urn for one in free])
+        if not ours:
+            return None
+        oldest, *rest = sorted(ours, key=lambda one: (one.at or _LATEST, one.urn))
+        if rest:
+            logger.error(
+                "Several effects match the %s %s: %s is kept, the others are %s. `ivcap-flows orders --orphans` lists "
+                "them.",
+                self.intent.noun,
+                self.intent.key,
+                oldest.urn,
+                ", ".join(one.urn for one in rest),
+            )
+        self.urn = oldest.urn
+        return await self._accept(oldest.value, "adopted", oldest.matched_by, [one.urn for one in rest])
+
+    async def _accept(
+        self,
+        value: T,
+        how: Literal["sent", "adopted"],
+        matched_by: MatchedBy | None = None,
+        duplicates: Sequence[str] = (),
+    ) -> Performed[T]:
+        urn = self.urn = self.effect.urn(value)
+        outcome = self.effect.encode(value)
+        try:
+            self.intent = await asyncio.to_thread(
+                self.journal.intents.settle_outcome,
+                self.intent,
+                urn=urn,
+                outcome=outcome,
+                how=how,
+                matched_by=matched_by,
+                duplicates=duplicates,
+            )
+        except JournalError as error:
+            # The effect exists, so the flow goes on; whoever asks next finds the intent open and looks.
+            logger.error("The %s %s is not in the journal and will be looked up: %s", self.intent.noun, urn, error)
+        await self._write_outcome_aspect(urn, outcome)
+        return Performed(value, how, self.intent.key)
+
+    async def _abandon(self, error: BaseException) -> None:
+        try:
+            self.intent = await asyncio.to_thread(self.journal.intents.abandon, self.intent, _say(error))
+        except (JournalError, FencedError) as failure:
+            logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
+
+    def _leave(self, error: BaseException) -> None:
+        """Note the time of the doubt. It must work while the task is being cancelled, so it does not await."""
+        if self.intent.state != "sent" or isinstance(error, FencedError):
+            return
+        try:
+            self.intent = self.journal.intents.mark_in_doubt(self.intent, _say(error))
+        except (JournalError, DurabilityError) as failure:
+            logger.warning("The %s %s stays as sent: %s", self.intent.noun, self.intent.key, failure)
+
+    async def _claim_on_platform(self) -> dict[str, Any] | None:
+        """Write the key aspect; the content of the one that came before ours, if there is one."""
+        there = await self._read_aspect()
+        if there is None and self._key_aspects is not None:
+            try:
+                await self._key_aspects.write(self.intent.key, self._aspect(None, None))
+            except ForbiddenError as error:
+                self._do_without(error)
+                return None
+            # Two journals may both have found none; the oldest record tells them who came first.
+            there = await self._read_aspect()
+        if there is None or (self._is_ours(there) and there.get("urn") is None):
+            return None
+        return there
+
+    def _is_ours(self, content: dict[str, Any]) -> bool:
+        """Whether this very intent wrote it, and not one that a journal restored from a copy has forgotten."""
+        mine = self._aspect(None, None)
+        return all(content.get(name) == mine[name] for name in ("journal", "created-at"))
+
+    async def _read_aspect(self) -> dict[str, Any] | None:
+        if self._key_aspects is None:
+            return None
+        try:
+            return await self._key_aspects.read(self.intent.key)
+        except ForbiddenError as error:
+            self._do_without(error)
+            return None
+
+    async def _write_outcome_aspect(self, urn: str | None, outcome: Any) -> None:
+        if self._key_aspects is None:
+            return
+        try:
+            await self._key_aspects.write(self.intent.key, self._aspect(urn, outcome))
+        except PlatformError as error:
+            logger.warning("The outcome of the %s %s is only in the journal: %s", self.intent.noun, urn, error)
+
+    def _aspect(self, urn: str | None, outcome: Any) -> dict[str, Any]:
+        row = self.intent
+        return {
+            "key": row.key,
+            "journal": self.journal.id,
+            "noun": row.noun,
+            "scope": row.scope,
+            "generation": row.generation,
+            "subject": row.subject,
+            "discriminator": row.discriminator,
+            "request": row.request,
+            "created-at": row.created_at.isoformat(),
+            "urn": urn,
+            "outcome": outcome,
+        }
+
+    def _from_aspect(self, content: dict[str, Any]) -> Found[T]:
+        return Found(self.effect.decode(content.get("outcome")), str(content["urn"]))
+
+    def _do_without(self, error: ForbiddenError) -> None:
+        self._key_aspects = None
+        if self._platform not in _refused_on:
+            _refused_on.add(self._platform)
+            logger.warning(
+                "%s refuses key aspects (%s). Within this journal nothing is sent twice all the same; what another "
+                "journal or machine sends can no longer be recognised before, only found and reported after.",
+                self._platform,
+                error,
+            )
+
+    def _undecided(self, urns: Sequence[str]) -> InDoubtError:
+        row = self.intent
+        return InDoubtError(
+            f"It cannot be told whether the {row.noun} {row.key} took effect. Candidates: {', '.join(urns)}. Decide "
+            f"with `ivcap-flows orders adopt {row.key} <urn>`, or `ivcap-flows orders write-off {row.key}` to send it "
+            "again.",
+            key=row.key,
+            candidates=list(urns),
+        )
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:2000]
