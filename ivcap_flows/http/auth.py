@@ -63,7 +63,8 @@ class StaticToken:
 
     def __init__(self, token: SecretStr | str) -> None:
         text = token.get_secret_value() if isinstance(token, SecretStr) else token
-        text = text.strip().removeprefix("Bearer ").strip()
+        scheme, _, rest = text.strip().partition(" ")
+        text = rest.strip() if scheme.lower() == "bearer" else text.strip()
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise ConfigurationError("The token is empty or holds characters that no token has; copy it again.")
         self._token = SecretStr(text)

@@ -1,0 +1,184 @@
+"""Two real servers on loopback sockets: one of scripted replies, one of scripted bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ivcap_flows.http.retry import Backoff
+from ivcap_flows.http.session import Session
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass
+class Seen:
+    """A request that arrived whole."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+Answer = Callable[[Request], Awaitable[Response]] | Response | dict
+
+
+@dataclass
+class Upload:
+    """A tus endpoint: keeps the bytes, and does what `faults` says, one a request."""
+
+    data: bytearray = field(default_factory=bytearray)
+    faults: list[str] = field(default_factory=list)
+    patches: list[tuple[int, int]] = field(default_factory=list)
+
+    async def __call__(self, request: Request) -> Response:
+        if request.headers.get("tus-resumable") != "1.0.0":
+            return Response(status_code=412)
+        if request.method == "HEAD":
+            return Response(status_code=200, headers={"Upload-Offset": str(len(self.data))})
+        fault = self.faults.pop(0) if self.faults else ""
+        offset = int(request.headers["upload-offset"])
+        announced = int(request.headers["content-length"])
+        if request.headers.get("content-type") != "application/offset+octet-stream":
+            return Response(status_code=415)
+        if fault == "busy":
+            return Response(status_code=503, headers={"Retry-After": "0"})
+        if offset != len(self.data):
+            return Response(status_code=409)
+        received = bytearray()
+        try:
+            async for block in request.stream():
+                received += block
+                if fault == "half" and len(received) >= announced // 2:
+                    self.data += received
+                    return Response(status_code=500, headers={"Connection": "close"})
+        except ClientDisconnect:
+            self.data += received
+            return Response(status_code=400)
+        self.patches.append((offset, len(received)))
+        self.data += received
+        if fault == "lost":  # stored, but the reply says otherwise
+            return Response(status_code=502)
+        if fault == "liar":
+            return Response(status_code=204, headers={"Upload-Offset": str(len(self.data) + 7)})
+        headers = {} if fault == "silent" else {"Upload-Offset": str(len(self.data))}
+        return Response(status_code=204, headers=headers)
+
+
+class Scripted:
+    """Answers by method and path; a list is used up to its last. What arrived whole is in `seen`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[Seen] = []
+        self._answers: dict[str, list[Answer]] = {}
+
+    def on(self, route: str, *answers: Answer) -> None:
+        self._answers[route] = list(answers)
+
+    def upload(self, path: str) -> Upload:
+        endpoint = Upload()
+        self.on(f"* {path}", endpoint)
+        return endpoint
+
+    def sent(self, route: str) -> list[Seen]:
+        return [seen for seen in self.seen if f"{seen.method} {seen.path}" == route]
+
+    def session(self, **options: Any) -> Session:
+        return Session(self.url, platform="IVCAP", **options)
+
+    async def __call__(self, request: Request) -> Response:
+        route = f"{request.method} {request.url.path}"
+        answers = self._answers.get(route) or self._answers.get(f"* {request.url.path}")
+        if not answers:
+            return JSONResponse({"message": f"nothing at {route}"}, 404)
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if not isinstance(answer, Upload):
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            body = await request.body()
+            self.seen.append(Seen(request.method, request.url.path, dict(request.query_params), headers, body))
+        if isinstance(answer, dict):
+            return JSONResponse(answer)
+        return answer if isinstance(answer, Response) else await answer(request)
+
+
+@pytest.fixture(scope="session")
+def http_listener() -> Iterator[Scripted]:
+    scripted = Scripted()
+
+    async def hand_over(request: Request) -> Response:
+        return await scripted(request)
+
+    app = Starlette(routes=[Route("/{path:path}", hand_over, methods=METHODS)])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    scripted.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    yield scripted
+    server.should_exit = True
+    thread.join(5)
+
+
+@pytest.fixture
+def web(http_listener: Scripted) -> Scripted:
+    """The server of scripted replies, with nothing scripted."""
+    http_listener.seen.clear()
+    http_listener._answers.clear()
+    return http_listener
+
+
+class Wire:
+    """A server that writes given bytes: one answer a request, the last for ever; None resets the connection."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.answers: list[bytes | None] = []
+        self.requests: list[bytes] = []
+
+    def session(self, **options: Any) -> Session:
+        return Session(self.url, platform="IVCAP", **options)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if answer is None:
+                writer.transport.abort()
+            else:
+                writer.write(answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    """The server of scripted bytes; each connection carries one exchange."""
+    scripted = Wire()
+    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
+    scripted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield scripted
+    server.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts are a hundredth of a second at most."""
+    monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)

@@ -1,0 +1,287 @@
+"""A session: URLs, retries by declaration, refusals, bounds, and where the token goes."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+from starlette.responses import JSONResponse, Response
+
+from ivcap_flows.errors import (
+    ConfigurationError,
+    InputError,
+    NotAuthorizedError,
+    NotFoundError,
+    ProtocolError,
+    UnavailableError,
+    UnreachableError,
+)
+from ivcap_flows.http import session as session_module
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.http.session import Session
+
+BUSY = Response(status_code=503, headers={"Retry-After": "0"})
+
+
+@pytest.mark.parametrize("base", ["", "/", "/prefix", "/prefix/"])
+async def test_a_base_url_may_have_a_prefix_and_a_slash(web, base):
+    """Paths are joined with one slash, below the prefix."""
+    web.on(f"GET {base.rstrip('/')}/1/x", {"ok": True})
+    async with Session(web.url + base, platform="IVCAP") as session:
+        assert (await session.request("GET", "/1/x", repeat="idempotent")).json() == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    "url", ["", "api.example", "ftp://h", "http://", "https://u:p@h", "https://h/?a=1", "http://h:port"]
+)
+def test_a_wrong_base_url_is_refused_at_once(url):
+    """A configuration error, which does not repeat a password."""
+    with pytest.raises(ConfigurationError) as error:
+        Session(url, platform="IVCAP")
+    assert "u:p" not in str(error.value)
+
+
+async def test_parameters_are_written_as_the_api_reads_them(web):
+    """None is left out, booleans are lower case, and the path's own query stays."""
+    web.on("GET /1/x", {})
+    async with web.session() as session:
+        await session.request("GET", "/1/x?sig=a%2Bb", params={"a": True, "b": None, "c": 3}, repeat="idempotent")
+    assert web.seen[0].query == {"sig": "a+b", "a": "true", "c": "3"}
+
+
+async def test_an_idempotent_request_outlives_failures(web, quick):
+    """503 twice, then the answer; a reset connection too."""
+    web.on("GET /1/x", BUSY, BUSY, {"n": 1})
+    async with web.session() as session:
+        assert (await session.request("GET", "/1/x", repeat="idempotent")).json() == {"n": 1}
+    assert len(web.seen) == 3
+
+
+async def test_a_reset_and_a_truncated_reply_are_tried_again(wire, quick):
+    """No reply and half a reply are both transient."""
+    wire.answers = [
+        None,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    ]
+    async with wire.session() as session:
+        assert (await session.request("GET", "/1/x", repeat="idempotent")).json() == {}
+    assert len(wire.requests) == 3
+
+
+@pytest.mark.parametrize("repeat", ["keyed", "unsafe"])
+async def test_an_ambiguous_failure_of_a_write_is_not_repeated(web, wire, quick, repeat):
+    """After 503 or a reset the effect may exist: one send, and `sent` says so."""
+    web.on("POST /1/x", BUSY)
+    async with web.session() as session:
+        with pytest.raises(UnavailableError) as unavailable:
+            await session.request("POST", "/1/x", json={}, repeat=repeat)
+    wire.answers = [None]
+    async with wire.session() as session:
+        with pytest.raises(UnreachableError) as reset:
+            await session.request("POST", "/1/x", json={}, repeat=repeat)
+    assert (len(web.seen), len(wire.requests)) == (1, 1)
+    assert unavailable.value.sent is True
+    assert reset.value.sent is True
+
+
+async def test_a_write_that_was_refused_unprocessed_is_sent_again(web, quick):
+    """429 with Retry-After: waited for, then sent; the body is the same."""
+    web.on("POST /1/x", Response(status_code=429, headers={"Retry-After": "0"}), {"id": 1})
+    async with web.session() as session:
+        await session.request("POST", "/1/x", json={"a": 1}, repeat="keyed")
+    assert [seen.body for seen in web.seen] == [b'{"a":1}'] * 2
+
+
+async def test_a_failed_connection_is_tried_again_within_the_budget(quick):
+    """Nobody listens: several attempts, then UnreachableError with sent False."""
+    silent = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    silent.close()
+    await silent.wait_closed()
+    async with Session(f"http://127.0.0.1:{port}", platform="IVCAP", budget=0.2) as session:
+        with pytest.raises(UnreachableError) as error:
+            await session.request("POST", "/1/x", json={}, repeat="keyed")
+    assert error.value.sent is False
+    assert error.value.retryable
+
+
+async def test_retry_after_is_waited_for(web):
+    """The server's second is a second, and longer than our own first wait."""
+    web.on("GET /1/x", Response(status_code=429, headers={"Retry-After": "1"}), {})
+    began = time.monotonic()
+    async with web.session() as session:
+        await session.request("GET", "/1/x", repeat="idempotent")
+    assert 1.0 <= time.monotonic() - began < 3
+
+
+async def test_a_retry_after_beyond_the_budget_ends_at_once(web):
+    """The error tells when to come back instead of waiting for it."""
+    web.on("GET /1/x", Response(status_code=503, headers={"Retry-After": "3600"}))
+    began = time.monotonic()
+    async with web.session(budget=5) as session:
+        with pytest.raises(UnavailableError) as error:
+            await session.request("GET", "/1/x", repeat="idempotent")
+    assert error.value.retry_after == 3600
+    assert time.monotonic() - began < 2
+
+
+async def test_a_silent_server_times_out(web):
+    """The time-out is explicit; a write that met it may have been processed."""
+
+    async def slow(request):
+        await asyncio.sleep(2)
+        return Response()
+
+    web.on("POST /1/x", slow)
+    async with web.session(timeout=0.2, budget=0) as session:
+        with pytest.raises(UnreachableError) as error:
+            await session.request("POST", "/1/x", json={}, repeat="keyed")
+    assert error.value.sent is True
+
+
+async def test_a_refusal_is_final(web):
+    """404 is asked once and names the path without its query."""
+    async with web.session() as session:
+        with pytest.raises(NotFoundError, match="IVCAP answered 404 to GET /1/nothing: nothing at GET /1/nothing") as e:
+            await session.request("GET", "/1/nothing?sig=s3cr3t", repeat="idempotent")
+    assert "s3cr3t" not in str(e.value) + repr(e.value.data)
+
+
+async def test_redirects_are_never_followed_blindly(web):
+    """A redirect is a violation unless the caller expects it, and the token does not travel."""
+    web.on("GET /1/x", Response(status_code=302, headers={"Location": "http://evil.example/"}))
+    async with web.session(auth=StaticToken("abc")) as session:
+        with pytest.raises(ProtocolError, match="redirects are not followed"):
+            await session.request("GET", "/1/x", repeat="idempotent")
+        assert (await session.request("GET", "/1/x", repeat="idempotent", expect=(302,))).status == 302
+
+
+async def test_an_unexpected_success_is_a_violation(web):
+    """A 2xx that the contract does not allow is not taken for the expected one."""
+    web.on("POST /1/x", Response(status_code=204))
+    async with web.session() as session:
+        with pytest.raises(ProtocolError, match="status 204: is not one of 200, 202"):
+            await session.request("POST", "/1/x", json={}, repeat="keyed", expect=(200, 202))
+
+
+async def test_a_body_that_is_no_json_is_a_violation(web):
+    """An HTML page with status 200 is named as such, not crashed on."""
+    web.on("GET /1/x", Response("<html>login</html>", media_type="text/html"))
+    async with web.session() as session:
+        reply = await session.request("GET", "/1/x", repeat="idempotent")
+    with pytest.raises(ProtocolError, match="The reply of IVCAP to GET /1/x is no JSON"):
+        reply.json()
+
+
+async def test_a_reply_read_whole_is_bounded(web, monkeypatch):
+    """An endless body ends in an error, not in the memory."""
+    monkeypatch.setattr(session_module, "MAX_BODY", 1000)
+    web.on("GET /1/x", Response(b"x" * 5000))
+    async with web.session() as session:
+        with pytest.raises(ProtocolError, match="larger than 1000 bytes"):
+            await session.request("GET", "/1/x", repeat="idempotent")
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, object()])
+async def test_a_request_that_is_no_json_is_not_sent(web, value):
+    """NaN and foreign objects are the caller's fault, told before a byte leaves."""
+    async with web.session() as session:
+        with pytest.raises(InputError, match="no JSON"):
+            await session.request("POST", "/1/x", json={"a": value}, repeat="keyed")
+    assert web.seen == []
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "Niño"])
+async def test_a_header_cannot_smuggle(web, value):
+    """Line breaks and characters beyond ASCII in a header are refused before sending."""
+    web.on("GET /1/x", {})
+    async with web.session() as session:
+        with pytest.raises(InputError):
+            await session.request("GET", "/1/x", headers={"X-Name": value}, repeat="idempotent")
+    assert web.seen == []
+
+
+@pytest.mark.parametrize(
+    ("base", "url", "expected"),
+    [
+        ("https://h", "https://h/1/a/blob?sig=a%2Bb", "/1/a/blob?sig=a%2Bb"),
+        ("https://h/", "https://H:443/1/a", "/1/a"),
+        ("https://h", "http://h/1/a", "/1/a"),
+        ("https://h/ivcap", "https://h/ivcap/1/a", "/1/a"),
+        ("https://h/ivcap/", "https://h/1/a", "/1/a"),
+        ("https://h", "/1/a?b=c", "/1/a?b=c"),
+        ("http://h:8080", "http://h:8080/1/a", "/1/a"),
+    ],
+)
+def test_an_own_url_is_joined_to_the_base(base, url, expected):
+    """Same host: path and query, below the base's prefix whether or not the URL has it."""
+    assert Session(base, platform="IVCAP").own(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/1/a",
+        "//evil.example/1/a",
+        "https://h.evil.example/1/a",
+        "https://h:8443/1/a",
+        "https://h@evil.example/1/a",
+        "file:///etc/passwd",
+        "http://[broken",
+    ],
+)
+def test_a_foreign_url_is_refused(url):
+    """Another host, port or scheme in a URL that the server gave is never followed."""
+    with pytest.raises(ProtocolError, match="not followed"):
+        Session("https://h", platform="IVCAP").own(url)
+
+
+def test_inside_a_container_external_urls_lead_to_the_sidecar():
+    """Where hosts are rewritten, any host is the base URL's."""
+    session = Session("http://ivcap.local", platform="IVCAP", rewrite_hosts=True)
+    assert session.own("https://api.example.org/1/a?b=c") == "/1/a?b=c"
+
+
+async def test_the_token_never_goes_to_another_host(web, wire):
+    """A trusted host is followed without the token."""
+    wire.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    web.on("GET /1/x", {})
+    async with web.session(auth=StaticToken("s3cr3t"), trusted_hosts=["127.0.0.1"]) as session:
+        await session.request("GET", "/1/x", repeat="idempotent")
+        await session.request("GET", session.own(wire.url + "/blob"), repeat="idempotent")
+    assert web.seen[0].headers["authorization"] == "Bearer s3cr3t"
+    assert b"authorization" not in wire.requests[0].lower()
+
+
+async def test_no_log_repr_or_error_shows_the_token(web, quick, caplog):
+    """Neither on retries nor on a 401 that echoes it."""
+    caplog.set_level(logging.DEBUG)
+    web.on("GET /1/x", BUSY, JSONResponse({"message": "bad token s3cr3t"}, 401))
+    async with web.session(auth=StaticToken("s3cr3t")) as session:
+        with pytest.raises(NotAuthorizedError) as error:
+            await session.request("GET", "/1/x", repeat="idempotent")
+    shown = caplog.text + repr(session) + repr(session.auth) + str(error.value) + repr(error.value.data)
+    assert "s3cr3t" not in shown
+    assert "Trying again in" in caplog.text
+
+
+async def test_a_proxy_is_not_asked_for_this_machine(web, monkeypatch):
+    """HTTP_PROXY does not stand between us and a platform on loopback."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    web.on("GET /1/x", {})
+    async with web.session(budget=0) as session:
+        assert (await session.request("GET", "/1/x", repeat="idempotent")).status == 200
+
+
+async def test_a_proxy_of_the_environment_is_used_for_others(wire, monkeypatch):
+    """Other hosts are reached as httpx reaches them, through the proxy."""
+    monkeypatch.setenv("HTTP_PROXY", wire.url)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    wire.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"]
+    async with Session("http://ivcap.invalid", platform="IVCAP") as session:
+        await session.request("GET", "/1/x", repeat="idempotent")
+    assert wire.requests[0].startswith(b"GET http://ivcap.invalid/1/x HTTP/1.1")

@@ -1,0 +1,260 @@
+"""Upload: bounded, resumed where the server stands, refused when the file changes."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from starlette.responses import Response
+
+from ivcap_flows.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    ProtocolError,
+    SourceChangedError,
+    UnavailableError,
+)
+from ivcap_flows.http import tus
+from ivcap_flows.http.tus import FileState
+
+CHUNK = 100_000
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source.bin"
+    path.write_bytes(os.urandom(250_000))
+    return path
+
+
+@pytest.fixture
+def upload(web, source):
+    return web.upload("/blob")
+
+
+async def send(web, source, **options):
+    async with web.session(**({"budget": 5} | options.pop("session", {}))) as session:
+        await tus.send(session, "/blob", source, **({"chunk": CHUNK} | options))
+
+
+async def test_a_file_is_sent_in_bounded_requests(web, source, upload):
+    """Each request holds one chunk; the offsets follow each other; progress is told."""
+    told = []
+    await send(web, source, offset=0, progress=told.append)
+    assert upload.data == source.read_bytes()
+    assert upload.patches == [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 50_000)]
+    assert told == [CHUNK, 2 * CHUNK, 250_000]
+
+
+async def test_an_upload_begins_where_the_server_stands(web, source, upload):
+    """Without an offset the server is asked for it."""
+    upload.data += source.read_bytes()[:123_456]
+    await send(web, source)
+    assert upload.data == source.read_bytes()
+    assert upload.patches[0] == (123_456, CHUNK)
+
+
+async def test_an_upload_that_is_whole_sends_nothing(web, source, upload):
+    """Nothing is missing, nothing is sent."""
+    upload.data += source.read_bytes()
+    await send(web, source)
+    assert upload.patches == []
+
+
+@pytest.mark.parametrize("fault", ["busy", "half", "lost"])
+async def test_an_upload_outlives_each_fault(web, source, upload, quick, fault):
+    """Refused, broken off half-way, or stored with the reply lost: the bytes arrive once and in order."""
+    upload.faults = [fault, "", fault, fault]
+    await send(web, source)
+    assert upload.data == source.read_bytes()
+
+
+async def test_a_reset_connection_is_resumed(web, source, quick):
+    """The connection is cut in the middle of the bytes; the rest follows from the server's offset."""
+    server = socket.create_server(("127.0.0.1", 0))
+    received = bytearray()
+
+    def serve():
+        for cut in (120_000, None):
+            connection, _ = server.accept()
+            with connection:
+                while True:
+                    head = b""
+                    while b"\r\n\r\n" not in head and (more := connection.recv(1)):
+                        head += more
+                    if not head:
+                        break
+                    if head.startswith(b"HEAD"):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nUpload-Offset: %d\r\n\r\n" % len(received))
+                        continue
+                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                    assert int(head.lower().split(b"upload-offset: ")[1].split(b"\r\n")[0]) == len(received)
+                    end = len(received) + length
+                    while len(received) < (cut or end):
+                        received.extend(connection.recv((cut or end) - len(received)))
+                    if cut:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                        break
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\nUpload-Offset: %d\r\n\r\n" % len(received))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    web.url, url = f"http://127.0.0.1:{server.getsockname()[1]}", web.url
+    try:
+        await send(web, source, offset=0, chunk=10**6)
+    finally:
+        web.url = url
+    thread.join(5)
+    server.close()
+    assert received == source.read_bytes()
+
+
+async def test_a_server_without_offset_in_its_reply_is_asked(web, source, upload):
+    """A PATCH reply without Upload-Offset is followed by a HEAD."""
+    upload.faults = ["silent", "silent"]
+    await send(web, source)
+    assert upload.data == source.read_bytes()
+
+
+async def test_a_wrong_offset_is_a_violation(web, source, upload):
+    """A server that claims more than it was sent is not believed."""
+    upload.faults = ["liar"]
+    with pytest.raises(ProtocolError, match="Upload-Offset 100007"):
+        await send(web, source)
+
+
+async def test_a_stale_offset_is_corrected(web, source, upload, quick):
+    """A conflict makes us ask where the server stands; only a conflict without difference is final."""
+    upload.data += source.read_bytes()[:1000]
+    await send(web, source, offset=0)
+    assert upload.data == source.read_bytes()
+
+
+async def test_a_conflict_that_explains_nothing_is_final(web, source, quick):
+    """The server refuses the very offset that it names."""
+
+    async def refuse(request):
+        return Response(status_code=200 if request.method == "HEAD" else 409, headers={"Upload-Offset": "0"})
+
+    web.on("* /blob", refuse)
+    with pytest.raises(ConflictError):
+        await send(web, source)
+
+
+async def test_no_progress_ends_within_the_budget(web, source, upload, quick):
+    """A server that is always busy is given up."""
+    upload.faults = ["busy"] * 10_000
+    with pytest.raises(UnavailableError):
+        await send(web, source, session={"budget": 0.3})
+
+
+async def test_an_upload_that_is_gone_is_final(web, source):
+    """404 is not tried again."""
+    with pytest.raises(NotFoundError):
+        await send(web, source)
+
+
+async def test_an_upload_of_something_else_is_refused(web, source, upload):
+    """A server that holds more bytes than the file has is another upload."""
+    upload.data += bytes(300_000)
+    with pytest.raises(SourceChangedError, match="another upload"):
+        await send(web, source)
+
+
+@pytest.mark.parametrize("change", ["touch", "append", "replace", "remove"])
+async def test_a_file_that_changed_since_its_hash_is_not_sent(web, source, upload, change):
+    """Size, time and inode are those of the hash, or nothing is sent."""
+    state = FileState.of(source)
+    if change == "touch":
+        os.utime(source, ns=(1, state.mtime_ns + 1))
+    elif change == "append":
+        source.write_bytes(source.read_bytes() + b"x")
+    elif change == "replace":
+        content = source.read_bytes()
+        source.rename(source.with_suffix(".old"))
+        source.write_bytes(content)
+        os.utime(source, ns=(1, state.mtime_ns))
+    else:
+        source.unlink()
+    with pytest.raises((SourceChangedError, InputError)):
+        await send(web, source, offset=0, state=state)
+    assert not upload.patches
+
+
+async def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(web, source, upload):
+    """A write between two chunks stops the upload before its last byte."""
+
+    def touch(offset):
+        with source.open("r+b") as file:
+            file.write(b"changed")
+
+    with pytest.raises(SourceChangedError, match="changed while it was sent"):
+        await send(web, source, offset=0, progress=touch)
+    assert len(upload.data) < 250_000
+
+
+async def test_an_empty_file_is_announced(web, tmp_path):
+    """Zero bytes are one empty request."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    endpoint = web.upload("/blob")
+    await send(web, empty, offset=0)
+    assert endpoint.patches == [(0, 0)]
+
+
+@pytest.mark.parametrize("what", ["missing", "folder"])
+async def test_what_is_no_file_is_named(web, tmp_path, what):
+    """The error names the path."""
+    path = tmp_path if what == "folder" else tmp_path / "missing"
+    with pytest.raises(InputError, match=str(path)):
+        await send(web, path)
+
+
+SENDER = """
+import asyncio, resource, sys
+from ivcap_flows.http import tus
+from ivcap_flows.http.session import Session
+
+async def main():
+    async with Session(sys.argv[1], platform="IVCAP") as session:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await tus.send(session, "/blob", sys.argv[2], offset=0)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+asyncio.run(main())
+"""
+
+
+async def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Half a gibibyte is sent with less than 32 MiB more than before."""
+    size = 512 * 1024 * 1024
+    big = tmp_path / "big.bin"
+    with big.open("wb") as file:
+        file.truncate(size)
+
+    async def sink(reader, writer):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+            left = int(fields[b"content-length"])
+            offset = int(fields[b"upload-offset"]) + left
+            while left:
+                left -= len(await reader.read(min(left, 1 << 20)))
+            writer.write(b"HTTP/1.1 204 No Content\r\nUpload-Offset: %d\r\n\r\n" % offset)
+            if offset == size:
+                break
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(sink, "127.0.0.1", 0, limit=1 << 20)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SENDER, url, str(big), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    server.close()
+    assert process.returncode == 0, errors.decode()
+    assert int(output) < 32 * 1024
