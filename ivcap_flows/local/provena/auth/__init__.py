@@ -1,0 +1,1 @@
+"""The embedded auth-api: person links, groups and access reports."""

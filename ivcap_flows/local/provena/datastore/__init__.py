@@ -1,0 +1,1 @@
+"""The embedded data-store-api."""

@@ -1,0 +1,1 @@
+"""The embedded job-api and the workers behind it."""

@@ -1,0 +1,211 @@
+"""The queue of asynchronous jobs: rows that appear late, move through their states and survive a restart."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ivcap_flows.local.provena.store import Store, dumps, without_nulls
+from ivcap_flows.local.provena.web import Refusal
+
+__all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Done", "Job", "JobError", "Jobs"]
+
+MESSAGE_LIMIT: Final = 262144
+"""Bytes of an SNS message; a job has to be smaller."""
+
+SUB_TYPES: Final[dict[str, tuple[str, frozenset[str]]]] = {
+    name: (job_type, frozenset(keys.split()))
+    for job_type, name, keys in (
+        ("PROV_LODGE", "MODEL_RUN_PROV_LODGE", "record revalidate user_info"),
+        ("PROV_LODGE", "MODEL_RUN_BATCH_SUBMIT", "records user_info"),
+        ("PROV_LODGE", "MODEL_RUN_UPDATE", "model_run_record_id updated_record reason revalidate user_info"),
+        ("PROV_LODGE", "MODEL_RUN_LODGE_ONLY", "model_run_record_id record revalidate user_info"),
+        ("PROV_LODGE", "MODEL_RUN_UPDATE_LODGE_ONLY", "model_run_record_id updated_record revalidate user_info"),
+        (
+            "PROV_LODGE",
+            "LODGE_CREATE_ACTIVITY",
+            "created_item_id creation_activity_id linked_person_id created_item_subtype",
+        ),
+        (
+            "PROV_LODGE",
+            "LODGE_VERSION_ACTIVITY",
+            "from_version_id to_version_id version_activity_id linked_person_id item_subtype",
+        ),
+        ("PROV_LODGE", "PROV_LODGE_WAKE_UP", ""),
+        ("REGISTRY", "REGISTER_CREATE_ACTIVITY", "created_item_id created_item_subtype linked_person_id"),
+        (
+            "REGISTRY",
+            "REGISTER_VERSION_ACTIVITY",
+            "reason version_number from_version_id to_version_id linked_person_id item_subtype",
+        ),
+        ("REGISTRY", "REGISTRY_WAKE_UP", ""),
+        ("EMAIL", "SEND_EMAIL", "email_to subject body reason"),
+        ("EMAIL", "EMAIL_WAKE_UP", ""),
+        ("REPORT", "GENERATE_REPORT", "id item_subtype depth user_info"),
+    )
+}
+"""Sub type -> (type, keys that its payload must have)."""
+
+_STAGES: Final = (0.05, 0.15)
+_NEXT: Final = {None: "PENDING", "PENDING": "DEQUEUED", "DEQUEUED": "IN_PROGRESS"}
+_INFO: Final = {"DEQUEUED": "A worker has taken the job from its queue.", "IN_PROGRESS": "A worker is at the job."}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its worker sees it."""
+
+    session_id: str
+    username: str
+    batch_id: str | None
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker gives back."""
+
+    result: dict[str, Any]
+    info: str | None = None
+
+
+class JobError(Exception):
+    """A job that failed; the text becomes its `info`."""
+
+
+Worker = Callable[[Job], Done]
+
+
+class Jobs:
+    """All jobs. Dispatch and advance them inside a transaction."""
+
+    def __init__(self, store: Store, settle: float) -> None:
+        """`settle`: seconds within which the row of an accepted job is there at the latest."""
+        self._store = store
+        self._late = min(_STAGES[1], settle / 2)
+        self._workers: dict[str, Worker] = {}
+
+    def work(self, sub_type: str, worker: Worker) -> None:
+        """Let a function do the jobs of a sub type; the others succeed with an empty result."""
+        self._workers[sub_type] = worker
+
+    def dispatch(self, username: str, sub_type: str, payload: dict[str, Any], batch_id: str | None = None) -> str:
+        """Queue a job; returns its session id. Raises a 500 refusal for a message that is too long."""
+        text = dumps(without_nulls(payload))
+        if len(text.encode()) + 512 >= MESSAGE_LIMIT:
+            raise Refusal(
+                500,
+                "Failed to launch the job. The job API answered 500: Invalid parameter: Message too long.",
+            )
+        session = str(uuid.uuid4())
+        now = time.time()
+        self._store.run(
+            "INSERT INTO jobs (session_id, created_timestamp, username, batch_id, job_type, job_sub_type, payload, due)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(session, int(now), username, batch_id, SUB_TYPES[sub_type][0], sub_type, text),
+            now + min(self._late, _stage()),
+        )
+        return session
+
+    def next_due(self) -> float | None:
+        """When the next state change is due, in seconds since 1970."""
+        row = self._store.row("SELECT min(due) AS due FROM jobs WHERE due IS NOT NULL")
+        return row["due"] if row else None
+
+    def advance(self) -> None:
+        """Move every job that is due by one state."""
+        due = "SELECT * FROM jobs WHERE due <= ? ORDER BY due LIMIT 50"
+        for row in self._store.rows(due, time.time()):
+            if row["status"] == "IN_PROGRESS":
+                self._finish(row)
+            else:
+                status = _NEXT[row["status"]]
+                self._store.run(
+                    "UPDATE jobs SET status=?, info=?, due=? WHERE session_id=?",
+                    *(status, _INFO.get(status), time.time() + _stage(), row["session_id"]),
+                )
+
+    def _finish(self, row: sqlite3.Row) -> None:
+        job = Job(row["session_id"], row["username"], row["batch_id"], json.loads(row["payload"]))
+        worker = self._workers.get(row["job_sub_type"], _nothing_to_do)
+        try:
+            with self._store.attempt():
+                done = worker(job)
+        except JobError as error:
+            values: tuple[Any, ...] = ("FAILED", str(error), None)
+        except (KeyError, TypeError, ValueError) as error:
+            values = ("FAILED", f"The job's payload could not be used. Error: {error}.", None)
+        else:
+            values = ("SUCCEEDED", done.info, dumps(without_nulls(done.result)))
+        self._store.run(
+            "UPDATE jobs SET status=?, info=?, result=?, due=NULL WHERE session_id=?", *values, job.session_id
+        )
+
+    def fetch(self, session_id: str) -> dict[str, Any] | None:
+        """The row of a job, or None while there is none."""
+        row = self._store.row("SELECT * FROM jobs WHERE session_id=? AND status IS NOT NULL", session_id)
+        return _shown(row) if row else None
+
+    def page(self, where: dict[str, str], limit: int, after: dict[str, Any] | None) -> dict[str, Any]:
+        """A page of the rows with these column values, newest first, and the key to go on from."""
+        conditions = ["status IS NOT NULL", *(f"{column}=?" for column in where)]
+        values: list[Any] = list(where.values())
+        if after is not None:
+            conditions.append("(created_timestamp, session_id) < (?, ?)")
+            values += _place(after)
+        if limit < 1:
+            raise Refusal(500, f"The jobs could not be listed: limit {limit} is below 1.")
+        rows = self._store.rows(
+            f"SELECT * FROM jobs WHERE {' AND '.join(conditions)}"  # noqa: S608 - column names are our own
+            " ORDER BY created_timestamp DESC, session_id DESC LIMIT ?",
+            *values,
+            limit,
+        )
+        key = None
+        if len(rows) == limit:
+            last = rows[-1]
+            key = {name: last[name] for name in ("session_id", "created_timestamp", *where)}
+        return {"jobs": [_shown(row) for row in rows], "pagination_key": key}
+
+    def of_batch(self, batch_id: str) -> list[dict[str, Any]]:
+        """Every row of a batch."""
+        rows = self._store.rows("SELECT * FROM jobs WHERE batch_id=? AND status IS NOT NULL", batch_id)
+        return [_shown(row) for row in rows]
+
+
+def _nothing_to_do(job: Job) -> Done:
+    return Done({})
+
+
+def _stage() -> float:
+    """Seconds until the next state of a job, each time others, so that jobs overtake each other."""
+    return random.uniform(*_STAGES)  # noqa: S311
+
+
+def _place(key: dict[str, Any]) -> tuple[int, str]:
+    try:
+        return int(key["created_timestamp"]), str(key["session_id"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refusal(500, "The jobs could not be listed: the pagination key is malformed.") from error
+
+
+def _shown(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "session_id": row["session_id"],
+        "created_timestamp": row["created_timestamp"],
+        "username": row["username"],
+        "batch_id": row["batch_id"],
+        "payload": json.loads(row["payload"]),
+        "job_type": row["job_type"],
+        "job_sub_type": row["job_sub_type"],
+        "gsi_status": "ok",
+        "status": row["status"],
+        "info": row["info"],
+        "result": json.loads(row["result"]) if row["result"] else None,
+    }

@@ -1,0 +1,112 @@
+"""The realm over HTTP: description, keys, token and device endpoints, as Keycloak 16 serves them."""
+
+from __future__ import annotations
+
+import base64
+import html
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ivcap_flows.local.provena.keycloak.state import REALM, GrantError, Realm
+from ivcap_flows.local.provena.store import Store
+from ivcap_flows.local.provena.users import USER
+
+__all__ = ["routes"]
+
+
+def routes(realm: Realm, store: Store) -> list[BaseRoute]:
+    """The routes below the base URL of Keycloak."""
+    openid = f"/realms/{REALM}/protocol/openid-connect"
+
+    async def describe(request: Request) -> Response:
+        return JSONResponse(
+            {
+                "realm": REALM,
+                "public_key": base64.b64encode(realm.key.public_der).decode(),
+                "token-service": f"{realm.issuer}/protocol/openid-connect",
+                "account-service": f"{realm.issuer}/account",
+                "tokens-not-before": 0,
+            }
+        )
+
+    async def configuration(request: Request) -> Response:
+        base = f"{realm.issuer}/protocol/openid-connect"
+        return JSONResponse(
+            {
+                "issuer": realm.issuer,
+                "token_endpoint": f"{base}/token",
+                "jwks_uri": f"{base}/certs",
+                "device_authorization_endpoint": f"{base}/auth/device",
+                "grant_types_supported": [
+                    "refresh_token",
+                    "client_credentials",
+                    "urn:ietf:params:oauth:grant-type:device_code",
+                ],
+                "id_token_signing_alg_values_supported": ["RS256"],
+            }
+        )
+
+    async def certs(request: Request) -> Response:
+        return JSONResponse(realm.jwks())
+
+    async def token(request: Request) -> Response:
+        form = await _form(request)
+
+        def work() -> dict[str, Any]:
+            try:
+                with store.transaction():
+                    return realm.grant(form)
+            except GrantError as error:
+                if error.error == "authorization_pending":
+                    with store.transaction():
+                        realm.polled(form)
+                raise
+
+        return await _answer(work)
+
+    async def device(request: Request) -> Response:
+        form = await _form(request)
+
+        def work() -> dict[str, Any]:
+            with store.transaction():
+                return realm.device_code(form)
+
+        return await _answer(work)
+
+    async def page(request: Request) -> Response:
+        username = request.query_params.get("username", USER.username)
+
+        def work() -> bool:
+            with store.transaction():
+                return realm.approve(request.query_params.get("user_code", ""), username)
+
+        if await run_in_threadpool(work):
+            return HTMLResponse(f"<p>This device is signed in as {html.escape(username)}.</p>")
+        return HTMLResponse("<p>There is no such code or account.</p>", 400)
+
+    return [
+        Route(f"/realms/{REALM}", describe),
+        Route(f"/realms/{REALM}/.well-known/openid-configuration", configuration),
+        Route(f"/realms/{REALM}/device", page),
+        Route(f"{openid}/certs", certs),
+        Route(f"{openid}/token", token, methods=["POST"]),
+        Route(f"{openid}/auth/device", device, methods=["POST"]),
+    ]
+
+
+async def _form(request: Request) -> dict[str, str]:
+    return dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
+
+
+async def _answer(work: Any) -> Response:
+    headers = {"cache-control": "no-store"}
+    try:
+        return JSONResponse(await run_in_threadpool(work), headers=headers)
+    except GrantError as error:
+        said = {"error": error.error, "error_description": error.description}
+        return JSONResponse(said, error.status, headers=headers)

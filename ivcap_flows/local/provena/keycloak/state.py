@@ -1,0 +1,261 @@
+"""The realm's key, the tokens signed with it, and the grants that give them.
+
+Offline and refresh tokens are signed with a secret made from the realm key and hold no time of issue, so that the same
+directory always has the same offline tokens, and they survive a restart. Access tokens are RS256.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ivcap_flows.errors import TwinError
+from ivcap_flows.local.provena.store import Store
+from ivcap_flows.local.provena.users import ACCOUNTS, CLIENTS, Account, Client, User
+
+__all__ = ["ACCESS_SECONDS", "OFFLINE_CLIENT", "REALM", "GrantError", "Key", "Realm", "TokenError"]
+
+REALM: Final = "provena"
+OFFLINE_CLIENT: Final = "automated-access"
+ACCESS_SECONDS: Final = 300
+_REFRESH_SECONDS: Final = 1800
+_DEVICE_SECONDS: Final = 600
+_DEVICE_INTERVAL: Final = 1
+_KEY_FILE: Final = "provena-realm.pem"
+_DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+class GrantError(Exception):
+    """A refused token request, in the words of RFC 6749 and RFC 8628."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(error)
+        self.error, self.description, self.status = error, description, status
+
+
+class TokenError(Exception):
+    """A bearer token that an API does not take; the text is the `detail` of its 401."""
+
+
+class Key:
+    """The realm's key pair, kept in the directory for its owner alone and made there when first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / _KEY_FILE
+        if not path.exists():
+            _write_new(path)
+        try:
+            found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+            if not isinstance(found, rsa.RSAPrivateKey):
+                raise ValueError("it is no RSA key")
+        except (ValueError, OSError) as error:
+            raise TwinError(
+                f"{path} cannot be read as the key of the embedded realm: {error}. Delete it to have a new one made; "
+                "tokens given before are then refused.",
+                directory=str(directory),
+            ) from error
+        self.private = found
+        self.public = found.public_key()
+        der = serialization.Encoding.DER
+        self.public_der = self.public.public_bytes(der, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.id = hashlib.sha256(self.public_der).hexdigest()[:16]
+        secret = found.private_bytes(der, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        self._secret = hashlib.sha256(secret).digest()
+
+    def secret(self, purpose: str) -> str:
+        """A secret that follows from the key, another for each purpose."""
+        return hmac.new(self._secret, purpose.encode(), hashlib.sha256).hexdigest()
+
+    def offline_token(self, account: Account) -> str:
+        """The account's offline token, always the same."""
+        return self.refresh_token(account.username, OFFLINE_CLIENT, "roles offline_access", offline=True)
+
+    def refresh_token(self, username: str, client_id: str, scope: str, *, offline: bool) -> str:
+        """A token for the refresh grant; an offline one does not end."""
+        claims: dict[str, Any] = {
+            "typ": "Offline" if offline else "Refresh",
+            "sub": _subject(username),
+            "preferred_username": username,
+            "azp": client_id,
+            "scope": scope,
+        }
+        if not offline:
+            claims["exp"] = int(time.time()) + _REFRESH_SECONDS
+        return jwt.encode(claims, self.secret("refresh"), algorithm="HS256")
+
+    def refreshable(self, token: str) -> dict[str, Any]:
+        """The claims of a refresh token. Raises `jwt.InvalidTokenError`."""
+        return jwt.decode(token, self.secret("refresh"), algorithms=["HS256"], options={"verify_aud": False})
+
+
+def _write_new(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # a link, not a rename: the first of two processes wins, and the other then reads the winner's key
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _subject(username: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:ivcap-flows:twin:{username}"))
+
+
+class Realm:
+    """The token endpoint and the check of what it gave."""
+
+    def __init__(self, key: Key, store: Store, issuer: str) -> None:
+        self.key, self.issuer, self._store = key, issuer, store
+
+    def grant(self, form: dict[str, str]) -> dict[str, Any]:
+        """The answer of the token endpoint. Raises GrantError."""
+        client = self._client(form)
+        kind = form.get("grant_type")
+        if kind == "refresh_token":
+            return self._refresh(client, form.get("refresh_token", ""))
+        if kind == "client_credentials":
+            if not client.confidential:
+                raise GrantError("unauthorized_client", "Client not enabled to retrieve service account", 401)
+            return self._tokens(client, f"service-account-{client.client_id}", form.get("scope", ""), refresh=False)
+        if kind == _DEVICE_GRANT:
+            return self._device(client, form.get("device_code", ""))
+        raise GrantError("unsupported_grant_type", f"Unsupported grant_type {kind!r}")
+
+    def device_code(self, form: dict[str, str]) -> dict[str, Any]:
+        """Begin a device grant. It is approved by opening its URL, or else by itself after the first poll."""
+        client = self._client(form)
+        code, user_code = secrets.token_urlsafe(32), secrets.token_hex(4).upper()
+        self._store.run("DELETE FROM device_codes WHERE expires < ?", time.time() - _DEVICE_SECONDS)
+        self._store.run(
+            "INSERT INTO device_codes (device_code, user_code, client_id, scope, expires) VALUES (?, ?, ?, ?, ?)",
+            *(code, user_code, client.client_id, form.get("scope", ""), time.time() + _DEVICE_SECONDS),
+        )
+        page = f"{self.issuer}/device"
+        return {
+            "device_code": code,
+            "user_code": user_code,
+            "verification_uri": page,
+            "verification_uri_complete": f"{page}?user_code={user_code}",
+            "expires_in": _DEVICE_SECONDS,
+            "interval": _DEVICE_INTERVAL,
+        }
+
+    def approve(self, user_code: str, username: str) -> bool:
+        """Approve a device grant for an account; False if there is no such code or account."""
+        known = username in ACCOUNTS
+        return known and bool(
+            self._store.run("UPDATE device_codes SET username=? WHERE user_code=?", username, user_code.upper())
+        )
+
+    def bearer(self, token: str) -> User:
+        """Who an access token speaks for. Raises TokenError with the words of Provena's APIs."""
+        try:
+            claims = jwt.decode(token, self.key.public, algorithms=["RS256"], options={"verify_aud": False})
+        except jwt.InvalidTokenError as error:
+            raise TokenError("Could not validate credentials") from error
+        access = claims.get("realm_access")
+        if not isinstance(access, dict) or not isinstance(access.get("roles"), list):
+            raise TokenError("Token had incorrect structure.")
+        return User(claims["preferred_username"], claims.get("email"), frozenset(access["roles"]))
+
+    def _client(self, form: dict[str, str]) -> Client:
+        client = CLIENTS.get(form.get("client_id", ""))
+        if client is None:
+            raise GrantError("invalid_client", "Invalid client credentials", 401)
+        secret = self.key.secret(f"client {client.client_id}")
+        if client.confidential and not hmac.compare_digest(form.get("client_secret", "").encode(), secret.encode()):
+            raise GrantError("unauthorized_client", "Invalid client secret", 401)
+        return client
+
+    def _refresh(self, client: Client, token: str) -> dict[str, Any]:
+        try:
+            claims = self.key.refreshable(token)
+        except jwt.InvalidTokenError as error:
+            raise GrantError("invalid_grant", "Invalid refresh token") from error
+        if claims.get("azp") != client.client_id or claims.get("preferred_username") not in ACCOUNTS:
+            raise GrantError("invalid_grant", "Invalid refresh token. Token client and authorized client don't match")
+        offline = claims["typ"] == "Offline"
+        answer = self._tokens(client, claims["preferred_username"], claims["scope"], refresh=not offline)
+        return answer | ({"refresh_token": token, "refresh_expires_in": 0} if offline else {})
+
+    def _device(self, client: Client, code: str) -> dict[str, Any]:
+        row = self._store.row("SELECT * FROM device_codes WHERE device_code=?", code)
+        if row is None or row["client_id"] != client.client_id:
+            raise GrantError("invalid_grant", "Device code not valid")
+        if row["expires"] < time.time():
+            raise GrantError("expired_token", "Device code is expired")
+        username = row["username"] or ("embedded-user" if row["polls"] else None)
+        if username is None:
+            raise GrantError("authorization_pending", "The authorization request is still pending")
+        self._store.run("DELETE FROM device_codes WHERE device_code=?", code)
+        return self._tokens(client, username, row["scope"], refresh=True)
+
+    def polled(self, form: dict[str, str]) -> None:
+        """Count a poll of a device grant, so that the next one finds it approved."""
+        self._store.run("UPDATE device_codes SET polls=polls+1 WHERE device_code=?", form.get("device_code", ""))
+
+    def _tokens(self, client: Client, username: str, scope: str, *, refresh: bool) -> dict[str, Any]:
+        account = ACCOUNTS[username]
+        asked = [word for word in scope.split() if word in client.optional_scopes]
+        scopes = [*client.default_scopes, *asked]
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "exp": now + ACCESS_SECONDS,
+            "iat": now,
+            "jti": str(uuid.uuid4()),
+            "iss": self.issuer,
+            "sub": _subject(username),
+            "typ": "Bearer",
+            "azp": client.client_id,
+            "scope": " ".join(scopes),
+            "preferred_username": username,
+        }
+        if "email" in scopes:
+            claims |= {"email": account.email, "email_verified": True}
+        if "profile" in scopes:
+            claims |= {"given_name": account.first_name, "family_name": account.last_name}
+        if "roles" in scopes:
+            claims["realm_access"] = {"roles": sorted(account.roles)}
+        answer: dict[str, Any] = {
+            "access_token": jwt.encode(claims, self.key.private, algorithm="RS256", headers={"kid": self.key.id}),
+            "expires_in": ACCESS_SECONDS,
+            "token_type": "Bearer",
+            "not-before-policy": 0,
+            "scope": " ".join(scopes),
+        }
+        if refresh:
+            offline = "offline_access" in scopes
+            answer["refresh_token"] = self.key.refresh_token(username, client.client_id, scope, offline=offline)
+            answer["refresh_expires_in"] = 0 if offline else _REFRESH_SECONDS
+        return answer
+
+    def jwks(self) -> dict[str, Any]:
+        """The public key as a JSON web key set."""
+        numbers = self.key.public.public_numbers()
+        n, e = (_b64(number.to_bytes((number.bit_length() + 7) // 8, "big")) for number in (numbers.n, numbers.e))
+        return {"keys": [{"kid": self.key.id, "kty": "RSA", "alg": "RS256", "use": "sig", "n": n, "e": e}]}
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,1 @@
+"""The embedded prov-api: model runs, lineage, CSV tools and reports."""

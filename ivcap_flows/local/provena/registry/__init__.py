@@ -1,0 +1,1 @@
+"""The embedded registry-api: items, their history, versions, access and locks."""

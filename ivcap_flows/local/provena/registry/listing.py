@@ -1,0 +1,174 @@
+"""Pages of registry items, read by key in the order of an index; filters and access apply after a page is read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
+from ivcap_flows.local.provena.registry.state import Entry, Registry, entry_of
+from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Object, given, maybe, needed
+from ivcap_flows.local.provena.store import without_nulls
+from ivcap_flows.local.provena.users import User
+from ivcap_flows.local.provena.web import Refusal, invalid, status
+
+__all__ = ["GENERAL_LIST", "PAGE", "RELEASES", "SUBTYPE_LIST", "general_page", "releases_page", "subtype_page"]
+
+_COLUMNS: Final = {
+    "CREATED_TIME": "created_timestamp",
+    "UPDATED_TIME": "updated_timestamp",
+    "DISPLAY_NAME": "display_name",
+    "RELEASE_TIMESTAMP": "release_timestamp",
+    "ACCESS_INFO_URI_BEGINS_WITH": "access_info_uri",
+}
+
+
+def _prefixed(sort: dict[str, Any]) -> str | None:
+    wants = sort["sort_type"] == "ACCESS_INFO_URI_BEGINS_WITH"
+    if wants and not sort["begins_with"]:
+        return "The sort by the beginning of the access URI needs begins_with."
+    return "begins_with goes with ACCESS_INFO_URI_BEGINS_WITH only." if not wants and sort["begins_with"] else None
+
+
+def _one_release_filter(chosen: dict[str, Any]) -> str | None:
+    both = chosen["item_subtype"] is not None and chosen["release_status"] is not None
+    return "item_subtype and release_status cannot both be given." if both else None
+
+
+_SORT_BY = maybe(
+    Object(
+        {"sort_type": needed(Choice(*_COLUMNS)), "ascending": given(FLAG, False), "begins_with": maybe(TEXT)},
+        rules=(_prefixed,),
+    )
+)
+PAGE = {"sort_by": _SORT_BY, "pagination_key": maybe(DICT), "page_size": given(WHOLE, 20)}
+_RECORD_TYPE = given(Choice("COMPLETE_ONLY", "SEED_ONLY", "ALL"), "COMPLETE_ONLY")
+_RELEASE_STATUS = maybe(Choice("NOT_RELEASED", "PENDING", "RELEASED"))
+
+SUBTYPE_LIST = Object(PAGE | {"filter_by": maybe(Object({"record_type": _RECORD_TYPE}))})
+GENERAL_LIST = Object(
+    PAGE
+    | {
+        "filter_by": maybe(
+            Object(
+                {
+                    "record_type": _RECORD_TYPE,
+                    "item_subtype": maybe(ANY_SUBTYPE),
+                    "release_reviewer": maybe(TEXT),
+                    "release_status": _RELEASE_STATUS,
+                },
+                rules=(_one_release_filter,),
+            )
+        )
+    }
+)
+RELEASES = Object(
+    PAGE | {"filter_by": needed(Object({"release_reviewer": needed(TEXT), "release_status": _RELEASE_STATUS}))}
+)
+
+
+def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> tuple[list[Entry], Any]:
+    """The entries of a page with these column values, and the key to go on from."""
+    sort = wanted["sort_by"] or {"sort_type": "UPDATED_TIME", "ascending": False, "begins_with": None}
+    column = _COLUMNS[sort["sort_type"]]
+    conditions, values = [f"{column} IS NOT NULL"], list[Any]()
+    for name, value in where.items():
+        conditions.append(f"{name}=?")
+        values.append(value)
+    if sort["sort_type"] == "ACCESS_INFO_URI_BEGINS_WITH":
+        if "item_subtype" not in where:
+            raise invalid("The sort by the beginning of the access URI needs a filter by subtype.")
+        conditions.append("substr(access_info_uri, 1, ?)=?")
+        values += [len(sort["begins_with"]), sort["begins_with"]]
+    if sort["sort_type"] == "RELEASE_TIMESTAMP" and "release_approver" not in where:
+        raise invalid("The sort by release time needs a filter by reviewer.")
+    compare, direction = (">", "ASC") if sort["ascending"] else ("<", "DESC")
+    if (key := wanted["pagination_key"]) is not None:
+        if "id" not in key or column not in key:
+            raise Refusal(500, "The items could not be listed: the pagination key is malformed.")
+        conditions.append(f"({column}, id) {compare} (?, ?)")
+        values += [key[column], key["id"]]
+    if wanted["page_size"] < 1:
+        raise Refusal(500, f"The items could not be listed: page size {wanted['page_size']} is below 1.")
+    rows = registry.store.rows(
+        f"SELECT * FROM items WHERE {' AND '.join(conditions)}"  # noqa: S608 - column names are our own
+        f" ORDER BY {column} {direction}, id {direction} LIMIT ?",
+        *values,
+        wanted["page_size"],
+    )
+    following = None
+    if len(rows) == wanted["page_size"]:
+        last = rows[-1]
+        partition = {name: last[name] for name in where} or {"universal_partition_key": "OK"}
+        following = {"id": last["id"], **partition, column: last[column]}
+    return [entry_of(row) for row in rows], following
+
+
+def subtype_page(registry: Registry, user: User, wanted: dict[str, Any], subtype: str) -> dict[str, Any]:
+    """The answer of a list of one subtype."""
+    entries, key = read(registry, wanted, {"item_subtype": subtype})
+    wants = (wanted.get("filter_by") or {}).get("record_type", "COMPLETE_ONLY")
+    open_, shut = _split(registry, user, [entry for entry in entries if _of_type(entry, wants)])
+    items = [entry.item for entry in open_ if not entry.is_seed]
+    seeds = [entry.item for entry in open_ if entry.is_seed]
+    return {
+        "status": status(True, f"Listed {len(open_)} items."),
+        "items": items,
+        "seed_items": seeds,
+        "unparsable_items": [],
+        "total_item_count": len(open_),
+        "complete_item_count": len(items),
+        "seed_item_count": len(seeds),
+        "unparsable_item_count": 0,
+        "not_authorised_count": shut,
+        "pagination_key": key,
+    }
+
+
+def general_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a list of any subtype, its items without nulls."""
+    chosen = wanted["filter_by"] or {"record_type": "COMPLETE_ONLY"}
+    columns = {
+        "item_subtype": "item_subtype",
+        "release_reviewer": "release_approver",
+        "release_status": "release_status",
+    }
+    where = {column: chosen[name] for name, column in columns.items() if chosen.get(name) is not None}
+    if "release_approver" in where and where["release_approver"] != registry.person_of(user):
+        raise Refusal(403, "Releases can be listed for yourself only.")
+    entries, key = read(registry, wanted, where)
+    open_, _ = _split(registry, user, [entry for entry in entries if _of_type(entry, chosen["record_type"])])
+    return {
+        "status": status(True, f"Listed {len(open_)} items."),
+        "items": [without_nulls(entry.item) for entry in open_],
+        "total_item_count": len(open_),
+        "pagination_key": key,
+    }
+
+
+def releases_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a list of the datasets that wait for, or had, the caller's approval."""
+    chosen = wanted["filter_by"]
+    if chosen["release_reviewer"] != registry.person_of(user):
+        raise Refusal(403, "Releases can be listed for yourself only.")
+    if wanted["sort_by"] is None:
+        raise Refusal(500, "The releases could not be listed: there is no index of that order.")
+    where = {"release_approver": chosen["release_reviewer"]}
+    if chosen["release_status"] is not None:
+        where["release_status"] = chosen["release_status"]
+    entries, key = read(registry, wanted, where)
+    open_, _ = _split(registry, user, entries)
+    return {
+        "status": status(True, f"Listed {len(open_)} datasets."),
+        "dataset_items": [entry.item for entry in open_],
+        "total_dataset_count": len(open_),
+        "pagination_key": key,
+    }
+
+
+def _of_type(entry: Entry, wanted: str) -> bool:
+    return wanted == "ALL" or entry.is_seed == (wanted == "SEED_ONLY")
+
+
+def _split(registry: Registry, user: User, entries: list[Entry]) -> tuple[list[Entry], int]:
+    readable = [entry for entry in entries if registry.readable(user, entry)]
+    return readable, len(entries) - len(readable)

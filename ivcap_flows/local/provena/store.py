@@ -1,0 +1,167 @@
+"""The SQLite file of the embedded Provena: one connection, one transaction at a time, every commit on disk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ivcap_flows.errors import NewerSchemaError, TwinError
+
+__all__ = ["SCHEMA_VERSION", "Store", "dumps", "without_nulls"]
+
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE items (
+    id TEXT PRIMARY KEY, item_subtype TEXT NOT NULL, record_type TEXT NOT NULL,
+    created_timestamp INTEGER NOT NULL, updated_timestamp INTEGER NOT NULL, display_name TEXT,
+    access_info_uri TEXT, release_approver TEXT, release_status TEXT, release_timestamp INTEGER,
+    words TEXT NOT NULL, item TEXT NOT NULL, access TEXT NOT NULL,
+    locked INTEGER NOT NULL DEFAULT 0, lock_history TEXT NOT NULL DEFAULT '[]'
+);
+CREATE INDEX items_updated ON items (updated_timestamp, id);
+CREATE INDEX items_of_subtype ON items (item_subtype, updated_timestamp, id);
+CREATE TABLE jobs (
+    session_id TEXT PRIMARY KEY, created_timestamp INTEGER NOT NULL, username TEXT NOT NULL, batch_id TEXT,
+    job_type TEXT NOT NULL, job_sub_type TEXT NOT NULL, payload TEXT NOT NULL,
+    status TEXT, info TEXT, result TEXT, due REAL
+);
+CREATE INDEX jobs_due ON jobs (due) WHERE due IS NOT NULL;
+CREATE INDEX jobs_of_user ON jobs (username, created_timestamp, session_id);
+CREATE INDEX jobs_of_batch ON jobs (batch_id, created_timestamp, session_id);
+CREATE TABLE graph_nodes (
+    record_id TEXT NOT NULL, id TEXT NOT NULL, item_category TEXT NOT NULL, item_subtype TEXT NOT NULL,
+    PRIMARY KEY (record_id, id)
+);
+CREATE INDEX graph_nodes_by_id ON graph_nodes (id);
+CREATE TABLE graph_links (
+    record_id TEXT NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL, target TEXT NOT NULL,
+    PRIMARY KEY (record_id, source, target)
+);
+CREATE INDEX graph_links_by_source ON graph_links (source);
+CREATE INDEX graph_links_by_target ON graph_links (target);
+CREATE TABLE person_links (username TEXT PRIMARY KEY, person_id TEXT NOT NULL);
+CREATE TABLE user_groups (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE group_members (
+    group_id TEXT NOT NULL, username TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (group_id, username)
+);
+CREATE TABLE access_requests (id INTEGER PRIMARY KEY, username TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE reviewers (person_id TEXT PRIMARY KEY);
+CREATE TABLE device_codes (
+    device_code TEXT PRIMARY KEY, user_code TEXT NOT NULL UNIQUE, client_id TEXT NOT NULL, scope TEXT NOT NULL,
+    expires REAL NOT NULL, polls INTEGER NOT NULL DEFAULT 0, username TEXT
+);
+CREATE TABLE handles (number INTEGER PRIMARY KEY AUTOINCREMENT);
+CREATE TABLE handle_values (
+    id TEXT NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (id, position)
+);
+CREATE TABLE files (key TEXT PRIMARY KEY, media_type TEXT NOT NULL, content BLOB NOT NULL);
+INSERT INTO handles (number) VALUES (100000);
+"""
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON text."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def without_nulls(value: Any) -> Any:
+    """The value with every null-valued key left out, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+class Store:
+    """All state of the embedded Provena. Safe for threads; the server's lock keeps other processes out."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file.
+
+        Raises NewerSchemaError for a file of a newer version and TwinError for one that cannot be read.
+        """
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+            if found > SCHEMA_VERSION:
+                self._db.close()
+                raise NewerSchemaError(
+                    f"{path} was made by a newer version (schema {found}, known {SCHEMA_VERSION}). "
+                    "Upgrade ivcap-flows, or name another directory.",
+                    found=found,
+                    known=SCHEMA_VERSION,
+                    url=str(path),
+                )
+            if found == 0:
+                self._db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        except sqlite3.Error as error:
+            raise TwinError(
+                f"{path} cannot be opened as the state of the embedded Provena: {error}. "
+                "Restore it, or name another directory.",
+                directory=str(path.parent),
+            ) from error
+
+    def close(self) -> None:
+        """Close the file; the store is of no use afterwards."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is kept on disk when the block ends, or nothing of it if the block raises."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Part of a transaction that is undone alone if the block raises."""
+        with self._lock:
+            self._db.execute("SAVEPOINT attempt")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK TO attempt")
+                raise
+            finally:
+                self._db.execute("RELEASE attempt")
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        """The first row of a query."""
+        with self._lock:
+            found: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
+            return found
+
+    def run(self, sql: str, *values: Any) -> int:
+        """Change rows; returns how many."""
+        with self._lock:
+            return self._db.execute(sql, values).rowcount
+
+    def new_handle(self) -> str:
+        """A handle that no other item has, in the form of the ARDC handle service; later ones sort behind."""
+        with self._lock:
+            number = self._db.execute("INSERT INTO handles DEFAULT VALUES").lastrowid
+            return f"102.100.100/{number}"
+
+    def put_file(self, key: str, media_type: str, content: bytes) -> None:
+        """Keep an object of the file store, replacing one of the same key."""
+        self.run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", key, media_type, content)

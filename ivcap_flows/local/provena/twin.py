@@ -1,0 +1,148 @@
+"""The embedded Provena as one ASGI app, and the environment under which clients find it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from ivcap_flows.local.provena.auth import routes as auth
+from ivcap_flows.local.provena.auth.state import Groups, Links
+from ivcap_flows.local.provena.datastore import routes as datastore
+from ivcap_flows.local.provena.datastore.state import Datasets
+from ivcap_flows.local.provena.handles import routes as handles
+from ivcap_flows.local.provena.jobs import routes as jobs_api
+from ivcap_flows.local.provena.jobs.runner import Runner
+from ivcap_flows.local.provena.jobs.state import Jobs
+from ivcap_flows.local.provena.keycloak import routes as keycloak
+from ivcap_flows.local.provena.keycloak.state import OFFLINE_CLIENT, REALM, Key, Realm
+from ivcap_flows.local.provena.prov import routes as prov
+from ivcap_flows.local.provena.prov.graph import Graph
+from ivcap_flows.local.provena.prov.state import ModelRuns
+from ivcap_flows.local.provena.registry import routes as registry_api
+from ivcap_flows.local.provena.registry.kinds import KINDS
+from ivcap_flows.local.provena.registry.state import Registry
+from ivcap_flows.local.provena.search import routes as search
+from ivcap_flows.local.provena.store import Store
+from ivcap_flows.local.provena.users import OTHER, READER, SERVICE_CLIENT, UNLINKED, USER
+from ivcap_flows.local.provena.web import Desk, http_error
+
+__all__ = ["ProvenaTwin", "create_app", "environment", "service_credentials"]
+
+_STORE_FILE: Final = "provena.sqlite"
+_MOUNT: Final = "provena"
+
+
+class ProvenaTwin:
+    """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app."""
+
+    def __init__(self, directory: Path, base_url: str, settle: float) -> None:
+        root = f"{base_url.rstrip('/')}/{_MOUNT}"
+        directory.mkdir(parents=True, exist_ok=True)
+        self._store = Store(directory / _STORE_FILE)
+        realm = Realm(Key(directory), self._store, f"{root}/keycloak/realms/{REALM}")
+        jobs = Jobs(self._store, settle)
+        registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
+        self._runner = Runner(jobs, self._store)
+        desk = Desk(realm, self._store, self._runner.wake)
+        runs = ModelRuns(registry, jobs, Graph(self._store), f"{root}/files")
+        apis = {
+            "auth": auth.api(desk, registry),
+            "registry": registry_api.api(desk, registry),
+            "prov": prov.api(desk, runs),
+            "jobs": jobs_api.api(desk, jobs),
+            "data": datastore.api(desk, Datasets(registry, self._store, f"{root}/files")),
+            "search": search.api(desk),
+            "handle": handles.api(desk),
+        }
+        with self._store.transaction():
+            _seed(registry)
+        self.settle = settle
+        """Seconds within which the job of an accepted request can be seen at the latest."""
+        self.app: ASGIApp = Starlette(
+            routes=[
+                Mount("/keycloak", routes=keycloak.routes(realm, self._store)),
+                *(Mount(f"/{name}", routes=api.routes) for name, api in apis.items()),
+                Route("/files/{key:path}", self._file),
+            ],
+            exception_handlers={HTTPException: http_error},
+        )
+
+    async def start(self) -> None:
+        """Go on with the jobs of the directory."""
+        await self._runner.start()
+
+    async def stop(self) -> None:
+        """Stop after the step at hand and close the state; unfinished jobs go on at the next start."""
+        await self._runner.stop()
+        self._store.close()
+
+    def _file(self, request: Request) -> Response:
+        """What presigned URLs and reports lead to."""
+        row = self._store.row("SELECT * FROM files WHERE key=?", request.path_params["key"])
+        if row is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        return Response(row["content"], media_type=row["media_type"])
+
+
+def create_app(directory: Path, base_url: str, settle: float = 2.0) -> ProvenaTwin:
+    """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
+
+    Raises NewerSchemaError for a directory made by a newer version. One process at a time may have a directory open.
+    """
+    return ProvenaTwin(directory, base_url, settle)
+
+
+def environment(directory: Path, base_url: str) -> dict[str, str]:
+    """The variables under which clients find the embedded Provena, secrets among them."""
+    root = f"{base_url.rstrip('/')}/{_MOUNT}"
+    key = Key(directory)
+    apis = {
+        "AUTH": "auth",
+        "REGISTRY": "registry",
+        "PROV": "prov",
+        "JOB": "jobs",
+        "DATA_STORE": "data",
+        "SEARCH": "search",
+        "HANDLE": "handle",
+    }
+    return {
+        "PROVENA_KEYCLOAK": f"{root}/keycloak",
+        "PROVENA_REALM": REALM,
+        "PROVENA_CLIENT_ID": OFFLINE_CLIENT,
+        "PROVENA_OFFLINE_TOKEN": key.offline_token(USER),
+        "PROVENA_OFFLINE_TOKEN_2": key.offline_token(OTHER),
+        "PROVENA_OFFLINE_TOKEN_UNLINKED": key.offline_token(UNLINKED),
+        "PROVENA_OFFLINE_TOKEN_READER": key.offline_token(READER),
+    } | {f"PROVENA_{name}_API": f"{root}/{path}" for name, path in apis.items()}
+
+
+def service_credentials(directory: Path) -> tuple[str, str]:
+    """Client id and secret of the confidential client, for the client credentials grant."""
+    return SERVICE_CLIENT, Key(directory).secret(f"client {SERVICE_CLIENT}")
+
+
+def _seed(registry: Registry) -> None:
+    """On the first start, register and link the first user, and register one organisation."""
+    if registry.links.person_of(USER.username) is not None:
+        return
+    person = {
+        "display_name": f"{USER.first_name} {USER.last_name}",
+        "user_metadata": None,
+        "email": USER.email,
+        "first_name": USER.first_name,
+        "last_name": USER.last_name,
+        "orcid": None,
+        "ethics_approved": True,
+    }
+    linked = registry.add(USER.username, KINDS["PERSON"], person)
+    registry.links.assign(USER.username, linked.id)
+    name = "Embedded organisation"
+    organisation = {"display_name": name, "user_metadata": None, "name": name, "ror": None}
+    registry.add(USER.username, KINDS["ORGANISATION"], organisation)
