@@ -328,7 +328,8 @@ def close_attempt(opened: OpenedAttempt, outcome: Outcome, cause: str | None = N
     for thread in _background:
         thread.join(30.0)
     writer.put(Statement(run.id, attempt.id, told))
-    writer.flush()
+    if not writer.flush(60.0):
+        log.warning("The facts of run %s are still being written.", run.id)
     writer.journal.runs.close_attempt(attempt.id, outcome, cause)
 
 

@@ -18,10 +18,12 @@ __all__ = ["AT_ONCE", "HUGE", "Digests", "Seen", "look", "records_of", "settle",
 
 AT_ONCE: Final = 32 * 2**20
 """Files up to this size are hashed when they are seen, so that a change in place keeps its first version; in bytes."""
-HUGE: Final = 64 * 2**30
+HUGE: Final = 16 * 2**30
 """Files above this size are never read for the record alone; in bytes."""
 MAX_MEMBERS: Final = 2_000
 """A folder with more files is recorded without its content."""
+MAX_FOLDER: Final = 4 * 2**30
+"""So is a folder with more bytes."""
 _SHOWN_MEMBERS: Final = 256
 _CHUNK: Final = 2**20
 _GRAIN_NS: Final = 50_000_000
@@ -169,7 +171,7 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
 
 
 def _list(seen: Seen, digests: Digests | None) -> None:
-    root, left = seen.path, AT_ONCE
+    root, left, size = seen.path, AT_ONCE, 0
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -180,8 +182,10 @@ def _list(seen: Seen, digests: Digests | None) -> None:
                 continue
             if not modes.S_ISREG(found.st_mode):
                 continue
-            if len(seen.members) >= MAX_MEMBERS:
-                seen.members, seen.reason = {}, f"a folder of more than {MAX_MEMBERS} files"
+            size += found.st_size
+            if len(seen.members) >= MAX_MEMBERS or size > MAX_FOLDER:
+                limit = f"{MAX_MEMBERS} files" if size <= MAX_FOLDER else f"{MAX_FOLDER // 2**30} GiB"
+                seen.members, seen.reason = {}, f"a folder of more than {limit}"
                 return
             inner = Seen(path, seen.role, Stamp.of(found), at_ns=seen.at_ns)
             left -= found.st_size
