@@ -136,7 +136,6 @@ def test_no_bytes_whatever_raise_anything_else(data):
     """Any bytes are a series or a `SeriesError`."""
     try:
         series = read_series(data)
-    except SeriesError as fault:
-        assert fault.line >= 0
-    else:
-        assert all(-5 <= value <= 45 for value in series.values())
+    except SeriesError:
+        return
+    assert all(-5 <= value <= 45 for value in series.values())
