@@ -168,7 +168,7 @@ def test_the_numbers_need_no_matplotlib():
 
 
 def test_the_definition_names_what_the_service_takes():
-    """The YAML definition names this entry point, and the defaults are those of `run`."""
+    """The YAML definition names this entry point, and the defaults are those of `run`, as IVCAP text."""
     definition = yaml.safe_load((FLOWS / "services/coastal_el_nino_index.yaml").read_text())
     module, _, function = definition["entry"].partition(":")
 
@@ -176,6 +176,6 @@ def test_the_definition_names_what_the_service_takes():
     assert definition["name"] == "coastal-el-nino-index"
     assert {one["name"]: one.get("default") for one in definition["parameters"]} == {
         "series": None,
-        "base_start": 1981,
-        "base_end": 2010,
+        "base_start": "1981",
+        "base_end": "2010",
     }
