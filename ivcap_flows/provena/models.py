@@ -161,7 +161,7 @@ class Annotations(Wire):
     optional: list[str] = Field(default_factory=list)
 
     def faults(self) -> list[str]:
-        return [f"the key {key!r} is repeated" for key in _repeated(self.required + self.optional)]
+        return [f"required or optional repeats the key {key!r}" for key in _repeated(self.required + self.optional)]
 
 
 class WorkflowTemplate(Info):

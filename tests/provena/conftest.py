@@ -1,0 +1,118 @@
+"""A small Provena of scripted replies, behind a real socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+import uvicorn
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ivcap_flows.provena.client import Endpoints, ProvenaClient
+from ivcap_flows.provena.login import offline_token
+
+
+@dataclass
+class Seen:
+    """A request that arrived."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+Answer = Callable[[Seen], Response] | Response
+
+
+@dataclass
+class Scripted:
+    """Answers by method and path; a list is used up to its last. Every request is kept in `seen`."""
+
+    url: str = ""
+    token_life: float = 300.0
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+    grants: list[dict[str, str]] = field(default_factory=list)
+    form_routes: set[str] = field(default_factory=set)
+
+    def on(self, route: str, *answers: Answer | dict[str, Any]) -> None:
+        """Script a route such as `GET /prov/x`; a dict is a 200 with that JSON."""
+        self.answers[route] = [JSONResponse(a) if isinstance(a, dict) else a for a in answers]
+
+    def sent(self, route: str) -> list[Seen]:
+        return [seen for seen in self.seen if f"{seen.method} {seen.path}" == route]
+
+    @staticmethod
+    def refusal(detail: Any, status: int, *, challenge: bool = False) -> Response:
+        """An error reply of an API; with `challenge` it concerns the token."""
+        return JSONResponse({"detail": detail}, status, {"WWW-Authenticate": "Bearer"} if challenge else None)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        apis = {name: f"{self.url}/{name}/" for name in ("auth", "registry", "prov", "jobs", "datastore")}
+        return Endpoints.of(realm="test", keycloak=f"{self.url}/keycloak", **apis)
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.body()
+        path = request.url.path
+        form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        if path.endswith("/protocol/openid-connect/token"):
+            return self._grant(form)
+        seen = Seen(
+            request.method,
+            path,
+            dict(request.query_params),
+            {name.lower(): value for name, value in request.headers.items()},
+            form if f"{request.method} {path}" in self.form_routes else json.loads(body) if body else None,
+        )
+        self.seen.append(seen)
+        script = self.answers.get(f"{seen.method} {path}")
+        if not script:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        return answer if isinstance(answer, Response) else answer(seen)
+
+    def _grant(self, form: dict[str, str]) -> Response:
+        self.grants.append(form)
+        if form.get("refresh_token") == "revoked":
+            return JSONResponse({"error": "invalid_grant", "error_description": "Offline session not active"}, 400)
+        claims = {"preferred_username": "ada", "exp": time.time() + self.token_life, "n": len(self.grants)}
+        token = jwt.encode(claims, "a-key-of-this-test-and-of-nothing-else", "HS256")
+        return JSONResponse({"access_token": token, "expires_in": self.token_life})
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    provena = Scripted()
+    app = Starlette(routes=[Route("/{path:path}", provena.answer, methods=["GET", "POST", "PUT"])])
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    provena.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    yield provena
+    server.should_exit = True
+    thread.join(5)
+
+
+@pytest.fixture
+async def client(scripted: Scripted) -> AsyncIterator[ProvenaClient]:
+    """A client of the scripted Provena, logged in by an offline token."""
+    endpoints = scripted.endpoints
+    auth = offline_token(endpoints.realm, "automated-access", SecretStr("offline"))
+    async with ProvenaClient(endpoints, auth) as made:
+        yield made
