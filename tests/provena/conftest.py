@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import jwt
@@ -17,8 +19,9 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
+from ivcap_flows.local import provena
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token
 
@@ -96,17 +99,14 @@ class Scripted:
 
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
-    provena = Scripted()
-    app = Starlette(routes=[Route("/{path:path}", provena.answer, methods=["GET", "POST", "PUT"])])
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    provena.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield provena
-    server.should_exit = True
-    thread.join(5)
+    scripted = Scripted()
+
+    def make(url: str) -> Starlette:
+        scripted.url = url
+        return Starlette(routes=[Route("/{path:path}", scripted.answer, methods=["GET", "POST"])])
+
+    with serving(make):
+        yield scripted
 
 
 @pytest.fixture
@@ -116,3 +116,65 @@ async def client(scripted: Scripted) -> AsyncIterator[ProvenaClient]:
     auth = offline_token(endpoints.realm, "automated-access", SecretStr("offline"))
     async with ProvenaClient(endpoints, auth) as made:
         yield made
+
+
+@dataclass
+class Embedded:
+    """The embedded Provena and the environment under which it is found."""
+
+    environment: dict[str, str]
+    service: tuple[str, str]
+
+    @property
+    def endpoints(self) -> Endpoints:
+        names = {"auth": "AUTH", "registry": "REGISTRY", "prov": "PROV", "jobs": "JOB", "datastore": "DATA_STORE"}
+        return Endpoints.of(
+            realm=self.environment["PROVENA_REALM"],
+            keycloak=self.environment["PROVENA_KEYCLOAK"],
+            **{name: self.environment[f"PROVENA_{api}_API"] for name, api in names.items()},
+        )
+
+    def client(self, user: str = "PROVENA_OFFLINE_TOKEN") -> ProvenaClient:
+        """A client of the user whose offline token has that name."""
+        token = SecretStr(self.environment[user])
+        return ProvenaClient(
+            self.endpoints, offline_token(self.endpoints.realm, self.environment["PROVENA_CLIENT_ID"], token)
+        )
+
+
+@contextmanager
+def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
+    """The URL, on a random port, of the app that `make` gives for it; a thread serves it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(make(url), log_level="warning", lifespan=lifespan))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield url
+        server.should_exit = True
+        thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """One embedded Provena for the tests of a file; they make their own items."""
+    directory = tmp_path_factory.mktemp("provena")
+    told = {"instance": "urn:ivcap-flows:twin:of-this-test", "settle": 2.0}
+
+    def make(url: str) -> Starlette:
+        twin = provena.create_app(directory, url, 2.0)
+
+        @asynccontextmanager
+        async def running(app: Starlette) -> AsyncIterator[None]:
+            await twin.start()
+            yield
+            await twin.stop()
+
+        routes = [Route("/_twin", lambda request: JSONResponse(told)), Mount("/provena", app=twin.app)]
+        return Starlette(routes=routes, lifespan=running)
+
+    with serving(make, lifespan="on") as url:
+        yield Embedded(provena.environment(directory, url), provena.service_credentials(directory))
