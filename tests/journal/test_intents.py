@@ -1,0 +1,372 @@
+"""An intent has one holder, moves along the table of states alone, and is never lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ivcap_flows.errors import DurabilityError, FencedError, SpendLimitError
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal.states import ARROWS, allowed
+
+FORK = multiprocessing.get_context("fork")
+WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
+
+
+def _claim_and_stay(url: str, steps: int, ready: Any) -> None:
+    journal = Journal.open(url)
+    intent = journal.intents.claim(WANTED).intent
+    if steps > 0:
+        intent = journal.intents.mark_sent(intent)
+    ready.send(intent.fence)
+    time.sleep(60)
+
+
+@pytest.fixture
+def child_at(journal_url: str, journal: Journal) -> Iterator[Any]:
+    """A process that claimed (0) and marked as sent (1), and a function that kills it."""
+    children = []
+
+    def start(steps: int) -> Any:
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=_claim_and_stay, args=(journal_url, steps, theirs), daemon=True)
+        child.start()
+        children.append(child)
+        ours.recv()
+
+        def kill() -> None:
+            os.kill(child.pid or 0, signal.SIGKILL)
+            child.join()
+
+        return kill
+
+    yield start
+    for child in children:
+        child.kill()
+        child.join()
+
+
+def test_live_claim_holds_and_a_killed_one_is_in_doubt(journal: Journal, child_at: Any) -> None:
+    """While the holder lives nobody else gets the key; killed after sending, the next is told of the doubt."""
+    kill = child_at(1)
+    assert journal.intents.claim(WANTED).kind == "held"
+    kill()
+    claim = journal.intents.claim(WANTED)
+    assert (claim.kind, claim.intent.state, claim.intent.fence) == ("doubt", "in_doubt", 2)
+    assert journal.intents.claim(WANTED).kind == "held"
+
+
+def test_killed_before_sending_is_no_doubt(journal: Journal, child_at: Any) -> None:
+    """The request leaves only after the mark, so without the mark the next may send at once."""
+    kill = child_at(0)
+    assert journal.intents.claim(WANTED).kind == "held"
+    kill()
+    assert journal.intents.claim(WANTED).kind == "new"
+
+
+def test_doubt_counts_from_the_last_sign_of_life(journal: Journal, child_at: Any) -> None:
+    """A holder seen alive after its mark may have sent as late as that, so the settling time begins there."""
+    kill = child_at(1)
+    marked = journal.intents.get(WANTED.key)
+    assert marked is not None
+    assert marked.sent_at is not None
+    seen = marked.sent_at + timedelta(seconds=5)
+    with journal._store.write() as connection:
+        connection.execute(sa.update(schema.processes).values(beat_at=seen))
+    kill()
+    assert journal.intents.claim(WANTED).intent.sent_at == seen
+
+
+def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:
+    """After the outcome every claim gets it back as it was written."""
+    intent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    outcome = {"urn": "urn:o", "text": "Niño\u0000\ud800"}
+    journal.intents.settle_outcome(intent, urn="urn:o", outcome=outcome, how="sent")
+    claim = journal.intents.claim(WANTED)
+    assert (claim.kind, claim.intent.outcome, claim.intent.urn, claim.intent.how) == ("kept", outcome, "urn:o", "sent")
+
+
+def test_released_claim_is_free_at_once(journal: Journal) -> None:
+    """Within a living process a claim that was given up does not hold the next one."""
+    first = journal.intents.claim(WANTED).intent
+    journal.intents.release(first)
+    second = journal.intents.claim(WANTED)
+    assert second.kind == "new"
+    journal.intents.mark_sent(second.intent)
+    journal.intents.release(second.intent)
+    assert journal.intents.claim(WANTED).kind == "doubt"
+
+
+def test_two_journal_objects_in_one_process_are_one_holder(journal_url: str, journal: Journal) -> None:
+    """Whichever object made the claim: it holds while it runs, and not after."""
+    with Journal.open(journal_url) as other:
+        intent = other.intents.claim(WANTED).intent
+        assert journal.intents.claim(WANTED).kind == "held"
+        other.intents.release(intent)
+        assert journal.intents.claim(WANTED).kind == "new"
+
+
+def test_older_fence_is_refused_everywhere(journal: Journal) -> None:
+    """A holder that was taken for gone may neither send nor write any more."""
+    old = journal.intents.claim(WANTED).intent
+    journal.intents.release(old)
+    new = journal.intents.claim(WANTED).intent
+    assert new.fence == old.fence + 1
+    for attempt in (
+        lambda: journal.intents.mark_sent(old),
+        lambda: journal.intents.mark_in_doubt(old, "lost"),
+        lambda: journal.intents.progress(old, {}),
+        lambda: journal.intents.settle_outcome(old, urn="urn:old", outcome={}, how="sent"),
+        lambda: journal.intents.abandon(old, "refused"),
+    ):
+        with pytest.raises(FencedError):
+            attempt()
+    assert journal.intents.get(WANTED.key) == new
+
+
+def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
+    """Every pair of states without an arrow is refused, and the row stays as it was."""
+    moves = {
+        "sent": lambda row: journal.intents.mark_sent(row),
+        "in_doubt": lambda row: journal.intents.mark_in_doubt(row, "lost"),
+        "accepted": lambda row: journal.intents.settle_outcome(row, urn="u", outcome={}, how="sent"),
+        "abandoned": lambda row: journal.intents.abandon(row, "refused"),
+    }
+    row = journal.intents.claim(WANTED).intent
+    refused = 0
+    for before in ("intent", "sent", "in_doubt", "accepted", "terminal", "abandoned"):
+        for after, move in moves.items():
+            with journal._store.write() as connection:
+                connection.execute(sa.update(schema.intents).values(state=before))
+            if (before, after) not in ARROWS:
+                refused += 1
+                with pytest.raises(DurabilityError, match=f"is {before} and cannot become {after}"):
+                    move(row)
+                found = journal.intents.get(WANTED.key)
+                assert found is not None
+                assert found.state == before
+    assert refused == 11
+
+
+def test_abandoned_intent_begins_anew(journal: Journal) -> None:
+    """After a definite refusal the same request is a new claim, without what the last one stored."""
+    sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    journal.intents.abandon(journal.intents.progress(sent, {"url": "u"}), "refused")
+    claim = journal.intents.claim(WANTED)
+    assert (claim.kind, claim.intent.state, claim.intent.progress, claim.intent.error) == ("new", "intent", None, None)
+
+
+def test_progress_outlives_the_process(journal: Journal) -> None:
+    """What a resumable effect stored is there for the next holder."""
+    sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    journal.intents.progress(sent, {"url": "https://x/1"})
+    journal.intents.release(sent)
+    assert journal.intents.claim(WANTED).intent.progress == {"url": "https://x/1"}
+
+
+def test_end_of_the_work_is_noted_once_accepted(journal: Journal) -> None:
+    """`finish` needs no claim; an intent that is not accepted is left to those who work on it."""
+    sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    for row in (journal.intents.finish(WANTED.key, "failed"),):
+        assert row is not None
+        assert row.state == "sent"
+    journal.intents.settle_outcome(sent, urn="u", outcome={"a": 1}, how="sent")
+    done = journal.intents.finish(WANTED.key, "failed")
+    assert done is not None
+    assert (done.state, done.status, done.outcome) == ("terminal", "failed", {"a": 1})
+    assert journal.intents.finish("k1:unknown", "failed") is None
+
+
+def test_user_decides_a_doubt(journal: Journal) -> None:
+    """Adopting ends it, writing off frees it; neither while a live process is at it."""
+    sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    with pytest.raises(DurabilityError, match="being worked on by process"):
+        journal.intents.write_off(WANTED.key)
+    journal.intents.release(sent)
+    assert journal.intents.write_off(WANTED.key).state == "abandoned"
+    with pytest.raises(FencedError):
+        journal.intents.mark_sent(sent)
+    again = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    journal.intents.release(again)
+    assert journal.intents.resolve(WANTED.key, urn="urn:o", outcome={"o": 1}).state == "accepted"
+    assert journal.intents.claim(WANTED).intent.outcome == {"o": 1}
+
+
+def test_spend_limit_counts_over_all_attempts(journal: Journal) -> None:
+    """The run's spending intents count, abandoned ones do not, and what is kept may always be asked for."""
+    opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+    base = replace(WANTED, spends=True, run_id=opened.run.id, attempt_id=opened.attempt.id, attempt_number=1)
+    for n in range(2):
+        journal.intents.claim(replace(base, key=f"k{n}", base_key=f"k{n}"), spend_limit=2)
+    with pytest.raises(SpendLimitError) as caught:
+        journal.intents.claim(replace(base, key="k2", base_key="k2"), spend_limit=2)
+    assert (caught.value.limit, caught.value.placed) == (2, 2)
+    assert journal.intents.get("k2") is None
+    assert journal.intents.claim(replace(base, key="k1", base_key="k1"), spend_limit=2).kind == "held"
+    first = journal.intents.get("k0")
+    assert first is not None
+    journal.intents.abandon(first, "refused")
+    assert journal.intents.claim(replace(base, key="k2", base_key="k2"), spend_limit=2).kind == "new"
+    with pytest.raises(SpendLimitError):
+        journal.intents.claim(replace(base, key="k0", base_key="k0"), spend_limit=2)
+
+
+def _spend(url: str, n: int, run_id: str, attempt_id: str, results: Any) -> None:
+    wanted = replace(WANTED, key=f"k{n}", base_key=f"k{n}", spends=True, run_id=run_id, attempt_id=attempt_id)
+    try:
+        results.put(Journal.open(url).intents.claim(wanted, spend_limit=3).kind)
+    except SpendLimitError:
+        results.put("refused")
+    time.sleep(30)
+
+
+def test_spend_limit_holds_for_claims_at_once(journal_url: str, journal: Journal) -> None:
+    """Six processes with a limit of three: three get through."""
+    opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+    results = FORK.Queue()
+    children = [
+        FORK.Process(target=_spend, args=(journal_url, n, opened.run.id, opened.attempt.id, results), daemon=True)
+        for n in range(6)
+    ]
+    for child in children:
+        child.start()
+    kinds = sorted(results.get(timeout=20) for _ in children)
+    for child in children:
+        child.kill()
+        child.join()
+    assert kinds == ["new"] * 3 + ["refused"] * 3
+
+
+class IntentMachine(RuleBasedStateMachine):
+    """Several holders, live and dead, do anything in any order to one key; a model says what may be so."""
+
+    folder: Path
+    count = 0
+
+    @initialize()
+    def begin(self) -> None:
+        type(self).count += 1
+        self.wanted = replace(WANTED, key=f"k1:{self.count}", base_key=f"k1:{self.count}")
+        self.held: list[IntentRow] = []
+        self.trail: list[str | None] = [None]
+        self.effects = 0
+        self.may_be_there = False
+
+    @property
+    def intents(self) -> Any:
+        return self.journal.intents
+
+    def _note(self) -> None:
+        row = self.intents.get(self.wanted.key)
+        if row is not None:
+            self.trail.append(row.state)
+
+    def _try(self, index: int, action: Any) -> IntentRow | None:
+        """Only the newest holder succeeds, and never against the table."""
+        if not self.held:
+            return None
+        old = self.held[index % len(self.held)]
+        before = self.intents.get(self.wanted.key)
+        try:
+            row = action(old)
+        except (FencedError, DurabilityError):
+            assert self.intents.get(self.wanted.key) == before
+            return None
+        assert old.fence == before.fence
+        self.held[index % len(self.held)] = row
+        self._note()
+        return row
+
+    @rule()
+    def claim(self) -> None:
+        before = self.intents.get(self.wanted.key)
+        claim = self.intents.claim(self.wanted)
+        if claim.kind in ("new", "doubt"):
+            assert before is None or claim.intent.fence == before.fence + 1
+            # "new" promises that nothing can be there; it is the only leave to send without a look.
+            assert claim.kind == "doubt" or not self.may_be_there
+            self.held.append(claim.intent)
+        self._note()
+
+    @rule(index=st.integers(0, 5))
+    def die(self, index: int) -> None:
+        if self.held:
+            self.intents.release(self.held[index % len(self.held)])
+
+    @rule(index=st.integers(0, 5), arrives=st.booleans())
+    def send(self, index: int, arrives: bool) -> None:
+        if self._try(index, self.intents.mark_sent) is not None and arrives:
+            self.may_be_there = True
+
+    @rule(index=st.integers(0, 5))
+    def lose_reply(self, index: int) -> None:
+        self._try(index, lambda row: self.intents.mark_in_doubt(row, "lost"))
+
+    @rule(index=st.integers(0, 5))
+    def store_progress(self, index: int) -> None:
+        self._try(index, lambda row: self.intents.progress(row, {"n": row.fence}))
+
+    @rule(index=st.integers(0, 5))
+    def accept(self, index: int) -> None:
+        if self._try(index, lambda row: self.intents.settle_outcome(row, urn="u", outcome={}, how="sent")) is not None:
+            self.may_be_there = True
+
+    @precondition(lambda self: not self.may_be_there)
+    @rule(index=st.integers(0, 5))
+    def be_refused(self, index: int) -> None:
+        self._try(index, lambda row: self.intents.abandon(row, "refused"))
+
+    @rule()
+    def finish(self) -> None:
+        self.intents.finish(self.wanted.key, "succeeded")
+        self._note()
+
+    @invariant()
+    def trail_follows_the_table(self) -> None:
+        for before, after in zip(self.trail, self.trail[1:], strict=False):
+            assert before == after or allowed(before, after), (before, after)  # type: ignore[arg-type]
+
+    @invariant()
+    def done_stays_done(self) -> None:
+        done = [state in ("accepted", "terminal") for state in self.trail]
+        assert done == sorted(done)
+
+
+def test_any_order_of_events_keeps_the_promises(tmp_path: Path) -> None:
+    """Claims, deaths, sends, lost replies and outcomes in any order: one holder, legal arrows, no blind second send."""
+    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal:
+        raw = journal._store.engine.raw_connection()
+        # The disk is not what this test is about.
+        raw.cursor().execute("PRAGMA synchronous = OFF")
+        raw.close()
+        machine = type("Machine", (IntentMachine,), {"journal": journal})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=25,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,178 @@
+"""A journal is opened by many at once, and refuses with a next step what it cannot keep safe."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
+from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
+from ivcap_flows.journal.places import network_file_system
+from ivcap_flows.journal.store import Store
+from ivcap_flows.provenance import entity
+
+FORK = multiprocessing.get_context("fork")
+
+
+def _open_at(url: str, moment: float, results: multiprocessing.Queue[str]) -> None:
+    time.sleep(max(0.0, moment - time.time()))
+    try:
+        with Journal.open(url) as journal:
+            results.put(journal.id)
+    except BaseException as error:
+        results.put(repr(error))
+
+
+def test_first_openings_at_once_take_turns(empty_url: str) -> None:
+    """Eight processes that make one journal at the same moment all get it, and it is one."""
+    results = FORK.Queue()
+    moment = time.time() + 0.2
+    children = [FORK.Process(target=_open_at, args=(empty_url, moment, results)) for _ in range(8)]
+    for child in children:
+        child.start()
+    ids = {results.get(timeout=30) for _ in children}
+    for child in children:
+        child.join()
+    with Journal.open(empty_url) as journal:
+        assert ids == {journal.id}
+
+
+def test_migrations_lead_to_the_declared_tables(empty_url: str) -> None:
+    """What the migrations make is what the code declares: tables, columns and indexes."""
+    store = Store(empty_url)
+    with store.read() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": schema.VERSION_TABLE})
+        assert compare_metadata(context, schema.metadata) == []
+    store.close()
+
+
+def test_journal_of_a_newer_version_is_refused(journal_url: str) -> None:
+    """An unknown revision is an error that says to upgrade, and nothing is changed."""
+    Journal.open(journal_url).close()
+    store = Store(journal_url)
+    with store.write() as connection:
+        connection.execute(sa.text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    store.close()
+    with pytest.raises(NewerSchemaError, match="Upgrade ivcap-flows") as caught:
+        Journal.open(journal_url)
+    assert (caught.value.found, caught.value.known) == ("9999", schema.HEAD)
+
+
+def test_importing_and_opening_stay_light(tmp_path: Path) -> None:
+    """The import loads no database library; opening a journal that is up to date loads no migrations and is fast."""
+    url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    Journal.open(url).close()
+    script = f"""
+import sys, time
+from ivcap_flows.journal import Journal
+assert not {{"sqlalchemy", "alembic", "psutil"}} & set(sys.modules), "heavy import"
+Journal.open({url!r}).close()
+began = time.perf_counter()
+Journal.open({url!r}).close()
+assert time.perf_counter() - began < 0.06, time.perf_counter() - began
+assert "alembic" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_commits_reach_the_disk(journal_url: str) -> None:
+    """SQLite has WAL, full synchronisation and foreign keys; PostgreSQL commits to disk whatever its default says."""
+    Journal.open(journal_url).close()
+    store = Store(journal_url)
+    with store.write() as connection:
+        if store.is_sqlite:
+            found = [connection.execute(sa.text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")]
+            assert found == ["wal", 2]
+            assert connection.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
+            return
+        name = store.engine.url.database
+        connection.execute(sa.text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
+    store.close()
+    again = Store(journal_url)
+    with again.read() as connection:
+        assert connection.execute(sa.text("SHOW synchronous_commit")).scalar() == "on"
+    again.close()
+
+
+def test_new_folder_is_private(tmp_path: Path) -> None:
+    """The folder made for a journal is open to its owner alone."""
+    Journal.open(f"sqlite:///{tmp_path / 'new' / 'journal.sqlite'}").close()
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that begins with ~ lies in the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Journal.open("sqlite:///~/journal.sqlite").close()
+    assert (tmp_path / "journal.sqlite").exists()
+
+
+def test_bad_places_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the way, a folder, a file that is no database, and one this user may not write: each names the path."""
+    (tmp_path / "file").write_text("this is no database, whatever its name says" * 100)
+    (tmp_path / "closed.sqlite").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path))
+    for place in (tmp_path / "file" / "j.sqlite", tmp_path, tmp_path / "file", tmp_path / "closed.sqlite"):
+        with pytest.raises(JournalError, match="IVCAP_FLOWS_JOURNAL") as caught:
+            Journal.open(f"sqlite:///{place}")
+        assert str(place) in caught.value.message
+
+
+def test_full_disk_is_an_error_with_a_next_step(tmp_path: Path) -> None:
+    """Facts that find no room raise JournalError, and what was written before stays."""
+    url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    with Journal.open(url) as journal:
+        run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run
+        journal.facts.append([Fact(entity("small", "file"), run.id)])
+
+        @sa.event.listens_for(journal._store.engine, "checkout")
+        def _full(connection: sqlite3.Connection, *_: object) -> None:
+            connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
+
+        with pytest.raises(JournalError, match="full.* free space"):
+            journal.facts.append([Fact(entity("large", "file", note="x" * 1_000_000), run.id)])
+        assert [fact.record.id for fact in journal.facts.of_run(run.id)] == ["small"]
+
+
+def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mount that covers the path decides, the innermost and last one; a local disk below NFS is fine."""
+    mounts = [("/", "ext4"), ("/data", "nfs4"), ("/data/fast", "xfs"), ("/over", "xfs"), ("/over", "cifs")]
+    assert network_file_system(Path("/data/new/journal.sqlite"), mounts) == "nfs4"
+    assert network_file_system(Path("/data/fast/journal.sqlite"), mounts) is None
+    assert network_file_system(Path("/database/journal.sqlite"), mounts) is None
+    assert network_file_system(Path("/over/journal.sqlite"), mounts) == "cifs"
+
+    class Part:
+        mountpoint, fstype = str(tmp_path.resolve()), "nfs"
+
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [Part])
+    with pytest.raises(ConfigurationError, match=r"network file system \(nfs\).*PostgreSQL"):
+        Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+    assert not (tmp_path / "journal.sqlite").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d", "no url at all"])
+def test_urls_that_cannot_hold_a_journal(url: str) -> None:
+    """Memory, other databases and nonsense are refused with the forms that work, and without the password."""
+    with pytest.raises(ConfigurationError, match="sqlite:///<path>") as caught:
+        Journal.open(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_unreachable_server_is_named_without_its_password() -> None:
+    """A PostgreSQL server that does not answer is a JournalError with its host, never its password."""
+    with pytest.raises(JournalError, match=r"127\.0\.0\.1.*server runs") as caught:
+        Journal.open("postgresql://user:hunter2@127.0.0.1:1/nothing")
+    assert "hunter2" not in caught.value.message + caught.value.url + repr(caught.value.__cause__)

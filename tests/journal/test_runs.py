@@ -1,0 +1,297 @@
+"""Which flow run continues which logical run, and how a killed one is known."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.journal import Journal, NewIntent, OpenedAttempt, RunIdentity, schema
+from ivcap_flows.journal.processes import LEASE_SECONDS
+
+FORK = multiprocessing.get_context("fork")
+
+
+def identity(flow_run: str, parameters: dict[str, Any] | None = None, root: str | None = None) -> RunIdentity:
+    return RunIdentity("el-nino", "el_nino.py:el_nino", parameters or {"base": 1981}, root or flow_run, flow_run)
+
+
+def _open_and_stay(url: str, who: RunIdentity, ready: Any) -> None:
+    journal = Journal.open(url)
+    ready.send(journal.runs.open_attempt(who).attempt.id)
+    time.sleep(60)
+
+
+Opener = Callable[[RunIdentity], tuple[str, Callable[[], None]]]
+
+
+@pytest.fixture
+def in_child(journal_url: str, journal: Journal) -> Iterator[Opener]:
+    """Opens an attempt in another process; gives its id and a function that kills the process."""
+    children = []
+
+    def start(who: RunIdentity) -> tuple[str, Callable[[], None]]:
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=_open_and_stay, args=(journal_url, who, theirs), daemon=True)
+        child.start()
+        children.append(child)
+        # Not waited for: until its parent looks, a killed child still has an entry in the process table.
+        return ours.recv(), lambda: (os.kill(child.pid or 0, signal.SIGKILL), time.sleep(0.1))[0]
+
+    yield start
+    for child in children:
+        child.kill()
+        child.join()
+
+
+def test_same_root_flow_run_continues_its_run(journal: Journal) -> None:
+    """Rule (a): a retry of one flow run is the next attempt, deployed or not, also with `fresh`."""
+    for who in (identity("1"), replace(identity("2"), deployed=True, deployment_id="d")):
+        first = journal.runs.open_attempt(who)
+        journal.runs.close_attempt(first.attempt.id, "failed", "boom")
+        second = journal.runs.open_attempt(who, fresh=True)
+        assert (second.run.id, second.attempt.number, second.joined) == (first.run.id, 2, True)
+        assert second.run.outcome == "running"
+
+
+def test_killed_script_is_continued(journal: Journal, in_child: Opener) -> None:
+    """Rule (b): after kill -9 the same command joins the run; the dead attempt is lost, with when it was last seen."""
+    attempt_id, kill = in_child(identity("1"))
+    kill()
+    assert not journal.runs.alive(journal.runs.attempt(attempt_id))
+    opened = journal.runs.open_attempt(identity("2"))
+    lost, now = journal.runs.attempts(opened.run.id)
+    assert (opened.joined, now.number, lost.id) == (True, 2, attempt_id)
+    assert lost.outcome == "lost"
+    assert "last seen" in (lost.cause or "")
+
+
+def test_live_script_is_not_joined(journal: Journal, in_child: Opener) -> None:
+    """Rule (b): while the earlier process lives, the same command is work of its own."""
+    attempt_id, kill = in_child(identity("1"))
+    assert journal.runs.alive(journal.runs.attempt(attempt_id))
+    second = journal.runs.open_attempt(identity("2"))
+    assert second.joined is False
+    kill()
+    third = journal.runs.open_attempt(identity("3"))
+    assert third.run.id == journal.runs.attempt(attempt_id).run_id
+
+
+def test_failed_run_of_a_gone_process_is_continued(journal: Journal, in_child: Opener) -> None:
+    """Rule (b): not to have completed is enough; failed counts, completed and abandoned do not."""
+    for outcome, joins in (("failed", True), ("cancelled", True), ("completed", False), ("abandoned", False)):
+        who = identity(outcome, {"outcome": outcome})
+        attempt_id, kill = in_child(who)
+        run_id = journal.runs.attempt(attempt_id).run_id
+        if outcome == "abandoned":
+            journal.runs.abandon(run_id)
+        else:
+            journal.runs.close_attempt(attempt_id, outcome)  # type: ignore[arg-type]
+        kill()
+        again = replace(who, flow_run_id="again" + outcome, root_flow_run_id="again" + outcome)
+        assert (journal.runs.continued(again) is not None) is joins, outcome
+        assert journal.runs.open_attempt(again).joined is joins, outcome
+
+
+@pytest.mark.parametrize(
+    ("change", "fresh"),
+    [
+        ({}, True),
+        ({"deployed": True}, False),
+        ({"parameters": {"base": 1991}}, False),
+        ({"entry_point": "other.py:el_nino"}, False),
+    ],
+)
+def test_what_is_not_the_same_command(journal: Journal, in_child: Opener, change: dict[str, Any], fresh: bool) -> None:
+    """`fresh`, a deployment, other parameters and another entry point begin a new run."""
+    _, kill = in_child(identity("1"))
+    kill()
+    assert journal.runs.open_attempt(replace(identity("2"), **change), fresh=fresh).joined is False
+
+
+def test_deployed_run_is_never_joined_by_a_script(journal: Journal, in_child: Opener) -> None:
+    """Rule (b) looks at scripts' runs only."""
+    _, kill = in_child(replace(identity("1"), deployed=True))
+    kill()
+    assert journal.runs.open_attempt(identity("2")).joined is False
+
+
+def test_unfinished_run_before_a_completed_one_is_past(journal: Journal, in_child: Opener) -> None:
+    """Once the same command completed, what an older unfinished run ordered is not taken up again."""
+    _, kill = in_child(identity("1"))
+    kill()
+    done = journal.runs.open_attempt(identity("2"), fresh=True)
+    journal.runs.close_attempt(done.attempt.id, "completed")
+    assert journal.runs.open_attempt(identity("3")).joined is False
+
+
+def test_order_of_parameters_does_not_matter(journal: Journal, in_child: Opener) -> None:
+    """Parameters are compared as canonical JSON; numbers that it lacks are compared too."""
+    huge = 2**70
+    _, kill = in_child(identity("1", {"a": 1, "b": [huge]}))
+    kill()
+    assert journal.runs.open_attempt(identity("2", {"b": [huge], "a": 1})).joined is True
+
+
+def _race(url: str, number: int, results: Any) -> None:
+    opened = Journal.open(url).runs.open_attempt(identity(f"race-{number}"))
+    results.put((opened.run.id, opened.joined))
+    time.sleep(60)
+
+
+def test_of_two_commands_at_once_one_continues(journal_url: str, journal: Journal, in_child: Opener) -> None:
+    """Two processes that both could continue a killed run: one does, the other begins its own."""
+    attempt_id, kill = in_child(identity("1"))
+    kill()
+    results = FORK.Queue()
+    children = [FORK.Process(target=_race, args=(journal_url, number, results), daemon=True) for number in (1, 2)]
+    for child in children:
+        child.start()
+    opened = dict(results.get(timeout=20) for _ in children)
+    for child in children:
+        child.kill()
+        child.join()
+    assert sorted(opened.values()) == [False, True]
+    assert opened[journal.runs.attempt(attempt_id).run_id] is True
+
+
+def test_subflow_belongs_to_its_parents_attempt(journal: Journal) -> None:
+    """A subflow has the number of the attempt it runs in, and its end is not the run's."""
+    parent = journal.runs.open_attempt(identity("root"))
+    child = journal.runs.open_attempt(replace(identity("sub", root="root"), entry_point="sub.py:sub"))
+    assert (child.run.id, child.attempt.number, child.attempt.leads, child.joined) == (parent.run.id, 1, False, False)
+    journal.runs.close_attempt(child.attempt.id, "completed")
+    assert journal.runs.get(parent.run.id).outcome == "running"
+    journal.runs.close_attempt(parent.attempt.id, "failed")
+    retried = journal.runs.open_attempt(identity("root"))
+    assert retried.attempt.number == 2
+    assert journal.runs.open_attempt(identity("sub", root="root")).attempt.number == 2
+
+
+def test_closing_an_old_attempt_leaves_the_newer_outcome(journal: Journal) -> None:
+    """The run's outcome is that of its newest leading attempt, in whatever order they close."""
+    first = journal.runs.open_attempt(identity("1"))
+    second = journal.runs.open_attempt(identity("1"))
+    journal.runs.close_attempt(second.attempt.id, "completed")
+    journal.runs.close_attempt(first.attempt.id, "crashed")
+    assert journal.runs.get(first.run.id).outcome == "completed"
+
+
+def _move_elsewhere(journal: Journal, opened: OpenedAttempt, silent: float) -> None:
+    beat = journal.now() - timedelta(seconds=silent)
+    processes = schema.processes
+    with journal._store.write() as connection:
+        connection.execute(
+            sa.update(processes)
+            .where(processes.c.id == opened.attempt.process.id)
+            .values(host="another-machine", beat_at=beat)
+        )
+
+
+def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal: Journal) -> None:
+    """Elsewhere nobody can look into the process table: silence beyond the lease is death, a beat is life."""
+    with Journal.open(journal_url) as other:
+        opened = other.runs.open_attempt(identity("1"))
+        _move_elsewhere(journal, opened, LEASE_SECONDS - 5)
+        assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
+        _move_elsewhere(journal, opened, LEASE_SECONDS + 5)
+        assert not journal.runs.alive(journal.runs.attempt(opened.attempt.id))
+        other.runs.beat()
+        assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
+
+
+def test_reused_process_number_is_another_process(journal: Journal) -> None:
+    """A process that began at another time is not the one that held the lease, nor is one of an earlier boot."""
+    opened = journal.runs.open_attempt(identity("1"))
+    processes = schema.processes
+    for change in ({"started": opened.attempt.process.started - 1}, {"boot": "an earlier one"}):
+        with journal._store.write() as connection:
+            connection.execute(
+                sa.update(processes).values(**change, beat_at=opened.attempt.started_at.replace(year=2000))
+            )
+        assert not journal.runs.alive(journal.runs.attempt(opened.attempt.id))
+
+
+def test_reap_finds_the_killed(journal: Journal, in_child: Opener) -> None:
+    """Attempts of gone processes become lost, once; live ones are left alone."""
+    dead, kill = in_child(identity("1"))
+    alive = journal.runs.open_attempt(identity("2"))
+    kill()
+    assert [row.id for row in journal.runs.reap()] == [dead]
+    assert journal.runs.get(journal.runs.attempt(dead).run_id).outcome == "lost"
+    assert journal.runs.reap() == []
+    assert journal.runs.attempt(alive.attempt.id).outcome == "running"
+
+
+def test_runs_are_found_by_what_people_have(journal: Journal) -> None:
+    """By id, its beginning, or the Prefect flow run; none or several is an error that says so."""
+    opened = [journal.runs.open_attempt(identity(f"flow-run-{n}", {"n": n})) for n in range(40)]
+    run = opened[0].run
+    assert journal.runs.get(run.id).id == journal.runs.get("flow-run-0").id == run.id
+    assert journal.runs.get(run.id[:12]).parameters == {"n": 0}
+    with pytest.raises(InputError, match="has no run 'zzz'"):
+        journal.runs.get("zzz")
+    with pytest.raises(InputError, match="ambiguous"):
+        journal.runs.get("")
+    again = journal.runs.attempt_of("flow-run-3")
+    assert again is not None
+    assert again.attempt.id == opened[3].attempt.id
+    assert journal.runs.attempt_of("none") is None
+
+
+def test_runs_are_paged_newest_first(journal: Journal) -> None:
+    """Pages follow each other without gap or repetition."""
+    made = [journal.runs.open_attempt(identity(str(n), {"n": n})).run.id for n in range(7)]
+    first = journal.runs.recent(3)
+    second = journal.runs.recent(10, before=first[-1])
+    assert [row.id for row in first + second] == made[::-1]
+
+
+def test_missing_facts_are_counted(journal: Journal) -> None:
+    """Facts that could not be written add up on their run."""
+    run = journal.runs.open_attempt(identity("1")).run
+    journal.runs.count_missing(run.id, 3)
+    journal.runs.count_missing(run.id, 4)
+    assert journal.runs.get(run.id).missing_facts == 7
+
+
+def test_prune_keeps_the_keys_that_last(journal: Journal) -> None:
+    """Completed runs go with their run-scoped intents; keys of scope flow and account stay for ever."""
+    opened = journal.runs.open_attempt(identity("1"))
+    for scope in (f"run:{opened.run.id}", "flow:f", "account"):
+        key = f"k1:{scope}"
+        journal.intents.claim(
+            NewIntent(key, key, "order", "p", "a", scope, {}, run_id=opened.run.id, attempt_id=opened.attempt.id)
+        )
+    unfinished = journal.runs.open_attempt(identity("2", {"n": 2})).run
+    journal.runs.close_attempt(opened.attempt.id, "completed")
+    assert journal.runs.prune(older_than_days=1) == 0
+    assert journal.runs.prune(older_than_days=0) == 1
+    assert [row.id for row in journal.runs.recent()] == [unfinished.id]
+    assert {row.scope for row in journal.intents.where()} == {"flow:f", "account"}
+
+
+def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
+    """A fork that goes on with the same journal object is another process in the journal."""
+    ours = journal.runs.open_attempt(identity("1"))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            journal._store.engine.dispose(close=False)
+            journal.runs.open_attempt(identity("2", {"n": 2}))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    theirs = journal.runs.attempt_of("2")
+    assert theirs is not None
+    assert theirs.attempt.process.pid == pid != ours.attempt.process.pid
+    assert not journal.runs.alive(theirs.attempt)
