@@ -97,8 +97,9 @@ class Scripted:
         return JSONResponse({"access_token": token, "expires_in": self.token_life})
 
 
-@pytest.fixture
-def scripted() -> Iterator[Scripted]:
+@pytest.fixture(scope="module")
+def scripted_provena() -> Iterator[Scripted]:
+    """One server for the tests of a file; each takes it empty as `scripted`."""
     scripted = Scripted()
 
     def make(url: str) -> Starlette:
@@ -107,6 +108,13 @@ def scripted() -> Iterator[Scripted]:
 
     with serving(make):
         yield scripted
+
+
+@pytest.fixture
+def scripted(scripted_provena: Scripted) -> Scripted:
+    """The scripted Provena without any answer yet."""
+    vars(scripted_provena).update(vars(Scripted(url=scripted_provena.url)))
+    return scripted_provena
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""Credentials as Prefect blocks. Prefect stores the secrets encrypted and masks them wherever a block is shown."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import Field, SecretStr
+
+from ivcap_flows.blocks.environment import refuse, settings_for
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.http.session import Session
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.provena.client import Endpoints, ProvenaClient
+from ivcap_flows.provena.login import client_credentials, offline_token
+from ivcap_flows.settings import Settings
+
+__all__ = ["IvcapCredentials", "ProvenaCredentials"]
+
+# Prefect's own image of a secret; blocks must name a square image on the web.
+_KEY_IMAGE = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
+
+
+class IvcapCredentials(CredentialsBlock):
+    """Where IVCAP is and the token of an account there.
+
+    Example:
+        Load stored credentials and hand them to a task:
+        ```python
+        from ivcap_flows.blocks import IvcapCredentials
+
+        credentials = IvcapCredentials.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "IVCAP Credentials"
+    _block_type_slug = "ivcap-credentials"
+    _logo_url: ClassVar[Any] = _KEY_IMAGE
+    _documentation_url: ClassVar[Any] = "https://ivcap-works.github.io/ivcap-client-sdk-python/"
+
+    url: str = Field(description="Base URL of IVCAP, without `/1`.")
+    token: SecretStr | None = Field(default=None, description="Access token of the account.")
+    in_container: bool = Field(
+        default=False,
+        description="The URL is that of the sidecar in an IVCAP container, which adds the token itself.",
+    )
+    trusted_hosts: list[str] = Field(
+        default_factory=list,
+        description="Other hosts that the platform may name in links; they never get the token.",
+    )
+
+    @classmethod
+    def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> IvcapCredentials:
+        """The credentials that the environment means; those of the embedded platform where it names none.
+
+        Raises ConfigurationError (also a ValueError) for a URL or a token alone, PlatformOffError where only Provena
+        is configured. `deployed`: the run belongs to a deployment and gets the embedded platform only by
+        IVCAP_FLOWS_EMBEDDED=1.
+        """
+        found = settings_for("IVCAP", settings, deployed=deployed)
+        if found.ivcap_url:
+            if found.ivcap_jwt is None:
+                refuse("IVCAP_URL is set and IVCAP_JWT is not. Set IVCAP_JWT to an access token of your account.")
+            return cls(url=found.ivcap_url, token=found.ivcap_jwt)
+        return cls(url=found.ivcap_base_url or "", in_container=True)
+
+    def get_client(self) -> IvcapClient:
+        """A new client. Raises ConfigurationError where the token is missing."""
+        if self.token is None and not self.in_container:
+            raise ConfigurationError(
+                f"There is no token for IVCAP at {self.url}. Set it in the credentials (`token`) or as IVCAP_JWT."
+            )
+        auth = None if self.in_container or self.token is None else StaticToken(self.token)
+        return IvcapClient(
+            Session(
+                self.url,
+                platform="IVCAP",
+                auth=auth,
+                trusted_hosts=self.trusted_hosts,
+                rewrite_hosts=self.in_container,
+            )
+        )
+
+
+class ProvenaCredentials(CredentialsBlock):
+    """Where Provena is and a user or service account there.
+
+    Example:
+        Load stored credentials and hand them to a task:
+        ```python
+        from ivcap_flows.blocks import ProvenaCredentials
+
+        credentials = ProvenaCredentials.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Provena Credentials"
+    _block_type_slug = "provena-credentials"
+    _logo_url: ClassVar[Any] = _KEY_IMAGE
+    _documentation_url: ClassVar[Any] = "https://docs.provena.io/"
+
+    domain: str | None = Field(default=None, description="Domain of Provena; each API is `https://<prefix>.<domain>`.")
+    realm: str = Field(description="Keycloak realm.")
+    client_id: str = Field(default="automated-access", description="Keycloak client that the token belongs to.")
+    offline_token: SecretStr | None = Field(default=None, description="Offline (refresh) token of a user.")
+    client_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret of a confidential client; its service account is used where there is no offline token.",
+    )
+    keycloak: str | None = Field(
+        default=None, description="Base URL of Keycloak; the default is `https://auth.<domain>/auth`."
+    )
+    auth_api: str | None = Field(default=None, description="URL of the auth API, where it is not the default.")
+    registry_api: str | None = Field(default=None, description="URL of the registry API, where it is not the default.")
+    prov_api: str | None = Field(default=None, description="URL of the prov API, where it is not the default.")
+    job_api: str | None = Field(default=None, description="URL of the job API, where it is not the default.")
+    data_store_api: str | None = Field(
+        default=None, description="URL of the data store API, where it is not the default."
+    )
+
+    @classmethod
+    def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> ProvenaCredentials:
+        """The credentials that the environment means; those of the embedded platform where it names none.
+
+        Raises ConfigurationError (also a ValueError) where the realm or a token is missing, PlatformOffError where only
+        IVCAP is configured. `deployed`: as for IvcapCredentials.
+        """
+        found = settings_for("Provena", settings, deployed=deployed)
+        if not found.provena_realm:
+            refuse("Provena is configured and PROVENA_REALM is not set. Set it to the Keycloak realm.")
+        if not (found.provena_offline_token or found.provena_client_secret):
+            refuse(
+                "Provena is configured and no token is set. Set PROVENA_OFFLINE_TOKEN (a user) or "
+                "PROVENA_CLIENT_SECRET (a service account)."
+            )
+        return cls(
+            domain=found.provena_domain,
+            realm=found.provena_realm,
+            client_id=found.provena_client_id,
+            offline_token=found.provena_offline_token,
+            client_secret=found.provena_client_secret,
+            keycloak=found.provena_keycloak,
+            auth_api=found.provena_auth_api,
+            registry_api=found.provena_registry_api,
+            prov_api=found.provena_prov_api,
+            job_api=found.provena_job_api,
+            data_store_api=found.provena_data_store_api,
+        )
+
+    def endpoints(self) -> Endpoints:
+        """Where the APIs are. Raises ConfigurationError naming what is missing."""
+        return Endpoints.of(
+            domain=self.domain,
+            realm=self.realm,
+            keycloak=self.keycloak,
+            auth=self.auth_api,
+            registry=self.registry_api,
+            prov=self.prov_api,
+            jobs=self.job_api,
+            datastore=self.data_store_api,
+        )
+
+    def get_client(self) -> ProvenaClient:
+        """A new client. Raises ConfigurationError where a URL or the token is missing."""
+        endpoints = self.endpoints()
+        if self.offline_token is not None:
+            auth = offline_token(endpoints.realm, self.client_id, self.offline_token, secret=self.client_secret)
+        elif self.client_secret is not None:
+            auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
+        else:
+            raise ConfigurationError(
+                f"There is no token for Provena at {endpoints.realm}. Set `offline_token` or `client_secret` in the "
+                "credentials, or PROVENA_OFFLINE_TOKEN."
+            )
+        return ProvenaClient(endpoints, auth)

@@ -1,0 +1,67 @@
+"""Which platforms the environment means: the real ones it names, the embedded ones where it names none, or an error.
+
+The rules of the official client hold for IVCAP (ivcap-client, `ivcap.py`): IVCAP_URL before IVCAP_BASE_URL, a token for
+the first, none for the second; a token or a URL alone is a ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NoReturn
+
+from ivcap_flows import local
+from ivcap_flows.errors import ConfigurationError, PlatformOffError
+from ivcap_flows.settings import Settings
+
+__all__ = ["Platform", "refuse", "settings_for"]
+
+Platform = Literal["IVCAP", "Provena"]
+
+_NEXT_STEP: Final[dict[Platform, str]] = {
+    "IVCAP": "Set IVCAP_URL and IVCAP_JWT, or pass credentials (IvcapCredentials).",
+    "Provena": "Set PROVENA_DOMAIN, PROVENA_REALM and PROVENA_OFFLINE_TOKEN, or pass credentials (ProvenaCredentials).",
+}
+
+
+class _IncompleteSettingsError(ConfigurationError, ValueError):
+    """Settings that contradict each other; also a ValueError, as the official IVCAP client raises."""
+
+
+def refuse(message: str) -> NoReturn:
+    """Raise the ConfigurationError for settings that are only half there."""
+    raise _IncompleteSettingsError(message)
+
+
+def settings_for(platform: Platform, settings: Settings | None = None, *, deployed: bool = False) -> Settings:
+    """The settings under which a platform is reached: the given ones (default: the environment), or the twin's.
+
+    Blocks while the twin starts. Raises PlatformOffError where only the other platform is configured, and
+    ConfigurationError where nothing is and a deployed run has not allowed the twin by IVCAP_FLOWS_EMBEDDED=1.
+    """
+    settings = settings or Settings()
+    if settings.ivcap_jwt and not settings.ivcap_configured:
+        refuse("IVCAP_JWT is set and IVCAP_URL is not. Set both, or neither for the embedded platforms.")
+    if (settings.provena_offline_token or settings.provena_client_secret) and not settings.provena_configured:
+        refuse(
+            "A token for Provena is set and PROVENA_DOMAIN is not. Set PROVENA_DOMAIN and PROVENA_REALM, or remove "
+            "PROVENA_OFFLINE_TOKEN and PROVENA_CLIENT_SECRET."
+        )
+    configured = {"IVCAP": settings.ivcap_configured, "Provena": settings.provena_configured}
+    if configured[platform]:
+        return settings
+    if any(configured.values()):
+        other = next(name for name in configured if name != platform)
+        raise PlatformOffError(
+            f"{platform} is off, because the environment names {other} alone. {_NEXT_STEP[platform]}", platform=platform
+        )
+    if deployed and not settings.embedded:
+        raise ConfigurationError(
+            "This deployed run has no platform: IVCAP_URL is not set on this worker. Set IVCAP_URL and IVCAP_JWT in "
+            "the work pool's or the worker's environment, or pass credentials; set IVCAP_FLOWS_EMBEDDED=1 if the "
+            "embedded platforms are meant."
+        )
+    return _twin_settings(settings)
+
+
+def _twin_settings(settings: Settings) -> Settings:
+    twin = local.ensure(settings.ivcap_local_dir)
+    return Settings(**twin.environment)

@@ -1,0 +1,99 @@
+"""From what a task was given to the client that it shares."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.blocks.resolve import ivcap_client, ivcap_credentials, provena_client
+from ivcap_flows.errors import ConfigurationError, PlatformOffError
+
+IVCAP = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
+PROVENA = ProvenaCredentials(domain="example.org", realm="r", offline_token="s3cret-one")
+
+
+@pytest.fixture(scope="module")
+def prefect_api() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=60):
+        yield
+
+
+def test_equal_credentials_share_a_client():
+    """One client for one platform, account and token; another token is another client."""
+    same = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
+    other = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-two")
+
+    first = loop.run(ivcap_client(IVCAP, deployed=False))
+
+    assert loop.run(ivcap_client(same, deployed=True)) is first
+    assert loop.run(ivcap_client(other, deployed=False)) is not first
+    assert loop.run(provena_client(PROVENA, deployed=False)) is loop.run(provena_client(PROVENA, deployed=False))
+
+
+def test_each_loop_has_its_own_clients():
+    """Connections belong to the loop that made them."""
+    ours = loop.run(ivcap_client(IVCAP, deployed=False))
+
+    assert asyncio.run(ivcap_client(IVCAP, deployed=False)) is not ours
+
+
+def test_nothing_given_means_the_environment(monkeypatch):
+    """The environment is read at each call, so that a change of it shows."""
+    monkeypatch.setenv("IVCAP_URL", "https://one.example.org")
+    monkeypatch.setenv("IVCAP_JWT", "s3cret-one")
+    first = loop.run(ivcap_client(None, deployed=True))
+    monkeypatch.setenv("IVCAP_URL", "https://two.example.org")
+
+    assert repr(loop.run(ivcap_client(None, deployed=True))) != repr(first)
+    with pytest.raises(PlatformOffError):
+        loop.run(provena_client(None, deployed=True))
+
+
+def test_anything_else_is_refused():
+    """A block of the other platform is no credentials."""
+    with pytest.raises(ConfigurationError, match="IvcapCredentials or its name, not ProvenaCredentials"):
+        loop.run(ivcap_client(PROVENA, deployed=False))  # type: ignore[arg-type]
+
+
+def test_a_block_is_found_by_its_name(prefect_api):
+    """A stored block comes back with its secret; an unknown name tells the next step."""
+    IVCAP.save("of-this-test")
+
+    found = loop.run(ivcap_credentials("of-this-test", deployed=True))
+
+    assert found.token is not None
+    assert found.token.get_secret_value() == "s3cret-one"
+    assert found.trusted_hosts == []
+    first = loop.run(ivcap_client("of-this-test", deployed=True))
+    assert loop.run(ivcap_client("of-this-test", deployed=True)) is first
+    with pytest.raises(ConfigurationError, match=r"named 'nowhere'\. Save one by"):
+        loop.run(ivcap_client("nowhere", deployed=True))
+
+
+def test_clients_are_closed_at_the_end_of_the_process():
+    """The process closes what it opened and does not linger."""
+    script = """
+from ivcap_flows import loop
+from ivcap_flows.blocks import IvcapCredentials
+from ivcap_flows.blocks.resolve import ivcap_client
+
+client = loop.run(ivcap_client(IvcapCredentials(url="http://127.0.0.1:9", token="t"), deployed=False))
+close = client.aclose
+
+async def aclose():
+    await close()
+    print("closed", flush=True)
+
+client.aclose = aclose
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout.splitlines() == ["closed"]
+    assert done.stderr == ""
