@@ -1,0 +1,29 @@
+"""The embedded platforms: IVCAP and Provena as one real server on a loopback socket, started when it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ivcap_flows.local.ondemand import Twin, ensure
+
+__all__ = ["Twin", "ensure", "serve"]
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    directory: Path = Path("ivcap-artifacts"),
+    env_file: Path | None = None,
+    *,
+    idle: float | None = None,
+    announce: bool = True,
+) -> None:
+    """Serve a directory in the foreground until a signal, or until idle for so many seconds.
+
+    The environment is printed as `KEY=value` lines once the server is about to answer, and written to `env_file`.
+    Raises TwinError, also when another server has the directory, and NewerSchemaError.
+    """
+    # Starlette and uvicorn are only for those who serve.
+    from ivcap_flows.local.server import run
+
+    run(host, port, directory, env_file=env_file, idle=idle, announce=announce)

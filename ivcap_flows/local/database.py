@@ -1,0 +1,167 @@
+"""The state of the embedded IVCAP in one SQLite file.
+
+WAL with `synchronous=FULL`: what a reply acknowledged is on disk before the reply leaves. One server process writes;
+runners read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ivcap_flows.errors import NewerSchemaError, TwinError
+
+__all__ = ["SCHEMA_VERSION", "Store", "open_reader"]
+
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+
+    CREATE TABLE artifacts (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, policy TEXT NOT NULL,
+        name TEXT, mime TEXT, size INTEGER, received INTEGER NOT NULL, status TEXT NOT NULL, collection TEXT,
+        job TEXT, created_at INTEGER NOT NULL, modified_at INTEGER NOT NULL, visible_from INTEGER NOT NULL);
+    CREATE INDEX artifacts_by_time ON artifacts (created_at, seq);
+    CREATE INDEX artifacts_by_name ON artifacts (name);
+
+    CREATE TABLE services (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, policy TEXT NOT NULL,
+        name TEXT, description TEXT NOT NULL, tags TEXT NOT NULL, controller_schema TEXT NOT NULL,
+        controller TEXT NOT NULL, parameters TEXT NOT NULL, valid_from INTEGER NOT NULL, valid_to INTEGER,
+        visible_from INTEGER NOT NULL);
+
+    CREATE TABLE orders (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, policy TEXT NOT NULL,
+        service TEXT NOT NULL, name TEXT NOT NULL, tags TEXT NOT NULL, parameters TEXT NOT NULL, status TEXT NOT NULL,
+        ordered_at INTEGER NOT NULL, started_at INTEGER, finished_at INTEGER, visible_from INTEGER NOT NULL);
+    CREATE INDEX orders_by_time ON orders (ordered_at, seq);
+    CREATE INDEX orders_by_name ON orders (name);
+
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, policy TEXT NOT NULL,
+        subject TEXT NOT NULL, order_id TEXT NOT NULL REFERENCES orders (id), leads INTEGER NOT NULL,
+        service TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, request TEXT NOT NULL, result TEXT,
+        result_type TEXT, result_urn TEXT, error_message TEXT, events_read INTEGER NOT NULL DEFAULT 0,
+        requested_at INTEGER NOT NULL, started_at INTEGER, finished_at INTEGER, visible_from INTEGER NOT NULL);
+    CREATE INDEX jobs_by_service ON jobs (service, requested_at, seq);
+    CREATE INDEX jobs_by_order ON jobs (order_id, seq);
+    CREATE INDEX jobs_active ON jobs (seq) WHERE finished_at IS NULL;
+
+    CREATE TABLE products (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, order_id TEXT NOT NULL REFERENCES orders (id),
+        job TEXT NOT NULL REFERENCES jobs (id), artifact TEXT NOT NULL UNIQUE REFERENCES artifacts (id));
+    CREATE INDEX products_by_order ON products (order_id, seq);
+    CREATE INDEX products_by_job ON products (job, seq);
+
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL REFERENCES jobs (id), id TEXT NOT NULL,
+        type TEXT NOT NULL, schema TEXT NOT NULL, data TEXT NOT NULL, at INTEGER NOT NULL);
+    CREATE INDEX events_by_job ON events (job, seq);
+
+    CREATE TABLE aspects (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, policy TEXT NOT NULL,
+        entity TEXT NOT NULL, schema TEXT NOT NULL, content TEXT NOT NULL, asserter TEXT NOT NULL, retracter TEXT,
+        replaces TEXT, valid_from INTEGER NOT NULL, valid_to INTEGER, visible_from INTEGER NOT NULL);
+    CREATE INDEX aspects_by_entity ON aspects (entity, schema, valid_from, seq);
+    CREATE INDEX aspects_by_schema ON aspects (schema, valid_from, seq);
+    CREATE INDEX aspects_by_time ON aspects (valid_from, seq);
+    """,
+)
+SCHEMA_VERSION: Final = len(_MIGRATIONS)
+
+
+class Store:
+    """One connection, used by one thread at a time. Opening migrates; a file of a newer version is refused."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._connection.row_factory = sqlite3.Row
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise TwinError(
+                f"The state of the embedded platform in {path} cannot be opened ({error}). Check that the folder is"
+                " readable, writable and has free space, or set IVCAP_LOCAL_DIR to another folder.",
+                directory=str(path.parent),
+            ) from error
+        if found > SCHEMA_VERSION:
+            self.close()
+            raise NewerSchemaError(
+                f"{path} was made by a newer version of ivcap-flows (schema {found}, this one knows {SCHEMA_VERSION})."
+                " Upgrade ivcap-flows, or set IVCAP_LOCAL_DIR to another folder.",
+                found=found,
+                known=SCHEMA_VERSION,
+            )
+        for version in range(found, SCHEMA_VERSION):
+            script = f"BEGIN; {_MIGRATIONS[version]} PRAGMA user_version={version + 1}; COMMIT;"
+            self._connection.executescript(script)
+        self._depth = 0
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def function(self, name: str, arguments: int, body: Callable[..., Any]) -> None:
+        self._connection.create_function(name, arguments, body, deterministic=True)
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self._connection.execute(sql, values)
+
+    def one(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def insert(self, table: str, **values: Any) -> None:
+        names = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608 - names are the code's own
+
+    def update(self, table: str, id: str, **values: Any) -> None:  # noqa: A002 - the column's name
+        marks = ", ".join(f"{name} = ?" for name in values)
+        self._connection.execute(f"UPDATE {table} SET {marks} WHERE id = ?", (*values.values(), id))  # noqa: S608
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; one inside another is part of it."""
+        if self._depth == 0:
+            self._connection.execute("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._depth -= 1
+            if self._depth == 0 and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._depth -= 1
+        if self._depth == 0:
+            try:
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def kept(self, name: str, make: Callable[[], str]) -> str:
+        """A value that is made once and stays with the directory."""
+        with self.transaction():
+            row = self.one("SELECT value FROM meta WHERE name = ?", (name,))
+            if row is None:
+                value = make()
+                self.insert("meta", name=name, value=value)
+                return value
+            return str(row["value"])
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection of another process that only reads."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+    connection.row_factory = sqlite3.Row
+    return connection

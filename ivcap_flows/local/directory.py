@@ -1,0 +1,168 @@
+"""The folder that holds a twin: what lies where, who serves it, and whether it can be used at all.
+
+ivcap.sqlite        records            blobs/xx/<id>       bytes of artifacts
+runs/<job>/         one job's files    outbox/<job>.json   results that the server has not taken yet
+server.lock         held by the server for its life        start.lock   held while one process starts the server
+server.json         where it answers (0600)                server.log   what it said when started on demand
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ivcap_flows.errors import TwinError
+
+__all__ = ["FULL_DISK", "Directory", "is_held", "sync_folder", "write_atomically"]
+
+FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers by which a file system says that no more bytes fit."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Readers see the old content or the new one, and the new one survives a crash."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process holds a lock file; a missing one is held by nobody."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+@dataclass(frozen=True)
+class Directory:
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "ivcap.sqlite"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def outbox(self) -> Path:
+        return self.root / "outbox"
+
+    @property
+    def server_file(self) -> Path:
+        return self.root / "server.json"
+
+    @property
+    def server_lock(self) -> Path:
+        return self.root / "server.lock"
+
+    @property
+    def start_lock(self) -> Path:
+        return self.root / "start.lock"
+
+    @property
+    def server_log(self) -> Path:
+        return self.root / "server.log"
+
+    def run(self, job: str) -> Path:
+        return self.runs / job.rsplit(":", 1)[-1]
+
+    def blob(self, artifact: str) -> Path:
+        bare = artifact.rsplit(":", 1)[-1]
+        return self.blobs / bare[:2] / bare
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written. Raises TwinError naming it and the next step."""
+        try:
+            for folder in (self.root, self.blobs, self.runs, self.outbox):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            list(self.root.iterdir())
+            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe") as probe:
+                probe.write(b"x")
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            raise self.unusable(error) from error
+
+    def unusable(self, error: OSError) -> TwinError:
+        step = (
+            "Free some space on its file system"
+            if error.errno in FULL_DISK
+            else "Give this user read and write access to it"
+        )
+        return TwinError(
+            f"The embedded platform cannot use its folder {self.root} ({error.strerror or error})."
+            f" {step}, or set IVCAP_LOCAL_DIR to another folder.",
+            directory=str(self.root),
+        )
+
+    def server(self) -> dict[str, Any] | None:
+        """What the last server wrote about itself; it may have ended since."""
+        try:
+            value = json.loads(self.server_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise self.unusable(error) from error
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Only one process at a time is in here, for this directory."""
+        fd = os.open(self.start_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def claim(self) -> int | None:
+        """Become the server of this directory until the returned descriptor is closed; None if another is."""
+        fd = os.open(self.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd

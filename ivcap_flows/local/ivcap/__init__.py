@@ -1,0 +1,1 @@
+"""The embedded IVCAP: its wire contract, one folder a noun."""

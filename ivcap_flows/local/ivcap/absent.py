@@ -1,0 +1,36 @@
+"""Operations of the IVCAP OpenAPI description that the embedded platform answers with 501."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.routing import Call, Operation
+
+__all__ = ["OPERATIONS"]
+
+_PATHS: Final = {
+    "secrets": ("/1/secrets", "/1/secrets/list"),
+    "search": ("/1/search",),
+    "queues": ("/1/queues", "/1/queues/{id}", "/1/queues/{id}/messages"),
+    "legacy services": ("/1/services", "/1/services/{id}"),
+    "legacy metadata": ("/1/metadata", "/1/metadata/{id}"),
+    "packages": ("/1/packages/list", "/1/packages/remove"),
+    "projects": ("/1/project", "/1/project/{id}"),
+    "dashboards": ("/1/dashboards",),
+}
+
+
+def _refuse(call: Call) -> Response:
+    noun = next(noun for noun, paths in _PATHS.items() if call.request.url.path.startswith(paths[0].rsplit("/{", 1)[0]))
+    raise errors.not_implemented(noun)
+
+
+OPERATIONS: Final = tuple(
+    Operation(method, path, _refuse, f"Not available: {noun}", answers=(501,))
+    for noun, paths in _PATHS.items()
+    for path in paths
+    for method in ("GET", "POST", "PUT", "DELETE")
+)

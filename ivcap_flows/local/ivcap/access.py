@@ -1,0 +1,51 @@
+"""Who may see what: an account its own things, everybody what an `ivcap.open.*` policy opens."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.tokens import Principal
+
+__all__ = ["OPEN_METADATA", "POLICY", "checked_policy", "may_read", "readable", "to_write"]
+
+OPEN: Final = "urn:ivcap:policy:ivcap.open."
+OPEN_METADATA: Final = "urn:ivcap:policy:ivcap.open.metadata"
+POLICY: Final = {
+    "artifact": "urn:ivcap:policy:ivcap.base.artifact",
+    "aspect": "urn:ivcap:policy:ivcap.base.metadata",
+    "order": "urn:ivcap:policy:ivcap.base.order",
+    "job": "urn:ivcap:policy:ivcap.base.service",
+    "service": "urn:ivcap:policy:ivcap.base.service",
+}
+"""The policy of a thing that was given none: private to its account."""
+
+
+def readable(who: Principal) -> tuple[str, list[Any]]:
+    """The SQL condition, and its values, for what a caller may see now."""
+    return f"(account = ? OR policy GLOB '{OPEN}*') AND visible_from <= ?", [who.account, clock.now()]
+
+
+def may_read(row: sqlite3.Row, who: Principal) -> bool:
+    own = row["account"] == who.account or str(row["policy"]).startswith(OPEN)
+    return own and row["visible_from"] <= clock.now()
+
+
+def to_write(row: sqlite3.Row | None, noun: str, urn: str, who: Principal) -> sqlite3.Row:
+    """The row, for its owner. Raises Problem 404 for what the caller can't see, 403 for another account's."""
+    if row is None or not may_read(row, who):
+        raise errors.not_found(noun, urn)
+    if row["account"] != who.account:
+        raise errors.forbidden(f"This {noun} belongs to another account.")
+    return row
+
+
+def checked_policy(policy: Any, noun: str, name: str = "policy") -> str:
+    """A policy as given, or the default of its noun. Raises Problem 422."""
+    if policy is None or policy == "":
+        return POLICY[noun]
+    if not isinstance(policy, str) or not policy.startswith("urn:ivcap:policy:"):
+        raise errors.parameter(name, f"{name} must be a URN that begins with urn:ivcap:policy:.", policy)
+    return policy

@@ -1,0 +1,61 @@
+"""All nouns together as one ASGI application."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ivcap_flows import __version__
+from ivcap_flows.local.ivcap import absent, openapi
+from ivcap_flows.local.ivcap.artifacts.routes import OPERATIONS as ARTIFACTS
+from ivcap_flows.local.ivcap.aspects.routes import OPERATIONS as ASPECTS
+from ivcap_flows.local.ivcap.jobs.routes import OPERATIONS as JOBS
+from ivcap_flows.local.ivcap.orders.routes import OPERATIONS as ORDERS
+from ivcap_flows.local.ivcap.platform import Platform
+from ivcap_flows.local.ivcap.replies import reply
+from ivcap_flows.local.ivcap.routing import Call, Operation, on_http_error, on_problem, route
+from ivcap_flows.local.ivcap.services.routes import OPERATIONS as SERVICES
+
+__all__ = ["create_app"]
+
+_AUTHINFO = """version: 1
+auth:
+  default-provider-id: twin
+  providers:
+    twin:
+      login-url: {base}/provena/keycloak/login
+      token-url: {base}/provena/keycloak/token
+      code-url: {base}/provena/keycloak/device
+      jwks-url: {base}/provena/keycloak/certs
+      client-id: ivcap-flows
+      audience: {base}/
+"""
+
+
+def _description(call: Call) -> Response:
+    return reply(openapi.document(OPERATIONS, call.base, __version__))
+
+
+def _authinfo(call: Call) -> Response:
+    """The keys that clients read. The embedded platform has no login: its tokens come with its environment."""
+    return Response(_AUTHINFO.format(base=call.base), media_type="application/yaml")
+
+
+OPERATIONS = (
+    *ARTIFACTS,
+    *SERVICES,
+    *JOBS,
+    *ORDERS,
+    *ASPECTS,
+    *absent.OPERATIONS,
+    Operation("GET", "/1/openapi/openapi3.json", _description, "This document", public=True),
+    Operation("GET", "/1/authinfo.yaml", _authinfo, "Where to log in", public=True),
+)
+
+
+def create_app(platform: Platform) -> Starlette:
+    return Starlette(
+        routes=[route(platform, operation) for operation in OPERATIONS],
+        exception_handlers={HTTPException: on_http_error, Exception: on_problem},
+    )

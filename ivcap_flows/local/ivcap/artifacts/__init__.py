@@ -1,0 +1,1 @@
+"""Artifacts: records, uploads, downloads."""

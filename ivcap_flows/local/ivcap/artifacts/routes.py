@@ -1,0 +1,281 @@
+"""`/1/artifacts` (IVCAP OpenAPI 0.48) and the data path, which speaks TUS 1.0.0."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.access import checked_policy, readable
+from ivcap_flows.local.ivcap.artifacts.blobs import BlobResponse, BodyTooLongError, receive
+from ivcap_flows.local.ivcap.filters import Column
+from ivcap_flows.local.ivcap.paging import Listing, page_of
+from ivcap_flows.local.ivcap.replies import link, reply, without_none
+from ivcap_flows.local.ivcap.routing import LIST, Call, Operation
+
+__all__ = ["OPERATIONS", "data_href"]
+
+_TUS: Final = {"Tus-Resumable": "1.0.0"}
+_CHUNK_TYPE: Final = "application/offset+octet-stream"
+_PATIENCE: Final = 10.0
+"""Seconds that a chunk waits for an earlier request on the same upload to end."""
+
+LISTING: Final = Listing(
+    "artifacts",
+    "artifacts",
+    {
+        "id": Column("id"),
+        "name": Column("name"),
+        "status": Column("status"),
+        "mime-type": Column("mime"),
+        "size": Column("size", "number"),
+        "policy": Column("policy"),
+        "account": Column("account"),
+        "collection": Column("collection"),
+        "created-at": Column("created_at", "time"),
+        "last-modified-at": Column("modified_at", "time"),
+    },
+    "created-at",
+)
+
+
+def _bare(row: sqlite3.Row) -> str:
+    return str(row["id"]).rsplit(":", 1)[-1]
+
+
+def data_href(base: str, urn: str) -> str:
+    return f"{base}/1/artifacts/{urn.rsplit(':', 1)[-1]}/blob"
+
+
+def _href(base: str, row: sqlite3.Row) -> str:
+    return f"{base}/1/artifacts/{_bare(row)}"
+
+
+def _record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
+    return without_none(
+        {
+            "id": row["id"],
+            "status": row["status"],
+            "name": row["name"],
+            "mime-type": row["mime"],
+            "size": row["size"],
+            "created-at": clock.stamp(row["created_at"]),
+            "last-modified-at": clock.stamp(row["modified_at"]),
+            "policy": row["policy"],
+            "account": row["account"],
+            "data-href": data_href(call.base, row["id"]),
+            "links": [link("self", _href(call.base, row))],
+        }
+    )
+
+
+def _label(text: str | None) -> str | None:
+    """`X-Name` as clients send it: base64 of UTF-8 from the public clients, plain from older ones."""
+    if not text:
+        return None
+    try:
+        raw = base64.b64decode(text, validate=True)
+        if raw and base64.b64encode(raw).decode() == text:
+            return raw.decode("utf-8")
+    except (ValueError, binascii.Error):
+        pass
+    return text.encode("latin-1").decode("utf-8", "replace")
+
+
+def _number(call: Call, name: str) -> int | None:
+    """A length or offset header; None when absent. Raises Problem 400."""
+    text = call.header(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,18}|-1", text.strip()):
+        raise errors.bad_request(f"{name} must be a number of bytes.")
+    return int(text)
+
+
+def _check_version(call: Call) -> None:
+    if call.header("Tus-Resumable") not in (None, "1.0.0"):
+        problem = errors.bad_request("Only version 1.0.0 of TUS is spoken here.")
+        raise errors.Problem(412, problem.kind, problem.body, {"Tus-Version": "1.0.0"})
+
+
+async def create(call: Call) -> Response:
+    """An empty record to be filled by TUS, or one with the body as its (first) bytes."""
+    _check_version(call)
+    announced = _number(call, "X-Content-Length")
+    announced = _number(call, "Upload-Length") if announced is None else announced
+    length = _number(call, "Content-Length")
+    has_body = bool(length) or (length is None and call.header("Transfer-Encoding") is not None)
+    if announced is None and has_body:
+        announced = length
+    mime = call.header("X-Content-Type") or call.header("Content-Type")
+    collection = call.header("X-Collection") or None
+    if collection is not None and not collection.startswith("urn:"):
+        raise errors.parameter("X-Collection", "X-Collection must be a URN.", collection)
+    row = await call.state(
+        call.platform.artifacts.create,
+        call.who,
+        name=_label(call.header("X-Name")),
+        mime=mime,
+        size=None if announced in (None, -1) else announced,
+        policy=checked_policy(call.header("X-Policy"), "artifact", "X-Policy"),
+        collection=collection,
+        job=call.job,
+    )
+    if has_body:
+        row = await _append(call, row, 0)
+        if row["size"] is None:
+            row = await call.state(
+                call.platform.artifacts.advance, call.who, row["id"], row["received"], row["received"]
+            )
+    headers = {"Location": _href(call.base, row), "Upload-Offset": str(row["received"]), **_TUS}
+    return reply(_record(call, row), 201, headers)
+
+
+def read(call: Call) -> Response:
+    return reply(_record(call, call.platform.artifacts.read(call.who, call.id("artifact"))))
+
+
+def list_all(call: Call) -> Response:
+    def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        seen, values = readable(call.who)
+        return [seen, "created_at <= ?"], [*values, question["at"]]
+
+    def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
+        return without_none(
+            {
+                "id": row["id"],
+                "status": row["status"],
+                "name": row["name"],
+                "mime-type": row["mime"],
+                "size": row["size"],
+                "created-at": clock.stamp(row["created_at"]),
+                "href": _href(call.base, row),
+            }
+        )
+
+    return reply(page_of(call, LISTING, conditions, item))
+
+
+def head(call: Call) -> Response:
+    """Where an upload stands."""
+    _check_version(call)
+    row = call.platform.artifacts.read(call.who, call.id("artifact"))
+    headers = {"Upload-Offset": str(row["received"]), "Cache-Control": "no-store", **_TUS}
+    headers |= {"Upload-Defer-Length": "1"} if row["size"] is None else {"Upload-Length": str(row["size"])}
+    return Response(status_code=200, headers=headers)
+
+
+def download(call: Call) -> Response:
+    row = call.platform.artifacts.read(call.who, call.id("artifact"))
+    if row["status"] != "ready":
+        raise errors.not_found("content, as the upload is not complete,", row["id"])
+    path = call.platform.directory.blob(row["id"])
+    mime = row["mime"] or "application/octet-stream"
+    return BlobResponse(path, row["size"], mime, _bare(row), call.request.headers)
+
+
+def defer(call: Call) -> Response:
+    """The deferred creation that the tar upload of ivcap-client 0.47.21 sends to the data path."""
+    row = call.platform.artifacts.to_write(call.who, call.id("artifact"))
+    return Response(status_code=201, headers={"Location": data_href(call.base, row["id"]), **_TUS})
+
+
+_writers: dict[str, tuple[asyncio.Lock, int]] = {}
+
+
+@asynccontextmanager
+async def _only_writer(urn: str) -> AsyncIterator[None]:
+    """One request at a time appends to an artifact. Raises Problem 423 when an earlier one does not end."""
+    lock, users = _writers.get(urn, (asyncio.Lock(), 0))
+    _writers[urn] = (lock, users + 1)
+    try:
+        try:
+            await asyncio.wait_for(lock.acquire(), _PATIENCE)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise errors.Problem(423, "conflict", {"message": "Another request is writing to this upload."}) from None
+        try:
+            yield
+        finally:
+            lock.release()
+    finally:
+        lock, users = _writers.pop(urn)
+        if users > 1:
+            _writers[urn] = (lock, users - 1)
+
+
+async def _append(call: Call, row: sqlite3.Row, offset: int) -> sqlite3.Row:
+    """Add the body to an artifact; the record says afterwards how much is there."""
+    artifacts, urn = call.platform.artifacts, row["id"]
+
+    async def commit(received: int) -> None:
+        # The caller may be gone; what came is kept all the same.
+        await asyncio.shield(call.state(artifacts.advance, call.who, urn, received))
+
+    path = call.platform.directory.blob(urn)
+    try:
+        await receive(call.request.stream(), path, offset, row["size"], commit)
+    except BodyTooLongError:
+        raise errors.too_large(f"The artifact is to have {row['size']} bytes; the body goes beyond.") from None
+    return await call.state(artifacts.read, call.who, urn)
+
+
+async def append(call: Call) -> Response:
+    """A chunk (TUS PATCH)."""
+    _check_version(call)
+    urn = call.id("artifact")
+    offset, total = _number(call, "Upload-Offset"), _number(call, "Upload-Length")
+    length = _number(call, "Content-Length")
+    row = await call.state(call.platform.artifacts.to_write, call.who, urn)
+    kind = (call.header("Content-Type") or "").split(";")[0].strip().lower()
+    # The closing chunk of ivcap-cli for a size unknown before is empty and has no type.
+    if kind != _CHUNK_TYPE and (kind or length != 0):
+        problem = errors.bad_request(f"A chunk must be of type {_CHUNK_TYPE}.")
+        raise errors.Problem(415, "unsupported-content-type", problem.body)
+    if offset is None or offset < 0:
+        raise errors.bad_request("Upload-Offset is needed on every chunk.")
+    async with _only_writer(urn):
+        row = await call.state(call.platform.artifacts.to_write, call.who, urn)
+        if offset != row["received"]:
+            raise errors.conflict(
+                f"The upload stands at {row['received']} bytes, not at {offset}.",
+                Upload_Offset=str(row["received"]),
+                Tus_Resumable="1.0.0",
+            )
+        size = row["size"]
+        if total is not None:
+            if (size is not None and total != size) or total < row["received"] + (length or 0):
+                raise errors.bad_request(f"Upload-Length {total} contradicts what was announced or sent before.")
+            size = total
+        if size is not None and length is not None and offset + length > size:
+            raise errors.too_large(f"The artifact is to have {size} bytes; this chunk goes beyond.")
+        if total is not None and row["size"] is None:
+            row = await call.state(call.platform.artifacts.advance, call.who, urn, offset, total)
+        if length != 0:
+            row = await _append(call, row, offset)
+    return Response(status_code=204, headers={"Upload-Offset": str(row["received"]), **_TUS})
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/1/artifacts", list_all, "List artifacts", LIST, answers=(200, 400, 422)),
+    Operation("POST", "/1/artifacts", create, "Create an artifact", answers=(201, 400, 412, 413, 422, 507)),
+    Operation("GET", "/1/artifacts/{id}", read, "Read an artifact", answers=(200, 404)),
+    Operation("HEAD", "/1/artifacts/{id}/blob", head, "Where an upload stands (TUS)", answers=(200, 404, 412)),
+    Operation(
+        "PATCH",
+        "/1/artifacts/{id}/blob",
+        append,
+        "Upload a chunk (TUS)",
+        answers=(204, 400, 403, 404, 409, 412, 413, 415, 423, 507),
+    ),
+    Operation("POST", "/1/artifacts/{id}/blob", defer, "Begin an upload of unknown size", answers=(201, 403, 404)),
+    Operation("GET", "/1/artifacts/{id}/blob", download, "Download the bytes or a range", answers=(200, 206, 404, 416)),
+)

@@ -1,0 +1,1 @@
+"""Aspects: JSON facts about any URN, kept for ever."""

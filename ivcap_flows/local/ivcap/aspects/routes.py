@@ -1,0 +1,164 @@
+"""`/1/aspects` (IVCAP OpenAPI 0.48)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.access import checked_policy, readable
+from ivcap_flows.local.ivcap.filters import Column, glob
+from ivcap_flows.local.ivcap.jsonpath import compile_path
+from ivcap_flows.local.ivcap.paging import Listing, page_of
+from ivcap_flows.local.ivcap.replies import link, reply, without_none
+from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
+
+__all__ = ["OPERATIONS"]
+
+_LONGEST_URN: Final = 2000
+
+
+def _content_column(name: str) -> Column | None:
+    """Any other name is a top-level key of the content, as `ivcap job list` sorts by `requested-at`."""
+    return (
+        Column("json_extract(content, ?)", values=('$."' + name.replace('"', "") + '"',)) if len(name) < 200 else None
+    )
+
+
+LISTING: Final = Listing(
+    "aspects",
+    "aspects",
+    {
+        "id": Column("id"),
+        "entity": Column("entity"),
+        "schema": Column("schema"),
+        "content": Column("content"),
+        "policy": Column("policy"),
+        "account": Column("account"),
+        "created-by": Column("asserter"),
+        "asserter": Column("asserter"),
+        "retracted-by": Column("retracter"),
+        "replaces": Column("replaces"),
+        "valid-from": Column("valid_from", "time"),
+        "created-at": Column("valid_from", "time"),
+        "valid-to": Column("valid_to", "time"),
+    },
+    "valid-from",
+    _content_column,
+)
+
+
+def _urn(call: Call, name: str) -> str:
+    text: str = call.query[name]
+    if ":" not in text or len(text) > _LONGEST_URN:
+        raise errors.parameter(name, f"{name} must be a URN of at most {_LONGEST_URN} characters.", text)
+    return text
+
+
+def add(call: Call) -> Response:
+    content, policy = call.json(), checked_policy(call.query["policy"], "aspect")
+    urn = call.platform.aspects.add(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
+    return reply({"id": urn})
+
+
+def put(call: Call) -> Response:
+    content, policy = call.json(), checked_policy(call.query["policy"], "aspect")
+    urn = call.platform.aspects.put(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
+    return reply({"id": urn})
+
+
+def _common(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "entity": row["entity"],
+        "schema": row["schema"],
+        "content-type": "application/json",
+        "valid-from": clock.stamp(row["valid_from"]),
+    }
+
+
+def read(call: Call) -> Response:
+    row = call.platform.aspects.read(call.who, call.id("aspect"))
+    record = _common(row) | {
+        "content": json.loads(row["content"]),
+        "asserter": row["asserter"],
+        "account": row["account"],
+        "policy": row["policy"],
+        "links": [link("self", f"{call.base}/1/aspects/{row['id']}")],
+    }
+    optional = {
+        "valid-to": None if row["valid_to"] is None else clock.stamp(row["valid_to"]),
+        "retracter": row["retracter"],
+        "replaces": row["replaces"],
+    }
+    return reply(record | without_none(optional))
+
+
+def retract(call: Call) -> Response:
+    call.platform.aspects.retract(call.who, call.id("aspect"))
+    return Response(status_code=204)
+
+
+def list_all(call: Call) -> Response:
+    def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        seen, values = readable(call.who)
+        where = [seen, "valid_from <= ?", "(valid_to IS NULL OR valid_to > ?)"]
+        values += [question["at"], question["at"]]
+        if question["entity"] is not None:
+            where.append("entity = ?")
+            values.append(question["entity"])
+        if question["schema"] is not None:
+            pattern = "%" in question["schema"]
+            where.append("schema GLOB ?" if pattern else "schema = ?")
+            values.append(glob(question["schema"]) if pattern else question["schema"])
+        if question["content-path"] is not None:
+            compile_path(question["content-path"])
+            where.append("content_matches(content, ?)")
+            values.append(question["content-path"])
+        return where, values
+
+    def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
+        record = _common(row)
+        if row["valid_to"] is not None:
+            record["valid-to"] = clock.stamp(row["valid_to"])
+        if question["include-content"]:
+            record["content"] = json.loads(row["content"])
+        return record
+
+    page = page_of(call, LISTING, conditions, item)
+    asked = {"entity": call.query["entity"], "schema": call.query["schema"], "aspect-path": call.query["content-path"]}
+    return reply(page | without_none(asked))
+
+
+_PAIR: Final = (Param("entity", required=True), Param("schema", required=True), Param("policy"))
+
+OPERATIONS: Final = (
+    Operation(
+        "GET",
+        "/1/aspects",
+        list_all,
+        "List aspects",
+        (
+            Param("entity"),
+            Param("schema", description="A schema, or a pattern with `%`."),
+            Param("content-path", description="A JSON path that must give something from the content."),
+            AT_TIME,
+            Param("limit", "integer", 10, least=1, most=50),
+            Param("page"),
+            Param("filter", default=""),
+            Param("order-by"),
+            Param("order-direction", default="DESC"),
+            Param("include-content", "boolean", False),
+        ),
+        answers=(200, 400, 422),
+    ),
+    Operation("POST", "/1/aspects", add, "Add an aspect", _PAIR, body=True, answers=(200, 400, 422)),
+    Operation("PUT", "/1/aspects", put, "Replace an aspect", _PAIR, body=True, answers=(200, 400, 422, 424)),
+    Operation("GET", "/1/aspects/{id}", read, "Read an aspect", answers=(200, 404)),
+    Operation("DELETE", "/1/aspects/{id}", retract, "Retract an aspect", answers=(204, 403, 404)),
+)

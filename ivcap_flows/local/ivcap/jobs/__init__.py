@@ -1,0 +1,1 @@
+"""Jobs: requested, run by detached runners, watched."""

@@ -1,0 +1,38 @@
+"""Tells waiting requests that a job has news."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Changes"]
+
+
+class Changes:
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    def bind(self) -> None:
+        """Belong to the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def publish(self, job: str) -> None:
+        """From any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, job)
+
+    def _wake(self, job: str) -> None:
+        for event in self._waiting.get(job, ()):
+            event.set()
+
+    def watch(self, job: str) -> asyncio.Event:
+        """An event that is set at the next news; give it back with `forget`."""
+        event = asyncio.Event()
+        self._waiting.setdefault(job, set()).add(event)
+        return event
+
+    def forget(self, job: str, event: asyncio.Event) -> None:
+        waiting = self._waiting.get(job, set())
+        waiting.discard(event)
+        if not waiting:
+            self._waiting.pop(job, None)

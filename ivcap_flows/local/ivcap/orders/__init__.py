@@ -1,0 +1,1 @@
+"""Orders: placed, watched, their products and logs."""

@@ -1,0 +1,198 @@
+"""`/1/orders` (IVCAP OpenAPI 0.48)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ivcap.access import readable
+from ivcap_flows.local.ivcap.artifacts.routes import data_href
+from ivcap_flows.local.ivcap.filters import Column
+from ivcap_flows.local.ivcap.paging import Listing, cursor_after, page_of
+from ivcap_flows.local.ivcap.replies import link, reply, without_none
+from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
+
+__all__ = ["OPERATIONS", "product_list"]
+
+LISTING: Final = Listing(
+    "orders",
+    "orders",
+    {
+        "id": Column("id"),
+        "name": Column("name"),
+        "status": Column("status"),
+        "service": Column("service"),
+        "account": Column("account"),
+        "policy": Column("policy"),
+        "ordered-at": Column("ordered_at", "time"),
+        "created-at": Column("ordered_at", "time"),
+        "started-at": Column("started_at", "time"),
+        "finished-at": Column("finished_at", "time"),
+    },
+    "ordered-at",
+)
+PRODUCTS: Final = Listing(
+    "products",
+    "(SELECT products.seq, products.order_id, artifacts.id, artifacts.name, artifacts.status, artifacts.mime,"
+    " artifacts.size, artifacts.created_at, artifacts.visible_from"
+    " FROM products JOIN artifacts ON artifacts.id = products.artifact)",
+    {
+        "id": Column("id"),
+        "name": Column("name"),
+        "status": Column("status"),
+        "mime-type": Column("mime"),
+        "size": Column("size", "number"),
+        "created-at": Column("created_at", "time"),
+    },
+    "created-at",
+)
+METADATA: Final = Listing(
+    "order-metadata",
+    "aspects",
+    {"id": Column("id"), "schema": Column("schema"), "created-at": Column("valid_from", "time")},
+    "created-at",
+)
+_PAGE: Final = tuple(param for param in LIST if param.name in ("limit", "page", "order-by", "order-desc"))
+
+
+def _bare(urn: str) -> str:
+    return urn.rsplit(":", 1)[-1]
+
+
+def _href(call: Call, urn: str) -> str:
+    return f"{call.base}/1/orders/{_bare(urn)}"
+
+
+def _times(row: sqlite3.Row) -> dict[str, Any]:
+    names = {"ordered-at": "ordered_at", "started-at": "started_at", "finished-at": "finished_at"}
+    return {name: None if row[column] is None else clock.stamp(row[column]) for name, column in names.items()}
+
+
+def _product(call: Call, row: sqlite3.Row) -> dict[str, Any]:
+    return without_none(
+        {
+            "id": row["id"],
+            "name": row["name"],
+            "status": row["status"],
+            "mime-type": row["mime"],
+            "size": row["size"],
+            "href": f"{call.base}/1/artifacts/{_bare(row['id'])}",
+            "data-href": data_href(call.base, row["id"]),
+        }
+    )
+
+
+def product_list(call: Call, order: str) -> dict[str, Any]:
+    """The products inside a record: a first page, and where the rest is."""
+    rows = call.platform.orders.products(order, limit=LIST[0].default + 1)
+    links = []
+    if len(rows) > LIST[0].default:
+        rows = rows[:-1]
+        question = {"order-by": None, "order-desc": False, "at": clock.now()}
+        path = f"/1/orders/{_bare(order)}/products"
+        cursor = cursor_after(call, PRODUCTS, path, question, [rows[-1]["created_at"], rows[-1]["seq"]])
+        links = [link("next", f"{call.base}{path}?page={cursor}")]
+    return {"items": [_product(call, row) for row in rows], "links": links}
+
+
+def record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
+    return without_none(
+        {
+            "id": row["id"],
+            "status": row["status"],
+            "name": row["name"],
+            "tags": json.loads(row["tags"]) or None,
+            "service": row["service"],
+            "account": row["account"],
+            **_times(row),
+            "parameters": json.loads(row["parameters"]),
+            "products": product_list(call, row["id"]),
+            "links": [link("self", _href(call, row["id"]))],
+        }
+    )
+
+
+def place(call: Call) -> Response:
+    return reply(record(call, call.platform.orders.place(call.who, call.object())))
+
+
+def read(call: Call) -> Response:
+    return reply(record(call, call.platform.orders.read(call.who, call.id("order"))))
+
+
+def list_all(call: Call) -> Response:
+    def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        seen, values = readable(call.who)
+        return [seen, "ordered_at <= ?"], [*values, question["at"]]
+
+    def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
+        common = {name: row[name] for name in ("id", "status", "name", "service", "account")}
+        return without_none(common | _times(row) | {"href": _href(call, row["id"])})
+
+    return reply(page_of(call, LISTING, conditions, item))
+
+
+def products(call: Call) -> Response:
+    order = call.platform.orders.read(call.who, call.id("order"))["id"]
+
+    def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        return ["order_id = ?", "visible_from <= ?"], [order, clock.now()]
+
+    page = page_of(call, PRODUCTS, conditions, lambda row, question: _product(call, row))
+    del page["at-time"]
+    return reply(page)
+
+
+def metadata(call: Call) -> Response:
+    order = call.platform.orders.read(call.who, call.id("order"))["id"]
+
+    def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        seen, values = readable(call.who)
+        return [seen, "entity = ?", "valid_to IS NULL"], [*values, order]
+
+    def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
+        href = f"{call.base}/1/aspects/{row['id']}"
+        return {"id": row["id"], "schema": row["schema"], "href": href, "content-type": "application/json"}
+
+    page = page_of(call, METADATA, conditions, item)
+    del page["at-time"]
+    return reply(page)
+
+
+def logs(call: Call) -> Response:
+    """What the service wrote, when the window `from`..`to` (unix seconds) touches the order's time at all."""
+    row = call.platform.orders.read(call.who, call.id("order"))
+    begin, end = call.query["from"], call.query["to"]
+    before = end is not None and end * 1000 < row["ordered_at"]
+    after = begin is not None and row["finished_at"] is not None and begin * 1000 > row["finished_at"]
+    texts = [] if before or after else [call.platform.jobs.log(job) for job in call.platform.orders.jobs(row["id"])]
+    return Response(b"".join(texts), media_type="text/plain; charset=utf-8")
+
+
+def top(call: Call) -> Response:
+    """No container runs here, so there is nothing to list."""
+    call.platform.orders.read(call.who, call.id("order"))
+    return reply([])
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/1/orders", list_all, "List orders", LIST, answers=(200, 400, 422)),
+    Operation("POST", "/1/orders", place, "Place an order", body=True, answers=(200, 400, 404, 422)),
+    Operation("GET", "/1/orders/{id}", read, "Read an order", answers=(200, 404)),
+    Operation("GET", "/1/orders/{id}/products", products, "Products of an order", _PAGE, answers=(200, 400, 404)),
+    Operation("GET", "/1/orders/{id}/metadata", metadata, "Aspects of an order", _PAGE, answers=(200, 400, 404)),
+    Operation(
+        "GET",
+        "/1/orders/{id}/logs",
+        logs,
+        "What the service of an order wrote",
+        (Param("from", "integer"), Param("to", "integer")),
+        answers=(200, 404),
+    ),
+    Operation("GET", "/1/orders/{id}/top", top, "Resources that an order uses", answers=(200, 404)),
+)

@@ -1,0 +1,165 @@
+"""Lists: pages by key, so that what is added or removed meanwhile never shifts the rest.
+
+A cursor holds the whole question, the moment it was asked, and the key of the last item that was given. It is signed:
+what this server did not make is refused. Its characters are URL-safe, and the `next` link is exactly
+`?page=<cursor>`, because the official Python client takes all that follows `page=` undecoded (ivcap_client/utils.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ivcap.errors import bad_request
+from ivcap_flows.local.ivcap.filters import Column, compile_filter
+from ivcap_flows.local.ivcap.replies import link
+from ivcap_flows.local.ivcap.routing import Call
+
+__all__ = ["Cursors", "Listing", "cursor_after", "page_of"]
+
+_MOST_ORDER: Final = 8
+
+
+@dataclass(frozen=True)
+class Cursors:
+    secret: bytes
+
+    def _mac(self, data: bytes) -> bytes:
+        return hmac.new(self.secret, data, hashlib.sha256).digest()[:16]
+
+    def write(self, value: Mapping[str, Any]) -> str:
+        data = json.dumps(value, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(self._mac(data) + data).decode().rstrip("=")
+
+    def read(self, text: str) -> dict[str, Any]:
+        """Raises Problem 400."""
+        try:
+            raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        except (ValueError, binascii.Error):
+            raw = b""
+        if not hmac.compare_digest(self._mac(raw[16:]), raw[:16]):
+            raise bad_request("page is not a cursor that this server gave out.")
+        value: dict[str, Any] = json.loads(raw[16:])
+        return value
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A kind of list: its table, what may be filtered and sorted by, and the order when none is asked for.
+
+    `column` resolves names beyond `columns`. Names may be spelled with hyphens or underscores.
+    """
+
+    name: str
+    table: str
+    columns: Mapping[str, Column]
+    order: str
+    column: Callable[[str], Column | None] = lambda name: None
+
+    def find(self, name: str) -> Column | None:
+        return self.columns.get(name.replace("_", "-")) or self.column(name)
+
+    def order_keys(self, question: Mapping[str, Any]) -> list[tuple[Column, bool]]:
+        names = [part.strip() for part in (question.get("order-by") or self.order).split(",") if part.strip()]
+        if len(names) > _MOST_ORDER:
+            raise bad_request(f"order-by takes at most {_MOST_ORDER} columns.")
+        ways = _directions(question, len(names))
+        keys = []
+        for name, way in zip(names, ways, strict=True):
+            column = self.find(name)
+            if column is None:
+                raise bad_request(f"order-by: there is no column {name[:60]!r}; known are {', '.join(self.columns)}.")
+            keys.append((column, way))
+        return [*keys, (Column("seq", "number"), ways[-1] if ways else True)]
+
+
+def _directions(question: Mapping[str, Any], count: int) -> list[bool]:
+    text = question.get("order-direction")
+    if text is None:
+        return [bool(question.get("order-desc", True))] * count
+    ways = [part.strip().upper() for part in text.split(",")]
+    if any(way not in ("ASC", "DESC") for way in ways):
+        raise bad_request("order-direction takes ASC and DESC.")
+    return [way == "DESC" for way in (ways + ways[-1:] * count)[:count]]
+
+
+def _after(keys: Sequence[tuple[Column, bool]], last: Sequence[Any]) -> tuple[str, list[Any]]:
+    """The condition for what comes behind a key when each column has its own direction."""
+    parts, values = [], []
+    for depth, (column, descending) in enumerate(keys):
+        sql = " AND ".join(
+            [f"{_sortable(before)} IS ?" for before, _ in keys[:depth]]
+            + [f"{_sortable(column)} {'<' if descending else '>'} ?"]
+        )
+        parts.append(f"({sql})")
+        for (before, _), value in zip(keys[: depth + 1], last, strict=False):
+            values += [*before.values, value]
+    return "(" + " OR ".join(parts) + ")", values
+
+
+def _sortable(column: Column) -> str:
+    return column.sql if column.sql == "seq" else f"COALESCE({column.sql}, {0 if column.kind != 'text' else repr('')})"
+
+
+def _place(path: str) -> str:
+    """A path with ids in their bare form, so that each form of an id is the same list."""
+    return re.sub(r"urn:ivcap:[a-z]+:", "", path)
+
+
+def cursor_after(call: Call, listing: Listing, path: str, question: Mapping[str, Any], last: Sequence[Any]) -> str:
+    """The cursor of what follows the item with the key `last`."""
+    kept = {"list": listing.name, "path": _place(path), "question": question, "last": list(last)}
+    return call.platform.cursors.write(kept)
+
+
+def page_of(
+    call: Call,
+    listing: Listing,
+    conditions: Callable[[Mapping[str, Any]], tuple[list[str], list[Any]]],
+    item: Callable[[sqlite3.Row, Mapping[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """The reply of a list. `conditions` and `item` get the question (query and, as `at`, the moment in ms)."""
+    cursors, query = call.platform.cursors, call.query
+    if query["page"] is not None:
+        kept = cursors.read(query["page"])
+        if kept["list"] != listing.name or kept["path"] != _place(call.request.url.path):
+            raise bad_request("page is the cursor of another list.")
+        question, last = kept["question"], kept["last"]
+    else:
+        question = {name: value for name, value in query.items() if name not in ("page", "limit", "at-time")}
+        at = query.get("at-time")
+        question |= {"at": clock.now() if at is None else at}
+        last = None
+
+    where, values = conditions(question)
+    compiled = compile_filter(question.get("filter") or "", listing.find)
+    if compiled:
+        where, values = [*where, f"({compiled[0]})"], [*values, *compiled[1]]
+    keys = listing.order_keys(question)
+    if last is not None:
+        sql, more = _after(keys, last)
+        where, values = [*where, sql], [*values, *more]
+    chosen = ", ".join(f"{_sortable(column)} AS key_{index}" for index, (column, _) in enumerate(keys))
+    order = ", ".join(f"key_{index} {'DESC' if down else 'ASC'}" for index, (_, down) in enumerate(keys))
+    chosen_values = [value for column, _ in keys for value in column.values]
+    rows = call.platform.store.all(
+        f"SELECT *, {chosen} FROM {listing.table} WHERE {' AND '.join(where) or '1'} ORDER BY {order} LIMIT ?",  # noqa: S608 - values are parameters
+        [*chosen_values, *values, query["limit"] + 1],
+    )
+    here = call.base + call.request.url.path
+    links = [link("self", here + (f"?{call.request.url.query}" if call.request.url.query else ""))]
+    if len(rows) > query["limit"]:
+        rows = rows[: query["limit"]]
+        last = [rows[-1][f"key_{index}"] for index in range(len(keys))]
+        cursor = cursor_after(call, listing, call.request.url.path, question, last)
+        links.append(link("next", f"{here}?page={cursor}"))
+    return {"items": [item(row, question) for row in rows], "at-time": clock.stamp(question["at"]), "links": links}

@@ -1,0 +1,237 @@
+"""One table of operations: it routes, checks query parameters and tokens, and is what the OpenAPI document is made of.
+
+A plain function runs in the state thread, the only one that touches the database; an `async` one runs on the loop and
+reaches the state by `call.state(function, ...)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import jwt
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ids import as_urn
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.tokens import Principal
+
+if TYPE_CHECKING:
+    from ivcap_flows.local.ivcap.platform import Platform
+
+__all__ = ["AT_TIME", "LIST", "Call", "Operation", "Param", "on_http_error", "on_problem", "route"]
+
+T = TypeVar("T")
+Kind = Literal["string", "integer", "boolean", "date-time"]
+
+_MAX_BODY: Final = 64 * 1024 * 1024
+_HOST: Final = re.compile(r"[0-9A-Za-z.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Param:
+    """A query parameter. `least` bounds an integer from below and `most` caps it."""
+
+    name: str
+    kind: Kind = "string"
+    default: Any = None
+    required: bool = False
+    least: int | None = None
+    most: int | None = None
+    description: str = ""
+
+    def read(self, text: str | None) -> Any:
+        """The value of the parameter. Raises Problem 422."""
+        if text is None:
+            if self.required:
+                raise errors.parameter(self.name, f"The query parameter {self.name} is required.")
+            return self.default
+        try:
+            if self.kind == "integer":
+                value = int(text) if re.fullmatch(r"-?\d{1,40}", text) else None
+                if value is None or (self.least is not None and value < self.least):
+                    raise ValueError
+                return value if self.most is None else min(value, self.most)
+            if self.kind == "boolean":
+                return _TRUTH[text.lower()]
+            if self.kind == "date-time":
+                return clock.parse(text)
+        except (ValueError, KeyError, OverflowError):
+            least = "" if self.least is None else f" of at least {self.least}"
+            raise errors.parameter(self.name, f"{self.name} must be of type {self.kind}{least}.", text) from None
+        if self.required and not text:
+            raise errors.parameter(self.name, f"The query parameter {self.name} is empty.")
+        return text
+
+
+AT_TIME: Final = Param("at-time", "date-time", description="State of the resources at this time.")
+LIST: Final = (
+    Param("limit", "integer", 10, least=1, most=50, description="Items in a page."),
+    Param("page", description="Cursor of a `next` link; every parameter but `limit` is then ignored."),
+    Param("filter", default="", description="For instance `name ~= 'x%' && status == 'ready'`."),
+    Param("order-by", description="Comma list of columns."),
+    Param("order-desc", "boolean", True),
+    AT_TIME,
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request as a handler sees it."""
+
+    request: Request
+    platform: Platform
+    who: Principal
+    query: Mapping[str, Any]
+    body: bytes = b""
+
+    @property
+    def base(self) -> str:
+        """The URL of this server as the caller wrote it, without a trailing slash."""
+        host = self.header("Host") or ""
+        if not _HOST.fullmatch(host):
+            name, port = self.request.scope.get("server") or ("127.0.0.1", 80)
+            host = f"{name}:{port}"
+        return f"{self.request.url.scheme}://{host}"
+
+    def header(self, name: str) -> str | None:
+        return self.request.headers.get(name)
+
+    def id(self, noun: str, name: str = "id") -> str:
+        """The URN that the path names. Raises Problem 404 for what can't be one."""
+        text = self.request.path_params[name]
+        urn = as_urn(noun, text)
+        if urn is None:
+            raise errors.not_found(noun, text[:200])
+        return urn
+
+    def json(self) -> Any:
+        """The body as JSON. Raises Problem 400."""
+        return parse_json(self.body)
+
+    def object(self) -> dict[str, Any]:
+        value = self.json()
+        if not isinstance(value, dict):
+            raise errors.bad_request("The body must be a JSON object.")
+        return value
+
+    async def state(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        return await self.platform.thread.run(function, *arguments, **named)
+
+    @property
+    def job(self) -> str | None:
+        """The job on whose behalf the call is made."""
+        return self.who.job or self.header("Ivcap-Job-Id")
+
+
+Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row of the table. `body` says that a (JSON) body is read before the handler runs."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    query: Sequence[Param] = ()
+    body: bool = False
+    public: bool = False
+    answers: Sequence[int] = field(default=(200,))
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON of a request. Raises Problem 400, also for numbers and characters that JSON does not have."""
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON number")
+
+    try:
+        value = json.loads(data, parse_constant=refuse)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise errors.bad_request(
+            f"The body is not JSON: {type(error).__name__} at or before byte {len(data)}."
+        ) from None
+    return value
+
+
+async def _read_body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > _MAX_BODY:
+            raise errors.too_large(f"A JSON body may have at most {_MAX_BODY} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _caller(platform: Platform, request: Request) -> Principal:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise errors.not_authorized()
+    try:
+        return platform.tokens.verify(token.strip())
+    except jwt.ExpiredSignatureError:
+        raise errors.not_authorized("The bearer token has expired.", invalid=True) from None
+    except (jwt.InvalidTokenError, ValueError):
+        raise errors.not_authorized("The bearer token is not valid here.", invalid=True) from None
+
+
+_NOBODY: Final = Principal("", "", "", "")
+
+
+def route(platform: Platform, operation: Operation) -> Route:
+    handler: Any = operation.handler
+    on_loop = inspect.iscoroutinefunction(handler)
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            who = _NOBODY if operation.public else _caller(platform, request)
+            given = request.query_params
+            query = {param.name: param.read(given.get(param.name)) for param in operation.query}
+            body = await _read_body(request) if operation.body else b""
+            call = Call(request, platform, who, query, body)
+            response: Response = await handler(call) if on_loop else await platform.thread.run(handler, call)
+        except errors.Problem as problem:
+            return problem.response()
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):
+                raise
+            raise_full = errors.full("The disk of the embedded platform is full; nothing of this request was kept.")
+            return raise_full.response()
+        return response
+
+    # Starlette adds HEAD to every GET; here each method is a row of its own.
+    made = Route(operation.path, endpoint, methods=[operation.method], name=f"{operation.method} {operation.path}")
+    made.methods = {operation.method}
+    return made
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    return errors.Problem(
+        500, "fault", {"message": f"The embedded platform failed: {type(error).__name__}."}
+    ).response()
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 404:
+        return errors.not_found("resource", request.url.path[:200]).response()
+    message = error.detail if isinstance(error, HTTPException) else "failure"
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    return errors.Problem(status, "bad-request", {"message": f"{message}."}, headers).response()

@@ -1,0 +1,1 @@
+"""Services: records, parameters, request models."""

@@ -1,0 +1,117 @@
+"""`/1/services2` (IVCAP OpenAPI 0.48)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from ivcap_flows.local import clock
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.access import readable
+from ivcap_flows.local.ivcap.filters import Column
+from ivcap_flows.local.ivcap.paging import Listing, page_of
+from ivcap_flows.local.ivcap.replies import link, reply, without_none
+from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
+
+__all__ = ["OPERATIONS"]
+
+LISTING: Final = Listing(
+    "services",
+    "services",
+    {
+        "id": Column("id"),
+        "name": Column("name"),
+        "description": Column("description"),
+        "controller-schema": Column("controller_schema"),
+        "policy": Column("policy"),
+        "account": Column("account"),
+        "valid-from": Column("valid_from", "time"),
+        "created-at": Column("valid_from", "time"),
+    },
+    "valid-from",
+)
+
+
+def href(base: str, urn: str) -> str:
+    return f"{base}/1/services2/{urn.rsplit(':', 1)[-1]}"
+
+
+def _common(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "description": row["description"],
+        "controller-schema": row["controller_schema"],
+        "tags": json.loads(row["tags"]) or None,
+        "valid-from": clock.stamp(row["valid_from"]),
+        "valid-to": None if row["valid_to"] is None else clock.stamp(row["valid_to"]),
+    }
+
+
+def _record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
+    return without_none(
+        _common(row)
+        | {
+            "status": "active" if row["valid_to"] is None else "inactive",
+            "controller": json.loads(row["controller"]),
+            "policy": row["policy"],
+            "account": row["account"],
+            "parameters": json.loads(row["parameters"]),
+            "links": [link("self", href(call.base, row["id"]))],
+        }
+    )
+
+
+def list_all(call: Call) -> Response:
+    if call.query["search"]:
+        raise errors.not_implemented("semantic search over services")
+
+    def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        seen, values = readable(call.who)
+        where = [seen, "valid_from <= ?", "(valid_to IS NULL OR valid_to > ?)"]
+        return where, [*values, question["at"], question["at"]]
+
+    def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
+        return without_none(_common(row) | {"href": href(call.base, row["id"])})
+
+    return reply(page_of(call, LISTING, conditions, item))
+
+
+def read(call: Call) -> Response:
+    return reply(_record(call, call.platform.services.read(call.who, call.id("service"))))
+
+
+def create(call: Call) -> Response:
+    row = call.platform.services.create(call.who, call.object())
+    return reply(_record(call, row), 201, {"Location": href(call.base, row["id"])})
+
+
+def define(call: Call) -> Response:
+    row = call.platform.services.define(call.who, call.id("service"), call.object(), create=call.query["force-create"])
+    return reply(_record(call, row))
+
+
+def withdraw(call: Call) -> Response:
+    call.platform.services.withdraw(call.who, call.id("service"))
+    return Response(status_code=204)
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/1/services2", list_all, "List services", (*LIST, Param("search")), answers=(200, 400, 422, 501)),
+    Operation("POST", "/1/services2", create, "Create a service", body=True, answers=(201, 400, 409, 422)),
+    Operation("GET", "/1/services2/{id}", read, "Read a service", answers=(200, 404)),
+    Operation(
+        "PUT",
+        "/1/services2/{id}",
+        define,
+        "Define a service anew",
+        (Param("force-create", "boolean", False),),
+        body=True,
+        answers=(200, 400, 403, 404, 422),
+    ),
+    Operation("DELETE", "/1/services2/{id}", withdraw, "End a service", answers=(204, 403, 404)),
+)

@@ -1,0 +1,158 @@
+"""Services in the store, and the aspect that tells what a request to them looks like."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.local import clock, ids
+from ivcap_flows.local.database import Store
+from ivcap_flows.local.ivcap import errors, schemas
+from ivcap_flows.local.ivcap.access import OPEN_METADATA, checked_policy, may_read, to_write
+from ivcap_flows.local.ivcap.aspects.state import Aspects
+from ivcap_flows.local.ivcap.replies import compact
+from ivcap_flows.local.ivcap.services.parameters import checked_definitions, request_schema
+from ivcap_flows.local.services import BUILT_IN
+from ivcap_flows.local.tokens import Principal
+
+__all__ = ["Services"]
+
+
+class Services:
+    def __init__(self, store: Store, aspects: Aspects) -> None:
+        self._store, self._aspects = store, aspects
+
+    def install_built_ins(self, provider: Principal) -> None:
+        """Make the services that come with the platform what this version says they are."""
+        for definition in BUILT_IN:
+            urn = ivcap_urn("service", str(uuid.uuid5(uuid.NAMESPACE_DNS, definition["name"] + provider.account)))
+            wanted = {**definition, "id": urn}
+            row = self._find(urn)
+            if row is None or json.loads(row["controller"]) != definition["controller"]:
+                self.define(provider, urn, wanted, create=True)
+
+    def create(self, who: Principal, definition: Mapping[str, Any]) -> sqlite3.Row:
+        """A new service. Raises Problem 409 when its id is taken, 422."""
+        urn = ids.as_urn("service", str(definition.get("id") or uuid.uuid4()))
+        if urn is None:
+            raise errors.parameter("id", "id must be a service URN or a bare id.", definition.get("id"))
+        if self._find(urn) is not None:
+            raise errors.already_created("service", urn)
+        return self.define(who, urn, definition, create=True)
+
+    def define(self, who: Principal, urn: str, definition: Mapping[str, Any], *, create: bool) -> sqlite3.Row:
+        """Make a service be what a definition says. Raises Problem 404 when there is none and `create` is false."""
+        name, controller, schema = (
+            definition.get("name"),
+            definition.get("controller"),
+            definition.get("controller-schema"),
+        )
+        if isinstance(controller, list) and len(controller) == 1:
+            controller = controller[0]
+        for field, right in (
+            ("name", name is None or isinstance(name, str)),
+            ("description", isinstance(definition.get("description"), str)),
+            ("controller-schema", isinstance(schema, str)),
+            ("controller", isinstance(controller, dict)),
+            ("tags", _texts(definition.get("tags") or [])),
+        ):
+            if not right:
+                raise errors.parameter(field, f"{field} is missing or has the wrong type.")
+        assert isinstance(controller, dict)
+        if schema == schemas.SERVICE_LOCAL:
+            _check_local(controller)
+        parameters = checked_definitions(definition.get("parameters") or [])
+        shape = (
+            definition.get("request-schema")
+            or controller.get("request-schema")
+            or request_schema(name or "", parameters)
+        )
+        if not isinstance(shape, dict):
+            raise errors.parameter("request-schema", "request-schema must be a JSON schema.")
+        policy = checked_policy(definition.get("policy"), "service")
+        values = {
+            "policy": policy,
+            "name": name,
+            "description": definition["description"],
+            "tags": compact(definition.get("tags") or []),
+            "controller_schema": schema,
+            "controller": compact(controller),
+            "parameters": compact(parameters),
+            "valid_to": None,
+        }
+        with self._store.transaction():
+            row = self._find(urn)
+            if row is None:
+                if not create:
+                    raise errors.not_found("service", urn)
+                self._store.insert(
+                    "services",
+                    id=urn,
+                    account=who.account,
+                    valid_from=clock.now(),
+                    visible_from=clock.visible_from(),
+                    **values,
+                )
+            else:
+                to_write(row, "service", urn, who)
+                self._store.update("services", urn, **values)
+            tool = {
+                "$schema": schemas.AI_TOOL,
+                "id": f"urn:sd-core:ai-tool.{name or urn}",
+                "name": name or urn,
+                "service-id": urn,
+                "description": definition["description"],
+                "fn_signature": f"{name or 'service'}({', '.join(shape.get('properties', {}))})",
+                "fn_schema": shape,
+            }
+            opened = policy.startswith("urn:ivcap:policy:ivcap.open.")
+            self._aspects.put(who, urn, schemas.AI_TOOL, tool, policy=OPEN_METADATA if opened else policy)
+        return self._get(urn)
+
+    def withdraw(self, who: Principal, urn: str) -> None:
+        """End a service; it stays readable with its end."""
+        row = to_write(self._find(urn), "service", urn, who)
+        if row["valid_to"] is None:
+            self._store.update("services", urn, valid_to=clock.now())
+
+    def read(self, who: Principal, urn: str) -> sqlite3.Row:
+        row = self._find(urn)
+        if row is None or not may_read(row, who):
+            raise errors.not_found("service", urn)
+        return row
+
+    def usable(self, who: Principal, urn: str) -> sqlite3.Row:
+        """The row of a service that takes work. Raises Problem 404, also for one that has ended."""
+        row = self.read(who, urn)
+        if row["valid_to"] is not None:
+            raise errors.not_found("service", urn)
+        return row
+
+    def _find(self, urn: str) -> sqlite3.Row | None:
+        return self._store.one("SELECT * FROM services WHERE id = ?", (urn,))
+
+    def _get(self, urn: str) -> sqlite3.Row:
+        row = self._find(urn)
+        assert row is not None
+        return row
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _check_local(controller: Mapping[str, Any]) -> None:
+    """A controller that the embedded platform runs has an entry or a command. Raises Problem 422."""
+    entry, command = controller.get("entry"), controller.get("command")
+    if isinstance(entry, str) and command is None:
+        module, _, name = entry.partition(":")
+        if not module or not name:
+            raise errors.parameter("controller", "entry must have the form package.module:function.", entry)
+        if not _texts(controller.get("path") or []):
+            raise errors.parameter("controller", "path must be a list of folders.")
+    elif entry is not None or not _texts(command) or not command:
+        raise errors.parameter("controller", "A local service has either an entry or a command (a list of texts).")

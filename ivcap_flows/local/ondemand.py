@@ -1,0 +1,111 @@
+"""Finds the server of a directory, or starts it: many processes may ask at once and get the same one."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.local.directory import Directory
+
+__all__ = ["IDLE", "Twin", "ensure"]
+
+IDLE: Final = 300.0
+"""Seconds without a request or a running job after which a server that was started on demand ends."""
+_PATIENCE: Final = 30.0
+_NEWER_STATUS: Final = 3
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A server that answers. `environment` holds its URLs and tokens; `control` opens its fault API."""
+
+    url: str
+    directory: Path
+    instance: str
+    environment: dict[str, str] = field(repr=False)
+    control: str = field(repr=False)
+
+
+def _probe(server: dict[str, Any]) -> bool:
+    """Whether what wrote this is what answers there."""
+    parts = urlsplit(str(server.get("url")))
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=5)
+    try:
+        connection.request("GET", "/_twin")
+        about = json.loads(connection.getresponse().read())
+        return isinstance(about, dict) and about.get("instance") == server.get("instance")
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _running(place: Directory) -> Twin | None:
+    server = place.server()
+    if server is None or not _probe(server):
+        return None
+    return Twin(server["url"], place.root, server["instance"], server["environment"], server["control"])
+
+
+def ensure(directory: Path | str) -> Twin:
+    """The server of a directory, started when there is none; it ends by itself when idle (`IDLE` seconds).
+
+    Safe to call from many processes at once. Raises TwinError, and NewerSchemaError for a directory made by a newer
+    version.
+    """
+    place = Directory(Path(directory).expanduser().absolute())
+    found = _running(place)
+    if found is not None:
+        return found
+    place.prepare()
+    with place.starting():
+        found = _running(place)
+        return found if found is not None else _start(place)
+
+
+def _start(place: Directory) -> Twin:
+    command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(place.root)]
+    with place.server_log.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - the interpreter and this package
+            [*command, "--idle", f"{IDLE:g}", "--quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        )
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        # A server that another started meanwhile makes ours leave, and is as good.
+        found = _running(place)
+        if found is not None:
+            return found
+        status = process.poll()
+        if status == _NEWER_STATUS:
+            raise _newer(place)
+        if status is not None and place.server() is None:
+            break
+        time.sleep(0.02)
+    said = ""
+    with contextlib.suppress(OSError):
+        said = place.server_log.read_bytes()[-600:].decode("utf-8", "replace").strip()
+    raise TwinError(
+        f"The embedded platform of {place.root} did not start"
+        + (f"; it said: {said}" if said else ".")
+        + f" The whole of its words is in {place.server_log}.",
+        directory=str(place.root),
+    )
+
+
+def _newer(place: Directory) -> NewerSchemaError:
+    words = json.loads(place.server_log.read_bytes())
+    return NewerSchemaError(words["message"], found=words["found"], known=words["known"])

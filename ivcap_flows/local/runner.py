@@ -1,0 +1,82 @@
+"""One job in a process of its own, which outlives the server: `python -m ivcap_flows.local.runner <directory> <job>`.
+
+It is born with the lock of its folder, marks that it has begun (once, so that no job runs twice), runs the service and
+leaves the result in the outbox in one step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ivcap_flows.local.directory import Directory, sync_folder, write_atomically
+from ivcap_flows.local.service import ServiceError, ServiceJob
+
+__all__ = ["main"]
+
+
+def _call(entry: str, path: list[str], request: Any, job: ServiceJob) -> Any:
+    sys.path[:0] = path
+    module, _, name = entry.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    return function(request, job)
+
+
+def _run(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[str, Any]:
+    """The outbox record: status, and result or message."""
+    controller = ticket["controller"]
+    try:
+        if "entry" in controller:
+            result = _call(controller["entry"], controller.get("path") or [], ticket["request"], job)
+        else:
+            # Only a command needs the sidecar and the HTTP modules under it.
+            from ivcap_flows.local.sidecar import run_command
+
+            result = run_command(ticket, directory, job)
+        if isinstance(result, str):
+            job.keep(None, result.encode(), "text/plain; charset=utf-8", is_result=True)
+        elif isinstance(result, bytes | bytearray):
+            job.keep(None, bytes(result), "application/octet-stream", is_result=True)
+        else:
+            json.dumps(result, allow_nan=False)
+            return {"status": "succeeded", "result": result}
+    except ServiceError as error:
+        job.log(f"failed: {error}")
+        return {"status": "failed", "message": str(error)}
+    except BaseException as error:  # noqa: BLE001 - whatever a service raises is its result
+        traceback.print_exc()
+        text = str(error)
+        return {"status": "failed", "message": type(error).__name__ + (f": {text}" if text else "")}
+    return {"status": "succeeded", "result": None}
+
+
+def main(root: str, urn: str) -> None:
+    directory = Directory(Path(root))
+    folder = directory.run(urn)
+    ticket = json.loads((folder / "job.json").read_bytes())
+    work = folder / "work"
+    work.mkdir(mode=0o700, exist_ok=True)
+    os.chdir(work)
+    try:
+        os.close(os.open(folder / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return
+    sync_folder(folder)
+    job = ServiceJob(directory, job=urn, order=ticket["order"], service=ticket["service"], account=ticket["account"])
+    outcome = _run(ticket, directory, job)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    outcome["products"] = [asdict(product) for product in job.products]
+    write_atomically(directory.outbox / f"{folder.name}.json", json.dumps(outcome).encode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    # Threads that a service left behind don't keep the process.
+    os._exit(0)

@@ -1,0 +1,186 @@
+"""The server: both platforms on one port, from the first line of its environment to its last job's runner.
+
+The socket is bound before anything is assembled, so that every part knows the URL under which it will answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ivcap_flows import __version__
+from ivcap_flows.errors import TwinError
+from ivcap_flows.local import control
+from ivcap_flows.local.directory import Directory, write_atomically
+from ivcap_flows.local.faults import TRANSPORT, FaultLayer
+from ivcap_flows.local.ivcap.app import create_app
+from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
+from ivcap_flows.local.ivcap.platform import Platform
+from ivcap_flows.local.settings import SETTLE
+
+__all__ = ["run"]
+
+_GRACE: Final = 2
+"""Seconds that open requests are given when the server ends."""
+
+
+class _Part(Protocol):
+    """A platform that is mounted beside IVCAP."""
+
+    app: Any
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class _Connection(HttpToolsProtocol):
+    """Leaves its transport in the scope, for faults that end a connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+class _Server(uvicorn.Server):
+    """Runs until a signal, or until it was idle for `idle` seconds."""
+
+    def __init__(self, config: uvicorn.Config, layer: FaultLayer, dispatcher: Dispatcher, idle: float | None) -> None:
+        super().__init__(config)
+        self._layer, self._dispatcher, self._idle = layer, dispatcher, idle
+        self._last = time.monotonic()
+        self._seen = -1
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._idle is not None:
+            seen = self.server_state.total_requests
+            if seen != self._seen or self._layer.in_flight or self._dispatcher.active:
+                self._seen, self._last = seen, time.monotonic()
+            elif time.monotonic() - self._last > self._idle:
+                return True
+        return await super().on_tick(counter)
+
+
+def _environment(url: str, platform: Platform) -> dict[str, str]:
+    tokens = platform.tokens
+    return {
+        "IVCAP_URL": url,
+        "IVCAP_JWT": tokens.issue(platform.first),
+        "IVCAP_JWT_2": tokens.issue(platform.second),
+        "IVCAP_JWT_EXPIRED": tokens.issue(platform.first, lifetime=-3600),
+    }
+
+
+def _provena(directory: Path, url: str) -> tuple[_Part | None, dict[str, str]]:
+    if importlib.util.find_spec("ivcap_flows.local.provena.twin") is None:
+        return None, {}
+    from ivcap_flows.local import provena
+
+    part: _Part = provena.create_app(directory, url, SETTLE)
+    return part, provena.environment(directory, url)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        step = "Choose another port, or 0 for any that is free."
+        raise TwinError(f"The embedded platform cannot listen on {host}:{port} ({error.strerror}). {step}") from error
+    return listener
+
+
+def run(host: str, port: int, directory: Path, *, env_file: Path | None, idle: float | None, announce: bool) -> None:
+    """Serve until a signal or until idle. Raises TwinError, NewerSchemaError."""
+    place = Directory(directory.expanduser().absolute())
+    place.prepare()
+    lock = place.claim()
+    if lock is None:
+        server = place.server() or {}
+        raise TwinError(
+            f"Another server already serves {place.root} (process {server.get('pid')}, {server.get('url')})."
+            " Use that one, stop it, or choose another folder.",
+            directory=str(place.root),
+        )
+    try:
+        with _bind(host, port) as listener:
+            asyncio.run(_serve(listener, host, place, env_file, idle, announce))
+    finally:
+        os.close(lock)
+
+
+async def _serve(
+    listener: socket.socket, host: str, place: Directory, env_file: Path | None, idle: float | None, announce: bool
+) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+    platform = Platform(place)
+    provena: _Part | None = None
+    try:
+        platform.changes.bind()
+        provena, more = _provena(place.root, url)
+        environment = _environment(url, platform) | more
+        token = secrets.token_urlsafe(24)
+        about = {
+            "instance": platform.instance,
+            "settle": SETTLE,
+            "version": __version__,
+            "provena": provena is not None,
+        }
+        routes: list[Any] = control.routes(lambda: about, lambda: layer, token)
+        if provena is not None:
+            await provena.start()
+            routes.append(Mount("/provena", provena.app))
+        layer = FaultLayer(Starlette(routes=[*routes, Mount("/", create_app(platform))]))
+        dispatcher = Dispatcher(platform)
+        config = uvicorn.Config(
+            layer,
+            http=_Connection,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_GRACE,
+        )
+        server = _Server(config, layer, dispatcher, idle)
+        known = about | {"url": url, "pid": os.getpid(), "control": token, "environment": environment}
+        jobs = asyncio.create_task(dispatcher.run())
+        try:
+            write_atomically(place.server_file, json.dumps(known, indent=1).encode())
+            _publish(environment, env_file, announce=announce)
+            await server.serve(sockets=[listener])
+        finally:
+            place.server_file.unlink(missing_ok=True)
+            jobs.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await jobs
+    finally:
+        if provena is not None:
+            await provena.stop()
+        platform.close()
+
+
+def _publish(environment: dict[str, str], env_file: Path | None, *, announce: bool) -> None:
+    lines = "".join(f"{name}={value}\n" for name, value in environment.items())
+    if env_file is not None:
+        write_atomically(env_file.expanduser().absolute(), lines.encode())
+    if announce:
+        print(lines, end="", flush=True)  # noqa: T201 - this is what the command is for

@@ -1,0 +1,10 @@
+"""What both embedded platforms share."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["SETTLE"]
+
+SETTLE: Final = 2.0
+"""Seconds within which an accepted request is surely seen by a look-up, as `GET /_twin` tells."""

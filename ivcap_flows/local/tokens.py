@@ -1,0 +1,74 @@
+"""Bearer tokens: JSON Web Tokens signed with a secret that stays in the directory.
+
+The claims are those that IVCAP's clients read: `sub`, `acc` (the bare account id), `exp`, `email`, `name`, `nickname`.
+A token made for a job has its URN in `job`, so that what a service creates is known to be of that job.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import jwt
+
+from ivcap_flows.local.ids import account_urn, derived
+
+__all__ = ["LIFETIME", "Principal", "Tokens", "principals"]
+
+LIFETIME: Final = 365 * 24 * 3600
+_ALGORITHM: Final = "HS256"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who calls. `account` and `subject` are URNs; `job` is set for a running service."""
+
+    account: str
+    subject: str
+    name: str
+    email: str
+    job: str | None = None
+
+
+def principals(instance: str) -> tuple[Principal, Principal, Principal]:
+    """The two accounts that a directory comes with, and the provider that owns the built-in services."""
+
+    def one(name: str, email: str) -> Principal:
+        account, user = derived(instance, f"account:{email}"), derived(instance, f"user:{email}")
+        return Principal(account_urn(account), f"urn:ivcap:user:{user}", name, email)
+
+    return (
+        one("First User", "first@twin.example"),
+        one("Second User", "second@twin.example"),
+        one("Provider", "provider@twin.example"),
+    )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    secret: str = field(repr=False)
+
+    def issue(self, who: Principal, *, lifetime: float = LIFETIME, job: str | None = None) -> str:
+        """A signed token; a negative lifetime (seconds) gives one that is over."""
+        claims: dict[str, object] = {
+            "sub": who.subject,
+            "acc": who.account.rsplit(":", 1)[-1],
+            "exp": int(time.time() + lifetime),
+            "iat": int(time.time()) - 1 + min(0, int(lifetime)),
+            "name": who.name,
+            "nickname": who.name.partition(" ")[0].lower(),
+            "email": who.email,
+        }
+        return jwt.encode(claims | ({"job": job} if job else {}), self.secret, algorithm=_ALGORITHM)
+
+    def verify(self, token: str) -> Principal:
+        """Who a token speaks for. Raises jwt.InvalidTokenError."""
+        claims = jwt.decode(token, self.secret, algorithms=[_ALGORITHM], options={"require": ["exp", "sub", "acc"]})
+        return Principal(
+            account_urn(str(claims["acc"])),
+            str(claims["sub"]),
+            str(claims.get("name", "")),
+            str(claims.get("email", "")),
+            claims.get("job"),
+        )
