@@ -86,29 +86,30 @@ class Store:
         Raises NewerSchemaError for a file of a newer version and TwinError for one that cannot be read.
         """
         self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if found > SCHEMA_VERSION:
-                self._db.close()
-                raise NewerSchemaError(
-                    f"{path} was made by a newer version (schema {found}, known {SCHEMA_VERSION}). "
-                    "Upgrade ivcap-flows, or name another directory.",
-                    found=found,
-                    known=SCHEMA_VERSION,
-                    url=str(path),
-                )
             if found == 0:
                 self._db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         except sqlite3.Error as error:
+            self._db.close()
             raise TwinError(
                 f"{path} cannot be opened as the state of the embedded Provena: {error}. "
                 "Restore it, or name another directory.",
                 directory=str(path.parent),
             ) from error
+        if found > SCHEMA_VERSION:
+            self._db.close()
+            raise NewerSchemaError(
+                f"{path} was made by a newer version (schema {found}, known {SCHEMA_VERSION}). "
+                "Upgrade ivcap-flows, or name another directory.",
+                found=found,
+                known=SCHEMA_VERSION,
+                url=str(path),
+            )
 
     def close(self) -> None:
         """Close the file; the store is of no use afterwards."""

@@ -45,8 +45,9 @@ class ProvenaTwin:
     def __init__(self, directory: Path, base_url: str, settle: float) -> None:
         root = f"{base_url.rstrip('/')}/{_MOUNT}"
         directory.mkdir(parents=True, exist_ok=True)
+        key = Key(directory)
         self._store = Store(directory / _STORE_FILE)
-        realm = Realm(Key(directory), self._store, f"{root}/keycloak/realms/{REALM}")
+        realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
         jobs = Jobs(self._store, settle)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)

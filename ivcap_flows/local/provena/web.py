@@ -106,6 +106,7 @@ class Api:
     def __post_init__(self) -> None:
         self.get("/", "public", lambda call: {"message": "Health check successful."})
         self.get("/openapi.json", "public", lambda call: self._document(), hidden=True)
+        self.get("/admin/sentry-debug", "admin", _crash)
         self.get("/admin/config", "admin", lambda call: PlainTextResponse("STAGE=EMBEDDED\n"))
 
     def get(self, path: str, level: Level, handler: Handler, query: Object | None = None, **more: Any) -> None:
@@ -187,6 +188,10 @@ class Api:
 
     def _document(self) -> dict[str, Any]:
         return {"openapi": "3.0.2", "info": {"title": self.title, "version": "1"}, "paths": self._paths}
+
+
+def _crash(call: Call) -> None:
+    raise CrashError
 
 
 def _whoami(call: Call) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Datasets:
 
     def update(self, user: User, id: str, collection: dict[str, Any], reason: str) -> Entry:  # noqa: A002
         """Replace the metadata of a dataset."""
-        info = self._info(collection, self.registry.unlocked(id).info)
+        now = self._changeable(user, id)
+        info = self._info(collection, now.info)
         try:
             self.registry.update(user, _DATASET, id, info, reason)
         except UnsuccessfulError as error:
@@ -67,7 +68,7 @@ class Datasets:
 
     def revert(self, user: User, id: str, history_id: int, reason: str) -> None:  # noqa: A002
         """Make old metadata the newest."""
-        now = self.registry.unlocked(id).info
+        now = self._changeable(user, id).info
         entry = self.registry.revert(user, _DATASET, id, history_id, reason)
         # only the metadata goes back: where the files are and whether they are released stays as it is
         entry.item |= {name: now[name] for name in ("s3", *_UNRELEASED)}
@@ -179,6 +180,12 @@ class Datasets:
             "collection_format": collection,
             "access_info_uri": described["access_info"]["uri"],
         } | {name: kept.get(name) for name in names}
+
+    def _changeable(self, user: User, id: str) -> Entry:  # noqa: A002
+        """A dataset that is not locked and whose metadata the user may change."""
+        entry = self.registry.unlocked(id)
+        self._needs(user, entry, set(_DATASET.writers))
+        return entry
 
     def _write_metadata(self, entry: Entry) -> None:
         content = dumps(entry.item["collection_format"]).encode()

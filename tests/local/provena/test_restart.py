@@ -1,0 +1,94 @@
+"""What is left of acknowledged work after a kill, and what a directory of another version does."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import time
+from contextlib import closing
+
+import pytest
+
+from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.local.provena import create_app, environment
+
+
+def batch_of(ada, session):
+    """The children of a batch once as many are there as were sent."""
+    batch = ada.job(session)["result"]["batch_id"]
+    found = {}
+    for _ in range(200):
+        page = ada.ask("job", "POST", "/jobs/user/list_batch", json={"batch_id": batch, "limit": 50}).json()
+        found = {job["session_id"]: job for job in page["jobs"]}
+        if len(found) == 4 and all(job["status"] == "SUCCEEDED" for job in found.values()):
+            return found
+        time.sleep(0.03)
+    raise AssertionError(found)
+
+
+def runs_of(ada):
+    page = ada.ask("registry", "POST", "/registry/activity/model_run/list", json={"page_size": 100}).json()
+    return sorted(item["id"] for item in page["items"])
+
+
+def test_jobs_go_on_after_a_kill_and_each_makes_one_run(own_provena):
+    """Killed at several moments of a batch of four, the server ends with four runs, one for each job."""
+    ada = own_provena.user()
+    record = ada.world()
+    reply = ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 4})
+    session = reply.json()["session_id"]
+    for _ in range(3):
+        own_provena.kill()
+        own_provena.start()
+        ada = own_provena.user()
+        ada.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session})
+    children = batch_of(ada, session)
+    assert sorted(job["result"]["record"]["id"] for job in children.values()) == runs_of(ada)
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(own_provena):
+    """An item whose creation was answered, its lock and the offline tokens outlive the process."""
+    ada, before = own_provena.user(), own_provena.env
+    study = ada.create("activity/study", title="t", description="d")
+    ada.ask("registry", "PUT", "/registry/activity/study/locks/lock", json={"id": study, "reason": "r"})
+    own_provena.kill()
+    own_provena.start()
+    tokens = [name for name in before if "OFFLINE_TOKEN" in name]
+    assert {name: before[name] for name in tokens} == {name: own_provena.env[name] for name in tokens}
+    body = own_provena.user().ask("registry", "GET", "/registry/activity/study/fetch", params={"id": study}).json()
+    assert body["item"]["title"] == "t"
+    assert body["locked"] is True
+
+
+def test_the_first_user_has_one_person_after_every_start(own_provena):
+    """The seed of the first start is not repeated by the next."""
+    person = own_provena.user().ask("auth", "GET", "/link/user/lookup").json()["person_id"]
+    own_provena.kill()
+    own_provena.start()
+    ada = own_provena.user()
+    assert ada.ask("auth", "GET", "/link/user/lookup").json()["person_id"] == person
+    page = ada.ask("registry", "POST", "/registry/agent/organisation/list", json={}).json()
+    assert [item["name"] for item in page["items"]] == ["Embedded organisation"]
+
+
+def test_a_directory_of_a_newer_version_is_refused(tmp_path):
+    """The error names the schema that was found."""
+    with closing(sqlite3.connect(tmp_path / "provena.sqlite")) as db:
+        db.execute("PRAGMA user_version=99")
+    with pytest.raises(NewerSchemaError, match="newer version") as caught:
+        create_app(tmp_path, "http://127.0.0.1:1")
+    assert caught.value.found == 99
+
+
+@pytest.mark.parametrize("name", ["provena.sqlite", "provena-realm.pem"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    """Neither a traceback of SQLite nor of the key's reader reaches the user."""
+    (tmp_path / name).write_bytes(b"not what it should be" * 400)
+    with pytest.raises(TwinError, match=name):
+        create_app(tmp_path, "http://127.0.0.1:1")
+
+
+def test_the_key_is_its_owners_alone(tmp_path):
+    """Nobody else can read what signs the tokens."""
+    environment(tmp_path, "http://127.0.0.1:1")
+    assert stat.S_IMODE((tmp_path / "provena-realm.pem").stat().st_mode) == 0o600

@@ -1,0 +1,128 @@
+"""What clients depend on: the manners of failing, late rows, pages, and requests that are all or nothing."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+
+def fetched(ada, kind, item):
+    return ada.ask("registry", "GET", f"/registry/{kind}/fetch", params={"id": item})
+
+
+def test_an_unknown_id_fails_in_two_manners(ada):
+    """A fetch says 200 without success, an update 400 with a detail."""
+    body = fetched(ada, "activity/study", "no-such-id")
+    assert (body.status_code, body.json()["status"]["success"], body.json()["item"]) == (200, False, None)
+    info = {"display_name": "n", "title": "t", "description": "d"}
+    reply = ada.ask("registry", "PUT", "/registry/activity/study/update", params={"id": "x", "reason": "r"}, json=info)
+    assert reply.status_code == 400
+    assert isinstance(reply.json()["detail"], str)
+
+
+def test_every_fault_of_a_body_is_told_at_once(ada, record):
+    """Each with its place, in the form of pydantic 1."""
+    bad = record | {"start_time": "soon", "display_name": "", "inputs": [{"dataset_type": "FILE"}]}
+    reply = ada.ask("prov", "POST", "/model_run/register", json=bad)
+    assert reply.status_code == 422
+    assert {(".".join(map(str, fault["loc"])), fault["type"]) for fault in reply.json()["detail"]} == {
+        ("body.start_time", "type_error.integer"),
+        ("body.display_name", "value_error"),
+        ("body.inputs.0.dataset_template_id", "value_error.missing"),
+        ("body.inputs.0.dataset_id", "value_error.missing"),
+        ("body.inputs.0.dataset_type", "type_error.enum"),
+    }
+
+
+def test_an_item_denial_differs_from_a_token_failure(provena, ada, record):
+    """Only the latter carries WWW-Authenticate."""
+    session = ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
+    ada.job(session)
+    ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
+    reply = ben.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session})
+    assert reply.status_code == 401
+    assert "www-authenticate" not in reply.headers
+
+
+def test_the_row_of_a_job_appears_late_but_within_settle(ada, record):
+    """At first a job cannot be told from an unknown one; two seconds are promised."""
+    seen = []
+    for _ in range(5):
+        session = ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
+        sent = time.monotonic()
+        reply = ada.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session})
+        seen.append((reply.status_code, reply.json().get("detail")))
+        while reply.status_code != 200:
+            assert time.monotonic() - sent < 2
+            reply = ada.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session})
+        if seen[-1][0] == 400:
+            break
+    assert (400, "Item was not found.") in seen
+
+
+def test_the_rows_of_a_batch_appear_after_the_batch_succeeded(ada, record):
+    """Right after the parent's end some children are not listed yet."""
+    for _ in range(5):
+        reply = ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 8})
+        batch = ada.job(reply.json()["session_id"])["result"]["batch_id"]
+        early = ada.ask("job", "POST", "/jobs/user/list_batch", json={"batch_id": batch, "limit": 20}).json()["jobs"]
+        if len(early) < 8:
+            return
+    raise AssertionError("all children were there at once, five times")
+
+
+def test_pages_give_every_item_once_and_newest_first(ada):
+    """Walking by key over pages of three meets each item once, in order."""
+    made = [ada.create("agent/organisation", name=f"page {number}") for number in range(8)]
+    seen, key = [], None
+    while True:
+        body = {"page_size": 3, "pagination_key": key}
+        page = ada.ask("registry", "POST", "/registry/agent/organisation/list", json=body).json()
+        seen += page["items"]
+        key = page["pagination_key"]
+        if key is None:
+            break
+    assert len({item["id"] for item in seen}) == len(seen)
+    assert [item["id"] for item in seen if item["id"] in made] == made[::-1]
+
+
+def test_a_refused_request_leaves_nothing_behind(provena, ada, a_collection):
+    """A mint that fails for want of a person leaves no seed."""
+    una = provena.user("PROVENA_OFFLINE_TOKEN_UNLINKED")
+    organisation = ada.create("agent/organisation", name="o")
+    reply = una.ask("data_store", "POST", "/register/mint-dataset", json=a_collection(organisation))
+    assert reply.status_code == 500
+    body = {"filter_by": {"record_type": "SEED_ONLY"}}
+    assert ada.ask("registry", "POST", "/registry/entity/dataset/list", json=body).json()["seed_items"] == []
+
+
+def test_a_run_that_changes_its_own_input_does_not_trap_the_graph(ada, record):
+    """Lineage with a circle ends, and holds both edges between the run and its dataset."""
+    dataset = record["inputs"][0]["dataset_id"]
+    circle = record | {"outputs": [record["outputs"][0] | {"dataset_id": dataset}]}
+    session = ada.ask("prov", "POST", "/model_run/register", json=circle).json()["session_id"]
+    run = ada.job(session)["result"]["record"]["id"]
+    query = {"starting_id": run, "depth": 10}
+    for path in ("upstream", "downstream", "special/contributing_datasets", "special/effected_agents"):
+        graph = ada.ask("prov", "GET", f"/explore/{path}", params=query).json()["graph"]
+        assert {"type": "wasGeneratedBy", "source": dataset, "target": run} in graph["links"], path
+
+
+@pytest.mark.parametrize("body", [{"a": 1}, [], None, "text", 7])
+def test_any_json_is_answered(ada, body):
+    """A body of a wrong type is a 422, never a crash."""
+    reply = ada.ask("prov", "POST", "/model_run/register", json=body)
+    assert reply.status_code == 422
+
+
+def test_the_links_that_are_given_out_work(ada, record):
+    """The presigned URL of a dataset's metadata and the URL of a report can be read."""
+    want = {"dataset_id": record["inputs"][0]["dataset_id"], "file_path": "metadata.json"}
+    url = ada.ask("data_store", "POST", "/registry/items/generate-presigned-url", json=want).json()["presigned_url"]
+    assert httpx.get(url).json()["dataset_info"]["name"] == "n"
+    run = ada.job(ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"])
+    wanted = {"id": run["result"]["record"]["id"], "item_subtype": "MODEL_RUN", "depth": 1}
+    session = ada.ask("prov", "POST", "/explore/generate/report", json=wanted).json()["session_id"]
+    assert httpx.get(ada.job(session)["result"]["report_url"]).content[:2] == b"PK"
