@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json as jsonlib
 import logging
 import os
@@ -139,6 +140,7 @@ class Session:
         self._trusted = frozenset(host.lower() for host in trusted_hosts)
         self._rewrite = rewrite_hosts
         self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"Session({self.base_url!r}, platform={self.platform!r})"
@@ -247,6 +249,8 @@ class Session:
             response = await self._send(method, path, params, wanted, None, timeout)
             try:
                 self._check(response, method, path, expect, await self._error_body(response, method, path, expect))
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise self._reply(response, method, path, b"").violation("is encoded although that was declined")
             except BaseException:
                 await response.aclose()
                 raise
@@ -314,7 +318,7 @@ class Session:
         try:
             request = client.build_request(
                 method,
-                httpx.URL(url).copy_merge_params(_query(params)),
+                _with_query(url, params),
                 headers=sent,
                 content=content() if callable(content) else content,
                 timeout=httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT)),
@@ -389,7 +393,10 @@ class Session:
         )
 
     def _opened(self) -> httpx.AsyncClient:
-        if self._client is None:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
+            self._loop = loop
             self._client = httpx.AsyncClient(
                 verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
                 limits=_LIMITS,
@@ -447,9 +454,11 @@ def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) ->
     return text.encode(), {"Content-Type": "application/json"}
 
 
-def _query(params: Mapping[str, Any] | None) -> dict[str, Any]:
+def _with_query(url: str, params: Mapping[str, Any] | None) -> httpx.URL:
+    """The URL with the parameters added. One that gets none keeps its query as it was, perhaps signed."""
     plain = {name: value for name, value in (params or {}).items() if value is not None}
-    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in plain.items()}
+    query = {name: str(value).lower() if isinstance(value, bool) else value for name, value in plain.items()}
+    return httpx.URL(url).copy_merge_params(query) if query else httpx.URL(url)
 
 
 def _asked(state: RetryCallState) -> float | None:

@@ -69,8 +69,13 @@ async def listed(
 
 
 def segment(urn: str) -> str:
-    """An id as a path segment, with raw colons as the official clients send it."""
-    return quote(urn_argument(urn, "id"), safe=":")
+    """An id as a path segment, with raw colons as the official clients send it.
+
+    Raises InputError for an id that a server or gateway might take for more than one segment.
+    """
+    if set(urn_argument(urn, "id")) & set("/\\?#%"):
+        raise InputError(f"The id must be a URN or id of the platform, not {urn!r}.")
+    return quote(urn, safe=":")
 
 
 def urn_argument(value: str, what: str, prefix: str = "") -> str:

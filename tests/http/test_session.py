@@ -285,3 +285,28 @@ async def test_a_proxy_of_the_environment_is_used_for_others(wire, monkeypatch):
     async with Session("http://ivcap.invalid", platform="IVCAP") as session:
         await session.request("GET", "/1/x", repeat="idempotent")
     assert wire.requests[0].startswith(b"GET http://ivcap.invalid/1/x HTTP/1.1")
+
+
+def test_a_session_may_move_to_another_loop(web):
+    """Connections of a loop that is gone are not used again."""
+    web.on("GET /1/x", {})
+    session = web.session()
+    for _ in range(2):
+        assert asyncio.run(session.request("GET", "/1/x", repeat="idempotent")).status == 200
+
+
+async def test_a_stream_that_is_encoded_is_refused(web):
+    """Bytes are stored as they come, so they must not come compressed."""
+    web.on("GET /1/x", Response(b"x", headers={"Content-Encoding": "gzip"}))
+    async with web.session() as session:
+        with pytest.raises(ProtocolError, match="declined"):
+            async with session.stream("GET", "/1/x", repeat="idempotent"):
+                pass
+
+
+async def test_a_signed_url_is_asked_as_it_was_given(wire):
+    """The query of a server-given URL is not rewritten."""
+    wire.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    async with wire.session() as session:
+        await session.request("GET", session.own(f"{wire.url}/b?sig=a%2Bb%20c%3D&x=1"), repeat="idempotent")
+    assert wire.requests[0].startswith(b"GET /b?sig=a%2Bb%20c%3D&x=1 HTTP/1.1")
