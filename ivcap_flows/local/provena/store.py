@@ -22,7 +22,7 @@ CREATE TABLE items (
     created_timestamp INTEGER NOT NULL, updated_timestamp INTEGER NOT NULL, display_name TEXT,
     access_info_uri TEXT, release_approver TEXT, release_status TEXT, release_timestamp INTEGER,
     words TEXT NOT NULL, item TEXT NOT NULL, access TEXT NOT NULL,
-    locked INTEGER NOT NULL DEFAULT 0, lock_history TEXT NOT NULL DEFAULT '[]'
+    locked INTEGER NOT NULL, lock_history TEXT NOT NULL, visible_from REAL NOT NULL
 );
 CREATE INDEX items_updated ON items (updated_timestamp, id);
 CREATE INDEX items_of_subtype ON items (item_subtype, updated_timestamp, id);

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from ivcap_flows.local.clock import LATE
+from ivcap_flows.local.provena import create_app, environment
 
 
 def fetched(ada, kind, item):
@@ -126,3 +132,35 @@ def test_the_links_that_are_given_out_work(ada, record):
     wanted = {"id": run["result"]["record"]["id"], "item_subtype": "MODEL_RUN", "depth": 1}
     session = ada.ask("prov", "POST", "/explore/generate/report", json=wanted).json()["session_id"]
     assert httpx.get(ada.job(session)["result"]["report_url"]).content[:2] == b"PK"
+
+
+async def test_a_fault_hides_what_a_request_makes(tmp_path):
+    """Made under late visibility, an item and a job are in no read and no list until their time has come."""
+    twin = create_app(tmp_path, "http://twin")
+    await twin.start()
+    try:
+        env = environment(tmp_path, "http://twin")
+        mounted = Starlette(routes=[Mount("/provena", twin.app)])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(mounted), base_url="http://twin") as http:
+            form = {"grant_type": "refresh_token", "client_id": env["PROVENA_CLIENT_ID"]}
+            form["refresh_token"] = env["PROVENA_OFFLINE_TOKEN"]
+            realm = f"{env['PROVENA_KEYCLOAK']}/realms/{env['PROVENA_REALM']}"
+            token = (await http.post(f"{realm}/protocol/openid-connect/token", data=form)).json()["access_token"]
+            http.headers["Authorization"] = f"Bearer {token}"
+            prefix = env["PROVENA_REGISTRY_API"] + "/registry/entity/dataset_template"
+            late = LATE.set(0.5)
+            made = (await http.post(f"{prefix}/create", json={"display_name": "hidden"})).json()
+            LATE.reset(late)
+            item, session = made["created_item"]["id"], made["register_create_activity_session_id"]
+
+            async def seen() -> tuple[bool, bool, bool]:
+                fetched = (await http.get(f"{prefix}/fetch", params={"id": item})).json()["item"] is not None
+                listed = (await http.post(f"{prefix}/list", json={})).json()["items"] != []
+                jobs = env["PROVENA_JOB_API"] + "/jobs/user/fetch"
+                return fetched, listed, (await http.get(jobs, params={"session_id": session})).status_code == 200
+
+            assert await seen() == (False, False, False)
+            await asyncio.sleep(0.8)
+            assert await seen() == (True, True, True)
+    finally:
+        await twin.stop()

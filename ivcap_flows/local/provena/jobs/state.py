@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ivcap_flows.local.clock import LATE
 from ivcap_flows.local.provena.store import Store, dumps, without_nulls
 from ivcap_flows.local.provena.web import Refusal
 
@@ -109,7 +110,7 @@ class Jobs:
             "INSERT INTO jobs (session_id, created_timestamp, username, batch_id, job_type, job_sub_type, payload, due)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             *(session, int(now), username, batch_id, SUB_TYPES[sub_type][0], sub_type, text),
-            now + min(self._late, _stage()),
+            now + LATE.get() + min(self._late, _stage()),
         )
         return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
@@ -70,7 +71,7 @@ def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> t
     """The entries of a page with these column values, and the key to go on from."""
     sort = wanted["sort_by"] or {"sort_type": "UPDATED_TIME", "ascending": False, "begins_with": None}
     column = _COLUMNS[sort["sort_type"]]
-    conditions, values = [f"{column} IS NOT NULL"], list[Any]()
+    conditions, values = [f"{column} IS NOT NULL", "visible_from <= ?"], list[Any]([time.time()])
     for name, value in where.items():
         conditions.append(f"{name}=?")
         values.append(value)

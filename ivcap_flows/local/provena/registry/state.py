@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ivcap_flows.local.clock import LATE
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.jobs.state import Jobs
 from ivcap_flows.local.provena.registry.kinds import KINDS, Kind
@@ -37,6 +38,8 @@ class Entry:
     access: dict[str, Any]
     locked: bool
     lock_history: list[dict[str, Any]]
+    visible_from: float
+    """Until then (in seconds since 1970) reads and lists do not show it; a fault makes that later than its creation."""
 
     @property
     def id(self) -> str:
@@ -66,7 +69,7 @@ class Registry:
 
     def get(self, id: str) -> Entry | None:  # noqa: A002 - the wire's own word
         """The entry of an id."""
-        row = self.store.row("SELECT * FROM items WHERE id=?", id)
+        row = self.store.row("SELECT * FROM items WHERE id=? AND visible_from <= ?", id, time.time())
         return entry_of(row) if row else None
 
     def known(self, id: str) -> Entry:  # noqa: A002
@@ -239,7 +242,7 @@ class Registry:
             "versioning_info": unversioned if kind.versioned else None,
         }
         access = {"owner": username, "general": kind.general, "groups": {}}
-        entry = Entry(item, access, False, [])
+        entry = Entry(item, access, False, [], time.time() + LATE.get())
         if info is None:
             self.save(entry)
         else:
@@ -258,13 +261,13 @@ class Registry:
         """Keep an entry as it is now."""
         item = entry.item
         self.store.run(
-            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(item["id"], item["item_subtype"], item["record_type"]),
             *(item["created_timestamp"], item["updated_timestamp"], item.get("display_name")),
             *(item.get("access_info_uri"), item.get("release_approver"), item.get("release_status")),
             item.get("release_timestamp"),
             " ".join([item["id"], *_words(entry.info)]).lower(),
-            *(dumps(item), dumps(entry.access), entry.locked, dumps(entry.lock_history)),
+            *(dumps(item), dumps(entry.access), entry.locked, dumps(entry.lock_history), entry.visible_from),
         )
 
     def record_creation(self, user: User, entry: Entry) -> str | None:
@@ -302,9 +305,8 @@ class Registry:
 
 def entry_of(row: sqlite3.Row) -> Entry:
     """The entry of a row of the table `items`."""
-    return Entry(
-        json.loads(row["item"]), json.loads(row["access"]), bool(row["locked"]), json.loads(row["lock_history"])
-    )
+    item, access, history = (json.loads(row[column]) for column in ("item", "access", "lock_history"))
+    return Entry(item, access, bool(row["locked"]), history, row["visible_from"])
 
 
 def _words(value: Any) -> list[str]:
