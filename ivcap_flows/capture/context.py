@@ -27,7 +27,8 @@ from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
+    from ivcap_flows.durable import LogicalRun
+    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome, RunIdentity
 
 __all__ = [
     "acting_as",
@@ -54,8 +55,8 @@ _lock = threading.RLock()
 _recorders: dict[str, Recorder] = {}
 _override: Recorder | None = None
 _by_flow_run: dict[str, OpenedAttempt] = {}
-_open: dict[str, OpenedAttempt] = {}
-_of_process: tuple[int, OpenedAttempt] | None = None
+_open: dict[str, LogicalRun] = {}
+_of_process: tuple[int, OpenedAttempt, LogicalRun] | None = None
 _agents: set[tuple[str, str]] = set()
 
 
@@ -130,7 +131,7 @@ def current_attempt() -> OpenedAttempt:
         return _attempt_of_context(context)
     with _lock:
         if len(_open) == 1:
-            return next(iter(_open.values()))
+            return next(iter(_open.values())).opened
         return _attempt_of_process()
 
 
@@ -208,37 +209,34 @@ def _attempt_of_process() -> OpenedAttempt:
             flow_run_id=own,
         )
         opened = _opened(identity, os.path.abspath(script) if script else None, identity.flow_name)
-        _of_process = os.getpid(), opened
-        _open.pop(opened.attempt.id, None)
-        atexit.register(_close_process, os.getpid(), opened)
+        # It is no flow that a thread of the user's could belong to.
+        _of_process = os.getpid(), opened, _open.pop(opened.attempt.id)
+        atexit.register(_close_process)
         return opened
 
 
-def _close_process(pid: int, opened: OpenedAttempt) -> None:
-    if pid == os.getpid():
-        error = getattr(sys, "last_value", None)
-        with contextlib.suppress(Exception):
-            if error is None:
-                close_attempt(opened, "completed")
-            else:
-                close_attempt(opened, "failed", f"{type(error).__name__}: {error}")
+def _close_process() -> None:
+    if _of_process is None or _of_process[0] != os.getpid():
+        return
+    _, opened, logical = _of_process
+    _open[opened.attempt.id] = logical
+    error = getattr(sys, "last_value", None)
+    with contextlib.suppress(Exception):
+        if error is None:
+            close_attempt(opened, "completed")
+        else:
+            close_attempt(opened, "failed", f"{type(error).__name__}: {error}")
 
 
-def _opened(identity: Any, path: str | None, name: str, **attributes: Any) -> OpenedAttempt:
+def _opened(identity: RunIdentity, path: str | None, name: str, **attributes: Any) -> OpenedAttempt:
+    from ivcap_flows.durable import LogicalRun
     from ivcap_flows.settings import Settings
 
     writer = recorder()
-    opened = writer.journal.runs.open_attempt(identity, fresh=Settings().fresh)
+    logical = LogicalRun.open(writer.journal, identity, fresh=Settings().fresh)
+    opened = logical.opened
     with _lock:
-        _open[opened.attempt.id] = opened
-    if opened.joined and opened.attempt.leads:
-        log.warning(
-            "This is attempt %d of run %s: what its earlier attempts did is kept. "
-            "Set IVCAP_FLOWS_FRESH=1 to begin a new run instead.",
-            opened.attempt.number,
-            opened.run.id,
-        )
-    writer.beat()
+        _open[opened.attempt.id] = logical
     run_id, attempt_id, parent = opened.run.id, opened.attempt.id, current_activity()
     writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, parent, attributes)))
     _in_background(lambda: _code_of(writer, opened, path, name))
@@ -313,10 +311,9 @@ def close_attempt(opened: OpenedAttempt, outcome: Outcome, cause: str | None = N
     cause = scrub_text(cause) if cause is not None else None
     ended = now()
     with _lock:
-        _open.pop(attempt.id, None)
+        logical = _open.pop(attempt.id, None)
         if _by_flow_run.get(attempt.flow_run_id) is opened:
             del _by_flow_run[attempt.flow_run_id]
-        writer.beating = bool(_open) or _of_process is not None
 
     def told() -> Iterator[Record]:
         yield activity(
@@ -330,7 +327,10 @@ def close_attempt(opened: OpenedAttempt, outcome: Outcome, cause: str | None = N
     writer.put(Statement(run.id, attempt.id, told))
     if not writer.flush(60.0):
         log.warning("The facts of run %s are still being written.", run.id)
-    writer.journal.runs.close_attempt(attempt.id, outcome, cause)
+    if logical is not None:
+        logical.close(outcome, cause)
+    else:
+        writer.journal.runs.close_attempt(attempt.id, outcome, cause)
 
 
 def _close_with_flow(flow: Any) -> None:

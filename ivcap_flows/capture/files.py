@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import stat as modes
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.identity import canonical, digest, file_urn, flows_urn
 from ivcap_flows.provenance.records import Record, entity, relation
 
-__all__ = ["AT_ONCE", "HUGE", "Digests", "Seen", "look", "records_of", "settle", "unchanged"]
+__all__ = ["AT_ONCE", "HUGE", "Digests", "Seen", "look", "records_of", "settle", "sha256_of", "unchanged"]
 
 AT_ONCE: Final = 32 * 2**20
 """Files up to this size are hashed when they are seen, so that a change in place keeps its first version; in bytes."""
@@ -132,6 +134,22 @@ def records_of(seen: Seen) -> list[Record]:
         member = records_of(inner)
         found += [*member, relation("hadMember", name, member[0].id)]
     return found
+
+
+def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
+    """The sha256 of a file, computed again only when its stat has changed since it was remembered.
+
+    Raises InputError for what is no readable file, SourceChangedError for one that changes while it is read.
+    """
+    seen = look(os.fspath(path), "", digests)
+    if seen is None or seen.stamp is None or seen.folder:
+        raise InputError(f"{os.fspath(path)} is no file that can be read.", path=os.fspath(path))
+    if seen.sha256 is None and seen.reason is None:
+        _hash(seen, digests, limit=sys.maxsize)
+    if seen.sha256 is None:
+        error = SourceChangedError if "changed" in (seen.reason or "") else InputError
+        raise error(f"{os.fspath(path)} has no sha256: it is {seen.reason}.", path=os.fspath(path))
+    return seen.sha256
 
 
 def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:

@@ -28,7 +28,6 @@ CAPACITY: Final = 100_000
 """How many calls may wait to be written; further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
 """How long facts are gathered for one commit."""
-BEAT_SECONDS: Final = 10.0
 _BATCH: Final = 2_000
 _TRIES: Final = 4
 
@@ -47,8 +46,6 @@ class Recorder:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.beating = False
-        """Whether attempts of this process are open, whose lease is then kept alive."""
         self._queue: deque[Call | Statement | threading.Event] = deque()
         self._wake, self._hurry = threading.Event(), threading.Event()
         self._lock = threading.Lock()
@@ -80,13 +77,6 @@ class Recorder:
         self._wake.set()
         return done.wait(timeout)
 
-    def beat(self) -> None:
-        """Start keeping this process's lease alive."""
-        self.beating = True
-        if self._thread is None or self._pid != os.getpid():
-            self._start()
-        self._wake.set()
-
     def missing(self, run_id: str) -> int:
         """How many facts or calls of a run this process could not record."""
         return self._lost[run_id] + self._missing[run_id]
@@ -105,12 +95,8 @@ class Recorder:
             self._thread.start()
 
     def _work(self) -> None:
-        beaten = time.monotonic()
         while True:
-            self._wake.wait(BEAT_SECONDS if self.beating else None)
-            if self.beating and time.monotonic() - beaten >= BEAT_SECONDS:
-                beaten = time.monotonic()
-                self._quietly(self.journal.runs.beat)
+            self._wake.wait()
             if self._queue and not self._hurry.is_set():
                 self._hurry.wait(GROUP_SECONDS)
             self._wake.clear()

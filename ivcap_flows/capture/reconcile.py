@@ -1,0 +1,99 @@
+"""The other two witnesses of a run: the lease of an attempt whose process is gone, and Prefect's API."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.provenance.records import Record, activity
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import AttemptRow, Journal, Outcome
+
+__all__ = ["PrefectWord", "prefect_says", "reconcile"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+_OUTCOMES: Final[dict[str, Outcome]] = {
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "CRASHED": "crashed",
+    "CANCELLED": "cancelled",
+    "CANCELLING": "cancelled",
+    "PAUSED": "parked",
+}
+
+
+@dataclass(frozen=True)
+class PrefectWord:
+    """What Prefect's API says of a flow run: the outcome, its message, and since when."""
+
+    outcome: Outcome
+    cause: str | None
+    since: datetime | None
+
+
+def reconcile(
+    journal: Journal, ask: Callable[[str], PrefectWord | None] | None = None
+) -> list[tuple[AttemptRow, Outcome]]:
+    """Give every attempt whose process is gone its outcome; returns those, each once.
+
+    Prefect's word goes first (`ask` by flow run id, by default its API); without one the attempt is `lost`, last seen
+    at its last beat. What happened is stated as a fact too.
+    """
+    from ivcap_flows.journal import Fact
+
+    ask = ask or prefect_says
+    told: list[tuple[AttemptRow, Outcome]] = []
+    for lost in journal.runs.reap():
+        attempt = journal.runs.attempt(lost.id)
+        word = ask(attempt.flow_run_id)
+        outcome, cause, ended = "lost", attempt.cause, attempt.ended_at or attempt.started_at
+        if word is not None:
+            outcome, cause, ended = word.outcome, word.cause, word.since or ended
+            journal.runs.close_attempt(attempt.id, word.outcome, word.cause)
+        ended = max(ended, attempt.started_at)
+        journal.facts.append(
+            [
+                Fact(record, attempt.run_id, attempt.id)
+                for record in _told(journal, attempt, outcome, cause, ended)  # type: ignore[arg-type]
+            ]
+        )
+        told.append((attempt, outcome))  # type: ignore[arg-type]
+    return told
+
+
+def _told(
+    journal: Journal, attempt: AttemptRow, outcome: Outcome, cause: str | None, ended: datetime
+) -> Iterator[Record]:
+    urn = flows_urn("attempt", attempt.id)
+    yield activity(urn, "attempt", attempt.started_at, ended, name=attempt.flow_name, outcome=outcome, cause=cause)
+    if attempt.leads:
+        run = journal.runs.get(attempt.run_id)
+        urn = flows_urn("run", run.id)
+        if run.outcome == outcome:
+            yield activity(urn, "flow-run", run.created_at, ended, name=run.flow_name, outcome=outcome, cause=cause)
+
+
+def prefect_says(flow_run_id: str) -> PrefectWord | None:
+    """The final or paused state of a flow run at the configured Prefect API; None if it knows none or is not reached.
+
+    Asks only a server that is configured: none is started for this.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        return None
+    try:
+        with get_client(sync_client=True) as client:
+            state: Any = client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - the lease is a witness of its own
+        log.debug("Prefect's API says nothing of flow run %s: %s", flow_run_id, error)
+        return None
+    outcome = _OUTCOMES.get(state.type.value) if state is not None else None
+    return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None
