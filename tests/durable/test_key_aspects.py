@@ -1,0 +1,144 @@
+"""What machines without a shared journal know of each other, by aspects on the platform."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from durable_platform import SETTLE, Aspects, Platform, forget_platform_warnings, order
+
+from ivcap_flows.durable import Effect, Performed, perform
+from ivcap_flows.errors import ForbiddenError, UnavailableError
+from ivcap_flows.journal import Journal, schema
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    forget_platform_warnings()
+    return Platform(tmp_path / "platform")
+
+
+@pytest.fixture
+def aspects(tmp_path: Path) -> Aspects:
+    return Aspects(tmp_path / "aspects")
+
+
+@pytest.fixture
+def two_journals(tmp_path: Path) -> Iterator[tuple[Journal, Journal]]:
+    with Journal.open(f"sqlite:///{tmp_path / 'a.sqlite'}") as one, Journal.open(f"sqlite:///{tmp_path / 'b'}") as two:
+        yield one, two
+
+
+async def call(effect: Effect[Any], journal: Journal, aspects: Any) -> Performed[Any]:
+    return await perform(
+        effect, journal=journal, attempt=None, platform="https://x", account="urn:acc", key_aspects=aspects
+    )
+
+
+def run(effect: Effect[Any], journal: Journal, aspects: Any) -> Performed[Any]:
+    return asyncio.run(call(effect, journal, aspects))
+
+
+def test_other_machine_adopts_what_is_done(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
+) -> None:
+    """The outcome aspect is enough: without the first journal, without a look and without a send."""
+    first = run(order(platform), two_journals[0], aspects)
+    second = run(order(platform), two_journals[1], aspects)
+    assert (second.how, second.value) == ("adopted", first.value)
+    assert (len(platform.sends), platform.looks) == (1, [])
+
+
+def test_other_machine_settles_what_is_open(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
+) -> None:
+    """An intent of another journal without outcome is a doubt: adopted once it shows, else sent after settling."""
+    for request, fault in (("shows", "hang after"), ("never", "hang")):
+        platform.faults = [fault]
+        with pytest.raises(asyncio.TimeoutError):
+            asyncio.run(asyncio.wait_for(call(order(platform, request), two_journals[0], aspects), 0.3))
+    before = len(platform.sends)
+    assert run(order(platform, "shows"), two_journals[1], aspects).how == "adopted"
+    began = time.monotonic()
+    assert run(order(platform, "never"), two_journals[1], aspects).how == "sent"
+    assert platform.sends[before] - began >= SETTLE
+    assert len(platform.urns) == 2
+
+
+def test_two_machines_at_once_send_once(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
+) -> None:
+    """Both journals write their aspect; the older one sends, the other waits and adopts."""
+
+    class Racing(Aspects):
+        async def read(self, key: str) -> dict[str, Any] | None:
+            found = await super().read(key)
+            await asyncio.sleep(0.1)
+            return found
+
+    racing = Racing(aspects.folder)
+
+    async def both() -> list[Performed[Any]]:
+        return await asyncio.gather(*(call(order(platform), journal, racing) for journal in two_journals))
+
+    done = asyncio.run(both())
+    assert sorted(one.how for one in done) == ["adopted", "sent"]
+    assert len(platform.urns) == 1
+
+
+def test_refused_aspects_are_said_once_and_done_without(
+    sqlite_journal: Journal, platform: Platform, aspects: Aspects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a policy forbids them the order is placed all the same, and the lost guarantee is named once."""
+
+    class Refusing(Aspects):
+        async def write(self, key: str, content: dict[str, Any]) -> None:
+            raise ForbiddenError("policy", status=403)
+
+    for request in ("x", "y"):
+        assert run(order(platform, request), sqlite_journal, Refusing(aspects.folder)).how == "sent"
+    assert caplog.text.count("refuses key aspects") == 1
+
+
+def test_aspect_that_cannot_be_written_stops_before_sending(
+    sqlite_journal: Journal, platform: Platform, aspects: Aspects
+) -> None:
+    """The key aspect comes before the request; without its answer nothing is sent, and the next call begins anew."""
+
+    class Away(Aspects):
+        async def write(self, key: str, content: dict[str, Any]) -> None:
+            raise UnavailableError("busy", status=503)
+
+    with pytest.raises(UnavailableError):
+        run(order(platform), sqlite_journal, Away(aspects.folder))
+    assert platform.sends == []
+    assert run(order(platform), sqlite_journal, aspects).how == "sent"
+
+
+def test_journal_restored_from_a_copy_does_not_send_blindly(
+    sqlite_journal: Journal, platform: Platform, aspects: Aspects
+) -> None:
+    """A journal that has forgotten an intent finds its own older aspect and takes it for a doubt."""
+    platform.faults = ["hang after"]
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(call(order(platform), sqlite_journal, aspects), 0.3))
+    with sqlite_journal._store.write() as connection:
+        connection.execute(sa.delete(schema.intents))
+    assert run(order(platform), sqlite_journal, aspects).how == "adopted"
+    assert len(platform.urns) == 1
+
+
+def test_lost_outcome_row_is_restored_from_the_aspect(
+    sqlite_journal: Journal, platform: Platform, aspects: Aspects
+) -> None:
+    """Deleted with its journal, an outcome comes back from the platform."""
+    first = run(order(platform), sqlite_journal, aspects)
+    with sqlite_journal._store.write() as connection:
+        connection.execute(sa.delete(schema.intents))
+    again = run(order(platform), sqlite_journal, aspects)
+    assert (again.how, again.value) == ("adopted", first.value)

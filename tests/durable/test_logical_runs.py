@@ -1,0 +1,99 @@
+"""A logical run in a process: what it says when it continues, and its beat."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durable_platform import Platform, order
+
+from ivcap_flows.durable import LogicalRun, perform
+from ivcap_flows.errors import JournalError
+from ivcap_flows.journal import Journal, RunIdentity
+
+FORK = multiprocessing.get_context("fork")
+
+
+def _order_and_die(url: str, folder: Path) -> None:
+    import asyncio
+
+    with Journal.open(url) as journal:
+        run = LogicalRun.open(journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
+        effect = order(Platform(folder), scope="run")
+        asyncio.run(perform(effect, journal=journal, attempt=run.opened, platform="https://x", account="urn:acc"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_continued_run_says_what_it_kept(
+    durable_url: str, durable_journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed after its order, the same command says once which run it continues, what is kept, and the way out."""
+    caplog.set_level(logging.INFO)
+    child = FORK.Process(target=_order_and_die, args=(durable_url, tmp_path / "platform"))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    run = LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
+    run.close("failed", "boom")
+    assert f"Continues run {run.run.id} (attempt 2), 1 order kept; start with --fresh" in caplog.text
+    caplog.clear()
+    LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2")).close("completed")
+    assert f"Continues run {run.run.id} (attempt 3), 1 order kept." in caplog.text
+    assert [row.outcome for row in durable_journal.runs.attempts(run.run.id)] == ["lost", "failed", "completed"]
+
+
+def _beaters() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ivcap-flows-beat"]
+
+
+def _eventually(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_thread_beats_while_anything_runs(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One daemon thread for all runs of a process; it renews the lease and ends with the last of them."""
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    _eventually(lambda: _beaters() == [])
+    runs = [LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, str(n), str(n))) for n in range(3)]
+    assert len(_beaters()) == 1
+    assert _beaters()[0].daemon
+
+    def beat() -> Any:
+        return sqlite_journal.runs.attempt(runs[0].attempt.id).process.beat_at
+
+    first = beat()
+    _eventually(lambda: beat() > first)
+    for run in runs:
+        run.close("completed")
+    _eventually(lambda: _beaters() == [])
+    last = beat()
+    time.sleep(0.1)
+    assert beat() == last
+
+
+def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beat that fails is tried again at the next one."""
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    original, failures = sqlite_journal.runs.beat, [0]
+
+    def flaky() -> None:
+        failures[0] += 1
+        if failures[0] < 4:
+            raise JournalError("disk full")
+        original()
+
+    run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
+    monkeypatch.setattr(sqlite_journal.runs, "beat", flaky)
+    first = sqlite_journal.runs.attempt(run.attempt.id).process.beat_at
+    _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.beat_at > first)
+    run.close("completed")

@@ -1,0 +1,407 @@
+"""At most one effect per key, whatever the network, the platform and the processes do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from durable_platform import SETTLE, Aspects, Platform, forget_platform_warnings, order
+
+from ivcap_flows.durable import Effect, Performed, perform
+from ivcap_flows.errors import (
+    BadRequestError,
+    InDoubtError,
+    InputError,
+    JournalError,
+    UnavailableError,
+    UnreachableError,
+)
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
+
+FORK = multiprocessing.get_context("fork")
+
+
+def run(effect: Effect[Any], journal: Journal, **options: Any) -> Performed[Any]:
+    options = {"attempt": None, "platform": "https://x", "account": "urn:acc", **options}
+    return asyncio.run(perform(effect, journal=journal, **options))
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    forget_platform_warnings()
+    return Platform(tmp_path / "platform")
+
+
+def only(journal: Journal) -> IntentRow:
+    [row] = journal.intents.where()
+    return row
+
+
+def test_second_call_gets_the_first_ones_effect(durable_journal: Journal, platform: Platform) -> None:
+    """One send; afterwards the same request is answered from the journal, another request is another effect."""
+    first = run(order(platform), durable_journal)
+    second = run(order(platform), durable_journal)
+    assert (first.how, second.how) == ("sent", "kept")
+    assert first.value == second.value == {"urn": platform.urns[0]}
+    run(order(platform, "y"), durable_journal)
+    run(order(platform, discriminator="2"), durable_journal)
+    run(order(platform), durable_journal, account="urn:other")
+    run(order(platform, scope="call"), durable_journal)
+    run(order(platform, scope="call"), durable_journal)
+    assert len(platform.urns) == 6
+
+
+def test_lost_reply_is_looked_for_and_adopted(durable_journal: Journal, platform: Platform) -> None:
+    """The platform took the order but its reply was lost: the call finds it and does not send again."""
+    platform.faults = ["lost"]
+    done = run(order(platform), durable_journal)
+    assert (done.how, done.value["urn"]) == ("adopted", platform.urns[0])
+    assert len(platform.sends) == len(platform.urns) == 1
+    assert (only(durable_journal).state, only(durable_journal).matched_by) == ("accepted", "key")
+
+
+def test_late_effect_is_waited_for(durable_journal: Journal, platform: Platform) -> None:
+    """An order that shows only after a while, but within the settling time, is adopted."""
+    platform.faults = ["late"]
+    assert run(order(platform), durable_journal).how == "adopted"
+    assert len(platform.urns) == 1
+
+
+def test_sent_again_only_after_settling_and_a_last_look(durable_journal: Journal, platform: Platform) -> None:
+    """A request that never arrived is sent again, not before the settling time, and the last look comes after it."""
+    platform.faults = ["lost before"]
+    assert run(order(platform), durable_journal).how == "sent"
+    first, second = platform.sends
+    assert second - first >= SETTLE
+    assert platform.looks[0] - first < SETTLE / 2
+    assert first + SETTLE <= platform.looks[-1] <= second
+    assert len(platform.urns) == 1
+
+
+def test_platform_that_stays_silent_is_an_error_that_leaves_the_doubt(
+    sqlite_journal: Journal, platform: Platform
+) -> None:
+    """After three lost sends the call raises; the next call goes on with looking."""
+    platform.faults = ["lost before"] * 3
+    with pytest.raises(UnreachableError):
+        run(order(platform, settle=0.05), sqlite_journal)
+    assert only(sqlite_journal).state == "in_doubt"
+    assert run(order(platform, settle=0.05), sqlite_journal).how == "sent"
+    assert len(platform.urns) == 1
+
+
+@pytest.mark.parametrize("fault", ["refuse", "no connection"])
+def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
+    """What surely had no effect is raised at once, without looking, and the same call later may send again."""
+    platform.faults = [fault]
+    with pytest.raises((BadRequestError, UnreachableError)):
+        run(order(platform), sqlite_journal)
+    row = only(sqlite_journal)
+    assert row.state == "abandoned"
+    assert "Error: " in (row.error or "")
+    assert platform.looks == []
+    assert run(order(platform), sqlite_journal).how == "sent"
+
+
+def test_several_effects_keep_the_oldest_and_report_the_rest(
+    sqlite_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of several under one key the oldest is kept; the others are logged and stay in the journal."""
+    platform.faults = ["lost before"]
+    original = platform.send
+
+    async def send_thrice(intent: IntentRow, progress: Any) -> Any:
+        for _ in range(3):
+            platform.take(intent.key, intent.request)
+            await asyncio.sleep(0.01)
+        return await original(intent, progress)
+
+    platform.send = send_thrice  # type: ignore[method-assign]
+    done = run(order(platform), sqlite_journal)
+    oldest, *others = platform.urns
+    assert done.value["urn"] == oldest
+    assert sorted(only(sqlite_journal).duplicates) == sorted(others)
+    assert others[0] in caplog.text
+
+
+def test_content_match_leaves_other_keys_effects_alone(sqlite_journal: Journal, platform: Platform) -> None:
+    """Found by content, an effect that is another key's outcome is not adopted, a free one is and is marked."""
+    run(order(platform), sqlite_journal)
+    platform.by_content = True
+    platform.faults = ["lost before", "lost"]
+    done = run(order(platform, discriminator="2"), sqlite_journal)
+    assert (done.how, done.value["urn"], len(platform.urns)) == ("adopted", platform.urns[1], 2)
+    assert [row.matched_by for row in sqlite_journal.intents.where()] == [None, "content"]
+
+
+def test_what_cannot_be_told_stops_with_the_candidates(sqlite_journal: Journal, platform: Platform) -> None:
+    """A mere guess is never adopted: the error names it and the commands that decide, and nothing more is sent."""
+    original = platform.find
+
+    async def guess(intent: IntentRow) -> Any:
+        return [replace(one, matched_by="guess") for one in await original(intent)]
+
+    platform.find = guess  # type: ignore[method-assign]
+    platform.faults = ["lost"]
+    for _ in range(2):
+        with pytest.raises(InDoubtError, match="orders adopt") as caught:
+            run(order(platform), sqlite_journal)
+    assert caught.value.candidates == platform.urns
+    assert len(platform.sends) == 1
+    sqlite_journal.intents.resolve(caught.value.key, urn=platform.urns[0], outcome={"urn": platform.urns[0]})
+    assert run(order(platform), sqlite_journal).how == "kept"
+
+
+def test_look_survives_a_platform_that_is_away(sqlite_journal: Journal, platform: Platform) -> None:
+    """Looks that fail within the settling time are repeated; nothing is sent on the word of a failed look."""
+    original, failures = platform.find, [0]
+
+    async def flaky(intent: IntentRow) -> Any:
+        failures[0] += 1
+        if failures[0] < 3:
+            raise UnavailableError("busy", status=503)
+        return await original(intent)
+
+    platform.find = flaky  # type: ignore[method-assign]
+    platform.faults = ["lost"]
+    assert run(order(platform), sqlite_journal).how == "adopted"
+    failures[0] = -1000
+    platform.faults = ["lost"]
+    with pytest.raises(UnavailableError):
+        run(order(platform, "y"), sqlite_journal)
+    assert len(platform.sends) == 2
+
+
+def test_intent_that_cannot_be_written_sends_nothing(sqlite_journal: Journal, platform: Platform) -> None:
+    """Intents fail closed, at the claim and at the mark before the request."""
+    for method in ("claim", "mark_sent"):
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise JournalError("disk full")
+
+        original = getattr(sqlite_journal.intents, method)
+        setattr(sqlite_journal.intents, method, fail)
+        with pytest.raises(JournalError):
+            run(order(platform), sqlite_journal)
+        setattr(sqlite_journal.intents, method, original)
+    assert platform.sends == []
+    assert run(order(platform), sqlite_journal).how == "sent"
+
+
+def test_outcome_that_cannot_be_written_is_looked_up(
+    durable_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The effect exists, so the flow gets it; the next one to ask finds the intent open and adopts."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise JournalError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable_journal.intents, "settle_outcome", fail)
+        first = run(order(platform), durable_journal)
+    assert (first.how, only(durable_journal).state) == ("sent", "sent")
+    second = run(order(platform), durable_journal)
+    assert (second.how, second.value) == ("adopted", first.value)
+    assert len(platform.urns) == 1
+
+
+def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform) -> None:
+    """A call that is cancelled while the request is away leaves a doubt with its time; the next one adopts."""
+    platform.faults = ["hang after"]
+    call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(call, 0.3))
+    assert only(sqlite_journal).state == "in_doubt"
+    assert run(order(platform), sqlite_journal).how == "adopted"
+    assert len(platform.urns) == 1
+
+
+def test_equal_calls_at_once_share_one_effect(
+    durable_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twenty equal calls in one run: one send, one effect, and one warning that names the way out."""
+    attempt = durable_journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+
+    async def many() -> list[Performed[Any]]:
+        options: dict[str, Any] = {"attempt": attempt, "platform": "https://x", "account": "urn:acc"}
+        calls = (perform(order(platform, scope="run"), journal=durable_journal, **options) for _ in range(20))
+        return await asyncio.gather(*calls)
+
+    platform.faults = ["slow"]
+    done = asyncio.run(many())
+    assert sorted(one.how for one in done) == ["kept"] * 19 + ["sent"]
+    assert len({one.value["urn"] for one in done}) == len(platform.urns) == 1
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "discriminator" in warnings[0].getMessage()
+
+
+def _order_at(url: str, folder: Path, moment: float, results: Any) -> None:
+    platform = Platform(folder, ["slow"])
+    time.sleep(max(0.0, moment - time.time()))
+    with Journal.open(url) as journal:
+        results.put(run(order(platform), journal).value["urn"])
+
+
+def test_eight_processes_at_once_send_once(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
+    """Eight processes ask for the same at the same moment: one sends, all get the one effect."""
+    results = FORK.Queue()
+    moment = time.time() + 0.3
+    children = [FORK.Process(target=_order_at, args=(durable_url, platform.folder, moment, results)) for _ in range(8)]
+    for child in children:
+        child.start()
+    urns = {results.get(timeout=30) for _ in children}
+    for child in children:
+        child.join()
+    assert [*urns] == platform.urns
+
+
+def _crash(url: str, folder: Path, point: str) -> None:
+    """Order until the named point, then die as by kill -9."""
+    platform = Platform(folder, [point])
+    aspects = Aspects(folder / "aspects", kill_at={"after the key aspect": 1, "after the outcome row": 2}.get(point, 0))
+    journal = Journal.open(url)
+
+    def die_after(name: str) -> None:
+        original = getattr(journal.intents, name)
+
+        def killing(*args: Any, **kwargs: Any) -> Any:
+            original(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(journal.intents, name, killing)
+
+    if point == "after the intent":
+        die_after("claim")
+    if point == "after the mark":
+        die_after("mark_sent")
+    run(order(platform), journal, key_aspects=aspects)
+
+
+@pytest.mark.parametrize(
+    ("point", "how"),
+    [
+        ("after the intent", "sent"),
+        ("after the key aspect", "sent"),
+        ("after the mark", "sent"),
+        ("kill before", "sent"),
+        ("kill after", "adopted"),
+        ("after the outcome row", "kept"),
+    ],
+)
+def test_killed_anywhere_there_is_one_effect(
+    durable_url: str, durable_journal: Journal, platform: Platform, point: str, how: str
+) -> None:
+    """kill -9 between any two steps, then the same call again: exactly one effect, sent, adopted or kept."""
+    child = FORK.Process(target=_crash, args=(durable_url, platform.folder, point))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    began = time.monotonic()
+    done = run(order(platform), durable_journal, key_aspects=Aspects(platform.folder / "aspects"))
+    assert done.how == how
+    assert platform.urns == [done.value["urn"]]
+    if point in ("after the mark", "kill before"):
+        # It may have been sent for all the journal knows, so it is not sent again before it would have shown.
+        assert platform.looks
+    if point in ("after the intent", "after the key aspect"):
+        assert time.monotonic() - began < SETTLE
+
+
+def _order_slowly(url: str, folder: Path, ready: Any) -> None:
+    platform = Platform(folder, ["slow"])
+    original = platform.send
+
+    async def send(intent: IntentRow, progress: Any) -> Any:
+        ready.send("sending")
+        return await original(intent, progress)
+
+    platform.send = send  # type: ignore[method-assign]
+    run(order(platform), Journal.open(url))
+
+
+def test_live_holder_is_waited_for(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
+    """While another process is at it, the call waits and gets that one's outcome; it neither looks nor sends."""
+    ours, theirs = FORK.Pipe()
+    child = FORK.Process(target=_order_slowly, args=(durable_url, platform.folder, theirs))
+    child.start()
+    ours.recv()
+    done = run(order(platform), durable_journal)
+    child.join()
+    assert (done.how, [done.value["urn"]]) == ("kept", platform.urns)
+    assert platform.sends == platform.looks == []
+
+
+def test_holder_taken_for_gone_does_not_send(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
+    """A process of another machine that was silent too long is overtaken; when it wakes it may not send any more."""
+    aspects = Aspects(platform.folder / "aspects")
+    other = Journal.open(durable_url)
+
+    async def story() -> tuple[Performed[Any], Performed[Any]]:
+        overtaken = asyncio.Event()
+        asleep = asyncio.Event()
+
+        class Sleepy(Aspects):
+            async def write(self, key: str, content: dict[str, Any]) -> None:
+                asleep.set()
+                await overtaken.wait()
+
+        options: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
+        sleepy = Sleepy(platform.folder / "sleepy")
+        first = asyncio.create_task(perform(order(platform), journal=other, key_aspects=sleepy, **options))
+        await asleep.wait()
+        silent = {"host": "another-machine", "beat_at": other.now() - timedelta(hours=1)}
+        with other._store.write() as connection:
+            connection.execute(sa.update(schema.processes).values(silent))
+        second = await perform(order(platform), journal=durable_journal, key_aspects=aspects, **options)
+        overtaken.set()
+        return await first, second
+
+    first, second = asyncio.run(story())
+    other.close()
+    assert (first.how, second.how) == ("kept", "sent")
+    assert first.value == second.value
+    assert len(platform.sends) == 1
+
+
+def test_effect_of_an_overtaken_holder_is_reported(
+    sqlite_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was sent by a holder that was taken for gone meanwhile is never hidden: logged, and kept as a duplicate."""
+    original = platform.send
+
+    async def overtaken(intent: IntentRow, progress: Any) -> Any:
+        platform.send = original  # type: ignore[method-assign]
+        sqlite_journal.intents.release(intent)
+        other = sqlite_journal.intents.claim(_wanted(intent)).intent
+        other = sqlite_journal.intents.mark_sent(other)
+        sqlite_journal.intents.settle_outcome(other, urn="urn:first", outcome={"urn": "urn:first"}, how="sent")
+        return await original(intent, progress)
+
+    platform.send = overtaken  # type: ignore[method-assign]
+    done = run(order(platform), sqlite_journal)
+    assert (done.how, done.value) == ("kept", {"urn": "urn:first"})
+    assert only(sqlite_journal).duplicates == platform.urns
+    assert platform.urns[0] in caplog.text
+
+
+def _wanted(intent: IntentRow) -> NewIntent:
+    names = [field.name for field in fields(NewIntent) if field.name != "attempt_number"]
+    return NewIntent(**{name: getattr(intent, name) for name in names})
+
+
+def test_request_beyond_json_is_an_input_error(sqlite_journal: Journal, platform: Platform) -> None:
+    """A request that has no canonical form is refused before anything is written or sent."""
+    with pytest.raises(InputError, match="cannot be told from another"):
+        run(order(platform, {"n": 2**60}), sqlite_journal)
+    assert sqlite_journal.intents.where() == []

@@ -1,0 +1,233 @@
+"""Generations, limits, divergence, values kept from the first attempt, and resumed uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from durable_platform import Platform, forget_platform_warnings, order
+
+from ivcap_flows.durable import Effect, Performed, Progress, aonce, once, perform
+from ivcap_flows.errors import DivergenceError, InputError, NotFoundError, SpendLimitError, UnreachableError
+from ivcap_flows.identity import Scope
+from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt, RunIdentity
+
+
+@pytest.fixture
+def platform(tmp_path: Any) -> Platform:
+    forget_platform_warnings()
+    return Platform(tmp_path / "platform")
+
+
+@pytest.fixture
+def journal(sqlite_journal: Journal) -> Journal:
+    return sqlite_journal
+
+
+def attempt_of(journal: Journal, root: str = "1", entry_point: str = "f.py:f") -> OpenedAttempt:
+    return journal.runs.open_attempt(RunIdentity("f", entry_point, {"root": root}, root, root))
+
+
+async def call(effect: Effect[Any], journal: Journal, attempt: OpenedAttempt | None, **options: Any) -> Performed[Any]:
+    return await perform(effect, journal=journal, attempt=attempt, platform="https://x", account="urn:acc", **options)
+
+
+def run(effect: Effect[Any], journal: Journal, attempt: OpenedAttempt | None, **options: Any) -> Performed[Any]:
+    return asyncio.run(call(effect, journal, attempt, **options))
+
+
+def test_scopes_share_as_far_as_they_say(journal: Journal, platform: Platform) -> None:
+    """run: within one logical run; flow: any run of the same flow; account: any; call: never; none without a run."""
+    first, second = attempt_of(journal, "1"), attempt_of(journal, "2")
+    other = attempt_of(journal, "3", "other.py:g")
+    shares: dict[Scope, list[OpenedAttempt | None]] = {
+        "run": [first, first, second],
+        "flow": [first, second, other],
+        "account": [first, second, other, None],
+        "call": [first, first],
+    }
+    counts = {}
+    for scope, attempts in shares.items():
+        made = {run(order(platform, scope, scope=scope), journal, attempt).value["urn"] for attempt in attempts}
+        counts[scope] = len(made)
+    assert counts == {"run": 2, "flow": 2, "account": 1, "call": 2}
+    loose = [run(order(platform, "loose", scope="run"), journal, None).value["urn"] for _ in range(2)]
+    assert loose[0] != loose[1]
+
+
+def test_failed_order_keeps_its_key(journal: Journal, platform: Platform) -> None:
+    """By itself a retry gets the failed order again, so that nothing is paid twice unasked."""
+    first = run(order(platform), journal, None)
+    journal.intents.finish(first.key, "failed")
+    again = run(order(platform), journal, None)
+    assert (again.how, again.value) == ("kept", first.value)
+
+
+def test_resubmission_has_generations_and_a_limit(journal: Journal, platform: Platform) -> None:
+    """With on_failure="resubmit" each failure takes the next generation, up to the limit; success takes none."""
+    keys = []
+    for _ in range(4):
+        done = run(order(platform), journal, None, on_failure="resubmit", max_resubmits=2)
+        keys.append(done.key)
+        journal.intents.finish(done.key, "failed")
+    assert [key.removeprefix(keys[0]) for key in keys] == ["", ".1", ".2", ".2"]
+    assert len(platform.urns) == 3
+    other = run(order(platform, "y"), journal, None, on_failure="resubmit")
+    journal.intents.finish(other.key, "succeeded")
+    assert run(order(platform, "y"), journal, None, on_failure="resubmit").how == "kept"
+
+
+def test_resubmission_at_once_is_one(journal: Journal, platform: Platform) -> None:
+    """Ten calls that see the same failure resubmit it once."""
+    journal.intents.finish(run(order(platform), journal, None).key, "error")
+
+    async def many() -> list[Performed[Any]]:
+        platform.faults = ["slow"]
+        return await asyncio.gather(*(call(order(platform), journal, None, on_failure="resubmit") for _ in range(10)))
+
+    assert len({done.key for done in asyncio.run(many())}) == 1
+    assert len(platform.urns) == 2
+
+
+def test_spend_limit_stops_before_sending(journal: Journal, platform: Platform) -> None:
+    """The order beyond max_orders is not sent; orders that exist are still given."""
+    attempt = attempt_of(journal)
+    for n in range(2):
+        run(order(platform, n, scope="run"), journal, attempt, max_orders=2)
+    with pytest.raises(SpendLimitError):
+        run(order(platform, 2, scope="run"), journal, attempt, max_orders=2)
+    assert len(platform.sends) == 2
+    retried = attempt_of(journal)
+    assert run(order(platform, 1, scope="run"), journal, retried, max_orders=2).how == "kept"
+
+
+def test_diverging_replay_stops_with_both_requests(
+    journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for something new while an earlier order of the same service goes unasked: an error showing both."""
+    monkeypatch.setattr("ivcap_flows.durable.divergence.GRACE", 0.2)
+    run(order(platform, {"at": "monday"}, scope="run"), journal, attempt_of(journal))
+    replay = attempt_of(journal)
+    with pytest.raises(DivergenceError, match=r"(?s)tuesday.*monday.*once\(name, fn\)") as caught:
+        run(order(platform, {"at": "tuesday"}, scope="run"), journal, replay)
+    assert (caught.value.asked, caught.value.earlier[0]["request"]) == ({"at": "tuesday"}, {"at": "monday"})
+    assert len(platform.sends) == 1
+    allowed = run(order(platform, {"at": "tuesday"}, scope="run"), journal, replay, on_divergence="new")
+    assert allowed.how == "sent"
+
+
+def test_replay_that_asks_for_more_goes_on(journal: Journal, platform: Platform) -> None:
+    """Killed after two of three orders, the replay asks for all in any order and at once: no divergence."""
+    first = attempt_of(journal)
+    for n in range(2):
+        run(order(platform, n, scope="run"), journal, first)
+
+    async def replay(attempt: OpenedAttempt) -> list[str]:
+        calls = (call(order(platform, n, scope="run"), journal, attempt) for n in (2, 1, 0))
+        return [done.how for done in await asyncio.gather(*calls)]
+
+    assert asyncio.run(replay(attempt_of(journal))) == ["sent", "kept", "kept"]
+
+
+def test_refused_or_other_requests_do_not_diverge(journal: Journal, platform: Platform) -> None:
+    """An earlier request that had no effect, or was never to be shared, does not bind the replay."""
+    first = attempt_of(journal)
+    run(order(platform, "own", scope="call"), journal, first)
+    platform.faults = ["refuse"]
+    with pytest.raises(Exception, match="no such parameter"):
+        run(order(platform, "bad", scope="run"), journal, first)
+    assert run(order(platform, "good", scope="run"), journal, attempt_of(journal)).how == "sent"
+
+
+def test_once_gives_the_first_attempts_value(journal: Journal) -> None:
+    """The function runs at the first attempt only; both see the value as JSON gives it back."""
+    run_id = attempt_of(journal).run.id
+    calls: list[int] = []
+
+    def now() -> tuple[int, str]:
+        calls.append(1)
+        return (len(calls), "Niño")
+
+    async def later() -> float:
+        calls.append(1)
+        return 0.1
+
+    values = [once("now", now, journal=journal, run_id=run_id) for _ in range(2)]
+    assert values == [[1, "Niño"]] * 2
+    assert asyncio.run(aonce("now", later, journal=journal, run_id=run_id)) == [1, "Niño"]
+    assert asyncio.run(aonce("later", later, journal=journal, run_id=run_id)) == 0.1
+    assert len(calls) == 2
+    with pytest.raises(InputError, match=r"once\('set'"):
+        once("set", lambda: {1}, journal=journal, run_id=run_id)
+
+
+class Upload:
+    """A file of four parts: made once, sent part by part, cut off where told."""
+
+    def __init__(self, cut: list[int]) -> None:
+        self.cut = cut
+        self.made: list[str] = []
+        self.parts: list[int] = []
+
+    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, str]:
+        if progress.stored is None:
+            self.made.append(f"urn:artifact:{len(self.made)}")
+            await progress.save({"urn": self.made[-1]})
+        while len(self.parts) < 4:
+            if self.cut and len(self.parts) == self.cut[0]:
+                self.cut.pop(0)
+                raise UnreachableError("time-out")
+            self.parts.append(len(self.parts))
+        return {"urn": progress.stored["urn"]}
+
+    async def find(self, intent: IntentRow) -> list[Any]:
+        raise AssertionError("an upload with progress is resumed, not looked for")
+
+    def effect(self) -> Effect[dict[str, str]]:
+        return Effect(
+            noun="upload",
+            request={"sha256": "0"},
+            send=self.send,
+            find=self.find,
+            encode=dict,
+            decode=dict,
+            urn=lambda value: value["urn"],
+            placeholder=lambda key: {"urn": key},
+            settle=60.0,
+            scope="account",
+            resumable=True,
+        )
+
+
+def test_upload_goes_on_where_it_stopped(journal: Journal) -> None:
+    """Cut off twice within the call it resumes each time: one artifact, no part twice, no settling time."""
+    upload = Upload([1, 3])
+    assert run(upload.effect(), journal, None).how == "sent"
+    assert (upload.made, upload.parts) == (["urn:artifact:0"], [0, 1, 2, 3])
+
+
+def test_upload_goes_on_in_a_later_call(journal: Journal) -> None:
+    """Cut off for good, the next call finds the stored progress and resumes."""
+    upload = Upload([1, 1, 1])
+    with pytest.raises(UnreachableError):
+        run(upload.effect(), journal, None)
+    assert run(upload.effect(), journal, None).value == {"urn": "urn:artifact:0"}
+    assert (upload.made, upload.parts) == (["urn:artifact:0"], [0, 1, 2, 3])
+
+
+def test_upload_that_the_platform_forgot_begins_anew(journal: Journal) -> None:
+    """A resumption refused for good drops the progress, so that the next call makes a new one."""
+    upload = Upload([1, 1, 1])
+    with pytest.raises(UnreachableError):
+        run(upload.effect(), journal, None)
+    original = upload.send
+
+    async def gone(intent: IntentRow, progress: Progress) -> dict[str, str]:
+        raise NotFoundError("no such upload", status=404)
+
+    upload.send = gone  # type: ignore[method-assign]
+    with pytest.raises(NotFoundError):
+        run(upload.effect(), journal, None)
+    upload.send = original  # type: ignore[method-assign]
+    assert run(upload.effect(), journal, None).value == {"urn": "urn:artifact:1"}
