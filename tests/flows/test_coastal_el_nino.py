@@ -1,0 +1,128 @@
+"""The flow's own parts, and the deployment that names it."""
+
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.server.schemas.schedules import CronSchedule
+from pydantic import ValidationError
+
+from flows.coastal_el_nino import CoastalElNinoEvents, app, coastal_el_nino, read_events, read_terms
+from flows.services.coastal_el_nino_index import EVENTS_HEADER
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import LocalFile
+
+ROOT = Path(__file__).parents[2]
+ROW = "warm,extraordinary,1982-07,1983-11,17,4.0154,1983-06"
+
+
+@pytest.fixture
+def events_table(tmp_path):
+    def write(*rows: str) -> LocalFile:
+        path = tmp_path / "events.csv"
+        path.write_text("\n".join((",".join(EVENTS_HEADER), *rows, "")))
+        return LocalFile(path=str(path), sha256="0" * 64, size=path.stat().st_size)
+
+    return write
+
+
+def test_the_events_table_becomes_an_aspect_with_its_schema(events_table):
+    """The rows are typed, and the aspect declares its schema under the name that IVCAP reads."""
+    aspect = read_events.fn.__wrapped__(events_table(ROW), 1981, 2010).model_dump(mode="json", by_alias=True)
+
+    assert aspect == {
+        "$schema": "urn:ivcap-flows-examples:schema:coastal-el-nino-events.1",
+        "base_start": 1981,
+        "base_end": 2010,
+        "events": [
+            {
+                "kind": "warm",
+                "category": "extraordinary",
+                "start": "1982-07",
+                "end": "1983-11",
+                "months": 17,
+                "peak": 4.0154,
+                "peak_month": "1983-06",
+            }
+        ],
+    }
+    assert CoastalElNinoEvents.model_validate(aspect).events[0].months == 17
+
+
+def test_a_table_of_another_form_is_refused(events_table):
+    """A row with an unknown category is an error, not an aspect."""
+    with pytest.raises(ValidationError, match="category"):
+        read_events.fn.__wrapped__(events_table(ROW.replace("extraordinary", "huge")), 1981, 2010)
+
+
+def test_the_terms_of_the_example_state_all_that_a_dataset_needs():
+    """The example's terms file names an owner, a licence and the approvals."""
+    terms = read_terms(ROOT / "flows/data/terms.yaml")
+
+    assert terms.owner is not None
+    assert terms.datasets.license
+    assert terms.datasets.approvals is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("datasets: {licence: https://example.org/}", "licence"),
+        ("owners: {}\ndatasets: {}", "owners"),
+        ("datasets: [", "cannot be used"),
+        ("", "cannot be used"),
+    ],
+)
+def test_terms_that_state_something_unknown_are_refused(tmp_path, text, words):
+    """A misspelt or unreadable statement is named together with its file, not passed over."""
+    path = tmp_path / "terms.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_terms(path)
+
+    assert str(path) in str(caught.value)
+
+
+def test_terms_that_do_not_exist_are_named(tmp_path):
+    """A wrong path is an input error that names it."""
+    with pytest.raises(InputError, match="nowhere.yaml"):
+        read_terms(tmp_path / "nowhere.yaml")
+
+
+def test_the_script_offers_every_parameter_of_the_flow(capsys):
+    """`--help` lists an option for each parameter of the flow, and `--fresh`."""
+    with pytest.raises(SystemExit) as left:
+        app(["--help"])
+
+    text = capsys.readouterr().out
+    assert left.value.code == 0
+    for name in (*coastal_el_nino.parameters.properties, "fresh"):
+        assert f"--{name.replace('_', '-')}" in text
+
+
+@pytest.fixture(scope="module")
+def deployments():
+    return yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())
+
+
+def test_the_deployment_runs_this_flow_from_any_folder(deployments):
+    """The entry point is a module, and there is no step that would pull a folder of the deploying machine."""
+    [monthly] = deployments["deployments"]
+    module, _, name = monthly["entrypoint"].partition(":")
+
+    assert getattr(import_module(module), name) is coastal_el_nino
+    assert deployments["pull"] == []
+    assert set(monthly["parameters"]) <= set(coastal_el_nino.parameters.properties)
+
+
+async def test_the_deployment_queues_and_comes_once_a_month(deployments):
+    """Runs follow one another instead of cancelling each other, on a day of each month."""
+    [monthly] = deployments["deployments"]
+    [schedule] = monthly["schedules"]
+    schedule = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    times = await schedule.get_dates(12, start=datetime(2026, 1, 1, tzinfo=timezone.utc))
+
+    assert monthly["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    assert [time.month for time in times] == list(range(1, 13))
