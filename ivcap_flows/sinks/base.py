@@ -1,0 +1,67 @@
+"""What a sink is: one outside system that gets the record of a run, whenever it can be reached."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from ivcap_flows.provenance.graph import Graph
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import RunRow
+
+__all__ = ["Delivery", "Sink", "shareable"]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How one try went. `pending` is tried again later, `dead` not before `reason` is put right."""
+
+    state: Literal["delivered", "pending", "dead"]
+    reason: str | None = None
+
+
+class Sink(Protocol):
+    """Delivering the same run twice has the effect of once. Errors are the outbox's to judge."""
+
+    @property
+    def name(self) -> str:
+        """What its deliveries are kept under; two targets of one kind have two names."""
+
+    async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
+        """Bring the outside system to what is known of a run now."""
+
+
+_PATH: Final = re.compile(r"(?<![\w:/.])(?:/[^\s/'\":,;<>|()]+){2,}|\b[A-Za-z]:\\[^\s'\"<>|]+")
+_EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
+
+
+def shareable(graph: Graph) -> Graph:
+    """What may leave this machine: no local user, no absolute path (its last part stays), no e-mail address."""
+    shared = graph.where(lambda record: not record.attributes.get("local"))
+    return Graph(
+        record.model_copy(update={"attributes": _each_text(record.attributes, _bare)}) for record in shared.records
+    )
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(name): _each_text(inner, change) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_each_text(inner, change) for inner in value]
+    return value
+
+
+def _bare(text: str) -> str:
+    if os.path.isabs(text) and "\n" not in text:
+        return PurePosixPath(text).name
+    if PureWindowsPath(text).is_absolute():
+        return PureWindowsPath(text).name
+    text = _PATH.sub(lambda found: re.split(r"[/\\]", found.group())[-1], text)
+    return _EMAIL.sub("<e-mail>", text)
