@@ -145,9 +145,10 @@ class ProvenaClient:
         if parts.hostname not in _LOOPBACK:
             return None
         async with Session(f"{parts.scheme}://{parts.netloc}", platform="Provena") as session:
-            reply = await session.request("GET", "/_twin", repeat="idempotent", expect=(200, 404))
-        told = reply.json() if reply.status == 200 else {}
-        if not isinstance(told, dict) or not isinstance(told.get("instance"), str):
+            reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
+        is_json = reply.status == 200 and "json" in reply.headers.get("content-type", "")
+        told = reply.json() if is_json else None
+        if not isinstance(told, dict) or not str(told.get("instance", "")).startswith("urn:ivcap-flows:twin:"):
             return None
         self.settle = float(told.get("settle", SETTLE))
         return str(told["instance"])

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_INTERVAL: Final = 0.25
 LONGEST_INTERVAL: Final = 10.0
+SHORTEST_LOOK: Final = 2.0
+"""All in seconds: the wait between two looks grows; a look is given this much even when the deadline is near."""
 
 
 class JobsApi(Api):
@@ -66,17 +68,12 @@ class JobsApi(Api):
         status: str | None = None
         unreachable = False
         while True:
-            try:
-                row = await self.fetch(session_id)
-                unreachable = False
-            except PlatformError as error:
-                if not error.retryable:
-                    raise
-                if not unreachable:
-                    logger.warning("Provena cannot be asked about job %s and is waited for: %s", session_id, error)
-                unreachable, row = True, None
+            row, trouble = await self._look(session_id, deadline)
+            if trouble is not None and not unreachable:
+                logger.warning("Provena cannot be asked about job %s and is waited for: %s", session_id, trouble)
+            unreachable = trouble is not None
             if row is not None and row.done:
-                return await self._settled(row)
+                return await self._settled(row, deadline)
             status = row.status if row is not None else status
             left = deadline - time.monotonic()
             if left <= 0:
@@ -89,15 +86,22 @@ class JobsApi(Api):
             await asyncio.sleep(min(left, interval * random.uniform(0.75, 1.25)))  # noqa: S311 - jitter
             interval = min(LONGEST_INTERVAL, interval * 1.5)
 
-    async def _settled(self, row: JobRow) -> JobRow:
+    async def _look(self, session_id: str, deadline: float) -> tuple[JobRow | None, str | None]:
+        """The row, and what kept from seeing it: a request's own retries must not outlast the deadline."""
+        try:
+            limit = max(SHORTEST_LOOK, deadline - time.monotonic())
+            return await asyncio.wait_for(self.fetch(session_id), limit), None
+        except asyncio.TimeoutError:
+            return None, "no reply before the deadline"
+        except PlatformError as error:
+            if not error.retryable:
+                raise
+            return None, str(error)
+
+    async def _settled(self, row: JobRow, deadline: float) -> JobRow:
         """Look once more at a job that has ended, since its row is rewritten without conditions.
 
         An earlier state that a slow writer put back does not undo the end that was seen.
         """
-        try:
-            again = await self.fetch(row.session_id)
-        except PlatformError as error:
-            if not error.retryable:
-                raise
-            return row
+        again, _ = await self._look(row.session_id, deadline)
         return again if again is not None and again.done else row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -108,6 +109,12 @@ def test_a_deployed_run_without_platform_stops(credentials, tmp_path):
     assert not (tmp_path / "ivcap-artifacts").exists()
 
 
+async def both_platforms(ivcap: IvcapCredentials, provena: ProvenaCredentials) -> list[str]:
+    async with ivcap.get_client() as first, provena.get_client() as second:
+        assert await second.auth_api.linked_person()
+        return [await first.platform(), await second.platform()]
+
+
 def test_nothing_named_means_the_embedded_platforms(tmp_path):
     """Both are those of IVCAP_LOCAL_DIR, one server for both, deployed only when allowed."""
     try:
@@ -119,7 +126,7 @@ def test_nothing_named_means_the_embedded_platforms(tmp_path):
         assert ivcap.url == server["url"]
         assert ivcap.token is not None
         assert provena.endpoints().registry.startswith(server["url"])
-        assert provena.offline_token is not None
+        assert asyncio.run(both_platforms(ivcap, provena)) == [server["instance"]] * 2
     finally:
         server = Directory(tmp_path / "ivcap-artifacts").server()
         if server is not None:

@@ -21,7 +21,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import client_credentials, device_login, offline_token
-from ivcap_flows.provena.models import Associations, DatasetInfo, ModelRunRecord, Organisation, Person
+from ivcap_flows.provena.models import Associations, Creation, DatasetInfo, ModelRunRecord, Organisation, Person
 
 RECORD = ModelRunRecord(
     workflow_template_id="W",
@@ -66,8 +66,19 @@ def test_missing_endpoints_are_named():
         Endpoints.of(domain="example.org")
 
 
-async def test_the_platform_id_is_the_realm(scripted, client):
-    """On loopback a server without `/_twin` is a Provena like any other."""
+@pytest.mark.parametrize(
+    "answer",
+    [
+        JSONResponse({"detail": "Not Found"}, 404),
+        JSONResponse({"detail": "Not authenticated"}, 401),
+        PlainTextResponse("<html>any page</html>"),
+        JSONResponse({"instance": 7}),
+    ],
+)
+async def test_the_platform_id_is_the_realm(scripted, client, answer):
+    """On loopback a server without a telling `/_twin` is a Provena like any other."""
+    scripted.on("GET /_twin", answer)
+
     assert await client.platform() == f"{scripted.url}/keycloak/realms/test"
     assert client.settle == 600
     assert "authorization" not in scripted.sent("GET /_twin")[0].headers
@@ -246,7 +257,7 @@ async def test_nothing_is_sent_that_the_server_would_refuse(scripted, client):
     with pytest.raises(InputError):
         await client.prov.register_batch([RECORD.model_copy(update={"description": "x" * 80_000})] * 2)
     with pytest.raises(InputError):
-        await client.registry.create("MODEL_RUN", Organisation(display_name="o", name="o"))
+        await client.registry.create("CREATE", Creation(display_name="c", created_item_id="x"))
     with pytest.raises(InputError):
         await client.registry.create("PERSON", Organisation(display_name="o", name="o"))
     with pytest.raises(InputError):
@@ -379,3 +390,16 @@ async def test_waiting_ends_at_the_deadline(scripted, client):
     assert 1.0 < time.monotonic() - began < 3
     assert (caught.value.pending, caught.value.status) == (["S"], "IN_PROGRESS")
     assert 3 <= len(scripted.seen) <= 6
+
+
+async def test_an_unavailable_platform_is_waited_for_until_the_deadline(scripted, client, caplog):
+    """Said once, and a request's own retries end with the deadline."""
+    scripted.on("GET /jobs/jobs/user/fetch", PlainTextResponse("Internal Server Error", 500))
+    began = time.monotonic()
+
+    with pytest.raises(WaitTimeoutError) as caught:
+        await client.jobs.wait("S", 0.5)
+
+    assert time.monotonic() - began < 4
+    assert caught.value.status is None
+    assert len([r for r in caplog.records if "is waited for" in r.getMessage()]) == 1
