@@ -77,9 +77,9 @@ class JobsApi(Api):
             status = row.status if row is not None else status
             left = deadline - time.monotonic()
             if left <= 0:
-                seen = f"it was last seen {status}" if status else "it never appeared"
+                seen = f"it was last seen {status}" if status else trouble or "it never appeared"
                 raise WaitTimeoutError(
-                    f"The Provena job {session_id} has not ended within {timeout:g} s: {seen}. Wait again.",
+                    f"The Provena job {session_id} has not ended within {timeout:g} s: {seen.rstrip('.')}. Wait again.",
                     pending=[session_id],
                     status=status,
                 )

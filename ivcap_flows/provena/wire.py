@@ -17,7 +17,8 @@ LATEST_SECONDS: Final = 10**11
 class Wire(BaseModel):
     """A JSON object of Provena's APIs. Fields that a newer server adds are kept on reading and refused on sending."""
 
-    model_config = ConfigDict(extra="allow")
+    # Validators are built at the first use: importing the tasks costs no time for a platform that is not used.
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     def faults(self) -> list[str]:
         """What the server would refuse about this object's own fields, as sentences without an end."""
