@@ -1,0 +1,247 @@
+"""Services: parameters of orders, products, events, logs; functions and commands."""
+
+import json
+import sys
+
+import pytest
+
+from ivcap_flows.errors import InputError, NotAuthorizedError, PlatformError, UnreachableError
+from ivcap_flows.local.register import read_definition, register
+
+PARAMETERS = [
+    {"name": "n", "type": "int", "description": "a number"},
+    {"name": "ratio", "type": "float", "default": "0.5", "optional": True},
+    {"name": "flag", "type": "bool", "optional": True},
+    {"name": "mode", "type": "option", "options": [{"value": "a"}, {"value": "b"}], "default": "a"},
+    {"name": "series", "type": "artifact", "optional": True},
+]
+
+
+def test_a_function_sees_values_of_the_declared_types(first, register_service):
+    """Strings of an order arrive as int, float, bool; defaults are filled in; what is optional and absent is absent."""
+    service = register_service("shows", PARAMETERS)
+    order = first.finished(first.order(service, n="7", flag="true", mode="b"))
+    assert order["status"] == "succeeded", first.job_of(order)
+    assert first.job_of(order)["result-content"] == {"n": 7, "ratio": 0.5, "flag": True, "mode": "b"}
+
+
+def test_all_faults_of_an_orders_parameters_are_named(first, register_service):
+    """422 with unknown, missing and mistyped parameters in one message; no order is recorded."""
+    service = register_service("shows", PARAMETERS)
+    before = first.get("/1/orders", params={"limit": 50})["items"]
+    body = first.order(service, 422, ratio="much", colour="red", flag="maybe", mode="c")
+    for word in (
+        "ratio must be of type float",
+        "colour",
+        "flag must be of type bool",
+        "mode must be one of",
+        "n is missing",
+    ):
+        assert word in body["message"], body["message"]
+    assert first.get("/1/orders", params={"limit": 50})["items"] == before
+
+
+def test_products_come_from_the_service_with_their_bytes(first, register_service):
+    """Products are listed on order and job, readable as artifacts, and linked by aspects to their order."""
+    service = register_service("produces", [{"name": "text", "type": "string"}])
+    order = first.finished(first.order(service, text="bytes"))
+    names = {product["name"]: product for product in order["products"]["items"]}
+    assert set(names) == {"one.txt", "empty.bin"} and names["one.txt"]["mime-type"] == "text/plain"
+    assert first.bytes_of(names["one.txt"]["id"]) == b"bytes" and first.bytes_of(names["empty.bin"]["id"]) == b""
+    job = first.job_of(order)
+    assert job["result-content"] == {"one": names["one.txt"]["id"], "again": "bytes"}
+    assert [p["id"] for p in job["products"]["items"]] == [p["id"] for p in order["products"]["items"]]
+    (made,) = first.aspects(entity=names["one.txt"]["id"], schema="urn:ivcap:schema:artifact-producedBy-order.1")
+    assert made["content"]["order"] == order["id"]
+    assert b"said by the service" in first.call("GET", f"/1/orders/{order['id']}/logs").content
+
+
+def test_many_products_are_paged_from_the_order_on(first, register_service):
+    """The record has a first page and a `next` that leads to the rest, each once."""
+    service = register_service("many", [{"name": "count", "type": "int"}])
+    order = first.finished(first.order(service, count="23"))
+    found, page = [], order["products"]
+    while True:
+        found += [item["name"] for item in page["items"]]
+        following = [link["href"] for link in page["links"] if link["rel"] == "next"]
+        if not following:
+            break
+        page = first.call("GET", following[0].removeprefix(first.url)).json()
+    assert sorted(found) == sorted(f"p{n}" for n in range(23))
+
+
+def test_a_used_artifact_knows_the_order(first, register_service):
+    """Artifacts in the parameters are linked to the order from both sides."""
+    artifact = first.upload(b"in")
+    order = first.order(register_service("shows", PARAMETERS), n="1", series=artifact["id"])
+    (used,) = first.aspects(entity=artifact["id"], schema="urn:ivcap:schema:artifact-usedBy-order.1")
+    (uses,) = first.aspects(entity=order["id"], schema="urn:ivcap:schema:order-uses-artifact.1")
+    assert used["content"] == uses["content"] == {"order": order["id"], "artifact": artifact["id"]}
+
+
+def test_a_failing_function_is_failed_with_its_reason(first, register_service):
+    """The exception is the error message, its traceback is in the log; a missing module says so too."""
+    order = first.finished(first.order(register_service("breaks", [])))
+    assert order["status"] == "failed" and first.job_of(order)["error-message"] == "ValueError: it broke"
+    assert b"Traceback" in first.call("GET", f"/1/orders/{order['id']}/logs").content
+    order = first.finished(first.order(register_service("absent", [], module="no_such_module")))
+    assert "no_such_module" in first.job_of(order)["error-message"]
+
+
+def test_results_that_are_no_json_keep_their_type(first, register_service):
+    """Text and bytes are told by URN in the record and come back raw from the output."""
+    for name, kind, content in (("text", "text/plain", b"plain"), ("raw", "application/octet-stream", b"\x00\xff")):
+        order = first.finished(first.order(register_service(name, [])))
+        job = first.job_of(order)
+        assert job["result-content-type"].startswith(kind) and "result-content" not in job
+        assert first.bytes_of(job["result-content-urn"]) == content
+        output = first.call("GET", f"/1/services2/{order['service']}/jobs/{job['id']}/output")
+        assert output.content == content and output.headers["Content-Type"].startswith(kind)
+        assert output.headers["IVCAP-Job-Id"] == job["id"]
+        assert order["products"]["items"] == []
+
+
+def test_a_result_with_an_id_is_kept_on_that_entity(first, register_service):
+    """`$schema` makes a result an aspect, `$id` chooses its entity, `$policy` its policy."""
+    order = first.finished(first.order(register_service("redirects", [])))
+    (kept,) = first.aspects(entity="urn:t:cache", schema="urn:t:schema:cached.1")
+    assert kept["content"]["value"] == 7
+    assert first.get(f"/1/aspects/{kept['id']}")["policy"] == "urn:ivcap:policy:ivcap.open.metadata"
+    assert first.job_of(order)["result-content-type"] == "application/vnd.ivcap.urn:t:schema:cached.1"
+
+
+def test_events_of_a_service_reach_those_who_watch(first, register_service):
+    """Server-sent events hold status changes and the service's own, in order, and resume behind an id."""
+    order = first.finished(first.order(register_service("tells", [])))
+    path = f"/1/services2/{order['service']}/jobs/{first.job_of(order)['id']}/events"
+    text = first.call("GET", path).text
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    told = [event["data"].get("status") or event["data"]["name"] for event in events]
+    assert told[0] == "pending" and told[-1] == "succeeded" and {"one", "two"} < set(told)
+    assert told.index("one") < told.index("two") < told.index("succeeded")
+    rest = first.call("GET", path, headers={"Last-Event-Id": events[-2]["SeqID"]}).text
+    assert rest.count("data: ") == 1
+    first.call("GET", path, 204, headers={"Last-Event-Id": events[-1]["SeqID"]})
+
+
+COMMAND = """
+import json, os, sys, urllib.request
+base = os.environ["IVCAP_BASE_URL"]
+def call(method, path, data=None, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(base + path, data, headers, method=method)
+    return urllib.request.urlopen(request)
+job = json.load(call("GET", "/next_job"))
+request = job["in-content"]
+text = call("GET", f"/1/artifacts/{request['series']}/blob").read()
+made = json.load(call("POST", "/1/artifacts", b"", X_Content_Length=str(len(text)), X_Name="upper.txt"))
+assert made["data-href"].startswith(base), made
+def parts():
+    yield text[:3].upper()
+    yield text[3:].upper()
+call("PATCH", made["data-href"][len(base):], parts(), Upload_Offset="0", Content_Type="application/offset+octet-stream")
+call("POST", "/events/" + job["id"], json.dumps({"name": "half"}).encode(), Content_Type="application/json")
+failed = request["fail"]
+body = {"error": "as ordered"} if failed else {"upper": made["id"]}
+call("POST", "/results/" + job["id"], json.dumps(body).encode(), Content_Type="application/json", Is_Error=str(failed))
+assert json.load(call("GET", "/next_job"))["$schema"].startswith("urn:ivcap:schema.service.batch.done")
+print("left")
+"""
+
+
+@pytest.fixture
+def command_service(local_twin, tmp_path):
+    """A service that is a program speaking the batch protocol with nothing but the standard library."""
+    (tmp_path / "tool.py").write_text(COMMAND)
+    definition = {
+        "name": f"tool-{tmp_path.name}",
+        "command": [sys.executable, str(tmp_path / "tool.py")],
+        "parameters": [{"name": "series", "type": "artifact"}, {"name": "fail", "type": "bool"}],
+    }
+    return register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, tmp_path / "tool.yaml")
+
+
+def test_a_command_works_through_its_sidecar(first, command_service):
+    """Input by the proxy, a product by chunked upload, an event, a result, and the end of the feed."""
+    artifact = first.upload(b"lower case")
+    order = first.finished(first.order(command_service, series=artifact["id"], fail="false"))
+    job = first.job_of(order)
+    assert order["status"] == "succeeded", job
+    (product,) = order["products"]["items"]
+    assert job["result-content"] == {"upper": product["id"]} and product["name"] == "upper.txt"
+    assert first.bytes_of(product["id"]) == b"LOWER CASE"
+    assert first.call("GET", f"/1/orders/{order['id']}/logs").text == "left\n"
+
+
+def test_a_command_fails_with_what_it_posted(first, command_service):
+    """`Is-Error: True` makes the job fail with the posted error."""
+    artifact = first.upload(b"lower case")
+    order = first.finished(first.order(command_service, series=artifact["id"], fail="true"))
+    assert order["status"] == "failed" and first.job_of(order)["error-message"] == "as ordered"
+
+
+def test_a_command_that_leaves_without_a_result_has_failed(first, local_twin, tmp_path):
+    """The exit status is in the message."""
+    definition = {"name": "leaves", "command": [sys.executable, "-c", "raise SystemExit(3)"]}
+    service = register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, tmp_path / "x.yaml")
+    order = first.finished(first.order(service))
+    assert order["status"] == "failed" and "exit status 3" in first.job_of(order)["error-message"]
+
+
+def test_registering_twice_is_one_service_with_one_request_model(first, register_service):
+    """The id follows from name and account; a changed definition replaces the old one."""
+    one = register_service("shows", PARAMETERS)
+    assert register_service("shows", PARAMETERS[:1]) == one
+    assert [p["name"] for p in first.get(f"/1/services2/{one}")["parameters"]] == ["n"]
+    (tool,) = first.aspects(entity=one, schema="urn:sd-core:schema.ai-tool.1")
+    assert tool["content"]["fn_schema"]["required"] == ["n"]
+    first.call("POST", "/1/services2", 409, json={"id": one})
+
+
+def test_another_account_cannot_change_a_service(first, second, register_service):
+    """403, and 404 without force-create for one that is not there."""
+    service = register_service("shows", PARAMETERS)
+    record = second.get(f"/1/services2/{service}")
+    second.call("PUT", f"/1/services2/{service}", 403, json=record)
+    second.call("DELETE", f"/1/services2/{service}", 403)
+    second.call("PUT", "/1/services2/urn:ivcap:service:none", 404, json=record)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"name": "x"},
+        {"entry": "a:b"},
+        {"name": "x", "entry": "a:b", "command": ["c"]},
+        {"name": "x", "entry": "a:b", "colour": "red"},
+    ],
+)
+def test_a_definition_that_makes_no_sense_is_refused_before_anything_is_sent(definition, tmp_path):
+    """InputError, with no server at all."""
+    with pytest.raises(InputError):
+        register("http://127.0.0.1:9", "a.b.c", definition, tmp_path / "x.yaml")
+
+
+def test_what_the_platform_refuses_names_the_field(local_twin, tmp_path):
+    """A wrong entry or type is the platform's 422 in words; a bad token and no server have errors of their own."""
+    token = local_twin.environment["IVCAP_JWT"]
+    good = {"name": "x", "entry": "a:b"}
+    for wrong in ({"entry": "no-colon"}, {"parameters": [{"name": "p", "type": "colour"}]}):
+        with pytest.raises(PlatformError, match=r"form|type"):
+            register(local_twin.url, token, good | wrong, tmp_path / "x.yaml")
+    with pytest.raises(NotAuthorizedError) as refused:
+        register(local_twin.url, local_twin.environment["IVCAP_JWT_EXPIRED"], good, tmp_path / "x.yaml")
+    assert token not in str(refused.value)
+    with pytest.raises(UnreachableError):
+        register("http://127.0.0.1:9", token, good, tmp_path / "x.yaml")
+
+
+def test_definitions_are_read_from_yaml_and_json(tmp_path):
+    """Both forms; a missing or broken file is an InputError that names it."""
+    (tmp_path / "a.yaml").write_text("name: x\nentry: a:b\n")
+    (tmp_path / "a.json").write_text('{"name": "x", "entry": "a:b"}')
+    assert read_definition(tmp_path / "a.yaml") == read_definition(tmp_path / "a.json")
+    (tmp_path / "bad.yaml").write_text("name: [")
+    for name in ("bad.yaml", "none.yaml"):
+        with pytest.raises(InputError, match=name):
+            read_definition(tmp_path / name)

@@ -1,0 +1,99 @@
+"""Bytes: ranges, several writers, a full disk, paths that lead outside."""
+
+import resource
+import threading
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "got", "told"),
+    [
+        ("bytes=2-5", 206, b"2345", "bytes 2-5/10"),
+        ("bytes=7-", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=0-999", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=0-1,4-5", 200, b"0123456789", None),
+        ("bytes=5-2", 200, b"0123456789", None),
+        ("lines=1-2", 200, b"0123456789", None),
+    ],
+)
+def test_a_range_is_the_slice_that_was_asked_for(first, wanted, status, got, told):
+    """One range of bytes is 206 with Content-Range; anything else gives the whole."""
+    artifact = first.upload(b"0123456789")
+    reply = first.call("GET", f"/1/artifacts/{artifact['id']}/blob", status, headers={"Range": wanted})
+    assert reply.content == got and reply.headers.get("Content-Range") == told
+
+
+def test_a_range_behind_the_end_is_416_and_if_range_guards(first):
+    """The ETag of an artifact is strong, and a range for another version gets the whole."""
+    artifact = first.upload(b"0123456789")
+    path = f"/1/artifacts/{artifact['id']}/blob"
+    refused = first.call("GET", path, 416, headers={"Range": "bytes=10-"})
+    assert refused.headers["Content-Range"] == "bytes */10"
+    tag = first.call("GET", path).headers["ETag"]
+    assert first.call("GET", path, 206, headers={"Range": "bytes=1-2", "If-Range": tag}).content == b"12"
+    assert first.call("GET", path, 200, headers={"Range": "bytes=1-2", "If-Range": '"other"'}).content == b"0123456789"
+
+
+def test_two_writers_at_the_same_offset_cannot_both_win(first):
+    """One chunk is taken, the other is 409, and the bytes are one writer's."""
+    artifact = first.create(4 << 20)
+    statuses = []
+
+    def send(letter):
+        headers = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        path = f"/1/artifacts/{artifact['id']}/blob"
+        statuses.append(first.http.patch(path, content=letter * (4 << 20), headers=headers).status_code)
+
+    threads = [threading.Thread(target=send, args=(letter,)) for letter in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [204, 409]
+    assert first.bytes_of(artifact["id"]) in (b"a" * (4 << 20), b"b" * (4 << 20))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_more_bytes_than_announced_are_refused(first, chunked):
+    """413, whether the length is told before or not, and the offset stays."""
+    artifact = first.create(4)
+    first.patch(artifact, iter([b"12", b"345"]) if chunked else b"12345", 0, 413)
+    assert first.offset(artifact) <= 4
+    assert first.get(f"/1/artifacts/{artifact['id']}")["status"] != "ready"
+
+
+def test_a_full_disk_is_507_and_keeps_the_bytes_before(local_home):
+    """The file system's limit on a file stands for a full disk: what fits stays, the rest is refused as JSON."""
+    limit = 3 << 20
+    local_home.limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    a = local_home.start().caller()
+    artifact = a.create(8 << 20)
+    a.patch(artifact, b"a" * (1 << 20), 0)
+    refused = a.patch(artifact, b"b" * (7 << 20), 1 << 20, 507)
+    assert "full" in refused.json()["message"]
+    at = a.offset(artifact)
+    assert 1 << 20 <= at <= limit
+    local_home.stop()
+    local_home.limit = None
+    b = local_home.start().caller()
+    assert b.offset(artifact) == at
+    b.patch(artifact, b"b" * ((8 << 20) - at), at)
+    assert b.bytes_of(artifact["id"]) == b"a" * (1 << 20) + b"b" * (7 << 20)
+
+
+@pytest.mark.parametrize("bare", ["..%2f..%2fivcap.sqlite", "%2e%2e", "..%5c..", "%2fetc%2fpasswd", "a%00b"])
+def test_no_id_leads_out_of_the_folder(first, local_twin, bare):
+    """Ids name records, never files."""
+    for path in (f"/1/artifacts/{bare}/blob", f"/1/artifacts/{bare}", f"/1/orders/{bare}/logs"):
+        reply = first.http.get(path)
+        assert reply.status_code == 404 and b"SQLite" not in reply.content
+
+
+def test_a_name_is_only_a_label(first, local_twin):
+    """A name with a path in it makes no file of that name."""
+    before = {path.name for path in local_twin.root.parent.rglob("*")}
+    artifact = first.upload(b"x", **{"X-Name": "../../escape.txt"})
+    assert first.get(f"/1/artifacts/{artifact['id']}")["name"] == "../../escape.txt"
+    assert "escape.txt" not in {path.name for path in local_twin.root.parent.rglob("*")} - before
