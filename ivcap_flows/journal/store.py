@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -25,6 +26,9 @@ _BUSY_SECONDS: Final = 30.0
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
 
 
+_inherited: list[object] = []
+
+
 class Store:
     """Transactions on one journal. Safe in many threads and, through the database, in many processes."""
 
@@ -41,6 +45,7 @@ class Store:
         self.url = parsed.render_as_string(hide_password=True)
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        _after_fork(self.engine)
         try:
             self._prepare()
             with self.read() as connection:
@@ -141,7 +146,9 @@ class Store:
 
     def _failure(self, verb: str, error: Exception) -> JournalError:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
-        if isinstance(error, DBAPIError) and not self.is_sqlite:
+        if "database is locked" in cause:
+            step = f"Another process has been writing for more than {_BUSY_SECONDS:.0f} s; end it or wait for it."
+        elif isinstance(error, DBAPIError) and not self.is_sqlite:
             step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."
         else:
             step = "Check the path, its permissions and the free space, or name another in IVCAP_FLOWS_JOURNAL."
@@ -149,6 +156,19 @@ class Store:
             f"The journal {self.url} cannot be {verb}: {cause[0] if cause else type(error).__name__}. {step}",
             url=self.url,
         )
+
+
+def _after_fork(engine: Engine) -> None:
+    """Give a forked child connections of its own. The parent's are kept unused: closing them would disturb it."""
+    known = weakref.ref(engine)
+
+    def renew() -> None:
+        engine = known()
+        if engine is not None:
+            _inherited.append(engine.pool)
+            engine.dispose(close=False)
+
+    os.register_at_fork(after_in_child=renew)
 
 
 def _sqlite(url: URL) -> Engine:
@@ -210,6 +230,8 @@ def _check_folder(path: Path) -> None:
         target = path if path.exists() else path.parent
         if not os.access(target, os.R_OK | os.W_OK):
             raise PermissionError(f"{target} cannot be read and written by this user")
+        # Parameters of flows may be private; SQLite gives its further files the mode of this one.
+        path.touch(mode=0o600)
     except OSError as error:
         raise JournalError(
             f"The journal {url} cannot be opened: {error}. Correct the path or its permissions, or name another in "

@@ -281,12 +281,11 @@ def test_prune_keeps_the_keys_that_last(journal: Journal) -> None:
 
 
 def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
-    """A fork that goes on with the same journal object is another process in the journal."""
+    """A fork that goes on with the same journal object has its own connections and is another process."""
     ours = journal.runs.open_attempt(identity("1"))
     pid = os.fork()
     if pid == 0:
         try:
-            journal._store.engine.dispose(close=False)
             journal.runs.open_attempt(identity("2", {"n": 2}))
         finally:
             os._exit(0)
