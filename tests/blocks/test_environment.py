@@ -18,17 +18,14 @@ IVCAP = {"IVCAP_URL": "https://ivcap.example.org", "IVCAP_JWT": "s3cret-jwt"}
 PROVENA = {"PROVENA_DOMAIN": "example.org", "PROVENA_REALM": "rrap", "PROVENA_OFFLINE_TOKEN": "s3cret-offline"}
 
 
-def named(*groups: dict[str, str], **more: str) -> Settings:
-    """Settings as an environment with exactly these variables would give them."""
-    values: dict[str, str] = {}
-    for group in groups:
-        values |= group
-    return Settings(**(values | more))
+def named(variables: dict[str, str]) -> Settings:
+    """Settings as the test's clean environment with these variables would give them."""
+    return Settings(**variables)
 
 
 def test_the_real_platforms_are_those_named():
     """URL and token, domain, realm and token go into the credentials."""
-    settings = named(IVCAP, PROVENA, PROVENA_JOB_API="https://jobs.example.org")
+    settings = named(IVCAP | PROVENA | {"PROVENA_JOB_API": "https://jobs.example.org"})
 
     ivcap = IvcapCredentials.from_environment(settings)
     provena = ProvenaCredentials.from_environment(settings)
@@ -43,7 +40,7 @@ def test_the_real_platforms_are_those_named():
 
 def test_inside_a_container_no_token_is_sent():
     """IVCAP_BASE_URL alone is the sidecar, which authenticates; a token beside it stays here."""
-    found = IvcapCredentials.from_environment(named(IVCAP_BASE_URL="http://ivcap.local", IVCAP_JWT="s3cret"))
+    found = IvcapCredentials.from_environment(named({"IVCAP_BASE_URL": "http://ivcap.local", "IVCAP_JWT": "s3cret"}))
 
     assert (found.url, found.token, found.in_container) == ("http://ivcap.local", None, True)
     assert found.get_client()
@@ -51,27 +48,27 @@ def test_inside_a_container_no_token_is_sent():
 
 def test_ivcap_url_goes_before_the_sidecar():
     """The order is the official client's."""
-    found = IvcapCredentials.from_environment(named(IVCAP, IVCAP_BASE_URL="http://ivcap.local"))
+    found = IvcapCredentials.from_environment(named(IVCAP | {"IVCAP_BASE_URL": "http://ivcap.local"}))
 
     assert (found.url, found.in_container) == ("https://ivcap.example.org", False)
 
 
 @pytest.mark.parametrize(
-    ("credentials", "settings", "names"),
+    ("credentials", "variables", "names"),
     [
-        (IvcapCredentials, named(IVCAP_JWT="s3cret"), ["IVCAP_JWT", "IVCAP_URL"]),
-        (ProvenaCredentials, named(IVCAP_JWT="s3cret"), ["IVCAP_JWT", "IVCAP_URL"]),
-        (IvcapCredentials, named(IVCAP_URL="https://ivcap.example.org"), ["IVCAP_JWT"]),
-        (ProvenaCredentials, named(PROVENA_OFFLINE_TOKEN="s3cret"), ["PROVENA_DOMAIN"]),
-        (IvcapCredentials, named(PROVENA_OFFLINE_TOKEN="s3cret"), ["PROVENA_DOMAIN"]),
-        (ProvenaCredentials, named(PROVENA_DOMAIN="example.org", PROVENA_REALM="r"), ["PROVENA_OFFLINE_TOKEN"]),
-        (ProvenaCredentials, named(PROVENA, PROVENA_REALM=""), ["PROVENA_REALM"]),
+        (IvcapCredentials, {"IVCAP_JWT": "s3cret"}, ["IVCAP_JWT", "IVCAP_URL"]),
+        (ProvenaCredentials, {"IVCAP_JWT": "s3cret"}, ["IVCAP_JWT", "IVCAP_URL"]),
+        (IvcapCredentials, {"IVCAP_URL": "https://ivcap.example.org"}, ["IVCAP_JWT"]),
+        (ProvenaCredentials, {"PROVENA_OFFLINE_TOKEN": "s3cret"}, ["PROVENA_DOMAIN"]),
+        (IvcapCredentials, {"PROVENA_OFFLINE_TOKEN": "s3cret"}, ["PROVENA_DOMAIN"]),
+        (ProvenaCredentials, {"PROVENA_DOMAIN": "example.org", "PROVENA_REALM": "r"}, ["PROVENA_OFFLINE_TOKEN"]),
+        (ProvenaCredentials, PROVENA | {"PROVENA_REALM": ""}, ["PROVENA_REALM"]),
     ],
 )
-def test_half_a_configuration_is_a_value_error(credentials, settings, names, monkeypatch):
+def test_half_a_configuration_is_a_value_error(credentials, variables, names):
     """It is a ConfigurationError as well, names the variables, holds no token and survives pickling."""
     with pytest.raises(ValueError, match=names[0]) as caught:
-        credentials.from_environment(settings)
+        credentials.from_environment(named(variables))
 
     again = pickle.loads(pickle.dumps(caught.value))
     for error in (caught.value, again):
@@ -82,18 +79,18 @@ def test_half_a_configuration_is_a_value_error(credentials, settings, names, mon
 
 
 @pytest.mark.parametrize(
-    ("credentials", "settings", "platform", "step"),
+    ("credentials", "variables", "platform", "step"),
     [
-        (ProvenaCredentials, named(IVCAP), "Provena", "PROVENA_DOMAIN"),
-        (ProvenaCredentials, named(IVCAP_BASE_URL="http://ivcap.local"), "Provena", "PROVENA_DOMAIN"),
-        (IvcapCredentials, named(PROVENA), "IVCAP", "IVCAP_URL"),
+        (ProvenaCredentials, IVCAP, "Provena", "PROVENA_DOMAIN"),
+        (ProvenaCredentials, {"IVCAP_BASE_URL": "http://ivcap.local"}, "Provena", "PROVENA_DOMAIN"),
+        (IvcapCredentials, PROVENA, "IVCAP", "IVCAP_URL"),
     ],
 )
 @pytest.mark.parametrize("deployed", [False, True])
-def test_where_one_platform_is_real_the_other_is_off(credentials, settings, platform, step, deployed):
+def test_where_one_platform_is_real_the_other_is_off(credentials, variables, platform, step, deployed):
     """No toy stands beside a real platform; the error says how to switch it on."""
     with pytest.raises(PlatformOffError) as caught:
-        credentials.from_environment(settings, deployed=deployed)
+        credentials.from_environment(named(variables), deployed=deployed)
 
     assert caught.value.platform == platform
     assert step in str(caught.value)
@@ -103,7 +100,7 @@ def test_where_one_platform_is_real_the_other_is_off(credentials, settings, plat
 def test_a_deployed_run_without_platform_stops(credentials, tmp_path):
     """A lost variable does not let a production flow succeed on the embedded platforms."""
     with pytest.raises(ConfigurationError, match="IVCAP_URL is not set on this worker") as caught:
-        credentials.from_environment(named(), deployed=True)
+        credentials.from_environment(named({}), deployed=True)
 
     assert "IVCAP_FLOWS_EMBEDDED=1" in str(caught.value)
     assert not (tmp_path / "ivcap-artifacts").exists()
@@ -119,7 +116,7 @@ def test_nothing_named_means_the_embedded_platforms(tmp_path):
     """Both are those of IVCAP_LOCAL_DIR, one server for both, deployed only when allowed."""
     try:
         ivcap = IvcapCredentials.from_environment()
-        provena = ProvenaCredentials.from_environment(named(IVCAP_FLOWS_EMBEDDED="1"), deployed=True)
+        provena = ProvenaCredentials.from_environment(named({"IVCAP_FLOWS_EMBEDDED": "1"}), deployed=True)
 
         server = Directory(tmp_path / "ivcap-artifacts").server()
         assert server is not None
