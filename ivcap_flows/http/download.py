@@ -82,15 +82,13 @@ async def _receive(session: Session, source: str, partial: _Partial) -> None:
             async with session.stream(
                 "GET", source, headers=headers, repeat="idempotent", expect=(200, 206, 416) if headers else (200,)
             ) as reply:
-                if reply.status == 416:  # nothing after these bytes, or another file: begin anew, without a range
-                    partial.restart()
-                    continue
-                if reply.status == 200 or _first_byte(reply) != partial.size:
-                    if reply.status == 206:
-                        partial.restart()
-                        continue
+                if reply.status == 200:
                     partial.restart()
                     validator = _strong(reply.headers.get("etag"))
+                elif _first_byte(reply) != partial.size:
+                    # 416 or other bytes than those asked for: begin anew, without a range.
+                    partial.restart()
+                    continue
                 await _store(reply, partial)
                 return
         except (UnreachableError, UnavailableError) as error:

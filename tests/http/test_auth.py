@@ -143,6 +143,21 @@ async def test_a_session_renews_a_rejected_token_once(web):
     assert [seen.headers["authorization"] for seen in web.sent("POST /1/x")] == ["Bearer a-1", "Bearer a-2"]
 
 
+async def test_requests_that_are_rejected_together_share_one_renewal(web):
+    """Who finds that another has renewed the token meanwhile takes the new one."""
+
+    async def check(request):
+        await asyncio.sleep(0.02)
+        known = request.headers["authorization"] == "Bearer a-2"
+        return JSONResponse({}) if known else Response(status_code=401, headers=CHALLENGE)
+
+    web.on("POST /token", granted("a-1"), granted("a-2"), granted("a-3"))
+    web.on("GET /1/x", check)
+    async with web.session(auth=refreshing(web)) as session:
+        await asyncio.gather(*(session.request("GET", "/1/x", repeat="idempotent") for _ in range(20)))
+    assert len(forms(web)) == 2
+
+
 async def test_a_session_gives_up_after_one_renewal(web):
     """A platform that rejects every token is asked twice."""
     web.on("POST /token", granted())

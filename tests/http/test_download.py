@@ -101,7 +101,9 @@ async def test_a_server_without_ranges_sends_everything_again(wire, tmp_path, qu
 
 
 @pytest.mark.parametrize(
-    "answer", [part(1_000_000, claimed=5), b"HTTP/1.1 416 Range\r\nContent-Length: 0\r\n\r\n"], ids=["other", "416"]
+    "answer",
+    [part(1_000_000, bytes(len(CONTENT) - 1_000_000), claimed=5), b"HTTP/1.1 416 Range\r\nContent-Length: 0\r\n\r\n"],
+    ids=["other", "416"],
 )
 async def test_a_wrong_range_begins_anew(wire, tmp_path, quick, answer):
     """Other bytes than those asked for, or none, are not glued together."""

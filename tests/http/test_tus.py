@@ -143,6 +143,7 @@ async def test_a_conflict_that_explains_nothing_is_final(web, source, quick):
     web.on("* /blob", refuse)
     with pytest.raises(ConflictError):
         await send(web, source)
+    assert len(web.sent("PATCH /blob")) == 1
 
 
 async def test_no_progress_ends_within_the_budget(web, source, upload, quick):
