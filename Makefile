@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format types bench crash clean
+.PHONY: help install peers demo test lint format types bench crash clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,10 +22,18 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples]'
 	@touch $@
 
+# The official clients, each in an environment of its own since their pins clash with Prefect's and each other's.
+.venvs/%/.installed: tests/contract/%.txt
+	$(PYTHON) -m venv .venvs/$*
+	PIP_CONSTRAINT= .venvs/$*/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+peers: .venvs/ivcap-client/.installed .venvs/provenaclient/.installed ## Install the official clients, to test against
+
 demo: install ## Run the main job on the embedded platforms
 	@$(BIN)/python -m flows.demo
 
-test: install ## Run all tests
+test: install peers ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: install ## Check style and formatting
@@ -39,7 +47,7 @@ format: install ## Apply the formatter and the safe fixes
 types: install ## Check types (mypy, strict)
 	$(BIN)/mypy
 
-bench: install ## Run every benchmark; each prints one JSON line
+bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 crash: install ## Long form of the kill tests: make crash N=20

@@ -1,3 +1,32 @@
-"""Prefect 3 pipelines on IVCAP and Provena."""
+"""Prefect 3 pipelines on IVCAP and Provena: each effect at most once, provenance recorded by itself.
+
+`recorded` records a flow's or task's own functions; the tasks are in `ivcap_flows.tasks`, the credentials blocks in
+`ivcap_flows.blocks`, the values that tasks return in `ivcap_flows.handles`, and the errors in `ivcap_flows.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+    from ivcap_flows.capture import recorded
+
+__all__ = ["IvcapCredentials", "ProvenaCredentials", "__version__", "recorded"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "IvcapCredentials": "ivcap_flows.blocks",
+    "ProvenaCredentials": "ivcap_flows.blocks",
+    "recorded": "ivcap_flows.capture",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # The embedded platforms and their runners import the package without Prefect.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

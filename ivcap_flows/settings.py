@@ -72,6 +72,9 @@ class Settings(BaseSettings):
         alias="IVCAP_FLOWS_SINKS",
         description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `prov-json:<folder>`.",
     )
+    max_orders: int | None = Field(
+        None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Orders and jobs that one logical run may ask for at most."
+    )
     embedded: bool = Field(
         False, alias="IVCAP_FLOWS_EMBEDDED", description="Allow a deployed run to use the embedded platforms."
     )

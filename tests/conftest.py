@@ -1,8 +1,15 @@
-"""What every test gets: an environment without settings of the user's, and state in a temporary folder."""
+"""What every test gets: an environment without settings of the user's, state in a temporary folder, and on demand a
+real Prefect server, process workers, and an embedded platform, each in processes of their own."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +17,10 @@ import pytest
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
+pytest_plugins = ["ivcap_flows.testing"]
+
 OURS = ("IVCAP_", "PROVENA_")
+PREFECT = [sys.executable, "-m", "prefect"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,3 +35,77 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'journal.sqlite'}")
     monkeypatch.setenv("IVCAP_LOCAL_DIR", str(tmp_path / "ivcap-artifacts"))
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server on SQLite; the value is the environment in which its clients run."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "DO_NOT_TRACK": "1",
+    }
+    with open(home / "server.log", "wb") as log:
+        command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
+                    break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError((home / "server.log").read_text()[-4000:]) from None
+                time.sleep(0.2)
+        yield environment
+    finally:
+        stop(server)
+
+
+@pytest.fixture
+def worker(prefect_server: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts process workers of the pool `local`, each with variables of its own added; all end with the test."""
+    subprocess.run(
+        [*PREFECT, "work-pool", "create", "local", "--type", "process", "--overwrite"],
+        env=prefect_server,
+        check=True,
+        capture_output=True,
+    )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**variables: str) -> subprocess.Popen[bytes]:
+        with open(tmp_path / f"worker-{len(started)}.log", "wb") as log:
+            process = subprocess.Popen(
+                [*PREFECT, "worker", "start", "--pool", "local"],
+                env={**prefect_server, **variables},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        stop(process)

@@ -66,7 +66,7 @@ class Poller(Generic[R]):
         self._unreachable_since: float | None = None
 
     async def wait(self, urns: Sequence[str], *, timeout: float | None = None) -> list[R]:
-        """The terminal records in the order of `urns`; after `timeout` seconds WaitTimeoutError names what is pending."""
+        """The terminal records in the order of `urns`; after `timeout` seconds a WaitTimeoutError names the pending."""
         loop = asyncio.get_running_loop()
         futures: dict[str, asyncio.Future[R]] = {}
         for urn in dict.fromkeys(urns):

@@ -1,0 +1,75 @@
+"""What the benchmarks share: interleaved rounds, medians, and the JSON line that each prints last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
+
+
+def rounds(subjects: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
+    """Seconds per subject, measured in turn (A B A B …) so that a drift of the machine's speed hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(count):
+        for name, subject in subjects.items():
+            seconds[name].append(subject())
+    return seconds
+
+
+def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: round(statistics.median(values), 4) for name, values in seconds.items()}
+
+
+def timed(command: list[str], **options: Any) -> float:
+    """Wall seconds of a command that must succeed."""
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    return time.perf_counter() - begin
+
+
+def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> Any:
+    """Run code in a new interpreter; the value is the JSON in the last line that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **QUIET, **(env or {})},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def twin() -> Iterator[dict[str, str]]:
+    """An embedded platform on a free port, in a temporary folder; the value is its environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        env_file = Path(folder, "env")
+        command = [sys.executable, "-m", "ivcap_flows.cli", "local", "serve", "--port", "0", "--dir", f"{folder}/twin"]
+        server = subprocess.Popen([*command, "--env-file", str(env_file)], stdout=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + 30
+            while not env_file.exists() or "PROVENA_PROV_API" not in env_file.read_text():
+                if server.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError("The embedded platform did not start.")
+                time.sleep(0.05)
+            yield dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def report(name: str, ratio: float, **figures: Any) -> None:
+    """The last line: one JSON object. Lower is better in every benchmark here."""
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    print(json.dumps({"name": name, "ratio": round(ratio, 3), "better": "lower", **figures, "machine": machine}))

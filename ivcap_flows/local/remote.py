@@ -1,0 +1,64 @@
+"""Steering a running twin from another process: faults on purpose, and what it was asked for."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from ivcap_flows.errors import InputError, TwinError
+from ivcap_flows.local.ondemand import Twin
+
+__all__ = ["TwinControl"]
+
+
+class TwinControl:
+    """Calls the control API of a twin. Raises TwinError when it does not answer."""
+
+    def __init__(self, twin: Twin) -> None:
+        self._twin = twin
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The rules in force, with the number of their hits."""
+        found: list[dict[str, Any]] = self._call("GET", "faults")["faults"]
+        return found
+
+    def add_fault(self, **rule: Any) -> None:
+        """Add a rule; `ivcap_flows.local.faults` lists its fields. InputError for a rule that is none."""
+        self._call("POST", "faults", rule)
+
+    def clear_faults(self) -> None:
+        """Remove all rules."""
+        self._call("DELETE", "faults")
+
+    def requests(self, method: str | None = None, path: str | None = None) -> list[dict[str, Any]]:
+        """The requests so far, oldest first, with method, path, status and received bytes; of one method and path."""
+        log: list[dict[str, Any]] = self._call("GET", "log")["requests"]
+        return [
+            entry
+            for entry in log
+            if (method is None or entry["method"] == method) and (path is None or entry["path"] == path)
+        ]
+
+    def forget_requests(self) -> None:
+        """Empty the log of requests."""
+        self._call("DELETE", "log")
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - the twin's own URL
+            f"{self._twin.url}/_twin/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"X-Twin-Control": self._twin.control, "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+                return json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise InputError(str(json.loads(error.read() or b"{}").get("message", error))) from error
+        except OSError as error:
+            raise TwinError(
+                f"The embedded platform of {self._twin.directory} does not answer: {error}.",
+                directory=str(self._twin.directory),
+            ) from error

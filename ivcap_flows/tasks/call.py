@@ -1,0 +1,128 @@
+"""What the body of a task works with: the client that its credentials mean, the attempt it is part of, the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.blocks.resolve import ivcap_client, provena_client
+from ivcap_flows.capture import acting_as, current_attempt, journal
+from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, perform
+from ivcap_flows.errors import ForeignHandleError, InputError
+from ivcap_flows.handles import Handle
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import Journal, OpenedAttempt
+from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.key_aspects import AspectKeys
+
+__all__ = ["IvcapCall", "IvcapCredentialsLike", "ProvenaCall", "ProvenaCredentialsLike", "media_type_of", "urn_of"]
+
+IvcapCredentialsLike = IvcapCredentials | str | None
+"""A block, a block's name, or None for what the environment means."""
+ProvenaCredentialsLike = ProvenaCredentials | str | None
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Call:
+    journal: Journal
+    attempt: OpenedAttempt
+    platform: str
+    account: str
+
+    async def perform(
+        self,
+        effect: Effect[T],
+        *,
+        key_aspects: KeyAspects | None = None,
+        on_divergence: OnDivergence = "raise",
+        on_failure: OnFailure = "keep",
+        max_resubmits: int = 3,
+    ) -> Performed[T]:
+        """Cause an effect at most once, as part of this attempt."""
+        return await perform(
+            effect,
+            journal=self.journal,
+            attempt=self.attempt,
+            platform=self.platform,
+            account=self.account,
+            key_aspects=key_aspects,
+            on_divergence=on_divergence,
+            on_failure=on_failure,
+            max_resubmits=max_resubmits,
+            max_orders=Settings().max_orders if effect.spends else None,
+        )
+
+    def check(self, *values: Any) -> None:
+        """Raise ForeignHandleError for a handle, anywhere in the values, that another platform gave."""
+        for value in values:
+            if isinstance(value, Handle) and value.platform != self.platform:
+                raise ForeignHandleError(
+                    f"{value.urn} belongs to {value.platform}, and these credentials are for {self.platform}. "
+                    "Pass the credentials of its platform.",
+                    urn=value.urn,
+                    handle_platform=value.platform,
+                    platform=self.platform,
+                )
+            if isinstance(value, Mapping):
+                self.check(*value.values())
+            elif isinstance(value, list | tuple | set):
+                self.check(*value)
+
+
+@dataclass(frozen=True)
+class IvcapCall(_Call):
+    """A task's work with IVCAP."""
+
+    client: IvcapClient
+
+    @classmethod
+    async def of(cls, credentials: IvcapCredentialsLike) -> IvcapCall:
+        """Resolve the credentials within the running attempt."""
+        attempt = await asyncio.to_thread(current_attempt)
+        client = await ivcap_client(credentials, deployed=attempt.run.deployed)
+        platform, account = await client.platform(), await client.account()
+        acting_as(account)
+        return cls(journal(), attempt, platform, account, client)
+
+    @property
+    def keys(self) -> AspectKeys:
+        return AspectKeys(self.client.aspects)
+
+
+@dataclass(frozen=True)
+class ProvenaCall(_Call):
+    """A task's work with Provena; `account` is the user's name."""
+
+    client: ProvenaClient
+
+    @classmethod
+    async def of(cls, credentials: ProvenaCredentialsLike) -> ProvenaCall:
+        """Resolve the credentials within the running attempt."""
+        attempt = await asyncio.to_thread(current_attempt)
+        client = await provena_client(credentials, deployed=attempt.run.deployed)
+        platform, username = await client.platform(), await client.username()
+        acting_as(flows_urn("provena-user", username), username)
+        return cls(journal(), attempt, platform, username, client)
+
+
+def urn_of(value: Handle | str) -> str:
+    """The URN of a handle, or the URN itself. InputError for another text."""
+    if isinstance(value, Handle):
+        return value.urn
+    if not isinstance(value, str) or not value or any(c.isspace() for c in value):
+        raise InputError(f"A handle or a URN is needed, not {value!r}.")
+    return value
+
+
+def media_type_of(path: Path) -> str:
+    """The media type that a file's name tells; `application/octet-stream` otherwise."""
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"

@@ -1,0 +1,59 @@
+"""Two Prefect tasks from one asynchronous body: `verb` for synchronous flows, `averb` for asynchronous ones.
+
+Both run the body on the package's loop, so that neither holds the caller's. They are two real tasks, since Prefect's
+own dispatching decorator costs `.submit`, `.map` and `.with_options`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+
+from ivcap_flows import loop
+from ivcap_flows.capture import recorded
+
+__all__ = ["task_pair"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def task_pair(
+    body: Callable[P, Coroutine[Any, Any, R]], *, name: str, run_name: str | Callable[[dict[str, Any]], str]
+) -> tuple[Task[P, R], Task[P, Coroutine[Any, Any, R]]]:
+    """The tasks (verb, averb) of a body `_verb`; both have its signature and docstring.
+
+    `name` is the task's name in Prefect, `run_name` a template over the arguments, or what makes the name from them.
+    The tasks neither retry nor cache: what is safe to repeat is repeated inside, and a cached task would record
+    nothing.
+    """
+
+    @functools.wraps(body)
+    def synchronous(*args: P.args, **kwargs: P.kwargs) -> R:
+        return loop.run(body(*args, **kwargs))
+
+    @functools.wraps(body)
+    async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await loop.arun(body(*args, **kwargs))
+
+    verb = body.__name__.removeprefix("_")
+    synchronous.__name__ = synchronous.__qualname__ = verb
+    asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
+    options: dict[str, Any] = {
+        "name": name,
+        "task_run_name": run_name if isinstance(run_name, str) else _naming(run_name),
+        "retries": 0,
+        "cache_policy": NO_CACHE,
+    }
+    return Task(recorded(synchronous), **options), Task(recorded(asynchronous), **options)
+
+
+def _naming(make: Callable[[dict[str, Any]], str]) -> Callable[..., str]:
+    def name(parameters: dict[str, Any]) -> str:  # Prefect passes it by this name
+        return make(parameters)
+
+    return name

@@ -1,0 +1,49 @@
+"""Fixtures for pytest that test flows against the embedded platforms: `pytest_plugins = ["ivcap_flows.testing"]`.
+
+    def test_my_flow(ivcap_twin, ivcap_journal):
+        my_flow()
+        assert len(ivcap_twin.requests("POST", "/1/orders")) == 1
+        [run] = ivcap_journal.runs.recent()
+        assert run.outcome == "completed"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows import local
+from ivcap_flows.capture import use_journal
+from ivcap_flows.journal import Journal
+from ivcap_flows.local.remote import TwinControl
+
+__all__ = ["ivcap_journal", "ivcap_twin"]
+
+
+@pytest.fixture(scope="session")
+def _twin(tmp_path_factory: pytest.TempPathFactory) -> local.Twin:
+    return local.ensure(tmp_path_factory.mktemp("twin"))
+
+
+@pytest.fixture
+def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwinControl]:
+    """One embedded platform for all tests of a session, to which the environment points.
+
+    It gives faults on purpose and the requests of the test. It ends by itself when it is idle.
+    """
+    control = TwinControl(_twin)
+    control.clear_faults()
+    control.forget_requests()
+    for name, value in _twin.environment.items():
+        monkeypatch.setenv(name, value)
+    yield control
+    control.clear_faults()
+
+
+@pytest.fixture
+def ivcap_journal(tmp_path: Path) -> Iterator[Journal]:
+    """An empty journal into which everything that the test runs is recorded."""
+    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal, use_journal(journal):
+        yield journal

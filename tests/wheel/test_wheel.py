@@ -1,0 +1,67 @@
+"""The package as a user gets it: the wheel, without constraints, in an empty environment."""
+
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.wheel, pytest.mark.timeout(420), pytest.mark.xdist_group("wheel")]
+
+UNPINNED = {name: value for name, value in os.environ.items() if name not in ("PIP_CONSTRAINT", "PYTHONPATH")}
+
+
+def run(command: list[str], **options) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but the wheel and what it asks for; the value is its `bin`."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run([sys.executable, "-m", "build", "--wheel", "--outdir", str(folder)], env=UNPINNED)
+    venv.create(folder / "env", with_pip=True)
+    (wheel,) = folder.glob("*.whl")
+    run([str(folder / "env/bin/python"), "-m", "pip", "install", "--quiet", str(wheel)], env=UNPINNED)
+    return folder / "env/bin"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user who has set nothing; state stays in the test's folder."""
+    ours = {name: value for name, value in UNPINNED.items() if not name.startswith(("IVCAP", "PROVENA", "PREFECT"))}
+    return {
+        **ours,
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def test_a_plain_install_gets_a_working_set(installed, home, tmp_path):
+    """`doctor` finds nothing wrong in an environment that pip chose freely."""
+    run([str(installed / "ivcap-flows"), "doctor"], cwd=tmp_path, env=home)
+
+
+def test_the_readme_flow_runs_from_the_wheel(installed, home, tmp_path):
+    """The README's own flow prints what `echo` answered, and is on record with one job."""
+    readme = Path("README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# hello.py" in block]
+    (tmp_path / "hello.py").write_text(code, encoding="utf-8")
+    assert "Good day" in run([str(installed / "python"), "hello.py"], cwd=tmp_path, env=home)
+    assert "completed" in run([str(installed / "ivcap-flows"), "runs"], cwd=tmp_path, env=home)
+    shown = run([str(installed / "ivcap-flows"), "show", "latest"], cwd=tmp_path, env=home)
+    assert len(re.findall(r"urn:ivcap:job:", shown)) >= 1
+    run(
+        [str(installed / "ivcap-flows"), "export", "latest", "--format", "prov-json", "-o", "hello.json"],
+        cwd=tmp_path,
+        env=home,
+    )
+    assert (tmp_path / "hello.json").stat().st_size > 0
