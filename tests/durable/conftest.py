@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ import pytest
 from ivcap_flows.journal import Journal
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+CHILDREN_FIRST = ("leases", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")
 
 
 @pytest.fixture(scope="session")
@@ -42,16 +43,30 @@ def durable_postgresql() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def durable_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal's file with its tables made, to be copied."""
+    path = tmp_path_factory.mktemp("journal") / "made.sqlite"
+    Journal.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(durable_file: Path, tmp_path: Path) -> str:
+    shutil.copy(durable_file, tmp_path / "made.sqlite")
+    return f"sqlite:///{tmp_path / 'made.sqlite'}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def durable_url(request: pytest.FixtureRequest) -> str:
     """The URL of a journal without content."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'journal.sqlite'}"
-    server: str = request.getfixturevalue("durable_postgresql")
-    name = f"j{uuid.uuid4().hex}"
-    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE made")
-    return server.format(name)
+        return str(request.getfixturevalue("sqlite_url"))
+    url: str = request.getfixturevalue("durable_postgresql").format("made")
+    with psycopg.connect(url) as connection:
+        for table in CHILDREN_FIRST:
+            connection.execute(f"DELETE FROM {table}")
+    return url
 
 
 @pytest.fixture
@@ -61,7 +76,7 @@ def durable_journal(durable_url: str) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def sqlite_journal(tmp_path: Path) -> Iterator[Journal]:
+def sqlite_journal(sqlite_url: str) -> Iterator[Journal]:
     """For what does not depend on the kind of database."""
-    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal:
+    with Journal.open(sqlite_url) as journal:
         yield journal

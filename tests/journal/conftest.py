@@ -15,6 +15,8 @@ import pytest
 
 from ivcap_flows.journal import Journal
 
+CHILDREN_FIRST = ("leases", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")
+
 
 @pytest.fixture(scope="session")
 def journal_postgresql() -> Iterator[str]:
@@ -40,10 +42,10 @@ def journal_postgresql() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def new_database(server: str, template: str) -> str:
+def new_database(server: str) -> str:
     name = f"j{uuid.uuid4().hex}"
     with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name}")
     return server.format(name)
 
 
@@ -52,15 +54,28 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a journal that is still to be made."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
-    return new_database(request.getfixturevalue("journal_postgresql"), "template0")
+    return new_database(request.getfixturevalue("journal_postgresql"))
+
+
+@pytest.fixture(scope="session")
+def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal's file with its tables made, to be copied."""
+    path = tmp_path_factory.mktemp("journal") / "made.sqlite"
+    Journal.open(f"sqlite:///{path}").close()
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a journal without content."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
-    return new_database(request.getfixturevalue("journal_postgresql"), "made")
+        shutil.copy(request.getfixturevalue("journal_file"), tmp_path / "made.sqlite")
+        return f"sqlite:///{tmp_path / 'made.sqlite'}"
+    url: str = request.getfixturevalue("journal_postgresql").format("made")
+    with psycopg.connect(url) as connection:
+        for table in CHILDREN_FIRST:
+            connection.execute(f"DELETE FROM {table}")
+    return url
 
 
 @pytest.fixture

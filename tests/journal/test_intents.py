@@ -104,6 +104,7 @@ def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:
     journal.intents.settle_outcome(intent, urn="urn:o", outcome=outcome, how="sent")
     claim = journal.intents.claim(WANTED)
     assert (claim.kind, claim.intent.outcome, claim.intent.urn, claim.intent.how) == ("kept", outcome, "urn:o", "sent")
+    assert claim.intent.fence == 1
 
 
 def test_released_claim_is_free_at_once(journal: Journal) -> None:

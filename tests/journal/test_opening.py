@@ -58,15 +58,15 @@ def test_migrations_lead_to_the_declared_tables(empty_url: str) -> None:
     store.close()
 
 
-def test_journal_of_a_newer_version_is_refused(journal_url: str) -> None:
+def test_journal_of_a_newer_version_is_refused(empty_url: str) -> None:
     """An unknown revision is an error that says to upgrade, and nothing is changed."""
-    Journal.open(journal_url).close()
-    store = Store(journal_url)
+    Journal.open(empty_url).close()
+    store = Store(empty_url)
     with store.write() as connection:
         connection.execute(sa.text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
     store.close()
     with pytest.raises(NewerSchemaError, match="Upgrade ivcap-flows") as caught:
-        Journal.open(journal_url)
+        Journal.open(empty_url)
     assert (caught.value.found, caught.value.known) == ("9999", schema.HEAD)
 
 
@@ -90,10 +90,10 @@ assert "alembic" not in sys.modules
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_commits_reach_the_disk(journal_url: str) -> None:
+def test_commits_reach_the_disk(empty_url: str) -> None:
     """SQLite has WAL, full synchronisation and foreign keys; PostgreSQL commits to disk whatever its default says."""
-    Journal.open(journal_url).close()
-    store = Store(journal_url)
+    Journal.open(empty_url).close()
+    store = Store(empty_url)
     with store.write() as connection:
         if store.is_sqlite:
             found = [connection.execute(sa.text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")]
@@ -103,7 +103,7 @@ def test_commits_reach_the_disk(journal_url: str) -> None:
         name = store.engine.url.database
         connection.execute(sa.text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
     store.close()
-    again = Store(journal_url)
+    again = Store(empty_url)
     with again.read() as connection:
         assert connection.execute(sa.text("SHOW synchronous_commit")).scalar() == "on"
     again.close()

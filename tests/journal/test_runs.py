@@ -142,26 +142,30 @@ def test_order_of_parameters_does_not_matter(journal: Journal, in_child: Opener)
     assert journal.runs.open_attempt(identity("2", {"b": [huge], "a": 1})).joined is True
 
 
-def _race(url: str, number: int, results: Any) -> None:
-    opened = Journal.open(url).runs.open_attempt(identity(f"race-{number}"))
+def _race(url: str, number: int, moment: float, results: Any) -> None:
+    journal = Journal.open(url)
+    journal.runs.open_attempt(identity(f"warm-{number}", {"warm": number}))
+    time.sleep(max(0.0, moment - time.time()))
+    opened = journal.runs.open_attempt(identity(f"race-{number}"))
     results.put((opened.run.id, opened.joined))
     time.sleep(60)
 
 
-def test_of_two_commands_at_once_one_continues(journal_url: str, journal: Journal, in_child: Opener) -> None:
-    """Two processes that both could continue a killed run: one does, the other begins its own."""
+def test_of_commands_at_once_one_continues(journal_url: str, journal: Journal, in_child: Opener) -> None:
+    """Four processes that could each continue a killed run: one does, the others begin their own."""
     attempt_id, kill = in_child(identity("1"))
     kill()
     results = FORK.Queue()
-    children = [FORK.Process(target=_race, args=(journal_url, number, results), daemon=True) for number in (1, 2)]
+    moment = time.time() + 0.4
+    children = [FORK.Process(target=_race, args=(journal_url, n, moment, results), daemon=True) for n in range(4)]
     for child in children:
         child.start()
-    opened = dict(results.get(timeout=20) for _ in children)
+    opened = [results.get(timeout=20) for _ in children]
     for child in children:
         child.kill()
         child.join()
-    assert sorted(opened.values()) == [False, True]
-    assert opened[journal.runs.attempt(attempt_id).run_id] is True
+    assert [run_id for run_id, joined in opened if joined] == [journal.runs.attempt(attempt_id).run_id]
+    assert len({run_id for run_id, _ in opened}) == 4
 
 
 def test_subflow_belongs_to_its_parents_attempt(journal: Journal) -> None:
