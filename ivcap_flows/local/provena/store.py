@@ -60,7 +60,7 @@ CREATE TABLE handles (number INTEGER PRIMARY KEY AUTOINCREMENT);
 CREATE TABLE handle_values (
     id TEXT NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (id, position)
 );
-CREATE TABLE files (key TEXT PRIMARY KEY, media_type TEXT NOT NULL, content BLOB NOT NULL);
+CREATE TABLE files (path TEXT PRIMARY KEY, media_type TEXT NOT NULL, content BLOB NOT NULL);
 INSERT INTO handles (number) VALUES (100000);
 """
 
@@ -123,10 +123,11 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -162,7 +163,3 @@ class Store:
         with self._lock:
             number = self._db.execute("INSERT INTO handles DEFAULT VALUES").lastrowid
             return f"102.100.100/{number}"
-
-    def put_file(self, key: str, media_type: str, content: bytes) -> None:
-        """Keep an object of the file store, replacing one of the same key."""
-        self.run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", key, media_type, content)

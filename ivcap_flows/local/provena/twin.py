@@ -7,8 +7,6 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
@@ -16,6 +14,7 @@ from ivcap_flows.local.provena.auth import routes as auth
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.datastore import routes as datastore
 from ivcap_flows.local.provena.datastore.state import Datasets
+from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.handles import routes as handles
 from ivcap_flows.local.provena.jobs import routes as jobs_api
 from ivcap_flows.local.provena.jobs.runner import Runner
@@ -47,18 +46,19 @@ class ProvenaTwin:
         directory.mkdir(parents=True, exist_ok=True)
         key = Key(directory)
         self._store = Store(directory / _STORE_FILE)
+        files = Files(self._store, key, f"{root}/files")
         realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
         jobs = Jobs(self._store, settle)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)
-        runs = ModelRuns(registry, jobs, Graph(self._store), f"{root}/files")
+        runs = ModelRuns(registry, jobs, Graph(self._store), files)
         apis = {
             "auth": auth.api(desk, registry),
             "registry": registry_api.api(desk, registry),
             "prov": prov.api(desk, runs),
             "jobs": jobs_api.api(desk, jobs),
-            "data": datastore.api(desk, Datasets(registry, self._store, f"{root}/files")),
+            "data": datastore.api(desk, Datasets(registry, self._store, files)),
             "search": search.api(desk),
             "handle": handles.api(desk),
         }
@@ -70,7 +70,7 @@ class ProvenaTwin:
             routes=[
                 Mount("/keycloak", routes=keycloak.routes(realm, self._store)),
                 *(Mount(f"/{name}", routes=api.routes) for name, api in apis.items()),
-                Route("/files/{key:path}", self._file),
+                Route("/files/{path:path}", files.read),
             ],
             exception_handlers={HTTPException: http_error},
         )
@@ -83,13 +83,6 @@ class ProvenaTwin:
         """Stop after the step at hand and close the state; unfinished jobs go on at the next start."""
         await self._runner.stop()
         self._store.close()
-
-    def _file(self, request: Request) -> Response:
-        """What presigned URLs and reports lead to."""
-        row = self._store.row("SELECT * FROM files WHERE key=?", request.path_params["key"])
-        if row is None:
-            return JSONResponse({"detail": "Not Found"}, 404)
-        return Response(row["content"], media_type=row["media_type"])
 
 
 def create_app(directory: Path, base_url: str, settle: float = 2.0) -> ProvenaTwin:

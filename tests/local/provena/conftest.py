@@ -48,7 +48,7 @@ class Provena:
 
     def user(self, token: str = "PROVENA_OFFLINE_TOKEN") -> Someone:
         form = {"grant_type": "refresh_token", "client_id": self.env["PROVENA_CLIENT_ID"]}
-        reply = httpx.post(
+        reply = self.http.post(
             f"{self.realm()}/protocol/openid-connect/token", data=form | {"refresh_token": self.env[token]}
         )
         return Someone(self.env, reply.raise_for_status().json()["access_token"], self.http)
@@ -142,9 +142,9 @@ def running(directory: Path) -> Iterator[Provena]:
             server.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provena]:
-    """A server that the tests of a module share."""
+    """A server that most tests share."""
     with running(tmp_path_factory.mktemp("provena")) as server:
         yield server
 
@@ -156,16 +156,28 @@ def own_provena(tmp_path: Path) -> Iterator[Provena]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ada(provena: Provena) -> Someone:
     """The first user, who is linked to a person."""
     return provena.user()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def record(ada: Someone) -> Json:
     """A valid ModelRunRecord."""
     return ada.world()
+
+
+@pytest.fixture(scope="session")
+def admin(provena: Provena) -> Someone:
+    """The account with every role, whose token comes by the device grant."""
+    start = {"client_id": "admin-tools"}
+    base = f"{provena.realm()}/protocol/openid-connect"
+    code = provena.http.post(f"{base}/auth/device", data=start).json()
+    provena.http.get(code["verification_uri_complete"] + "&username=embedded-admin")
+    poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": code["device_code"]}
+    token = provena.http.post(f"{base}/token", data=start | poll).json()["access_token"]
+    return Someone(provena.env, token, provena.http)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -16,12 +15,12 @@ DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 def grant(provena, **form):
-    return httpx.post(f"{provena.realm()}/protocol/openid-connect/token", data=form)
+    return provena.http.post(f"{provena.realm()}/protocol/openid-connect/token", data=form)
 
 
 def looked_up(provena, token):
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(provena.env["PROVENA_AUTH_API"] + "/link/user/lookup", headers=headers)
+    return provena.http.get(provena.env["PROVENA_AUTH_API"] + "/link/user/lookup", headers=headers)
 
 
 def refused(reply, detail):
@@ -63,7 +62,7 @@ def test_the_published_key_checks_a_token(provena, ada):
 
 def test_a_device_grant_is_pending_once_and_then_given(provena):
     """The first poll is told to wait; the tokens of the second can be refreshed."""
-    code = httpx.post(
+    code = provena.http.post(
         f"{provena.realm()}/protocol/openid-connect/auth/device",
         data={"client_id": "automated-access", "scope": "offline_access roles"},
     ).json()
@@ -82,8 +81,8 @@ def test_a_device_grant_is_pending_once_and_then_given(provena):
 def test_an_approved_device_gets_its_token_at_the_first_poll(provena):
     """Opening the verification URL signs in the account that it names."""
     start = {"client_id": "client-tools"}
-    code = httpx.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=start).json()
-    page = httpx.get(code["verification_uri_complete"] + "&username=embedded-user-2")
+    code = provena.http.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=start).json()
+    page = provena.http.get(code["verification_uri_complete"] + "&username=embedded-user-2")
     assert page.status_code == 200
     token = grant(provena, grant_type=DEVICE, device_code=code["device_code"], **start).json()["access_token"]
     assert jwt.decode(token, options={"verify_signature": False})["preferred_username"] == "embedded-user-2"
@@ -92,8 +91,8 @@ def test_an_approved_device_gets_its_token_at_the_first_poll(provena):
 def test_a_token_without_the_roles_scope_is_refused(provena):
     """The client automated-access gives roles only to those who asked for them."""
     start = {"client_id": "automated-access"}
-    code = httpx.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=start).json()
-    httpx.get(code["verification_uri_complete"])
+    code = provena.http.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=start).json()
+    provena.http.get(code["verification_uri_complete"])
     token = grant(provena, grant_type=DEVICE, device_code=code["device_code"], **start).json()["access_token"]
     refused(looked_up(provena, token), "Token had incorrect structure.")
 

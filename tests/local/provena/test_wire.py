@@ -6,7 +6,9 @@ import asyncio
 import time
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -94,12 +96,30 @@ def test_pages_give_every_item_once_and_newest_first(ada):
     assert [item["id"] for item in seen if item["id"] in made] == made[::-1]
 
 
-def test_a_refused_request_leaves_nothing_behind(provena, ada, a_collection):
-    """A mint that fails for want of a person leaves no seed."""
+def test_a_request_that_fails_half_way_leaves_nothing_behind(provena, ada, record):
+    """Linking a study changes the registry, then dispatches a job; where the job cannot be, the change is undone."""
+    study = ada.create("activity/study", title="t", description="d")
+    session = ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
+    run = ada.job(session)["result"]["record"]["id"]
+    claims = jwt.decode(ada.token, options={"verify_signature": False})
+    key = load_pem_private_key((provena.directory / "provena-realm.pem").read_bytes(), None)
+    nameless = jwt.encode({name: claims[name] for name in claims if name != "email"}, key, "RS256")
+    query = {"model_run_id": run, "study_id": study}
+    link = ada.env["PROVENA_PROV_API"] + "/model_run/edit/link_to_study"
+    reply = ada.http.post(link, headers={"Authorization": f"Bearer {nameless}"}, params=query)
+    assert (reply.status_code, reply.text) == (500, "Internal Server Error")
+    assert fetched(ada, "activity/model_run", run).json()["item"]["record"]["study_id"] is None
+    assert ada.ask("prov", "POST", "/model_run/edit/link_to_study", params=query).status_code == 200
+    assert fetched(ada, "activity/model_run", run).json()["item"]["record"]["study_id"] == study
+
+
+def test_a_mint_without_a_person_is_a_500_that_tells_why(provena, ada, a_collection):
+    """The data store passes on what the registry said, and leaves no seed."""
     una = provena.user("PROVENA_OFFLINE_TOKEN_UNLINKED")
     organisation = ada.create("agent/organisation", name="o")
     reply = una.ask("data_store", "POST", "/register/mint-dataset", json=a_collection(organisation))
     assert reply.status_code == 500
+    assert "400" in reply.json()["detail"]
     body = {"filter_by": {"record_type": "SEED_ONLY"}}
     assert ada.ask("registry", "POST", "/registry/entity/dataset/list", json=body).json()["seed_items"] == []
 
@@ -127,11 +147,13 @@ def test_the_links_that_are_given_out_work(ada, record):
     """The presigned URL of a dataset's metadata and the URL of a report can be read."""
     want = {"dataset_id": record["inputs"][0]["dataset_id"], "file_path": "metadata.json"}
     url = ada.ask("data_store", "POST", "/registry/items/generate-presigned-url", json=want).json()["presigned_url"]
-    assert httpx.get(url).json()["dataset_info"]["name"] == "n"
+    assert ada.http.get(url).json()["dataset_info"]["name"] == "n"
+    assert ada.http.get(url.partition("?")[0]).status_code == 403
+    assert ada.http.get(url.replace("metadata.json", "other.json")).status_code == 403
     run = ada.job(ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"])
     wanted = {"id": run["result"]["record"]["id"], "item_subtype": "MODEL_RUN", "depth": 1}
     session = ada.ask("prov", "POST", "/explore/generate/report", json=wanted).json()["session_id"]
-    assert httpx.get(ada.job(session)["result"]["report_url"]).content[:2] == b"PK"
+    assert ada.http.get(ada.job(session)["result"]["report_url"]).content[:2] == b"PK"
 
 
 async def test_a_fault_hides_what_a_request_makes(tmp_path):

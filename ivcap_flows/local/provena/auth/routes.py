@@ -6,14 +6,12 @@ import json
 import time
 from typing import Any
 
-from starlette.responses import JSONResponse
-
 from ivcap_flows.local.provena.auth.report import ACCESS_REPORT, access_report
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.registry.state import Registry
 from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Many, Object, given, maybe, needed
 from ivcap_flows.local.provena.store import dumps
-from ivcap_flows.local.provena.web import Api, Call, Desk, Refusal, denied, invalid, status
+from ivcap_flows.local.provena.web import Api, Call, Desk, Level, Refusal, denied, invalid, status
 
 __all__ = ["api"]
 
@@ -136,10 +134,11 @@ def _user_groups(site: Api, groups: Groups) -> None:
 
     one = Object({"group_id": needed(TEXT)})
     any_one = Object({"group_id": needed(TEXT), "username": needed(TEXT)})
-    for audience, level in (("user", "general"), ("admin", "read")):
+    audiences: tuple[tuple[str, Level], ...] = (("user", "general"), ("admin", "read"))
+    for audience, level in audiences:
         prefix = f"/groups/{audience}"
-        site.on("GET", f"{prefix}/list_groups", level, lambda call: _said(True, "Found.", groups=groups.every()))  # type: ignore[arg-type]
-        site.on("GET", f"{prefix}/describe_group", level, describe, query=_ID)  # type: ignore[arg-type]
+        site.on("GET", f"{prefix}/list_groups", level, lambda call: _said(True, "Found.", groups=groups.every()))
+        site.on("GET", f"{prefix}/describe_group", level, describe, query=_ID)
     site.get("/groups/user/list_members", "general", lambda call: members(call, members_only=True), _ID)
     site.get("/groups/admin/list_members", "read", lambda call: members(call, members_only=False), _ID)
     site.get("/groups/user/list_user_membership", "general", lambda call: membership(call.user.username))
@@ -232,11 +231,11 @@ def _access(site: Api) -> None:
         items = [json.loads(row["body"]) | {"request_id": row["id"], "username": row["username"]} for row in rows]
         return _said(True, "Listed.", items=items)
 
-    def remove(call: Call) -> JSONResponse:
+    def remove(call: Call) -> dict[str, Any]:
         store.run(
             "DELETE FROM access_requests WHERE username=? AND id=?", call.query["username"], call.query["request_id"]
         )
-        return JSONResponse(_said(True, "The request was removed."))
+        return _said(True, "The request was removed.")
 
     user, admin = "/access-control/user", "/access-control/admin"
     site.get(f"{user}/generate-access-report", "general", report)

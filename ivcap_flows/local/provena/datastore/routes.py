@@ -89,7 +89,7 @@ def _reading(site: Api, datasets: Datasets) -> None:
 
     def presign(call: Call) -> dict[str, Any]:
         dataset, path = call.body["dataset_id"], call.body["file_path"]
-        url = datasets.file_url(call.user, dataset, path)
+        url = datasets.file_url(call.user, dataset, path, call.body["expires_in"])
         return {"dataset_id": dataset, "file_path": path, "presigned_url": url}
 
     def credentials(*, write: bool) -> Callable[[Call], dict[str, Any]]:

@@ -7,6 +7,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
+from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.registry.kinds import KINDS
 from ivcap_flows.local.provena.registry.state import Entry, Registry, UnsuccessfulError
 from ivcap_flows.local.provena.store import Store, dumps
@@ -29,8 +30,7 @@ _UNRELEASED: dict[str, Any] = {
 class Datasets:
     """What the data-store-api does with DATASET items and their files."""
 
-    def __init__(self, registry: Registry, store: Store, files: str) -> None:
-        """`files`: base URL below which the file store is read."""
+    def __init__(self, registry: Registry, store: Store, files: Files) -> None:
         self.registry, self._store, self._files = registry, store, files
 
     def mint(self, user: User, collection: dict[str, Any]) -> tuple[Entry, str | None]:
@@ -93,16 +93,16 @@ class Datasets:
         except UnsuccessfulError as error:
             raise invalid(str(error)) from error
 
-    def file_url(self, user: User, id: str, path: str) -> str:  # noqa: A002
-        """A URL at which a file of a dataset can be read."""
+    def file_url(self, user: User, id: str, path: str, seconds: int) -> str:  # noqa: A002
+        """A URL at which a file of a dataset can be read for so many seconds."""
         entry = self.fetch(user, id)
         self._needs(user, entry, {"dataset-data-read", "admin"})
         if ".." in path or "//" in path or "\\" in path:
             raise invalid(f"The file path {path!r} is not allowed.")
         key = f"{entry.item['s3']['path']}{path}"
-        if self._store.row("SELECT 1 FROM files WHERE key=?", key) is None:
+        if not self._files.has(key):
             raise invalid(f"The file {path!r} does not exist.")
-        return f"{self._files}/{key}"
+        return self._files.url(key, seconds)
 
     def credentials(self, user: User, id: str, *, write: bool) -> dict[str, str]:  # noqa: A002
         """Temporary credentials in the form of AWS; there is no S3 that would take them."""
@@ -189,7 +189,7 @@ class Datasets:
 
     def _write_metadata(self, entry: Entry) -> None:
         content = dumps(entry.item["collection_format"]).encode()
-        self._store.put_file(f"{entry.item['s3']['path']}metadata.json", "application/json", content)
+        self._files.put(f"{entry.item['s3']['path']}metadata.json", "application/json", content)
 
     def _needs(self, user: User, entry: Entry, roles: set[str]) -> None:
         if roles.isdisjoint(self.registry.roles(user, entry)):

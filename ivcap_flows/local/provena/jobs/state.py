@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import sqlite3
 import time
@@ -16,6 +17,8 @@ from ivcap_flows.local.provena.store import Store, dumps, without_nulls
 from ivcap_flows.local.provena.web import Refusal
 
 __all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Done", "Job", "JobError", "Jobs"]
+
+_log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT: Final = 262144
 """Bytes of an SNS message; a job has to be smaller."""
@@ -138,10 +141,13 @@ class Jobs:
         try:
             with self._store.attempt():
                 done = worker(job)
-        except JobError as error:
+        except sqlite3.Error:
+            raise
+        except (JobError, Refusal) as error:
             values: tuple[Any, ...] = ("FAILED", str(error), None)
-        except (KeyError, TypeError, ValueError) as error:
-            values = ("FAILED", f"The job's payload could not be used. Error: {error}.", None)
+        except Exception:  # noqa: BLE001 - a job that cannot be done must not hold up the others
+            _log.warning("The job %s of the embedded Provena failed.", job.session_id, exc_info=True)
+            values = ("FAILED", "The job's payload could not be used. Error: ..", None)
         else:
             values = ("SUCCEEDED", done.info, dumps(without_nulls(done.result)))
         self._store.run(

@@ -7,6 +7,7 @@ import os
 import uuid
 from typing import Any
 
+from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.jobs.state import Done, Job, JobError, Jobs
 from ivcap_flows.local.provena.prov import document
 from ivcap_flows.local.provena.prov.graph import Graph
@@ -20,13 +21,13 @@ from ivcap_flows.local.provena.web import CrashError, Refusal, denied, invalid
 __all__ = ["ModelRuns"]
 
 _RUN = KINDS["MODEL_RUN"]
+_REPORT_SECONDS = 3600
 
 
 class ModelRuns:
     """What prov-api does with model runs, at once and in jobs."""
 
-    def __init__(self, registry: Registry, jobs: Jobs, graph: Graph, files: str) -> None:
-        """`files`: base URL below which the file store is read."""
+    def __init__(self, registry: Registry, jobs: Jobs, graph: Graph, files: Files) -> None:
         self.registry, self.jobs, self.graph, self._files = registry, jobs, graph, files
         jobs.work("MODEL_RUN_PROV_LODGE", self._lodge)
         jobs.work("MODEL_RUN_BATCH_SUBMIT", self._submit)
@@ -221,10 +222,10 @@ class ModelRuns:
             raise JobError("The report could not be generated. Error: ..")
         if entry.kind.subtype != job.payload["item_subtype"] or not self.registry.readable(_user(job), entry):
             raise JobError("The report could not be generated. Error: ..")
-        key = f"reports/{job.session_id}.docx"
+        path = f"reports/{job.session_id}.docx"
         media = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-        self.registry.store.put_file(key, media, report(self.registry, self.graph, entry, job.payload["depth"]))
-        return Done({"report_url": f"{self._files}/{key}"})
+        self._files.put(path, media, report(self.registry, self.graph, entry, job.payload["depth"]))
+        return Done({"report_url": self._files.url(path, _REPORT_SECONDS)})
 
 
 def _user(job: Job) -> User:

@@ -1,0 +1,223 @@
+"""What administrators, reviewers and group members can do, and the lineage of versions."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def ok(reply):
+    assert reply.status_code == 200, reply.text
+    body = reply.json()
+    if isinstance(body, dict) and "status" in body:
+        assert body["status"]["success"], body
+    return body
+
+
+def lodged(ada, record, **over):
+    session = ada.ask("prov", "POST", "/model_run/register", json=record | over).json()["session_id"]
+    return ada.job(session)["result"]["record"]["id"]
+
+
+def links_of(ada, path, start, **query):
+    graph = ok(ada.ask("prov", "GET", f"/explore/{path}", params={"starting_id": start} | query))["graph"]
+    return {(link["source"], link["type"], link["target"]) for link in graph["links"]}
+
+
+def test_a_group_opens_an_item_to_its_members(provena, ada, admin):
+    """Roles given to a group are its members', until they leave it."""
+    ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
+    group = {"id": "crew", "display_name": "Crew", "description": "d"}
+    ok(admin.ask("auth", "POST", "/groups/admin/add_group", json=group))
+    item = ada.create("agent/organisation", name="o")
+    settings = {"owner": "embedded-user", "general": [], "groups": {"crew": ["metadata-read"]}}
+    prefix = "/registry/agent/organisation"
+    ok(ada.ask("registry", "PUT", f"{prefix}/auth/configuration", params={"id": item}, json=settings))
+
+    def status():
+        return ben.ask("registry", "GET", f"{prefix}/fetch", params={"id": item}).status_code
+
+    assert status() == 401
+    member = {"username": "embedded-user-2"}
+    ok(admin.ask("auth", "POST", "/groups/admin/add_member", params={"group_id": "crew"}, json=member))
+    assert status() == 200
+    assert ok(ben.ask("auth", "GET", "/groups/user/check_membership", params={"group_id": "crew"}))["is_member"]
+    names = [
+        each["username"] for each in ok(ben.ask("auth", "GET", "/groups/user/list_members?id=crew"))["group"]["users"]
+    ]
+    assert names == ["embedded-user-2"]
+    assert ada.ask("auth", "GET", "/groups/user/list_members?id=crew").status_code == 401
+    ok(admin.ask("auth", "DELETE", "/groups/admin/remove_member", params=member | {"group_id": "crew"}))
+    assert status() == 401
+
+
+def test_an_administrator_links_and_unlinks_a_user(provena, ada, admin):
+    """What users cannot do themselves: relink and unlink."""
+    eve = {"username": "eve"}
+    persons = [
+        ada.create("agent/person", email="e@example.org", first_name="E", last_name="V", ethics_approved=True)
+        for _ in range(2)
+    ]
+    ok(admin.ask("auth", "POST", "/link/admin/assign", json=eve | {"person_id": persons[0]}))
+    assert admin.ask("auth", "POST", "/link/admin/assign", json=eve | {"person_id": persons[1]}).status_code == 400
+    ok(admin.ask("auth", "POST", "/link/admin/assign", json=eve | {"person_id": persons[1], "force": True}))
+    query = {"person_id": persons[1]}
+    assert ok(admin.ask("auth", "GET", "/link/admin/reverse_lookup", params=query)) == {"usernames": ["eve"]}
+    ok(admin.ask("auth", "DELETE", "/link/admin/clear", params=eve))
+    assert ok(ada.ask("auth", "GET", "/link/user/lookup", params=eve)) == {"person_id": None, "success": False}
+
+
+def test_a_dataset_is_released_by_the_reviewer_who_was_asked(ada, admin, record):
+    """Request, listing for the reviewer, approval; then its files can no longer be written."""
+    person = ok(ada.ask("auth", "GET", "/link/user/lookup"))["person_id"]
+    dataset = record["outputs"][0]["dataset_id"]
+    ok(admin.ask("data_store", "POST", "/release/sys-reviewers/add", params={"reviewer_id": person}))
+    asked = {"dataset_id": dataset, "approver_id": person, "notes": "please"}
+    ok(ada.ask("data_store", "POST", "/release/approval-request", json=asked))
+    wanted = {"filter_by": {"release_reviewer": person, "release_status": "PENDING"}}
+    path = "/registry/entity/dataset/user/releases"
+    page = ok(ada.ask("registry", "POST", path, json=wanted | {"sort_by": {"sort_type": "RELEASE_TIMESTAMP"}}))
+    assert [item["id"] for item in page["dataset_items"]] == [dataset]
+    assert ada.ask("registry", "POST", path, json=wanted).status_code == 500
+    decision = {"dataset_id": dataset, "approve": True, "notes": "fine"}
+    assert ok(ada.ask("data_store", "PUT", "/release/action-approval-request", json=decision))["approved"] is True
+    keys = {"dataset_id": dataset, "console_session_required": False}
+    prefix = "/registry/credentials/generate"
+    assert ada.ask("data_store", "POST", f"{prefix}-write-access-credentials", json=keys).status_code == 403
+    ok(ada.ask("data_store", "POST", f"{prefix}-read-access-credentials", json=keys))
+    item = ok(ada.ask("data_store", "GET", "/registry/items/fetch-dataset", params={"handle_id": dataset}))["item"]
+    assert [event["action"] for event in item["release_history"]] == ["REQUEST", "APPROVE"]
+
+
+def test_external_datasets_are_listed_by_their_address(ada, a_collection):
+    """The sort by the beginning of the access URI gives those alone."""
+    organisation = ada.create("agent/organisation", name="o")
+    body = a_collection(organisation)
+    body["dataset_info"]["access_info"] = {"reposited": False, "uri": "s3://far/away", "description": "d"}
+    dataset = ok(ada.ask("data_store", "POST", "/register/mint-dataset", json=body))["handle"]
+    by_address = {"sort_by": {"sort_type": "ACCESS_INFO_URI_BEGINS_WITH", "begins_with": "s3://far/"}}
+    page = ok(ada.ask("registry", "POST", "/registry/entity/dataset/list", json=by_address))
+    assert [item["id"] for item in page["items"]] == [dataset]
+    assert ada.ask("registry", "POST", "/registry/general/list", json=by_address).status_code == 400
+    by_address["sort_by"]["begins_with"] = ""
+    assert ada.ask("registry", "POST", "/registry/entity/dataset/list", json=by_address).status_code == 422
+
+
+def test_a_version_is_generated_from_the_one_before(ada):
+    """The chain of a new version ends with its four edges in the graph."""
+    old = ada.create("entity/dataset_template")
+    made = ok(ada.ask("registry", "POST", "/registry/entity/dataset_template/version", json={"id": old, "reason": "r"}))
+    job = ada.job(made["version_job_session_id"])
+    ada.job(job["result"]["lodge_session_id"])
+    activity, new = job["result"]["version_activity_id"], made["new_version_id"]
+    person = job["payload"]["linked_person_id"]
+    assert {
+        (new, "wasGeneratedBy", activity),
+        (activity, "wasAssociatedWith", person),
+        (new, "wasAttributedTo", person),
+        (activity, "used", old),
+    } <= links_of(ada, "upstream", new)
+
+
+def test_effected_agents_are_those_of_everything_downstream(ada, record):
+    """From an input: the run's modeller, and the person to whom its output is attributed, with the paths to them."""
+    run, person = lodged(ada, record), record["associations"]["modeller_id"]
+    taken, made = (record[end][0]["dataset_id"] for end in ("inputs", "outputs"))
+    assert {
+        (run, "used", taken),
+        (made, "wasGeneratedBy", run),
+        (run, "wasAssociatedWith", person),
+        (made, "wasAttributedTo", person),
+    } <= links_of(ada, "special/effected_agents", taken)
+
+
+def test_a_deleted_run_leaves_the_graph_but_not_what_others_said(ada, admin, record):
+    """The diff of a trial says what goes; nodes of other records stay."""
+    first, second = lodged(ada, record), lodged(ada, record)
+    trial = {"record_id": first, "trial_mode": True}
+    diff = ok(admin.ask("prov", "POST", "/model_run/delete", json=trial))["diff"]
+    gone = {action["node_id"] for action in diff if action["action_type"] == "REMOVE_NODE"}
+    assert gone == {first}
+    assert links_of(ada, "upstream", first) != set()
+    ok(admin.ask("prov", "POST", "/model_run/delete", json={"record_id": first}))
+    assert links_of(ada, "upstream", first) == set()
+    assert links_of(ada, "upstream", second, depth=1) != set()
+
+
+def test_an_administrator_lodges_at_once_and_stores_again(admin, ada, record):
+    """register_sync answers with the run itself; store_record brings a deleted one back into the graph."""
+    info = ok(admin.ask("prov", "POST", "/model_run/register_sync", json=record))["record_info"]
+    ok(admin.ask("prov", "POST", "/model_run/delete", json={"record_id": info["id"]}))
+    item = ok(ada.ask("registry", "GET", "/registry/activity/model_run/fetch", params={"id": info["id"]}))["item"]
+    ok(admin.ask("prov", "POST", "/admin/store_record", json=item))
+    assert links_of(ada, "downstream", info["id"], depth=1) != set()
+
+
+def test_an_administrator_deletes_what_is_not_locked(ada, admin):
+    """A locked item is kept."""
+    item = ada.create("agent/organisation", name="o")
+    prefix = "/registry/agent/organisation"
+    ok(ada.ask("registry", "PUT", f"{prefix}/locks/lock", json={"id": item, "reason": "r"}))
+    assert admin.ask("registry", "DELETE", f"{prefix}/delete", params={"id": item}).status_code == 401
+    ok(ada.ask("registry", "PUT", f"{prefix}/locks/unlock", json={"id": item, "reason": "r"}))
+    ok(admin.ask("registry", "DELETE", f"{prefix}/delete", params={"id": item}))
+    assert ada.ask("registry", "DELETE", f"{prefix}/delete", params={"id": item}).status_code == 401
+
+
+def test_handles_keep_their_values(admin):
+    """Mint, add, change, remove; the last value stays."""
+    value = {"value_type": "DESC", "value": "a"}
+    handle = ok(admin.ask("handle", "POST", "/handle/mint", json=value))["id"]
+    ok(admin.ask("handle", "POST", "/handle/add_value", json=value | {"id": handle, "value": "b"}))
+    ok(admin.ask("handle", "PUT", "/handle/modify_by_index", json={"id": handle, "index": 1, "value": "c"}))
+    found = ok(admin.ask("handle", "GET", "/handle/get", params={"id": handle}))
+    assert [(part["index"], part["value"]) for part in found["properties"]] == [(1, "c"), (2, "b")]
+    ok(admin.ask("handle", "POST", "/handle/remove_by_index", json={"id": handle, "index": 1}))
+    assert admin.ask("handle", "POST", "/handle/remove_by_index", json={"id": handle, "index": 2}).status_code == 500
+    assert handle in ok(admin.ask("handle", "GET", "/handle/list"))["ids"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"job_type": "EMAIL", "job_sub_type": "EMAIL_WAKE_UP", "job_payload": {}}, 200),
+        ({"job_type": "EMAIL", "job_sub_type": "SEND_EMAIL", "job_payload": {}}, 400),
+        ({"job_type": "EMAIL", "job_sub_type": "REGISTRY_WAKE_UP", "job_payload": {}}, 400),
+        (
+            {
+                "job_type": "EMAIL",
+                "job_sub_type": "EMAIL_WAKE_UP",
+                "job_payload": {},
+                "request_batch_id": True,
+                "add_to_batch": "b",
+            },
+            422,
+        ),
+    ],
+)
+def test_a_job_is_launched_by_hand(admin, body, status):
+    """With a type, a sub type of it, and all that its payload needs."""
+    reply = admin.ask("job", "POST", "/jobs/admin/launch", json=body)
+    assert reply.status_code == status
+    if status == 200:
+        assert admin.job(reply.json()["session_id"])["status"] == "SUCCEEDED"
+
+
+def test_a_reader_reads_and_writes_nothing(provena, record):
+    """The read role alone opens fetches, not registrations."""
+    ron = provena.user("PROVENA_OFFLINE_TOKEN_READER")
+    query = {"id": record["workflow_template_id"]}
+    ok(ron.ask("registry", "GET", "/registry/entity/model_run_workflow/fetch", params=query))
+    reply = ron.ask("prov", "POST", "/model_run/register", json=record)
+    assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_a_job_that_cannot_be_done_does_not_hold_up_the_others(admin, ada, record):
+    """It fails; what is queued behind it is lodged."""
+    payload = {"record": record | {"workflow_template_id": "gone"}, "revalidate": False, "user_info": ""}
+    job = {"job_type": "PROV_LODGE", "job_sub_type": "MODEL_RUN_PROV_LODGE"}
+    bad = [
+        ok(admin.ask("job", "POST", "/jobs/admin/launch", json=job | {"job_payload": said}))["session_id"]
+        for said in (payload, payload | {"record": record | {"associations": 7}})
+    ]
+    assert lodged(ada, record)
+    assert [admin.job(session)["status"] for session in bad] == ["FAILED", "FAILED"]
