@@ -9,17 +9,17 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, urlsplit
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ivcap_flows.errors import ConfigurationError, InputError, PlatformError, ProtocolError
+from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.http.base import BaseUrl
+from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
-from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, redact, status_error
+from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 
 if TYPE_CHECKING:
     from ivcap_flows.http.auth import Auth
@@ -50,60 +50,6 @@ _CONNECT_TIMEOUT: Final = 10.0
 _LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=4.0)
 # A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
 _DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
-_DEFAULT_PORT: Final = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A reply read whole. Header names are case-insensitive."""
-
-    platform: str
-    method: str
-    path: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-
-    @property
-    def text(self) -> str:
-        return self.body.decode("utf-8", errors="replace")
-
-    def json(self) -> Any:
-        """The JSON value of the body. Raises ProtocolError when it is none."""
-        try:
-            return jsonlib.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            raise self.violation("is no JSON") from error
-
-    def violation(self, fault: str) -> ProtocolError:
-        """The error for a reply that the contract does not allow; `fault` completes "the reply …"."""
-        return ProtocolError(
-            f"The reply of {self.platform} to {self.method} {self.path} {fault}.",
-            platform=self.platform,
-            method=self.method,
-            path=self.path,
-            status=self.status,
-            detail=fault,
-            sent=True,
-        )
-
-
-class StreamedReply:
-    """A reply whose body is read block by block, once."""
-
-    def __init__(self, response: httpx.Response, mapped: Callable[[Exception], Exception]) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self._response = response
-        self._mapped = mapped
-
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """The bytes as they arrive, not decoded. Raises UnreachableError when the stream breaks."""
-        try:
-            async for block in self._response.aiter_raw():
-                yield block
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise self._mapped(error) from error
 
 
 class Session:
@@ -129,16 +75,14 @@ class Session:
         rewrite_hosts: bool = False,
     ) -> None:
         """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's."""
-        self._base = _checked(base_url, platform)
-        self.base_url = base_url.strip().rstrip("/")
+        self._base = BaseUrl(base_url, platform, trusted_hosts=trusted_hosts, rewrite_hosts=rewrite_hosts)
+        self.base_url = self._base.url
         self.platform = platform
         self.auth = auth
         self._headers = {"User-Agent": "ivcap-flows", "Accept-Encoding": "gzip, deflate", **(headers or {})}
         self._table = error_map
         self._timeout = timeout
         self._backoff = Backoff(budget=budget)
-        self._trusted = frozenset(host.lower() for host in trusted_hosts)
-        self._rewrite = rewrite_hosts
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -168,34 +112,7 @@ class Session:
         The base URL's host, and a bare path: path and query on the base URL. Another host: the same where the session
         rewrites hosts, the URL itself where the host is trusted (no token is sent there). Raises ProtocolError else.
         """
-        try:
-            parts = urlsplit(url.strip())
-            given = _origin(parts)
-        except ValueError as error:
-            raise self._foreign_url(url, "is malformed") from error
-        if parts.scheme not in ("", "http", "https"):
-            raise self._foreign_url(url, "has an unknown scheme")
-        if not parts.netloc or given == _origin(self._base) or self._rewrite:
-            path = parts.path or "/"
-            prefix = self._base.path.rstrip("/")
-            if prefix and path.startswith(prefix + "/"):
-                path = path[len(prefix) :]
-            return f"{path}?{parts.query}" if parts.query else path
-        if (parts.hostname or "").lower() in self._trusted:
-            return parts._replace(fragment="").geturl()
-        raise self._foreign_url(url, f"names the host {parts.hostname}, which is not the platform's")
-
-    def _foreign_url(self, url: str, fault: str) -> ProtocolError:
-        shown = url.partition("?")[0][:200]  # a query may hold a signature
-        return ProtocolError(
-            f"{self.platform} at {self.base_url} gave the URL {shown}, which {fault}; it is not followed.",
-            platform=self.platform,
-            method="GET",
-            path=shown,
-            status=None,
-            detail=fault,
-            sent=False,
-        )
+        return self._base.own(url)
 
     async def request(
         self,
@@ -223,7 +140,7 @@ class Session:
         async def once() -> Reply:
             response = await self._send(method, path, params, wanted, body, timeout)
             try:
-                self._check(response, method, path, expect, await self._error_body(response, method, path, expect))
+                await self._accept(response, method, path, expect)
                 return await self._read(response, method, path)
             finally:
                 await response.aclose()
@@ -248,7 +165,7 @@ class Session:
         async def once() -> httpx.Response:
             response = await self._send(method, path, params, wanted, None, timeout)
             try:
-                self._check(response, method, path, expect, await self._error_body(response, method, path, expect))
+                await self._accept(response, method, path, expect)
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise self._reply(response, method, path, b"").violation("is encoded although that was declined")
             except BaseException:
@@ -288,8 +205,8 @@ class Session:
         timeout: float | None,
     ) -> httpx.Response:
         """One send, and a second with a fresh token where the reply says that the token was the trouble."""
-        url = self._url(path)
-        token = await self.auth.header() if self.auth and self._is_own(url) else None
+        url = self._base.join(path)
+        token = await self.auth.header() if self.auth and self._base.owns(url) else None
         response = await self._exchange(method, url, path, params, headers, content, timeout, token)
         if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
             challenge = response.headers.get("www-authenticate", "").lower()
@@ -332,12 +249,10 @@ class Session:
                 sent=False,
             ) from error
 
-    async def _error_body(
-        self, response: httpx.Response, method: str, path: str, expect: Collection[int] | None
-    ) -> bytes | None:
-        """The head of a refused reply's body, None when the reply is as expected."""
+    async def _accept(self, response: httpx.Response, method: str, path: str, expect: Collection[int] | None) -> None:
+        """Raise the error of a reply that is not as expected, with the words at the head of its body."""
         if response.status_code in expect if expect is not None else response.is_success:
-            return None
+            return
         body = bytearray()
         try:
             async for block in response.aiter_bytes():
@@ -346,24 +261,17 @@ class Session:
                     break
         except (httpx.HTTPError, httpx.StreamError) as error:
             _log.debug("The error body of %s %s broke off: %s", method, _shown(path), type(error).__name__)
-        return bytes(body)
-
-    def _check(
-        self, response: httpx.Response, method: str, path: str, expect: Collection[int] | None, body: bytes | None
-    ) -> None:
-        if body is None:
-            return
         if response.status_code < 400:
             allowed = ", ".join(map(str, sorted(expect))) if expect is not None else "2xx"
             kind = "redirects, and redirects are not followed" if response.is_redirect else f"is not one of {allowed}"
-            raise self._reply(response, method, path, body).violation(f"has the status {response.status_code}: {kind}")
+            raise self._reply(response, method, path, b"").violation(f"has the status {response.status_code}: {kind}")
         raise status_error(
             platform=self.platform,
             method=method,
             path=_shown(path),
             status=response.status_code,
             headers=response.headers,
-            body=body,
+            body=bytes(body),
             secrets=_secrets(response.request.headers.get("authorization")),
             table=self._table,
         )
@@ -405,40 +313,11 @@ class Session:
             )
         return self._client
 
-    def _url(self, path: str) -> str:
-        if path.startswith(("http://", "https://")):
-            return path
-        return f"{self.base_url}/{path.lstrip('/')}"
-
-    def _is_own(self, url: str) -> bool:
-        return _origin(urlsplit(url)) == _origin(self._base)
-
 
 @lru_cache(maxsize=4)
 def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
     return httpx.create_ssl_context()
-
-
-def _checked(base_url: str, platform: str) -> SplitResult:
-    try:
-        parts = urlsplit(base_url.strip())
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"The URL of {platform} must be like https://host/path, not {redact(base_url)!r}.")
-    if parts.username or parts.password:
-        raise ConfigurationError(f"The URL of {platform} must not hold a user name or password; use a token.")
-    if parts.query or parts.fragment:
-        raise ConfigurationError(f"The URL of {platform} must not have a query or fragment.")
-    return parts
-
-
-def _origin(parts: SplitResult) -> tuple[str, int | None]:
-    """Host and port, None for a scheme's default port: a gateway's http and https are one origin to its own client."""
-    port = parts.port
-    return (parts.hostname or "").lower(), None if port in (None, _DEFAULT_PORT.get(parts.scheme)) else port
 
 
 def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) -> tuple[Content | None, dict[str, str]]:
