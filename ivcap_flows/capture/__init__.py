@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ivcap_flows.capture.context import acting_as, current_attempt, journal, note, recorder, use_journal
-from ivcap_flows.capture.recorded import recorded
+from ivcap_flows.capture.decorator import recorded
 from ivcap_flows.capture.secrets import hide
 
 __all__ = ["acting_as", "current_attempt", "hide", "journal", "note", "recorded", "recorder", "use_journal"]

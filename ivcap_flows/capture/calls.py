@@ -136,7 +136,8 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
         stated = describe(handle)
         yield from stated
         thing = stated[0]
-        if thing.id in known:
+        if thing.id in known or call.kind == "attempt":
+            # What a flow returns was made by the task that it has it from.
             continue
         known.add(thing.id)
         born = _asked_at(thing)

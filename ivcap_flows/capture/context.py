@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
-from ivcap_flows.capture.recorder import Recorder, Statement
 from ivcap_flows.capture.secrets import scrub, scrub_text
 from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 
@@ -56,8 +56,20 @@ _recorders: dict[str, Recorder] = {}
 _override: Recorder | None = None
 _by_flow_run: dict[str, OpenedAttempt] = {}
 _open: dict[str, LogicalRun] = {}
-_of_process: tuple[int, OpenedAttempt, LogicalRun] | None = None
+_of_process: dict[tuple[int, str], LogicalRun] = {}
 _agents: set[tuple[str, str]] = set()
+
+
+def _forget_parent() -> None:
+    """In a forked child: connections of the parent's must not be used, its attempts are found in the journal."""
+    global _lock
+    _lock = threading.RLock()
+    for known in (_recorders, _by_flow_run, _open, _of_process):
+        known.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def recorder() -> Recorder:
@@ -130,8 +142,9 @@ def current_attempt() -> OpenedAttempt:
     if context is not None and context.flow_run is not None:
         return _attempt_of_context(context)
     with _lock:
-        if len(_open) == 1:
-            return next(iter(_open.values())).opened
+        here = [logical.opened for logical in _open.values() if logical.journal is journal()]
+        if len(here) == 1:
+            return here[0]
         return _attempt_of_process()
 
 
@@ -193,10 +206,10 @@ def _root_of(flow_run: Any) -> str:
 
 
 def _attempt_of_process() -> OpenedAttempt:
-    global _of_process
     with _lock:
-        if _of_process is not None and _of_process[0] == os.getpid():
-            return _of_process[1]
+        place = os.getpid(), journal().id
+        if place in _of_process:
+            return _of_process[place].opened
         from ivcap_flows.journal import RunIdentity
 
         script = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
@@ -210,22 +223,22 @@ def _attempt_of_process() -> OpenedAttempt:
         )
         opened = _opened(identity, os.path.abspath(script) if script else None, identity.flow_name)
         # It is no flow that a thread of the user's could belong to.
-        _of_process = os.getpid(), opened, _open.pop(opened.attempt.id)
-        atexit.register(_close_process)
+        _of_process[place] = _open.pop(opened.attempt.id)
+        atexit.register(_close_process, place, recorder())
         return opened
 
 
-def _close_process() -> None:
-    if _of_process is None or _of_process[0] != os.getpid():
+def _close_process(place: tuple[int, str], writer: Recorder) -> None:
+    if place[0] != os.getpid():
         return
-    _, opened, logical = _of_process
-    _open[opened.attempt.id] = logical
+    logical = _of_process.pop(place)
+    _open[logical.attempt.id] = logical
     error = getattr(sys, "last_value", None)
     with contextlib.suppress(Exception):
         if error is None:
-            close_attempt(opened, "completed")
+            close_attempt(logical.opened, "completed", writer=writer)
         else:
-            close_attempt(opened, "failed", f"{type(error).__name__}: {error}")
+            close_attempt(logical.opened, "failed", f"{type(error).__name__}: {error}", writer=writer)
 
 
 def _opened(identity: RunIdentity, path: str | None, name: str, **attributes: Any) -> OpenedAttempt:
@@ -304,9 +317,11 @@ def _code_of(writer: Recorder, opened: OpenedAttempt, path: str | None, name: st
     writer.put(Statement(opened.run.id, opened.attempt.id, made))
 
 
-def close_attempt(opened: OpenedAttempt, outcome: Outcome, cause: str | None = None) -> None:
+def close_attempt(
+    opened: OpenedAttempt, outcome: Outcome, cause: str | None = None, *, writer: Recorder | None = None
+) -> None:
     """End an attempt: write all that is known of it, then its outcome. JournalError if that cannot be written."""
-    writer = recorder()
+    writer = writer or recorder()
     run, attempt = opened.run, opened.attempt
     cause = scrub_text(cause) if cause is not None else None
     ended = now()

@@ -46,14 +46,19 @@ class Recorder:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+        self._begin_empty()
+        atexit.register(self.flush)
+        if hasattr(os, "register_at_fork"):
+            # What is queued at a fork is the parent's to write; its thread and its locks do not follow.
+            os.register_at_fork(after_in_child=self._begin_empty)
+
+    def _begin_empty(self) -> None:
         self._queue: deque[Call | Statement | threading.Event] = deque()
         self._wake, self._hurry = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._pid = 0
         self._missing: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
-        atexit.register(self.flush)
 
     def put(self, item: Call | Statement) -> None:
         """Take a call or a statement; never waits and never raises."""
@@ -63,12 +68,12 @@ class Recorder:
         self._queue.append(item)
         if not self._wake.is_set():
             self._wake.set()
-        if self._thread is None or self._pid != os.getpid():
+        if self._thread is None:
             self._start()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until all that was put so far is written or counted as missing; False if that takes longer."""
-        if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+        if self._thread is None or not self._thread.is_alive():
             self._drain()
             return True
         done = threading.Event()
@@ -83,14 +88,8 @@ class Recorder:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None and self._pid == os.getpid():
+            if self._thread is not None:
                 return
-            if self._pid not in (0, os.getpid()):
-                # A forked child: what its parent had queued is the parent's to write, and its events may be held.
-                self._queue.clear()
-                self._wake, self._hurry = threading.Event(), threading.Event()
-                self._wake.set()
-            self._pid = os.getpid()
             self._thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
             self._thread.start()
 

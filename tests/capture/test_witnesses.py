@@ -1,0 +1,358 @@
+"""Code, secrets and files by themselves; a queue that is full; and runs whose process was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.capture import files, journal, use_journal
+from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.code import checkout, code_record, packages
+from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
+from ivcap_flows.capture.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
+from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.identity import digest, flows_urn
+from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.provenance import Graph, activity, entity
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    (folder / "flows").mkdir(parents=True)
+    (folder / "flows" / "a.py").write_text("x = 1\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "remote", "add", "origin", "https://ada:t0ken-t0ken@example.org/flows.git")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    checkout.cache_clear()
+    return folder
+
+
+def test_the_code_is_its_commit_its_file_and_the_packages(repository):
+    """A clean tree gives commit, branch and bare remote, the file within the repository, and versions."""
+    facts = code_record(str(repository / "flows" / "a.py"), "main").attributes
+    assert facts["commit"] == git(repository, "rev-parse", "HEAD")
+    assert (facts["branch"], facts["remote"]) == ("main", "https://example.org/flows.git")
+    assert (facts["dirty"], facts["file"], facts["name"]) == (False, "flows/a.py", "main")
+    assert "diff_sha256" not in facts
+    assert facts["packages"]["prefect"].startswith("3.")
+
+
+def test_a_dirty_tree_is_told_by_the_digest_of_what_differs(repository):
+    """A changed file and a new source each make the tree dirty, with another digest; data and ignored files do not."""
+    (repository / "data.csv").write_text("1")
+    assert not checkout(str(repository)).dirty
+    digests = set()
+    for name, text in (("flows/a.py", "x = 2\n"), ("flows/a.py", "x = 3\n"), ("flows/new.py", "y = 1\n")):
+        (repository / name).write_text(text)
+        checkout.cache_clear()
+        tree = checkout(str(repository / "flows"))
+        assert tree.dirty
+        digests.add(tree.diff_sha256)
+    assert len(digests) == 3
+    assert None not in digests
+
+
+def test_code_without_a_repository_is_known_by_its_file(tmp_path, monkeypatch):
+    """Outside of git, or without the program, the digest of the file and the packages remain."""
+    (tmp_path / "b.py").write_text("y = 1\n")
+    checkout.cache_clear()
+    record = code_record(str(tmp_path / "b.py"), "b")
+    assert record.attributes["source_sha256"] == digest(b"y = 1\n")
+    assert record.attributes["file"] == "b.py"
+    assert "commit" not in record.attributes
+    monkeypatch.setenv("PATH", "")
+    checkout.cache_clear()
+    assert code_record(str(tmp_path / "b.py"), "b").id == record.id
+    assert code_record(None, "b").id != record.id
+
+
+def test_hooks_of_a_repository_do_not_run(repository, tmp_path):
+    """A repository's own settings start no program when its state is read."""
+    spy = tmp_path / "spy.sh"
+    spy.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    spy.chmod(0o755)
+    git(repository, "config", "core.fsmonitor", str(spy))
+    git(repository, "config", "diff.external", str(spy))
+    (repository / "flows" / "a.py").write_text("x = 9\n")
+    checkout.cache_clear()
+    (tmp_path / "ran").unlink(missing_ok=True)
+    assert checkout(str(repository)).dirty
+    assert not (tmp_path / "ran").exists()
+
+
+def test_package_versions_are_the_installed_ones():
+    """The names of metadata folders tell what importlib.metadata tells."""
+    from importlib.metadata import version
+
+    assert {
+        name: version(name) for name in ("prefect", "pydantic-settings", "sqlalchemy")
+    }.items() <= packages().items()
+
+
+@pytest.mark.parametrize("name", ["password", "api_key", "userToken", "IVCAP_JWT", "client-secret", "credentials"])
+def test_secret_names(name):
+    """These names hide their values."""
+    assert is_secret_name(name)
+    assert scrub({name: "x"}) == {name: HIDDEN}
+
+
+@pytest.mark.parametrize("name", ["author", "token_count", "key", "keyboard", "tokenizer", "series", "token_url"])
+def test_harmless_names(name):
+    """These look alike and hide nothing."""
+    assert not is_secret_name(name)
+
+
+def test_secrets_in_texts():
+    """Known values, tokens, passwords in URLs and bearer headers go; the text around them stays."""
+    hide("known-secret-value")
+    text = "a known-secret-value b https://u:p@host/x c Authorization: Bearer abcdefghijklmnop d"
+    shown = f"a {HIDDEN} b https://{HIDDEN}@host/x c Authorization: Bearer {HIDDEN} d"
+    assert scrub_text(text) == shown
+    assert scrub([{"a": "https://host/x?b=1"}, None, 3]) == [{"a": "https://host/x?b=1"}, None, 3]
+
+
+def test_a_large_file_is_hashed_later_if_it_stays_the_same(tmp_path, monkeypatch):
+    """Above the limit nothing is read at first; a file changed in between is recorded as unhashed, with the reason."""
+    monkeypatch.setattr(files, "AT_ONCE", 10)
+    same, changed = tmp_path / "same", tmp_path / "changed"
+    for path in (same, changed):
+        path.write_bytes(b"x" * 100)
+    seen = [files.look(str(path), "r", None) for path in (same, changed)]
+    assert [each.sha256 for each in seen] == [None, None]
+    changed.write_bytes(b"y" * 100)
+    for each in seen:
+        files.settle(each, None)
+    assert seen[0].sha256 == digest(b"x" * 100)
+    [record] = files.records_of(seen[1])
+    assert (record.type, record.attributes["reason"]) == ("unhashed", "changed before it could be hashed")
+
+
+def test_too_large_and_unreadable_are_told(tmp_path, monkeypatch):
+    """A folder of too many files and a file above the last limit are recorded without content, with the reason."""
+    monkeypatch.setattr(files, "MAX_MEMBERS", 1)
+    monkeypatch.setattr(files, "AT_ONCE", 1)
+    monkeypatch.setattr(files, "HUGE", 2)
+    for name in "ab":
+        (tmp_path / name).write_text("abc")
+    folder, file = files.look(f"{tmp_path}/", "r", None), files.look(str(tmp_path / "a"), "r", None)
+    for each in (folder, file):
+        files.settle(each, None)
+    assert [files.records_of(each)[0].type for each in (folder, file)] == ["unhashed", "unhashed"]
+    assert folder.reason == "a folder of more than 1 files"
+    assert files.look("/dev/null", "r", None) is None
+    assert files.look(str(tmp_path / "nothing"), "r", None).stamp is None
+
+
+def test_unchanged_files_are_not_read_again(tmp_path):
+    """The journal's digests of unchanged files are used and kept."""
+    path = tmp_path / "big"
+    path.write_bytes(os.urandom(files._CHUNK))
+    time.sleep(0.06)
+    first = files.look(str(path), "r", journal().files)
+    known = journal().files.known_sha256(
+        str(path), size=first.stamp.size, mtime_ns=first.stamp.mtime_ns, inode=first.stamp.inode
+    )
+    assert first.sha256 == known == digest(path.read_bytes())
+
+
+def opened(root: str = "f1"):
+    return journal().runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, root, root))
+
+
+def test_a_full_queue_counts_what_it_leaves_out(monkeypatch):
+    """Beyond its capacity the recorder drops, counts, and tells the journal the number."""
+    monkeypatch.setattr("ivcap_flows.capture.writer.CAPACITY", 3)
+    run = opened().run
+    held = threading.Event()
+
+    def slow():
+        held.wait(10)
+        return [entity("urn:x:1", "entity")]
+
+    writer = Recorder(journal())
+    writer.put(Statement(run.id, None, slow))
+    time.sleep(0.4)
+    for _ in range(5):
+        writer.put(Statement(run.id, None, lambda: [entity("urn:x:2", "entity")]))
+    held.set()
+    assert writer.flush()
+    assert journal().runs.get(run.id).missing_facts == 2
+    assert len(journal().facts.of_run(run.id)) == 4
+
+
+def test_a_long_call_is_written_when_it_begins(monkeypatch):
+    """What still runs when its process dies has left its begin; a short call is written once."""
+    attempt = opened()
+    writer = Recorder(journal())
+    call = Call(flows_urn("task-run", "t"), "task-run", "long", attempt.run.id, attempt.attempt.id, None)
+    writer.put(call)
+    assert writer.flush()
+    assert [fact.record.attributes["outcome"] for fact in journal().facts.of_run(attempt.run.id)] == ["running"]
+    call.outcome, call.ended = "completed", datetime.now(timezone.utc)
+    writer.put(call)
+    short = Call(flows_urn("task-run", "s"), "task-run", "short", attempt.run.id, attempt.attempt.id, None)
+    short.outcome, short.ended = "completed", datetime.now(timezone.utc)
+    writer.put(short)
+    writer.put(short)
+    assert writer.flush()
+    assert [fact.record.attributes["name"] for fact in journal().facts.of_run(attempt.run.id)] == [
+        "long",
+        "long",
+        "short",
+    ]
+
+
+def test_a_forked_child_writes_its_own_facts_and_not_its_parents(tmp_path):
+    """What the parent had queued is written once, by the parent; the child's calls by the child."""
+    attempt = opened()
+    writer = Recorder(journal())
+    writer.put(Statement(attempt.run.id, None, lambda: [entity("urn:x:parent", "entity")]))
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            other = Recorder(Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]))
+            writer.journal = other.journal
+            writer.put(Statement(attempt.run.id, None, lambda: [entity("urn:x:child", "entity")]))
+            status = 0 if writer.flush() else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert writer.flush()
+    said = sorted(fact.record.id for fact in journal().facts.of_run(attempt.run.id))
+    assert said == ["urn:x:child", "urn:x:parent"]
+
+
+def test_use_journal_records_elsewhere(tmp_path):
+    """Within the block another journal gets the facts."""
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        assert journal() is other
+
+
+KILLED = """
+import os, signal, sys, time
+from prefect import flow, task
+from ivcap_flows.capture import recorded, recorder
+
+@task
+@recorded
+def endless(i: int) -> None:
+    time.sleep(0.6)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@flow
+@recorded
+def doomed() -> None:
+    endless(7)
+
+doomed()
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(prefect_server, tmp_path_factory) -> Path:
+    """The journal that a flow left whose process was killed in a task."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "doomed.py").write_text(KILLED)
+    place = folder / "journal.sqlite"
+    environment = {**prefect_server, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{place}"}
+    done = subprocess.run(
+        [sys.executable, str(folder / "doomed.py")], env=environment, check=False, capture_output=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    return place
+
+
+def copy_of(place: Path, target: Path) -> Journal:
+    import sqlite3
+
+    with sqlite3.connect(place) as source, sqlite3.connect(target) as copy:
+        source.backup(copy)
+    return Journal.open(f"sqlite:///{target}")
+
+
+def graph_of(there: Journal) -> Graph:
+    return Graph(fact.record for fact in there.facts.of_run(there.runs.recent()[0].id))
+
+
+def test_a_killed_attempt_is_lost_and_last_seen_at_its_beat(killed, tmp_path):
+    """The lease tells that the process is gone; the task it was in was written when it began."""
+    with copy_of(killed, tmp_path / "copy.sqlite") as there:
+        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: None)
+        assert outcome == "lost"
+        assert there.runs.recent()[0].outcome == "lost"
+        graph = graph_of(there)
+        lost = graph.nodes[flows_urn("attempt", attempt.id)]
+        assert lost.attributes["outcome"] == "lost"
+        assert "last seen" in lost.attributes["cause"]
+        [task] = [node for node in graph if node.type == "task-run"]
+        assert (task.attributes["outcome"], task.attributes["parameters"], task.ended) == ("running", {"i": 7}, None)
+        assert reconcile(there, lambda flow_run_id: None) == []
+
+
+def test_prefects_word_goes_before_the_lease(killed, tmp_path):
+    """Where Prefect's API knows a final state, that is the outcome, with its message."""
+    with copy_of(killed, tmp_path / "copy.sqlite") as there:
+        since = datetime.now(timezone.utc)
+        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: PrefectWord("crashed", "killed", since))
+        assert outcome == there.runs.recent()[0].outcome == "crashed"
+        assert graph_of(there).nodes[flows_urn("attempt", attempt.id)].ended == since
+
+
+def test_prefects_api_is_asked_and_may_be_silent(killed, prefect_server, tmp_path):
+    """A running state says nothing, a final one its outcome; a server that is not there says nothing either."""
+    import uuid
+
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Cancelled
+
+    with copy_of(killed, tmp_path / "copy.sqlite") as there:
+        [attempt] = there.runs.attempts(there.runs.recent()[0].id)
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        assert prefect_says(attempt.flow_run_id) is None
+        assert prefect_says(str(uuid.uuid4())) is None
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(attempt.flow_run_id, Cancelled(message="enough"), force=True)
+        said = prefect_says(attempt.flow_run_id)
+        assert (said.outcome, said.cause) == ("cancelled", "enough")
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert prefect_says(attempt.flow_run_id) is None
+
+
+def test_a_live_attempt_is_left_alone():
+    """What this very process runs is not reconciled."""
+    attempt = opened()
+    assert reconcile(journal(), lambda flow_run_id: PrefectWord("crashed", None, None)) == []
+    assert journal().runs.attempt(attempt.attempt.id).outcome == "running"
+
+
+def test_importing_capture_loads_no_database():
+    """The decorator costs little: neither database, nor prov, nor Prefect are imported by it."""
+    heavy = "['sqlalchemy', 'alembic', 'prov', 'prefect', 'psutil']"
+    code = f"import sys, ivcap_flows.capture; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_activity_that_is_not_known_to_end_is_running():
+    """An unended call has no end and the outcome `running`."""
+    call = Call("urn:ivcap-flows:call:1", "call", "f", "r", "a", None)
+    from ivcap_flows.capture.calls import records_of
+
+    [record] = records_of(call, None)
+    assert record == activity(call.id, "call", call.started, name="f", outcome="running")
