@@ -94,6 +94,8 @@ async def _mint_dataset(
         ]
 
     async def send(intent: IntentRow, progress: Progress) -> Dataset:
+        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
+        await _person_of(call)
         statement = collection_format(artifact, datasets, user_metadata={KEY_FIELD: intent.key})
         minted = await call.client.datastore.mint(statement)
         return Dataset(urn=minted.handle, platform=call.platform, display_name=artifact.name, access_uri=artifact.urn)
@@ -120,13 +122,18 @@ async def _mint_dataset(
 async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> RegistryItem:
     """The Person that the caller is linked to. InputError, with the next step, for a caller without one."""
     call = await ProvenaCall.of(credentials)
+    return _item(call, await call.client.registry.fetch(Person, await _person_of(call)))
+
+
+async def _person_of(call: ProvenaCall) -> str:
     person = await call.client.auth_api.linked_person()
     if person is None:
         raise InputError(
-            f"The Provena user {call.account} is not linked to a Person. Register one and link it in Provena's "
-            "web interface (your profile), or pass `modeller`."
+            f"The Provena user {call.account} is not linked to a Person, which most registrations need. Register one "
+            "and link it in Provena's web interface (your profile).",
+            username=call.account,
         )
-    return _item(call, await call.client.registry.fetch(Person, person))
+    return person
 
 
 async def items_since(call: ProvenaCall, subtype: type[Any], since: datetime) -> AsyncIterator[Item[Any]]:

@@ -1,0 +1,126 @@
+"""The shipped deployment and a killed one, on a real Prefect server with a real process worker."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ivcap_flows.journal import Journal
+from ivcap_flows.local.register import read_definition, register
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("e2e")]
+
+PREFECT = [sys.executable, "-m", "prefect"]
+ROOT = Path(__file__).parents[2]
+
+
+def ours() -> dict[str, str]:
+    """What the test's environment says of the platforms and the journal; the worker gets the same."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+
+
+def prefect(environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [*PREFECT, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def asked(environment: dict[str, str], code: str, *arguments: str) -> object:
+    """JSON that a small Prefect client program prints; it runs apart, since settings are read once a process."""
+    program = f"import asyncio, json, sys\nfrom prefect import get_client\nfrom prefect.states import *\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+RUNS = """
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+async def main():
+    async with get_client() as client:
+        runs = await client.read_flow_runs(limit=50)
+        print(json.dumps([[str(r.id), r.state_type.value, r.auto_scheduled, r.run_count] for r in runs]))
+asyncio.run(main())
+"""
+
+RETRY = """
+async def main():
+    async with get_client() as client:
+        await client.set_flow_run_state(sys.argv[1], AwaitingRetry())
+        print("1")
+asyncio.run(main())
+"""
+
+
+def wait_for(environment: dict[str, str], condition, seconds: float, worker_log: Path) -> list:
+    end = time.monotonic() + seconds
+    while True:
+        runs = asked(environment, RUNS)
+        assert isinstance(runs, list)
+        found = [run for run in runs if condition(run)]
+        if found:
+            return found[0]
+        assert time.monotonic() < end, f"{runs}\n{worker_log.read_text()[-6000:]}"
+        time.sleep(1)
+
+
+def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, worker, ivcap_twin, tmp_path):
+    """The shipped file deploys with a cron schedule, and a run that the scheduler made does the whole job."""
+    shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))
+    for deployment in shipped["deployments"]:
+        deployment["work_pool"]["name"] = "local"
+        # The shipped one runs monthly; nothing else is changed.
+        deployment["schedules"][0]["cron"] = "* * * * *"
+        deployment["parameters"]["output"] = str(tmp_path / "results")
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(shipped), encoding="utf-8")
+    service = ROOT / "flows/services/coastal_el_nino_index.yaml"
+    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
+
+    process = worker(**ours())
+    prefect(prefect_server, "--no-prompt", "deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))
+    run = wait_for(prefect_server, lambda r: r[1] == "COMPLETED" and r[2], 150, tmp_path / "worker-0.log")
+    assert process.poll() is None
+    assert (tmp_path / "results" / "plot.png").stat().st_size > 10_000
+    with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
+        found = journal.runs.get(run[0])
+        nouns = {row.noun: row.status or row.state for row in journal.intents.where(run_id=found.id)}
+    assert found.deployed and found.outcome == "completed"
+    assert nouns["order"] == "succeeded" and nouns["model run"] == "accepted"
+    prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly")
+
+
+def test_a_deployed_run_killed_at_the_wait_goes_on_with_its_order(prefect_server, worker, ivcap_twin, tmp_path):
+    """`kill -9` of the flow's process under a worker: the retried run has one order and one model run."""
+    (tmp_path / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
+    worker(**ours())
+    entry = "tests/crash/pipeline.py:pipeline"
+    prefect(prefect_server, "--no-prompt", "deploy", entry, "--name", "killed", "--pool", "local")
+    parameters = json.dumps({"source": str(tmp_path / "series.csv"), "seconds": 4})
+    prefect(prefect_server, "deployment", "run", "pipeline/killed", "--params", parameters)
+
+    end = time.monotonic() + 90
+    while not [r for r in ivcap_twin.requests("GET") if "/1/orders/" in r["path"]]:
+        assert time.monotonic() < end, (tmp_path / "worker-0.log").read_text()[-6000:]
+        time.sleep(0.1)
+    with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
+        [attempt] = journal.runs.attempts(journal.runs.recent(1)[0].id)
+        os.kill(attempt.process.pid, signal.SIGKILL)
+        run_id = attempt.flow_run_id
+        wait_for(prefect_server, lambda r: r[0] == run_id and r[1] == "CRASHED", 60, tmp_path / "worker-0.log")
+        asked(prefect_server, RETRY, run_id)
+        wait_for(prefect_server, lambda r: r[0] == run_id and r[1] == "COMPLETED", 90, tmp_path / "worker-0.log")
+        run = journal.runs.get(run_id)
+        outcomes = [a.outcome for a in journal.runs.attempts(run.id)]
+    assert outcomes == ["lost", "completed"]
+    accepted = [r for r in ivcap_twin.requests("POST") if (r["status"] or 500) < 300]
+    assert len([r for r in accepted if r["path"] == "/1/orders"]) == 1
+    assert len([r for r in accepted if r["path"] == "/provena/prov/model_run/register"]) == 1
