@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 
-__all__ = ["beating", "start_beating", "stop_beating"]
+__all__ = ["start_beating", "stop_beating"]
 
 logger = logging.getLogger("ivcap_flows.durable")
 
@@ -38,7 +36,10 @@ _heart: _Heart | None = None
 
 
 def start_beating(journal: Journal) -> None:
-    """Beat for a journal from now on; may be called again, and each call needs its `stop_beating`."""
+    """Beat for a journal from now on; may be called again, and each call needs its `stop_beating`.
+
+    It does not write by itself: what is taken in the journal is taken with a beat.
+    """
     from ivcap_flows.journal.processes import BEAT_SECONDS
 
     global _heart
@@ -48,10 +49,7 @@ def start_beating(journal: Journal) -> None:
             _heart = _Heart()
             threading.Thread(target=_heart.run, args=(BEAT_SECONDS,), name="ivcap-flows-beat", daemon=True).start()
         with _heart.lock:
-            first = journal not in _heart.counts
             _heart.counts[journal] = _heart.counts.get(journal, 0) + 1
-    if first:
-        _beat(journal)
 
 
 def stop_beating(journal: Journal) -> None:
@@ -67,16 +65,6 @@ def stop_beating(journal: Journal) -> None:
             if not _heart.counts:
                 _heart.stopped.set()
                 _heart = None
-
-
-@contextmanager
-def beating(journal: Journal) -> Iterator[None]:
-    """Beat while the block runs."""
-    start_beating(journal)
-    try:
-        yield
-    finally:
-        stop_beating(journal)
 
 
 def _beat(journal: Journal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
@@ -18,7 +19,7 @@ from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
 from ivcap_flows.identity import key_of
-from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
+from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
 
 __all__ = ["OnFailure", "perform"]
 
@@ -70,13 +71,13 @@ async def perform(
 
     wait = _FIRST_WAIT
     sent: str | None = None
-    await asyncio.to_thread(start_beating, journal)
+    start_beating(journal)
     try:
         while True:
             if newest is not None:
                 again = _resubmits(newest, on_failure, max_resubmits)
                 wanted = _generation(wanted, newest.generation + again)
-            claim = await asyncio.to_thread(journal.intents.claim, wanted, spend_limit=max_orders)
+            claim = await _claim(journal, wanted, max_orders)
             if claim.again and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, effect.scope)
             if claim.kind == "kept":
@@ -98,6 +99,32 @@ async def perform(
                 sent = submission.urn
     finally:
         stop_beating(journal)
+
+
+async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Claim:
+    """Claim in a thread. What is granted after the caller was cancelled is given back, or it would hold for ever."""
+    lock = threading.Lock()
+    made: list[Claim] = []
+    cancelled = False
+
+    def give_back() -> None:
+        if cancelled and made and made[0].kind in ("new", "doubt"):
+            journal.intents.release(made[0].intent)
+
+    def take() -> Claim:
+        claim = journal.intents.claim(wanted, spend_limit=limit)
+        with lock:
+            made.append(claim)
+            give_back()
+        return claim
+
+    try:
+        return await asyncio.to_thread(take)
+    except asyncio.CancelledError:
+        with lock:
+            cancelled = True
+            give_back()
+        raise
 
 
 def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platform: str, account: str) -> NewIntent:

@@ -46,6 +46,7 @@ class Intents:
                 for name in (*turns, f"key:{wanted.key}"):
                     self._take_turn(connection, name)
             now = self._store.now(connection)
+            self._processes.touch(connection, process_id, now)
             holder = {"process_id": process_id, "token": token, "updated_at": now}
             owner = {"run_id": wanted.run_id, "attempt_id": wanted.attempt_id}
             fresh = {

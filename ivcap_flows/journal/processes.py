@@ -61,6 +61,10 @@ class Processes:
         with self._store.write() as connection:
             connection.execute(sa.update(_T).where(_T.c.id == mine[1]).values(beat_at=self._store.now(connection)))
 
+    def touch(self, connection: Connection, process_id: str, now: datetime) -> None:
+        """Beat within the transaction that takes something, so that it is never taken with an old beat."""
+        connection.execute(sa.update(_T).where(_T.c.id == process_id).values(beat_at=now))
+
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
         """One process by its id in the journal."""
         return ProcessRow(**connection.execute(sa.select(_T).where(_T.c.id == process_id)).mappings().one())

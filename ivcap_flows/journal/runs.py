@@ -53,6 +53,7 @@ class Runs:
                 run_id = self._by_identity(connection, identity, sha256)
                 joined = run_id is not None
             now = self._store.now(connection)
+            self._processes.touch(connection, process_id, now)
             if run_id is None:
                 run_id = str(uuid.uuid4())
                 connection.execute(

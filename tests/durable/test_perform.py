@@ -226,6 +226,28 @@ def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform)
     assert len(platform.urns) == 1
 
 
+def test_call_cancelled_while_claiming_holds_nothing(sqlite_journal: Journal, platform: Platform) -> None:
+    """A claim that the journal grants after its caller was cancelled is given back, so that the next call can go on."""
+    original = sqlite_journal.intents.claim
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        claim = original(*args, **kwargs)
+        time.sleep(0.3)
+        return claim
+
+    sqlite_journal.intents.claim = slow  # type: ignore[method-assign]
+    call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(call, 0.1))
+    sqlite_journal.intents.claim = original  # type: ignore[method-assign]
+
+    async def soon() -> Performed[Any]:
+        again = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
+        return await asyncio.wait_for(again, 5)
+
+    assert asyncio.run(soon()).how == "sent"
+
+
 def test_equal_calls_at_once_share_one_effect(
     durable_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
