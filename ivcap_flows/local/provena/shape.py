@@ -14,13 +14,11 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 __all__ = [
-    "ANY",
     "DATE",
     "DICT",
     "EMAIL",
     "FLAG",
     "HTTP_URL",
-    "NUMBER",
     "TEXT",
     "TEXTS",
     "URI",
@@ -201,14 +199,6 @@ class Choice:
         return {"type": "string", "enum": list(self.words)}
 
 
-class _Any:
-    def read(self, value: Any, at: Loc, faults: list[Fault]) -> Any:
-        return value
-
-    def schema(self) -> dict[str, Any]:
-        return {}
-
-
 @dataclass(frozen=True)
 class Many:
     """A list of values of one shape."""
@@ -327,7 +317,7 @@ class Object:
 
 
 def _read(shape: Shape, value: Any, at: Loc, faults: list[Fault]) -> Any:
-    if value is None and not isinstance(shape, _Any):
+    if value is None:
         faults.append(_fault(at, "none is not an allowed value", "type_error.none.not_allowed"))
         return _FAILED
     return shape.read(value, at, faults)
@@ -341,11 +331,9 @@ def _copied(default: Any) -> Any:
     return default.copy() if isinstance(default, dict | list) else default
 
 
-ANY = _Any()
 TEXT = Text()
 TEXTS = Mapped(TEXT)
 WHOLE = Whole()
-NUMBER = _Scalar(float, "value is not a valid float", "type_error.float", {"type": "number"})
 FLAG = _Scalar(_flag, "value could not be parsed to a boolean", "type_error.bool", {"type": "boolean"})
 DATE = _Scalar(_day, "invalid date format", "value_error.date", _formatted("date"))
 EMAIL = _Scalar(_email, "value is not a valid email address", "value_error.email", _formatted("email"))

@@ -64,8 +64,6 @@ class ProvenaTwin:
         }
         with self._store.transaction():
             _seed(registry)
-        self.settle = settle
-        """Seconds within which the job of an accepted request can be seen at the latest."""
         self.app: ASGIApp = Starlette(
             routes=[
                 Mount("/keycloak", routes=keycloak.routes(realm, self._store)),
@@ -88,7 +86,8 @@ class ProvenaTwin:
 def create_app(directory: Path, base_url: str, settle: float = 2.0) -> ProvenaTwin:
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
-    Raises NewerSchemaError for a directory made by a newer version. One process at a time may have a directory open.
+    The job of an accepted request can be seen after `settle` seconds at the latest. Raises NewerSchemaError for a
+    directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a directory open.
     """
     return ProvenaTwin(directory, base_url, settle)
 
