@@ -87,7 +87,8 @@ def create_app(directory: Path, base_url: str, settle: float = 2.0) -> ProvenaTw
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
     The job of an accepted request can be seen after `settle` seconds at the latest. Raises NewerSchemaError for a
-    directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a directory open.
+    directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a
+    directory open.
     """
     return ProvenaTwin(directory, base_url, settle)
 
