@@ -31,7 +31,10 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 peers: .venvs/ivcap-client/.installed .venvs/provenaclient/.installed ## Install the official clients, to test against
 
 demo: install ## Run the main job on the embedded platforms
-	@$(BIN)/python -m flows.demo
+	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml
+	@$(BIN)/python -m flows.coastal_el_nino --output results
+	@printf '\nWhere results/events.csv comes from:\n'
+	@$(BIN)/ivcap-flows trace results/events.csv
 
 test: install peers ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)

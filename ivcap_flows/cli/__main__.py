@@ -1,0 +1,3 @@
+from ivcap_flows.cli import main
+
+main()

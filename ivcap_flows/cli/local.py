@@ -1,0 +1,79 @@
+"""`ivcap-flows local`: the embedded platforms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from ivcap_flows.cli.output import console, emit
+from ivcap_flows.errors import InputError
+from ivcap_flows.settings import Settings
+
+__all__ = ["app"]
+
+app = cyclopts.App(name="local", help="The embedded platforms: IVCAP and Provena on this machine.")
+
+Folder = Annotated[
+    Path | None, Parameter(name="--dir", help="Their state folder; default IVCAP_LOCAL_DIR, else `ivcap-artifacts`.")
+]
+
+
+def _folder(given: Path | None) -> Path:
+    return given or Settings().ivcap_local_dir
+
+
+@app.command
+def serve(*, host: str = "127.0.0.1", port: int = 8088, directory: Folder = None, env_file: Path | None = None) -> None:
+    """Serve the embedded platforms until interrupted; prints the environment that clients need.
+
+    Args:
+        host: Address to listen on; an address of this machine only.
+        port: Port to listen on; 0 takes a free one.
+        env_file: File to write the environment to as well, one KEY=value a line.
+    """
+    from ivcap_flows import local
+
+    local.serve(host, port, _folder(directory), env_file)
+
+
+@app.command
+def register(definition: Path, /, *, directory: Folder = None) -> None:
+    """Register a service with the embedded IVCAP, or replace its registration.
+
+    Args:
+        definition: YAML or JSON file: name, description, parameters, and `entry` (module:function) or `command`.
+    """
+    from ivcap_flows import local
+    from ivcap_flows.local.register import read_definition
+    from ivcap_flows.local.register import register as register_with
+
+    content = read_definition(definition)
+    twin = local.ensure(_folder(directory))
+    console.print(register_with(twin.url, twin.environment["IVCAP_JWT"], content, definition))
+
+
+@app.command
+def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder = None) -> None:
+    """Make the running embedded platforms fail on purpose; lists the rules in force.
+
+    Args:
+        rule: JSON object such as '{"method": "POST", "path": "/1/orders", "count": 1, "status": 503}'.
+        clear: Remove all rules first.
+    """
+    from ivcap_flows import local
+    from ivcap_flows.local.remote import TwinControl
+
+    try:
+        wanted = json.loads(rule) if rule else None
+    except ValueError as error:
+        raise InputError(f"The fault rule is no JSON: {error}") from error
+    control = TwinControl(local.ensure(_folder(directory)))
+    if clear:
+        control.clear_faults()
+    if wanted is not None:
+        control.add_fault(**wanted)
+    emit(control.faults())

@@ -1,0 +1,50 @@
+"""How commands speak: tables for people, JSON for programs, both on standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["Json", "console", "emit", "moment", "table"]
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead of tables.")]
+
+console = Console(highlight=False, soft_wrap=True, width=4000)
+"""Wider than any line: URNs stay whole, to be copied and searched for; a terminal wraps them itself."""
+
+
+def moment(value: datetime | None) -> str:
+    """A time as the user's clock shows it, to the second."""
+    return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""
+
+
+def emit(value: Any) -> None:
+    """One JSON document; times in ISO 8601."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return vars(value) if hasattr(value, "__dict__") else str(value)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, str] | Sequence[str]]) -> None:
+    """Print rows under columns; nothing but a line where there are none."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        grid.add_column(column, no_wrap=True)
+    for row in rows:
+        grid.add_row(*([row.get(column, "") for column in columns] if isinstance(row, Mapping) else row))
+    if grid.row_count:
+        console.print(grid)
+    else:
+        console.print(f"{title}: none", style="dim")

@@ -1,0 +1,67 @@
+"""`ivcap-flows sync`: deliver what is on record to the sinks that are switched on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ivcap_flows import loop
+from ivcap_flows.blocks.resolve import ivcap_client, provena_client
+from ivcap_flows.capture.reconcile import reconcile
+from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.records import open_journal
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.journal import Journal
+from ivcap_flows.settings import Settings
+from ivcap_flows.sinks import IvcapSink, ProvenaSink, ProvJsonSink, Sink, drain
+
+__all__ = ["sync"]
+
+
+def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> int:
+    """Tell how runs ended that lost their process, then deliver every run to each sink; status 1 if something is left.
+
+    The sinks are those of IVCAP_FLOWS_SINKS. Delivering twice has the effect of once; two at once share the work.
+
+    Args:
+        again: Try now what waits for its time, and what was refused.
+    """
+    with open_journal() as journal:
+        ended = reconcile(journal)
+        sinks = [_sink(name, journal) for name in Settings().sinks]
+        drained = drain(journal, sinks, again=again)
+        left = [row for row in journal.deliveries.where() if row.state != "delivered"]
+    if as_json:
+        emit({"ended": [{"attempt": a.id, "outcome": o} for a, o in ended], "sinks": drained, "left": left})
+    else:
+        for attempt, outcome in ended:
+            console.print(f"attempt {attempt.number} of run {attempt.run_id[:8]} ({attempt.flow_name}): {outcome}")
+        if not sinks:
+            console.print(
+                "No sink is switched on; name them in IVCAP_FLOWS_SINKS (ivcap, provena, prov-json:<folder>)."
+            )
+        table(
+            "Sinks",
+            ("sink", "delivered", "pending", "refused"),
+            [(d.sink, "busy" if d.busy else str(d.delivered), str(d.pending), str(d.dead)) for d in drained],
+        )
+        for row in left:
+            console.print(f"{row.sink}: run {(row.run_id or '')[:8]} {row.state}: {row.reason}", style="red")
+    return int(any(d.pending or d.dead for d in drained))
+
+
+def _sink(name: str, journal: Journal) -> Sink:
+    kind, _, place = name.partition(":")
+    if kind == "prov-json" and place:
+        return ProvJsonSink(Path(place).expanduser())
+    if name == "ivcap":
+        client = loop.run(ivcap_client(None, deployed=False))
+        return IvcapSink(client, f"ivcap:{loop.run(client.platform())}")
+    if name == "provena":
+        registry = loop.run(provena_client(None, deployed=False))
+        return ProvenaSink(registry, journal, f"provena:{loop.run(registry.platform())}")
+    raise ConfigurationError(
+        f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes ivcap, provena and prov-json:<folder>, comma separated."
+    )
