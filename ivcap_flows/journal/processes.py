@@ -45,10 +45,11 @@ class Processes:
         """The id of this process in the journal; a forked child gets its own. Never call it inside a transaction."""
         with self._lock:
             if self._mine is None or self._mine[0] != os.getpid():
-                host, boot = machine()
                 id_, pid = str(uuid.uuid4()), os.getpid()
                 with self._store.write() as connection:
-                    row = ProcessRow(id_, host, boot, pid, start_of(pid) or 0.0, self._store.now(connection))
+                    row = ProcessRow(
+                        id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, self._store.now(connection)
+                    )
                     connection.execute(sa.insert(_T), vars(row))
                 self._mine = (pid, id_)
             return self._mine[1]
@@ -71,8 +72,7 @@ class Processes:
 
     def alive(self, process: ProcessRow, now: datetime) -> bool:
         """Whether the process runs: by this machine's process table, else by its beat."""
-        host, boot = machine()
-        if process.host == host and process.boot == boot:
+        if process.boot == boot_id():
             return start_of(process.pid) == process.started
         return now - process.beat_at < timedelta(seconds=LEASE_SECONDS)
 
@@ -92,14 +92,17 @@ class Processes:
 
 
 @cache
-def machine() -> tuple[str, str]:
-    """Host name, and what changes when its process numbers begin anew: the boot, and on Linux the PID namespace."""
+def boot_id() -> str:
+    """What changes wherever process numbers begin anew: the boot, and on Linux the PID namespace of a container.
+
+    The host's name is no part of it on Linux: it changes with the network, and many machines are called `localhost`.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
-        return socket.gethostname(), f"{boot.read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
+        return f"{boot.read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
     import psutil
 
-    return socket.gethostname(), str(int(psutil.boot_time()))
+    return f"{socket.gethostname()}/{int(psutil.boot_time())}"
 
 
 def start_of(pid: int) -> float | None:
@@ -122,8 +125,4 @@ def start_of(pid: int) -> float | None:
 
 def is_this(process: ProcessRow) -> bool:
     """Whether the row is this very process's, whichever journal object made it."""
-    return (
-        (process.host, process.boot) == machine()
-        and process.pid == os.getpid()
-        and (process.started == start_of(process.pid))
-    )
+    return process.boot == boot_id() and process.pid == os.getpid() and process.started == start_of(process.pid)

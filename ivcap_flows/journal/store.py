@@ -63,7 +63,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads, from one snapshot. JournalError if the database cannot be read."""
+        """A transaction that only reads. JournalError if the database cannot be read."""
         try:
             with self.engine.connect() as connection:
                 yield connection
@@ -168,7 +168,8 @@ def _after_fork(engine: Engine) -> None:
             _inherited.append(engine.pool)
             engine.dispose(close=False)
 
-    os.register_at_fork(after_in_child=renew)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
 
 
 def _sqlite(url: URL) -> Engine:

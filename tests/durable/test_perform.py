@@ -382,7 +382,7 @@ def test_holder_taken_for_gone_does_not_send(durable_url: str, durable_journal: 
         sleepy = Sleepy(platform.folder / "sleepy")
         first = asyncio.create_task(perform(order(platform), journal=other, key_aspects=sleepy, **options))
         await asleep.wait()
-        silent = {"host": "another-machine", "beat_at": other.now() - timedelta(hours=1)}
+        silent = {"boot": "of another machine", "beat_at": other.now() - timedelta(hours=1)}
         with other._store.write() as connection:
             connection.execute(sa.update(schema.processes).values(silent))
         second = await perform(order(platform), journal=durable_journal, key_aspects=aspects, **options)

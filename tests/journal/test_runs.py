@@ -197,7 +197,7 @@ def _move_elsewhere(journal: Journal, opened: OpenedAttempt, silent: float) -> N
         connection.execute(
             sa.update(processes)
             .where(processes.c.id == opened.attempt.process.id)
-            .values(host="another-machine", beat_at=beat)
+            .values(boot="of another machine", beat_at=beat)
         )
 
 
