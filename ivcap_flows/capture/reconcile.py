@@ -18,6 +18,10 @@ __all__ = ["PrefectWord", "prefect_says", "reconcile"]
 
 log = logging.getLogger("ivcap_flows.capture")
 
+TERMINATED: Final = "TerminationSignal"
+"""How the cause of an attempt begins that Prefect ended by a signal."""
+_LATEST: Final = 50
+
 _OUTCOMES: Final[dict[str, Outcome]] = {
     "COMPLETED": "completed",
     "FAILED": "failed",
@@ -43,15 +47,18 @@ def reconcile(
     """Give every attempt whose process is gone its outcome; returns those, each once.
 
     Prefect's word goes first (`ask` by flow run id, by default its API); without one the attempt is `lost`, last seen
-    at its last beat. What happened is stated as a fact too.
+    at its last beat. A process that was told to end cannot know whether its run was cancelled, so Prefect is asked for
+    those of the latest runs, too. What happened is stated as a fact.
     """
     from ivcap_flows.journal import Fact
 
     ask = ask or prefect_says
     told: list[tuple[AttemptRow, Outcome]] = []
-    for lost in journal.runs.reap():
-        attempt = journal.runs.attempt(lost.id)
+    lost = [journal.runs.attempt(row.id) for row in journal.runs.reap()]
+    for attempt in (*lost, *_terminated(journal)):
         word = ask(attempt.flow_run_id)
+        if word is None and attempt.outcome != "lost":
+            continue
         outcome, cause, ended = "lost", attempt.cause, attempt.ended_at or attempt.started_at
         if word is not None:
             outcome, cause, ended = word.outcome, word.cause, word.since or ended
@@ -65,6 +72,16 @@ def reconcile(
         )
         told.append((attempt, outcome))  # type: ignore[arg-type]
     return told
+
+
+def _terminated(journal: Journal) -> list[AttemptRow]:
+    return [
+        attempt
+        for run in journal.runs.recent(_LATEST)
+        if run.outcome == "crashed"
+        for attempt in journal.runs.attempts(run.id)
+        if attempt.outcome == "crashed" and (attempt.cause or "").startswith(TERMINATED)
+    ]
 
 
 def _told(

@@ -7,10 +7,10 @@ that task did send is looked for under its key and noted in the journal, so that
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.errors import DurabilityError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery
@@ -46,9 +46,8 @@ class ProvenaSink:
         intents = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, noun=_NOUN)
         waiting = [intent.key for intent in intents if not await self._settled(intent)]
         if waiting:
-            return Delivery(
-                "pending", f"Not seen on Provena yet: {', '.join(waiting)}. Run the flow again to register."
-            )
+            keys = ", ".join(waiting)
+            return Delivery("pending", f"Not seen on Provena yet: {keys}. Run the flow again to register.")
         return Delivery("delivered")
 
     async def _settled(self, intent: IntentRow) -> bool:
@@ -75,13 +74,22 @@ class ProvenaSink:
             outputs=tuple(part.dataset_id for part in record.outputs) if record is not None else (),
             key=intent.key,
         )
-        try:
-            await asyncio.to_thread(
-                self._journal.intents.resolve, intent.key, urn=run.id, outcome=handle.model_dump(mode="json")
+        return await asyncio.to_thread(self._adopt, intent, run.id, handle.model_dump(mode="json"))
+
+    def _adopt(self, intent: IntentRow, urn: str, outcome: Any) -> bool:
+        """Note what was found, unless a live process is at the intent and will see the same."""
+        from ivcap_flows.journal import NewIntent
+
+        shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
+        wanted = NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
+        claim = self._journal.intents.claim(wanted)
+        if claim.kind == "doubt":
+            self._journal.intents.settle_outcome(
+                claim.intent, urn=urn, outcome=outcome, how="adopted", matched_by="key"
             )
-        except DurabilityError:
-            return False  # a live process is at it and will see the same
-        return True
+        elif claim.kind == "new":
+            self._journal.intents.release(claim.intent)
+        return claim.kind in ("doubt", "kept")
 
     async def _job_of(self, intent: IntentRow) -> JobRow | None:
         """The job that the intent was sent as: by the session that was kept, else by its key in the user's jobs."""

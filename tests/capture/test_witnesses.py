@@ -334,6 +334,16 @@ def test_prefects_api_is_asked_and_may_be_silent(killed, prefect_server, tmp_pat
         assert prefect_says(attempt.flow_run_id) is None
 
 
+def test_a_cancelled_run_is_told_from_a_crashed_one():
+    """An attempt that was ended by a signal has the outcome that Prefect knows, and is asked for once."""
+    attempt = opened().attempt
+    journal().runs.close_attempt(attempt.id, "crashed", "TerminationSignal: 15")
+    assert reconcile(journal(), lambda flow_run_id: None) == []
+    [(_, outcome)] = reconcile(journal(), lambda flow_run_id: PrefectWord("cancelled", "by Ada", None))
+    assert outcome == journal().runs.recent()[0].outcome == "cancelled"
+    assert reconcile(journal(), lambda flow_run_id: PrefectWord("crashed", None, None)) == []
+
+
 def test_a_live_attempt_is_left_alone():
     """What this very process runs is not reconciled."""
     attempt = opened()

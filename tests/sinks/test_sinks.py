@@ -1,0 +1,264 @@
+"""Deliveries: effective once, retried, refused, shared between drainers; nothing private leaves the machine."""
+
+import json
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+from prov.model import ProvDocument
+
+from ivcap_flows import loop
+from ivcap_flows.errors import BadRequestError, UnreachableError
+from ivcap_flows.handles import ModelRun
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIdentity
+from ivcap_flows.provena.runs import JobRow
+from ivcap_flows.provenance import Graph, activity, agent, entity, faults, relation
+from ivcap_flows.sinks import RUN_SCHEMA, Delivery, Drained, IvcapSink, ProvenaSink, ProvJsonSink, drain, shareable
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
+
+
+def a_run(journal: Journal, root: str = "f1", outcome: str = "completed") -> OpenedAttempt:
+    opened = journal.runs.open_attempt(RunIdentity("coastal", "/home/ada/a.py:f", {"root": root}, root, root))
+    run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
+    user = flows_urn("user", "ada")
+    records = [
+        activity(run, "flow-run", NOON, name="coastal"),
+        activity(attempt, "attempt", NOON, cause="no /home/ada/in.csv for ada@example.org at https://host/a/b"),
+        relation("wasStartedBy", attempt, run),
+        agent(user, "user", name="ada", local=True),
+        relation("wasAssociatedWith", attempt, user),
+        entity("urn:ivcap-flows:file:sha256:" + "ab" * 32, "file", sha256="ab" * 32, path="/home/ada/in.csv"),
+        relation("used", attempt, "urn:ivcap-flows:file:sha256:" + "ab" * 32),
+    ]
+    journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    if outcome != "running":
+        journal.runs.close_attempt(opened.attempt.id, outcome)
+    return opened
+
+
+class Scripted:
+    """A sink that answers as it is told and keeps what it was given."""
+
+    def __init__(self, *answers, name: str = "scripted") -> None:
+        self.answers, self.name, self.got = list(answers), name, []
+
+    async def deliver(self, run, graph) -> Delivery:
+        self.got.append(run.id)
+        answer = self.answers.pop(0) if self.answers else Delivery("delivered")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_what_leaves_the_machine_names_no_user_path_or_address():
+    """Local agents, absolute paths and e-mail addresses go; URLs and all else stay, and the graph is valid."""
+    records = [
+        activity("urn:a:1", "attempt", cause="no /home/ada/in.csv for ada@example.org at https://host/a/b, 1/2 done"),
+        agent("urn:u:ada", "user", local=True),
+        relation("wasAssociatedWith", "urn:a:1", "urn:u:ada"),
+        entity(
+            "urn:e:1", "parameters", values={"source": "/home/ada/data/in.csv", "w": "C:\\Users\\ada\\x.csv", "n": 3}
+        ),
+    ]
+    shared = shareable(Graph(records))
+    assert faults(shared) == []
+    assert shared.nodes["urn:a:1"].attributes["cause"] == "no in.csv for <e-mail> at https://host/a/b, 1/2 done"
+    assert shared.nodes["urn:e:1"].attributes["values"] == {"source": "in.csv", "w": "x.csv", "n": 3}
+    assert "ada" not in str(shared.records)
+
+
+def test_a_file_per_run_is_written_once_and_again_when_more_is_known(ivcap_journal, tmp_path):
+    """The file is valid PROV; a second drain writes nothing; a new fact is delivered."""
+    opened, sink = a_run(ivcap_journal), ProvJsonSink(tmp_path / "out" / "prov")
+    assert drain(ivcap_journal, [sink]) == [Drained(sink.name, delivered=1)]
+    [file] = sink.folder.iterdir()
+    assert file.name == f"{opened.run.id}.prov.json"
+    read = ProvDocument.deserialize(content=file.read_text(), format="json")
+    assert flows_urn("run", opened.run.id) in {r.identifier.uri for r in read.get_records() if r.identifier}
+    file.unlink()
+    assert drain(ivcap_journal, [sink]) == [Drained(sink.name)]
+    ivcap_journal.facts.append([Fact(entity("urn:x:1", "entity"), opened.run.id)])
+    assert drain(ivcap_journal, [sink]) == [Drained(sink.name, delivered=1)]
+    assert "urn:x:1" in file.read_text()
+
+
+def test_a_running_run_waits_for_its_end(ivcap_journal):
+    """Only runs that ended or parked are delivered."""
+    opened, sink = a_run(ivcap_journal, outcome="running"), Scripted()
+    assert drain(ivcap_journal, [sink]) == [Drained("scripted")]
+    ivcap_journal.runs.close_attempt(opened.attempt.id, "parked")
+    assert drain(ivcap_journal, [sink]) == [Drained("scripted", delivered=1)]
+
+
+def test_a_sink_that_is_down_costs_one_try_and_does_not_hold_the_others(ivcap_journal):
+    """The first failure ends the pass; the other sink gets all; when its time has come the rest follows."""
+    for root in ("f1", "f2", "f3"):
+        a_run(ivcap_journal, root)
+    down, other = Scripted(UnreachableError("no route")), Scripted(name="other")
+    assert drain(ivcap_journal, [down, other]) == [Drained("scripted", pending=3), Drained("other", delivered=3)]
+    assert len(down.got) == 1
+    [row] = ivcap_journal.deliveries.where("scripted")
+    assert (row.state, row.reason, row.tries) == ("pending", "no route", 1)
+    assert timedelta(0) < row.next_try - datetime.now(timezone.utc) < timedelta(seconds=16)
+    assert drain(ivcap_journal, [down]) == [Drained("scripted", delivered=2, pending=1)]
+    assert drain(ivcap_journal, [down], again=True) == [Drained("scripted", delivered=1)]
+
+
+def test_a_refusal_is_a_dead_letter_with_its_reason(ivcap_journal):
+    """What the sink refuses is not tried again by itself; the reason is kept; `again` tries it."""
+    a_run(ivcap_journal)
+    sink = Scripted(BadRequestError("licence is missing"), Delivery("dead", "still missing"))
+    assert drain(ivcap_journal, [sink]) == [Drained("scripted", dead=1)]
+    assert drain(ivcap_journal, [sink]) == [Drained("scripted", dead=1)]
+    assert len(sink.got) == 1
+    [row] = ivcap_journal.deliveries.where("scripted", state="dead")
+    assert row.reason == "licence is missing"
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("scripted", dead=1)]
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("scripted", delivered=1)]
+
+
+def test_two_drainers_share_a_sink(ivcap_journal):
+    """While one drains a sink the other passes it by."""
+    a_run(ivcap_journal)
+    sink = Scripted()
+    with ivcap_journal.deliveries.lease("scripted") as mine:
+        assert mine
+        assert drain(ivcap_journal, [sink]) == [Drained("scripted", busy=True)]
+    assert drain(ivcap_journal, [sink]) == [Drained("scripted", delivered=1)]
+
+
+def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, ivcap_twin, monkeypatch):
+    """Delivered again it is the same aspect; with more known a newer one takes its place; nothing private is in it."""
+    import os
+
+    opened = a_run(ivcap_journal)
+    client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))
+    sink, urn = IvcapSink(client), flows_urn("run", opened.run.id)
+
+    async def active():
+        return [record async for record in client.aspects.list(entity=urn, schema=RUN_SCHEMA)]
+
+    assert drain(ivcap_journal, [sink]) == [Drained("ivcap", delivered=1)]
+    [first] = loop.run(active())
+    read = ProvDocument.deserialize(content=json.dumps(first.content["prov"]), format="json")
+    assert urn in {record.identifier.uri for record in read.get_records() if record.identifier}
+    assert "ada" not in json.dumps(first.content)
+
+    other = IvcapSink(client, name="another drainer")
+    assert drain(ivcap_journal, [other]) == [Drained("another drainer", delivered=1)]
+    assert [record.urn for record in loop.run(active())] == [first.urn]
+
+    ivcap_journal.facts.append([Fact(entity("urn:x:1", "entity"), opened.run.id)])
+    drain(ivcap_journal, [sink])
+    [second] = loop.run(active())
+    assert second.urn != first.urn
+    loop.run(client.aclose())
+
+
+def test_ivcap_being_away_is_a_pending_delivery(ivcap_journal):
+    """A connection that is refused leaves the run for later."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    a_run(ivcap_journal)
+    client = IvcapClient(url, StaticToken("token-1234"), budget=0.2)
+    assert drain(ivcap_journal, [IvcapSink(client)]) == [Drained("ivcap", pending=1)]
+    [row] = ivcap_journal.deliveries.where("ivcap")
+    assert "token-1234" not in row.reason
+    loop.run(client.aclose())
+
+
+SENT = {
+    "workflow_template_id": "1/2",
+    "inputs": [{"dataset_template_id": "1/3", "dataset_type": "DATA_STORE", "dataset_id": "1/4"}],
+    "outputs": [],
+    "annotations": {"ivcap-flows-key": "k1:a"},
+    "display_name": "run",
+    "description": "d",
+    "associations": {"modeller_id": "1/5"},
+    "start_time": 1,
+    "end_time": 2,
+}
+
+
+class Provena:
+    """What the sink asks of a Provena client, answered from rows of the job API."""
+
+    def __init__(self, *rows: JobRow) -> None:
+        self.rows = rows
+        self.jobs = SimpleNamespace(list=self._list, fetch=self._fetch)
+
+    async def platform(self) -> str:
+        return "https://provena"
+
+    async def _fetch(self, session_id: str) -> JobRow | None:
+        return next((row for row in self.rows if row.session_id == session_id), None)
+
+    async def _list(self):
+        for row in self.rows:
+            yield row
+
+
+def a_registration(journal: Journal, opened: OpenedAttempt, *, progress=None):
+    wanted = NewIntent(
+        key="k1:a",
+        base_key="k1:a",
+        noun="model run",
+        platform="https://provena",
+        account="ada",
+        scope="account:ada",
+        request={"subject": "urn:ivcap:order:1", "workflow-template": "1/2"},
+        run_id=opened.run.id,
+        attempt_id=opened.attempt.id,
+    )
+    intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
+    return journal.intents.progress(intent, progress) if progress else intent
+
+
+def a_job(status: str) -> JobRow:
+    record = {"id": "1/9", "record": SENT} if status == "SUCCEEDED" else None
+    return JobRow(
+        session_id="s1", status=status, payload={"record": SENT}, result={"record": record} if record else None
+    )
+
+
+@pytest.mark.parametrize("progress", [None, {"session_id": "s1"}])
+def test_a_registration_that_was_not_seen_lodged_is_found(ivcap_journal, progress):
+    """By its key or its session the model run is found and noted; the task that asks again gets it."""
+    opened = a_run(ivcap_journal, outcome="failed")
+    intent = a_registration(ivcap_journal, opened, progress=progress)
+    ivcap_journal.intents.release(intent)
+    waiting = ProvenaSink(Provena(a_job("PENDING")), ivcap_journal)
+    assert drain(ivcap_journal, [waiting]) == [Drained("provena", pending=1)]
+    [row] = ivcap_journal.deliveries.where("provena")
+    assert "k1:a" in row.reason
+
+    lodged = ProvenaSink(Provena(a_job("SUCCEEDED")), ivcap_journal)
+    assert drain(ivcap_journal, [lodged], again=True) == [Drained("provena", delivered=1)]
+    found = ivcap_journal.intents.get("k1:a")
+    assert (found.state, found.urn, found.how) == ("accepted", "1/9", "adopted")
+    handle = ModelRun.model_validate(found.outcome)
+    assert (handle.subject, handle.inputs, handle.key) == ("urn:ivcap:order:1", ("1/4",), "k1:a")
+
+
+def test_a_registration_at_work_is_left_to_its_process(ivcap_journal):
+    """While a live process holds the claim nothing is taken from it."""
+    opened = a_run(ivcap_journal)
+    intent = a_registration(ivcap_journal, opened)
+    sink = ProvenaSink(Provena(a_job("SUCCEEDED")), ivcap_journal)
+    assert drain(ivcap_journal, [sink]) == [Drained("provena", pending=1)]
+    assert ivcap_journal.intents.get("k1:a").state == "sent"
+    ivcap_journal.intents.release(intent)
+
+
+def test_a_run_without_registrations_has_nothing_for_provena(ivcap_journal):
+    """No request is made for it."""
+    a_run(ivcap_journal)
+    sink = ProvenaSink(SimpleNamespace(), ivcap_journal)
+    assert drain(ivcap_journal, [sink]) == [Drained("provena", delivered=1)]
