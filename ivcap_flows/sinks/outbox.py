@@ -94,7 +94,16 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
                 next_try=_next_try(tries) if delivery.state == "pending" else None,
             )
             counts[delivery.state] += 1
+            if delivery.state == "delivered":
+                _close_older(journal, sink, run, key)
     return Drained(sink.name, counts["delivered"], counts["pending"], counts["dead"])
+
+
+def _close_older(journal: Journal, sink: Sink, run: RunRow, key: str) -> None:
+    """What the sink did not get of a run before is part of what it has got now."""
+    for row in journal.deliveries.where(sink.name, run_id=run.id):
+        if row.key != key and row.state != "delivered":
+            journal.deliveries.record(sink.name, row.key, "delivered", run_id=run.id)
 
 
 def _runs(journal: Journal) -> Iterator[RunRow]:

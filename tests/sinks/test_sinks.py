@@ -121,6 +121,15 @@ def test_a_refusal_is_a_dead_letter_with_its_reason(ivcap_journal):
     assert drain(ivcap_journal, [sink], again=True) == [Drained("scripted", delivered=1)]
 
 
+def test_a_later_delivery_includes_what_was_refused_before(ivcap_journal):
+    """Once the sink has a run with its newest facts, nothing older of it is left over."""
+    opened, sink = a_run(ivcap_journal), Scripted(BadRequestError("no"))
+    drain(ivcap_journal, [sink])
+    ivcap_journal.facts.append([Fact(entity("urn:x:1", "entity"), opened.run.id)])
+    assert drain(ivcap_journal, [sink]) == [Drained("scripted", delivered=1)]
+    assert {row.state for row in ivcap_journal.deliveries.where("scripted")} == {"delivered"}
+
+
 def test_two_drainers_share_a_sink(ivcap_journal):
     """While one drains a sink the other passes it by."""
     a_run(ivcap_journal)
