@@ -24,12 +24,15 @@ class LogicalRun:
 
     @classmethod
     def open(cls, journal: Journal, identity: RunIdentity, *, fresh: bool = False) -> LogicalRun:
-        """Open an attempt and beat for it until `close`. Says once, at INFO, which run it continues."""
+        """Open an attempt and beat for it until `close`. Says once which run it continues.
+
+        At WARNING where the user may not expect it, which is when a new flow run takes up what an earlier one left.
+        """
         run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
         start_beating(journal)
         run._beats = True
         if run.opened.joined:
-            logger.info(run._continues())
+            run._say()
         return run
 
     @property
@@ -47,10 +50,16 @@ class LogicalRun:
             stop_beating(self.journal)
         self.journal.runs.close_attempt(self.attempt.id, outcome, cause)
 
-    def _continues(self) -> str:
+    def _say(self) -> None:
         kept = Counter(row.noun for row in self.journal.intents.where(run_id=self.run.id) if row.state in DONE)
         things = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(kept.items()))
         earlier = [row for row in self.journal.runs.attempts(self.run.id) if row.number < self.attempt.number]
-        by_root = any(row.root_flow_run_id == self.attempt.root_flow_run_id for row in earlier)
-        way_out = "" if by_root else "; start with --fresh or IVCAP_FLOWS_FRESH=1 for a new one"
-        return f"Continues run {self.run.id} (attempt {self.attempt.number}), {things or 'nothing'} kept{way_out}."
+        retried = any(row.root_flow_run_id == self.attempt.root_flow_run_id for row in earlier)
+        logger.log(
+            logging.INFO if retried else logging.WARNING,
+            "Continues run %s (attempt %d), %s kept%s.",
+            self.run.id,
+            self.attempt.number,
+            things or "nothing",
+            "" if retried else "; start with --fresh or IVCAP_FLOWS_FRESH=1 for a new one",
+        )

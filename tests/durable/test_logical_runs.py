@@ -43,9 +43,11 @@ def test_continued_run_says_what_it_kept(
     run = LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
     run.close("failed", "boom")
     assert f"Continues run {run.run.id} (attempt 2), 1 order kept; start with --fresh" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     caplog.clear()
     LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2")).close("completed")
     assert f"Continues run {run.run.id} (attempt 3), 1 order kept." in caplog.text
+    assert [record.levelname for record in caplog.records] == ["INFO"]
     assert [row.outcome for row in durable_journal.runs.attempts(run.run.id)] == ["lost", "failed", "completed"]
 
 
