@@ -122,6 +122,7 @@ def test_secrets_in_texts():
     text = "a known-secret-value b https://u:p@host/x c Authorization: Bearer abcdefghijklmnop d"
     shown = f"a {HIDDEN} b https://{HIDDEN}@host/x c Authorization: Bearer {HIDDEN} d"
     assert scrub_text(text) == shown
+    assert scrub_text("x=eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2ln;") == f"x={HIDDEN};"
     assert scrub([{"a": "https://host/x?b=1"}, None, 3]) == [{"a": "https://host/x?b=1"}, None, 3]
 
 

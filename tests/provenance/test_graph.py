@@ -120,10 +120,17 @@ def test_an_older_view_of_finished_work_does_not_undo_its_end():
 
 
 def test_what_a_flow_returns_was_made_by_its_task():
-    """An entity claimed by a task and by the attempt around it keeps the task as its maker."""
-    graph = Graph([*a_run(), relation("wasGeneratedBy", SERIES.urn, ATTEMPT)])
-    makers = {link.target for link in graph.relations.values() if link.type == "wasGeneratedBy"}
-    assert makers == {task("upload"), ORDER.urn}
+    """A thing claimed by a task and by the attempt around it keeps the task as its maker; two tasks may make a file."""
+    plot = file_urn("99" * 32)
+    claims = [
+        entity(plot, "file"),
+        *(relation("wasGeneratedBy", plot, maker) for maker in (ATTEMPT, task("upload"), task("place"))),
+        relation("wasGeneratedBy", SERIES.urn, ATTEMPT),
+    ]
+    graph = Graph([*a_run(), *claims])
+    made = {(link.source, link.target) for link in graph.relations.values() if link.type == "wasGeneratedBy"}
+    upload, place = task("upload"), task("place")
+    assert made == {(SERIES.urn, upload), (EVENTS.urn, ORDER.urn), (plot, upload), (plot, place)}
 
 
 def test_an_order_found_again_was_started_once():
@@ -225,6 +232,8 @@ def test_prov_json_is_read_back_equal():
     [attempt] = [r for r in read.get_records() if r.identifier is not None and r.identifier.uri == ATTEMPT]
     assert attempt.get_startTime() == NOON
     assert attempt.get_endTime() == NOON + timedelta(seconds=20)
+    starts = [r for r in read.get_records() if r.get_type() == PROV["Start"] and r.get_attribute("prov:time")]
+    assert {next(iter(start.get_attribute("prov:time"))) for start in starts} == {NOON}
     plans = {value.uri for r in read.get_records() for name, value in r.attributes if name == PROV["plan"]}
     assert plans == {SERVICE, "urn:ivcap-flows:code:c"}
     assert read.get_provn()
