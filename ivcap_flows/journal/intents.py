@@ -244,7 +244,7 @@ class Intents:
         if placed >= limit:
             raise SpendLimitError(
                 f"The run has asked for {placed} of at most {limit} (max_orders), so the {wanted.noun} "
-                f"for {wanted.subject} was not sent. Raise max_orders if this is meant.",
+                f"for {wanted.subject} was not sent. Raise IVCAP_FLOWS_MAX_ORDERS if this is meant.",
                 limit=limit,
                 placed=placed,
                 service=wanted.subject,

@@ -1,7 +1,7 @@
 """Faults on demand and a log of requests: the outermost layer of the server, before IVCAP and Provena alike.
 
 A rule names what it hits (`method`, `path` as a regular expression searched in the path) and how often (`count`), and
-one effect:
+one effect, to which `delay` and `late_visibility` may be added:
 
     status                    answer with this status before anything happens
     delay                     wait so many seconds, then go on
@@ -187,6 +187,13 @@ class FaultLayer:
     ) -> None:
         if "delay" in effects:
             await asyncio.sleep(effects["delay"])
+        late = LATE.set(float(effects.get("late_visibility", 0.0)))
+        try:
+            await self._act(effects, entry, scope, receive, send)
+        finally:
+            LATE.reset(late)
+
+    async def _act(self, effects: Mapping[str, Any], entry: _Entry, scope: Scope, receive: Receive, send: Send) -> None:
         if effects.get("reset"):
             entry.dropped = True
             await _reset(scope, receive)
@@ -199,11 +206,7 @@ class FaultLayer:
             entry.dropped = True
             await self._cut(effects.get("truncate"), entry, scope, receive, send)
         else:
-            late = LATE.set(float(effects.get("late_visibility", 0.0)))
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                LATE.reset(late)
+            await self.app(scope, receive, send)
 
     async def _cut(self, keep: int | None, entry: _Entry, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application do its work, and send `keep` bytes of the body, or no reply at all for None."""
