@@ -1,0 +1,95 @@
+"""The embedded platforms as the command line serves them, and the official clients in environments of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE.parents[1] / ".venvs"
+
+Run = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Platforms that serve a folder. `environment` is what the command wrote to its `--env-file`."""
+
+    environment: dict[str, str]
+    printed: str
+    directory: Path
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`ivcap-flows local serve`, which serves until the tests of this folder are done."""
+    folder = tmp_path_factory.mktemp("served")
+    written = folder / "environment"
+    options = ["--port", "0", "--dir", folder / "state", "--env-file", written]
+    command = [Path(sys.executable).with_name("ivcap-flows"), "local", "serve", *options]
+    with (folder / "printed").open("wb") as printed:
+        server = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=foreign({}))
+    try:
+        deadline = time.monotonic() + 30
+        while not written.exists():
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "printed").read_text()
+            time.sleep(0.02)
+        lines = written.read_text().splitlines()
+        while not (said := (folder / "printed").read_text()).endswith("\n"):
+            assert server.poll() is None and time.monotonic() < deadline, "nothing is printed"
+            time.sleep(0.02)
+        yield Served(dict(line.split("=", 1) for line in lines), said, folder / "state")
+    finally:
+        server.terminate()
+        assert server.wait(20) in (0, -signal.SIGTERM), (folder / "printed").read_text()
+
+
+def foreign(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without what means our platforms and packages, and with these variables."""
+    ours = ("IVCAP", "PROVENA", "PYTHON", "PREFECT", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**kept, **variables}
+
+
+def interpreter(client: str) -> Path:
+    """The interpreter that has an official client; fails with the next step where there is none."""
+    found = ENVIRONMENTS / client / "bin" / "python"
+    if not (ENVIRONMENTS / client / ".installed").exists():
+        pytest.fail(f"The official client {client} is not installed in {found.parents[1]}. Run `make peers`.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def find_interpreter() -> Callable[[str], Path]:
+    """As `interpreter`."""
+    return interpreter
+
+
+@pytest.fixture(scope="session")
+def official(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs a script of this folder by the interpreter of an official client; returns what it prints."""
+
+    def run(client: str, script: str, *arguments: object) -> dict[str, Any]:
+        ended = subprocess.run(
+            [interpreter(client), HERE / script, *map(str, arguments)],
+            env=foreign(served.environment),
+            cwd=tmp_path_factory.mktemp(client),
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert ended.returncode == 0, ended.stderr[-4000:]
+        told: dict[str, Any] = json.loads(ended.stdout)
+        return told
+
+    return run
