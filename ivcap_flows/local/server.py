@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
 import socket
 import time
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ivcap_flows import __version__
 from ivcap_flows.errors import TwinError
-from ivcap_flows.local import control
+from ivcap_flows.local import control, provena
 from ivcap_flows.local.directory import Directory, write_atomically
 from ivcap_flows.local.faults import TRANSPORT, FaultLayer
 from ivcap_flows.local.ivcap.app import create_app
@@ -35,15 +34,6 @@ __all__ = ["run"]
 
 _GRACE: Final = 2
 """Seconds that open requests are given when the server ends."""
-
-
-class _Part(Protocol):
-    """A platform that is mounted beside IVCAP."""
-
-    app: Any
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
 
 
 class _Connection(HttpToolsProtocol):
@@ -81,15 +71,6 @@ def _environment(url: str, platform: Platform) -> dict[str, str]:
         "IVCAP_JWT_2": tokens.issue(platform.second),
         "IVCAP_JWT_EXPIRED": tokens.issue(platform.first, lifetime=-3600),
     }
-
-
-def _provena(directory: Path, url: str) -> tuple[_Part | None, dict[str, str]]:
-    if importlib.util.find_spec("ivcap_flows.local.provena.twin") is None:
-        return None, {}
-    from ivcap_flows.local import provena
-
-    part: _Part = provena.create_app(directory, url, SETTLE)
-    return part, provena.environment(directory, url)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -131,23 +112,21 @@ async def _serve(
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
     platform = Platform(place)
-    provena: _Part | None = None
+    part: provena.ProvenaTwin | None = None
     try:
         platform.changes.bind()
-        provena, more = _provena(place.root, url)
-        environment = _environment(url, platform) | more
+        part = provena.create_app(place.root, url, SETTLE)
+        environment = _environment(url, platform) | provena.environment(place.root, url)
         token = secrets.token_urlsafe(24)
         about = {
             "instance": platform.instance,
             "settle": SETTLE,
             "version": __version__,
-            "provena": provena is not None,
+            "provena": True,
         }
         routes: list[Any] = control.routes(lambda: about, lambda: layer, token)
-        if provena is not None:
-            await provena.start()
-            routes.append(Mount("/provena", provena.app))
-        layer = FaultLayer(Starlette(routes=[*routes, Mount("/", create_app(platform))]))
+        await part.start()
+        layer = FaultLayer(Starlette(routes=[*routes, Mount("/provena", part.app), Mount("/", create_app(platform))]))
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(
             layer,
@@ -174,8 +153,8 @@ async def _serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await jobs
     finally:
-        if provena is not None:
-            await provena.stop()
+        if part is not None:
+            await part.stop()
         platform.close()
 
 
