@@ -36,7 +36,7 @@ TERMINAL: Final = frozenset({"succeeded", "failed", "error"})
 class Handle(BaseModel):
     """Base of all handles. `urn` is the platform's own name, `platform` the id of the platform that gave it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     urn: str
     platform: str
@@ -48,7 +48,7 @@ class Handle(BaseModel):
 class LocalFile(BaseModel):
     """A file on this machine with the content it had: `path` (absolute), `sha256` (hex), `size` in bytes."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     path: str
     sha256: str

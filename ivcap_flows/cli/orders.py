@@ -7,6 +7,7 @@ import cyclopts
 from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Handle, Job, ModelRun, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow, Journal
 
@@ -65,10 +66,7 @@ def adopt(key: str, urn: str, /) -> None:
     """
     with open_journal() as journal:
         row = _find(journal, key)
-        outcome = {**(row.outcome or {}), "urn": urn, "platform": row.platform, "key": row.key}
-        if row.noun in _NOUNS:
-            outcome = {"service": (row.request or {}).get("service", ""), **outcome}
-        journal.intents.resolve(row.key, urn=urn, outcome=outcome)
+        journal.intents.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     console.print(f"{row.noun} {short_id(row.key)} is {urn}.")
 
 
@@ -81,8 +79,42 @@ def write_off(key: str, /) -> None:
     """
     with open_journal() as journal:
         row = _find(journal, key)
-        journal.intents.resolve(row.key, urn=None)
+        journal.intents.write_off(row.key)
     console.print(f"{row.noun} {short_id(row.key)} is written off.")
+
+
+def _handle(row: IntentRow, urn: str) -> Handle:
+    """The handle that the flow's task would have got."""
+    request = row.request
+    if row.noun == "order":
+        return Order(
+            urn=urn,
+            platform=row.platform,
+            service=request["service"],
+            service_name=row.subject,
+            parameters=request["parameters"],
+            key=row.key,
+        )
+    if row.noun == "job":
+        return Job(
+            urn=urn,
+            platform=row.platform,
+            service=request["service"],
+            service_name=row.subject,
+            request=request["request"],
+            key=row.key,
+        )
+    if row.noun == "model run":
+        return ModelRun(
+            urn=urn,
+            platform=row.platform,
+            workflow_template=request["workflow-template"],
+            subject=request["subject"],
+            key=row.key,
+        )
+    raise InputError(
+        f"A {row.noun} in doubt is looked up by the next run that asks for it; write it off, or run again."
+    )
 
 
 def _find(journal: Journal, key: str) -> IntentRow:

@@ -22,7 +22,7 @@ class Record(BaseModel):
     `source type target` as in PROV: `used` goes from an activity to an entity. `attributes` hold JSON values.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     kind: Kind
     id: str

@@ -10,8 +10,8 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import Task
 from prefect.cache_policies import NO_CACHE
+from prefect.tasks import Task
 
 from ivcap_flows import loop
 from ivcap_flows.capture import recorded
