@@ -87,15 +87,12 @@ def parse_rule(value: Any) -> Rule:
     unknown = set(value) - {"method", "path", "count", *_EFFECTS}
     if unknown:
         raise BadRuleError(f"A rule has no {', '.join(sorted(unknown))}; its effects are {', '.join(_EFFECTS)}.")
-    effects = {name: value[name] for name in _EFFECTS if value.get(name) not in (None, False)}
+    given = {name: value.get(name) for name in _EFFECTS}
+    effects: dict[str, Any] = {name: one for name, one in given.items() if one is not None and one is not False}
     if not effects:
         raise BadRuleError(f"A rule needs an effect: {', '.join(_EFFECTS)}.")
-    for name, given in effects.items():
-        if (
-            not isinstance(given, _EFFECTS[name])
-            or (isinstance(given, bool) and _EFFECTS[name] is not bool)
-            or given < 0
-        ):
+    for name, one in effects.items():
+        if not _is_a(_EFFECTS[name], one):
             raise BadRuleError(f"{name} has the wrong type.")
     if not 200 <= effects.get("status", 500) <= 599:
         raise BadRuleError("status is an HTTP status from 200 to 599.")
