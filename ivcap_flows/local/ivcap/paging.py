@@ -15,7 +15,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ivcap_flows.local import clock
@@ -31,7 +31,7 @@ _MOST_ORDER: Final = 8
 
 @dataclass(frozen=True)
 class Cursors:
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     def _mac(self, data: bytes) -> bytes:
         return hmac.new(self.secret, data, hashlib.sha256).digest()[:16]

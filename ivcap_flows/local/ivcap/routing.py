@@ -212,8 +212,7 @@ def route(platform: Platform, operation: Operation) -> Route:
         except sqlite3.OperationalError as error:
             if "full" not in str(error):
                 raise
-            raise_full = errors.full("The disk of the embedded platform is full; nothing of this request was kept.")
-            return raise_full.response()
+            return errors.full("The disk of the embedded platform is full; nothing of this was kept.").response()
         return response
 
     # Starlette adds HEAD to every GET; here each method is a row of its own.
