@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 __all__ = ["Changes"]
 
@@ -11,6 +12,7 @@ class Changes:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._any = asyncio.Event()
 
     def bind(self) -> None:
         """Belong to the running loop."""
@@ -22,8 +24,15 @@ class Changes:
             self._loop.call_soon_threadsafe(self._wake, job)
 
     def _wake(self, job: str) -> None:
+        self._any.set()
         for event in self._waiting.get(job, ()):
             event.set()
+
+    async def anything(self, seconds: float) -> None:
+        """Wait for news of any job since the last call, or for so long."""
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._any.wait(), seconds)
+        self._any.clear()
 
     def watch(self, job: str) -> asyncio.Event:
         """An event that is set at the next news; give it back with `forget`."""

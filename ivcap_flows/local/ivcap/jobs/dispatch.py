@@ -30,6 +30,7 @@ __all__ = ["Dispatcher"]
 
 _log: Final = logging.getLogger(__name__)
 _TICK: Final = 0.05
+_REST: Final = 5.0
 _PAUSE_AFTER_FAULT: Final = 1.0
 _MOST_RUNNERS: Final = 32
 
@@ -50,8 +51,8 @@ class Dispatcher:
             except Exception:  # noqa: BLE001 - whatever it is must not end the care for all jobs
                 # What is to be done stays written down, so it is tried again.
                 _log.exception("The jobs could not be looked after.")
-                pause = _PAUSE_AFTER_FAULT
-            await asyncio.sleep(pause)
+                self.active, pause = max(self.active, 1), _PAUSE_AFTER_FAULT
+            await (asyncio.sleep(pause) if self.active else self._platform.changes.anything(_REST))
 
     def step(self) -> int:
         """Look at every job that is not over; returns how many are left."""

@@ -78,6 +78,7 @@ class Jobs:
                 self._aspects.add(who, urn, request["$schema"], request)
             if not json.loads(order["parameters"]) or not leads:
                 self._use(who, order["id"], request)
+        self._changes.publish(urn)
         return urn
 
     def _use(self, who: Principal, order: str, request: Any) -> None:
