@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ Run = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class Served:
-    """Platforms that serve a folder. `environment` is what the command wrote to its `--env-file`."""
+    """Platforms that serve a folder: what the command wrote to its `--env-file`, and what it printed."""
 
-    environment: dict[str, str]
-    printed: str
+    environment: dict[str, str] = field(repr=False)
+    env_file: Path
+    printed: str = field(repr=False)
     directory: Path
 
 
@@ -48,7 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         while not (said := (folder / "printed").read_text()).endswith("\n"):
             assert server.poll() is None and time.monotonic() < deadline, "nothing is printed"
             time.sleep(0.02)
-        yield Served(dict(line.split("=", 1) for line in lines), said, folder / "state")
+        yield Served(dict(line.split("=", 1) for line in lines), written, said, folder / "state")
     finally:
         server.terminate()
         assert server.wait(20) in (0, -signal.SIGTERM), (folder / "printed").read_text()

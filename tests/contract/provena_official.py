@@ -1,8 +1,8 @@
 """Drives Provena with its official Python client: registers a model run, waits for its job and reads it back.
 
 Runs in an environment of its own with `provenaclient` installed and this project not. The platform is named by the
-PROVENA_* variables. Prints one JSON line with what was read; exits with 1 and says why on stderr if it is not what was
-sent.
+PROVENA_* variables. Prints one JSON line with the ids and, in `items`, `job` and `graph`, what was read; exits with 1
+and says why on stderr if it is not what was sent.
 """
 
 from __future__ import annotations
@@ -155,7 +155,34 @@ async def register(client: ProvenaClient) -> dict[str, Any]:
     assert dataset and dataset.display_name == f"{name} out", "the output is a dataset"
     found = await client.search.search_registry(name, 10, None)
     assert run in {each.id for each in found.results or []}, "the run is found"
-    return {"run": run, "session": session, "status": item.record_status, "display_name": item.display_name}
+    read = {
+        "MODEL_RUN": item,
+        "DATASET": dataset,
+        "MODEL": (await registry.model.fetch(model.id)).item,
+        "MODEL_RUN_WORKFLOW_TEMPLATE": (await registry.model_run_workflow.fetch(workflow.id)).item,
+        "DATASET_TEMPLATE": (await registry.dataset_template.fetch(taken.id)).item,
+        "ORGANISATION": (await registry.organisation.fetch(organisation.id)).item,
+        "STUDY": (await registry.study.fetch(study.id)).item,
+        "PERSON": (await registry.person.fetch(person)).item,
+    }
+    return {
+        "run": run,
+        "session": session,
+        "status": item.record_status,
+        "display_name": item.display_name,
+        "source": source,
+        "product": product,
+        "items": {subtype: plain(found) for subtype, found in read.items()},
+        "job": plain(job),
+        "listed": [each.id for each in listed.items or []],
+        "sessions": [each.session_id for each in jobs.jobs],
+        "graph": sorted([link.source, link.target, link.type] for link in graph.links),
+    }
+
+
+def plain(model: Any) -> Any:
+    """A model of the client as it is on the wire, without nulls."""
+    return json.loads(model.model_dump_json(exclude_none=True))
 
 
 def main() -> int:

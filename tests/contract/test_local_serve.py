@@ -1,0 +1,138 @@
+"""`ivcap-flows local serve` gives all that a client needs to know."""
+
+from __future__ import annotations
+
+import stat
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from ivcap_flows.errors import BadRequestError, NotAuthorizedError
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.loop import run
+from ivcap_flows.provena.client import Endpoints, ProvenaClient
+from ivcap_flows.provena.login import offline_token
+from ivcap_flows.provena.models import Model, Organisation
+
+pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("contract")]
+
+URLS = {
+    "IVCAP_URL",
+    "PROVENA_KEYCLOAK",
+    "PROVENA_AUTH_API",
+    "PROVENA_REGISTRY_API",
+    "PROVENA_PROV_API",
+    "PROVENA_JOB_API",
+    "PROVENA_DATA_STORE_API",
+    "PROVENA_SEARCH_API",
+    "PROVENA_HANDLE_API",
+}
+TOKENS = {
+    "IVCAP_JWT",
+    "IVCAP_JWT_2",
+    "IVCAP_JWT_EXPIRED",
+    "PROVENA_OFFLINE_TOKEN",
+    "PROVENA_OFFLINE_TOKEN_2",
+    "PROVENA_OFFLINE_TOKEN_UNLINKED",
+    "PROVENA_OFFLINE_TOKEN_READER",
+}
+OTHERS = {"PROVENA_REALM", "PROVENA_CLIENT_ID"}
+
+
+def ivcap(environment: dict[str, str], token: str) -> IvcapClient:
+    return IvcapClient(environment["IVCAP_URL"], StaticToken(environment[token]))
+
+
+def provena(environment: dict[str, str], token: str) -> ProvenaClient:
+    apis = ("auth", "registry", "prov")
+    endpoints = Endpoints.of(
+        realm=environment["PROVENA_REALM"],
+        keycloak=environment["PROVENA_KEYCLOAK"],
+        jobs=environment["PROVENA_JOB_API"],
+        datastore=environment["PROVENA_DATA_STORE_API"],
+        **{api: environment[f"PROVENA_{api.upper()}_API"] for api in apis},
+    )
+    login = offline_token(endpoints.realm, environment["PROVENA_CLIENT_ID"], SecretStr(environment[token]))
+    return ProvenaClient(endpoints, login)
+
+
+def test_all_variables_are_written_and_printed(served):
+    """Each has a value; the file, which holds tokens, is its owner's alone; the output has the same lines."""
+    environment = served.environment
+    assert environment.keys() == URLS | TOKENS | OTHERS
+    assert all(environment.values())
+    assert len({environment[name] for name in TOKENS}) == len(TOKENS)
+    assert {urlsplit(environment[name]).hostname for name in URLS} == {"127.0.0.1"}
+    lines = [f"{name}={value}" for name, value in environment.items()]
+    assert [line for line in served.printed.splitlines() if line in lines] == lines
+    assert stat.S_IMODE(served.env_file.stat().st_mode) == 0o600
+
+
+async def accounts(environment: dict[str, str]) -> list[str]:
+    found = []
+    for token in ("IVCAP_JWT", "IVCAP_JWT_2"):
+        async with ivcap(environment, token) as client:
+            assert [service async for service in client.services.list()]
+            found.append(await client.account())
+    return found
+
+
+def test_the_ivcap_tokens_are_of_two_accounts(served):
+    """Both are let in, as different accounts."""
+    first, second = run(accounts(served.environment))
+    assert first != second
+
+
+def test_the_expired_token_is_refused(served):
+    """It is the first account's, well formed, and over."""
+
+    async def ask() -> None:
+        async with ivcap(served.environment, "IVCAP_JWT_EXPIRED") as client:
+            assert await client.account() == (await accounts(served.environment))[0]
+            with pytest.raises(NotAuthorizedError, match="IVCAP") as refused:
+                await client.artifacts.read("urn:ivcap:artifact:00000000-0000-0000-0000-000000000000")
+            assert refused.value.status == 401
+
+    run(ask())
+
+
+def test_the_provena_users_are_what_their_names_say(served):
+    """Two with a linked person, one without, one who may only read."""
+    url = "https://example.org/model"
+    model = Model(display_name="m", name="m", description="d", documentation_url=url, source_url=url)
+    refusals = {"_unlinked": BadRequestError, "_reader": NotAuthorizedError}
+
+    async def ask() -> None:
+        seen = {}
+        for token in sorted(name for name in TOKENS if name.startswith("PROVENA_")):
+            async with provena(served.environment, token) as client:
+                name = token.removeprefix("PROVENA_OFFLINE_TOKEN").lower()
+                seen[name] = (await client.username(), await client.auth_api.linked_person())
+                assert [item async for item in client.registry.list(Organisation)]
+                if name in refusals:
+                    with pytest.raises(refusals[name]):
+                        await client.registry.create(Model, model)
+                else:
+                    assert (await client.registry.create(Model, model)).item.info.name == "m"
+        assert len({username for username, _ in seen.values()}) == 4
+        assert seen["_unlinked"][1] is None
+        assert None not in (seen[""][1], seen["_2"][1])
+        assert seen[""][1] != seen["_2"][1]
+
+    run(ask())
+
+
+def test_the_apis_that_only_other_clients_use_answer(served):
+    """Search and handles ask for a token in Keycloak's manner."""
+    for name in ("PROVENA_SEARCH_API", "PROVENA_HANDLE_API"):
+        reply = httpx.get(f"{served.environment[name]}/check-access/check-general-access")
+        assert (reply.status_code, reply.headers["www-authenticate"][:6]) == (401, "Bearer"), name
+
+
+def test_a_client_that_is_not_installed_is_a_failure_with_the_next_step(find_interpreter):
+    """No test of this folder is skipped for want of its peer."""
+    with pytest.raises(pytest.fail.Exception, match="make peers"):
+        find_interpreter("no-such-client")
