@@ -123,20 +123,21 @@ def service_credentials(directory: Path) -> tuple[str, str]:
 
 
 def _seed(registry: Registry) -> None:
-    """On the first start, register and link the first user, and register one organisation."""
-    if registry.links.person_of(USER.username) is not None:
-        return
-    person = {
-        "display_name": f"{USER.first_name} {USER.last_name}",
-        "user_metadata": None,
-        "email": USER.email,
-        "first_name": USER.first_name,
-        "last_name": USER.last_name,
-        "orcid": None,
-        "ethics_approved": True,
-    }
-    linked = registry.add(USER.username, KINDS["PERSON"], person)
-    registry.links.assign(USER.username, linked.id)
-    name = "Embedded organisation"
-    organisation = {"display_name": name, "user_metadata": None, "name": name, "ror": None}
-    registry.add(USER.username, KINDS["ORGANISATION"], organisation)
+    """On the first start, register and link the two ordinary users, and register one organisation."""
+    fresh = registry.links.person_of(USER.username) is None
+    for account in (USER, OTHER):
+        if registry.links.person_of(account.username) is None:
+            person = {
+                "display_name": f"{account.first_name} {account.last_name}",
+                "user_metadata": None,
+                "email": account.email,
+                "first_name": account.first_name,
+                "last_name": account.last_name,
+                "orcid": None,
+                "ethics_approved": True,
+            }
+            registry.links.assign(account.username, registry.add(account.username, KINDS["PERSON"], person).id)
+    if fresh:
+        name = "Embedded organisation"
+        organisation = {"display_name": name, "user_metadata": None, "name": name, "ror": None}
+        registry.add(USER.username, KINDS["ORGANISATION"], organisation)
