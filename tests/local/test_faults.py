@@ -86,7 +86,7 @@ def test_an_expired_token_is_401_with_a_challenge(first, fault):
 
 def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventually):
     """Accepted, yet neither read nor listed until the time has passed."""
-    fault(method="POST", path="^/1/(orders|artifacts|aspects)$", late_visibility=0.7)
+    fault(method="POST", path="^/1/(orders|artifacts|aspects)$", late_visibility=2.0)
     order, artifact = first.order("echo", message="late"), first.create(1)
     first.add("urn:t:late", {})
     first.call("GET", f"/1/orders/{order['id']}", 404)
