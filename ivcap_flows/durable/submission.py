@@ -17,6 +17,7 @@ from ivcap_flows.errors import (
     InDoubtError,
     InputError,
     JournalError,
+    OutcomeError,
     PlatformError,
     ProtocolError,
     UnavailableError,
@@ -45,7 +46,7 @@ def may_have_taken_effect(error: BaseException) -> bool:
             return True
         status = error.data.get("status")
         return not (isinstance(status, int) and 400 <= status < 500)
-    return not isinstance(error, InputError | ConfigurationError)
+    return not isinstance(error, InputError | ConfigurationError | OutcomeError)
 
 
 class _Progress:
@@ -107,7 +108,7 @@ class Submission(Generic[T]):
                 value = await self.effect.send(self.intent, _Progress(self))
             except (JournalError, DurabilityError):
                 raise
-            except (PlatformError, InputError, ConfigurationError) as error:
+            except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
                 if not may_have_taken_effect(error):
                     await self._abandon(error)
                     raise

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcap_flows.durable import Effect, Found, MatchedBy, Progress
-from ivcap_flows.errors import BadRequestError, UnreachableError
+from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 
@@ -58,6 +58,8 @@ class Platform:
         match fault:
             case "refuse":
                 raise BadRequestError("no such parameter", status=400)
+            case "fail the work":
+                raise RegistrationFailedError("unknown dataset", session_id="s")
             case "no connection":
                 raise UnreachableError("connection refused", sent=False)
             case "lost before":

@@ -23,6 +23,7 @@ from ivcap_flows.errors import (
     InDoubtError,
     InputError,
     JournalError,
+    RegistrationFailedError,
     UnavailableError,
     UnreachableError,
 )
@@ -100,11 +101,11 @@ def test_platform_that_stays_silent_is_an_error_that_leaves_the_doubt(
     assert len(platform.urns) == 1
 
 
-@pytest.mark.parametrize("fault", ["refuse", "no connection"])
+@pytest.mark.parametrize("fault", ["refuse", "no connection", "fail the work"])
 def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
     """What surely had no effect is raised at once, without looking, and the same call later may send again."""
     platform.faults = [fault]
-    with pytest.raises((BadRequestError, UnreachableError)):
+    with pytest.raises((BadRequestError, UnreachableError, RegistrationFailedError)):
         run(order(platform), sqlite_journal)
     row = only(sqlite_journal)
     assert row.state == "abandoned"
