@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ivcap_flows.capture.context import acting_as, current_attempt, journal, note, recorder, use_journal
+from ivcap_flows.capture.context import acting_as, current_attempt, found, journal, note, recorder, use_journal
 from ivcap_flows.capture.decorator import recorded
 from ivcap_flows.capture.secrets import hide
 
-__all__ = ["acting_as", "current_attempt", "hide", "journal", "note", "recorded", "recorder", "use_journal"]
+__all__ = ["acting_as", "current_attempt", "found", "hide", "journal", "note", "recorded", "recorder", "use_journal"]

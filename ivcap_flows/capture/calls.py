@@ -35,7 +35,10 @@ def now() -> datetime:
 
 @dataclass(eq=False)
 class Call:
-    """An activity of ours. `parent` started it; `before` is the try that failed before this one."""
+    """An activity of ours. `parent` started it; `before` is the try that failed before this one.
+
+    `found` are the URNs of things that were there already, though the call returns them.
+    """
 
     id: str
     kind: CallKind
@@ -54,6 +57,7 @@ class Call:
     returned: Look = field(default_factory=Look)
     entry: dict[str, Seen] = field(default_factory=dict)
     exit: dict[str, Seen] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
     written: bool = False
 
     def look_at_entry(self, digests: Digests | None) -> None:
@@ -141,7 +145,7 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
             continue
         known.add(thing.id)
         born = _asked_at(thing)
-        if born is not None and born < call.started - _SKEW:
+        if thing.id in call.found or (born is not None and born < call.started - _SKEW):
             yield _took(call, thing, role)
         elif thing.kind == "activity":
             yield relation("wasStartedBy", thing.id, call.id, born or call.ended)

@@ -19,7 +19,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
-from ivcap_flows.capture.calls import now
+from ivcap_flows.capture.calls import Call, now
+from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.secrets import scrub, scrub_text
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.writer import Recorder, Statement
@@ -27,7 +28,7 @@ from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 
 if TYPE_CHECKING:
-    from ivcap_flows.durable import LogicalRun
+    from ivcap_flows.durable import LogicalRun, Plan
     from ivcap_flows.journal import Journal, OpenedAttempt, Outcome, RunIdentity
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "current_activity",
     "current_attempt",
     "flow_context",
+    "found",
     "journal",
+    "let_continue",
     "note",
     "open_flow_attempt",
     "process_recorder",
@@ -50,7 +53,7 @@ log = logging.getLogger("ivcap_flows.capture")
 SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
 
 _attempt: ContextVar[OpenedAttempt | None] = ContextVar("ivcap_flows_attempt", default=None)
-_activity: ContextVar[str | None] = ContextVar("ivcap_flows_activity", default=None)
+_call: ContextVar[Call | None] = ContextVar("ivcap_flows_call", default=None)
 _lock = threading.RLock()
 _recorders: dict[str, Recorder] = {}
 _override: Recorder | None = None
@@ -125,7 +128,15 @@ def task_context() -> Any:
 
 def current_activity() -> str | None:
     """The id of the innermost recorded activity that the code runs in."""
-    return _activity.get()
+    call = _call.get()
+    return None if call is None else call.id
+
+
+def found(urn: str) -> None:
+    """State that the running call found this thing and did not make it: returned, it counts as used."""
+    call = _call.get()
+    if call is not None:
+        call.found.add(urn)
 
 
 def current_attempt() -> OpenedAttempt:
@@ -176,13 +187,19 @@ def source_of(function: Any) -> tuple[str | None, str]:
 
 def open_flow_attempt(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> OpenedAttempt:
     """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters."""
+    show_in_runs()
+    return _opened(identity_of(context, parameters, source), *source, flow_run_name=context.flow_run.name)
+
+
+def identity_of(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> RunIdentity:
+    """What the flow run of a Prefect context is asked to do, by which an earlier run of the same is known."""
     from ivcap_flows.journal import RunIdentity
 
     flow_run, (path, name) = context.flow_run, source
     shown = scrub({key: Look().at(key, value) for key, value in parameters.items()})
     outer = _attempt.get()
     root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
-    identity = RunIdentity(
+    return RunIdentity(
         flow_name=context.flow.name,
         entry_point=f"{path}:{name}",
         parameters=shown,
@@ -191,7 +208,15 @@ def open_flow_attempt(context: Any, parameters: dict[str, Any], source: tuple[st
         deployed=flow_run.deployment_id is not None,
         deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id is not None else None,
     )
-    return _opened(identity, path, name, flow_run_name=flow_run.name)
+
+
+def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | None, str]) -> None:
+    """Tell a plan which run the flow that is being planned would continue."""
+    context = flow_context()
+    if plan.run is None and context is not None and context.flow_run is not None and task_context() is None:
+        from ivcap_flows.settings import Settings
+
+        plan.run = journal().runs.continued(identity_of(context, parameters, source), fresh=Settings().fresh)
 
 
 def _root_of(flow_run: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, overload
 from ivcap_flows.capture import context
 from ivcap_flows.capture.calls import Call, CallKind, now
 from ivcap_flows.capture.secrets import scrub_text
+from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.identity import flows_urn
 
@@ -137,12 +138,12 @@ class _Shape:
 class _Scope:
     """One recorded call between its begin and its end."""
 
-    __slots__ = ("activity_token", "attempt", "attempt_token", "call", "recorder")
+    __slots__ = ("attempt", "attempt_token", "call", "call_token", "recorder")
 
     def __init__(self, call: Call, attempt: Any, recorder: Any, *, opens: bool) -> None:
         self.call, self.attempt, self.recorder = call, attempt, recorder
         self.attempt_token: Token[Any] | None = context._attempt.set(attempt) if opens else None
-        self.activity_token = context._activity.set(call.id)
+        self.call_token = context._call.set(call)
 
     def finish(self, result: Any) -> None:
         try:
@@ -178,7 +179,7 @@ class _Scope:
             self.recorder.flush(10.0)
 
     def _leave(self) -> None:
-        context._activity.reset(self.activity_token)
+        context._call.reset(self.call_token)
         if self.attempt_token is not None:
             context._attempt.reset(self.attempt_token)
 
@@ -189,7 +190,13 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
     if time.monotonic() < _silent_until:
         return None
     try:
-        return _begin(wrapper, shape, shape.bind(args, kwargs))
+        given = shape.bind(args, kwargs)
+        plan = planning()
+        if plan is not None:
+            # What is only planned has not happened; the plan needs to know which run it would continue.
+            context.let_continue(plan, given, shape.source)
+            return None
+        return _begin(wrapper, shape, given)
     except JournalError as error:
         # Every task would wait for a journal that is down; the flow goes on, and what must not go on fails by itself.
         _silent_until = time.monotonic() + _SILENCE

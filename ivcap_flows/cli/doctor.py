@@ -75,7 +75,6 @@ def _packages() -> list[str]:
 
 def _journal() -> list[str]:
     with open_journal() as journal:
-        journal.runs.reap()
         notes = [journal.url]
         notes += [
             f"in doubt: {row.noun} for {row.subject} ({short_id(row.key)}); the next run that asks for it resolves it"

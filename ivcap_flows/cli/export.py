@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ivcap_flows.cli.records import find_run, graph_of, open_journal
+from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import prov_json
+from ivcap_flows.sinks import run_graph
 
 __all__ = ["export"]
 
@@ -31,7 +32,7 @@ def export(
         output: The file; without it, standard output.
     """
     with open_journal() as journal:
-        text = prov_json.dumps(graph_of(journal, find_run(journal, run)))
+        text = prov_json.dumps(run_graph(journal, find_run(journal, run).id))
     if output is None:
         print(text)
         return

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.journal import Journal, RunRow
+from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunRow
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.settings import Settings
+from ivcap_flows.sinks import run_records
 
-__all__ = ["around", "find_run", "graph_of", "open_journal"]
+__all__ = ["around", "existing_file", "find_run", "open_journal", "standing"]
 
 WIDEST: Final = 200
 """Runs that one trace reads at most."""
@@ -31,19 +32,9 @@ def find_run(journal: Journal, name: str) -> RunRow:
     return newest[0]
 
 
-def facts_of(journal: Journal, run_id: str) -> list[Record]:
-    """Every record of a run, oldest first."""
-    found: list[Record] = []
-    after = 0
-    while page := journal.facts.of_run(run_id, after=after):
-        found += [fact.record for fact in page]
-        after = page[-1].seq
-    return found
-
-
-def graph_of(journal: Journal, run: RunRow) -> Graph:
-    """What one run states."""
-    return Graph(facts_of(journal, run.id))
+def standing(journal: Journal, attempt: AttemptRow) -> Outcome:
+    """How an attempt stands: one whose process is gone without a word is lost, though nobody has written it down."""
+    return "lost" if attempt.outcome == "running" and not journal.runs.alive(attempt) else attempt.outcome
 
 
 def around(journal: Journal, id: str) -> Graph:  # noqa: A002 - the graph's own word
@@ -60,7 +51,7 @@ def around(journal: Journal, id: str) -> Graph:  # noqa: A002 - the graph's own 
         asked.add(node)
         for run_id in {fact.run_id for fact in journal.facts.about(node)} - read:
             read.add(run_id)
-            mine = facts_of(journal, run_id)
+            mine = run_records(journal, run_id)
             records += mine
             frontier += [r.id for r in mine if r.kind == "entity" and r.id not in asked]
             asked.update(frontier)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ivcap_flows.cli.output import Json, emit, moment, table
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import open_journal, standing
 
 __all__ = ["runs"]
 
@@ -16,11 +18,13 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
         flow: Only those of this flow.
     """
     with open_journal() as journal:
-        journal.runs.reap()
-        found = journal.runs.recent(limit, flow_name=flow)
-        counts = {run.id: len([a for a in journal.runs.attempts(run.id) if a.leads]) for run in found}
+        found = []
+        for run in journal.runs.recent(limit, flow_name=flow):
+            leading = [attempt for attempt in journal.runs.attempts(run.id) if attempt.leads]
+            outcome = standing(journal, leading[-1]) if run.outcome == "running" and leading else run.outcome
+            found.append((replace(run, outcome=outcome), len(leading)))
     if as_json:
-        emit([{**vars(run), "attempts": counts[run.id]} for run in found])
+        emit([{**vars(run), "attempts": attempts} for run, attempts in found])
         return
     table(
         "Runs",
@@ -30,10 +34,10 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
                 run.id[:8],
                 run.flow_name,
                 run.outcome,
-                str(counts[run.id]),
+                str(attempts),
                 moment(run.created_at),
                 f"{run.missing_facts} facts missing" if run.missing_facts else "complete",
             )
-            for run in found
+            for run, attempts in found
         ],
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ivcap_flows.cli.output import Json, console, emit, moment, table
-from ivcap_flows.cli.records import find_run, graph_of, open_journal
+from ivcap_flows.cli.records import find_run, open_journal, standing
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provenance import Graph, Record
+from ivcap_flows.sinks import run_graph
 
 __all__ = ["show"]
 
@@ -18,17 +21,17 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
     """
     with open_journal() as journal:
-        journal.runs.reap()
         found = find_run(journal, run)
-        attempts = journal.runs.attempts(found.id)
+        attempts = [replace(a, outcome=standing(journal, a)) for a in journal.runs.attempts(found.id)]
         effects = journal.intents.where(run_id=found.id)
-        graph = graph_of(journal, found)
+        graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id)
+    outcome = next((a.outcome for a in reversed(attempts) if a.leads), found.outcome)
     used, made = _ends(graph)
     if as_json:
         emit(
             {
-                "run": found,
+                "run": replace(found, outcome=outcome),
                 "attempts": attempts,
                 "effects": [_effect(row) for row in effects],
                 "inputs": used,
@@ -37,7 +40,7 @@ def show(run: str, /, *, as_json: Json = False) -> None:
             }
         )
         return
-    console.print(f"run {found.id}  {found.flow_name}  [bold]{found.outcome}[/bold]  ({found.entry_point})")
+    console.print(f"run {found.id}  {found.flow_name}  [bold]{outcome}[/bold]  ({found.entry_point})")
     if found.missing_facts:
         console.print(f"The record is incomplete: {found.missing_facts} facts could not be written.", style="red")
     for name, value in found.parameters.items():

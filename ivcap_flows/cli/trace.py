@@ -7,10 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.tree import Tree
 
+from ivcap_flows.capture.files import sha256_of
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.records import around, existing_file, open_journal
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import digest, file_urn
+from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import RULES, Direction, Graph, Record
 
 __all__ = ["trace"]
@@ -35,8 +36,8 @@ def trace(
         raise InputError("A trace goes up or down; give one of --up and --down.")
     direction: Direction = "down" if down else "up"
     path = existing_file(id)
-    start = file_urn(digest(path.read_bytes())) if path else id
     with open_journal() as journal:
+        start = file_urn(sha256_of(path, journal.files)) if path else id
         lineage = around(journal, start).lineage(start, direction)
     if as_json:
         emit([record.model_dump(mode="json", exclude_none=True) for record in lineage])
@@ -66,9 +67,10 @@ def _grow(branch: Tree, node: str, graph: Graph, direction: Direction, seen: set
 
 def _label(record: Record) -> str:
     said = record.attributes
-    name = said.get("name") or said.get("path") or said.get("commit") or said.get("service_name")
+    name = said.get("name") or said.get("path") or said.get("service_name")
     facts = [
         str(name) if name else "",
+        f"commit {str(said['commit'])[:12]}" if said.get("commit") else "",
         f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") else "",
         str(said.get("outcome") or said.get("status") or ""),
         moment(record.time) if record.kind == "activity" else "",

@@ -20,7 +20,11 @@ class Wire(BaseModel):
     """Base of the records. Unknown fields are kept, statuses are plain strings, optional fields may be null."""
 
     model_config = ConfigDict(
-        extra="allow", frozen=True, defer_build=True, populate_by_name=True, alias_generator=lambda name: name.replace("_", "-")
+        extra="allow",
+        frozen=True,
+        defer_build=True,
+        populate_by_name=True,
+        alias_generator=lambda name: name.replace("_", "-"),
     )
 
 

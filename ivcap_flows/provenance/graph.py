@@ -116,7 +116,7 @@ class Graph:
         while queue:
             node = queue.popleft()
             for link in links[node]:
-                step = self._step(link, node, direction, whole=reached[node])
+                step = self._step(link, node, direction, start=node == id, whole=reached[node])
                 if step is None:
                     continue
                 taken.add(link.id)
@@ -130,13 +130,17 @@ class Graph:
             if record.id in taken or (record.kind != "relation" and record.id in reached)
         )
 
-    def _step(self, link: Record, node: str, direction: Direction, *, whole: bool) -> tuple[str, bool] | None:
+    def _step(
+        self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool
+    ) -> tuple[str, bool] | None:
         """Where a relation leads from a node, and whether the other end is to be followed in full."""
         other = link.target if link.source == node else link.source
         if other is None or other not in self.nodes or link.type not in RULES:
             return None
         if RULES[link.type].same:
-            return other, True
+            # Upwards the general is an origin; what else has its content came from elsewhere, and is of interest only
+            # to who asks for the content itself.
+            return (other, True) if direction == "down" or start or link.source == node else None
         if (link.source == node) != (direction == "up"):
             return None
         here, there = self.nodes[node], self.nodes[other]

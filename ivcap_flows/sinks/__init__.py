@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ivcap_flows.sinks.base import Delivery, Sink, shareable
 from ivcap_flows.sinks.ivcap import RUN_SCHEMA, IvcapSink
-from ivcap_flows.sinks.outbox import Drained, drain, run_graph
+from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
 from ivcap_flows.sinks.prov_json import ProvJsonSink
 from ivcap_flows.sinks.provena import ProvenaSink
 
@@ -18,5 +18,6 @@ __all__ = [
     "Sink",
     "drain",
     "run_graph",
+    "run_records",
     "shareable",
 ]

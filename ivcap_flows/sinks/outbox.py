@@ -19,14 +19,15 @@ from ivcap_flows.errors import (
     IvcapFlowsError,
     JournalError,
 )
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.records import Record, activity
 from ivcap_flows.sinks.base import Delivery, Sink
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, RunRow
 
-__all__ = ["Drained", "drain", "run_graph"]
+__all__ = ["Drained", "drain", "run_graph", "run_records"]
 
 log = logging.getLogger("ivcap_flows.sinks")
 
@@ -50,12 +51,22 @@ class Drained:
 
 def run_graph(journal: Journal, run_id: str) -> Graph:
     """All that is known of one run."""
+    return Graph(run_records(journal, run_id))
+
+
+def run_records(journal: Journal, run_id: str) -> list[Record]:
+    """What a run has stated, oldest first, and then how its attempts ended, which a killed one could not state."""
     records: list[Record] = []
     after = 0
     while page := journal.facts.of_run(run_id, after=after):
         records += (fact.record for fact in page)
         after = page[-1].seq
-    return Graph(records)
+    for row in journal.runs.attempts(run_id):
+        if row.outcome != "running":
+            urn = flows_urn("attempt", row.id)
+            ended = max(row.ended_at, row.started_at) if row.ended_at else None
+            records.append(activity(urn, "attempt", row.started_at, ended, outcome=row.outcome, cause=row.cause))
+    return records
 
 
 def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> list[Drained]:

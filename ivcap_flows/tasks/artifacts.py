@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ivcap_flows.capture import found
 from ivcap_flows.capture.files import sha256_of
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
@@ -194,6 +195,7 @@ async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None
     """The handle of an artifact that exists, by its URN. Raises NotFoundError for one that the account cannot see."""
     call = await IvcapCall.of(credentials)
     record = await call.client.artifacts.read(urn_of(urn))
+    found(record.urn)
     return record.handle(call.platform, sha256=await _content_of(call, record.urn))
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
-from ivcap_flows.capture import acting_as, current_attempt, journal
-from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, perform
+from ivcap_flows.capture import acting_as, current_attempt, found, journal
+from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, perform, planning
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
@@ -34,7 +34,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Call:
     journal: Journal
-    attempt: OpenedAttempt
+    attempt: OpenedAttempt | None
+    """None while planning: what is only planned is no attempt."""
     platform: str
     account: str
 
@@ -48,7 +49,7 @@ class _Call:
         max_resubmits: int = 3,
     ) -> Performed[T]:
         """Cause an effect at most once, as part of this attempt."""
-        return await perform(
+        done = await perform(
             effect,
             journal=self.journal,
             attempt=self.attempt,
@@ -60,6 +61,10 @@ class _Call:
             max_resubmits=max_resubmits,
             max_orders=Settings().max_orders if effect.spends else None,
         )
+        urn = effect.urn(done.value)
+        if done.how == "kept" and urn is not None:
+            found(urn)
+        return done
 
     def check(self, *values: Any) -> None:
         """Raise ForeignHandleError for a handle, anywhere in the values, that another platform gave."""
@@ -87,10 +92,11 @@ class IvcapCall(_Call):
     @classmethod
     async def of(cls, credentials: IvcapCredentialsLike) -> IvcapCall:
         """Resolve the credentials within the running attempt."""
-        attempt = await asyncio.to_thread(current_attempt)
-        client = await ivcap_client(credentials, deployed=attempt.run.deployed)
+        attempt = await _attempt()
+        client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, account = await client.platform(), await client.account()
-        acting_as(account)
+        if attempt is not None:
+            acting_as(account)
         return cls(journal(), attempt, platform, account, client)
 
     @property
@@ -107,11 +113,16 @@ class ProvenaCall(_Call):
     @classmethod
     async def of(cls, credentials: ProvenaCredentialsLike) -> ProvenaCall:
         """Resolve the credentials within the running attempt."""
-        attempt = await asyncio.to_thread(current_attempt)
-        client = await provena_client(credentials, deployed=attempt.run.deployed)
+        attempt = await _attempt()
+        client = await provena_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, username = await client.platform(), await client.username()
-        acting_as(flows_urn("provena-user", username), username)
+        if attempt is not None:
+            acting_as(flows_urn("provena-user", username), username)
         return cls(journal(), attempt, platform, username, client)
+
+
+async def _attempt() -> OpenedAttempt | None:
+    return None if planning() is not None else await asyncio.to_thread(current_attempt)
 
 
 def urn_of(value: Handle | str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
+from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
@@ -122,7 +123,9 @@ async def _mint_dataset(
 async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> RegistryItem:
     """The Person that the caller is linked to. InputError, with the next step, for a caller without one."""
     call = await ProvenaCall.of(credentials)
-    return _item(call, await call.client.registry.fetch(Person, await _person_of(call)))
+    person = _item(call, await call.client.registry.fetch(Person, await _person_of(call)))
+    found(person.urn)
+    return person
 
 
 async def _person_of(call: ProvenaCall) -> str:
