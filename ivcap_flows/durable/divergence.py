@@ -28,8 +28,10 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
     """Before a request that the run never made: does it stand in for one that an earlier attempt made?
 
     DivergenceError if an earlier attempt's request on the same subject goes unasked and `on_divergence` is "raise".
+    An effect of scope account is a fact about the account, such as an upload, and stands in for none of the run's.
     """
-    if wanted.run_id is None or wanted.subject is None or wanted.attempt_number < 2 or wanted.scope.startswith("call:"):
+    bound = wanted.subject is not None and wanted.scope.startswith(("run:", "flow:"))
+    if wanted.run_id is None or wanted.attempt_number < 2 or not bound:
         return
     deadline = time.monotonic() + GRACE
     while earlier := await asyncio.to_thread(journal.intents.unasked, wanted):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
-from ivcap_flows.durable.effects import Effect, KeyAspects, Performed
+from ivcap_flows.durable.effects import Effect, Found, KeyAspects, Performed
 from ivcap_flows.durable.plan import Plan, Planned, Source
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
@@ -38,7 +40,7 @@ async def preview(
         note("kept", newest.urn, f"run {newest.run_id}" if newest.run_id else f"journal {journal.url}")
         return Performed(effect.decode(newest.outcome), "kept", newest.key)
     elif newest is not None and newest.state in ("sent", "in_doubt"):
-        found = [one for one in await effect.find(newest) if one.matched_by == "key"]
+        found: Sequence[Found[T]] = [one for one in await effect.find(newest) if one.matched_by == "key"]
         if found:
             note("adopted", found[0].urn, "the platform")
             return Performed(found[0].value, "adopted", key)
@@ -48,6 +50,11 @@ async def preview(
         if aspect is not None and aspect.get("urn") is not None:
             note("adopted", str(aspect["urn"]), "key aspect of another journal")
             return Performed(effect.decode(aspect.get("outcome")), "adopted", key)
+        if effect.look_first:
+            found = await effect.find(await _unwritten(wanted, journal))
+            if found:
+                note("adopted", found[0].urn, "the platform")
+                return Performed(found[0].value, "adopted", key)
         note("in doubt" if aspect is not None and aspect.get("journal") != journal.id else "new")
     return Performed(effect.placeholder(key), "planned", key)
 
@@ -57,3 +64,21 @@ async def _read(key_aspects: KeyAspects | None, key: str) -> dict[str, object] |
         return None if key_aspects is None else await key_aspects.read(key)
     except ForbiddenError:
         return None
+
+
+async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
+    """The intent as it would be written, for a look at the platform."""
+    now = await asyncio.to_thread(journal.now)
+    given = {name: value for name, value in vars(wanted).items() if name != "attempt_number"}
+    unknown = ("process_id", "token", "sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error")
+    nothing: dict[str, Any] = dict.fromkeys(unknown)
+    return IntentRow(
+        **given,
+        **nothing,
+        asked_attempt=wanted.attempt_number,
+        state="intent",
+        fence=0,
+        created_at=now,
+        updated_at=now,
+        duplicates=[],
+    )

@@ -17,6 +17,7 @@ from ivcap_flows.errors import (
     InDoubtError,
     InputError,
     JournalError,
+    NotFoundError,
     OutcomeError,
     PlatformError,
     ProtocolError,
@@ -110,7 +111,10 @@ class Submission(Generic[T]):
                 raise
             except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
                 if not may_have_taken_effect(error):
-                    await self._abandon(error)
+                    # A refused step of what has begun says nothing about its beginning: the next call goes on with it,
+                    # unless it is gone or has failed.
+                    if not self._has_begun or isinstance(error, NotFoundError | OutcomeError):
+                        await self._abandon(error)
                     raise
                 self.intent = await asyncio.to_thread(self.journal.intents.mark_in_doubt, self.intent, _say(error))
                 logger.warning("The reply to the %s %s was lost: %s", self.intent.noun, self.intent.key, error)
@@ -125,7 +129,7 @@ class Submission(Generic[T]):
 
     async def _look_for_it(self) -> Performed[T] | None:
         """Adopt the effect as soon as it shows. None once it surely should have, or where sending resumes it."""
-        if self.effect.resumable and self.intent.progress is not None:
+        if self._has_begun:
             return None
         now = await asyncio.to_thread(self.journal.now)
         since = self.intent.sent_at or now
@@ -143,6 +147,10 @@ class Submission(Generic[T]):
                     return adopted
             await asyncio.sleep(min(pause, max(left, 0.0)))
             pause *= 2
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.effect.resumable and self.intent.progress is not None
 
     async def _find(self) -> Sequence[Found[T]]:
         aspect = await self._read_aspect()

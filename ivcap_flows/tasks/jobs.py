@@ -22,7 +22,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PAGES, PlannedError
+from ivcap_flows.tasks.waiting import PAGES, PlannedError, waiting_for
 
 __all__ = ["aattach_job", "arequest_job", "attach_job", "await_for_jobs", "request_job", "wait_for_jobs"]
 
@@ -234,7 +234,5 @@ async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> 
 
 
 request_job, arequest_job = task_pair(_request_job, name="Request job", run_name="job of {service}")
-wait_for_jobs, await_for_jobs = task_pair(
-    _wait_for_jobs, name="Wait for jobs", run_name=lambda given: f"wait for {len(given['jobs'])} jobs"
-)
+wait_for_jobs, await_for_jobs = task_pair(_wait_for_jobs, name="Wait for jobs", run_name=waiting_for("jobs"))
 attach_job, aattach_job = task_pair(_attach_job, name="Attach job", run_name="attach {urn}")

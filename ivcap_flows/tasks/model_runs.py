@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from ivcap_flows.durable import Effect, Found, Progress
-from ivcap_flows.errors import InputError, ProtocolError, WaitTimeoutError
+from ivcap_flows.errors import InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.datasets import DatasetDefaults
@@ -58,6 +58,7 @@ async def _register_model_run(
     """
     call = await ProvenaCall.of(credentials)
     call.check(workflow_template, list(inputs), list(outputs), modeller, organisation, study)
+    call.check([each for _, each in (*_rows(inputs), *_rows(outputs)) if isinstance(each, Dataset)])
     if not subject.succeeded or subject.finished_at is None:
         raise InputError(
             f"{subject.urn} is {subject.status} and cannot be registered as a model run; wait for it with "
@@ -116,7 +117,12 @@ async def _register_model_run(
             marked = {**(record.annotations or {}), KEY_FIELD: intent.key, "ivcap-subject": subject.urn}
             stored = {"session_id": await call.client.prov.register(record.model_copy(update={"annotations": marked}))}
             await progress.save(stored)
-        return lodged(await call.client.jobs.wait(stored["session_id"], _PATIENCE), intent.key)
+        try:
+            ended = await call.client.jobs.wait(stored["session_id"], _PATIENCE)
+        except NotFoundError as error:
+            # Provena says otherwise that it has no such job: what is not there is its job API, and the run may be.
+            raise ProtocolError(f"{error.message} Check the URL of Provena's job API.", **error.data) from error
+        return lodged(ended, intent.key)
 
     async def find(intent: IntentRow) -> list[Found[ModelRun]]:
         found = []
@@ -169,15 +175,20 @@ async def _datasets(
     credentials: ProvenaCredentialsLike,
 ) -> list[TemplatedDataset]:
     paths = {urn_of(template): dict(given) for template, given in resources.items()}
-    rows = [
-        (urn_of(template), each)
-        for template, data in side.items()
-        for each in ([data] if isinstance(data, Handle | str) else data)
-    ]
+    rows = _rows(side)
     handles = await asyncio.gather(*(_dataset(each, defaults, credentials) for _, each in rows))
     return [
         TemplatedDataset(dataset_template_id=template, dataset_id=dataset, resources=paths.get(template))
         for (template, _), dataset in zip(rows, handles, strict=True)
+    ]
+
+
+def _rows(side: Mapping[RegistryItem | str, Data | Sequence[Data]]) -> list[tuple[str, Data]]:
+    """Dataset template and datum, one row for each datum."""
+    return [
+        (urn_of(template), each)
+        for template, data in side.items()
+        for each in ([data] if isinstance(data, Handle | str) else data)
     ]
 
 

@@ -19,7 +19,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PAGES, PlannedError, tag
+from ivcap_flows.tasks.waiting import PAGES, PlannedError, tag, waiting_for
 
 __all__ = ["aattach_order", "aplace_order", "attach_order", "await_for_orders", "place_order", "wait_for_orders"]
 
@@ -223,7 +223,5 @@ async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -
 
 
 place_order, aplace_order = task_pair(_place_order, name="Place order", run_name="order {service}")
-wait_for_orders, await_for_orders = task_pair(
-    _wait_for_orders, name="Wait for orders", run_name=lambda given: f"wait for {len(given['orders'])} orders"
-)
+wait_for_orders, await_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
 attach_order, aattach_order = task_pair(_attach_order, name="Attach order", run_name="attach {urn}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from ivcap_flows.durable import planning
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import short_id
 
-__all__ = ["PAGES", "PlannedError", "tag"]
+__all__ = ["PAGES", "PlannedError", "tag", "waiting_for"]
 
 PAGES: Final = 20
 """Pages of a list that one look of a poller reads at most; what is older is read by itself."""
@@ -32,3 +32,13 @@ class PlannedError(BaseException):
 def tag(key: str) -> str:
     """The tag that an order placed under a key bears."""
     return f"ivcap-flows:{short_id(key)}"
+
+
+def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:
+    """The name of a run that waits for the given `orders` or `jobs`."""
+
+    def name(given: dict[str, Any]) -> str:
+        count = len(given[what])
+        return f"wait for {count} {what if count != 1 else what.removesuffix('s')}"
+
+    return name

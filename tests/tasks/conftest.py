@@ -1,0 +1,233 @@
+"""Flows in the test's own process, on the session's Prefect server and embedded platforms, and what they need there."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import pytest
+from prefect import flow
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    temporary_settings,
+)
+
+from ivcap_flows import loop, recorded
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
+from ivcap_flows.handles import Artifact, Order
+from ivcap_flows.http import session
+from ivcap_flows.http.retry import Backoff
+from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.local import Twin
+from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.register import register
+from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.provena.collection_format import Approvals
+from ivcap_flows.provena.datasets import DatasetDefaults
+from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
+from ivcap_flows.settings import Settings
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def _prefect(prefect_server: dict[str, str]) -> Iterator[None]:
+    settings = {
+        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
+        PREFECT_HOME: prefect_server["PREFECT_HOME"],
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
+    with temporary_settings(settings):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def on_prefect(_prefect: None) -> None:
+    """Every test's flows report to the session's Prefect server."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_backoff() -> Iterator[None]:
+    """Clients of this module's own, with a short back-off: what a test breaks it mends within a second, or never."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
+        patch.setattr(resolve, "_clients", WeakKeyDictionary())
+        yield
+        resolve._close_all()
+
+
+def run_flow(body: Callable[[], T], **options: Any) -> T:
+    """Run a function as the body of a recorded flow."""
+
+    @flow(name=options.pop("name", "tested"), validate_parameters=False, **options)
+    @recorded
+    def tested() -> T:
+        return body()
+
+    return tested()
+
+
+@pytest.fixture
+def in_flow(ivcap_twin: TwinControl, ivcap_journal: Journal) -> Callable[..., Any]:
+    """`in_flow(body)` runs `body()` as a flow on the embedded platforms and gives its result."""
+    return run_flow
+
+
+@pytest.fixture
+def unique() -> str:
+    """A text that no other test has: equal content would be equal work."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def source(tmp_path: Path, unique: str) -> Path:
+    """A small file that no other test has."""
+    path = tmp_path / "series.csv"
+    path.write_text(f"YEAR,JAN\n1950,{unique}\n", encoding="utf-8")
+    return path
+
+
+def accepted(twin: TwinControl, path: str, method: str = "POST") -> int:
+    """How many requests of this method and path took effect."""
+    return len([r for r in twin.requests(method, path) if r["status"] is not None and r["status"] < 300])
+
+
+@dataclass
+class Effects:
+    """What came of a test: at the platform, by its requests, and in the journal, by its intents."""
+
+    twin: TwinControl
+    journal: Journal
+
+    def count(self, path: str, method: str = "POST") -> int:
+        """Requests of exactly this path that took effect."""
+        return accepted(self.twin, path, method)
+
+    def intents(self, noun: str) -> list[IntentRow]:
+        """The intents of a noun, in the order of their making."""
+        return self.journal.intents.where(noun=noun)
+
+
+@pytest.fixture
+def effects(ivcap_twin: TwinControl, ivcap_journal: Journal) -> Effects:
+    """What the test's flows have brought about."""
+    return Effects(ivcap_twin, ivcap_journal)
+
+
+@pytest.fixture
+def twin_directory(_twin: Twin) -> Directory:
+    """The folder in which the embedded platforms keep what they have."""
+    return Directory(_twin.directory)
+
+
+@pytest.fixture
+def second_account(ivcap_twin: TwinControl) -> IvcapCredentials:
+    """Credentials of the platform's second account."""
+    return IvcapCredentials(url=os.environ["IVCAP_URL"], token=os.environ["IVCAP_JWT_2"])
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Items of the embedded Provena that a registration names."""
+
+    workflow: str
+    template: str
+    defaults: DatasetDefaults
+
+
+@pytest.fixture(scope="session")
+def registry(_twin: Twin) -> Registry:
+    """A workflow template of one input and one output, and an organisation, made once by the client alone."""
+
+    async def make() -> Registry:
+        settings = Settings(**_twin.environment)
+        async with ProvenaCredentials.from_environment(settings).get_client() as client:
+
+            async def new(info: Any) -> str:
+                return (await client.registry.create(type(info), info)).item.id
+
+            owner = await new(Organisation(display_name="Example", name="Example"))
+            model = await new(
+                Model(
+                    display_name="Model",
+                    name="Model",
+                    description="Computes.",
+                    documentation_url="https://example.org/docs",
+                    source_url="https://example.org/source",
+                )
+            )
+            template = await new(DatasetTemplate(display_name="Anything"))
+            uses = [TemplateUse(template_id=template)]
+            workflow = await new(
+                WorkflowTemplate(display_name="Work", software_id=model, input_templates=uses, output_templates=uses)
+            )
+        licence = "https://creativecommons.org/licenses/by/4.0/"
+        defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
+        return Registry(workflow, template, defaults)
+
+    return loop.run(make())
+
+
+@pytest.fixture
+def artifact(_twin: Twin, unique: str) -> Artifact:
+    """The handle of an artifact; Provena knows of it nothing but its URN."""
+    made = datetime.now(timezone.utc)
+    return Artifact(
+        urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=_twin.instance, name=f"{unique}.csv", created_at=made
+    )
+
+
+@pytest.fixture
+def ended_order(_twin: Twin, unique: str) -> Order:
+    """The handle of an order that has succeeded, as `wait_for_orders` gives it."""
+    end = datetime.now(timezone.utc)
+    return Order(
+        urn=f"urn:ivcap:order:{uuid.uuid4()}",
+        platform=_twin.instance,
+        service=f"urn:ivcap:service:{uuid.uuid4()}",
+        service_name="echo",
+        status="succeeded",
+        name=unique,
+        requested_at=end - timedelta(seconds=60),
+        started_at=end - timedelta(seconds=30),
+        finished_at=end,
+    )
+
+
+SERVICES = """
+def produce(request, job):
+    text = job.read_artifact(request["series"])
+    job.add_product("upper.csv", text.upper(), "text/csv")
+    job.add_product("lower.csv", text.lower(), "text/csv")
+    return {"base": request["base"]}
+"""
+
+
+@pytest.fixture(scope="session")
+def tasks_service(_twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a service with products and with parameters of several types."""
+    folder = tmp_path_factory.mktemp("tasks-service")
+    (folder / "setup.cfg").touch()
+    (folder / "services_of_tasks_tests.py").write_text(SERVICES)
+    definition = {
+        "name": "tasks-produce",
+        "entry": "services_of_tasks_tests:produce",
+        "parameters": [
+            {"name": "series", "type": "artifact"},
+            {"name": "base", "type": "int", "default": "1981"},
+            {"name": "kind", "type": "option", "options": [{"value": "warm"}, {"value": "cold"}], "optional": True},
+            {"name": "scale", "type": "float", "optional": True},
+        ],
+    }
+    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    return "tasks-produce"

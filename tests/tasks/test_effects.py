@@ -1,0 +1,297 @@
+"""At most one effect for one request: within a run, a flow, an account, over retries, failures, limits and machines."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from prefect import flow
+
+from ivcap_flows import recorded
+from ivcap_flows.capture import use_journal
+from ivcap_flows.durable import divergence
+from ivcap_flows.errors import DivergenceError, JobFailedError, OrderFailedError, SpendLimitError, WaitTimeoutError
+from ivcap_flows.journal import Journal
+from ivcap_flows.tasks import (
+    add_aspect,
+    arequest_job,
+    attach_artifact,
+    attach_job,
+    attach_order,
+    place_order,
+    request_job,
+    update_aspect,
+    upload_artifact,
+    wait_for_jobs,
+    wait_for_orders,
+)
+
+
+def jobs_of(effects):
+    return [r for r in effects.twin.requests("POST") if r["path"].endswith("/jobs") and r["status"] < 300]
+
+
+def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, caplog):
+    """Asked for twice in one run, an order is one; a warning says so and how to get two."""
+
+    def body():
+        return [place_order("echo", {"message": unique}) for _ in range(3)]
+
+    with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
+        orders = in_flow(body)
+    assert len({order.urn for order in orders}) == effects.count("/1/orders") == 1
+    [warning] = [r for r in caplog.records if r.name == "ivcap_flows.durable" and r.levelno == logging.WARNING]
+    assert "share one" in warning.getMessage() and "discriminator=" in warning.getMessage()
+
+
+def test_equal_requests_at_the_same_time_are_one(in_flow, effects, unique):
+    """Submitted at once by several threads, equal requests are still one order and one job."""
+
+    def body():
+        orders = [place_order.submit("echo", {"message": unique}) for _ in range(5)]
+        jobs = [request_job.submit("echo", {"message": unique}) for _ in range(5)]
+        return {one.result().urn for one in orders}, {one.result().urn for one in jobs}
+
+    orders, jobs = in_flow(body)
+    assert len(orders) == effects.count("/1/orders") == 1
+    assert len(jobs) == len(jobs_of(effects)) == 1
+
+
+def test_a_discriminator_tells_equal_requests_apart(in_flow, effects, unique):
+    """Two orders that are meant are two by their discriminators, each of which is one."""
+
+    def body():
+        return [place_order("echo", {"message": unique}, discriminator=each) for each in ("a", "b", "a")]
+
+    one, other, again = in_flow(body)
+    assert one.urn == again.urn != other.urn
+    assert effects.count("/1/orders") == 2
+
+
+def test_scopes(in_flow, effects, unique):
+    """Scope call never shares, run within the run, flow and account with every run of this flow or account."""
+
+    def body():
+        return {
+            scope: [place_order("echo", {"message": unique + scope}, scope=scope).urn for _ in range(2)]
+            for scope in ("call", "run", "flow", "account")
+        }
+
+    first, second = in_flow(body), in_flow(body)
+    distinct = {scope: len({*first[scope], *second[scope]}) for scope in first}
+    assert distinct == {"call": 4, "run": 2, "flow": 1, "account": 1}
+    assert effects.count("/1/orders") == 8
+
+
+def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path):
+    """With another journal, as on another machine, the key aspect tells that the order exists."""
+
+    def body():
+        return place_order("echo", {"message": unique}, scope="account").urn
+
+    first = in_flow(body)
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        assert in_flow(body) == first
+    assert effects.count("/1/orders") == 1
+
+
+def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):
+    """A Prefect retry replays the body: order, job, aspect and upload are those of the first attempt."""
+    seen = []
+
+    def body():
+        series = upload_artifact(source)
+        order = place_order("echo", {"message": series.urn})
+        job = request_job("echo", {"message": unique})
+        aspect = add_aspect(order, {"$schema": "urn:example:schema:retry.1"})
+        seen.append((series.urn, order.urn, job.urn, aspect.urn))
+        if len(seen) == 1:
+            raise RuntimeError("the first attempt fails")
+
+    in_flow(body, retries=1)
+    assert len(seen) == 2 and len(set(seen)) == 1
+    assert effects.count("/1/orders") == effects.count("/1/artifacts") == len(jobs_of(effects)) == 1
+    [run] = effects.journal.runs.recent()
+    assert [each.outcome for each in effects.journal.runs.attempts(run.id)] == ["failed", "completed"]
+
+
+@pytest.mark.parametrize("choice", ["raise", "new"])
+def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice, monkeypatch):
+    """A retry whose request changed stops with both side by side, or orders anew where that is allowed."""
+    monkeypatch.setattr(divergence, "GRACE", 0.2)
+    attempts = []
+
+    def body():
+        attempts.append(1)
+        order = place_order("echo", {"message": f"{unique} {len(attempts)}"}, on_divergence=choice)
+        if len(attempts) == 1:
+            raise RuntimeError("the first attempt fails")
+        return order
+
+    if choice == "new":
+        in_flow(body, retries=1)
+        assert effects.count("/1/orders") == 2
+        return
+    with pytest.raises(DivergenceError) as caught:
+        in_flow(body, retries=1)
+    assert f"{unique} 1" in str(caught.value) and f"{unique} 2" in str(caught.value)
+    assert "once(" in str(caught.value) and "on_divergence" in str(caught.value)
+    assert effects.count("/1/orders") == 1
+
+
+def test_a_retry_may_upload_what_changed(in_flow, effects, source):
+    """A file that was corrected between two attempts is uploaded; only orders and jobs have to be asked for again."""
+    attempts = []
+
+    def body():
+        attempts.append(upload_artifact(source).urn)
+        if len(attempts) == 1:
+            source.write_text("corrected " + source.read_text())
+            raise RuntimeError("the first attempt fails")
+
+    in_flow(body, retries=1)
+    assert len(set(attempts)) == effects.count("/1/artifacts") == 2
+
+
+def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
+    """IVCAP_FLOWS_MAX_ORDERS ends a run that asks for more orders and jobs than that; what is kept costs nothing."""
+    monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "2")
+
+    def body():
+        place_order("echo", {"message": unique})
+        place_order("echo", {"message": unique})
+        request_job("echo", {"message": unique})
+        place_order("echo", {"message": unique + " beyond"})
+
+    with pytest.raises(SpendLimitError, match="IVCAP_FLOWS_MAX_ORDERS") as caught:
+        in_flow(body)
+    assert (caught.value.limit, caught.value.placed) == (2, 2)
+    assert effects.count("/1/orders") + len(jobs_of(effects)) == 2
+
+
+def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, unique):
+    """A failed order is kept and names its log; `on_failure="resubmit"` places the next, up to the limit."""
+    urns = []
+
+    def body():
+        for on_failure in ("keep", "keep", "resubmit", "resubmit"):
+            order = place_order("fail", {"message": unique}, on_failure=on_failure, max_resubmits=1)
+            urns.append(order.urn)
+            with pytest.raises(OrderFailedError) as caught:
+                wait_for_orders([order], timeout=60)
+        return caught.value
+
+    error = in_flow(body)
+    assert urns[0] == urns[1] != urns[2] == urns[3]
+    assert effects.count("/1/orders") == 2
+    assert [intent.generation for intent in effects.intents("order")] == [0, 1]
+    assert [order.urn for order in error.orders] == [urns[3]]
+
+
+def test_failures_carry_the_log_and_the_message(in_flow, effects, unique):
+    """After all have ended one error names all that failed: orders with their log's tail, jobs with their message."""
+
+    def body():
+        orders = [place_order("fail", {"message": unique}), place_order("echo", {"message": unique})]
+        job = request_job("fail", {"message": unique})
+        with pytest.raises(OrderFailedError) as of_orders:
+            wait_for_orders(orders, timeout=60)
+        with pytest.raises(JobFailedError) as of_jobs:
+            wait_for_jobs([job], timeout=60)
+        return orders, of_orders.value, of_jobs.value, wait_for_orders(orders, raise_on_failure=False)
+
+    orders, of_orders, of_jobs, done = in_flow(body)
+    assert "1 of 2 orders did not succeed" in str(of_orders)
+    assert unique in of_orders.logs[orders[0].urn] and unique in str(of_orders)
+    assert unique in str(of_jobs) and of_jobs.jobs[0].error_message == unique
+    assert [(order.urn, order.succeeded) for order in done] == [(orders[0].urn, False), (orders[1].urn, True)]
+
+
+def test_a_deadline_leaves_the_work_alone(in_flow, effects):
+    """When the deadline of a wait passes, the error names the pending, and a later wait gets the same order's end."""
+
+    def body():
+        order = place_order("sleep", {"seconds": 0.7})
+        with pytest.raises(WaitTimeoutError) as caught:
+            wait_for_orders([order], timeout=0.05)
+        assert caught.value.pending == [order.urn]
+        return wait_for_orders([order, order], timeout=60)
+
+    one, same = in_flow(body)
+    assert one == same and one.succeeded
+    assert effects.count("/1/orders") == 1
+
+
+def test_many_waits_share_one_poller(in_flow, effects, unique):
+    """More than a few orders that are waited for are looked for in lists, and read once they have ended."""
+
+    def body():
+        orders = [place_order("sleep", {"seconds": 1 + n / 1000}) for n in range(5)]
+        effects.twin.forget_requests()
+        return orders, wait_for_orders(orders, timeout=60)
+
+    orders, done = in_flow(body)
+    assert [one.urn for one in done] == [one.urn for one in orders]
+    lists = effects.twin.requests("GET", "/1/orders")
+    reads = [r for order in orders for r in effects.twin.requests("GET", f"/1/orders/{order.urn}")]
+    # The last three may be read one by one.
+    assert len(lists) >= 2 and len(reads) <= len(orders) + 3
+
+
+def test_products_and_attached_work(in_flow, effects, source, unique):
+    """Artifacts, orders and jobs that exist are attached by URN, and waited for as one's own."""
+
+    def body():
+        series = upload_artifact(source)
+        order, job = place_order("echo", {"message": unique}), request_job("echo", {"message": unique})
+        [done] = wait_for_orders([attach_order(order.urn)], timeout=60)
+        [ended] = wait_for_jobs([attach_job(job.urn)], timeout=60)
+        again = attach_artifact(series.urn)
+        return series, order, done, ended, again
+
+    series, order, done, ended, again = in_flow(body)
+    assert (done.urn, done.service_name, done.key) == (order.urn, "echo", None)
+    assert done.parameters["message"] == ended.result["message"] == unique
+    assert (again.urn, again.sha256, again.size) == (series.urn, series.sha256, series.size)
+
+
+def test_add_aspect_is_added_once_in_a_run(in_flow, effects, unique):
+    """Equal statements in one run are one aspect; other content, or a discriminator, is another."""
+    entity = f"urn:example:thing:{unique}"
+
+    def body():
+        one = add_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1")
+        same = add_aspect(entity, {"$schema": "urn:example:schema:add.1", "n": 1})
+        other = add_aspect(entity, {"n": 2}, schema="urn:example:schema:add.1")
+        meant = add_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1", discriminator="again")
+        return one, same, other, meant
+
+    one, same, other, meant = in_flow(body)
+    assert one.urn == same.urn
+    assert len({one.urn, other.urn, meant.urn}) == effects.count("/1/aspects") == 3
+
+
+def test_update_aspect_is_idempotent(in_flow, effects, unique):
+    """What is active already is not sent; what differs replaces it; going back and forth always ends as asked."""
+    entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:update.1"
+
+    def body():
+        return [update_aspect(entity, {"n": n}, schema=schema) for n in (1, 1, 2, 1, 1)]
+
+    made = in_flow(body)
+    assert made[0].urn == made[1].urn
+    assert len({made[0].urn, made[2].urn, made[3].urn}) == 3
+    assert made[3].urn == made[4].urn and made[4].content["n"] == 1
+    assert effects.count("/1/aspects") + effects.count("/1/aspects", "PUT") == 3
+
+
+async def test_asynchronous_requests_share_as_well(ivcap_twin, ivcap_journal, effects, unique):
+    """Awaited together, equal requests are one job."""
+    import asyncio
+
+    @flow
+    @recorded
+    async def together():
+        return await asyncio.gather(*(arequest_job("echo", {"message": unique}) for _ in range(4)))
+
+    assert len({job.urn for job in await together()}) == len(jobs_of(effects)) == 1

@@ -1,0 +1,297 @@
+"""What the tasks are to Prefect: real tasks with names, options and pickles, each in two forms."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+
+import cloudpickle
+import pytest
+from prefect import Task, flow, unmapped
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.runtime import flow_run
+
+from ivcap_flows import recorded, tasks
+from ivcap_flows.handles import (
+    Artifact,
+    Aspect,
+    Dataset,
+    Handle,
+    Job,
+    LocalFile,
+    ModelRun,
+    Order,
+    Products,
+    RegistryItem,
+)
+from ivcap_flows.provena.models import Organisation
+from ivcap_flows.tasks import (
+    aadd_aspect,
+    add_aspect,
+    adownload_artifact,
+    alinked_person,
+    amint_dataset,
+    aplace_order,
+    aregister_item,
+    aregister_model_run,
+    arequest_job,
+    aupdate_aspect,
+    aupload_artifact,
+    await_for_jobs,
+    await_for_orders,
+    download_artifact,
+    linked_person,
+    mint_dataset,
+    place_order,
+    register_item,
+    register_model_run,
+    request_job,
+    update_aspect,
+    upload_artifact,
+    wait_for_jobs,
+    wait_for_orders,
+)
+
+VERBS = [name for name in tasks.__all__ if "a" + name in tasks.__all__]
+NAMES = {
+    "upload_artifact": "Upload artifact",
+    "download_artifact": "Download artifact",
+    "attach_artifact": "Attach artifact",
+    "place_order": "Place order",
+    "wait_for_orders": "Wait for orders",
+    "attach_order": "Attach order",
+    "request_job": "Request job",
+    "wait_for_jobs": "Wait for jobs",
+    "attach_job": "Attach job",
+    "add_aspect": "Add aspect",
+    "update_aspect": "Update aspect",
+    "register_model_run": "Register model run",
+    "register_item": "Register item",
+    "mint_dataset": "Mint dataset",
+    "linked_person": "Look up person",
+}
+ARTIFACT = Artifact(urn="urn:ivcap:artifact:1", platform="p", name="a.csv", sha256="0" * 64)
+ORDER = Order(urn="urn:ivcap:order:1", platform="p", service="urn:ivcap:service:1", products=Products([ARTIFACT]))
+HANDLES = [
+    ARTIFACT,
+    ORDER,
+    Job(urn="urn:ivcap:job:1", platform="p", service="urn:ivcap:service:1", result={"a": [1]}),
+    Aspect(urn="urn:ivcap:aspect:1", platform="p", entity="urn:e:1", schema_urn="urn:s:1", content={"a": 1}),
+    RegistryItem(urn="102/1", platform="p", subtype="MODEL"),
+    Dataset(urn="102/2", platform="p", access_uri=ARTIFACT.urn),
+    ModelRun(urn="102/3", platform="p", workflow_template="102/4", inputs=("102/2",)),
+    LocalFile(path="/a.csv", sha256="0" * 64, size=1),
+]
+NOTE = "$schema", "urn:example:schema:shape.1"
+
+
+def test_every_verb_is_there_twice():
+    """Beside each synchronous task there is an asynchronous one, and no other name."""
+    assert set(VERBS) == set(NAMES)
+    assert set(tasks.__all__) == {*VERBS, *("a" + verb for verb in VERBS)}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_twins_share_name_docstring_and_signature(verb):
+    """Both forms are Prefect tasks of one human name, docstring and signature, and neither retries nor caches."""
+    one, other = getattr(tasks, verb), getattr(tasks, "a" + verb)
+    for each in (one, other):
+        assert type(each) is Task
+        assert each.name == NAMES[verb]
+        assert each.retries == 0
+        assert each.cache_policy.compute_key(None, {}, {}) is None
+        assert inspect.getdoc(each.fn)
+    assert one.fn.__doc__ == other.fn.__doc__
+    assert inspect.signature(one.fn).parameters == inspect.signature(other.fn).parameters
+    assert (one.fn.__name__, other.fn.__name__) == (verb, "a" + verb)
+    assert (one.isasync, other.isasync) == (False, True)
+
+
+@pytest.mark.parametrize("name", tasks.__all__)
+def test_a_task_survives_cloudpickle(name):
+    """A task travels to another process: what comes back is a task of the same name and function."""
+    there = cloudpickle.loads(cloudpickle.dumps(getattr(tasks, name)))
+    assert (there.name, there.fn.__name__) == (getattr(tasks, name).name, name)
+    assert there.with_options(retries=1).retries == 1
+
+
+@pytest.mark.parametrize("handle", HANDLES, ids=lambda handle: type(handle).__name__)
+def test_handles_survive_pickle_and_json(handle):
+    """A handle is equal after cloudpickle and after JSON, its products addressable by name."""
+    for copy in (
+        cloudpickle.loads(cloudpickle.dumps(handle)),
+        type(handle).model_validate_json(handle.model_dump_json()),
+        type(handle).model_validate(json.loads(json.dumps(handle.model_dump(mode="json")))),
+    ):
+        assert copy == handle
+        assert type(copy) is type(handle)
+    if isinstance(handle, Order):
+        assert copy.products["a.csv"] == ARTIFACT
+
+
+def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effects, registry, unique):
+    """Upload, order, job, waits, aspects, download, dataset, registration: each gives what the next takes."""
+
+    def body():
+        series = upload_artifact(source)
+        order = place_order("echo", {"message": series.urn})
+        job = request_job("echo", {"message": unique})
+        [done] = wait_for_orders([order], timeout=60)
+        [ended] = wait_for_jobs([job], timeout=60)
+        note = add_aspect(done, dict([NOTE], text="one"))
+        changed = update_aspect(done, dict([NOTE], text="two"))
+        file = download_artifact(series, tmp_path / "back.csv")
+        dataset = mint_dataset(series, datasets=registry.defaults)
+        person = linked_person()
+        run = register_model_run(
+            done,
+            workflow_template=registry.workflow,
+            inputs={registry.template: dataset},
+            outputs={registry.template: series},
+            modeller=person,
+        )
+        item = register_item(Organisation(display_name=unique, name=unique))
+        return series, done, ended, note, changed, file, dataset, run, item
+
+    series, done, ended, note, changed, file, dataset, run, item = in_flow(body)
+    assert (done.status, done.service_name, done.parameters) == ("succeeded", "echo", {"message": series.urn})
+    assert (ended.status, ended.result) == ("succeeded", {"message": unique})
+    assert done.started_at is not None and done.finished_at >= done.started_at
+    assert note.entity == changed.entity == done.urn and note.urn != changed.urn
+    assert changed.content["text"] == "two"
+    assert (file.sha256, file.size) == (series.sha256, source.stat().st_size)
+    assert (tmp_path / "back.csv").read_bytes() == source.read_bytes()
+    assert dataset.access_uri == series.urn
+    assert run.inputs == run.outputs == (dataset.urn,)
+    assert run.subject == done.urn and run.session_id
+    assert item.subtype == "ORGANISATION"
+    assert effects.count("/1/orders") == effects.count("/1/artifacts") == 1
+    assert effects.count("/provena/prov/model_run/register") == 1
+
+
+async def test_the_asynchronous_tasks_do_the_whole_job(ivcap_twin, ivcap_journal, source, tmp_path, registry, unique):
+    """In an asynchronous flow the same, with the tasks awaited, several of them together."""
+
+    @flow
+    @recorded
+    async def job():
+        series = await aupload_artifact(source)
+        order, request = await asyncio.gather(
+            aplace_order("echo", {"message": series.urn}), arequest_job("echo", {"message": unique})
+        )
+        [done], [ended] = await asyncio.gather(
+            await_for_orders([order], timeout=60), await_for_jobs([request], timeout=60)
+        )
+        note = await aadd_aspect(done, dict([NOTE], text="one"))
+        changed = await aupdate_aspect(done, dict([NOTE], text="two"))
+        file = await adownload_artifact(series, tmp_path / "back.csv")
+        dataset = await amint_dataset(series, datasets=registry.defaults)
+        run = await aregister_model_run(
+            done,
+            workflow_template=registry.workflow,
+            inputs={registry.template: dataset},
+            outputs={registry.template: series},
+            modeller=await alinked_person(),
+        )
+        item = await aregister_item(Organisation(display_name=unique, name=unique))
+        attached = await asyncio.gather(
+            tasks.aattach_artifact(series.urn), tasks.aattach_order(done.urn), tasks.aattach_job(ended.urn)
+        )
+        return series, done, ended, note, changed, file, dataset, run, item, attached
+
+    series, done, ended, note, changed, file, dataset, run, item, attached = await job()
+    assert (done.status, ended.result) == ("succeeded", {"message": unique})
+    assert note.urn != changed.urn
+    assert file.sha256 == series.sha256
+    assert run.inputs == (dataset.urn,)
+    assert isinstance(item, Handle)
+    assert [each.urn for each in attached] == [series.urn, done.urn, ended.urn]
+
+
+def test_runs_have_names_that_people_read(in_flow, source):
+    """In the UI a task run says what it does with what, not a function's name and a number."""
+
+    def body():
+        series = upload_artifact(source)
+        order = place_order("echo", {"message": "names " + series.urn})
+        wait_for_orders([order], timeout=60)
+        return flow_run.id
+
+    id_ = in_flow(body)
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
+        end = time.monotonic() + 10
+        while len(runs) < 3 and time.monotonic() < end:  # Prefect writes task runs in the background
+            time.sleep(0.1)
+            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
+    assert sorted(run.name for run in runs) == ["order echo", f"upload {source}", "wait for 1 order"]
+
+
+def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
+    """`.submit` gives a future that the next task takes, `.map` one for each item, `.with_options` another name."""
+    paths = []
+    for number in range(4):
+        paths.append(tmp_path / f"{number}.csv")
+        paths[-1].write_text(f"{unique} {number}")
+
+    def body():
+        series = upload_artifact.map(paths)
+        renamed = place_order.with_options(name="Order an echo", task_run_name="ordered", timeout_seconds=60)
+        orders = [renamed.submit("echo", {"message": one.result().urn}) for one in series]
+        noted = add_aspect.map(series, unmapped({"$schema": "urn:example:schema:mapped.1", "batch": unique}))
+        assert renamed.name == "Order an echo"
+        return [one.result() for one in orders], noted.result()
+
+    orders, noted = in_flow(body)
+    assert len({order.urn for order in orders}) == len({note.urn for note in noted}) == 4
+    assert effects.count("/1/orders") == effects.count("/1/artifacts") == 4
+
+
+async def test_async_tasks_submit_and_map(ivcap_twin, ivcap_journal, unique, effects):
+    """The asynchronous twins have `.submit` and `.map` as well."""
+
+    @flow
+    @recorded
+    async def mapped():
+        one = aplace_order.submit("echo", {"message": unique})
+        more = aplace_order.map(["echo", "echo"], [{"message": unique + "1"}, {"message": unique + "2"}])
+        return [one.result(), *more.result()]
+
+    assert len({order.urn for order in await mapped()}) == 3
+    assert effects.count("/1/orders") == 3
+
+
+async def test_two_waits_together_do_not_hold_the_loop(ivcap_twin, ivcap_journal):
+    """While an asynchronous flow awaits two waits together, its own loop is never held for 100 ms, and they overlap."""
+    gaps = []
+
+    async def tick():
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    @flow
+    @recorded
+    async def waiting():
+        order, job = await asyncio.gather(
+            aplace_order("sleep", {"seconds": 1.0}), arequest_job("sleep", {"seconds": 1.1})
+        )
+        ticker = asyncio.create_task(tick())
+        begun = time.monotonic()
+        await asyncio.gather(await_for_orders([order], timeout=60), await_for_jobs([job], timeout=60))
+        ticker.cancel()
+        return time.monotonic() - begun
+
+    for _ in range(3):  # a busy machine may hold any process now and then
+        gaps.clear()
+        took = await waiting()
+        if max(gaps) < 0.1:
+            break
+    assert len(gaps) > 20
+    assert max(gaps) < 0.1, f"held for {max(gaps):.3f} s of {took:.1f} s"
