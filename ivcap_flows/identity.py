@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import rfc8785
 
 __all__ = [
+    "CONTENT_SCHEMA",
     "INTENT_SCHEMA",
     "KEY_VERSION",
     "Scope",
@@ -32,6 +33,9 @@ __all__ = [
 
 KEY_VERSION: Final = "k1"
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
+
+CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
+"""An aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP itself keeps no digest."""
 
 Scope = Literal["run", "flow", "account", "call"]
 """Within what two equal requests are one effect: the logical run, the flow in any run, the account, or never."""

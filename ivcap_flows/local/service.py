@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ivcap_flows.identity import ivcap_urn, urn_id
+from ivcap_flows.identity import digest, ivcap_urn, urn_id
 from ivcap_flows.local.database import open_reader
 from ivcap_flows.local.directory import Directory, sync_folder
 
@@ -34,12 +34,13 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Product:
-    """An artifact whose bytes wait in the job's folder; `id` is bare, `size` in bytes."""
+    """An artifact whose bytes wait in the job's folder; `id` is bare, `size` in bytes, `sha256` in hex."""
 
     id: str
     name: str | None
     media_type: str
     size: int
+    sha256: str
     is_result: bool = False
 
 
@@ -82,7 +83,7 @@ class ServiceJob:
 
     def keep(self, name: str | None, data: bytes, media_type: str, *, is_result: bool = False) -> Product:
         """Write bytes for the platform to take; on disk before it returns."""
-        product = Product(str(uuid.uuid4()), name, media_type, len(data), is_result)
+        product = Product(str(uuid.uuid4()), name, media_type, len(data), digest(data), is_result)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         with (self._folder / product.id).open("xb") as file:
             file.write(data)

@@ -14,13 +14,13 @@ from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.http.tus import FileState
+from ivcap_flows.identity import CONTENT_SCHEMA
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, media_type_of, urn_of
 from ivcap_flows.tasks.pair import task_pair
 
 __all__ = [
-    "CONTENT_SCHEMA",
     "aattach_artifact",
     "adownload_artifact",
     "attach_artifact",
@@ -28,9 +28,6 @@ __all__ = [
     "download_artifact",
     "upload_artifact",
 ]
-
-CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
-"""An aspect on an artifact with the `sha256` and `size` of its bytes, since the platform itself keeps no digest."""
 
 _READY_WAIT: Final = 30.0
 """Seconds within which an artifact whose bytes are all there becomes `ready`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from ivcap_flows.identity import CONTENT_SCHEMA
 from ivcap_flows.local import clock, ids
 from ivcap_flows.local.database import Store
 from ivcap_flows.local.directory import Directory
@@ -88,7 +89,16 @@ class Artifacts:
             return self._get(urn)
 
     def adopt(
-        self, who: Principal, urn: str, *, name: str | None, mime: str, size: int, policy: str, job: str | None
+        self,
+        who: Principal,
+        urn: str,
+        *,
+        name: str | None,
+        mime: str,
+        size: int,
+        sha256: str,
+        policy: str,
+        job: str | None,
     ) -> None:
         """Record a complete artifact whose bytes are in their place already; one that is recorded stays as it is."""
         with self._store.transaction():
@@ -96,6 +106,8 @@ class Artifacts:
                 self.create(who, name=name, mime=mime, size=size, policy=policy, job=job, urn=urn)
                 if size:
                     self.advance(who, urn, size)
+                content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": sha256, "size": size}
+                self._aspects.add(who, urn, CONTENT_SCHEMA, content)
 
     def read(self, who: Principal, urn: str) -> sqlite3.Row:
         row = self._find(urn)

@@ -221,6 +221,7 @@ class Jobs:
             name=product["name"],
             mime=product["media_type"],
             size=product["size"],
+            sha256=product["sha256"],
             policy=POLICY["artifact"],
             job=row["id"] if listed else None,
         )
