@@ -145,8 +145,9 @@ async def register(client: ProvenaClient) -> dict[str, Any]:
     assert json.loads(item.prov_serialisation)["activity"][run]["item_subtype"] == "MODEL_RUN", "its PROV-JSON names it"
     listed = await registry.model_run.list_items(GeneralListRequest())
     assert run in {each.id for each in listed.items or []}, "the run is listed"
-    # This script starts 13 jobs. Older ones may be reports, which the client's models do not know.
-    jobs = await client.job_api.list_jobs(ListJobsRequest(limit=13))
+    # This script starts 13 jobs, and jobs of the same second come in any order, so some more are asked for; not all, as
+    # older ones may be reports, which the client's models do not know.
+    jobs = await client.job_api.list_jobs(ListJobsRequest(limit=26))
     assert session in {each.session_id for each in jobs.jobs}, "its job is listed"
     graph = (await client.prov_api.explore_downstream(source, depth=2)).graph
     assert graph, "there is a graph"

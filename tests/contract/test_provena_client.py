@@ -98,14 +98,14 @@ def test_the_job_is_read_alike(told, ours):
     job = run(ours.jobs.fetch(told["session"]))
     assert without_nulls(job.model_dump(mode="json")) == without_nulls(told["job"])
     assert job.lodged.id == told["run"]
-    listed = [row.session_id for row in run(first(len(told["sessions"]), ours.jobs.list()))]
-    assert sorted(listed) == sorted(told["sessions"])
+    listed = [row.session_id for row in run(first(100, ours.jobs.list())) if row.session_id in told["sessions"]]
+    assert listed == told["sessions"]
 
 
 def test_runs_are_listed_alike(told, ours):
     """The same runs in the same order."""
-    runs = run(first(100, ours.registry.list(ModelRun)))
-    assert [item.id for item in runs] == told["listed"]
+    runs = [item.id for item in run(first(100, ours.registry.list(ModelRun)))]
+    assert [item for item in runs if item in told["listed"]] == told["listed"]
 
 
 def test_the_graph_leads_from_input_to_output(told):
