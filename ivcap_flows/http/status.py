@@ -176,7 +176,8 @@ def foreign_error(
             **data,
         )
     if issubclass(known.error, PlatformError):
-        return known.error(f"{platform} at {base_url} gave no reply to {method} {path}: {words}.", **data)
+        step = "Try again later." if known.sent else "Check the URL and the network."
+        return known.error(f"{platform} at {base_url} gave no reply to {method} {path}: {words}. {step}", **data)
     return known.error(f"{method} {path} of {platform} at {base_url} was not sent: {words}.", **data)
 
 

@@ -84,6 +84,12 @@ def in_flow(ivcap_twin: TwinControl, ivcap_journal: Journal) -> Callable[..., An
 
 
 @pytest.fixture
+def run_here() -> Callable[..., Any]:
+    """As `in_flow`, with the journal that the environment names."""
+    return run_flow
+
+
+@pytest.fixture
 def unique() -> str:
     """A text that no other test has: equal content would be equal work."""
     return uuid.uuid4().hex

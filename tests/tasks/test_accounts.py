@@ -1,0 +1,130 @@
+"""Credentials: as a block, a block's name or from the environment; two accounts in one flow; handles of elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+
+from ivcap_flows import recorded
+from ivcap_flows.errors import (
+    ConfigurationError,
+    ForbiddenError,
+    ForeignHandleError,
+    NotFoundError,
+    PlatformOffError,
+)
+from ivcap_flows.handles import Artifact
+from ivcap_flows.tasks import (
+    add_aspect,
+    attach_artifact,
+    attach_order,
+    download_artifact,
+    linked_person,
+    place_order,
+    upload_artifact,
+    wait_for_orders,
+)
+
+
+def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_account):
+    """Each account has its own upload and order of equal requests, and its own wait."""
+
+    def body():
+        uploads = [upload_artifact(source), upload_artifact(source, credentials=second_account)]
+        orders = [
+            place_order("echo", {"message": unique}),
+            place_order("echo", {"message": unique}, credentials=second_account),
+        ]
+        return uploads, wait_for_orders(orders[:1]), wait_for_orders(orders[1:], credentials=second_account)
+
+    uploads, [mine], [theirs] = in_flow(body)
+    assert len({each.urn for each in uploads}) == 2
+    assert mine.urn != theirs.urn and mine.succeeded and theirs.succeeded
+    assert len({intent.account for intent in effects.intents("order")}) == 2
+    assert effects.count("/1/orders") == effects.count("/1/artifacts") == 2
+
+
+def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, second_account):
+    """Another account's artifact and order are refused as the platform refuses them, once and for good."""
+
+    def made():
+        return upload_artifact(source), place_order("echo", {"message": unique})
+
+    series, order = in_flow(made)
+    for body in (
+        lambda: attach_artifact(series.urn, credentials=second_account),
+        lambda: download_artifact(series, tmp_path / "back.csv", credentials=second_account),
+        lambda: attach_order(order.urn, credentials=second_account),
+    ):
+        with pytest.raises((NotFoundError, ForbiddenError)) as caught:
+            in_flow(body)
+        assert not caught.value.retryable
+    assert not (tmp_path / "back.csv").exists()
+
+
+def test_a_stored_block_by_its_name(in_flow, unique, second_account):
+    """The name of a stored block is as good as the block; an unknown name says how to store one."""
+    name = f"second-{unique[:8]}"
+    second_account.save(name)
+
+    def body():
+        one = place_order("echo", {"message": unique}, credentials=name)
+        return one, place_order("echo", {"message": unique}, credentials=second_account)
+
+    one, same = in_flow(body)
+    assert one.urn == same.urn
+    with pytest.raises(ConfigurationError, match=r"named 'no-such-block'. Save one by"):
+        in_flow(lambda: place_order("echo", {"message": unique}, credentials="no-such-block"))
+
+
+def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
+    """A handle used with another platform's credentials is refused before anything is sent."""
+    foreign = Artifact(urn="urn:ivcap:artifact:1", platform="https://ivcap.example.org")
+    for body in (
+        lambda: place_order("echo", {"message": foreign}),
+        lambda: add_aspect(foreign, {"$schema": "urn:example:schema:foreign.1"}),
+        lambda: download_artifact(foreign, tmp_path / "back"),
+        lambda: wait_for_orders([foreign]),
+    ):
+        with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass the credentials"):
+            in_flow(body)
+    assert [r for r in effects.twin.requests() if r["method"] not in ("GET", "HEAD")] == []
+
+
+def test_one_platform_alone(in_flow, monkeypatch):
+    """Where the environment names IVCAP alone, Provena's tasks say that it is off and what to set."""
+    for name in list(os.environ):
+        if name.startswith("PROVENA"):
+            monkeypatch.delenv(name)
+    with pytest.raises(PlatformOffError, match="Provena is off.*PROVENA_DOMAIN"):
+        in_flow(linked_person)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_deployed_run_that_lost_its_url(ivcap_twin, ivcap_journal, twin_directory, unique, monkeypatch, allowed):
+    """A deployed run without IVCAP_URL stops instead of ordering from the embedded platform, unless that is meant."""
+    for name in list(os.environ):
+        if name.startswith(("IVCAP_", "PROVENA_")) and not name.startswith("IVCAP_FLOWS"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("IVCAP_LOCAL_DIR", str(twin_directory.root))
+    if allowed:
+        monkeypatch.setenv("IVCAP_FLOWS_EMBEDDED", "1")
+
+    @flow
+    @recorded
+    def deployed():
+        return place_order("echo", {"message": unique})
+
+    with get_client(sync_client=True) as client:
+        id_ = client.create_deployment(client.create_flow(deployed), name=unique)
+        run = client.create_flow_run_from_deployment(id_)
+    if allowed:
+        assert run_flow(deployed, flow_run=run).service_name == "echo"
+        return
+    with pytest.raises(ConfigurationError, match="IVCAP_URL is not set on this worker.*IVCAP_FLOWS_EMBEDDED=1"):
+        run_flow(deployed, flow_run=run)
+    assert ivcap_twin.requests() == []

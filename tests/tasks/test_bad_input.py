@@ -1,0 +1,216 @@
+"""What can be wrong before and around a task: each has an error that names the thing and the next step."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from ivcap_flows.capture import decorator
+from ivcap_flows.errors import (
+    ConfigurationError,
+    InputError,
+    JournalError,
+    NewerSchemaError,
+    NotAuthorizedError,
+    ParameterError,
+    UnreachableError,
+)
+from ivcap_flows.handles import LocalFile
+from ivcap_flows.journal import Journal
+from ivcap_flows.tasks import (
+    add_aspect,
+    attach_order,
+    linked_person,
+    place_order,
+    request_job,
+    upload_artifact,
+    wait_for_orders,
+)
+
+
+def writes(effects):
+    return [r for r in effects.twin.requests() if r["method"] not in ("GET", "HEAD")]
+
+
+@pytest.mark.parametrize("task", [place_order, request_job])
+def test_an_unknown_service(in_flow, effects, task):
+    """A service that does not exist is refused with the names that are near it, before anything is written."""
+    with pytest.raises(InputError, match=r"no service named 'ecko'.*Candidates: .*'echo'"):
+        in_flow(lambda: task("ecko", {"message": "?"}))
+    assert writes(effects) == []
+
+
+def test_all_faulty_parameters_at_once(in_flow, effects, tasks_service):
+    """Missing, mistyped and unknown parameters are named in one error with what is wanted, and nothing is sent."""
+    with pytest.raises(ParameterError) as caught:
+        in_flow(lambda: place_order(tasks_service, {"base": "1981", "kind": "hot", "scael": 2.0}))
+    faults = caught.value.faults
+    assert len(faults) == 4
+    for words in (
+        "'series' (artifact) is missing",
+        "'base' takes an int, not '1981' (str)",
+        "'kind' takes one of 'warm', 'cold'",
+        "no parameter 'scael'; did you mean 'scale'?",
+    ):
+        assert words in str(caught.value)
+    assert writes(effects) == []
+
+
+def test_all_faults_of_a_request_at_once(in_flow, effects):
+    """A job's request is held against the service's model in the same way."""
+    with pytest.raises(ParameterError) as caught:
+        in_flow(lambda: request_job("sleep", {"secnods": 1}))
+    assert "seconds" in str(caught.value) and "secnods" in str(caught.value)
+    assert len(caught.value.faults) == 2
+    assert writes(effects) == []
+
+
+def test_a_file_where_an_artifact_belongs(in_flow, effects, tasks_service, source):
+    """A path or file that was not uploaded is refused, and the error says to upload it."""
+    file = LocalFile(path=str(source), sha256="0" * 64, size=1)
+    with pytest.raises(ParameterError, match="upload the file first"):
+        in_flow(lambda: place_order(tasks_service, {"series": file}))
+    with pytest.raises(ParameterError, match="takes an artifact or its URN"):
+        in_flow(lambda: place_order(tasks_service, {"series": str(source)}))
+    assert writes(effects) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "has no schema. Pass schema="),
+        (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "A handle or a URN is needed"),
+        (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
+        (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
+        (lambda: attach_order("the last one"), "A handle or a URN is needed"),
+        (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
+    ],
+)
+def test_values_that_make_no_sense(in_flow, effects, body, words):
+    """A wrong value is an InputError that quotes it, and nothing is sent."""
+    with pytest.raises(InputError) as caught:
+        in_flow(body)
+    assert words in str(caught.value)
+    assert writes(effects) == []
+
+
+def test_waiting_for_nothing(in_flow):
+    """No orders are waited for in no time."""
+    assert in_flow(lambda: wait_for_orders([])) == []
+
+
+def test_no_network(in_flow, unique, monkeypatch):
+    """A platform that cannot be reached is named with its URL and what to look at, after a bounded time."""
+    monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
+    with pytest.raises(UnreachableError, match=r"IVCAP at http://127\.0\.0\.1:9 .*Check the URL") as caught:
+        in_flow(lambda: place_order("echo", {"message": unique}))
+    assert caught.value.retryable and caught.value.sent is False
+
+
+def test_no_network_to_provena(in_flow, monkeypatch):
+    """The same for Provena, whose login is the first thing that is asked for."""
+    for name in ("PROVENA_KEYCLOAK", "PROVENA_REGISTRY_API"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:9.*Check the URL"):
+        in_flow(linked_person)
+
+
+@pytest.mark.parametrize("token", ["IVCAP_JWT_EXPIRED", "made up", "changed"])
+def test_a_token_that_is_not_accepted(in_flow, effects, unique, monkeypatch, token):
+    """An expired, made up or changed token is refused with the next step, and the token is not shown."""
+    good = os.environ["IVCAP_JWT"]
+    given = {"made up": "no-token-at-all", "changed": good[:-4] + "AAAA"}.get(token) or os.environ[token]
+    monkeypatch.setenv("IVCAP_JWT", given)
+    with pytest.raises(NotAuthorizedError, match="Check that the token is set.*has not expired") as caught:
+        in_flow(lambda: place_order("echo", {"message": unique}))
+    assert not caught.value.retryable and caught.value.status == 401
+    assert given not in str(caught.value) and given not in repr(caught.value.data)
+    assert writes(effects) == []
+
+
+def test_a_provena_token_that_is_not_accepted(in_flow, monkeypatch):
+    """A made up offline token is refused by Provena's login with the next step, and not shown."""
+    monkeypatch.setenv("PROVENA_OFFLINE_TOKEN", "no-token-at-all")
+    with pytest.raises((NotAuthorizedError, ConfigurationError), match=r"[Ll]og in|offline token") as caught:
+        in_flow(linked_person)
+    assert "no-token-at-all" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("variable", "words"), [("IVCAP_JWT", "IVCAP_JWT is not"), ("IVCAP_URL", "IVCAP_URL is not")])
+def test_half_of_the_settings(in_flow, unique, monkeypatch, variable, words):
+    """A URL without a token, or a token without a URL, is no reason to use the embedded platform."""
+    for name in list(os.environ):
+        if name.startswith("PROVENA") or name == variable:
+            monkeypatch.delenv(name)
+    with pytest.raises(ConfigurationError, match=words):
+        in_flow(lambda: place_order("echo", {"message": unique}))
+
+
+@pytest.fixture
+def journal_at(ivcap_twin, tmp_path, monkeypatch):
+    """Names a path of the test's folder as the journal; what fails there is not remembered for later tests."""
+    monkeypatch.setattr(decorator, "_silent_until", 0.0)
+
+    def name(path: str) -> None:
+        monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / path}")
+
+    return name
+
+
+@pytest.mark.parametrize("trouble", ["a folder", "below a file", "no database"])
+def test_a_journal_that_cannot_be_used(ivcap_twin, journal_at, run_here, tmp_path, unique, trouble):
+    """Without its journal a task sends nothing: it names the file and the setting."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("no database at all, but a text of some length " * 50)
+    journal_at({"a folder": "folder", "below a file": "file/journal.sqlite", "no database": "file"}[trouble])
+    with pytest.raises(JournalError, match=r"The journal sqlite:.*cannot be opened.*IVCAP_FLOWS_JOURNAL"):
+        run_here(lambda: place_order("echo", {"message": unique}))
+    assert ivcap_twin.requests("POST") == []
+
+
+def test_a_journal_of_a_newer_version(ivcap_twin, journal_at, run_here, tmp_path, unique):
+    """A journal that a newer version has made is left alone, and the error says to upgrade or name another."""
+    Journal.open(f"sqlite:///{tmp_path / 'newer.sqlite'}").close()
+    with closing(sqlite3.connect(tmp_path / "newer.sqlite")) as connection, connection:
+        connection.execute("UPDATE ivcap_flows_version SET version_num = '9999'")
+    journal_at("newer.sqlite")
+    with pytest.raises(NewerSchemaError, match=r"newer version of ivcap-flows \(schema 9999.*Upgrade ivcap-flows"):
+        run_here(lambda: place_order("echo", {"message": unique}))
+    assert ivcap_twin.requests("POST") == []
+
+
+FULL_DISK = """
+import resource, sys
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.tasks import download_artifact
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21))
+try:
+    download_artifact.fn(sys.argv[1], sys.argv[2])
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk(in_flow, tmp_path):
+    """A download that does not fit says so and what to do, and leaves nothing behind."""
+    big, folder = tmp_path / "big.bin", tmp_path / "full"
+    big.write_bytes(os.urandom(3 * 1024 * 1024))
+    folder.mkdir()
+    series = in_flow(lambda: upload_artifact(big))
+    # No file of the process may grow beyond 2 MiB: to the program that is a disk without room.
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, series.urn, str(folder / "back.bin")],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"There is no room for {folder / 'back.bin'}" in done.stdout, done.stderr
+    assert "Free space or choose another folder" in done.stdout
+    assert list(folder.iterdir()) == []
