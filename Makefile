@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install peers demo test lint format types bench crash clean
+.PHONY: help install peers demo test lint format types docs bench crash clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ format: install ## Apply the formatter and the safe fixes
 
 types: install ## Check types (mypy, strict)
 	$(BIN)/mypy
+
+docs: install ## Write the reference pages that are generated from the code
+	$(BIN)/python docs/generate.py
 
 bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download; do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -1,0 +1,264 @@
+"""Writes the reference pages that say what the code says: `python docs/generate.py`, or `make docs`.
+
+`pages()` gives each page's name and text, so that a test can hold the files against the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticUndefined
+
+from ivcap_flows import errors, tasks
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.cli.app import app
+from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.provenance import prov_json, rules
+from ivcap_flows.settings import Settings
+
+FOLDER: Final = Path(__file__).parent / "reference"
+NOTE: Final = "<!-- Written by docs/generate.py from the code. Change the code, then run `make docs`. -->\n"
+
+SETTINGS: Final = """# Settings
+
+Settings are environment variables; an empty one counts as not set. They are read when they are needed, so a worker may
+set them for each run.
+
+"""
+
+PLATFORMS: Final = """
+The user data folder is `~/.local/share` on Linux (or `XDG_DATA_HOME`) and `~/Library/Application Support` on macOS.
+
+## Which platform a task reaches
+
+A task takes its platform from its `credentials` argument (a block or a block's name). Without it, the environment
+tells:
+
+| set | IVCAP | Provena |
+|---|---|---|
+| neither platform | embedded | embedded |
+| `IVCAP_URL` and `IVCAP_JWT` only | real | off: its tasks raise PlatformOffError |
+| Provena only | off: its tasks raise PlatformOffError | real |
+| both | real | real |
+
+`IVCAP_URL` goes before `IVCAP_BASE_URL`, which needs no token. A token without its URL, and a URL that needs a token
+and has none, raise ConfigurationError. Provena counts as set with `PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`,
+`PROVENA_REGISTRY_API` or `PROVENA_PROV_API`. A deployed run for which neither platform is set raises ConfigurationError
+unless `IVCAP_FLOWS_EMBEDDED=1`.
+
+## Network
+
+`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as in httpx, and `SSL_CERT_FILE` and `SSL_CERT_DIR` name
+certificates to trust. This machine itself (127.0.0.1, localhost, ::1) is reached without a proxy.
+
+## Credentials blocks
+
+Both are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted.
+
+"""
+
+TASKS: Final = """# Tasks
+
+All are in `ivcap_flows.tasks`, and all are Prefect tasks: `.submit`, `.map` and `.with_options` work. Each verb is
+there twice, once for synchronous flows and once, with an `a` before its name, for asynchronous ones; the arguments are
+the same. An asynchronous one is awaited and never holds the flow's loop.
+
+The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside. Each records itself.
+
+| synchronous | asynchronous | Prefect's name | returns |
+|---|---|---|---|
+"""
+
+TYPES: Final = """
+## Types of arguments
+
+| type | values |
+|---|---|
+| `Scope` | `"run"`, `"flow"`, `"account"` or `"call"`: within what two equal requests are one effect |
+| `OnFailure` | `"keep"`: work that ended badly stays the answer; `"resubmit"`: it is asked for again |
+| `OnDivergence` | `"raise"`, or `"new"` to go on where a replayed flow asks for something new |
+| `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved one, or None for what the environment means |
+| `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved one, or None for what the environment means |
+| `Data` | `Artifact`, `Dataset`, or a dataset's handle as text |
+| `Info` | a statement of `ivcap_flows.provena.models`, such as `Model`, `DatasetTemplate` or `Organisation` |
+| `DatasetDefaults` | from `ivcap_flows.provena.datasets`: owner, publisher, licence, approvals of minted datasets |
+"""
+
+HANDLES: Final = """
+## Handles
+
+What the tasks return, from `ivcap_flows.handles`. Handles are frozen pydantic models, hold no secret, and survive
+pickle and JSON. An order or job has `done`, `succeeded` and `inputs` too; its `products` are indexed by number, name or
+URN. A LocalFile works wherever a path does.
+
+| handle | fields |
+|---|---|
+"""
+
+COMMANDS: Final = """
+Read commands have `--json`. The exit status is 0 where all is well, 1 where something is wrong (a check failed, a
+platform refused, a delivery is left), and 2 for a wrong use.
+
+"""
+
+PROVENANCE: Final = """# Provenance
+
+What a record may say. The model is W3C PROV (PROV-DM, 2013); the table below validates every graph before it is written
+anywhere. How records come about is told in [how provenance is captured](../explanation/provenance.md).
+
+## Relations and types
+
+"""
+
+NAMES: Final = """
+## Names
+
+A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:ivcap:order:…`, a Provena handle such as
+`102.100.100/123456`. Only what no platform names gets a `urn:ivcap-flows:…` name: runs, attempts, task runs, calls,
+parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:sha256:<digest>`, so that two equal files
+are one.
+
+In PROV-JSON each name is a qualified name in one of these namespaces:
+
+| prefix | namespace |
+|---|---|
+"""
+
+ERRORS: Final = """# Errors
+
+All errors are in `ivcap_flows.errors`. Each carries its data as attributes and survives pickling. `retryable` says
+whether doing the same again can help. No message holds a token.
+
+"""
+
+
+def pages() -> dict[str, str]:
+    """Name and text of each page."""
+    made = {
+        "settings.md": settings(),
+        "tasks.md": tasks_page(),
+        "cli.md": commands(),
+        "provenance.md": provenance(),
+        "errors.md": errors_page(),
+    }
+    return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
+
+
+def settings() -> str:
+    rows = (
+        f"| `{field.alias}` | {_default(Settings, name)} | {_cell(field.description)} |"
+        for name, field in Settings.model_fields.items()
+    )
+    blocks = "".join(_block(block) for block in (IvcapCredentials, ProvenaCredentials))
+    return SETTINGS + _lines("| variable | default | meaning |", "|---|---|---|", *rows) + PLATFORMS + blocks
+
+
+def _block(block: type[BaseModel]) -> str:
+    rows = (
+        f"| `{name}` | {_default(block, name)} | {_cell(field.description)} |"
+        for name, field in block.model_fields.items()
+    )
+    table = _lines("| field | default | meaning |", "|---|---|---|", *rows)
+    return f"### {block.__name__}\n\n{_paragraphs(block)[0]}\n\n{table}\n"
+
+
+def _default(model: type[BaseModel], name: str) -> str:
+    field = model.model_fields[name]
+    value: Any = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    if value is None or value == () or value == [] or isinstance(value, SecretStr):
+        return ""
+    # The same page on every machine.
+    return "`" + str(value).replace(str(user_data_path()), "<user data folder>") + "`"
+
+
+def tasks_page() -> str:
+    verbs = [name for name in tasks.__all__ if "a" + name in tasks.__all__]
+    rows, sections = [], []
+    for verb in verbs:
+        task = getattr(tasks, verb)
+        body = inspect.unwrap(task.fn)
+        signature = inspect.signature(body)
+        returns = signature.return_annotation
+        rows.append(f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name} | `{returns}` |")
+        text = "\n\n".join(_paragraphs(body))
+        sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
+    return TASKS + _lines(*rows) + TYPES + _handles() + "".join(sections)
+
+
+def _signature(name: str, signature: inspect.Signature) -> str:
+    parts, starred = [], False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            parts.append("*")
+            starred = True
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        parts.append(f"{parameter.name}: {parameter.annotation}{default}")
+    return f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {signature.return_annotation}"
+
+
+def _handles() -> str:
+    from ivcap_flows import handles
+
+    rows = []
+    for name in handles.__all__:
+        kind = getattr(handles, name)
+        if isinstance(kind, type) and issubclass(kind, Handle | LocalFile) and kind is not Handle:
+            fields = ", ".join(f"`{field}`" for field in kind.model_fields if field != "kind")
+            rows.append(f"| `{name}` | {fields} |")
+    return HANDLES + _lines(*rows)
+
+
+def commands() -> str:
+    text = app.generate_docs(output_format="markdown")
+    title, rest = text.split("\n", 1)
+    return f"{title}\n{COMMANDS}{rest.strip()}\n"
+
+
+def provenance() -> str:
+    rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in prov_json.NAMESPACES.items())
+    return PROVENANCE + rules.table() + NAMES + _lines(*rows)
+
+
+def errors_page() -> str:
+    tree = inspect.cleandoc(errors.__doc__ or "").split("\n\n")[1]
+    rows = []
+    for name in _drawn(tree):
+        kind = getattr(errors, name)
+        retryable = "yes" if kind.retryable else ""
+        rows.append(f"| `{name}` | {_cell(' '.join(_paragraphs(kind)))} | {retryable} |")
+    table = _lines("| error | meaning | retryable |", "|---|---|---|", *rows)
+    return f"{ERRORS}```text\n{inspect.cleandoc(tree)}\n```\n\n{table}"
+
+
+def _drawn(tree: str) -> Iterator[str]:
+    """The names in the tree, as they are drawn."""
+    for line in tree.splitlines():
+        yield from [word for word in line.split() if word.endswith("Error")][:1]
+
+
+def _paragraphs(what: Any) -> list[str]:
+    return (inspect.getdoc(what) or "").split("\n\n")
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _lines(*lines: str) -> str:
+    return "".join(line + "\n" for line in lines)
+
+
+def write(made: Iterable[tuple[str, str]]) -> None:
+    for name, text in made:
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(pages().items())
