@@ -145,6 +145,7 @@ async def register(client: ProvenaClient) -> dict[str, Any]:
     assert json.loads(item.prov_serialisation)["activity"][run]["item_subtype"] == "MODEL_RUN", "its PROV-JSON names it"
     listed = await registry.model_run.list_items(GeneralListRequest())
     assert run in {each.id for each in listed.items or []}, "the run is listed"
+    templates = await registry.dataset_template.list_items(GeneralListRequest())
     # This script starts 13 jobs, and jobs of the same second come in any order, so some more are asked for; not all, as
     # older ones may be reports, which the client's models do not know.
     jobs = await client.job_api.list_jobs(ListJobsRequest(limit=26))
@@ -176,6 +177,7 @@ async def register(client: ProvenaClient) -> dict[str, Any]:
         "items": {subtype: plain(found) for subtype, found in read.items()},
         "job": plain(job),
         "listed": [each.id for each in listed.items or []],
+        "templates": [each.id for each in templates.items or []],
         "sessions": [each.session_id for each in jobs.jobs],
         "graph": sorted([link.source, link.target, link.type] for link in graph.links),
     }

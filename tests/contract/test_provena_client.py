@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token
-from ivcap_flows.provena.models import Item, ModelRun, ModelRunRecord
+from ivcap_flows.provena.models import DatasetTemplate, Item, ModelRun, ModelRunRecord
 
 pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("contract")]
 
@@ -54,7 +54,10 @@ def without_nulls(value: Any) -> Any:
 def plain(item: Item[Any]) -> dict[str, Any]:
     """An item of ours as it is on the wire: what it states lies beside its envelope. Nulls are left out."""
     found: dict[str, Any] = without_nulls(item.model_dump(mode="json"))
-    return found | found.pop("info")
+    stated = found.pop("info")
+    # What is of the envelope must not have been taken for a statement.
+    assert stated.keys().isdisjoint(Item.model_fields)
+    return found | stated
 
 
 async def first(count: int, records: AsyncIterator[Any]) -> list[Any]:
@@ -102,8 +105,11 @@ def test_the_job_is_read_alike(told, ours):
     assert listed == told["sessions"]
 
 
-def test_runs_are_listed_alike(told, ours):
-    """The same runs in the same order."""
+def test_lists_have_the_same_order(told, ours):
+    """Runs, and the dataset templates, of which there are several."""
+    templates = [item.id for item in run(first(100, ours.registry.list(DatasetTemplate)))]
+    assert templates == told["templates"]
+    assert len(templates) > 1
     runs = [item.id for item in run(first(100, ours.registry.list(ModelRun)))]
     assert [item for item in runs if item in told["listed"]] == told["listed"]
 
