@@ -211,12 +211,18 @@ def identity_of(context: Any, parameters: dict[str, Any], source: tuple[str | No
 
 
 def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | None, str]) -> None:
-    """Tell a plan which run the flow that is being planned would continue."""
+    """Tell a plan which flow is being planned, and which run it would continue."""
     context = flow_context()
-    if plan.run is None and context is not None and context.flow_run is not None and task_context() is None:
+    if plan.flow is None and context is not None and context.flow_run is not None:
         from ivcap_flows.settings import Settings
 
-        plan.run = journal().runs.continued(identity_of(context, parameters, source), fresh=Settings().fresh)
+        if task_context() is not None:
+            # The first to be recorded is a task, of a flow that is not.
+            parameters, source = context.parameters or {}, source_of(context.flow.fn)
+        identity = identity_of(context, parameters, source)
+        plan.flow = identity.entry_point
+        if plan.run is None:
+            plan.run = journal().runs.continued(identity, fresh=Settings().fresh)
 
 
 def _root_of(flow_run: Any) -> str:

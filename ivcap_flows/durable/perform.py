@@ -13,12 +13,12 @@ from rfc8785 import CanonicalizationError
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
 from ivcap_flows.durable.effects import Effect, KeyAspects, Performed
-from ivcap_flows.durable.plan import planning
+from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
-from ivcap_flows.identity import key_of
+from ivcap_flows.identity import Scope, key_of
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
 
 __all__ = ["OnFailure", "perform"]
@@ -60,8 +60,7 @@ async def perform(
     stays silent; the last leaves the effect in doubt for the next call.
     """
     plan = planning()
-    run = attempt.run if attempt is not None else plan.run if plan is not None else None
-    wanted = _intent(effect, expand(effect.scope, run), attempt, platform, account)
+    wanted = _intent(effect, _scope(effect.scope, attempt, plan), attempt, platform, account)
     newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
@@ -127,6 +126,14 @@ async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Clai
         raise
 
 
+def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> str:
+    if attempt is not None:
+        return expand(scope, run=attempt.run.id, entry_point=attempt.run.entry_point)
+    if plan is not None:
+        return expand(scope, run=plan.run_id, entry_point=plan.entry_point)
+    return expand(scope, run=None, entry_point=None)
+
+
 def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platform: str, account: str) -> NewIntent:
     try:
         key = key_of(
@@ -186,7 +193,7 @@ def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> b
 async def _report(journal: Journal, kept: IntentRow, urn: str) -> None:
     logger.error(
         "Two effects exist under the key %s: %s is kept, %s was sent while this process was taken for gone. "
-        "`ivcap-flows orders --orphans` lists it.",
+        "`ivcap-flows orders` lists it.",
         kept.key,
         kept.urn,
         urn,

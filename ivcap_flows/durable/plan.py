@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,10 +38,25 @@ class Planned:
 
 @dataclass
 class Plan:
-    """What was asked for while planning, each effect once. `run` is the logical run that would be continued."""
+    """What was asked for while planning, each effect once.
+
+    `run` is the logical run that would be continued, `flow` the entry point of the flow that is planned.
+    """
 
     run: RunRow | None = None
+    flow: str | None = None
     effects: list[Planned] = field(default_factory=list)
+    _new_run: str = field(default_factory=lambda: str(uuid.uuid4()), repr=False)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that would be continued, or one that stands for the run that would be begun."""
+        return self._new_run if self.run is None else self.run.id
+
+    @property
+    def entry_point(self) -> str | None:
+        """The flow as scope "flow" knows it."""
+        return self.flow if self.run is None else self.run.entry_point
 
     @property
     def new(self) -> list[Planned]:

@@ -51,7 +51,9 @@ class LogicalRun:
         self.journal.runs.close_attempt(self.attempt.id, outcome, cause)
 
     def _say(self) -> None:
-        kept = Counter(row.noun for row in self.journal.intents.where(run_id=self.run.id) if row.state in DONE)
+        kept = Counter(
+            row.noun for row in self.journal.intents.where(run_id=self.run.id, limit=None) if row.state in DONE
+        )
         things = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(kept.items()))
         earlier = [row for row in self.journal.runs.attempts(self.run.id) if row.number < self.attempt.number]
         retried = any(row.root_flow_run_id == self.attempt.root_flow_run_id for row in earlier)

@@ -6,7 +6,7 @@ import logging
 import uuid
 
 from ivcap_flows.identity import Scope
-from ivcap_flows.journal import IntentRow, RunRow
+from ivcap_flows.journal import IntentRow
 
 __all__ = ["expand", "warn_shared"]
 
@@ -15,14 +15,14 @@ logger = logging.getLogger("ivcap_flows.durable")
 _warned: set[str] = set()
 
 
-def expand(scope: Scope, run: RunRow | None) -> str:
+def expand(scope: Scope, *, run: str | None, entry_point: str | None) -> str:
     """The scope as it enters the key. Outside any run there is nothing to share with, so each call is its own."""
     if scope == "account":
         return "account"
     if scope == "run" and run is not None:
-        return f"run:{run.id}"
-    if scope == "flow" and run is not None:
-        return f"flow:{run.entry_point}"
+        return f"run:{run}"
+    if scope == "flow" and entry_point is not None:
+        return f"flow:{entry_point}"
     return f"call:{uuid.uuid4()}"
 
 

@@ -174,8 +174,7 @@ class Submission(Generic[T]):
         oldest, *rest = sorted(ours, key=lambda one: (one.at or _LATEST, one.urn))
         if rest:
             logger.error(
-                "Several effects match the %s %s: %s is kept, the others are %s. `ivcap-flows orders --orphans` lists "
-                "them.",
+                "Several effects match the %s %s: %s is kept, the others are %s. `ivcap-flows orders` lists them.",
                 self.intent.noun,
                 self.intent.key,
                 oldest.urn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from prefect import flow
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import plan
@@ -72,6 +73,34 @@ def test_a_plan_tells_new_from_kept(in_flow, effects, source, unique):
     assert planned.effects[1].urn == kept.urn and kept.urn in str(planned)
     assert [effect.noun for effect in planned.new] == ["order"]
     assert writes(effects) == []
+
+
+def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
+    """Equal requests are one in a plan as they are in earnest; what the discriminator or scope tells apart is two."""
+
+    def body():
+        for discriminator in ("a", "a", "b"):
+            place_order("echo", {"message": unique}, discriminator=discriminator)
+        for _ in range(2):
+            place_order("echo", {"message": unique}, scope="call")
+
+    with plan() as planned:
+        in_flow(body)
+    in_flow(body)
+    assert len(planned.new) == effects.count("/1/orders") == 4
+
+
+def test_a_plan_of_a_flow_that_is_not_recorded(ivcap_twin, ivcap_journal, effects, unique):
+    """A flow without `@recorded` is planned in the same way: what an earlier run of it has is kept."""
+
+    @flow
+    def plain():
+        return place_order("echo", {"message": unique}, scope="flow")
+
+    placed = plain()
+    with plan() as planned:
+        assert plain() == placed
+    assert [(effect.source, effect.urn) for effect in planned.effects] == [("kept", placed.urn)]
 
 
 def test_a_plan_ends_where_the_flow_would_wait(in_flow, effects, unique):
