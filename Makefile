@@ -57,7 +57,7 @@ bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 crash: install ## Long form of the kill tests: make crash N=20
-	$(BIN)/python -m pytest tests/crash -n 2 --crash-rounds $(or $(N),20)
+	$(BIN)/python -m pytest tests/crash tests/e2e -k kill -n 2 --crash-rounds $(or $(N),20)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from flows.services.months import Month, Series
+from ivcap_flows.local.service import ServiceError
 
 __all__ = [
     "DECIMALS",
@@ -56,7 +57,7 @@ LEAST_SHARE: Final = 0.8
 """The share of the base period's years that each calendar month must have (WMO-No. 1203, climate normals, 2017)."""
 
 
-class BasePeriodError(ValueError):
+class BasePeriodError(ServiceError, ValueError):
     """A base period that the data cannot give a climatology for."""
 
 

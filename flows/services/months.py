@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from ivcap_flows.local.service import ServiceError
+
 __all__ = ["COLUMNS", "Month", "Series", "SeriesError", "read_series"]
 
 COLUMNS: Final = ("YEAR", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -40,7 +42,7 @@ Series = Mapping[Month, float]
 """A value in °C for each month that has one, in order of time."""
 
 
-class SeriesError(ValueError):
+class SeriesError(ServiceError, ValueError):
     """A CSV that is no monthly series. `line` and `column` count from 1; 0 where the whole file or line is at fault."""
 
     def __init__(self, fault: str, *, line: int = 0, column: int = 0) -> None:

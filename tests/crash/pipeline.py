@@ -1,7 +1,8 @@
 """A flow like a user's, small enough to be killed often: upload, order, wait, aspect, model run.
 
-`python pipeline.py` runs it. With KILL_AT, the process kills itself at that point of the first run; the package's own
-code knows nothing of it.
+`python pipeline.py` runs it. With KILL_BEFORE_OUTCOME_OF=<noun>:<file> the process kills itself once, between the
+platform's reply and its being written to the journal; the file then tells that it did. The package's own code knows
+nothing of it.
 """
 
 import os
@@ -24,8 +25,6 @@ from ivcap_flows.tasks import (
     upload_artifact,
     wait_for_orders,
 )
-
-HERE = Path(__file__).parent
 
 
 @flow
@@ -66,19 +65,21 @@ def pipeline(source: str, seconds: float = 1.0) -> str:
     return run.urn
 
 
-def kill_before_the_outcome_of(noun: str) -> None:
-    """Die between the platform's reply and its being written to the journal."""
+def kill_before_the_outcome_of(noun: str, told: Path) -> None:
+    """Die once between the platform's reply and its being written to the journal."""
     settle = Intents.settle_outcome
 
     def settle_outcome(self, intent, **outcome):
-        if intent.noun == noun:
+        if intent.noun == noun and not told.exists():
+            told.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return settle(self, intent, **outcome)
 
     Intents.settle_outcome = settle_outcome
 
 
+if wanted := os.environ.get("KILL_BEFORE_OUTCOME_OF"):
+    kill_before_the_outcome_of(wanted.partition(":")[0], Path(wanted.partition(":")[2]))
+
 if __name__ == "__main__":
-    if noun := os.environ.get("KILL_BEFORE_OUTCOME_OF"):
-        kill_before_the_outcome_of(noun)
     print(pipeline(sys.argv[1]))

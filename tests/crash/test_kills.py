@@ -120,7 +120,7 @@ def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, noun):
 @pytest.mark.parametrize("noun", ROUTES)
 def test_killed_between_the_reply_and_its_being_written(killed_flow, ivcap_twin, noun):
     """The reply came and the journal never heard of it: the effect is found and adopted."""
-    process = killed_flow.start(KILL_BEFORE_OUTCOME_OF=noun)
+    process = killed_flow.start(KILL_BEFORE_OUTCOME_OF=f"{noun}:{killed_flow.folder / 'killed'}")
     assert process.wait(90) == -signal.SIGKILL, (killed_flow.folder / "flow.log").read_text()[-6000:]
     killed_flow.again()
     check(killed_flow, ivcap_twin)

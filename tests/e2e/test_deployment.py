@@ -20,6 +20,12 @@ PREFECT = [sys.executable, "-m", "prefect"]
 ROOT = Path(__file__).parents[2]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "moment" in metafunc.fixturenames:
+        moments = ["just after sending", "at the wait", "before the reply is written"]
+        metafunc.parametrize("moment", moments if metafunc.config.getoption("--crash-rounds") > 1 else moments[:1])
+
+
 def ours() -> dict[str, str]:
     """What the test's environment says of the platforms and the journal; the worker gets the same."""
     return {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
@@ -98,22 +104,32 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, wor
     prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly")
 
 
-def test_a_deployed_run_killed_at_the_wait_goes_on_with_its_order(prefect_server, worker, ivcap_twin, tmp_path):
+def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, ivcap_twin, tmp_path, moment):
     """`kill -9` of the flow's process under a worker: the retried run has one order and one model run."""
     (tmp_path / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
-    worker(**ours())
+    suicidal = moment == "before the reply is written"
+    worker(**ours(), **({"KILL_BEFORE_OUTCOME_OF": f"order:{tmp_path / 'killed'}"} if suicidal else {}))
+    if moment == "just after sending":
+        ivcap_twin.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
+        ivcap_twin.add_fault(method="GET", path="^/1/(orders|aspects)$", count=2, delay=3.0)
     entry = "tests/crash/pipeline.py:pipeline"
-    prefect(prefect_server, "--no-prompt", "deploy", entry, "--name", "killed", "--pool", "local")
+    prefect(prefect_server, "--no-prompt", "deploy", entry, "--name", moment, "--pool", "local")
     parameters = json.dumps({"source": str(tmp_path / "series.csv"), "seconds": 4})
-    prefect(prefect_server, "deployment", "run", "pipeline/killed", "--params", parameters)
+    prefect(prefect_server, "deployment", "run", f"pipeline/{moment}", "--params", parameters)
+
+    def reached() -> bool:
+        if moment == "at the wait":
+            return any("/1/orders/" in r["path"] for r in ivcap_twin.requests("GET"))
+        return bool(ivcap_twin.requests("POST", "/1/orders")) and (not suicidal or (tmp_path / "killed").exists())
 
     end = time.monotonic() + 90
-    while not [r for r in ivcap_twin.requests("GET") if "/1/orders/" in r["path"]]:
+    while not reached():
         assert time.monotonic() < end, (tmp_path / "worker-0.log").read_text()[-6000:]
-        time.sleep(0.1)
+        time.sleep(0.05)
     with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
         [attempt] = journal.runs.attempts(journal.runs.recent(1)[0].id)
-        os.kill(attempt.process.pid, signal.SIGKILL)
+        if not suicidal:
+            os.kill(attempt.process.pid, signal.SIGKILL)
         run_id = attempt.flow_run_id
         wait_for(prefect_server, lambda r: r[0] == run_id and r[1] == "CRASHED", 60, tmp_path / "worker-0.log")
         asked(prefect_server, RETRY, run_id)

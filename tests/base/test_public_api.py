@@ -1,0 +1,77 @@
+"""What users may import. A change here is a change for them."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import ivcap_flows
+
+PUBLIC = {
+    "ivcap_flows": ["IvcapCredentials", "ProvenaCredentials", "__version__", "recorded"],
+    "ivcap_flows.blocks": ["IvcapCredentials", "ProvenaCredentials"],
+    "ivcap_flows.durable.plan": ["Plan", "Planned", "plan", "planning"],
+    "ivcap_flows.handles": [
+        "TERMINAL",
+        "Artifact",
+        "Aspect",
+        "Dataset",
+        "Handle",
+        "Job",
+        "LocalFile",
+        "ModelRun",
+        "Order",
+        "Products",
+        "RegistryItem",
+    ],
+    "ivcap_flows.local": ["Twin", "ensure", "serve"],
+    "ivcap_flows.provena.datasets": ["DatasetDefaults", "collection_format", "missing_defaults"],
+    "ivcap_flows.settings": ["Settings"],
+    "ivcap_flows.tasks": sorted(
+        prefix + verb
+        for prefix in ("", "a")
+        for verb in (
+            "add_aspect",
+            "attach_artifact",
+            "attach_job",
+            "attach_order",
+            "download_artifact",
+            "linked_person",
+            "mint_dataset",
+            "place_order",
+            "register_item",
+            "register_model_run",
+            "request_job",
+            "update_aspect",
+            "upload_artifact",
+            "wait_for_jobs",
+            "wait_for_orders",
+        )
+    ),
+    "ivcap_flows.testing": ["ivcap_journal", "ivcap_twin"],
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_a_public_module_lists_just_these_names(module):
+    """`__all__` is the promise, and every name in it is there."""
+    found = importlib.import_module(module)
+    assert list(found.__all__) == PUBLIC[module]
+    assert all(hasattr(found, name) for name in found.__all__)
+
+
+def test_every_module_with_public_names_lists_them():
+    """A module without `__all__` defines nothing public of its own."""
+    missing = []
+    for info in pkgutil.walk_packages(ivcap_flows.__path__, "ivcap_flows."):
+        if ".migrations" in info.name or info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        own = [
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", None) == info.name
+        ]
+        if own and not hasattr(module, "__all__"):
+            missing.append(f"{info.name}: {own}")
+    assert missing == []
