@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from statistics import median
 from urllib.parse import urlsplit
 
 import httpx
@@ -136,8 +137,8 @@ def test_replies_are_not_held_back(served):
     """On a kept connection a reply comes without the 40 ms that Nagle's algorithm and delayed acknowledgements cost."""
     headers = {"Authorization": f"Bearer {served.environment['IVCAP_JWT']}"}
     with httpx.Client(base_url=served.environment["IVCAP_URL"], headers=headers) as client:
-        quickest = min(client.get("/1/services2").elapsed.total_seconds() for _ in range(10))
-    assert quickest < 0.03
+        taken = [client.get("/1/services2").elapsed.total_seconds() for _ in range(15)]
+    assert median(taken) < 0.03
 
 
 def test_a_client_that_is_not_installed_is_a_failure_with_the_next_step(find_interpreter):
