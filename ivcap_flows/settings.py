@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ivcap_flows.errors import ConfigurationError
 
 __all__ = ["Settings"]
 
@@ -83,7 +85,12 @@ class Settings(BaseSettings):
     )
 
     def __init__(self, **values: object) -> None:
-        super().__init__(**values)  # type: ignore[arg-type]  # pydantic-settings reads the rest from the environment
+        try:
+            super().__init__(**values)  # type: ignore[arg-type]  # pydantic-settings reads the rest from the environment
+        except ValidationError as error:
+            # Without the values: one of them may be a token.
+            wrong = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+            raise ConfigurationError(f"A setting in the environment cannot be understood. {wrong}.") from None
 
     @field_validator("sinks", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import cyclopts
 
 import ivcap_flows
 from ivcap_flows.cli import doctor, export, local, orders, plan, runs, show, sync, trace
+from ivcap_flows.cli.output import complain
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
 __all__ = ["app", "main"]
@@ -32,14 +34,16 @@ app.command(doctor.doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit."""
     try:
-        # What is wrong with the arguments is printed by cyclopts, which exits with 1; that is our 2.
-        result = app(arguments, exit_on_error=False, result_action="return_value")
-    except cyclopts.CycloptsError:
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except cyclopts.CycloptsError as error:
+        complain(error)
         sys.exit(2)
     except IvcapFlowsError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has what it wanted. What is left must not be flushed at the interpreter's end, which would fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

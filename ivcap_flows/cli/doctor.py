@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Final
 
 from packaging.requirements import Requirement
+from rich.text import Text
 
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
-from ivcap_flows.cli.output import Json, console, emit
+from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import IvcapFlowsError, PlatformOffError
 from ivcap_flows.identity import short_id
+from ivcap_flows.ivcap.client import IvcapClient
 
 __all__ = ["doctor"]
 
-_LOOKED_AT = 500
+LOOKED_AT: Final = 500
 """Artifacts that the search for unfinished uploads reads at most, newest first."""
+QUIET: Final = timedelta(minutes=1)
+"""An upload younger than this may still be going on."""
+
+
+@dataclass(frozen=True)
+class _Finding:
+    check: str
+    ok: bool
+    notes: list[str]
 
 
 def doctor(*, as_json: Json = False) -> int:
     """Check packages, journal and platforms, and name what was left unfinished; exit status 1 if something is wrong."""
-    findings: list[dict[str, object]] = []
-
-    def check(name: str, look: Callable[[], list[str]]) -> None:
-        try:
-            notes, good = look(), True
-        except PlatformOffError as error:
-            notes, good = [str(error)], True
-        except IvcapFlowsError as error:
-            notes, good = [str(error)], False
-        findings.append({"check": name, "ok": good, "notes": notes})
-
-    check("packages", _packages)
-    check("journal", _journal)
-    check("IVCAP", lambda: loop.run(_ivcap()))
-    check("Provena", lambda: loop.run(_provena()))
-    check("unfinished uploads", lambda: loop.run(_uploads()))
-    wrong = any(not found["ok"] for found in findings)
+    findings = [
+        _found("packages", _packages),
+        _found("journal", _journal),
+        _found("IVCAP", lambda: loop.run(_ivcap())),
+        _found("Provena", lambda: loop.run(_provena())),
+    ]
     if as_json:
         emit(findings)
-        return int(wrong)
-    for found in findings:
-        mark = "[green]ok[/green]   " if found["ok"] else "[red]wrong[/red]"
-        notes = found["notes"]
-        assert isinstance(notes, list)
-        console.print(f"{mark}  [bold]{found['check']}[/bold]  {notes[0] if notes else ''}")
-        for note in notes[1:]:
-            console.print(f"         {note}")
-    return int(wrong)
+    else:
+        for finding in findings:
+            mark = Text("ok     ", "green") if finding.ok else Text("wrong  ", "red")
+            first, *more = finding.notes
+            console.print(Text.assemble(mark, (finding.check, "bold"), "  ", first))
+            for note in more:
+                console.print(f"       {note}")
+    return int(not all(finding.ok for finding in findings))
+
+
+def _found(check: str, look: Callable[[], list[str]]) -> _Finding:
+    try:
+        return _Finding(check, True, look())
+    except IvcapFlowsError as error:
+        return _Finding(check, isinstance(error, PlatformOffError), [str(error)])
 
 
 def _packages() -> list[str]:
@@ -75,20 +83,25 @@ def _packages() -> list[str]:
 
 def _journal() -> list[str]:
     with open_journal() as journal:
-        notes = [journal.url]
-        notes += [
-            f"in doubt: {row.noun} for {row.subject} ({short_id(row.key)}); the next run that asks for it resolves it"
-            for row in (*journal.intents.where(state="sent"), *journal.intents.where(state="in_doubt"))
+        sent = [row for state in ("sent", "in_doubt") for row in journal.intents.where(state=state, limit=None)]
+        dead = journal.deliveries.where(state="dead", limit=None)
+        return [
+            journal.url,
+            *(
+                f"no reply known: {row.noun} for {row.subject} ({short_id(row.key)}), sent {moment(row.sent_at)}; the "
+                "next run that asks for it resolves it"
+                for row in sent
+            ),
+            *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
         ]
-        notes += [f"dead letter: {row.sink} {row.key}: {row.reason}" for row in journal.deliveries.where(state="dead")]
-        return notes
 
 
 async def _ivcap() -> list[str]:
     client = await ivcap_client(None, deployed=False)
     async for _ in client.services.list(limit=1):
         break
-    return [f"{await client.platform()} as {await client.account()}"]
+    known = f"{await client.platform()} as {await client.account()}"
+    return [known, *[note async for note in _unfinished_uploads(client)]]
 
 
 async def _provena() -> list[str]:
@@ -98,15 +111,11 @@ async def _provena() -> list[str]:
     return [f"{await client.platform()} as {await client.username()}, {linked}"]
 
 
-async def _uploads() -> list[str]:
+async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:
     """Artifacts without all their bytes that nobody works on any more: what lost replies and kills left behind."""
-    client = await ivcap_client(None, deployed=False)
-    quiet = datetime.now(timezone.utc) - timedelta(minutes=1)
-    notes: list[str] = []
-    async for artifact in client.artifacts.list(limit=_LOOKED_AT):
+    quiet = datetime.now(timezone.utc) - QUIET
+    async for artifact in client.artifacts.list(limit=LOOKED_AT):
+        when = artifact.created_at
         # An artifact of no bytes may stay pending; it lacks nothing.
-        if artifact.status in ("pending", "partial") and artifact.size != 0:
-            when = artifact.created_at
-            if when is None or when < quiet:
-                notes.append(f"{artifact.urn} ({artifact.name}) is {artifact.status} since {when}")
-    return notes or ["none"]
+        if artifact.status in ("pending", "partial") and artifact.size != 0 and (when is None or when < quiet):
+            yield f"unfinished upload: {artifact.urn} ({artifact.name}), {artifact.status} since {moment(when)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Annotated
@@ -31,13 +32,22 @@ def serve(*, host: str = "127.0.0.1", port: int = 8088, directory: Folder = None
     """Serve the embedded platforms until interrupted; prints the environment that clients need.
 
     Args:
-        host: Address to listen on; an address of this machine only.
+        host: Loopback address to listen on.
         port: Port to listen on; 0 takes a free one.
         env_file: File to write the environment to as well, one KEY=value a line.
     """
     from ivcap_flows import local
 
+    if not _of_this_machine(host):
+        raise InputError(f"The embedded platforms serve this machine alone; {host} is no loopback address.")
     local.serve(host, port, _folder(directory), env_file)
+
+
+def _of_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @app.command
@@ -71,6 +81,8 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         wanted = json.loads(rule) if rule else None
     except ValueError as error:
         raise InputError(f"The fault rule is no JSON: {error}") from error
+    if not isinstance(wanted, dict | None):
+        raise InputError(f"The fault rule is a JSON object, not {rule}.")
     control = TwinControl(local.ensure(_folder(directory)))
     if clear:
         control.clear_faults()

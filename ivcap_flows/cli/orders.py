@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import cyclopts
 
-from ivcap_flows.cli.output import Json, console, emit, moment, table
+from ivcap_flows.cli import effects
+from ivcap_flows.cli.output import Json, console, emit
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Handle, Job, ModelRun, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.journal.states import OPEN
 
 __all__ = ["app"]
 
 app = cyclopts.App(name="orders", help="Orders and jobs on record, and what is in doubt.")
 
-_NOUNS = ("order", "job")
+_NOUNS: Final = ("order", "job")
 
 
 @app.default
 def orders(*, run: str | None = None, open_only: bool = False, as_json: Json = False) -> None:
-    """List orders and jobs, oldest first.
+    """List orders and jobs, and whatever else is in doubt or was found twice, oldest first.
 
     Args:
         run: Only those of this run.
-        open_only: Only those of which it is not known that the platform has them.
+        open_only: Only those of which it is not known whether the platform has them.
     """
     with open_journal() as journal:
         run_id = find_run(journal, run).id if run else None
-        rows = [row for noun in _NOUNS for row in journal.intents.where(run_id=run_id, noun=noun)]
-    rows = [row for row in rows if not open_only or row.state in ("intent", "sent", "in_doubt")]
-    rows.sort(key=lambda row: row.created_at)
+        rows = journal.intents.where(run_id=run_id, limit=None)
+    rows = [row for row in rows if row.state in OPEN or (not open_only and (row.noun in _NOUNS or row.duplicates))]
     if as_json:
-        emit([vars(row) for row in rows])
-        return
-    table(
-        "Orders and jobs",
-        ("what", "of", "state", "how", "urn", "asked", "run", "key"),
-        [
-            (
-                row.noun,
-                row.subject or "",
-                row.status or row.state,
-                row.how or "",
-                row.urn or row.error or "",
-                moment(row.created_at),
-                (row.run_id or "")[:8],
-                short_id(row.key),
-            )
-            for row in rows
-        ],
-    )
-    for row in rows:
-        if row.duplicates:
-            console.print(f"{row.urn}: also found under its key: {', '.join(row.duplicates)}", style="red")
+        emit([effects.as_json(row) for row in rows])
+    else:
+        effects.print_effects("Orders and jobs", rows)
 
 
 @app.command
@@ -121,7 +105,7 @@ def _find(journal: Journal, key: str) -> IntentRow:
     exact = journal.intents.get(key)
     if exact is not None:
         return exact
-    found = [row for row in journal.intents.where(limit=100_000) if short_id(row.key).startswith(key)]
+    found = [row for row in journal.intents.where(limit=None) if short_id(row.key).startswith(key)]
     if len(found) == 1:
         return found[0]
     which = "none" if not found else ", ".join(row.key for row in found[:5])

@@ -1,22 +1,30 @@
-"""How commands speak: tables for people, JSON for programs, both on standard output."""
+"""How commands speak: tables for people, JSON for programs, both on standard output; errors on standard error."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Json", "console", "emit", "moment", "table"]
+__all__ = ["Json", "complain", "console", "emit", "moment", "table"]
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead of tables.")]
 
-console = Console(highlight=False, soft_wrap=True, width=4000)
-"""Wider than any line: URNs stay whole, to be copied and searched for; a terminal wraps them itself."""
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console: Final = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=4000)
+"""Wider than any line: URNs stay whole, to be copied and searched for; a terminal wraps them itself. What users named
+is printed as it is: brackets and colons mean nothing."""
 
 
 def moment(value: datetime | None) -> str:
@@ -29,6 +37,11 @@ def emit(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
+def complain(error: Exception) -> None:
+    """One line on standard error that names the error's class."""
+    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+
+
 def _plain(value: object) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
@@ -37,13 +50,13 @@ def _plain(value: object) -> Any:
     return vars(value) if hasattr(value, "__dict__") else str(value)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, str] | Sequence[str]]) -> None:
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under columns; nothing but a line where there are none."""
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         grid.add_column(column, no_wrap=True)
     for row in rows:
-        grid.add_row(*([row.get(column, "") for column in columns] if isinstance(row, Mapping) else row))
+        grid.add_row(*(" ".join(cell.split()) for cell in row))
     if grid.row_count:
         console.print(grid)
     else:

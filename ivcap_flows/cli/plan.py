@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from cyclopts import Parameter
 
-from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
 from ivcap_flows.errors import InputError
@@ -26,45 +31,75 @@ def plan(
     *,
     param: Annotated[list[str] | None, Parameter(name=("--param", "-p"), negative=())] = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Run a flow up to its first wait for work that is not there yet, sending nothing, and list what it asks for.
 
-    The flow's own code runs, on a Prefect server that is thrown away. What was sent before shows with where it is from.
+    The flow's own code runs, on a Prefect server that is thrown away; what it prints goes to standard error. What was
+    sent before shows with where it is from. The exit status is 1 if the flow fails.
 
     Args:
         flow: `path/to/file.py:flow` or `module:flow`.
         param: A parameter of the flow, `name=value`; the value is read as YAML.
     """
     parameters = dict(_parameter(text) for text in param or [])
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    logging.getLogger("prefect").setLevel(logging.CRITICAL)
-    entry = _load(flow)
-    found, end = _run(entry, parameters)
+    found, end, error = _run(_load(flow), parameters)
     if as_json:
         emit({"effects": [vars(effect) for effect in found.effects], "end": end})
-        return
-    table(
-        f"Plan of {flow}",
-        ("from", "what", "of", "urn", "origin"),
-        [(e.source, e.noun, e.subject or "", e.urn or "", e.origin or "") for e in found.effects],
-    )
-    console.print(end)
+    else:
+        table(
+            f"Plan of {flow}",
+            ("from", "what", "of", "urn", "origin"),
+            [(e.source, e.noun, e.subject or "", e.urn or "", e.origin or "") for e in found.effects],
+        )
+        console.print(end)
+    if error is not None:
+        complain(error)
+    return int(error is not None)
 
 
-def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str]:
+def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception | None]:
+    """The plan, how the flow ended, and the error that ended it."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), planned() as found:
+    _check(entry, parameters)
+    # A beat would tell a server of a run that is none.
+    without_beat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with _quietly(), prefect_test_harness(), without_beat, planned() as found:
         try:
             result = entry(**parameters)
-            if hasattr(result, "__await__"):
-                import asyncio
-
+            if inspect.isawaitable(result):
                 asyncio.run(_awaited(result))
         except PlannedError as end:
-            return found, str(end)
-    return found, "The flow ran to its end: all that it waits for is there."
+            return found, str(end), None
+        except Exception as error:  # noqa: BLE001 - the flow's own
+            return found, "The flow failed.", error
+    return found, "The flow ran to its end: all that it waits for is there.", None
+
+
+def _check(entry: Any, parameters: dict[str, Any]) -> None:
+    """See that the flow takes the parameters. InputError names what is wrong."""
+    from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+    from prefect.utilities.callables import get_call_parameters
+
+    try:
+        call = get_call_parameters(entry.fn, (), parameters)
+        if entry.should_validate_parameters:
+            entry.validate_parameters(call)
+    except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
+        raise InputError(f"The flow {entry.name} does not take these parameters: {error}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep standard output for the plan, and Prefect's account of a run that is none off the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logging.disable(before)
 
 
 async def _awaited(result: Any) -> Any:
@@ -82,14 +117,20 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 def _load(entry: str) -> Any:
+    from prefect import Flow
+    from prefect.flows import load_flow_from_entrypoint
+
     place, colon, name = entry.rpartition(":")
     if not colon:
         raise InputError(f"The flow is named as path/to/file.py:flow or module:flow, not {entry!r}.")
-    from prefect.flows import load_flow_from_entrypoint
-
     try:
         if Path(place).suffix == ".py":
             return load_flow_from_entrypoint(entry)
-        return getattr(importlib.import_module(place), name)
-    except (OSError, ImportError, AttributeError) as error:
-        raise InputError(f"The flow {entry} cannot be loaded: {error}") from error
+        # As with `python -m`, modules of the working directory count.
+        sys.path.insert(0, os.getcwd())
+        found = getattr(importlib.import_module(place), name)
+    except Exception as error:
+        raise InputError(f"The flow {entry} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Flow):
+        raise InputError(f"{entry} is no flow; decorate it with `@flow`.")
+    return found

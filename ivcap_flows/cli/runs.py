@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ivcap_flows.cli.output import Json, emit, moment, table
 from ivcap_flows.cli.records import open_journal, standing
 
@@ -18,13 +16,10 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
         flow: Only those of this flow.
     """
     with open_journal() as journal:
-        found = []
-        for run in journal.runs.recent(limit, flow_name=flow):
-            leading = [attempt for attempt in journal.runs.attempts(run.id) if attempt.leads]
-            outcome = standing(journal, leading[-1]) if run.outcome == "running" and leading else run.outcome
-            found.append((replace(run, outcome=outcome), len(leading)))
+        found = [standing(journal, run) for run in journal.runs.recent(limit, flow_name=flow)]
+    counted = [(run, sum(attempt.leads for attempt in attempts)) for run, attempts in found]
     if as_json:
-        emit([{**vars(run), "attempts": attempts} for run, attempts in found])
+        emit([{**vars(run), "attempts": attempts} for run, attempts in counted])
         return
     table(
         "Runs",
@@ -38,6 +33,6 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
                 moment(run.created_at),
                 f"{run.missing_facts} facts missing" if run.missing_facts else "complete",
             )
-            for run, attempts in found
+            for run, attempts in counted
         ],
     )

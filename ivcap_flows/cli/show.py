@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ivcap_flows.cli import effects
 from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal, standing
-from ivcap_flows.identity import short_id
-from ivcap_flows.journal import IntentRow
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.sinks import run_graph
 
@@ -21,26 +18,23 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
     """
     with open_journal() as journal:
-        found = find_run(journal, run)
-        attempts = [replace(a, outcome=standing(journal, a)) for a in journal.runs.attempts(found.id)]
-        effects = journal.intents.where(run_id=found.id)
-        graph = run_graph(journal, found.id)
-        deliveries = journal.deliveries.where(run_id=found.id)
-    outcome = next((a.outcome for a in reversed(attempts) if a.leads), found.outcome)
-    used, made = _ends(graph)
+        found, attempts = standing(journal, find_run(journal, run))
+        asked = journal.intents.where(run_id=found.id, limit=None)
+        used, made = _ends(run_graph(journal, found.id))
+        deliveries = journal.deliveries.where(run_id=found.id, limit=None)
     if as_json:
         emit(
             {
-                "run": replace(found, outcome=outcome),
+                "run": found,
                 "attempts": attempts,
-                "effects": [_effect(row) for row in effects],
+                "effects": [effects.as_json(row) for row in asked],
                 "inputs": used,
                 "outputs": made,
                 "deliveries": deliveries,
             }
         )
         return
-    console.print(f"run {found.id}  {found.flow_name}  [bold]{outcome}[/bold]  ({found.entry_point})")
+    console.print(f"run {found.id}  {found.flow_name}  {found.outcome}  ({found.entry_point})", style="bold")
     if found.missing_facts:
         console.print(f"The record is incomplete: {found.missing_facts} facts could not be written.", style="red")
     for name, value in found.parameters.items():
@@ -61,22 +55,7 @@ def show(run: str, /, *, as_json: Json = False) -> None:
             for a in attempts
         ],
     )
-    table(
-        "Asked of the platforms",
-        ("what", "of", "state", "how", "urn", "asked", "key"),
-        [
-            (
-                row.noun,
-                row.subject or "",
-                row.status or row.state,
-                row.how or "",
-                row.urn or row.error or "",
-                moment(row.created_at),
-                short_id(row.key),
-            )
-            for row in effects
-        ],
-    )
+    effects.print_effects("Asked of the platforms", asked)
     for title, records in (("Inputs", used), ("Outputs", made)):
         table(title, ("type", "name", "sha256", "id"), [_line(record) for record in records])
     if deliveries:
@@ -85,11 +64,6 @@ def show(run: str, /, *, as_json: Json = False) -> None:
             ("sink", "state", "tries", "reason"),
             [(d.sink, d.state, str(d.tries), d.reason or "") for d in deliveries],
         )
-
-
-def _effect(row: IntentRow) -> dict[str, object]:
-    named = ("key", "noun", "subject", "state", "status", "how", "urn", "scope", "created_at", "sent_at", "error")
-    return {name: getattr(row, name) for name in named} | {"duplicates": row.duplicates}
 
 
 def _ends(graph: Graph) -> tuple[list[Record], list[Record]]:

@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture.reconcile import reconcile
-from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
 from ivcap_flows.journal import Journal
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import IvcapSink, ProvenaSink, ProvJsonSink, Sink, drain
@@ -29,16 +29,28 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
         again: Try now what waits for its time, and what was refused.
     """
     with open_journal() as journal:
+        names = [_known(name) for name in Settings().sinks]
         ended = reconcile(journal)
-        sinks = [_sink(name, journal) for name in Settings().sinks]
+        sinks, unusable = [], {}
+        for name in names:
+            # One that cannot be reached or logged in to does not hold the others.
+            try:
+                sinks.append(_sink(name, journal))
+            except IvcapFlowsError as error:
+                unusable[name] = error
         drained = drain(journal, sinks, again=again)
-        left = [row for row in journal.deliveries.where() if row.state != "delivered"]
+        left = [row for sink in sinks for row in journal.deliveries.where(sink.name, limit=None)]
+        left = [row for row in left if row.state != "delivered"]
+    for problem in unusable.values():
+        complain(problem)
     if as_json:
-        emit({"ended": [{"attempt": a.id, "outcome": o} for a, o in ended], "sinks": drained, "left": left})
+        told = [{"attempt": a.id, "outcome": o} for a, o in ended]
+        failed = {name: str(problem) for name, problem in unusable.items()}
+        emit({"ended": told, "sinks": drained, "left": left, "unusable": failed})
     else:
         for attempt, outcome in ended:
             console.print(f"attempt {attempt.number} of run {attempt.run_id[:8]} ({attempt.flow_name}): {outcome}")
-        if not sinks:
+        if not names:
             console.print(
                 "No sink is switched on; name them in IVCAP_FLOWS_SINKS (ivcap, provena, prov-json:<folder>)."
             )
@@ -49,19 +61,23 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
         )
         for row in left:
             console.print(f"{row.sink}: run {(row.run_id or '')[:8]} {row.state}: {row.reason}", style="red")
-    return int(any(d.pending or d.dead for d in drained))
+    return int(bool(unusable) or any(d.pending or d.dead for d in drained))
+
+
+def _known(name: str) -> str:
+    kind, _, place = name.partition(":")
+    if name in ("ivcap", "provena") or (kind == "prov-json" and place):
+        return name
+    raise ConfigurationError(
+        f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes ivcap, provena and prov-json:<folder>, comma separated."
+    )
 
 
 def _sink(name: str, journal: Journal) -> Sink:
-    kind, _, place = name.partition(":")
-    if kind == "prov-json" and place:
-        return ProvJsonSink(Path(place).expanduser())
     if name == "ivcap":
         client = loop.run(ivcap_client(None, deployed=False))
         return IvcapSink(client, f"ivcap:{loop.run(client.platform())}")
     if name == "provena":
         registry = loop.run(provena_client(None, deployed=False))
         return ProvenaSink(registry, journal, f"provena:{loop.run(registry.platform())}")
-    raise ConfigurationError(
-        f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes ivcap, provena and prov-json:<folder>, comma separated."
-    )
+    return ProvJsonSink(Path(name.partition(":")[2]).expanduser())

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Final
 
 from cyclopts import Parameter
-from rich.tree import Tree
 
 from ivcap_flows.capture.files import sha256_of
 from ivcap_flows.cli.output import Json, console, emit, moment
-from ivcap_flows.cli.records import around, existing_file, open_journal
+from ivcap_flows.cli.records import Lineage, lineage, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import RULES, Direction, Graph, Record
 
 __all__ = ["trace"]
+
+_WORDS: Final[dict[str, tuple[str, str]]] = {
+    "wasGeneratedBy": ("made by", "made"),
+    "used": ("used", "used by"),
+    "wasDerivedFrom": ("derived from", "source of"),
+    "wasInformedBy": ("informed by", "informed"),
+    "wasInfluencedBy": ("about", "subject of"),
+    "hadPlan": ("followed", "followed by"),
+    "hadMember": ("holds", "held by"),
+    "specializationOf": ("has the content of", "is the content of"),
+    "alternateOf": ("also known as", "also known as"),
+}
+"""What a relation is called from its source and from its target. Who started what is told of whole runs alone."""
+
+_FRAMES: Final = frozenset({"flow-run", "attempt"})
+_TOLD_OF_RUNS: Final = frozenset({"parameters", "code"})
 
 
 def trace(
@@ -35,45 +53,136 @@ def trace(
     if up and down:
         raise InputError("A trace goes up or down; give one of --up and --down.")
     direction: Direction = "down" if down else "up"
-    path = existing_file(id)
+    is_file = not id.startswith("urn:") and Path(id).is_file()
+    # The digest is not kept in the journal, to which reading commands do not write.
+    start = file_urn(sha256_of(id, None)) if is_file else id
     with open_journal() as journal:
-        start = file_urn(sha256_of(path, journal.files)) if path else id
-        lineage = around(journal, start).lineage(start, direction)
+        try:
+            found = lineage(journal, start, direction)
+        except InputError as error:
+            raise InputError(f"{id} is a file of which nothing is on record. {error}") if is_file else error from None
     if as_json:
-        emit([record.model_dump(mode="json", exclude_none=True) for record in lineage])
+        emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return
-    tree = Tree(_label(lineage.nodes[start]))
-    _grow(tree, start, lineage, direction, {start})
-    console.print(tree)
+    told = _Tree(found.graph, direction)
+    for line in told.lines(start):
+        console.print(line)
+    for line in _runs(found, told.shown):
+        console.print(line)
 
 
-def _grow(branch: Tree, node: str, graph: Graph, direction: Direction, seen: set[str]) -> None:
-    for link in graph.relations.values():
-        if link.type not in RULES:
-            continue
-        forwards = link.source == node
-        if not forwards and link.target != node:
-            continue
-        if not RULES[link.type].same and forwards != (direction == "up"):
-            continue
-        other = (link.target if forwards else link.source) or ""
-        if other not in graph.nodes or other in seen:
-            continue
-        seen.add(other)
-        word = link.type if forwards or RULES[link.type].same else f"{link.type} (of)"
-        leaf = branch.add(f"[dim]{word}[/dim] {_label(graph.nodes[other])}")
-        _grow(leaf, other, graph, direction, seen)
+class _Tree:
+    """A lineage as indented lines, nearest things first; what is met again is named and not told again."""
+
+    def __init__(self, graph: Graph, direction: Direction) -> None:
+        self._graph = graph
+        self._up = direction == "up"
+        self._steps: dict[str, dict[str, str]] = defaultdict(dict)
+        self._names: dict[str, dict[str, str]] = defaultdict(dict)
+        self._callers: dict[str, list[str]] = defaultdict(list)
+        self.shown: set[str] = set()
+        for link in graph.relations.values():
+            self._take(link, link.source or "", link.target or "")
+
+    def _take(self, link: Record, source: str, target: str) -> None:
+        types = {self._graph.nodes[end].type for end in (source, target)}
+        if link.type == "wasStartedBy" and not types & _FRAMES:
+            self._callers[source].append(target)
+            if not self._up:
+                self._steps[target][source] = "started"
+        if link.type not in _WORDS or types & _TOLD_OF_RUNS:
+            return
+        word, back = _WORDS[link.type]
+        if RULES[link.type].same:
+            self._names[source][target], self._names[target][source] = word, back
+        elif self._up:
+            self._steps[source][target] = word
+        elif not types & _FRAMES or link.type != "used":
+            self._steps[target][source] = back
+
+    def lines(self, start: str) -> Iterator[str]:
+        """Depth first, without recursion: the records of years make long chains."""
+        self.shown.add(start)
+        yield _label(self._graph.nodes[start])
+        stack = [("", start, self._next(start, ()))]
+        while stack:
+            indent, node, left = stack[-1]
+            if not left:
+                stack.pop()
+                continue
+            word, other = left.pop(0)
+            again = other in self.shown
+            self.shown.add(other)
+            note = "  (see above)" if again else ""
+            yield f"{indent}{'├─' if left else '└─'} {word} {_label(self._graph.nodes[other])}{note}"
+            # What a thing was called later says nothing of where it comes from.
+            if not again and not (self._up and word == _WORDS["alternateOf"][1]):
+                trail = {node, *(above for _, above, _ in stack)}
+                stack.append((indent + ("│  " if left else "   "), other, self._next(other, trail)))
+
+    def _next(self, node: str, trail: Collection[str]) -> list[tuple[str, str]]:
+        """The steps from a node, word and other end: by relations, by its callers' relations, by its other names."""
+        steps = dict(self._steps[node])
+        if self._up:
+            for caller in self._above(node):
+                name = self._graph.nodes[caller].attributes.get("name", "its caller")
+                for other, word in self._steps[caller].items():
+                    if other not in self.shown:
+                        steps.setdefault(other, f"by {name} {word}")
+        ends = self._reached(steps)
+        steps |= {other: word for other, word in self._names[node].items() if other not in ends}
+        found = [(word, other) for other, word in steps.items() if other not in trail]
+        return sorted(found, key=lambda step: step[0] == _WORDS["hadPlan"][0])
+
+    def _above(self, node: str) -> list[str]:
+        callers = list(self._callers[node])
+        for caller in callers:
+            callers += [other for other in self._callers[caller] if other not in callers]
+        return callers
+
+    def _reached(self, nodes: Iterable[str]) -> set[str]:
+        reached, queue = set(nodes), list(nodes)
+        while queue:
+            fresh = self._steps[queue.pop()].keys() - reached
+            reached |= fresh
+            queue += fresh
+        return reached
+
+
+def _runs(found: Lineage, shown: set[str]) -> Iterator[str]:
+    """Each run on the way once: from which code, and by whom."""
+    nodes = found.around.nodes
+    ends: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for link in found.around.relations.values():
+        ends[link.type][link.source or ""].append(link.target or "")
+    attempts: dict[str, dict[str, None]] = defaultdict(dict)
+    for node in shown:
+        above = [node]
+        for starter in above:
+            above += [other for other in ends["wasStartedBy"][starter] if other not in above]
+        for run in (id_ for id_ in above if nodes[id_].type == "flow-run"):
+            attempts[run] |= dict.fromkeys(id_ for id_ in above if nodes[id_].type == "attempt")
+    for run in sorted(attempts, key=lambda id_: str(nodes[id_].time)):
+        yield f"in {_label(nodes[run])}"
+        for code in dict.fromkeys(id_ for attempt in attempts[run] for id_ in ends["hadPlan"][attempt]):
+            yield f"   {_label(nodes[code])}"
+        agents = dict.fromkeys(id_ for attempt in attempts[run] for id_ in ends["wasAssociatedWith"][attempt])
+        said = [nodes[id_].attributes for id_ in agents]
+        names = [f"{a.get('name', id_)} {a.get('version', '')}".strip() for id_, a in zip(agents, said, strict=True)]
+        yield f"   by {', '.join(names)}"
 
 
 def _label(record: Record) -> str:
     said = record.attributes
     name = said.get("name") or said.get("path") or said.get("service_name")
     facts = [
+        record.type,
         str(name) if name else "",
+        record.id,
         f"commit {str(said['commit'])[:12]}" if said.get("commit") else "",
-        f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") else "",
+        "with uncommitted changes" if said.get("dirty") else "",
+        f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") and str(said["sha256"]) not in record.id else "",
         str(said.get("outcome") or said.get("status") or ""),
         moment(record.time) if record.kind == "activity" else "",
-        "uncommitted changes" if said.get("dirty") else "",
     ]
-    return f"[bold]{record.type}[/bold] {record.id}  " + "  ".join(fact for fact in facts if fact)
+    return "  ".join(fact for fact in facts if fact)

@@ -43,9 +43,10 @@ class Deliveries:
         state: DeliveryState | None = None,
         run_id: str | None = None,
         due: datetime | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> list[DeliveryRow]:
-        """Deliveries in order of their next try; `due` keeps the pending ones whose time has come by then."""
+        """Deliveries in order of their next try; `due` keeps the pending ones whose time has come by then, `limit`
+        None gives all."""
         query = sa.select(_D).order_by(_D.c.next_try, _D.c.sink, _D.c.key).limit(limit)
         for column, value in ((_D.c.sink, sink), (_D.c.state, state), (_D.c.run_id, run_id)):
             if value is not None:

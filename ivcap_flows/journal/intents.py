@@ -205,9 +205,9 @@ class Intents:
         noun: str | None = None,
         state: State | None = None,
         urn: str | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> list[IntentRow]:
-        """Intents in the order of their making."""
+        """Intents in the order of their making; `limit` None gives all."""
         query = sa.select(_I).order_by(_I.c.created_at, _I.c.key).limit(limit)
         for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):
             if value is not None:

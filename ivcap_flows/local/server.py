@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,7 @@ from ivcap_flows.local.settings import SETTLE
 
 __all__ = ["run"]
 
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _GRACE: Final = 2
 """Seconds that open requests are given when the server ends."""
 
@@ -52,6 +55,18 @@ class _Server(uvicorn.Server):
         self._layer, self._dispatcher, self._idle = layer, dispatcher, idle
         self._last = time.monotonic()
         self._seen = -1
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal ends the server in order. Uvicorn would send it again, and so end the process before the rest."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
 
     async def on_tick(self, counter: int) -> bool:
         if self._idle is not None:

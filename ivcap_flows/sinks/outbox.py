@@ -112,7 +112,7 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
 
 def _close_older(journal: Journal, sink: Sink, run: RunRow, key: str) -> None:
     """What the sink did not get of a run before is part of what it has got now."""
-    for row in journal.deliveries.where(sink.name, run_id=run.id):
+    for row in journal.deliveries.where(sink.name, run_id=run.id, limit=None):
         if row.key != key and row.state != "delivered":
             journal.deliveries.record(sink.name, row.key, "delivered", run_id=run.id)
 

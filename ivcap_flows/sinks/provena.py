@@ -43,7 +43,7 @@ class ProvenaSink:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        intents = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, noun=_NOUN)
+        intents = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, noun=_NOUN, limit=None)
         waiting = [intent.key for intent in intents if not await self._settled(intent)]
         if waiting:
             keys = ", ".join(waiting)

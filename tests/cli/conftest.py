@@ -1,0 +1,183 @@
+"""Runs on record: flows are run once, on the session's platforms, and each test gets a copy of their journal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pytest
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    temporary_settings,
+)
+
+from ivcap_flows.blocks import resolve
+from ivcap_flows.capture import use_journal
+from ivcap_flows.cli import main
+from ivcap_flows.errors import OrderFailedError
+from ivcap_flows.http import session
+from ivcap_flows.http.retry import Backoff
+from ivcap_flows.journal import Journal
+from ivcap_flows.local import Twin
+from ivcap_flows.local.register import register
+from ivcap_flows.local.remote import TwinControl
+
+HERE = Path(__file__).parent
+FLOWS = HERE / "recorded_flows.py"
+
+
+def load_flows() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recorded_flows", FLOWS)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class World:
+    """What was run, once for all tests. `made` is what the flow `harvest` returned."""
+
+    journal: Path
+    source: Path
+    downloaded: Path
+    made: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="session")
+def world(_twin: Twin, prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A run that completed, one whose order failed, and one whose process was killed with an order in doubt."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "setup.cfg").touch()
+    (folder / "services_of_cli_tests.py").write_text(
+        "def upper(request, job):\n"
+        "    job.add_product('upper.csv', job.read_artifact(request['series']).upper(), 'text/csv')\n"
+    )
+    definition = {
+        "name": "cli-upper",
+        "entry": "services_of_cli_tests:upper",
+        "parameters": [{"name": "series", "type": "artifact"}],
+    }
+    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    source, unique = folder / "series.csv", uuid.uuid4().hex
+    source.write_text(f"year,jan\n1950,{unique}\n", encoding="utf-8")
+    url = f"sqlite:///{folder / 'world.sqlite'}"
+    flows, control = load_flows(), TwinControl(_twin)
+    settings = {
+        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
+        PREFECT_HOME: prefect_server["PREFECT_HOME"],
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(settings), Journal.open(url) as journal:
+        for name, value in _twin.environment.items():
+            patch.setenv(name, value)
+        with use_journal(journal):
+            made = flows.harvest(str(source), str(folder))
+            with pytest.raises(OrderFailedError):
+                flows.spoiled(unique)
+        control.clear_faults()
+        # A delay of nothing is a fault that does nothing: the first order gets its reply.
+        control.add_fault(method="POST", path="^/1/orders$", count=1, delay=0.0)
+        control.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
+        child = subprocess.run(
+            [sys.executable, str(FLOWS), unique],
+            env={**os.environ, **prefect_server, **_twin.environment, "IVCAP_FLOWS_JOURNAL": url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        control.clear_faults()
+        assert child.returncode == -signal.SIGKILL, child.stderr
+    return World(folder / "world.sqlite", source, folder / "upper.csv", made)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_backoff_of_cli() -> Iterator[None]:
+    """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.1, budget=min(budget, 0.3)))
+        patch.setattr(resolve, "_clients", WeakKeyDictionary())
+        yield
+        resolve._close_all()
+
+
+def contents(journal: Path) -> list[str]:
+    """All that a journal holds."""
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.fixture
+def journal_file(tmp_path: Path) -> Path:
+    """Where the journal is that the commands of a test read; there is none yet."""
+    return tmp_path / "journal.sqlite"
+
+
+@pytest.fixture
+def ivcap_flows(capsys: pytest.CaptureFixture[str], journal_file: Path, ivcap_twin: TwinControl) -> Callable[..., Said]:
+    """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
+
+    Only `sync` and the two commands that decide a doubt write to the journal, and no command prints a token.
+    """
+    tokens = [value for name, value in os.environ.items() if "JWT" in name or "TOKEN" in name]
+
+    def run(*arguments: object) -> Said:
+        words = [str(argument) for argument in arguments]
+        before = contents(journal_file) if journal_file.exists() else None
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = Said(ended.value.code, *capsys.readouterr())
+        assert isinstance(said.status, int)
+        if said.status == 2:
+            assert said.out == ""
+        if said.status == 2 or said.err:
+            assert re.fullmatch(r"\w+Error: [^\n]+\n", said.err), said.err
+        if before is not None and words[0] != "sync" and not {"adopt", "write-off"} & set(words):
+            assert contents(journal_file) == before
+        assert not any(token in said.out + said.err for token in tokens)
+        return said
+
+    return run
+
+
+@pytest.fixture
+def on_record(world: World, journal_file: Path, ivcap_flows: Callable[..., Said]) -> Callable[..., Said]:
+    """The command line on a journal of its own with the three runs."""
+    with (
+        contextlib.closing(sqlite3.connect(world.journal)) as source,
+        contextlib.closing(sqlite3.connect(journal_file)) as copy,
+    ):
+        source.backup(copy)
+    return ivcap_flows

@@ -1,0 +1,141 @@
+"""`runs` and `show`: what is on record, in words and as JSON."""
+
+import pytest
+
+from ivcap_flows.identity import short_id
+from ivcap_flows.journal import Journal
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def run_of(said_runs, flow):
+    return next(run for run in said_runs.json if run["flow_name"] == flow)
+
+
+def test_runs_are_listed_newest_first(on_record):
+    """All three with their outcomes; a killed one is lost though nobody has written that down."""
+    assert [(r["flow_name"], r["outcome"], r["attempts"]) for r in on_record("runs", "--json").json] == [
+        ("interrupted", "lost", 1),
+        ("spoiled", "failed", 1),
+        ("harvest", "completed", 1),
+    ]
+    _title, columns, *rows = on_record("runs").out.splitlines()
+    assert columns.split()[:3] == ["run", "flow", "outcome"]
+    assert [row.split()[1:4] for row in rows] == [
+        ["interrupted", "lost", "1"],
+        ["spoiled", "failed", "1"],
+        ["harvest", "completed", "1"],
+    ]
+
+
+def test_runs_can_be_narrowed(on_record):
+    """By number and by flow; of an unknown flow there are none."""
+    assert len(on_record("runs", "--limit", 2, "--json").json) == 2
+    assert [r["flow_name"] for r in on_record("runs", "--flow", "spoiled", "--json").json] == ["spoiled"]
+    assert on_record("runs", "--flow", "nothing").out == "Runs: none\n"
+
+
+def test_a_journal_without_runs(ivcap_flows):
+    """There is nothing to list, and no latest run to show."""
+    assert ivcap_flows("runs", "--json").json == []
+    said = ivcap_flows("show", "latest")
+    assert said.status == 2 and "has no run yet" in said.err
+
+
+@pytest.mark.parametrize("name", ["id", "prefix", "flow run"])
+def test_a_run_is_shown_by_each_of_its_names(on_record, name):
+    """Its id, the beginning of it, and the id of its Prefect flow run."""
+    run = run_of(on_record("runs", "--json"), "harvest")["id"]
+    flow_run = on_record("show", run, "--json").json["attempts"][0]["flow_run_id"]
+    named = {"id": run, "prefix": run[:8], "flow run": flow_run}[name]
+    said = on_record("show", named, "--json")
+    assert said.status == 0 and said.json["run"]["id"] == run
+
+
+def test_an_unknown_run_is_wrong_use(on_record):
+    """The error names it and the next step."""
+    said = on_record("show", "no-such-run")
+    assert said.status == 2
+    assert said.err.startswith("InputError: ") and "'no-such-run'" in said.err and "ivcap-flows runs" in said.err
+
+
+def test_the_latest_run_is_the_lost_one(on_record):
+    """Its attempt is lost; one order is accepted, the other in doubt with the reason."""
+    shown = on_record("show", "latest", "--json").json
+    assert (shown["run"]["flow_name"], shown["run"]["outcome"]) == ("interrupted", "lost")
+    assert [(a["number"], a["outcome"]) for a in shown["attempts"]] == [(1, "lost")]
+    assert [(e["noun"], e["subject"], e["state"]) for e in shown["effects"]] == [
+        ("order", "echo", "accepted"),
+        ("order", "echo", "in_doubt"),
+    ]
+    assert shown["effects"][1]["urn"] is None and "UnreachableError" in shown["effects"][1]["error"]
+
+
+def test_a_failed_run_names_its_cause(on_record):
+    """The error of the flow, and how the order ended."""
+    run = run_of(on_record("runs", "--json"), "spoiled")["id"]
+    shown = on_record("show", run, "--json").json
+    assert [(a["outcome"], a["cause"].partition(":")[0]) for a in shown["attempts"]] == [("failed", "OrderFailedError")]
+    assert [(e["state"], e["status"]) for e in shown["effects"]] == [("terminal", "failed")]
+    row = next(line for line in on_record("show", run).out.splitlines() if "OrderFailedError" in line)
+    assert row.split()[:2] == ["1", "failed"] and shown["run"]["parameters"]["message"] in row
+
+
+def test_the_whole_of_a_run_is_in_its_json(on_record, world):
+    """Parameters, process, requests, URNs, inputs and outputs with their sha256; nothing of the journal's own guard."""
+    shown = on_record("show", run_of(on_record("runs", "--json"), "harvest")["id"], "--json").json
+    assert shown.keys() == {"run", "attempts", "effects", "inputs", "outputs", "deliveries"}
+    assert shown["run"]["parameters"]["source"] == str(world.source)
+    assert shown["attempts"][0]["process"]["pid"] > 0 and shown["attempts"][0]["ended_at"]
+    effects = {effect["noun"]: effect for effect in shown["effects"]}
+    assert effects.keys() == {"upload", "order", "registry item", "dataset"}
+    assert (effects["order"]["urn"], effects["order"]["status"]) == (world.made["order"], "succeeded")
+    assert effects["order"]["request"]["parameters"] and effects["order"]["outcome"]["urn"] == world.made["order"]
+    assert not effects["order"].keys() & {"token", "fence", "process_id"}
+    [source] = shown["inputs"]
+    assert source["attributes"]["path"] == str(world.source) and len(source["attributes"]["sha256"]) == 64
+    made = {record["id"] for record in shown["outputs"]}
+    assert {world.made["series"], world.made["product"], world.made["dataset"]} <= made
+    assert str(world.downloaded) in [record["attributes"].get("path") for record in shown["outputs"]]
+
+
+def test_a_shown_run_keeps_urns_whole_and_words_as_they_are(on_record, world):
+    """No line is cut, and brackets in a parameter are no markup."""
+    out = on_record("show", run_of(on_record("runs", "--json"), "harvest")["id"]).out
+    assert all(urn in out for urn in world.made.values())
+    assert "note = '[bold]x[/y] :fire:'" in out
+    for title in ("Attempts", "Asked of the platforms", "Inputs", "Outputs"):
+        assert title in out.splitlines()
+
+
+def test_a_run_with_thousands_of_effects_is_shown_whole(on_record, journal_file):
+    """Nothing is left out beyond a page."""
+    import sqlite3
+
+    run = run_of(on_record("runs", "--json"), "spoiled")["id"]
+    with sqlite3.connect(journal_file) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(intents)")]
+        others = ", ".join(name for name in columns if name != "key")
+        connection.execute(
+            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) "
+            f"INSERT INTO intents (key, {others}) SELECT key || '.' || (i + 1), {others} FROM intents, n "
+            "WHERE run_id = ?",
+            (run,),
+        )
+    assert len(on_record("show", run, "--json").json["effects"]) == 1201
+    assert len(on_record("orders", "--run", run, "--json").json) == 1201
+
+
+def test_missing_facts_are_told(on_record, journal_file):
+    """A record that is known to have gaps says so in both commands."""
+    run = run_of(on_record("runs", "--json"), "spoiled")["id"]
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        journal.runs.count_missing(run, 3)
+    assert "3 facts missing" in on_record("runs").out
+    assert "3 facts could not be written" in on_record("show", run).out
+
+
+def test_what_was_asked_in_one_run_is_named_by_its_key(on_record):
+    """`show` prints the key that `orders adopt` takes."""
+    shown = on_record("show", "latest", "--json").json
+    assert short_id(shown["effects"][1]["key"]) in on_record("show", "latest").out

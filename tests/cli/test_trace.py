@@ -1,0 +1,185 @@
+"""`trace`: from a thing to what it came from and what came from it, through all runs."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from ivcap_flows.cli import trace
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.journal import Fact, Journal, RunIdentity
+from ivcap_flows.provenance import activity, entity, faults, relation
+from ivcap_flows.provenance.records import Record
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def depth_of(out, text):
+    """How deep in the tree the first line with a text stands."""
+    line = next(line for line in out.splitlines() if text in line)
+    return len(line) - len(line.lstrip(" │├└─"))
+
+
+def test_a_product_is_traced_to_the_input_file_and_the_commit(on_record, world):
+    """Product, order, artifact, upload, file: each one step further; then the run with its code, once."""
+    said = on_record("trace", world.made["product"])
+    assert said.status == 0
+    chain = [world.made["product"], world.made["order"], world.made["series"], "Upload artifact", str(world.source)]
+    assert [depth_of(said.out, text) for text in chain] == sorted({depth_of(said.out, text) for text in chain})
+    lines = said.out.splitlines()
+    assert lines[0].startswith("artifact  upper.csv")
+    assert sum("flow-run" in line for line in lines) == 1
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    code = next(line for line in lines if "commit" in line)
+    known = subprocess.run(
+        ["git", "rev-parse", "--verify", code.split("commit ")[1].split()[0]], capture_output=True, text=True
+    )
+    assert known.returncode == 0 and len(known.stdout) == len(head)
+    assert lines.index(code) == next(n for n, line in enumerate(lines) if line.startswith("in flow-run")) + 1
+
+
+def test_a_trace_says_only_what_is_so(on_record, world):
+    """A dataset made of the product is another name of it and none of its origins; the download came later."""
+    out = on_record("trace", world.made["product"]).out
+    assert f"also known as dataset  upper.csv  {world.made['dataset']}" in out
+    assert "Mint dataset" not in out and "Download artifact" not in out
+    assert "Place order" not in out and "Wait for orders" not in out
+    assert out.count(world.made["order"]) == 1
+
+
+@pytest.mark.parametrize("name", ["path", "copied file", "handle"])
+def test_a_trace_starts_from_a_file_or_a_handle(on_record, world, name, tmp_path):
+    """A file is known by its content, wherever it lies; a Provena handle is an id like another."""
+    start = {"path": world.downloaded, "copied file": tmp_path / "copy.csv", "handle": world.made["dataset"]}[name]
+    if name == "copied file":
+        shutil.copy(world.downloaded, start)
+    out = on_record("trace", start).out
+    assert depth_of(out, str(world.source)) > depth_of(out, world.made["order"]) > 0
+    assert "commit" in out
+
+
+def test_a_trace_down_leads_to_what_was_made(on_record, world):
+    """From the input file over the artifact and the order to the product, its download and its dataset."""
+    out = on_record("trace", world.source, "--down").out
+    chain = ["Upload artifact", world.made["series"], world.made["order"], world.made["product"], str(world.downloaded)]
+    depths = [depth_of(out, text) for text in chain]
+    assert depths == sorted(depths) and depths[0] > 0
+    assert world.made["dataset"] in out
+    assert on_record("trace", world.made["dataset"], "--down").out.count("\n") < out.count("\n")
+
+
+def test_a_trace_as_json_is_a_valid_graph(on_record, world):
+    """Every record of the lineage, relations with both ends."""
+    said = on_record("trace", world.made["product"], "--json").json
+    records = [Record.model_validate(record) for record in said]
+    assert faults(records) == []
+    ids = {record.id for record in records}
+    assert {world.made["product"], world.made["order"], world.made["series"]} <= ids
+    assert [r.attributes["commit"] for r in records if r.type == "code"]
+
+
+@pytest.mark.parametrize("options", [[], ["--up"], ["--down"]])
+def test_an_unknown_thing_is_wrong_use(on_record, options):
+    """The error names it and the journal."""
+    said = on_record("trace", "urn:ivcap:artifact:nothing", *options)
+    assert said.status == 2 and "knows urn:ivcap:artifact:nothing" in said.err
+
+
+def test_an_unknown_file_is_named_as_it_was_given(on_record, tmp_path):
+    """Not by the digest alone."""
+    (tmp_path / "new.csv").write_text("never seen")
+    said = on_record("trace", tmp_path / "new.csv")
+    assert said.status == 2 and str(tmp_path / "new.csv") in said.err
+
+
+def test_up_and_down_at_once_is_wrong_use(on_record, world):
+    """A trace has one direction."""
+    assert on_record("trace", world.made["product"], "--up", "--down").status == 2
+
+
+def chained(journal, length):
+    """Runs that each take the file of the one before with one code; returns the last file."""
+    made = "urn:x:file:0"
+    code = entity("urn:ivcap-flows:code:c", "code", commit="c" * 40)
+    for number in range(1, length + 1):
+        identity = RunIdentity("chained", "/a.py:f", {"n": number}, f"r{number}", f"r{number}")
+        opened = journal.runs.open_attempt(identity)
+        run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
+        step, before, made = f"urn:x:step:{number}", made, f"urn:x:file:{number}"
+        records = [
+            activity(run, "flow-run", opened.run.created_at, name="chained"),
+            activity(attempt, "attempt", opened.attempt.started_at),
+            relation("wasStartedBy", attempt, run),
+            code,
+            relation("hadPlan", attempt, code.id),
+            activity(step, "task-run", name=f"step {number}"),
+            relation("wasStartedBy", step, attempt),
+            entity(before, "file"),
+            relation("used", step, before),
+            entity(made, "file"),
+            relation("wasGeneratedBy", made, step),
+        ]
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+    return made
+
+
+def test_a_trace_follows_long_chains_and_reads_only_the_runs_on_the_way(ivcap_flows, journal_file, monkeypatch):
+    """What other runs did with the same code is neither read nor told."""
+    from ivcap_flows.cli import records
+
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        chained(journal, 60)
+    read = []
+    monkeypatch.setattr(
+        records, "run_records", lambda j, id_, real=records.run_records: read.append(id_) or real(j, id_)
+    )
+    out = ivcap_flows("trace", "urn:x:file:5").out
+    assert "urn:x:file:0" in out and "urn:x:file:6" not in out
+    # The run that took the file on is read as well, since it states something of it.
+    assert len(read) == 6
+    assert "urn:x:file:0" in ivcap_flows("trace", "urn:x:file:60").out
+
+
+def test_what_a_step_was_given_counts_for_what_it_started(ivcap_flows, journal_file):
+    """An order placed inside a user's own step comes from what that step used, and the words say by whom."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, "r", "r"))
+        records = [
+            activity("urn:x:mine", "task-run", name="choose region"),
+            activity("urn:ivcap:order:o", "order", name="o"),
+            relation("wasStartedBy", "urn:ivcap:order:o", "urn:x:mine"),
+            entity("urn:x:regions", "file", path="regions.csv"),
+            relation("used", "urn:x:mine", "urn:x:regions"),
+            entity("urn:x:product", "artifact"),
+            relation("wasGeneratedBy", "urn:x:product", "urn:ivcap:order:o"),
+        ]
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    up = ivcap_flows("trace", "urn:x:product").out
+    assert "by choose region used file  regions.csv" in up
+    down = ivcap_flows("trace", "urn:x:regions", "--down").out
+    assert "started order" in down and depth_of(down, "urn:x:product") > depth_of(down, "started order")
+
+
+def test_what_is_met_again_is_not_told_again(ivcap_flows, journal_file):
+    """Two steps of one source: the source's own origin stands once."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, "r", "r"))
+        names = ("root", "a", "b", "end")
+        records = [entity(f"urn:x:{name}", "file", path=name) for name in (*names, "origin")]
+        for made, sources in {"root": ["origin"], "a": ["root"], "b": ["root"], "end": ["a", "b"]}.items():
+            records += [relation("wasDerivedFrom", f"urn:x:{made}", f"urn:x:{source}") for source in sources]
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    out = ivcap_flows("trace", "urn:x:end").out
+    assert out.count("urn:x:origin") == 1 and out.count("urn:x:root") == 2
+    assert [line for line in out.splitlines() if "(see above)" in line] == [
+        line for line in out.splitlines() if "urn:x:root" in line
+    ][1:]
+
+
+def test_every_relation_but_those_of_whole_runs_has_words():
+    """None is left out of a trace by accident."""
+    from ivcap_flows.provenance import RULES
+
+    of_runs = {"wasStartedBy", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"}
+    assert set(trace._WORDS) == set(RULES) - of_runs

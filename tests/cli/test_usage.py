@@ -1,0 +1,96 @@
+"""How the command line is used, and what it says when it is used wrongly."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import ivcap_flows as package
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+COMMANDS = [
+    [],
+    ["runs"],
+    ["show"],
+    ["trace"],
+    ["export"],
+    ["sync"],
+    ["orders"],
+    ["orders", "adopt"],
+    ["orders", "write-off"],
+    ["plan"],
+    ["doctor"],
+    ["local"],
+    ["local", "serve"],
+    ["local", "register"],
+    ["local", "faults"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(ivcap_flows, command):
+    """It names the command and its options."""
+    said = ivcap_flows(*command, "--help")
+    assert said.status == 0 and said.out.startswith(" ".join(["Usage: ivcap-flows", *command]))
+
+
+def test_every_command_is_tried_above(ivcap_flows):
+    """What the help lists is in the list of this test."""
+    listed = {line.split()[1] for line in ivcap_flows("--help").out.splitlines() if line[2:3].isalpha()} - {"--help"}
+    assert listed == {command[0] for command in COMMANDS if command}
+
+
+def test_the_version_is_told(ivcap_flows):
+    """The package's own."""
+    assert ivcap_flows("--version").out.strip() == package.__version__
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["bogus"], ["show"], ["show", "a", "b"], ["runs", "--limit", "many"], ["runs", "--bogus"], ["export"], ["plan"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_told_in_one_line(ivcap_flows, arguments):
+    """Exit status 2 and one line on standard error."""
+    assert ivcap_flows(*arguments).status == 2
+
+
+def test_a_setting_that_cannot_be_understood_is_named(ivcap_flows, monkeypatch):
+    """Without its value, which may be a secret."""
+    monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "plenty")
+    said = ivcap_flows("runs")
+    assert said.status == 1 and said.err.startswith("ConfigurationError: ") and "IVCAP_FLOWS_MAX_ORDERS" in said.err
+    assert "plenty" not in said.err
+
+
+def test_a_journal_that_cannot_be_read_is_named(ivcap_flows, journal_file):
+    """Exit status 1, with the next step."""
+    journal_file.write_bytes(b"no database " * 100)
+    environment = {**os.environ, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal_file}"}
+    command = [sys.executable, "-m", "ivcap_flows.cli", "runs"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (
+        ended.stderr.startswith("JournalError: ")
+        and ended.stderr.count("\n") == 1
+        and str(journal_file) in ended.stderr
+    )
+
+
+def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
+    """Whatever the width of the terminal; and a reader that leaves early is no error."""
+    command = f"{sys.executable} -m ivcap_flows.cli trace {world.made['product']}"
+    environment = {**os.environ, "COLUMNS": "40"}
+    whole = subprocess.run(command.split(), env=environment, capture_output=True, text=True, timeout=60)
+    assert whole.returncode == 0 and whole.stdout == on_record("trace", world.made["product"]).out
+    assert "\x1b" not in whole.stdout and all(urn in whole.stdout for urn in list(world.made.values()))
+    early = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command} | true"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (early.returncode, early.stderr) == (0, "")
