@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import pytest
 from prefect import flow
 from prefect.settings import (
+    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
@@ -26,6 +27,7 @@ from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
 from ivcap_flows.handles import Artifact, Order
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
+from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.local import Twin
 from ivcap_flows.local.directory import Directory
@@ -46,6 +48,8 @@ def _prefect(prefect_server: dict[str, str]) -> Iterator[None]:
         PREFECT_HOME: prefect_server["PREFECT_HOME"],
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_LOGGING_TO_API_ENABLED: False,
+        # Else each flow reads the system's certificates anew, for a server without TLS.
+        PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True,
     }
     with temporary_settings(settings):
         yield
@@ -128,6 +132,20 @@ class Effects:
 def effects(ivcap_twin: TwinControl, ivcap_journal: Journal) -> Effects:
     """What the test's flows have brought about."""
     return Effects(ivcap_twin, ivcap_journal)
+
+
+@pytest.fixture
+def on_platform(ivcap_twin: TwinControl) -> Callable[..., Any]:
+    """`on_platform(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
+
+    def run(ask: Callable[[IvcapClient], Coroutine[Any, Any, T]]) -> T:
+        async def asked() -> T:
+            async with IvcapCredentials.from_environment().get_client() as client:
+                return await ask(client)
+
+        return loop.run(asked())
+
+    return run
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from ivcap_flows.tasks import (
     download_artifact,
     linked_person,
     place_order,
+    request_job,
     upload_artifact,
     wait_for_orders,
 )
@@ -55,14 +56,18 @@ def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, s
         return upload_artifact(source), place_order("echo", {"message": unique})
 
     series, order = in_flow(made)
-    for body in (
-        lambda: attach_artifact(series.urn, credentials=second_account),
-        lambda: download_artifact(series, tmp_path / "back.csv", credentials=second_account),
-        lambda: attach_order(order.urn, credentials=second_account),
-    ):
-        with pytest.raises((NotFoundError, ForbiddenError)) as caught:
-            in_flow(body)
-        assert not caught.value.retryable
+
+    def body():
+        for look in (
+            lambda: attach_artifact(series.urn, credentials=second_account),
+            lambda: download_artifact(series, tmp_path / "back.csv", credentials=second_account),
+            lambda: attach_order(order.urn, credentials=second_account),
+        ):
+            with pytest.raises((NotFoundError, ForbiddenError)) as caught:
+                look()
+            assert not caught.value.retryable
+
+    in_flow(body)
     assert not (tmp_path / "back.csv").exists()
 
 
@@ -84,14 +89,19 @@ def test_a_stored_block_by_its_name(in_flow, unique, second_account):
 def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
     """A handle used with another platform's credentials is refused before anything is sent."""
     foreign = Artifact(urn="urn:ivcap:artifact:1", platform="https://ivcap.example.org")
-    for body in (
-        lambda: place_order("echo", {"message": foreign}),
-        lambda: add_aspect(foreign, {"$schema": "urn:example:schema:foreign.1"}),
-        lambda: download_artifact(foreign, tmp_path / "back"),
-        lambda: wait_for_orders([foreign]),
-    ):
-        with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass the credentials"):
-            in_flow(body)
+
+    def body():
+        for use in (
+            lambda: place_order("echo", {"message": foreign}),
+            lambda: request_job("echo", {"nested": [{"message": foreign}]}),
+            lambda: add_aspect(foreign, {"$schema": "urn:example:schema:foreign.1"}),
+            lambda: download_artifact(foreign, tmp_path / "back"),
+            lambda: wait_for_orders([foreign]),
+        ):
+            with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass the credent"):
+                use()
+
+    in_flow(body)
     assert [r for r in effects.twin.requests() if r["method"] not in ("GET", "HEAD")] == []
 
 

@@ -80,22 +80,26 @@ def test_a_file_where_an_artifact_belongs(in_flow, effects, tasks_service, sourc
     assert writes(effects) == []
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "has no schema. Pass schema="),
-        (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "A handle or a URN is needed"),
-        (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
-        (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
-        (lambda: attach_order("the last one"), "A handle or a URN is needed"),
-        (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
-    ],
-)
-def test_values_that_make_no_sense(in_flow, effects, body, words):
+NONSENSE = [
+    (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "has no schema. Pass schema="),
+    (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "A handle or a URN is needed"),
+    (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
+    (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
+    (lambda: attach_order("the last one"), "A handle or a URN is needed"),
+    (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
+]
+
+
+def test_values_that_make_no_sense(in_flow, effects):
     """A wrong value is an InputError that quotes it, and nothing is sent."""
-    with pytest.raises(InputError) as caught:
-        in_flow(body)
-    assert words in str(caught.value)
+
+    def body():
+        for wrong, words in NONSENSE:
+            with pytest.raises(InputError) as caught:
+                wrong()
+            assert words in str(caught.value)
+
+    in_flow(body)
     assert writes(effects) == []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
 import pytest
 from prefect import flow
@@ -10,7 +12,14 @@ from prefect import flow
 from ivcap_flows import recorded
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import divergence
-from ivcap_flows.errors import DivergenceError, JobFailedError, OrderFailedError, SpendLimitError, WaitTimeoutError
+from ivcap_flows.errors import (
+    DivergenceError,
+    JobFailedError,
+    OrderFailedError,
+    SpendLimitError,
+    SupersededError,
+    WaitTimeoutError,
+)
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     add_aspect,
@@ -285,9 +294,34 @@ def test_update_aspect_is_idempotent(in_flow, effects, unique):
     assert effects.count("/1/aspects") + effects.count("/1/aspects", "PUT") == 3
 
 
+def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, unique, on_platform):
+    """Changed by another between reading and writing, an aspect is left alone; the error holds both, the next goes."""
+    entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:superseded.1"
+
+    async def by_another(client):
+        await client.aspects.update(entity, schema, {"$schema": schema, "n": 2})
+
+    def body():
+        update_aspect(entity, {"n": 1}, schema=schema)
+        effects.twin.forget_requests()
+        effects.twin.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.0)
+        effects.twin.add_fault(method="GET", path="^/1/aspects$", count=1, delay=1.0)
+        ours = update_aspect.submit(entity, {"n": 3}, schema=schema)
+        while len(effects.twin.requests("GET", "/1/aspects")) < 2:
+            time.sleep(0.01)
+        on_platform(by_another)
+        with pytest.raises(SupersededError) as caught:
+            ours.result()
+        return caught.value, update_aspect(entity, {"n": 3}, schema=schema)
+
+    error, last = in_flow(body)
+    assert (error.ours["n"], [their["n"] for their in error.theirs]) == (3, [2])
+    assert last.content["n"] == 3
+    assert len(effects.twin.requests("PUT", "/1/aspects")) == 2
+
+
 async def test_asynchronous_requests_share_as_well(ivcap_twin, ivcap_journal, effects, unique):
     """Awaited together, equal requests are one job."""
-    import asyncio
 
     @flow
     @recorded

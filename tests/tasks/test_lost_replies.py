@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import pytest
 
-from ivcap_flows import loop
-from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
@@ -27,14 +24,8 @@ NOTE = "urn:example:schema:lost.1"
 REGISTER = "/provena/prov/model_run/register"
 
 
-def on_platform(ask):
-    """What a client of its own sees: `ask(client)` gives an asynchronous iterator."""
-
-    async def listed():
-        async with IvcapCredentials(url=os.environ["IVCAP_URL"], token=os.environ["IVCAP_JWT"]).get_client() as client:
-            return [one async for one in ask(client)]
-
-    return loop.run(listed())
+async def listed(records):
+    return [record async for record in records]
 
 
 def posts(effects, ending):
@@ -76,11 +67,11 @@ def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
     assert effects.intents("order")[0].urn == order.urn
 
 
-def test_upload_whose_record_is_lost(in_flow, effects, source):
+def test_upload_whose_record_is_lost(in_flow, effects, on_platform, source):
     """A lost reply to an artifact's creation leaves at most a pending record; one artifact is ready."""
     effects.twin.add_fault(method="POST", path="^/1/artifacts$", count=1, drop_reply_after_effect=True)
     uploaded = in_flow(lambda: upload_artifact(source, name=source.read_text()[-33:-1]))
-    found = on_platform(lambda client: client.artifacts.list(limit=20))
+    found = on_platform(lambda client: listed(client.artifacts.list(limit=20)))
     mine = [(one.urn, one.status) for one in found if one.name == uploaded.name]
     assert [urn for urn, status in mine if status == "ready"] == [uploaded.urn]
     assert len(effects.intents("upload")) == 1
@@ -94,17 +85,17 @@ def test_upload_whose_bytes_are_lost_sight_of(in_flow, effects, source):
     assert sum(r["received"] for r in effects.twin.requests("PATCH")) == source.stat().st_size == uploaded.size
 
 
-def test_aspect(in_flow, effects, unique):
+def test_aspect(in_flow, effects, on_platform, unique):
     """A lost reply to an added aspect: there is one, and it is the one returned."""
     entity = f"urn:example:thing:{unique}"
     effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
     aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
-    found = on_platform(lambda client: client.aspects.list(entity=entity))
+    found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
     assert [record.urn for record in found] == [aspect.urn]
     assert effects.count("/1/aspects") == 1
 
 
-def test_changed_aspect(in_flow, effects, unique):
+def test_changed_aspect(in_flow, effects, on_platform, unique):
     """A lost reply to a replacement: one active aspect, replaced once, and no quarrel with oneself."""
     entity = f"urn:example:thing:{unique}"
 
@@ -114,13 +105,13 @@ def test_changed_aspect(in_flow, effects, unique):
         return update_aspect(entity, {"text": "new"}, schema=NOTE)
 
     aspect = in_flow(body)
-    found = on_platform(lambda client: client.aspects.list(entity=entity))
+    found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
     assert [(record.urn, record.content["text"]) for record in found] == [(aspect.urn, "new")]
     assert effects.count("/1/aspects", "PUT") == 1
 
 
 @pytest.mark.parametrize("nth", [1, 2], ids=["intent", "outcome"])
-def test_key_aspect(in_flow, effects, unique, nth):
+def test_key_aspect(in_flow, effects, on_platform, unique, nth):
     """A lost reply to a key aspect, before the order or after it: one order, and one key aspect that names it."""
 
     def body():
@@ -135,7 +126,7 @@ def test_key_aspect(in_flow, effects, unique, nth):
     order = in_flow(body)
     assert effects.count("/1/orders") == 1
     assert any(r["dropped"] for r in effects.twin.requests("POST", "/1/aspects"))
-    found = on_platform(lambda client: client.aspects.list(entity=key_entity(order.key), schema=INTENT_SCHEMA))
+    found = on_platform(lambda client: listed(client.aspects.list(entity=key_entity(order.key), schema=INTENT_SCHEMA)))
     assert [record.content["urn"] for record in found] == [order.urn]
 
 

@@ -142,13 +142,16 @@ def test_a_user_without_a_person(in_flow, effects, ended_order, artifact, regist
             credentials=credentials,
         )
 
-    for body in (
-        register,
-        lambda: linked_person(credentials=credentials),
-        lambda: mint_dataset(artifact, datasets=registry.defaults, credentials=credentials),
-    ):
-        with pytest.raises(InputError, match="not linked to a Person.*link it in Provena's"):
-            in_flow(body)
+    def body():
+        for need in (
+            register,
+            lambda: linked_person(credentials=credentials),
+            lambda: mint_dataset(artifact, datasets=registry.defaults, credentials=credentials),
+        ):
+            with pytest.raises(InputError, match="not linked to a Person.*link it in Provena's"):
+                need()
+
+    in_flow(body)
     assert minted(effects) == effects.count(REGISTER) == 0
 
 

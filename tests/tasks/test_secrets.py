@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 
 import cloudpickle
@@ -105,7 +106,9 @@ def test_no_token_anywhere(
         lambda: attach_artifact(results[0].urn, credentials=second_account),
         lambda: place_order("no such service", {}, credentials=second_account),
     ]
-    with caplog.at_level(logging.DEBUG):
+    with ExitStack() as everything:
+        for name in ("", "ivcap_flows", "prefect", "httpx", "httpcore"):
+            everything.enter_context(caplog.at_level(logging.DEBUG, name))
         results += in_flow(well)
         for trouble in troubles:
             with pytest.raises(Exception) as caught:
@@ -124,5 +127,6 @@ def test_no_token_anywhere(
     texts |= {f"the file {path}": path.read_bytes() for path in files if path.is_file()}
     assert any(path.name.startswith("journal.sqlite") for path in files)
     assert any(path.name.startswith("prefect.db") for path in files)
+    assert {record.name.partition(".")[0] for record in caplog.records} >= {"ivcap_flows", "prefect", "httpx"}
     assert len(errors) == len(troubles) and effects.intents("order")
     assert shown(secrets, texts) == []
