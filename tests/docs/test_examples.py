@@ -1,0 +1,99 @@
+"""Each Python block of the pages runs on the embedded platforms."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docs_pages import PAGES, ROOT, Block, blocks
+
+from ivcap_flows.local.register import read_definition, register
+
+README = ROOT / "README.md"
+SERVICE = ROOT / "docs" / "how-to" / "run-a-service-locally.md"
+LINEAGE = ROOT / "docs" / "explanation" / "provenance.md"
+WITH_OWN_TESTS = (README, SERVICE, LINEAGE)
+
+ALL = [
+    pytest.param(block, test, id=f"{block} {test}".strip())
+    for page in PAGES
+    if page not in WITH_OWN_TESTS
+    for block in blocks(page, "python")
+    for test in re.findall(r"^def (test_\w+)", block.text, re.MULTILINE) or [""]
+]
+"""The blocks, and each test in them."""
+
+pytestmark = pytest.mark.xdist_group("docs")
+
+
+@pytest.fixture(autouse=True)
+def folder(
+    docs_prefect: None, ivcap_twin: Any, ivcap_journal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Where an example runs, as a user would run it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["example.py"])
+    return tmp_path
+
+
+def run(block: Block, folder: Path) -> dict[str, Any]:
+    path = folder / "example.py"
+    path.write_text(block.text, encoding="utf-8")
+    return runpy.run_path(str(path), run_name="__main__")
+
+
+@pytest.mark.parametrize(("block", "test"), ALL)
+def test_example_runs(block, test, folder, request):
+    """A block runs as a script; a test in it passes with the fixtures that it asks for."""
+    defined = run(block, folder)
+    if test:
+        given = inspect.signature(defined[test]).parameters
+        defined[test](**{fixture: request.getfixturevalue(fixture) for fixture in given})
+
+
+def test_the_first_flow_says_what_the_readme_promises(folder, capsys):
+    """README.md shows one flow, which prints what `echo` answered."""
+    (block,) = blocks(README, "python")
+    assert block.text.startswith("# hello.py")
+    run(block, folder)
+    assert "Good day" in capsys.readouterr().out
+
+
+def test_the_service_of_the_how_to_works(folder):
+    """The definition, the function and the flow of that page fit together."""
+    code, flow = blocks(SERVICE, "python")
+    definition = blocks(SERVICE, "yaml")[0]
+    (folder / "setup.cfg").touch()
+    (folder / "services").mkdir()
+    (folder / "services" / "upper.py").write_text(code.text, encoding="utf-8")
+    path = folder / "services" / "upper.yaml"
+    path.write_text(definition.text, encoding="utf-8")
+    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
+    (folder / "words.txt").write_text("quiet ", encoding="utf-8")
+    shout = run(flow, folder)["shout"]
+    done = shout(folder / "words.txt", folder / "loud.txt")
+    assert Path(done).read_text(encoding="utf-8") == "QUIET QUIET "
+
+
+def test_lineage_of_the_explanation_is_there(folder, ivcap_journal):
+    """The page on provenance says that the cleaned file leads to the raw one; it does."""
+    from ivcap_flows.provenance import Graph
+    from ivcap_flows.sinks import run_graph
+
+    (block,) = blocks(LINEAGE, "python")
+    run(block, folder)
+    [run_row] = ivcap_journal.runs.recent()
+    graph: Graph = run_graph(ivcap_journal, run_row.id)
+    files = {Path(node.attributes["path"]).name: node.id for node in graph.nodes.values() if node.type == "file"}
+    assert files["raw.csv"] in graph.lineage(files["clean.csv"], "up").nodes
+
+
+def test_the_examples_were_found():
+    """The list of blocks is not empty by mistake."""
+    assert len(ALL) > 5 and {Path(param.values[0].page).name for param in ALL} >= {"test-your-flows.md"}

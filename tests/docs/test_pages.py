@@ -1,0 +1,109 @@
+"""The pages agree with the code and with each other."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from importlib.metadata import requires
+from types import ModuleType
+
+import cyclopts
+import pytest
+from docs_pages import PAGES, ROOT, anchors, inline, name, our_commands, prose, shell
+from packaging.requirements import Requirement
+
+from ivcap_flows.cli.app import app
+from ivcap_flows.journal.states import ARROWS
+from ivcap_flows.settings import Settings
+
+
+def generator() -> ModuleType:
+    """docs/generate.py as a module."""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name)
+
+
+def test_generated_pages_are_what_the_code_says():
+    """`make docs` changes nothing."""
+    generate = generator()
+    written = {page: (generate.FOLDER / page).read_text(encoding="utf-8") for page in generate.pages()}
+    assert generate.pages() == written
+
+
+@each_page
+def test_links_resolve(page):
+    """Each link within the project leads to a file, and to a heading in it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place), target
+
+
+@each_page
+def test_named_files_exist(page):
+    """What reads like a path of the project is one."""
+    rooms = "docs|tests|ivcap_flows|flows|deployments|benchmarks"
+    for code in inline(page):
+        for path in re.findall(rf"(?<![\w/.-])(?:{rooms})/[\w./-]*", code):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=name)
+def test_commands_parse(page):
+    """Each `ivcap-flows …` that a page shows is a command with these options."""
+    for words in our_commands(page):
+        shown = [re.sub(r"\$\(.*\)|\$\w+|…", "x", word) for word in words]
+        if shown[0] == "…":
+            continue
+        try:
+            app.parse_args(shown, exit_on_error=False, print_error=False)
+        except cyclopts.MissingArgumentError:
+            # A command that is only named, such as `ivcap-flows show`.
+            command, _, rest = app.parse_commands(shown)
+            assert command and not rest, words
+        except cyclopts.CycloptsError as error:
+            pytest.fail(f"{words}: {error}")
+
+
+@each_page
+def test_make_targets_exist(page):
+    """Each `make …` names a target."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in shell(page):
+        if line.startswith("make "):
+            assert line.split()[1] in targets, line
+
+
+@each_page
+def test_variables_are_settings(page):
+    """A variable of the package that a page names is a setting, or one that the embedded platforms give."""
+    known = {*Settings.settings_names(), "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED"}
+    known |= {f"PROVENA_OFFLINE_TOKEN_{kind}" for kind in ("2", "UNLINKED", "READER")}
+    named = set(re.findall(r"\b(?:IVCAP|PROVENA)_[A-Z_0-9]+\b", page.read_text(encoding="utf-8")))
+    assert named <= known
+
+
+def test_every_direct_dependency_has_a_row():
+    """The page of dependencies names what pyproject.toml asks for, and nothing that it does not."""
+    wanted = {Requirement(text).name.lower() for text in requires("ivcap-flows") or ()}
+    page = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
+    first = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")][2:]
+    named = {word for cell in first for word in re.sub(r"\(.*?\)", "", cell).replace(",", " ").split()}
+    assert {word.lower() for word in named} == wanted
+
+
+def test_the_architecture_has_the_states():
+    """The table of states is the one that the journal holds."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:`(\w+)`|\(none\)) \| `(\w+)` \| (.+?) \|$", page, re.MULTILINE)
+    assert {(before or None, after): cause for before, after, cause in rows} == ARROWS
