@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
-from ivcap_flows.errors import OrderFailedError, PlatformError
+from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
 from ivcap_flows.handles import Order
 from ivcap_flows.identity import Scope, short_id
 from ivcap_flows.ivcap.client import IvcapClient
@@ -53,6 +53,8 @@ async def _place_order(
 
     Raises ParameterError, InputError for an unknown service, InDoubtError, DivergenceError and SpendLimitError.
     """
+    if not isinstance(parameters, Mapping):
+        raise InputError(f"An order's parameters are a mapping of names to values, not {type(parameters).__name__}.")
     call = await IvcapCall.of(credentials)
     call.check(parameters)
     record = await call.client.services.by_name(service)

@@ -85,6 +85,8 @@ NONSENSE = [
     (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "A handle or a URN is needed"),
     (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
     (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
+    (lambda: place_order("echo", ["message"]), "a mapping of names to values, not list"),
+    (lambda: place_order(" ", {"message": "?"}), "The name of the service is empty"),
     (lambda: attach_order("the last one"), "A handle or a URN is needed"),
     (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
 ]
@@ -135,6 +137,20 @@ def test_a_token_that_is_not_accepted(in_flow, effects, unique, monkeypatch, tok
     assert not caught.value.retryable and caught.value.status == 401
     assert given not in str(caught.value) and given not in repr(caught.value.data)
     assert writes(effects) == []
+
+
+def test_a_token_that_expires_during_a_wait(in_flow, effects, unique):
+    """A wait whose token expires ends at once with the next step; the order goes on and is waited for again."""
+
+    def body():
+        order = place_order("echo", {"message": unique})
+        effects.twin.add_fault(method="GET", path="^/1/orders/", count=1, expire_token=True)
+        with pytest.raises(NotAuthorizedError, match="has not expired"):
+            wait_for_orders([order], timeout=60)
+        return wait_for_orders([place_order("echo", {"message": unique})], timeout=60)
+
+    assert in_flow(body)[0].succeeded
+    assert effects.count("/1/orders") == 1
 
 
 def test_a_provena_token_that_is_not_accepted(in_flow, monkeypatch):

@@ -11,7 +11,7 @@ from prefect import flow
 
 from ivcap_flows import recorded
 from ivcap_flows.capture import use_journal
-from ivcap_flows.durable import divergence
+from ivcap_flows.durable import divergence, submission
 from ivcap_flows.errors import (
     DivergenceError,
     JobFailedError,
@@ -102,6 +102,20 @@ def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
         assert in_flow(body) == first
     assert effects.count("/1/orders") == 1
+
+
+def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
+    """Where a policy forbids key aspects orders are placed all the same, and what is lost by it is said once."""
+    monkeypatch.setattr(submission, "_refused_on", set())
+    effects.twin.add_fault(method="POST", path="^/1/aspects$", status=403)
+
+    def body():
+        return {place_order("echo", {"message": f"{unique} {n}"}).urn for n in (1, 1, 2)}
+
+    with caplog.at_level(logging.WARNING, "ivcap_flows"):
+        assert len(in_flow(body)) == effects.count("/1/orders") == 2
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("ivcap_flows")]
+    assert len([text for text in said if "refuses key aspects" in text]) == 1
 
 
 def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):
