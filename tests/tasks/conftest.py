@@ -16,6 +16,7 @@ from prefect import flow
 from prefect.settings import (
     PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
     PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
     PREFECT_LOGGING_TO_API_ENABLED,
@@ -50,6 +51,8 @@ def _prefect(prefect_server: dict[str, str]) -> Iterator[None]:
         PREFECT_LOGGING_TO_API_ENABLED: False,
         # Else each flow reads the system's certificates anew, for a server without TLS.
         PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True,
+        # The same for a request more at the begin of each flow, which this server does not ask for.
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
     }
     with temporary_settings(settings):
         yield
