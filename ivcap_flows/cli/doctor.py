@@ -7,18 +7,19 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from packaging.requirements import Requirement
 from rich.text import Text
 
 from ivcap_flows import loop
-from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import IvcapFlowsError, PlatformOffError
 from ivcap_flows.identity import short_id
-from ivcap_flows.ivcap.client import IvcapClient
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
 
 __all__ = ["doctor"]
 
@@ -97,6 +98,8 @@ def _journal() -> list[str]:
 
 
 async def _ivcap() -> list[str]:
+    from ivcap_flows.blocks.resolve import ivcap_client
+
     client = await ivcap_client(None, deployed=False)
     async for _ in client.services.list(limit=1):
         break
@@ -105,6 +108,8 @@ async def _ivcap() -> list[str]:
 
 
 async def _provena() -> list[str]:
+    from ivcap_flows.blocks.resolve import provena_client
+
     client = await provena_client(None, deployed=False)
     person = await client.auth_api.linked_person()
     linked = f"linked to person {person}" if person else "not linked to a person, which most registrations need"

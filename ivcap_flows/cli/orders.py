@@ -70,6 +70,8 @@ def write_off(key: str, /) -> None:
 def _handle(row: IntentRow, urn: str) -> Handle:
     """The handle that the flow's task would have got."""
     request = row.request
+    if row.noun in _NOUNS and not urn.startswith(f"urn:ivcap:{row.noun}:"):
+        raise InputError(f"{urn} is not the URN of an IVCAP {row.noun}.")
     if row.noun == "order":
         return Order(
             urn=urn,

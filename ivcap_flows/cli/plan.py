@@ -20,7 +20,6 @@ from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
 from ivcap_flows.errors import InputError
-from ivcap_flows.tasks.waiting import PlannedError
 
 __all__ = ["plan"]
 
@@ -61,6 +60,8 @@ def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception |
     """The plan, how the flow ended, and the error that ended it."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
+
+    from ivcap_flows.tasks.waiting import PlannedError
 
     _check(entry, parameters)
     # A beat would tell a server of a run that is none.

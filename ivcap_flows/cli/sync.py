@@ -8,7 +8,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ivcap_flows import loop
-from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture.reconcile import reconcile
 from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.cli.records import open_journal
@@ -74,6 +73,8 @@ def _known(name: str) -> str:
 
 
 def _sink(name: str, journal: Journal) -> Sink:
+    from ivcap_flows.blocks.resolve import ivcap_client, provena_client
+
     if name == "ivcap":
         client = loop.run(ivcap_client(None, deployed=False))
         return IvcapSink(client, f"ivcap:{loop.run(client.platform())}")

@@ -100,8 +100,8 @@ def test_what_is_not_in_doubt_cannot_be_decided(on_record, world, word):
     assert world.made["order"] in on_record("orders").out
 
 
-def test_an_order_is_adopted_by_its_urn_alone(on_record):
-    """Something else than a URN of the kind is wrong use."""
+def test_an_order_is_adopted_as_an_order_alone(on_record):
+    """The URN of something else is wrong use."""
     key = in_doubt(on_record)["key"]
     assert on_record("orders", "adopt", key, "urn:ivcap:artifact:mine").status == 2
     assert in_doubt(on_record)

@@ -1,20 +1,37 @@
 """`sync`: what is on record reaches the sinks, late rather than never, and once."""
 
 import json
+import os
 import socket
 
 import pytest
 
+from ivcap_flows import loop
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.sinks import RUN_SCHEMA
+
 pytestmark = pytest.mark.xdist_group("cli")
 
-RUN_SCHEMA = "urn:ivcap-flows:schema:run.1"
+
+@pytest.fixture
+def ivcap_sink(on_record, monkeypatch, ivcap_twin):
+    """IVCAP is the sink, and has no record of the runs yet."""
+    monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
+
+    async def retract_all():
+        async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:
+            for record in [record async for record in client.aspects.list(schema=RUN_SCHEMA)]:
+                await client.aspects.retract(record.urn)
+
+    loop.run(retract_all())
+    ivcap_twin.forget_requests()
+    return ivcap_twin
 
 
-def written(twin):
-    """Run records that were asserted."""
-    return [
-        r for r in twin.requests("POST", "/1/aspects") if "schema%3Arun.1" in r["query"] or RUN_SCHEMA in r["query"]
-    ]
+def added(twin):
+    """How many aspects were asserted."""
+    return len([r for r in twin.requests("POST", "/1/aspects") if r["status"] == 200])
 
 
 def test_without_sinks_nothing_is_delivered(on_record):
@@ -49,37 +66,35 @@ def test_a_folder_gets_a_file_per_run(on_record, monkeypatch, tmp_path):
     assert "delivered" in on_record("show", "latest").out
 
 
-def test_ivcap_gets_an_aspect_per_run_once(on_record, monkeypatch, ivcap_twin):
+def test_ivcap_gets_an_aspect_per_run_once(on_record, ivcap_sink):
     """The second sync finds all delivered and sends nothing."""
-    monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
     said = on_record("sync", "--json")
     assert (said.status, [s["delivered"] for s in said.json["sinks"]]) == (0, [3])
-    assert len(written(ivcap_twin)) == 3
-    ivcap_twin.forget_requests()
+    assert added(ivcap_sink) == 3
+    ivcap_sink.forget_requests()
     assert [s["delivered"] for s in on_record("sync", "--json").json["sinks"]] == [0]
-    assert [r for r in ivcap_twin.requests() if r["method"] != "GET"] == []
+    assert [r for r in ivcap_sink.requests() if r["method"] != "GET"] == []
 
 
-def test_a_delivery_whose_reply_is_lost_takes_effect_once(on_record, monkeypatch, ivcap_twin):
+def test_a_delivery_whose_reply_is_lost_takes_effect_once(on_record, ivcap_sink):
     """The next sync finds the record there."""
-    monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
-    ivcap_twin.add_fault(method="POST", path="^/1/aspects", count=1, drop_reply_after_effect=True)
+    ivcap_sink.add_fault(method="POST", path="^/1/aspects", count=1, drop_reply_after_effect=True)
     first = on_record("sync")
     assert first.status == 1
     second = on_record("sync", "--again", "--json")
     assert second.status == 0 and second.json["left"] == []
-    assert len([r for r in written(ivcap_twin) if r["status"] == 200]) == 3
+    assert added(ivcap_sink) == 3
 
 
-def test_a_sink_that_fails_gets_it_later(on_record, monkeypatch, ivcap_twin):
+def test_a_sink_that_fails_gets_it_later(on_record, ivcap_sink):
     """Exit status 1 with the reason; once it is back, all is delivered."""
-    monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
-    ivcap_twin.add_fault(path="^/1/aspects", status=503)
+    ivcap_sink.add_fault(path="^/1/aspects", status=503)
     down = on_record("sync")
     assert down.status == 1 and "pending" in down.out and "503" in down.out
-    ivcap_twin.clear_faults()
+    ivcap_sink.clear_faults()
     up = on_record("sync", "--again", "--json")
     assert (up.status, [s["delivered"] for s in up.json["sinks"]], up.json["left"]) == (0, [3], [])
+    assert added(ivcap_sink) == 3
 
 
 def test_a_platform_that_is_away_does_not_hold_the_others(on_record, monkeypatch, tmp_path):

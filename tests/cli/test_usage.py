@@ -1,6 +1,7 @@
 """How the command line is used, and what it says when it is used wrongly."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -38,8 +39,8 @@ def test_every_command_has_help(ivcap_flows, command):
 
 def test_every_command_is_tried_above(ivcap_flows):
     """What the help lists is in the list of this test."""
-    listed = {line.split()[1] for line in ivcap_flows("--help").out.splitlines() if line[2:3].isalpha()} - {"--help"}
-    assert listed == {command[0] for command in COMMANDS if command}
+    out = ivcap_flows("--help").out
+    assert set(re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE)) == {command[0] for command in COMMANDS if command}
 
 
 def test_the_version_is_told(ivcap_flows):
@@ -72,11 +73,7 @@ def test_a_journal_that_cannot_be_read_is_named(ivcap_flows, journal_file):
     command = [sys.executable, "-m", "ivcap_flows.cli", "runs"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert (
-        ended.stderr.startswith("JournalError: ")
-        and ended.stderr.count("\n") == 1
-        and str(journal_file) in ended.stderr
-    )
+    assert re.fullmatch(rf"JournalError: [^\n]*{journal_file}[^\n]+\n", ended.stderr)
 
 
 def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
@@ -86,11 +83,6 @@ def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
     whole = subprocess.run(command.split(), env=environment, capture_output=True, text=True, timeout=60)
     assert whole.returncode == 0 and whole.stdout == on_record("trace", world.made["product"]).out
     assert "\x1b" not in whole.stdout and all(urn in whole.stdout for urn in list(world.made.values()))
-    early = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f"{command} | true"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    piped = ["bash", "-o", "pipefail", "-c", f"{command} | true"]
+    early = subprocess.run(piped, env=environment, capture_output=True, text=True, timeout=60)
     assert (early.returncode, early.stderr) == (0, "")

@@ -1,0 +1,111 @@
+"""`doctor`: is all in order, and what was left unfinished?"""
+
+import os
+import socket
+from datetime import timedelta
+
+import pytest
+
+from ivcap_flows import loop
+from ivcap_flows.cli import doctor
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.identity import short_id
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import Journal
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def finding(said, check):
+    return next(found for found in said.json if found["check"] == check)
+
+
+def wrong(said):
+    return [found["check"] for found in said.json if not found["ok"]]
+
+
+def test_all_is_well(ivcap_flows, journal_file):
+    """Versions, the journal's place, both platforms and who one is there."""
+    said = ivcap_flows("doctor", "--json")
+    assert (said.status, wrong(said)) == (0, [])
+    assert [found["check"] for found in said.json] == ["packages", "journal", "IVCAP", "Provena"]
+    assert "prefect 3." in finding(said, "packages")["notes"][0]
+    assert finding(said, "journal")["notes"] == [f"sqlite:///{journal_file}"]
+    assert "urn:ivcap:account:" in finding(said, "IVCAP")["notes"][0]
+    assert "linked to person" in finding(said, "Provena")["notes"][0]
+    lines = ivcap_flows("doctor").out.splitlines()
+    assert [line.split()[:2] for line in lines if line[0] != " "] == [
+        ["ok", name] for name in ("packages", "journal", "IVCAP", "Provena")
+    ]
+
+
+def test_a_journal_that_cannot_be_read_is_wrong(ivcap_flows, monkeypatch, tmp_path):
+    """The rest is looked at all the same."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path}/file/journal.sqlite")
+    said = ivcap_flows("doctor", "--json")
+    assert (said.status, wrong(said)) == (1, ["journal"])
+    assert "wrong  journal" in ivcap_flows("doctor").out
+
+
+def test_bad_tokens_are_wrong_and_not_shown(ivcap_flows, monkeypatch):
+    """An expired one of IVCAP's, a made-up one of Provena's."""
+    monkeypatch.setenv("IVCAP_JWT", os.environ["IVCAP_JWT_EXPIRED"])
+    monkeypatch.setenv("PROVENA_OFFLINE_TOKEN", "made-up-token")
+    said = ivcap_flows("doctor", "--json")
+    assert (said.status, wrong(said)) == (1, ["IVCAP", "Provena"])
+    assert "made-up-token" not in said.out + said.err
+
+
+def test_a_platform_that_is_away_is_wrong(ivcap_flows, monkeypatch):
+    """Its address is named."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("IVCAP_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        said = ivcap_flows("doctor", "--json")
+        assert (said.status, wrong(said)) == (1, ["IVCAP"])
+        assert os.environ["IVCAP_URL"] in finding(said, "IVCAP")["notes"][0]
+
+
+def test_a_platform_that_is_off_is_in_order(ivcap_flows, monkeypatch):
+    """Who uses IVCAP alone is not told to mend Provena."""
+    for name in list(os.environ):
+        if name.startswith("PROVENA_"):
+            monkeypatch.delenv(name)
+    said = ivcap_flows("doctor", "--json")
+    assert said.status == 0 and "Provena is off" in finding(said, "Provena")["notes"][0]
+
+
+def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
+    """The package, what was found and what is wanted are named."""
+    real = doctor.version
+    monkeypatch.setattr(doctor, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
+    said = ivcap_flows("doctor", "--json")
+    assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
+
+
+def test_unfinished_uploads_are_named(ivcap_flows, monkeypatch):
+    """Those that nobody can be at any more; a young one may still be going on."""
+
+    async def begin():
+        async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:
+            return (await client.artifacts.create(name="left-behind.csv", media_type="text/csv", size=10)).urn
+
+    urn = loop.run(begin())
+    assert urn not in ivcap_flows("doctor").out
+    monkeypatch.setattr(doctor, "QUIET", timedelta(0))
+    said = ivcap_flows("doctor")
+    line = next(line for line in said.out.splitlines() if urn in line)
+    assert said.status == 0 and "unfinished upload" in line and "left-behind.csv" in line
+
+
+def test_what_has_no_reply_and_what_was_refused_is_named(on_record, journal_file):
+    """The order in doubt by its key, the dead letter with its reason."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        [row] = journal.intents.where(state="in_doubt")
+        run = journal.runs.recent(1)[0]
+        journal.deliveries.record("ivcap", "k", "dead", run_id=run.id, reason="licence is missing")
+    said = on_record("doctor", "--json")
+    notes = "\n".join(finding(said, "journal")["notes"])
+    assert f"order for echo ({short_id(row.key)})" in notes and "licence is missing" in notes
+    assert said.status == 0

@@ -1,0 +1,140 @@
+"""`local`: serving the embedded platforms, registering services, and faults on purpose."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+NAMES = {
+    *("IVCAP_URL", "IVCAP_JWT", "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED"),
+    *("PROVENA_KEYCLOAK", "PROVENA_REALM", "PROVENA_CLIENT_ID", "PROVENA_AUTH_API", "PROVENA_REGISTRY_API"),
+    *("PROVENA_PROV_API", "PROVENA_JOB_API", "PROVENA_DATA_STORE_API", "PROVENA_SEARCH_API", "PROVENA_HANDLE_API"),
+    *(f"PROVENA_OFFLINE_TOKEN{user}" for user in ("", "_2", "_UNLINKED", "_READER")),
+}
+
+
+def serve(*options):
+    command = [sys.executable, "-m", "ivcap_flows.cli", "local", "serve", *map(str, options)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_platforms_are_served_until_a_signal(tmp_path, number):
+    """All variables are printed and written; the port answers; a second server is refused; the end is in order."""
+    folder, written = tmp_path / "state", tmp_path / "environment"
+    server = serve("--port", 0, "--dir", folder, "--env-file", written)
+    try:
+        printed = [server.stdout.readline() for _ in NAMES]
+        environment = dict(line.rstrip("\n").split("=", 1) for line in printed)
+        assert environment.keys() == NAMES and all(environment.values())
+        assert written.read_text() == "".join(printed)
+        with urllib.request.urlopen(f"{environment['IVCAP_URL']}/_twin", timeout=5) as reply:
+            assert reply.status == 200
+        if number == signal.SIGTERM:
+            second = serve("--port", 0, "--dir", folder)
+            out, err = second.communicate(timeout=30)
+            assert (second.returncode, out) == (1, "")
+            assert re.fullmatch(rf"TwinError: Another server already serves {folder} [^\n]+\n", err)
+            assert str(server.pid) in err and environment["IVCAP_URL"] in err
+        server.send_signal(number)
+        out, err = server.communicate(timeout=15)
+        assert (server.returncode, out, err) == (0, "", "")
+        assert not (folder / "server.json").exists()
+    finally:
+        server.kill()
+        server.wait(5)
+
+
+def test_only_this_machine_is_served(ivcap_flows, tmp_path):
+    """An address that others reach is wrong use."""
+    said = ivcap_flows("local", "serve", "--host", "0.0.0.0", "--port", 0, "--dir", tmp_path / "state")
+    assert said.status == 2 and "no loopback address" in said.err
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.fixture
+def twin_folder(ivcap_twin, _twin):
+    """The folder of the platforms that already run."""
+    return _twin.directory
+
+
+@pytest.fixture
+def definition(tmp_path, twin_folder):
+    """Writes a definition and gives the command that registers it."""
+    path = tmp_path / "service.yaml"
+
+    def write(text):
+        path.write_text(text)
+        return ["local", "register", path, "--dir", twin_folder]
+
+    return write
+
+
+def services():
+    """What the platform lists."""
+    url = f"{os.environ['IVCAP_URL']}/1/services2?limit=50"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {os.environ['IVCAP_JWT']}"})
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        return json.loads(reply.read())["items"]
+
+
+def test_a_service_registered_again_is_the_same(ivcap_flows, definition):
+    """Its URN is printed; the list of services does not change the second time."""
+    command = definition("name: registered\nentry: somewhere:run\nparameters: [{name: n, type: int}]\n")
+    first = ivcap_flows(*command)
+    assert first.status == 0 and re.fullmatch(r"urn:ivcap:service:[0-9a-f-]+\n", first.out)
+    there = services()
+    assert [s["id"] for s in there].count(first.out.strip()) == 1
+    assert ivcap_flows(*command).out == first.out
+    assert services() == there
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("- a list", "must be a mapping"),
+        ("name: [", "neither YAML nor JSON"),
+        ("entry: a:b", "needs a name"),
+        ("name: x", "either an entry or a command"),
+        ("name: x\nentry: a:b\ncolour: red", "colour"),
+        ("name: x\nentry: a:b\nparameters: many", "malformed"),
+    ],
+    ids=["list", "no-yaml", "no-name", "no-entry", "unknown-field", "parameters"],
+)
+def test_a_malformed_definition_is_wrong_use(ivcap_flows, definition, text, fault):
+    """The error says what is wrong."""
+    said = ivcap_flows(*definition(text))
+    assert said.status == 2 and fault in said.err
+
+
+def test_a_definition_that_is_not_there_is_wrong_use(ivcap_flows, tmp_path, twin_folder):
+    """The error names the file."""
+    said = ivcap_flows("local", "register", tmp_path / "none.yaml", "--dir", twin_folder)
+    assert said.status == 2 and "none.yaml" in said.err
+
+
+def test_faults_are_added_listed_and_cleared(ivcap_flows, twin_folder):
+    """A rule acts until it is cleared; its hits are counted."""
+    faults = ["local", "faults", "--dir", twin_folder]
+    assert ivcap_flows(*faults).json == []
+    added = ivcap_flows(*faults, '{"method": "GET", "path": "^/1/services2", "status": 503}').json
+    assert [(rule["path"], rule["status"], rule["hits"]) for rule in added] == [("^/1/services2", 503, 0)]
+    with pytest.raises(OSError, match="503"):
+        services()
+    assert [rule["hits"] for rule in ivcap_flows(*faults).json] == [1]
+    assert ivcap_flows(*faults, "--clear").json == []
+    assert services()
+
+
+@pytest.mark.parametrize("rule", ["{", "[1]", '{"colour": "red"}', '{"path": "/1"}', '{"status": 7}'])
+def test_a_malformed_fault_is_wrong_use(ivcap_flows, rule, twin_folder):
+    """No rule is added."""
+    assert ivcap_flows("local", "faults", rule, "--dir", twin_folder).status == 2
+    assert ivcap_flows("local", "faults", "--dir", twin_folder).json == []

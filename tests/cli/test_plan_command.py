@@ -1,0 +1,107 @@
+"""`plan`: what a flow would ask for, without asking."""
+
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.testing import utilities
+
+from ivcap_flows.journal.intents import Intents
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+FLOWS = Path(__file__).with_name("recorded_flows.py")
+
+
+def changes(twin):
+    """Requests that are no reading, and no login."""
+    found = [r for r in twin.requests() if r["method"] not in ("GET", "HEAD")]
+    return [r for r in found if not r["path"].endswith(("/list", "/token"))]
+
+
+def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, ivcap_twin):
+    """Parameters are read as YAML; what comes after the wait is not in the plan, nor is anything on record."""
+    flow, message = f"{FLOWS}:considered", uuid.uuid4().hex
+    said = ivcap_flows("plan", flow, "-p", f"message={message}", "--param", "times=2", "--json")
+    assert (said.status, said.err) == (0, "")
+    assert [(e["source"], e["noun"], e["subject"]) for e in said.json["effects"]] == [("new", "order", "echo")] * 2
+    assert "wait for 2" in said.json["end"]
+    assert changes(ivcap_twin) == []
+    assert ivcap_flows("runs", "--json").json == []
+
+
+@pytest.fixture
+def at_hand(monkeypatch, prefect_server):
+    """The session's Prefect server in the place of one that is made for a plan alone, which takes seconds."""
+    settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
+    monkeypatch.setattr(utilities, "prefect_test_harness", lambda: temporary_settings(settings))
+
+
+def test_what_an_unfinished_run_has_is_kept(on_record, ivcap_twin, monkeypatch, at_hand):
+    """The accepted order of the lost run is kept; the other is found on the platform. None is asked for again."""
+    # The flow replaces this.
+    monkeypatch.setattr(Intents, "mark_in_doubt", Intents.mark_in_doubt)
+    [run] = on_record("runs", "--flow", "interrupted", "--json").json
+    kept, _ = on_record("orders", "--run", run["id"], "--json").json
+    ivcap_twin.forget_requests()
+    said = on_record("plan", f"{FLOWS}:interrupted", "-p", f"message={run['parameters']['message']}")
+    rows = [line.split() for line in said.out.splitlines()[2:-1]]
+    assert rows[0] == ["kept", "order", "echo", kept["urn"], "run", run["id"]]
+    assert rows[1][:3] == ["adopted", "order", "echo"] and len(rows) == 2
+    assert said.status == 0 and said.out.splitlines()[-1].startswith("The flow ran to its end")
+    assert changes(ivcap_twin) == []
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """The name of a module in the working directory."""
+    name = f"planned_{uuid.uuid4().hex}"
+    text = """
+from prefect import flow
+
+@flow
+async def careless(times: int):
+    print("aloud")
+    raise ValueError("of its own")
+
+plain = 1
+"""
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    # An empty entry would be the working directory already.
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    return name
+
+
+def test_a_flow_that_fails_is_told(ivcap_flows, module, at_hand):
+    """`module:flow`, an asynchronous one; what it prints is not in the plan; the status is 1."""
+    said = ivcap_flows("plan", f"{module}:careless", "-p", "times=1", "--json")
+    assert (said.status, said.json) == (1, {"effects": [], "end": "The flow failed."})
+    assert said.err == "aloud\nValueError: of its own\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "fault"),
+    [
+        ("careless", ["-p", "times=often"], "times"),
+        ("careless", [], "times"),
+        ("careless", ["-p", "times=1", "-p", "colour=red"], "colour"),
+        ("careless", ["-p", "times"], "name=value"),
+        ("careless", ["-p", "times=["], "no YAML"),
+        ("plain", [], "is no flow"),
+        ("missing", [], "missing"),
+    ],
+)
+def test_wrong_parameters_and_flows_are_wrong_use(ivcap_flows, module, entry, options, fault):
+    """Nothing of the flow runs; the error names what is wrong."""
+    said = ivcap_flows("plan", f"{module}:{entry}", *options)
+    assert said.status == 2 and fault in said.err
+
+
+@pytest.mark.parametrize("entry", ["no_such_module:f", "no/such/file.py:f", "careless"])
+def test_a_flow_that_is_not_there_is_wrong_use(ivcap_flows, entry):
+    """The error names it as it was given."""
+    said = ivcap_flows("plan", entry)
+    assert said.status == 2 and entry in said.err
