@@ -14,9 +14,9 @@ from prefect.testing.utilities import prefect_test_harness
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def docs_prefect() -> Iterator[None]:
-    """Heartbeats are off: they would outlive the examples."""
+    """Ends with the examples, so that no other test meets it. Heartbeats are off: they would outlive a flow."""
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
     with prefect_test_harness(), temporary_settings(quiet):
         yield
