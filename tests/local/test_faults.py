@@ -95,7 +95,8 @@ def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventuall
     assert order["id"] not in [item["id"] for item in first.get("/1/orders")["items"]]
     eventually(lambda: first.http.get(f"/1/orders/{order['id']}").status_code, lambda status: status == 200)
     assert order["id"] in [item["id"] for item in first.get("/1/orders")["items"]]
-    assert len(first.aspects(entity="urn:t:late")) == 1
+    # Made a moment after the order, it shows a moment after it.
+    eventually(lambda: len(first.aspects(entity="urn:t:late")), lambda count: count == 1)
 
 
 def test_the_log_counts_the_bytes_that_came(first, fault):
