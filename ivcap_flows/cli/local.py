@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from ivcap_flows.cli.output import console, emit
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.settings import Settings
 
 __all__ = ["app"]
@@ -63,7 +63,13 @@ def register(definition: Path, /, *, directory: Folder = None) -> None:
 
     content = read_definition(definition)
     twin = local.ensure(_folder(directory))
-    console.print(register_with(twin.url, twin.environment["IVCAP_JWT"], content, definition))
+    try:
+        urn = register_with(twin.url, twin.environment["IVCAP_JWT"], content, definition)
+    except PlatformError as error:
+        if error.status in (400, 422):
+            raise InputError(f"The service definition {definition} is malformed: {error.detail}") from error
+        raise
+    console.print(urn)
 
 
 @app.command

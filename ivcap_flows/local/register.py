@@ -139,8 +139,6 @@ def _put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
             detail = json.loads(text)["message"]
         except (ValueError, KeyError, TypeError):
             detail = text[:300]
-        if status in (400, 422):
-            raise InputError(f"The service definition of {body['name']} is malformed: {detail}")
         raise PlatformError(
             f"{url} refused the service {body['name']} (HTTP {status}): {detail}", **told, status=status, detail=detail
         )

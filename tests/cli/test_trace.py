@@ -1,10 +1,12 @@
 """`trace`: from a thing to what it came from and what came from it, through all runs."""
 
+import os
 import shutil
 import subprocess
 
 import pytest
 
+from ivcap_flows.capture import files
 from ivcap_flows.cli import trace
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
@@ -90,6 +92,13 @@ def test_an_unknown_file_is_named_as_it_was_given(on_record, tmp_path):
     (tmp_path / "new.csv").write_text("never seen")
     said = on_record("trace", tmp_path / "new.csv")
     assert said.status == 2 and str(tmp_path / "new.csv") in said.err
+
+
+def test_the_digest_of_a_traced_file_is_not_kept(on_record, tmp_path):
+    """A large file's, which a flow would remember: the command line only reads the journal."""
+    (tmp_path / "large.bin").write_bytes(bytes(files._CHUNK))
+    os.utime(tmp_path / "large.bin", (0, 0))
+    assert on_record("trace", tmp_path / "large.bin").status == 2
 
 
 def test_up_and_down_at_once_is_wrong_use(on_record, world):
