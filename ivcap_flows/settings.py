@@ -72,7 +72,8 @@ class Settings(BaseSettings):
     sinks: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         alias="IVCAP_FLOWS_SINKS",
-        description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `prov-json:<folder>`.",
+        description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `provena:<mapping.yaml>`, "
+        "`prov-json:<folder>`.",
     )
     max_orders: int | None = Field(
         None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Orders and jobs that one logical run may ask for at most."

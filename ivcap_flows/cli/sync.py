@@ -14,7 +14,7 @@ from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
 from ivcap_flows.journal import Journal
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks import IvcapSink, ProvenaSink, ProvJsonSink, Sink, drain
+from ivcap_flows.sinks import IvcapSink, ModelRunMapping, ProvenaSink, ProvJsonSink, Sink, drain
 
 __all__ = ["sync"]
 
@@ -51,7 +51,8 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
             console.print(f"attempt {attempt.number} of run {attempt.run_id[:8]} ({attempt.flow_name}): {outcome}")
         if not names:
             console.print(
-                "No sink is switched on; name them in IVCAP_FLOWS_SINKS (ivcap, provena, prov-json:<folder>)."
+                "No sink is switched on; name them in IVCAP_FLOWS_SINKS (ivcap, provena:<mapping.yaml>, "
+                "prov-json:<folder>)."
             )
         table(
             "Sinks",
@@ -65,10 +66,11 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
 
 def _known(name: str) -> str:
     kind, _, place = name.partition(":")
-    if name in ("ivcap", "provena") or (kind == "prov-json" and place):
+    if name in ("ivcap", "provena") or (kind in ("prov-json", "provena") and place):
         return name
     raise ConfigurationError(
-        f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes ivcap, provena and prov-json:<folder>, comma separated."
+        f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes ivcap, provena, provena:<mapping.yaml> and "
+        "prov-json:<folder>, comma separated."
     )
 
 
@@ -78,7 +80,11 @@ def _sink(name: str, journal: Journal) -> Sink:
     if name == "ivcap":
         client = loop.run(ivcap_client(None, deployed=False))
         return IvcapSink(client, f"ivcap:{loop.run(client.platform())}")
-    if name == "provena":
+    kind, _, place = name.partition(":")
+    path = Path(place).expanduser().absolute()
+    if kind == "provena":
+        mapping = ModelRunMapping.read(path) if place else None
         registry = loop.run(provena_client(None, deployed=False))
-        return ProvenaSink(registry, journal, f"provena:{loop.run(registry.platform())}")
-    return ProvJsonSink(Path(name.partition(":")[2]).expanduser())
+        named = [kind, loop.run(registry.platform()), *([str(path)] if place else [])]
+        return ProvenaSink(registry, journal, ":".join(named), mapping)
+    return ProvJsonSink(path)

@@ -4,25 +4,47 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from ivcap_flows.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InputError,
+    InvalidParameterError,
+    RegistrationFailedError,
+)
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import Record
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
 
-__all__ = ["Delivery", "Sink", "shareable"]
+__all__ = ["REFUSALS", "Delivery", "Sink", "shareable"]
+
+REFUSALS: Final = (
+    BadRequestError,
+    InvalidParameterError,
+    ForbiddenError,
+    InputError,
+    RegistrationFailedError,
+    ValueError,
+)
+"""What a user has to put right before it is worth another try."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How one try went. `pending` is tried again later, `dead` not before `reason` is put right."""
+    """How one try went. `pending` is tried again later, `dead` not before `reason` is put right.
+
+    `facts` are what the run states from now on, such as what the sink has made of it.
+    """
 
     state: Literal["delivered", "pending", "dead"]
     reason: str | None = None
+    facts: Sequence[Record] = ()
 
 
 class Sink(Protocol):

@@ -10,19 +10,11 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
-from ivcap_flows.errors import (
-    BadRequestError,
-    ConfigurationError,
-    ForbiddenError,
-    InputError,
-    InvalidParameterError,
-    IvcapFlowsError,
-    JournalError,
-)
+from ivcap_flows.errors import ConfigurationError, IvcapFlowsError, JournalError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
-from ivcap_flows.sinks.base import Delivery, Sink
+from ivcap_flows.sinks.base import REFUSALS, Delivery, Sink
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, RunRow
@@ -35,7 +27,6 @@ FIRST_WAIT: Final = 15.0
 """Seconds before the second try; each further wait doubles, up to an hour."""
 LONGEST_WAIT: Final = 3600.0
 _PAGE: Final = 50
-_DEAD: Final = (BadRequestError, InvalidParameterError, ForbiddenError, InputError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,8 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
             return Drained(sink.name, busy=True)
         reachable = True
         for run in _runs(journal):
-            key = f"{run.id}@{journal.facts.last_seq(run.id)}"
+            seq = journal.facts.last_seq(run.id)
+            key = f"{run.id}@{seq}"
             row = journal.deliveries.get(sink.name, key)
             if row is not None and row.state == "delivered":
                 continue
@@ -96,6 +88,8 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
                 continue
             delivery, reachable = _try(journal, sink, run)
             tries = row.tries if row is not None else 0
+            if delivery.facts:
+                key = f"{run.id}@{_append(journal, run, delivery.facts, seq)}"
             journal.deliveries.record(
                 sink.name,
                 key,
@@ -108,6 +102,16 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
             if delivery.state == "delivered":
                 _close_older(journal, sink, run, key)
     return Drained(sink.name, counts["delivered"], counts["pending"], counts["dead"])
+
+
+def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) -> int:
+    """Write what a sink states of a run; the newest fact that the sink knows, where it knew `seq` before."""
+    from ivcap_flows.journal import Fact
+
+    journal.facts.append([Fact(record, run.id) for record in records])
+    new = journal.facts.of_run(run.id, after=seq)
+    # What another stated meanwhile has yet to be delivered.
+    return new[-1].seq if len(new) == len(records) else seq
 
 
 def _close_older(journal: Journal, sink: Sink, run: RunRow, key: str) -> None:
@@ -131,7 +135,7 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
         return loop.run(sink.deliver(run, run_graph(journal, run.id))), True
     except JournalError:
         raise
-    except _DEAD as error:
+    except REFUSALS as error:
         return Delivery("dead", _words(error)), True
     except (IvcapFlowsError, OSError) as error:
         down = isinstance(error, ConfigurationError | OSError) or getattr(error, "retryable", False)

@@ -1,54 +1,105 @@
-"""Model runs on Provena that a run asked for and did not see lodged, because its process ended in between.
+"""What a run has done, as model runs on Provena: those that a mapping names, and those that a killed flow asked for.
 
-Nothing is sent from here: a registration needs what only the flow's own task knows (templates, datasets, people). What
-that task did send is looked for under its key and noted in the journal, so that the task finds it done.
+Without a mapping nothing is sent: a registration needs what no record of a run knows (templates, licences, people).
+What a task did send is looked for under its key and noted in the journal, so that the task finds it done.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.handles import ModelRun
+from ivcap_flows.errors import WaitTimeoutError
+from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
+from ivcap_flows.journal import NewIntent, OpenedAttempt
+from ivcap_flows.journal.states import DONE
+from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.sinks.base import Delivery
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.sinks.base import REFUSALS, Delivery
+from ivcap_flows.sinks.mapping import ModelRunMapping
+from ivcap_flows.sinks.model_runs import NOUN, jobs_with_key, model_run_handle
+from ivcap_flows.sinks.registrar import Registrar
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, Journal, RunRow
     from ivcap_flows.provena.client import ProvenaClient
     from ivcap_flows.provena.runs import JobRow
 
-__all__ = ["KEY_ANNOTATION", "ProvenaSink"]
+__all__ = ["ProvenaSink"]
 
-KEY_ANNOTATION: Final = "ivcap-flows-key"
-"""The annotation of a model run record that holds the key it was sent under."""
-
-_NOUN: Final = "model run"
 _SENT: Final = ("sent", "in_doubt")
-_CLOCKS: Final = timedelta(minutes=5)
+_WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
+_MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
+_PATIENCE: Final = 120.0
+"""Seconds that one registration may hold a pass; the next pass goes on with it."""
 
 
 class ProvenaSink:
-    """Looks for registrations with one user's client; a run without an open one has nothing to deliver."""
+    """Delivers with one user's client. A run of which the mapping names nothing, and that has no open registration, has
+    nothing to deliver."""
 
-    def __init__(self, client: ProvenaClient, journal: Journal, name: str = "provena") -> None:
+    def __init__(
+        self, client: ProvenaClient, journal: Journal, name: str = "provena", mapping: ModelRunMapping | None = None
+    ) -> None:
         self._client = client
         self._journal = journal
         self._name = name
+        self._mapping = mapping or ModelRunMapping(())
 
     @property
     def name(self) -> str:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        intents = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, noun=_NOUN, limit=None)
-        waiting = [intent.key for intent in intents if not await self._settled(intent)]
+        """Register what succeeded and is in the mapping; then look for what else was sent and not seen lodged."""
+        refused = await self._register(run, graph)
+        waiting = [intent.key for intent in await self._intents(run) if not await self._settled(intent)]
+        facts = await self._unstated(run, graph)
         if waiting:
             keys = ", ".join(waiting)
-            return Delivery("pending", f"Not seen on Provena yet: {keys}. Run the flow again to register.")
-        return Delivery("delivered")
+            told = f"Not seen on Provena yet: {keys}. Run the flow again to register."
+            return Delivery("pending", " ".join([*refused, told]), facts)
+        return Delivery("dead", " ".join(refused), facts) if refused else Delivery("delivered", facts=facts)
+
+    async def _register(self, run: RunRow, graph: Graph) -> list[str]:
+        """Register each order and job that has succeeded and is in the mapping; why those that were refused were."""
+        done = [
+            _WORK[intent.noun].model_validate(intent.outcome)
+            for intent in await self._intents(run, _WORK)
+            if intent.state == "terminal" and intent.status == "succeeded"
+        ]
+        mapped = [(work, entry) for work in done if (entry := self._mapping.entry_for(work, run.flow_name))]
+        if not mapped:
+            return []
+        attempts = await asyncio.to_thread(self._journal.runs.attempts, run.id)
+        newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
+        attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
+        platform, account = await self._client.platform(), await self._client.username()
+        registrar = Registrar(self._client, self._journal, attempt, graph, platform, account)
+        refused = []
+        for work, entry in mapped:
+            try:
+                await asyncio.wait_for(registrar.register(work, entry), _PATIENCE)
+            except asyncio.TimeoutError as error:
+                raise WaitTimeoutError(
+                    f"The registration of {work.urn} has not ended within {_PATIENCE:g} s; the next sync goes on.",
+                    pending=[work.urn],
+                ) from error
+            except REFUSALS as error:
+                refused.append(f"{work.urn} is not registered. {error}")
+        return refused
+
+    async def _intents(self, run: RunRow, nouns: Sequence[str] | dict[str, Any] = (NOUN,)) -> list[IntentRow]:
+        rows = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, limit=None)
+        return [row for row in rows if row.noun in nouns]
+
+    async def _unstated(self, run: RunRow, graph: Graph) -> list[Record]:
+        """What the run's registrations state and its record does not: no task of the run saw them done."""
+        made = [row for row in await self._intents(run, _MADE) if row.state in DONE and row.urn not in graph.nodes]
+        return [record for row in made for record in describe(_MADE[row.noun].model_validate(row.outcome))]
 
     async def _settled(self, intent: IntentRow) -> bool:
         """Whether nothing is left to do for an intent: it was never sent, is done, or was found just now."""
@@ -63,23 +114,11 @@ class ProvenaSink:
             return False
         request: Any = intent.request
         record = run.record or row.record
-        handle = ModelRun(
-            urn=run.id,
-            platform=platform,
-            session_id=row.session_id,
-            workflow_template=request["workflow-template"],
-            display_name=record.display_name if record is not None else None,
-            subject=request["subject"],
-            inputs=tuple(part.dataset_id for part in record.inputs) if record is not None else (),
-            outputs=tuple(part.dataset_id for part in record.outputs) if record is not None else (),
-            key=intent.key,
-        )
+        handle = model_run_handle(run.id, record, request, session_id=row.session_id, platform=platform, key=intent.key)
         return await asyncio.to_thread(self._adopt, intent, run.id, handle.model_dump(mode="json"))
 
     def _adopt(self, intent: IntentRow, urn: str, outcome: Any) -> bool:
         """Note what was found, unless a live process is at the intent and will see the same."""
-        from ivcap_flows.journal import NewIntent
-
         shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
         wanted = NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
         claim = self._journal.intents.claim(wanted)
@@ -96,10 +135,6 @@ class ProvenaSink:
         kept: Any = intent.progress
         if isinstance(kept, dict) and kept.get("session_id"):
             return await self._client.jobs.fetch(kept["session_id"])
-        async for row in self._client.jobs.list():
-            asked = row.created_timestamp
-            if asked is not None and datetime.fromtimestamp(asked, timezone.utc) < intent.created_at - _CLOCKS:
-                break
-            if any((sent.annotations or {}).get(KEY_ANNOTATION) == intent.key for sent in row.records):
-                return row
+        async for row in jobs_with_key(self._client, intent):
+            return row
         return None

@@ -1,0 +1,93 @@
+"""Provena's registry as registrations need it: the key in what was made, an artifact's dataset, the caller's person."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Artifact, Dataset
+from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
+from ivcap_flows.provena.models import DatasetInfo, Item
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import IntentRow
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["CLOCKS", "KEY_FIELD", "dataset_effect", "items_since", "moment", "person_of"]
+
+KEY_FIELD: Final = "ivcap-flows-key"
+"""The user metadata and annotation that bears the key, by which an item or a run is found again."""
+
+CLOCKS: Final = timedelta(minutes=5)
+"""By how much this machine's clock and Provena's may differ."""
+
+
+def dataset_effect(
+    artifact: Artifact, defaults: DatasetDefaults | None, *, client: ProvenaClient, platform: str, account: str
+) -> Effect[Dataset]:
+    """An artifact's external dataset: one that the caller can read is found, whoever minted it, before one is minted.
+
+    Minting raises InputError naming what `defaults` does not state, and for a caller without a linked person.
+    """
+
+    def handle(id: str, name: str | None) -> Dataset:  # noqa: A002 - the platform's own word
+        return Dataset(urn=id, platform=platform, display_name=name, access_uri=artifact.urn)
+
+    async def find(intent: IntentRow) -> list[Found[Dataset]]:
+        listed = client.registry.list(
+            DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact.urn, ascending=True
+        )
+        return [
+            Found(handle(item.id, item.info.display_name), item.id, moment(item.created_timestamp))
+            async for item in listed
+            if item.info.access_info_uri == artifact.urn
+        ]
+
+    async def send(intent: IntentRow, progress: Progress) -> Dataset:
+        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
+        await person_of(client, account)
+        statement = collection_format(artifact, defaults, user_metadata={KEY_FIELD: intent.key})
+        minted = await client.datastore.mint(statement)
+        return handle(minted.handle, artifact.name)
+
+    return Effect(
+        noun="dataset",
+        request={"access-uri": artifact.urn},
+        send=send,
+        find=find,
+        decode=Dataset.model_validate,
+        placeholder=lambda key: handle(f"urn:ivcap-flows:planned:{key}", None),
+        settle=client.settle,
+        scope="account",
+        subject=artifact.name or artifact.urn,
+        look_first=True,
+    )
+
+
+async def person_of(client: ProvenaClient, account: str) -> str:
+    """The id of the Person that the caller is linked to. InputError, with the next step, without one."""
+    person = await client.auth_api.linked_person()
+    if person is None:
+        raise InputError(
+            f"The Provena user {account} is not linked to a Person, which most registrations need. Register one "
+            "and link it in Provena's web interface (your profile).",
+            username=account,
+        )
+    return person
+
+
+async def items_since(client: ProvenaClient, subtype: type[Any], since: datetime) -> AsyncIterator[Item[Any]]:
+    """Registry items that are not older than `since`, newest first."""
+    async for item in client.registry.list(subtype, sort="CREATED_TIME"):
+        made = moment(item.created_timestamp)
+        if made is not None and made < since - CLOCKS:
+            return
+        yield item
+
+
+def moment(seconds: int | None) -> datetime | None:
+    """Provena's time, in Unix seconds, as a time."""
+    return datetime.fromtimestamp(seconds, timezone.utc) if seconds else None
