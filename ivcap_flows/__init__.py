@@ -1,7 +1,8 @@
 """Prefect 3 pipelines on IVCAP and Provena: each effect at most once, provenance recorded by itself.
 
-`recorded` records a flow's or task's own functions; the tasks are in `ivcap_flows.tasks`, the credentials blocks in
-`ivcap_flows.blocks`, the values that tasks return in `ivcap_flows.handles`, and the errors in `ivcap_flows.errors`.
+`recorded` records a flow's or task's own functions, and `once` keeps a value for all attempts of a run. The tasks are
+in `ivcap_flows.tasks`, the credentials blocks in `ivcap_flows.blocks`, the values that tasks return in
+`ivcap_flows.handles`, and the errors in `ivcap_flows.errors`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
-    from ivcap_flows.capture import recorded
+    from ivcap_flows.capture import aonce, once, recorded
 
-__all__ = ["IvcapCredentials", "ProvenaCredentials", "__version__", "recorded"]
+__all__ = ["IvcapCredentials", "ProvenaCredentials", "__version__", "aonce", "once", "recorded"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "IvcapCredentials": "ivcap_flows.blocks",
     "ProvenaCredentials": "ivcap_flows.blocks",
+    "aonce": "ivcap_flows.capture",
+    "once": "ivcap_flows.capture",
     "recorded": "ivcap_flows.capture",
 }
 

@@ -57,12 +57,6 @@ class Settings(BaseSettings):
     provena_data_store_api: str | None = Field(
         None, alias="PROVENA_DATA_STORE_API", description="Override of the data store API's URL."
     )
-    provena_search_api: str | None = Field(
-        None, alias="PROVENA_SEARCH_API", description="Override of the search API's URL."
-    )
-    provena_handle_api: str | None = Field(
-        None, alias="PROVENA_HANDLE_API", description="Override of the handle (id) service's URL."
-    )
 
     journal: str = Field(
         default_factory=_default_journal,

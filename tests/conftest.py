@@ -23,6 +23,26 @@ OURS = ("IVCAP_", "PROVENA_")
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
+LONGEST_FIRST = ("e2e", "wheel", "crash", "tasks", "cli", "capture", "local")
+TOGETHER = {"blocks", "capture", "cli", "contract", "docs", "e2e", "wheel"}
+"""Folders whose tests share what is dear to set up, and so run in one process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep both workers busy to the end, and let no two of them set up the same."""
+    root = Path(__file__).parent
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(root).parts[0]
+
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(folder(item), len(rank)))
+    for item in items:
+        if folder(item) in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(folder(item)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=1, help="how often each kill test is repeated")
 

@@ -1,4 +1,4 @@
-"""What the package says reaches the log of the Prefect run in which it is said."""
+"""What the package says in a run is kept with the run: Prefect shows it beside the run's own log."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ _PACKAGE = logging.getLogger("ivcap_flows")
 
 
 class _ToRun(logging.Handler):
-    """Hands records to Prefect's run logger; outside of a run, does as logging does without any handler."""
+    """Sends records of INFO and above to Prefect's API while a flow or task runs; the console is left to logging."""
+
+    def __init__(self) -> None:
+        from prefect.logging.handlers import APILogHandler
+
+        super().__init__(logging.INFO)
+        self._api = APILogHandler()
 
     def emit(self, record: logging.LogRecord) -> None:
-        from prefect.exceptions import MissingContextError
-        from prefect.logging import get_run_logger
+        from prefect.context import FlowRunContext, TaskRunContext
 
-        try:
-            run = get_run_logger()
-        except MissingContextError:
-            last = logging.lastResort
-            if last is not None and record.levelno >= last.level and not logging.getLogger().handlers:
-                last.handle(record)
-            return
-        run.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
+            self._api.emit(record)
 
 
 def show_in_runs() -> None:
-    """Let the package's records of INFO and above appear in Prefect's logs; calling it twice does nothing."""
-    if any(isinstance(handler, _ToRun) for handler in _PACKAGE.handlers):
-        return
-    _PACKAGE.addHandler(_ToRun())
-    if _PACKAGE.level == logging.NOTSET:
-        _PACKAGE.setLevel(logging.INFO)
+    """Let the package's records appear in Prefect's log of a run; calling it twice does nothing."""
+    if not any(isinstance(handler, _ToRun) for handler in _PACKAGE.handlers):
+        _PACKAGE.addHandler(_ToRun())
+        if _PACKAGE.level == logging.NOTSET:
+            _PACKAGE.setLevel(logging.INFO)

@@ -14,7 +14,7 @@ from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
 from ivcap_flows.journal import Journal
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks import IvcapSink, ModelRunMapping, ProvenaSink, ProvJsonSink, Sink, drain
+from ivcap_flows.sinks import IvcapSink, ProvJsonSink, Sink, drain
 
 __all__ = ["sync"]
 
@@ -83,6 +83,8 @@ def _sink(name: str, journal: Journal) -> Sink:
     kind, _, place = name.partition(":")
     path = Path(place).expanduser().absolute()
     if kind == "provena":
+        from ivcap_flows.sinks import ModelRunMapping, ProvenaSink
+
         mapping = ModelRunMapping.read(path) if place else None
         registry = loop.run(provena_client(None, deployed=False))
         named = [kind, loop.run(registry.platform()), *([str(path)] if place else [])]

@@ -63,5 +63,5 @@ class LogicalRun:
             self.run.id,
             self.attempt.number,
             things or "nothing",
-            "" if retried else "; start with --fresh or IVCAP_FLOWS_FRESH=1 for a new one",
+            "" if retried else "; set IVCAP_FLOWS_FRESH=1 to begin a new one",
         )

@@ -21,6 +21,7 @@ from ivcap_flows.errors import (
     OutcomeError,
     PlatformError,
     ProtocolError,
+    SupersededError,
     UnavailableError,
     UnreachableError,
 )
@@ -107,6 +108,9 @@ class Submission(Generic[T]):
             self.intent = await asyncio.to_thread(self.journal.intents.mark_sent, self.intent)
             try:
                 value = await self.effect.send(self.intent, _Progress(self))
+            except SupersededError as error:
+                await self._abandon(error)
+                raise
             except (JournalError, DurabilityError):
                 raise
             except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:

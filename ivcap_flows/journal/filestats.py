@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from typing import Final
 
@@ -17,15 +18,17 @@ _CLOCK_GRAIN_NS: Final = 20_000_000
 
 
 class FileStats:
-    """A cache by path, size, modification time and inode; another stat is another content."""
+    """A cache by machine, path, size, modification time and inode; another stat is another content."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # A database may serve many machines, whose paths have nothing in common.
+        self._machine = "" if store.is_sqlite else f"{platform.node()}:"
 
     def known_sha256(self, path: str, *, size: int, mtime_ns: int, inode: int) -> str | None:
         """The digest of a file with just this stat, None if it was never remembered."""
         query = sa.select(_F.c.sha256).where(
-            _F.c.path == path, _F.c.size == size, _F.c.mtime_ns == mtime_ns, _F.c.inode == str(inode)
+            _F.c.path == self._machine + path, _F.c.size == size, _F.c.mtime_ns == mtime_ns, _F.c.inode == str(inode)
         )
         with self._store.read() as connection:
             found: str | None = connection.execute(query).scalar()
@@ -39,5 +42,11 @@ class FileStats:
             self._store.upsert(
                 connection,
                 _F,
-                {"path": path, "size": size, "mtime_ns": mtime_ns, "inode": str(inode), "sha256": sha256},
+                {
+                    "path": self._machine + path,
+                    "size": size,
+                    "mtime_ns": mtime_ns,
+                    "inode": str(inode),
+                    "sha256": sha256,
+                },
             )

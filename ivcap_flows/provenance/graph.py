@@ -138,9 +138,9 @@ class Graph:
         if other is None or other not in self.nodes or link.type not in RULES:
             return None
         if RULES[link.type].same:
-            # Upwards the general is an origin; what else has its content came from elsewhere, and is of interest only
-            # to who asks for the content itself.
-            return (other, True) if direction == "down" or start or link.source == node else None
+            # Upwards the general is an origin. What else has its content is one only if it was not made from it.
+            outwards = direction == "down" or start or link.source == node
+            return (other, True) if outwards or self._is_origin(other, node, link) else None
         if (link.source == node) != (direction == "up"):
             return None
         here, there = self.nodes[node], self.nodes[other]
@@ -154,6 +154,12 @@ class Graph:
         if direction == "up":
             return other, not (link.type == "wasStartedBy" and there.type in _FRAMES)
         return other, not (link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS)
+
+    def _is_origin(self, holder: str, content: str, link: Record) -> bool:
+        """Whether a holder of a content was there before it: something made it, and did not use the content."""
+        makers = {r.target for r in self.relations.values() if r.type == "wasGeneratedBy" and r.source == holder}
+        users = {r.source for r in self.relations.values() if r.type == "used" and r.target == content}
+        return link.type == "specializationOf" and bool(makers) and not makers & users
 
     def _by_end(self) -> dict[str, list[Record]]:
         links: dict[str, list[Record]] = defaultdict(list)

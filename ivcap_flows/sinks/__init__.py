@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ivcap_flows.sinks.base import Delivery, Sink, shareable
 from ivcap_flows.sinks.ivcap import RUN_SCHEMA, IvcapSink
-from ivcap_flows.sinks.mapping import ModelRunMapping
 from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
 from ivcap_flows.sinks.prov_json import ProvJsonSink
-from ivcap_flows.sinks.provena import ProvenaSink
+
+if TYPE_CHECKING:
+    from ivcap_flows.sinks.mapping import ModelRunMapping
+    from ivcap_flows.sinks.provena import ProvenaSink
 
 __all__ = [
     "RUN_SCHEMA",
@@ -23,3 +27,16 @@ __all__ = [
     "run_records",
     "shareable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Who only reads the record does not wait for the import of Provena's client.
+    if name == "ModelRunMapping":
+        from ivcap_flows.sinks.mapping import ModelRunMapping
+
+        return ModelRunMapping
+    if name == "ProvenaSink":
+        from ivcap_flows.sinks.provena import ProvenaSink
+
+        return ProvenaSink
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
 from ivcap_flows.identity import artifact_urns
-from ivcap_flows.journal import Journal, OpenedAttempt
-from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.mapping import MappingEntry
 from ivcap_flows.sinks.model_runs import check_ended, model_run_effect, model_run_record
 from ivcap_flows.sinks.registry import dataset_effect, person_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Journal, OpenedAttempt
+    from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = ["Registrar"]
 

@@ -93,45 +93,49 @@ async def _update_aspect(
     if len(before) == 1 and canonical(before[0].content) == canonical(document):
         return before[0].handle(call.platform)
 
+    replaces = [record.urn for record in before]
+
     async def send(intent: IntentRow, progress: Progress) -> Aspect:
-        replaced = progress.stored if progress.stored is not None else {"replaces": [r.urn for r in before]}
-        if progress.stored is None:
-            await progress.save(replaced)
         now = await _active(call, about, schema_urn)
-        if [r.urn for r in now] != replaced["replaces"]:
-            mine = [r for r in now if canonical(r.content) == canonical(document)]
-            if mine:
-                return mine[0].handle(call.platform)
+        if [record.urn for record in now] != replaces:
             raise SupersededError(
                 f"The aspect {schema_urn} of {about} was changed by another since it was read. Read it again, and "
                 "decide which holds.",
                 ours=document,
-                theirs=[r.content for r in now],
+                theirs=[record.content for record in now],
             )
         urn = await call.client.aspects.update(about, schema_urn, document, policy)
         return _handle(call, urn, about, schema_urn, document)
 
     async def find(intent: IntentRow) -> list[Found[Aspect]]:
-        return []
+        return [
+            Found(record.handle(call.platform), record.urn, record.valid_from, matched_by="content")
+            for record in await _active(call, about, schema_urn)
+            if record.urn not in replaces and canonical(record.content) == canonical(document)
+        ]
 
-    done = await call.perform(
-        Effect(
+    def update(after: str | None) -> Effect[Aspect]:
+        return Effect(
             noun="aspect update",
             request={
                 "entity": about,
                 "schema": schema_urn,
                 "content": document,
                 "policy": policy,
-                "replaces": [r.urn for r in before],
+                "replaces": replaces,
             },
             send=send,
             find=find,
             decode=Aspect.model_validate,
             placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
-            settle=0.0,
-            resumable=True,
+            settle=call.client.settle,
+            discriminator=after,
         )
-    )
+
+    done = await call.perform(update(None))
+    while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
+        # This run wrote the same once, and it was retracted or replaced since: that was another update than this one.
+        done = await call.perform(update(done.value.urn))
     return done.value
 
 

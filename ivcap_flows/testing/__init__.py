@@ -1,5 +1,7 @@
 """Fixtures for pytest that test flows against the embedded platforms: `pytest_plugins = ["ivcap_flows.testing"]`.
 
+A test then looks like this:
+
     def test_my_flow(ivcap_twin, ivcap_journal):
         my_flow()
         assert len(ivcap_twin.requests("POST", "/1/orders")) == 1

@@ -8,7 +8,7 @@ import pytest
 import ivcap_flows
 
 PUBLIC = {
-    "ivcap_flows": ["IvcapCredentials", "ProvenaCredentials", "__version__", "recorded"],
+    "ivcap_flows": ["IvcapCredentials", "ProvenaCredentials", "__version__", "aonce", "once", "recorded"],
     "ivcap_flows.blocks": ["IvcapCredentials", "ProvenaCredentials"],
     "ivcap_flows.durable.plan": ["Plan", "Planned", "plan", "planning"],
     "ivcap_flows.handles": [

@@ -4,16 +4,12 @@ import os
 import socket
 from datetime import timedelta
 
-import pytest
-
 from ivcap_flows import loop
 from ivcap_flows.cli import doctor
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 def finding(said, check):

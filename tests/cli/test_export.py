@@ -5,8 +5,6 @@ import json
 import pytest
 from prov.model import ProvDocument
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.mark.parametrize("option", ["-o", "--output", None])
 def test_prov_json_is_read_back(on_record, world, tmp_path, option):

@@ -10,8 +10,6 @@ import urllib.request
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 NAMES = {
     *("IVCAP_URL", "IVCAP_JWT", "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED"),
     *("PROVENA_KEYCLOAK", "PROVENA_REALM", "PROVENA_CLIENT_ID", "PROVENA_AUTH_API", "PROVENA_REGISTRY_API"),

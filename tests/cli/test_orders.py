@@ -5,8 +5,6 @@ import pytest
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal, NewIntent
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def in_doubt(command):
     [row] = command("orders", "--open-only", "--json").json

@@ -10,8 +10,6 @@ from prefect.testing import utilities
 
 from ivcap_flows.journal.intents import Intents
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 FLOWS = Path(__file__).with_name("recorded_flows.py")
 
 

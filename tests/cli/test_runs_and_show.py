@@ -5,8 +5,6 @@ import pytest
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def run_of(said_runs, flow):
     return next(run for run in said_runs.json if run["flow_name"] == flow)

@@ -11,8 +11,6 @@ from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.sinks import RUN_SCHEMA
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.fixture
 def ivcap_sink(on_record, monkeypatch, ivcap_twin):

@@ -13,8 +13,6 @@ from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import activity, entity, faults, relation
 from ivcap_flows.provenance.records import Record
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def depth_of(out, text):
     """How deep in the tree the first line with a text stands."""

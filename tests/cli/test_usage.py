@@ -9,8 +9,6 @@ import pytest
 
 import ivcap_flows as package
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 COMMANDS = [
     [],
     ["runs"],

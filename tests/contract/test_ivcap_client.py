@@ -19,7 +19,7 @@ from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.local.remote import TwinControl
 from ivcap_flows.loop import run
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("contract")]
+pytestmark = [pytest.mark.contract]
 
 HERE = Path(__file__).parent
 SIZE = 300_000

@@ -18,7 +18,7 @@ from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token
 from ivcap_flows.provena.models import Model, Organisation
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("contract")]
+pytestmark = [pytest.mark.contract]
 
 URLS = {
     "IVCAP_URL",

@@ -13,7 +13,7 @@ from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token
 from ivcap_flows.provena.models import DatasetTemplate, Item, ModelRun, ModelRunRecord
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("contract")]
+pytestmark = [pytest.mark.contract]
 
 
 def connect(environment: dict[str, str], token: str) -> ProvenaClient:

@@ -90,7 +90,7 @@ def test_make_targets_exist(page):
 @each_page
 def test_variables_are_settings(page):
     """A variable of the package that a page names is a setting, or one that the embedded platforms give."""
-    known = {*Settings.settings_names(), "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED"}
+    known = {*Settings.settings_names(), "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED", "PROVENA_SEARCH_API", "PROVENA_HANDLE_API"}
     known |= {f"PROVENA_OFFLINE_TOKEN_{kind}" for kind in ("2", "UNLINKED", "READER")}
     named = set(re.findall(r"\b(?:IVCAP|PROVENA)_[A-Z_0-9]+\b", page.read_text(encoding="utf-8")))
     assert named <= known

@@ -42,7 +42,7 @@ def test_continued_run_says_what_it_kept(
     assert child.exitcode == -signal.SIGKILL
     run = LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
     run.close("failed", "boom")
-    assert f"Continues run {run.run.id} (attempt 2), 1 order kept; start with --fresh" in caplog.text
+    assert f"Continues run {run.run.id} (attempt 2), 1 order kept; set IVCAP_FLOWS_FRESH=1" in caplog.text
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     caplog.clear()
     LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2")).close("completed")

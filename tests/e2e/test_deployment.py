@@ -14,7 +14,7 @@ import yaml
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PREFECT = [sys.executable, "-m", "prefect"]
 ROOT = Path(__file__).parents[2]
@@ -50,10 +50,11 @@ def asked(environment: dict[str, str], code: str, *arguments: str) -> object:
 
 
 RUNS = """
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import FlowRunFilter
 async def main():
+    begun = FlowRunFilter(start_time={"is_null_": False})
     async with get_client() as client:
-        runs = await client.read_flow_runs(limit=50)
+        runs = await client.read_flow_runs(flow_run_filter=begun, sort="START_TIME_DESC", limit=100)
         print(json.dumps([[str(r.id), r.state_type.value, r.auto_scheduled, r.run_count] for r in runs]))
 asyncio.run(main())
 """

@@ -9,7 +9,7 @@ import pytest
 
 from ivcap_flows.local.register import read_definition, register
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).parents[2]
 SERIES = ROOT / "flows/data/ersst_nino12_monthly.csv"

@@ -9,7 +9,7 @@ import time
 import pytest
 from prefect import flow
 
-from ivcap_flows import recorded
+from ivcap_flows import once, recorded
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import divergence, submission
 from ivcap_flows.errors import (
@@ -306,6 +306,31 @@ def test_update_aspect_is_idempotent(in_flow, effects, unique):
     assert len({made[0].urn, made[2].urn, made[3].urn}) == 3
     assert made[3].urn == made[4].urn and made[4].content["n"] == 1
     assert effects.count("/1/aspects") + effects.count("/1/aspects", "PUT") == 3
+
+
+def test_an_update_that_was_retracted_since_is_made_anew(in_flow, effects, unique, on_platform):
+    """The same content after a retraction by somebody else is another update, not the one that the run remembers."""
+    entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:update.1"
+
+    def body():
+        first = update_aspect(entity, {"n": 1}, schema=schema)
+        on_platform(lambda client: client.aspects.retract(first.urn))
+        return first, update_aspect(entity, {"n": 1}, schema=schema)
+
+    first, second = in_flow(body)
+    assert second.urn != first.urn
+    active = on_platform(lambda client: client.aspects.read(second.urn))
+    assert active.valid_to is None
+
+
+def test_a_value_is_kept_for_all_attempts_of_a_run(in_flow):
+    """`once` computes in the first attempt; a second call, as a retry makes it, gets the same value."""
+    values = iter([1, 2])
+
+    def body():
+        return once("draw", lambda: next(values)), once("draw", lambda: next(values))
+
+    assert in_flow(body) == (1, 1)
 
 
 def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, unique, on_platform):
