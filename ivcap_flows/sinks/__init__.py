@@ -28,15 +28,13 @@ __all__ = [
     "shareable",
 ]
 
+_HOMES = {"ModelRunMapping": "ivcap_flows.sinks.mapping", "ProvenaSink": "ivcap_flows.sinks.provena"}
+
 
 def __getattr__(name: str) -> Any:
-    # Who only reads the record does not wait for the import of Provena's client.
-    if name == "ModelRunMapping":
-        from ivcap_flows.sinks.mapping import ModelRunMapping
+    # Commands that only read the record do not wait for the import of Provena's client.
+    if name in _HOMES:
+        from importlib import import_module
 
-        return ModelRunMapping
-    if name == "ProvenaSink":
-        from ivcap_flows.sinks.provena import ProvenaSink
-
-        return ProvenaSink
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
