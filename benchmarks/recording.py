@@ -1,8 +1,8 @@
 """A flow of 200 trivial tasks, recorded, against the same flow plain; Prefect's heartbeat off in both.
 
 Both run in one process against one temporary Prefect server. Between two flows the server is given the time to take in
-all events of the last one: a server that is behind slows down whoever comes next, by far more than is measured here. The
-journal is SQLite with the durability as shipped.
+all events of the last one: a server that is behind slows down whoever comes next, by far more than is measured here.
+The journal is SQLite with the durability as shipped.
 """
 
 import statistics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +20,10 @@ from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.local.remote import TwinControl
 from ivcap_flows.loop import run
 
-pytestmark = [pytest.mark.contract]
+pytestmark = [
+    pytest.mark.contract,
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="the official IVCAP client needs Python 3.11"),
+]
 
 HERE = Path(__file__).parent
 SIZE = 300_000
