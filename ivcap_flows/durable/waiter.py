@@ -7,6 +7,7 @@ truth; a platform that cannot be reached is waited out, since only the caller's 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -63,6 +64,7 @@ class Poller(Generic[R]):
         self._what, self._read, self._recent, self._status, self._settle = what, read, recent, status, settle
         self._watched: dict[str, _Watch[R]] = {}
         self._ticker: asyncio.Task[None] | None = None
+        self._joined = asyncio.Event()
         self._unreachable_since: float | None = None
 
     async def wait(self, urns: Sequence[str], *, timeout: float | None = None) -> list[R]:
@@ -72,6 +74,7 @@ class Poller(Generic[R]):
         for urn in dict.fromkeys(urns):
             futures[urn] = loop.create_future()
             self._watched.setdefault(urn, _Watch(time.monotonic())).futures.append(futures[urn])
+        self._joined.set()
         if futures and (self._ticker is None or self._ticker.done()):
             self._ticker = loop.create_task(self._tick())
         try:
@@ -103,9 +106,19 @@ class Poller(Generic[R]):
                     self._fail(list(self._watched), error)
             except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
                 self._fail(list(self._watched), error)
-            if self._watched:
-                age = time.monotonic() - max(watch.since for watch in self._watched.values())
-                await asyncio.sleep(interval(age, jitter=random.random()))  # noqa: S311 - spreads load, no secret
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Rest for as long as the youngest work allows; a wait that joins meanwhile may bring younger work."""
+        began, jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
+        while self._watched:
+            age = max(0.0, began - max(watch.since for watch in self._watched.values()))
+            left = began + interval(age, jitter=jitter) - time.monotonic()
+            if left <= 0:
+                return
+            self._joined.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._joined.wait(), left)
 
     async def _look(self) -> None:
         """One round: the list for many, then the records of those that are terminal or were not in it."""
@@ -120,8 +133,17 @@ class Poller(Generic[R]):
                 if not unseen:
                     break
             to_read = [*finished, *unseen]
+        failures: list[PlatformError] = []
         for urn in to_read:
-            await self._read_one(urn)
+            try:
+                await self._read_one(urn)
+            except PlatformError as error:
+                # A record that cannot be read must not hide the others, nor an outage be asked about for each of them.
+                failures.append(error)
+                if len(failures) > SINGLE_READS:
+                    break
+        if failures:
+            raise failures[0]
 
     async def _read_one(self, urn: str) -> None:
         watch = self._watched.get(urn)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from ivcap_flows.durable import waiter
 from ivcap_flows.durable.waiter import LONGEST, SHORTEST, Poller, interval
 from ivcap_flows.errors import NotFoundError, UnreachableError, WaitTimeoutError
 
@@ -16,7 +17,7 @@ class Work:
 
     async def read(self, urn: str) -> tuple[str, str]:
         self.reads += 1
-        if self.down:
+        if self.down or self.status.get(urn) == "unreadable":
             raise UnreachableError("no reply", platform="p")
         if urn not in self.status:
             raise NotFoundError(f"{urn} is not known", platform="p")
@@ -67,6 +68,34 @@ async def test_an_unreachable_platform_is_waited_out(caplog):
     with caplog.at_level("WARNING", "ivcap_flows.waiting"):
         assert await work.poller().wait(["a"]) == [("a", "succeeded")]
     assert sum("Still waiting" in r.message for r in caplog.records) == 1
+
+
+async def test_a_record_that_cannot_be_read_hides_no_other():
+    """One wait goes on for a record that always fails; another, asked for later, ends."""
+    work = Work(a="unreadable", b="succeeded")
+    poller = work.poller()
+    first = asyncio.create_task(poller.wait(["a"]))
+    await asyncio.sleep(0)
+    assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
+    assert not first.done()
+    first.cancel()
+
+
+async def test_young_work_does_not_wait_for_old_work(monkeypatch):
+    """Who joins while the poller rests for the sake of old work is looked at as soon as if it were alone."""
+    monkeypatch.setattr(waiter, "SHARE", 1000.0)
+    work = Work(old="executing", young="succeeded")
+    poller = work.poller()
+    first = asyncio.create_task(poller.wait(["old"]))
+    await asyncio.sleep(SHORTEST / 4)
+    assert work.reads == 1
+    poller._watched["old"].since -= 3600
+    await asyncio.sleep(3 * SHORTEST)
+    before = work.reads
+    await asyncio.sleep(2 * SHORTEST)
+    assert work.reads == before
+    assert await poller.wait(["young"], timeout=2 * SHORTEST) == [("young", "succeeded")]
+    first.cancel()
 
 
 async def test_a_late_record_is_waited_for_until_it_settles():
