@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 
-from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 
 __all__ = ["start_beating", "stop_beating"]
@@ -70,5 +69,5 @@ def stop_beating(journal: Journal) -> None:
 def _beat(journal: Journal) -> None:
     try:
         journal.runs.beat()
-    except JournalError as error:
+    except Exception as error:  # noqa: BLE001 - without the thread, other machines would take this process for gone
         logger.warning("The journal could not be told that this process lives: %s", error)
