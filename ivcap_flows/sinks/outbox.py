@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
+from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.errors import ConfigurationError, IvcapFlowsError, JournalError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.graph import Graph
@@ -67,7 +68,12 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
     cannot be reached costs one try a pass. `again` tries what waits for its time and what was refused, too. Two
     drainers at once share the sinks between them. JournalError if the journal cannot be used.
     """
-    return [_drain(journal, sink, again) for sink in sinks]
+    # Where another machine shares the journal, the lease of a sink is as good as the beat of its holder.
+    start_beating(journal)
+    try:
+        return [_drain(journal, sink, again) for sink in sinks]
+    finally:
+        stop_beating(journal)
 
 
 def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:

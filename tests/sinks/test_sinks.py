@@ -1,5 +1,6 @@
 """Deliveries: effective once, retried, refused, shared between drainers; nothing private leaves the machine."""
 
+import asyncio
 import json
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 from prov.model import ProvDocument
 
 from ivcap_flows import loop
+from ivcap_flows.durable import beating
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.http.auth import StaticToken
@@ -69,6 +71,25 @@ def test_what_leaves_the_machine_names_no_user_path_or_address():
     assert shared.nodes["urn:a:1"].attributes["cause"] == "no in.csv for <e-mail> at https://host/a/b, 1/2 done"
     assert shared.nodes["urn:e:1"].attributes["values"] == {"source": "in.csv", "w": "x.csv", "n": 3}
     assert "ada" not in str(shared.records)
+
+
+def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
+    """A slow delivery keeps its lease: another machine sees by the beat that the drainer lives."""
+    # Another test's heart may beat already, at its own pace.
+    monkeypatch.setattr(beating, "_heart", None)
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    attempt = a_run(ivcap_journal).attempt
+    beats = []
+
+    class Slow(Scripted):
+        async def deliver(self, run, graph):
+            for _ in range(2):
+                beats.append(ivcap_journal.runs.attempt(attempt.id).process.beat_at)
+                await asyncio.sleep(0.3)
+            return Delivery("delivered")
+
+    drain(ivcap_journal, [Slow()])
+    assert beats[1] > beats[0]
 
 
 def test_a_file_per_run_is_written_once_and_again_when_more_is_known(ivcap_journal, tmp_path):
