@@ -39,6 +39,14 @@ class Intents:
         """
         token = str(uuid.uuid4())
         process_id = self._processes.mine()
+        try:
+            return self._claim(wanted, spend_limit, process_id, token)
+        except BaseException:
+            # A transaction may be on disk though its end was not heard of; nobody works on what it took.
+            self._processes.end(token)
+            raise
+
+    def _claim(self, wanted: NewIntent, spend_limit: int | None, process_id: str, token: str) -> Claim:
         with self._store.write() as connection:
             if not self._store.is_sqlite:
                 # Before the first row there is nothing to lock; the limit needs all claims of a run to take turns.

@@ -28,7 +28,13 @@ class Leases:
     def hold(self, name: str) -> Iterator[bool]:
         """Try to hold a lease while the block runs: `with leases.hold("sink:x") as mine: if mine: ...`. Never waits."""
         token = str(uuid.uuid4())
-        if not self._take(name, token):
+        try:
+            taken = self._take(name, token)
+        except BaseException:
+            # The transaction may be on disk though its end was not heard of.
+            self._processes.end(token)
+            raise
+        if not taken:
             yield False
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -25,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ivcap_flows.errors import DurabilityError, FencedError, SpendLimitError
+from ivcap_flows.errors import DurabilityError, FencedError, JournalError, SpendLimitError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
 from ivcap_flows.journal.states import ARROWS, allowed
 
@@ -211,6 +212,29 @@ def test_user_decides_a_doubt(journal: Journal) -> None:
     journal.intents.release(again)
     assert journal.intents.resolve(WANTED.key, urn="urn:o", outcome={"o": 1}).state == "accepted"
     assert journal.intents.claim(WANTED).intent.outcome == {"o": 1}
+
+
+def test_claim_whose_commit_was_not_confirmed_is_free_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection was lost at the commit, which took effect: the same process can claim again at once."""
+    write = journal._store.write
+
+    @contextlib.contextmanager
+    def unconfirmed() -> Iterator[Any]:
+        with write() as connection:
+            yield connection
+        raise JournalError("the server closed the connection")
+
+    journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(journal._store, "write", unconfirmed)
+        with pytest.raises(JournalError):
+            journal.intents.claim(WANTED)
+        with pytest.raises(JournalError), journal.leases.hold("sink:x"):
+            pass
+    assert journal.intents.get(WANTED.key) is not None
+    assert journal.intents.claim(WANTED).kind == "new"
+    with journal.leases.hold("sink:x") as mine:
+        assert mine
 
 
 def test_spend_limit_counts_over_all_attempts(journal: Journal) -> None:
