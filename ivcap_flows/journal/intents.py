@@ -182,7 +182,11 @@ class Intents:
         with self._store.write() as connection:
             row = self._get(connection, key)
             now = self._store.now(connection)
-            if row.process_id is not None and row.state in OPEN:
+            if row.state not in OPEN:
+                raise DurabilityError(
+                    f"The {row.noun} {key} is {row.state}, not in doubt, so there is nothing to decide.", key=key
+                )
+            if row.process_id is not None:
                 holder = self._processes.read(connection, row.process_id)
                 if self._processes.holds(holder, row.token, now):
                     raise DurabilityError(

@@ -214,6 +214,19 @@ def test_user_decides_a_doubt(journal: Journal) -> None:
     assert journal.intents.claim(WANTED).intent.outcome == {"o": 1}
 
 
+def test_what_is_known_is_not_decided(journal: Journal) -> None:
+    """The user's word settles doubts alone: an effect that is on record keeps its URN."""
+    sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    journal.intents.settle_outcome(sent, urn="urn:first", outcome={"a": 1}, how="sent")
+    with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
+        journal.intents.resolve(WANTED.key, urn="urn:second", outcome={"a": 2})
+    with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
+        journal.intents.write_off(WANTED.key)
+    row = journal.intents.get(WANTED.key)
+    assert row is not None
+    assert (row.state, row.urn) == ("accepted", "urn:first")
+
+
 def test_claim_whose_commit_was_not_confirmed_is_free_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection was lost at the commit, which took effect: the same process can claim again at once."""
     write = journal._store.write
