@@ -22,7 +22,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PAGES, PlannedError, waiting_for
+from ivcap_flows.tasks.waiting import PAGES, PlannedError, note_end, waiting_for
 
 __all__ = ["aattach_job", "arequest_job", "attach_job", "await_for_jobs", "request_job", "wait_for_jobs"]
 
@@ -196,9 +196,7 @@ async def _ended(call: IvcapCall, record: JobRecord, before: Job | str) -> Job:
     )
     if handle.service_name is None and handle.service:
         handle = handle.model_copy(update={"service_name": (await call.client.services.read(handle.service)).name})
-    if handle.key is not None:
-        outcome = handle.model_dump(mode="json")
-        await asyncio.to_thread(call.journal.intents.finish, handle.key, handle.status, outcome)
+    await note_end(call.journal, handle)
     return handle
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -19,7 +18,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PAGES, PlannedError, tag, waiting_for
+from ivcap_flows.tasks.waiting import PAGES, PlannedError, note_end, tag, waiting_for
 
 __all__ = ["aattach_order", "aplace_order", "attach_order", "await_for_orders", "place_order", "wait_for_orders"]
 
@@ -169,9 +168,7 @@ async def _ended(call: IvcapCall, record: OrderRecord, before: Order | None) -> 
     handle = handle.model_copy(
         update={"products": type(handle.products)(product.handle(call.platform) for product in products)}
     )
-    if handle.key is not None:
-        outcome = handle.model_dump(mode="json")
-        await asyncio.to_thread(call.journal.intents.finish, handle.key, handle.status, outcome)
+    await note_end(call.journal, handle)
     return handle
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ivcap_flows.durable import planning
-from ivcap_flows.handles import Handle
+from ivcap_flows.errors import JournalError
+from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
+from ivcap_flows.journal import Journal
 
-__all__ = ["PAGES", "PlannedError", "tag", "waiting_for"]
+__all__ = ["PAGES", "PlannedError", "note_end", "tag", "waiting_for"]
+
+logger = logging.getLogger("ivcap_flows.waiting")
 
 PAGES: Final = 20
 """Pages of a list that one look of a poller reads at most; what is older is read by itself."""
@@ -27,6 +33,16 @@ class PlannedError(BaseException):
         waiting = [str(each) for each in work if str(each).startswith("urn:ivcap-flows:planned:")]
         if waiting and planning() is not None:
             raise cls(f"The plan ends here: the flow would wait for {len(waiting)} that are not sent.")
+
+
+async def note_end(journal: Journal, work: Order | Job) -> None:
+    """Tell the journal how work ended. Where it cannot be written the flow goes on; the next wait tells it again."""
+    if work.key is None:
+        return
+    try:
+        await asyncio.to_thread(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
+    except JournalError as error:
+        logger.error("That %s ended as %s is not in the journal: %s", work.urn, work.status, error)
 
 
 def tag(key: str) -> str:

@@ -15,6 +15,7 @@ from ivcap_flows.durable import divergence, submission
 from ivcap_flows.errors import (
     DivergenceError,
     JobFailedError,
+    JournalError,
     OrderFailedError,
     SpendLimitError,
     SupersededError,
@@ -292,6 +293,27 @@ def test_add_aspect_is_added_once_in_a_run(in_flow, effects, unique):
     one, same, other, meant = in_flow(body)
     assert one.urn == same.urn
     assert len({one.urn, other.urn, meant.urn}) == effects.count("/1/aspects") == 3
+
+
+def test_an_end_that_cannot_be_written_does_not_end_the_flow(in_flow, effects, unique, monkeypatch, caplog):
+    """An order has ended and the journal is away: the flow gets its order, and the next wait writes the end."""
+
+    def away(*_):
+        raise JournalError("disk full")
+
+    def body():
+        order = place_order("echo", {"message": unique})
+        with monkeypatch.context() as patch:
+            patch.setattr(type(effects.journal.intents), "finish", away)
+            [done] = wait_for_orders([order])
+        assert effects.journal.intents.get(order.key).state == "accepted"
+        wait_for_orders([order])
+        return done
+
+    with caplog.at_level(logging.ERROR, "ivcap_flows.waiting"):
+        done = in_flow(body)
+    assert done.succeeded and "is not in the journal: disk full" in caplog.text
+    assert effects.journal.intents.get(done.key).status == "succeeded"
 
 
 def test_update_aspect_is_idempotent(in_flow, effects, unique):
