@@ -6,6 +6,7 @@ Sources: IVCAP URNs as in the IVCAP OpenAPI description (`urn:ivcap:<noun>:<uuid
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import uuid
 from typing import Any, Final, Literal
@@ -22,6 +23,7 @@ __all__ = [
     "canonical",
     "digest",
     "file_urn",
+    "fingerprint",
     "flows_urn",
     "ivcap_urn",
     "key_entity",
@@ -51,6 +53,14 @@ def canonical(value: Any) -> bytes:
 def digest(data: bytes) -> str:
     """The sha256 of bytes as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """The sha256 that equal JSON values share, also those that RFC 8785 has no form for: NaN, integers above 2**53."""
+    try:
+        return digest(canonical(value))
+    except rfc8785.CanonicalizationError:
+        return digest(json.dumps(value, sort_keys=True).encode())
 
 
 def key_of(

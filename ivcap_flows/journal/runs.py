@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from rfc8785 import CanonicalizationError
 from sqlalchemy.engine import Connection, RowMapping
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import canonical, digest
+from ivcap_flows.identity import fingerprint
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
@@ -43,7 +41,7 @@ class Runs:
         a run before one that completed is not looked at. `fresh` leaves out (b) only: a retry of one flow run always
         continues it. Attempts whose process is gone get the outcome `lost`.
         """
-        sha256 = _parameters_sha256(identity)
+        sha256 = fingerprint(identity.parameters)
         process_id = self._processes.mine()
         with self._store.write() as connection:
             self._serialise(connection, identity, sha256)
@@ -105,7 +103,7 @@ class Runs:
         with self._store.read() as connection:
             run_id = self._by_root(connection, identity)
             if run_id is None and not identity.deployed and not fresh:
-                run_id = self._by_identity(connection, identity, _parameters_sha256(identity))
+                run_id = self._by_identity(connection, identity, fingerprint(identity.parameters))
             return None if run_id is None else self._run(connection, run_id)
 
     def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
@@ -284,14 +282,6 @@ class Runs:
         if row is None:
             raise InputError(f"The journal {self._store.url} has no attempt {attempt_id!r}.")
         return _attempt_row(row)
-
-
-def _parameters_sha256(identity: RunIdentity) -> str:
-    try:
-        return digest(canonical(identity.parameters))
-    except CanonicalizationError:
-        # RFC 8785 has no form for NaN and integers above 2**53, which flows may well take.
-        return digest(json.dumps(identity.parameters, sort_keys=True).encode())
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from ivcap_flows.handles import Artifact, Aspect, Dataset, Handle, Job, LocalFile, ModelRun, Order, RegistryItem
-from ivcap_flows.identity import canonical, digest, file_urn
+from ivcap_flows.identity import file_urn, fingerprint
 from ivcap_flows.provenance.records import Record, activity, entity, relation
 
 __all__ = ["describe", "identify", "reference"]
@@ -113,7 +113,7 @@ def _aspect(value: Aspect) -> Iterator[Record]:
         "aspect",
         schema=value.schema_urn,
         about=value.entity,
-        content_sha256=None if value.content is None else digest(canonical(value.content)),
+        content_sha256=None if value.content is None else fingerprint(value.content),
         platform=value.platform,
     )
     yield reference(value.entity)

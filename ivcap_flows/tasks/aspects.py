@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
-from ivcap_flows.identity import Scope, canonical
+from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -53,7 +53,7 @@ async def _add_aspect(
         return [
             Found(record.handle(call.platform), record.urn, record.valid_from, matched_by="content")
             for record in await _active(call, about, schema_urn)
-            if canonical(record.content) == canonical(document)
+            if fingerprint(record.content) == fingerprint(document)
             and (record.valid_from is None or record.valid_from >= since)
         ]
 
@@ -90,7 +90,7 @@ async def _update_aspect(
     call.check(entity)
     about, (schema_urn, document) = urn_of(entity), _content(content, schema)
     before = await _active(call, about, schema_urn)
-    if len(before) == 1 and canonical(before[0].content) == canonical(document):
+    if len(before) == 1 and fingerprint(before[0].content) == fingerprint(document):
         return before[0].handle(call.platform)
 
     replaces = [record.urn for record in before]
@@ -111,7 +111,7 @@ async def _update_aspect(
         return [
             Found(record.handle(call.platform), record.urn, record.valid_from, matched_by="content")
             for record in await _active(call, about, schema_urn)
-            if record.urn not in replaces and canonical(record.content) == canonical(document)
+            if record.urn not in replaces and fingerprint(record.content) == fingerprint(document)
         ]
 
     def update(after: str | None) -> Effect[Aspect]:

@@ -14,7 +14,7 @@ from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError
 from ivcap_flows.handles import Handle, Job
-from ivcap_flows.identity import Scope, canonical
+from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.jobs import JobRecord
 from ivcap_flows.ivcap.requests import validate_request
@@ -64,10 +64,10 @@ async def _request_job(
 
     async def find(intent: IntentRow) -> list[Found[Job]]:
         # A job bears no name or tag of ours: it is known by its request, and by nobody else having claimed it.
-        wanted = canonical(document)
+        wanted = fingerprint(document)
         found = []
         async for job in _since(call, record.urn, intent):
-            if canonical(job.request_content) == wanted:
+            if fingerprint(job.request_content) == wanted:
                 handle = job.handle(call.platform, service_name=record.name, key=intent.key)
                 found.append(Found(handle, job.urn, job.requested_at, matched_by="content"))
         return found

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ivcap_flows.errors import PlatformError
-from ivcap_flows.identity import INTENT_SCHEMA, canonical, key_entity
+from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
 __all__ = ["AspectKeys"]
@@ -49,7 +49,7 @@ class AspectKeys:
             for record in await self._active(entity)
             if isinstance(record.content, dict) and record.content.get("journal") == content["journal"]
         ]
-        same = [record for record in mine if canonical(record.content) == canonical(content)]
+        same = [record for record in mine if fingerprint(record.content) == fingerprint(content)]
         if not same:
             await self._aspects.add(entity, INTENT_SCHEMA, content)
         # Retracting last leaves two records rather than none where the process ends in between.

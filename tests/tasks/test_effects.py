@@ -295,6 +295,14 @@ def test_add_aspect_is_added_once_in_a_run(in_flow, effects, unique):
     assert len({one.urn, other.urn, meant.urn}) == effects.count("/1/aspects") == 3
 
 
+def test_another_aspect_without_a_canonical_form_is_no_hindrance(in_flow, effects, unique, on_platform):
+    """Others may have stated integers above 2**53, for which RFC 8785 has no form; ours replaces them all the same."""
+    entity, schema = f"urn:test:{unique}", "urn:test:schema:instant.1"
+    on_platform(lambda client: client.aspects.add(entity, schema, {"$schema": schema, "at": 1_700_000_000_000_000_001}))
+    done = in_flow(lambda: update_aspect(entity, {"$schema": schema, "at": 1}))
+    assert done.content == {"$schema": schema, "at": 1}
+
+
 def test_an_end_that_cannot_be_written_does_not_end_the_flow(in_flow, effects, unique, monkeypatch, caplog):
     """An order has ended and the journal is away: the flow gets its order, and the next wait writes the end."""
 
