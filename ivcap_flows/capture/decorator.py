@@ -188,6 +188,7 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
     """Begin to record a call; None, with a warning, where that is not possible."""
     global _silent_until
     if time.monotonic() < _silent_until:
+        _miss()
         return None
     try:
         given = shape.bind(args, kwargs)
@@ -203,7 +204,15 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
         log.warning("Nothing is recorded for %d s: %s", _SILENCE, error)
     except Exception:
         log.warning("%s runs without a record.", shape.name, exc_info=True)
+    _miss()
     return None
+
+
+def _miss() -> None:
+    """Count a call without a record as missing from its run, where that is known without asking the journal."""
+    attempt, recorder = context._attempt.get(), context.process_recorder()
+    if attempt is not None and recorder is not None:
+        recorder.miss(attempt.run.id)
 
 
 def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:

@@ -82,6 +82,10 @@ class Recorder:
         self._wake.set()
         return done.wait(timeout)
 
+    def miss(self, run_id: str) -> None:
+        """Count a call that was never put as missing from a run."""
+        self._count(run_id, 1)
+
     def missing(self, run_id: str) -> int:
         """How many facts or calls of a run this process could not record."""
         return self._lost[run_id] + self._missing[run_id]

@@ -19,7 +19,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel, SecretStr
 
 from ivcap_flows.capture import acting_as, current_attempt, journal, note, recorded, recorder
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn, flows_urn
 from ivcap_flows.provenance import Graph, entity
@@ -527,6 +527,37 @@ def test_a_journal_that_cannot_be_opened_costs_the_record_not_the_flow(monkeypat
     [message] = [r.getMessage() for r in caplog.records if r.name == "ivcap_flows.capture"]
     assert str(tmp_path) in message
     monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
+
+
+def test_calls_while_the_journal_rests_are_counted(recorded_graph, monkeypatch):
+    """A subflow whose attempt cannot be opened, and what runs unrecorded for a while after it, count as missing."""
+    monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
+    runs = []
+
+    @recorded
+    def helper() -> None:
+        """Do nothing."""
+
+    @flow
+    @recorded
+    def inner() -> None:
+        """Do nothing."""
+
+    @flow
+    @recorded
+    def outer() -> None:
+        def locked(*_: object, **__: object) -> None:
+            raise JournalError("database is locked")
+
+        runs.append(current_attempt().run.id)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(journal().runs), "open_attempt", locked)
+            inner()
+        helper()
+        helper()
+
+    outer()
+    assert journal().runs.get(runs[0]).missing_facts == 3
 
 
 def test_facts_that_cannot_be_written_are_counted(monkeypatch):
