@@ -2,6 +2,7 @@
 
     IvcapFlowsError
     ├── ConfigurationError          settings, credentials or files that the user has to change
+    │   ├── IncompleteSettingsError settings of which a part is missing; also a ValueError
     │   └── PlatformOffError        a task of a platform that the settings leave switched off
     ├── InputError                  a value given by the caller is wrong
     │   ├── ParameterError          parameters of a service, all faults at once
@@ -52,6 +53,7 @@ __all__ = [
     "ForbiddenError",
     "ForeignHandleError",
     "InDoubtError",
+    "IncompleteSettingsError",
     "InputError",
     "IntegrityError",
     "InvalidParameterError",
@@ -105,6 +107,10 @@ class IvcapFlowsError(Exception):
 
 class ConfigurationError(IvcapFlowsError):
     """Settings, credentials or files that the user has to change; the message names the next step."""
+
+
+class IncompleteSettingsError(ConfigurationError, ValueError):
+    """Settings of which a part is missing, such as a token without a URL; a ValueError as in the official client."""
 
 
 class PlatformOffError(ConfigurationError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal, NoReturn
 
 from ivcap_flows import local
-from ivcap_flows.errors import ConfigurationError, PlatformOffError
+from ivcap_flows.errors import ConfigurationError, IncompleteSettingsError, PlatformOffError
 from ivcap_flows.settings import Settings
 
 __all__ = ["Platform", "refuse", "settings_for"]
@@ -22,13 +22,9 @@ _NEXT_STEP: Final[dict[Platform, str]] = {
 }
 
 
-class _IncompleteSettingsError(ConfigurationError, ValueError):
-    """Settings that contradict each other; also a ValueError, as the official IVCAP client raises."""
-
-
 def refuse(message: str) -> NoReturn:
     """Raise the ConfigurationError for settings that are only half there."""
-    raise _IncompleteSettingsError(message)
+    raise IncompleteSettingsError(message)
 
 
 def settings_for(platform: Platform, settings: Settings | None = None, *, deployed: bool = False) -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ivcap_flows.capture.context import acting_as, current_attempt, found, journal, note, recorder, use_journal
 from ivcap_flows.capture.decorator import recorded
 from ivcap_flows.capture.remember import aonce, once
-from ivcap_flows.capture.secrets import hide
+from ivcap_flows.secrets import hide
 
 __all__ = [
     "acting_as",

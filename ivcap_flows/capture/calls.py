@@ -13,11 +13,11 @@ from typing import Any, Final, Literal
 
 from ivcap_flows.capture import files
 from ivcap_flows.capture.files import Digests, Seen
-from ivcap_flows.capture.secrets import scrub
 from ivcap_flows.capture.values import Look
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
+from ivcap_flows.secrets import scrub
 
 __all__ = ["Call", "CallKind", "now", "records_of"]
 

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from ivcap_flows.capture.secrets import scrub_text
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, entity
+from ivcap_flows.secrets import scrub_text
 
 __all__ = ["Checkout", "checkout", "code_record", "packages"]
 

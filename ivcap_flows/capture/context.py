@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import Call, now
 from ivcap_flows.capture.logs import show_in_runs
-from ivcap_flows.capture.secrets import scrub, scrub_text
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
+from ivcap_flows.secrets import scrub, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun, Plan

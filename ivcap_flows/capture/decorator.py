@@ -14,10 +14,11 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context
 from ivcap_flows.capture.calls import Call, CallKind, now
-from ivcap_flows.capture.secrets import scrub_text
+from ivcap_flows.capture.values import Look
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.secrets import scrub_text
 
 __all__ = ["recorded"]
 
@@ -107,6 +108,8 @@ class _Shape:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
+        # Parameters that name what the function only writes: what lay there before is no input.
+        self.writes: tuple[str, ...] = getattr(function, "__ivcap_flows_writes__", ())
         self.signature: inspect.Signature | None = None
         try:
             plain = inspect.signature(function)
@@ -229,7 +232,7 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
             if tries > 1:
                 last = run.id if tries == 2 else f"{run.id}.{tries - 1}"
                 call.before = flows_urn("task-run", last)
-            return _scope(call, attempt, given)
+            return _scope(call, attempt, given, shape)
     elif task is None:
         flow = context.flow_context()
         if flow is not None and flow.flow is not None and flow.flow_run is not None and _is(flow.flow.fn, wrapper):
@@ -238,7 +241,7 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
                 return _scope_of_flow(flow, shape, given)
     attempt = context.current_attempt()
     call = _call(flows_urn("call", uuid.uuid4()), "call", shape.name, attempt, _parent(outer, attempt))
-    return _scope(call, attempt, given)
+    return _scope(call, attempt, given, shape)
 
 
 def _is(function: Any, wrapper: Any) -> bool:
@@ -253,9 +256,9 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
     return Call(id_, kind, name, attempt.run.id, attempt.attempt.id, parent)
 
 
-def _scope(call: Call, attempt: Any, given: dict[str, Any]) -> _Scope:
+def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _Scope:
     recorder = context.recorder()
-    _look(call, recorder, given)
+    _look(call, recorder, given, shape.writes)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=False)
 
@@ -266,14 +269,16 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     # Its start and its parameters are stated by the attempt itself.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
     call.started = attempt.attempt.started_at
-    _look(call, recorder, given)
+    _look(call, recorder, given, shape.writes)
     call.parameters = {}
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=True)
 
 
-def _look(call: Call, recorder: Any, given: dict[str, Any]) -> None:
-    call.parameters = {name: call.given.at(name, value) for name, value in given.items()}
+def _look(call: Call, recorder: Any, given: dict[str, Any], writes: tuple[str, ...]) -> None:
+    call.parameters = {
+        name: (Look() if name in writes else call.given).at(name, value) for name, value in given.items()
+    }
     if call.given.paths:
         call.look_at_entry(recorder.journal.files)
 

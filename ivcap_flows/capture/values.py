@@ -18,8 +18,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from ivcap_flows.capture.secrets import HIDDEN
 from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.secrets import HIDDEN
 
 __all__ = ["Look"]
 

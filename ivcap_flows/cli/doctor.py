@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from packaging.requirements import Requirement
 from rich.text import Text
@@ -25,6 +26,8 @@ __all__ = ["doctor"]
 
 LOOKED_AT: Final = 500
 """Artifacts that the search for unfinished uploads reads at most, newest first."""
+_PATIENCE: Final = 15.0
+"""Seconds that a platform gets to answer."""
 QUIET: Final = timedelta(minutes=1)
 """An upload younger than this may still be going on."""
 
@@ -41,8 +44,8 @@ def doctor(*, as_json: Json = False) -> int:
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
-        _found("IVCAP", lambda: loop.run(_ivcap())),
-        _found("Provena", lambda: loop.run(_provena())),
+        _found("IVCAP", lambda: _in_time("IVCAP", _ivcap())),
+        _found("Provena", lambda: _in_time("Provena", _provena())),
     ]
     if as_json:
         emit(findings)
@@ -95,6 +98,16 @@ def _journal() -> list[str]:
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
         ]
+
+
+def _in_time(name: str, look: Coroutine[Any, Any, list[str]]) -> list[str]:
+    """A look that does not wait as patiently as a flow does."""
+    try:
+        return loop.run(asyncio.wait_for(look, _PATIENCE))
+    except asyncio.TimeoutError as error:
+        raise IvcapFlowsError(
+            f"{name} did not answer within {_PATIENCE:g} s. Check its URL, the network and the proxy."
+        ) from error
 
 
 async def _ivcap() -> list[str]:

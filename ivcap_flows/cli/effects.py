@@ -8,6 +8,7 @@ from typing import Any, Final
 from ivcap_flows.cli.output import console, moment, table
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.secrets import scrub
 
 __all__ = ["as_json", "print_effects"]
 
@@ -16,8 +17,9 @@ _INNER: Final = frozenset({"token", "fence", "process_id", "base_key", "progress
 
 
 def as_json(row: IntentRow) -> dict[str, Any]:
-    """All that is known of an effect."""
-    return {name: value for name, value in vars(row).items() if name not in _INNER}
+    """All that is known of an effect, without secrets."""
+    shown: dict[str, Any] = scrub({name: value for name, value in vars(row).items() if name not in _INNER})
+    return shown
 
 
 def print_effects(title: str, rows: Sequence[IntentRow]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from ivcap_flows.errors import DivergenceError, InputError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
+from ivcap_flows.secrets import scrub
 
 __all__ = ["OnDivergence", "aonce", "check_divergence", "once"]
 
@@ -46,8 +47,8 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
         if time.monotonic() > deadline:
             raise DivergenceError(
                 _side_by_side(wanted, earlier),
-                asked=wanted.request,
-                earlier=[{"urn": row.urn, "request": row.request} for row in earlier],
+                asked=scrub(wanted.request),
+                earlier=[{"urn": row.urn, "request": scrub(row.request)} for row in earlier],
             )
         await asyncio.sleep(0.1)
 
@@ -93,5 +94,5 @@ def _side_by_side(wanted: NewIntent, earlier: Sequence[IntentRow]) -> str:
 
 
 def _short(request: Any) -> str:
-    text = json.dumps(request, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(scrub(request), sort_keys=True, ensure_ascii=False)
     return text if len(text) <= 1000 else text[:1000] + "…"

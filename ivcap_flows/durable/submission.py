@@ -25,6 +25,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
+from ivcap_flows.identity import canonical, digest
 from ivcap_flows.journal import Claim, Journal
 
 __all__ = ["Submission", "may_have_taken_effect"]
@@ -146,6 +147,10 @@ class Submission(Generic[T]):
             except PlatformError as error:
                 if left <= 0 or not error.retryable:
                     raise
+            except InDoubtError:
+                # A reply on its way to somebody else may still decide it.
+                if left <= 0:
+                    raise
             else:
                 if adopted is not None or left <= 0:
                     return adopted
@@ -171,7 +176,9 @@ class Submission(Generic[T]):
             )
             free = [one for one in found if one.urn not in others]
             ours = [one for one in free if one.matched_by == "content"]
-            if not ours and free:
+            # Where others may have caused what looks like ours, there must be one for each.
+            rivals = await asyncio.to_thread(self.journal.intents.rivals, self.intent) if ours else 0
+            if free and len(ours) <= rivals:
                 raise self._undecided([one.urn for one in free])
         if not ours:
             return None
@@ -274,7 +281,7 @@ class Submission(Generic[T]):
             "generation": row.generation,
             "subject": row.subject,
             "discriminator": row.discriminator,
-            "request": row.request,
+            "request-sha256": digest(canonical(row.request)),
             "created-at": row.created_at.isoformat(),
             "urn": urn,
             "outcome": outcome,

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.errors import DurabilityError, FencedError, SpendLimitError
+from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, SpendLimitError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
@@ -123,8 +123,18 @@ class Intents:
         matched_by: str | None = None,
         duplicates: Sequence[str] = (),
     ) -> IntentRow:
-        """The effect exists; ends the claim. `how` is "sent" or "adopted", `outcome` its JSON form."""
+        """The effect exists; ends the claim. `how` is "sent" or "adopted", `outcome` its JSON form.
+
+        InDoubtError if it is known by its content alone and another key has taken it meanwhile.
+        """
         with self._store.write() as connection:
+            if matched_by == "content" and urn is not None:
+                if not self._store.is_sqlite:
+                    self._take_turn(connection, f"urn:{urn}")
+                if connection.execute(sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.key != intent.key)).first():
+                    raise InDoubtError(
+                        f"{urn} was taken for another {intent.noun} meanwhile.", key=intent.key, candidates=[urn]
+                    )
             known = [*intent.duplicates, *(other for other in duplicates if other not in intent.duplicates)]
             values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by}
             values |= {"duplicates": known, "error": None, **_LEFT}
@@ -244,6 +254,19 @@ class Intents:
         query = sa.select(_I.c.urn).where(_I.c.urn.in_(list(urns)), _I.c.key != key)
         with self._store.read() as connection:
             return {str(urn) for (urn,) in connection.execute(query)}
+
+    def rivals(self, intent: IntentRow) -> int:
+        """How many other intents may be the cause of an effect of the same content: sent, and not known to be done."""
+        query = sa.select(_I).where(
+            _I.c.noun == intent.noun,
+            _I.c.platform == intent.platform,
+            _I.c.account == intent.account,
+            _I.c.state.in_(("sent", "in_doubt")),
+            _I.c.key != intent.key,
+        )
+        with self._store.read() as connection:
+            rows = connection.execute(query).mappings()
+            return sum(IntentRow(**row).request == intent.request for row in rows)
 
     def _take_turn(self, connection: Connection, name: str) -> None:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})

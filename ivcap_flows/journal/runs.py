@@ -37,7 +37,7 @@ class Runs:
         """Begin an attempt of the logical run that the flow run belongs to, a new one if there is none.
 
         It joins an earlier run (a) whose root flow run is the same, or (b) when it is not deployed, the newest not
-        deployed run of the same entry point and parameters that did not complete and of which every process is gone;
+        deployed run of the same entry point and parameters that did not complete and in which no attempt is running;
         a run before one that completed is not looked at. `fresh` leaves out (b) only: a retry of one flow run always
         continues it. Attempts whose process is gone get the outcome `lost`.
         """
@@ -242,8 +242,9 @@ class Runs:
         for id_, outcome in connection.execute(query):
             if outcome == "completed":
                 return None
-            gone = not any(self._alive(connection, row) for row in self._attempts(connection, id_))
-            if gone and outcome != "abandoned":
+            attempts = self._attempts(connection, id_)
+            ended = not any(row.outcome == "running" and self._alive(connection, row) for row in attempts)
+            if ended and outcome != "abandoned":
                 return str(id_)
         return None
 

@@ -22,7 +22,7 @@ from ivcap_flows.provenance.records import Record
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
 
-__all__ = ["REFUSALS", "Delivery", "Sink", "shareable"]
+__all__ = ["EMBEDDED", "REFUSALS", "Delivery", "Sink", "is_trial", "shareable"]
 
 REFUSALS: Final = (
     BadRequestError,
@@ -45,6 +45,16 @@ class Delivery:
     state: Literal["delivered", "pending", "dead"]
     reason: str | None = None
     facts: Sequence[Record] = ()
+
+
+EMBEDDED: Final = "urn:ivcap-flows:twin:"
+"""How the id of an embedded platform begins."""
+
+
+def is_trial(graph: Graph, platform: str) -> bool:
+    """Whether a run was made on another, embedded platform: a trial, which no real platform is to be told of."""
+    on = {str(record.attributes.get("platform", "")) for record in graph.nodes.values()}
+    return any(other.startswith(EMBEDDED) and other != platform for other in on)
 
 
 class Sink(Protocol):

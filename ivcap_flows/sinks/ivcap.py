@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.sinks.base import Delivery, shareable
+from ivcap_flows.sinks.base import Delivery, is_trial, shareable
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -34,6 +34,8 @@ class IvcapSink:
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         """Read what is there first: an equal record is left, an older one retracted once the new one is in place."""
+        if is_trial(graph, await self._client.platform()):
+            return Delivery("delivered", "nothing was sent: the run was made on another, embedded platform")
         aspects, entity = self._client.aspects, flows_urn("run", run.id)
         content = _content(run, graph)
         there = [record async for record in aspects.list(entity=entity, schema=RUN_SCHEMA, order_direction="ASC")]

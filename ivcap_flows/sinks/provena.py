@@ -18,7 +18,7 @@ from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.sinks.base import REFUSALS, Delivery
+from ivcap_flows.sinks.base import REFUSALS, Delivery, is_trial
 from ivcap_flows.sinks.mapping import ModelRunMapping
 from ivcap_flows.sinks.model_runs import NOUN, jobs_with_key, model_run_handle
 from ivcap_flows.sinks.registrar import Registrar
@@ -72,7 +72,7 @@ class ProvenaSink:
             if intent.state == "terminal" and intent.status == "succeeded"
         ]
         mapped = [(work, entry) for work in done if (entry := self._mapping.entry_for(work, run.flow_name))]
-        if not mapped:
+        if not mapped or is_trial(graph, await self._client.platform()):
             return []
         attempts = await asyncio.to_thread(self._journal.runs.attempts, run.id)
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)

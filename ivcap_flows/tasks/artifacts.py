@@ -198,6 +198,6 @@ async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None
 
 upload_artifact, aupload_artifact = task_pair(_upload_artifact, name="Upload artifact", run_name="upload {path}")
 download_artifact, adownload_artifact = task_pair(
-    _download_artifact, name="Download artifact", run_name="download {artifact} to {path}"
+    _download_artifact, name="Download artifact", run_name="download {artifact} to {path}", writes=("path",)
 )
 attach_artifact, aattach_artifact = task_pair(_attach_artifact, name="Attach artifact", run_name="attach {urn}")

@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime
 from typing import Any, Final
 
-from ivcap_flows.errors import PlatformError
+from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
@@ -40,8 +40,11 @@ class AspectKeys:
                 return
 
     async def asserted_at(self, key: str) -> datetime | None:
-        """When the platform took the oldest record, by its own clock; None without one."""
-        return next((record.valid_from for record in await self._active(key_entity(key))), None)
+        """When the platform took the oldest record, by its own clock; None without one or where it may not be read."""
+        try:
+            return next((record.valid_from for record in await self._active(key_entity(key))), None)
+        except ForbiddenError:
+            return None
 
     async def _write(self, entity: str, content: dict[str, Any]) -> None:
         mine = [

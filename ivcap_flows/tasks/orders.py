@@ -178,6 +178,10 @@ async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFai
     for order in failed:
         lines.append(f"{order.urn} ({order.service_name or order.service}) ended as {order.status}.")
         lines += [f"  | {line}" for line in logs[order.urn].splitlines()]
+    lines.append(
+        "Asking again in this run gives the same answer; place_order(…, on_failure='resubmit') or a new run "
+        "(IVCAP_FLOWS_FRESH=1) places them anew."
+    )
     return OrderFailedError("\n".join(lines), orders=failed, logs=logs)
 
 

@@ -23,13 +23,17 @@ R = TypeVar("R")
 
 
 def task_pair(
-    body: Callable[P, Coroutine[Any, Any, R]], *, name: str, run_name: str | Callable[[dict[str, Any]], str]
+    body: Callable[P, Coroutine[Any, Any, R]],
+    *,
+    name: str,
+    run_name: str | Callable[[dict[str, Any]], str],
+    writes: tuple[str, ...] = (),
 ) -> tuple[Task[P, R], Task[P, Coroutine[Any, Any, R]]]:
     """The tasks (verb, averb) of a body `_verb`; both have its signature and docstring.
 
-    `name` is the task's name in Prefect, `run_name` a template over the arguments, or what makes the name from them.
-    The tasks neither retry nor cache: what is safe to repeat is repeated inside, and a cached task would record
-    nothing.
+    `name` is the task's name in Prefect, `run_name` a template over the arguments, or what makes the name from them;
+    `writes` are the parameters that name what the task only writes. The tasks neither retry nor cache: what is safe to
+    repeat is repeated inside, and a cached task would record nothing.
     """
 
     @functools.wraps(body)
@@ -41,6 +45,7 @@ def task_pair(
         return await loop.arun(body(*args, **kwargs))
 
     verb = body.__name__.removeprefix("_")
+    synchronous.__ivcap_flows_writes__ = asynchronous.__ivcap_flows_writes__ = writes  # type: ignore[attr-defined]
     synchronous.__name__ = synchronous.__qualname__ = verb
     asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
     options: dict[str, Any] = {

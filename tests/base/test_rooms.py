@@ -19,7 +19,7 @@ ROOMS = [
     "ivcap|provena",
     "http",
     "loop",
-    "settings|handles",
+    "settings|handles|secrets",
     "local",
     "identity|errors",
 ]

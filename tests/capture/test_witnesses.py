@@ -15,11 +15,11 @@ from ivcap_flows.capture import files, journal, use_journal
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
-from ivcap_flows.capture.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.provenance import Graph, activity, entity
+from ivcap_flows.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
 
 
 def git(folder: Path, *arguments: str) -> str:

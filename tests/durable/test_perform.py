@@ -29,6 +29,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
 
+SOMEBODY: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
 FORK = multiprocessing.get_context("fork")
 
 
@@ -428,3 +429,55 @@ def test_request_beyond_json_is_an_input_error(sqlite_journal: Journal, platform
     with pytest.raises(InputError, match="cannot be told from another"):
         run(order(platform, {"n": 2**60}), sqlite_journal)
     assert sqlite_journal.intents.where() == []
+
+
+def test_two_equal_jobs_lost_together_are_two(durable_journal: Journal, platform: Platform) -> None:
+    """Two asked with discriminators, both replies lost: two keys, two effects, none shared."""
+    platform.by_content = True
+    platform.faults = ["lost", "lost"]
+
+    async def both():
+        return await asyncio.gather(
+            *(
+                perform(
+                    order(platform, discriminator=d),
+                    journal=durable_journal,
+                    attempt=None,
+                    platform="https://x",
+                    account="urn:acc",
+                )
+                for d in "ab"
+            )
+        )
+
+    a, b = asyncio.run(both())
+    assert len(platform.urns) == 2
+    assert a.value["urn"] != b.value["urn"]
+
+
+def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Platform) -> None:
+    """a's request never arrived; b's equal one is on the platform, its reply on its way."""
+    platform.by_content = True
+    eb = order(platform, discriminator="b")
+
+    async def send_b(intent, progress):
+        urn = platform.take(intent.key, intent.request)
+        await asyncio.sleep(0.3)
+        return {"urn": urn}
+
+    platform.faults = ["lost before"]
+
+    async def both():
+        return await asyncio.gather(
+            perform(
+                order(platform, discriminator="a"),
+                journal=durable_journal,
+                attempt=None,
+                platform="https://x",
+                account="urn:acc",
+            ),
+            perform(replace(eb, send=send_b), journal=durable_journal, **SOMEBODY),
+        )
+
+    a, b = asyncio.run(both())
+    assert a.value["urn"] != b.value["urn"]

@@ -86,6 +86,15 @@ def test_live_script_is_not_joined(journal: Journal, in_child: Opener) -> None:
     assert third.run.id == journal.runs.attempt(attempt_id).run_id
 
 
+def test_ended_run_of_a_live_process_is_continued(journal: Journal, in_child: Opener) -> None:
+    """Rule (b): a notebook's failed run, or a script that hangs after Ctrl-C, has nobody at work; it goes on."""
+    attempt_id, _ = in_child(identity("1"))
+    journal.runs.close_attempt(attempt_id, "crashed", "KeyboardInterrupt")
+    second = journal.runs.open_attempt(identity("2"))
+    assert (second.joined, second.attempt.number) == (True, 2)
+    assert second.run.id == journal.runs.attempt(attempt_id).run_id
+
+
 def test_failed_run_of_a_gone_process_is_continued(journal: Journal, in_child: Opener) -> None:
     """Rule (b): not to have completed is enough; failed counts, completed and abandoned do not."""
     for outcome, joins in (("failed", True), ("cancelled", True), ("completed", False), ("abandoned", False)):

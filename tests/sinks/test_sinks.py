@@ -189,6 +189,23 @@ def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, ivcap_twin, monkeypatch):
     loop.run(client.aclose())
 
 
+def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, ivcap_twin):
+    """A run that used another embedded platform leaves no record on this one; the outbox has done with it."""
+    import os
+
+    opened = a_run(ivcap_journal)
+    elsewhere = "urn:ivcap-flows:twin:another"
+    ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), opened.run.id)])
+    client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))
+    assert drain(ivcap_journal, [IvcapSink(client)]) == [Drained("ivcap", delivered=1)]
+
+    async def active():
+        return [record async for record in client.aspects.list(entity=flows_urn("run", opened.run.id))]
+
+    assert loop.run(active()) == []
+    loop.run(client.aclose())
+
+
 def test_ivcap_being_away_is_a_pending_delivery(ivcap_journal):
     """A connection that is refused leaves the run for later."""
     import socket

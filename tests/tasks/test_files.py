@@ -16,8 +16,9 @@ from ivcap_flows.errors import (
     UnavailableError,
 )
 from ivcap_flows.http import tus
-from ivcap_flows.identity import digest
+from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.journal import Journal
+from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import download_artifact, place_order, upload_artifact, wait_for_orders
 
 MIB = 1024 * 1024
@@ -153,6 +154,23 @@ def test_a_download_is_verified(in_flow, effects, source, tmp_path, twin_directo
             in_flow(lambda given=given: download_artifact(given, tmp_path / "back.csv"))
         assert (caught.value.expected, caught.value.found) == (series.sha256, digest(bytes(rotten)))
     assert [path.name for path in tmp_path.iterdir() if "back" in path.name] == []
+
+
+def test_a_file_that_is_overwritten_is_no_input(in_flow, ivcap_journal, source, tmp_path):
+    """What lay at the target of a download before is not recorded as used; the new content comes from the artifact."""
+    back = tmp_path / "back.csv"
+    back.write_text("of another day\n", encoding="utf-8")
+    old = file_urn(digest(back.read_bytes()))
+
+    def body():
+        series = upload_artifact(source)
+        return series, download_artifact(series, back)
+
+    series, file = in_flow(body)
+    [run] = ivcap_journal.runs.recent()
+    graph = run_graph(ivcap_journal, run.id)
+    assert old not in graph.nodes
+    assert series.urn in graph.lineage(file_urn(file.sha256)).nodes
 
 
 def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
