@@ -8,13 +8,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from durable_platform import Platform, order
 
-from ivcap_flows.durable import LogicalRun, perform
+from ivcap_flows.durable import LogicalRun, beating, perform
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal, RunIdentity
 
@@ -62,13 +63,22 @@ def _eventually(condition: Any) -> None:
         time.sleep(0.01)
 
 
-def test_one_thread_beats_while_anything_runs(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_beaters(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[threading.Thread]]:
+    """The beating threads of this test: an attempt of another one may still be open in this process."""
+    monkeypatch.setattr(beating, "_heart", None)
+    before = set(threading.enumerate())
+    return lambda: [thread for thread in _beaters() if thread not in before]
+
+
+def test_one_thread_beats_while_anything_runs(
+    sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, own_beaters: Callable[[], list[threading.Thread]]
+) -> None:
     """One daemon thread for all runs of a process; it renews the lease and ends with the last of them."""
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
-    _eventually(lambda: _beaters() == [])
     runs = [LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, str(n), str(n))) for n in range(3)]
-    assert len(_beaters()) == 1
-    assert _beaters()[0].daemon
+    assert len(own_beaters()) == 1
+    assert own_beaters()[0].daemon
 
     def beat() -> Any:
         return sqlite_journal.runs.attempt(runs[0].attempt.id).process.beat_at
@@ -77,12 +87,13 @@ def test_one_thread_beats_while_anything_runs(sqlite_journal: Journal, monkeypat
     _eventually(lambda: beat() > first)
     for run in runs:
         run.close("completed")
-    _eventually(lambda: _beaters() == [])
+    _eventually(lambda: own_beaters() == [])
     last = beat()
     time.sleep(0.1)
     assert beat() == last
 
 
+@pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A beat that fails, for whatever reason, is tried again at the next one."""
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
