@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -51,10 +51,14 @@ EMBEDDED: Final = "urn:ivcap-flows:twin:"
 """How the id of an embedded platform begins."""
 
 
-def is_trial(graph: Graph, platform: str) -> bool:
-    """Whether a run was made on another, embedded platform: a trial, which no real platform is to be told of."""
+async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool:
+    """Whether a run was made on another, embedded platform: a trial, which no real platform is to be told of.
+
+    `platform` is asked only where the run was made on an embedded one.
+    """
     on = {str(record.attributes.get("platform", "")) for record in graph.nodes.values()}
-    return any(other.startswith(EMBEDDED) and other != platform for other in on)
+    embedded = {name for name in on if name.startswith(EMBEDDED)}
+    return bool(embedded) and embedded != {await platform()}
 
 
 class Sink(Protocol):

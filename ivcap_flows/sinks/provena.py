@@ -72,7 +72,7 @@ class ProvenaSink:
             if intent.state == "terminal" and intent.status == "succeeded"
         ]
         mapped = [(work, entry) for work in done if (entry := self._mapping.entry_for(work, run.flow_name))]
-        if not mapped or is_trial(graph, await self._client.platform()):
+        if not mapped or await is_trial(graph, self._client.platform):
             return []
         attempts = await asyncio.to_thread(self._journal.runs.attempts, run.id)
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
