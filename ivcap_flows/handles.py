@@ -19,14 +19,19 @@ __all__ = [
     "TERMINAL",
     "Artifact",
     "Aspect",
+    "Collection",
     "Dataset",
     "Handle",
     "Job",
+    "JobEvent",
     "LocalFile",
     "ModelRun",
     "Order",
     "Products",
+    "Queue",
+    "QueueMessage",
     "RegistryItem",
+    "Service",
 ]
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "error"})
@@ -92,6 +97,19 @@ class Products(tuple[Artifact, ...]):
         return core_schema.no_info_after_validator_function(cls, handler(tuple[Artifact, ...]))
 
 
+class JobEvent(BaseModel):
+    """Something that happened to a job: `type` and `data` as the platform or the service told it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    id: str
+    """The id from which a broken stream of events goes on."""
+    type: str
+    schema_urn: str | None = None
+    at: datetime | None = None
+    data: Any = None
+
+
 class _Work(Handle):
     """What orders and jobs share. Times are the platform's; `service` is the service's URN."""
 
@@ -140,6 +158,8 @@ class Job(_Work):
     result: Any = None
     result_type: str | None = None
     error_message: str | None = None
+    events: tuple[JobEvent, ...] = ()
+    """What the service told while it ran, oldest first; known to who waited for the job."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -153,6 +173,42 @@ class Aspect(Handle):
     entity: str
     schema_urn: str
     content: Any = None
+
+
+class Service(Handle):
+    """An IVCAP service, the plan of orders and jobs."""
+
+    kind: Literal["service"] = "service"
+    name: str | None = None
+    description: str | None = None
+
+
+class Collection(Handle):
+    """An IVCAP collection: a named set of artifacts, or of whatever has a URN."""
+
+    kind: Literal["collection"] = "collection"
+    name: str | None = None
+    description: str | None = None
+
+
+class Queue(Handle):
+    """An IVCAP queue of messages."""
+
+    kind: Literal["queue"] = "queue"
+    name: str | None = None
+    description: str | None = None
+
+
+class QueueMessage(BaseModel):
+    """A message taken from a queue. `key` is the same in every delivery of one `enqueue`; None from other senders."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    id: str
+    content: Any = None
+    schema_urn: str | None = None
+    media_type: str | None = None
+    key: str | None = None
 
 
 class RegistryItem(Handle):

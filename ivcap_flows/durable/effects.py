@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 
-__all__ = ["Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress"]
+__all__ = ["CLOCKS", "Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress"]
 
 T = TypeVar("T")
+
+CLOCKS: Final = timedelta(minutes=5)
+"""By how much this machine's clock and a platform's may differ."""
 
 MatchedBy = Literal["key", "content", "guess"]
 """How surely a found effect is ours: it bears our key; its content is equal and nobody else's; or it might be."""

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
 from ivcap_flows.errors import InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.sinks.registry import CLOCKS, KEY_FIELD, items_since, moment
+from ivcap_flows.sinks.registry import KEY_FIELD, items_since, moment
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow

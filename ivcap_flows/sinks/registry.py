@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
@@ -16,13 +16,10 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["CLOCKS", "KEY_FIELD", "dataset_effect", "items_since", "moment", "person_of"]
+__all__ = ["KEY_FIELD", "dataset_effect", "items_since", "moment", "person_of"]
 
 KEY_FIELD: Final = "ivcap-flows-key"
 """The user metadata and annotation that bears the key, by which an item or a run is found again."""
-
-CLOCKS: Final = timedelta(minutes=5)
-"""By how much this machine's clock and Provena's may differ."""
 
 
 def dataset_effect(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel
 
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
 from ivcap_flows.identity import Scope, fingerprint
@@ -18,9 +17,6 @@ from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 
 __all__ = ["aadd_aspect", "add_aspect", "aupdate_aspect", "update_aspect"]
-
-_CLOCKS: Final = timedelta(minutes=5)
-"""By how much this machine's clock and the platform's may differ."""
 
 
 async def _add_aspect(
@@ -49,7 +45,7 @@ async def _add_aspect(
 
     async def find(intent: IntentRow) -> list[Found[Aspect]]:
         # An equal statement from long before is not ours; clocks may differ.
-        since = intent.created_at - _CLOCKS
+        since = intent.created_at - CLOCKS
         return [
             Found(record.handle(call.platform), record.urn, record.valid_from, matched_by="content")
             for record in await _active(call, about, schema_urn)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
-from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress
+from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError
 from ivcap_flows.handles import Handle, Job
@@ -25,9 +24,6 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.waiting import PAGES, PlannedError, note_end, waiting_for
 
 __all__ = ["aattach_job", "arequest_job", "attach_job", "await_for_jobs", "request_job", "wait_for_jobs"]
-
-_CLOCKS: Final = timedelta(minutes=5)
-"""By how much this machine's clock and the platform's may differ."""
 
 _LOOKED_AT: Final = 500
 """Jobs of the service that a search for a lost one reads at most, newest first."""
@@ -138,7 +134,7 @@ async def _since(call: IvcapCall, service: str, intent: IntentRow) -> AsyncItera
     The key aspect tells the intent's time by the platform's own clock.
     """
     asserted = await call.keys.asserted_at(intent.key)
-    since = asserted or intent.created_at - _CLOCKS
+    since = asserted or intent.created_at - CLOCKS
     async for item in call.client.jobs.list(service, limit=_LOOKED_AT):
         job = await call.client.jobs.read(service, item.urn, with_request=True, with_result=False)
         if job.requested_at is not None and job.requested_at < since:

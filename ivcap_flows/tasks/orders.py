@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress
+from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
 from ivcap_flows.handles import Order
@@ -21,9 +20,6 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.waiting import PAGES, PlannedError, note_end, tag, waiting_for
 
 __all__ = ["aattach_order", "aplace_order", "attach_order", "await_for_orders", "place_order", "wait_for_orders"]
-
-_CLOCKS: Final = timedelta(minutes=5)
-"""By how much this machine's clock and the platform's may differ."""
 
 _LOG_LINES: Final = 20
 
@@ -119,7 +115,7 @@ def _handle(
 async def _since(call: IvcapCall, intent: IntentRow) -> AsyncIterator[OrderRecord]:
     """The account's orders that are not older than the intent, newest first."""
     async for placed in call.client.orders.list(order_by="ordered-at", order_desc=True):
-        if placed.ordered_at is not None and placed.ordered_at < intent.created_at - _CLOCKS:
+        if placed.ordered_at is not None and placed.ordered_at < intent.created_at - CLOCKS:
             return
         yield placed
 
