@@ -1,21 +1,16 @@
 """Lists: pages by key, so that what is added or removed meanwhile never shifts the rest.
 
-A cursor holds the whole question, the moment it was asked, and the key of the last item that was given. It is signed:
-what this server did not make is refused. Its characters are URL-safe, and the `next` link is exactly
-`?page=<cursor>`, because the official Python client takes all that follows `page=` undecoded (ivcap_client/utils.py).
+A cursor holds the whole question, the moment it was asked, and the key of the last item that was given. The `next` link
+is exactly `?page=<cursor>`, because the official Python client takes all that follows `page=` undecoded
+(ivcap_client/utils.py).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import json
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ivcap_flows.local import clock
@@ -24,32 +19,9 @@ from ivcap_flows.local.ivcap.filters import Column, compile_filter
 from ivcap_flows.local.ivcap.replies import link
 from ivcap_flows.local.ivcap.routing import Call
 
-__all__ = ["Cursors", "Listing", "cursor_after", "page_of"]
+__all__ = ["Listing", "cursor_after", "page_of"]
 
 _MOST_ORDER: Final = 8
-
-
-@dataclass(frozen=True)
-class Cursors:
-    secret: bytes = field(repr=False)
-
-    def _mac(self, data: bytes) -> bytes:
-        return hmac.new(self.secret, data, hashlib.sha256).digest()[:16]
-
-    def write(self, value: Mapping[str, Any]) -> str:
-        data = json.dumps(value, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(self._mac(data) + data).decode().rstrip("=")
-
-    def read(self, text: str) -> dict[str, Any]:
-        """Raises Problem 400."""
-        try:
-            raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        except (ValueError, binascii.Error):
-            raw = b""
-        if not hmac.compare_digest(self._mac(raw[16:]), raw[:16]):
-            raise bad_request("page is not a cursor that this server gave out.")
-        value: dict[str, Any] = json.loads(raw[16:])
-        return value
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from ivcap_flows.local.database import Store
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.ivcap.artifacts.state import Artifacts
 from ivcap_flows.local.ivcap.aspects.state import Aspects
+from ivcap_flows.local.ivcap.cursors import Cursors
 from ivcap_flows.local.ivcap.jobs.changes import Changes
 from ivcap_flows.local.ivcap.jobs.state import Jobs
 from ivcap_flows.local.ivcap.orders.state import Orders
-from ivcap_flows.local.ivcap.paging import Cursors
 from ivcap_flows.local.ivcap.services.state import Services
 from ivcap_flows.local.ivcap.thread import StateThread
 from ivcap_flows.local.tokens import Tokens, principals

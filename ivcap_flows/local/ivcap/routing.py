@@ -139,7 +139,11 @@ Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Operation:
-    """A row of the table. `body` says that a (JSON) body is read before the handler runs."""
+    """A row of the table.
+
+    `body` says that a (JSON) body is read before the handler runs; `missing` what of the platform's behaviour this
+    operation lacks (empty when it is whole).
+    """
 
     method: str
     path: str
@@ -149,6 +153,7 @@ class Operation:
     body: bool = False
     public: bool = False
     answers: Sequence[int] = field(default=(200,))
+    missing: str = ""
 
 
 def parse_json(data: bytes) -> Any:
