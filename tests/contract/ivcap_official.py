@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
-import inspect
 import io
 import json
 import os
 import sys
 import time
 import uuid
-from collections import Counter
-from contextvars import ContextVar
-from dataclasses import fields
 from datetime import datetime, timezone
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -32,96 +26,14 @@ from ivcap_client.api.aspect import aspect_read
 from ivcap_client.api.order import order_create, order_products, order_read
 from ivcap_client.api.service import service_job_list, service_job_read, service_service_read
 from ivcap_client.artifact import Artifact, TarMember
-from ivcap_client.aspect import Aspect
-from ivcap_client.collection import Collection
 from ivcap_client.exception import IvcapApiError, NotAuthorizedException, ResourceNotFound
 from ivcap_client.job import Job
 from ivcap_client.models.order_request_t import OrderRequestT
 from ivcap_client.models.parameter_t import ParameterT
-from ivcap_client.order import Order
-from ivcap_client.service import Service
-from ivcap_client.types import Unset
-from ivcap_client.utils import process_error
-
-Json = dict[str, Any]
+from official_calls import Json, calls, count_calls, finished, plain, raw, seen
 
 IN_COLLECTION = "urn:ivcap:schema:artifact-in-collection.1"
 """What the platform says of an artifact that is uploaded into a collection."""
-
-calls: Counter[str] = Counter()
-inside: ContextVar[bool] = ContextVar("inside", default=False)
-
-
-def counted(name: str, function: Any) -> Any:
-    """The function, counted where it is called from outside of the client."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        calls[name] += not inside.get()
-        token = inside.set(True)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            inside.reset(token)
-
-    @functools.wraps(function)
-    async def acall(*args: Any, **kwargs: Any) -> Any:
-        calls[name] += not inside.get()
-        token = inside.set(True)
-        try:
-            return await function(*args, **kwargs)
-        finally:
-            inside.reset(token)
-
-    return acall if inspect.iscoroutinefunction(function) else call
-
-
-def count_calls() -> None:
-    """Count the public methods and properties of the client's classes."""
-    for cls in (IVCAP, Service, Job, Order, Artifact, Aspect, Collection):
-        for name, member in list(vars(cls).items()):
-            if name.startswith("_"):
-                continue
-            if inspect.isfunction(member):
-                setattr(cls, name, counted(f"{cls.__name__}.{name}", member))
-            elif isinstance(member, property) and member.fget is not None:
-                setattr(cls, name, property(counted(f"{cls.__name__}.{name}", member.fget)))
-
-
-def raw(module: Any, *args: Any, **kwargs: Any) -> Any:
-    """The parsed reply of a generated call."""
-    calls[module.__name__.rpartition(".")[2]] += 1
-    reply = module.sync_detailed(*args, **kwargs)
-    if reply.status_code >= 300:
-        process_error(module.__name__, reply)
-    return reply.parsed
-
-
-def seen(thing: Any) -> Json:
-    """The public fields of an object of the client."""
-    return {field.name: getattr(thing, field.name) for field in fields(thing)}
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Unset):
-        return None
-    return value.to_dict() if hasattr(value, "to_dict") else vars(value)
-
-
-def finished(thing: Job | Order) -> str:
-    """Polls until the end; the last status."""
-    end = time.monotonic() + 30
-    while True:
-        status = thing.status()
-        status = status.value if isinstance(status, Enum) else str(status)
-        if status in ("succeeded", "failed", "error"):
-            return status
-        assert time.monotonic() < end, f"{thing!r} does not end"
-        time.sleep(0.05)
 
 
 def services(iv: IVCAP) -> Json:
