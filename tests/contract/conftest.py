@@ -15,10 +15,18 @@ from typing import Any
 
 import pytest
 
+from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.loop import run
+
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / ".venvs"
 
 Run = Callable[..., dict[str, Any]]
+
+UPLOAD_SIZE = 300_000
+"""Bytes of the file that the official IVCAP client uploads."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def find_interpreter() -> Callable[[str], Path]:
 def official(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a script of this folder by the interpreter of an official client; returns what it prints."""
 
-    def run(client: str, script: str, *arguments: object) -> dict[str, Any]:
+    def run_script(client: str, script: str, *arguments: object) -> dict[str, Any]:
         ended = subprocess.run(
             [interpreter(client), HERE / script, *map(str, arguments)],
             env=foreign(served.environment),
@@ -93,4 +101,51 @@ def official(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Run:
         told: dict[str, Any] = json.loads(ended.stdout)
         return told
 
-    return run
+    return run_script
+
+
+@pytest.fixture(scope="session")
+def official_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the official IVCAP client finds its files and puts what it downloads."""
+    made = tmp_path_factory.mktemp("official")
+    (made / "upload.bin").write_bytes(os.urandom(UPLOAD_SIZE))
+    (made / "empty.bin").touch()
+    return made
+
+
+@pytest.fixture(scope="session")
+def uploaded(served: Served, official_folder: Path) -> str:
+    """An artifact that our client uploaded before the official client came."""
+
+    async def upload() -> str:
+        async with IvcapClient(served.environment["IVCAP_URL"], StaticToken(served.environment["IVCAP_JWT"])) as client:
+            record = await client.artifacts.create(name="our own", media_type="text/csv", size=UPLOAD_SIZE)
+            await client.artifacts.send(record, official_folder / "upload.bin", offset=0)
+            return record.urn
+
+    return run(upload())
+
+
+@pytest.fixture(scope="session")
+def by_method(served: Served, official: Run, official_folder: Path, uploaded: str) -> dict[str, Any]:
+    """What the official IVCAP client did and read by its methods."""
+    url, token = served.environment["IVCAP_URL"], served.environment["IVCAP_JWT"]
+    for definition in (HERE / "survey.yaml", HERE / "note.yaml"):
+        register(url, token, read_definition(definition), definition)
+    return official("ivcap-client", "ivcap_official.py", official_folder)
+
+
+@pytest.fixture(scope="session")
+def by_hand(official: Run, official_folder: Path, by_method: dict[str, Any]) -> dict[str, Any]:
+    """What was done where the official IVCAP client has no method."""
+    return official("ivcap-client", "ivcap_by_hand.py", official_folder)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many calls of official clients the tests rest on."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, calls in getattr(report, "user_properties", ()):
+                if name.startswith("official "):
+                    terminalreporter.section(f"{sum(calls.values())} calls of {name.removeprefix('official ')}")
+                    terminalreporter.write_line(", ".join(f"{call} {n}" for call, n in sorted(calls.items())))
