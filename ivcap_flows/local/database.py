@@ -69,6 +69,17 @@ _MIGRATIONS: Final = (
     CREATE INDEX aspects_by_schema ON aspects (schema, valid_from, seq);
     CREATE INDEX aspects_by_time ON aspects (valid_from, seq);
     """,
+    """
+    DROP INDEX artifacts_by_name;
+    CREATE INDEX artifacts_by_name ON artifacts (name, created_at, seq);
+    CREATE INDEX artifacts_in_order_of_name ON artifacts (COALESCE(name, ''), seq);
+    DROP INDEX orders_by_name;
+    CREATE INDEX orders_by_name ON orders (name, ordered_at, seq);
+    CREATE INDEX aspects_of_entity ON aspects (entity, valid_from, seq);
+    CREATE INDEX aspects_valid ON aspects (entity, schema) WHERE valid_to IS NULL;
+    CREATE INDEX aspects_of_jobs ON aspects (schema, COALESCE(json_extract(content, '$."requested-at"'), ''), seq)
+        WHERE schema = 'urn:ivcap:schema:job.2';
+    """,
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 

@@ -35,17 +35,29 @@ _OPERATORS: Final = {"~=": "GLOB", "==": "=", "=": "=", "!=": "<>", "<=": "<=", 
     "ge": ">=",
 }
 _JOINS: Final = {"&&": "AND", "and": "AND", "||": "OR", "or": "OR"}
+_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
 _LONGEST: Final = 4000
 _DEEPEST: Final = 40
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a name in a filter or in `order-by` stands for; `values` are parameters inside `sql`."""
+    """What a name in a filter or in `order-by` stands for; `values` are parameters inside `sql`.
+
+    One of kind `any` holds values of JSON: a number without quotes is compared as a number. A column that is
+    `never_null` sorts as it is, so that a plain index of it is of use.
+    """
 
     sql: str
-    kind: Literal["text", "number", "time"] = "text"
+    kind: Literal["text", "number", "time", "any"] = "text"
     values: tuple[Any, ...] = ()
+    never_null: bool = False
+
+    @property
+    def sortable(self) -> str:
+        """An expression that is never null, since nothing comes behind a null."""
+        empty = "0" if self.kind in ("number", "time") else "''"
+        return self.sql if self.never_null else f"COALESCE({self.sql}, {empty})"
 
 
 def glob(pattern: str) -> str:
@@ -140,16 +152,17 @@ class _Parser:
         if self._peek()[0] not in ("quoted", "word"):
             raise self._fault("a value")
         kind, text = self._next()
-        if kind == "quoted":
+        quoted = kind == "quoted"
+        if quoted:
             text = text[1:-1].replace(text[0] * 2, text[0])
         if operator == "GLOB":
             return f"CAST({column.sql} AS TEXT) GLOB ?", [*column.values, glob(text)]
-        return f"{column.sql} {operator} ?", [*column.values, _value(column, name, text)]
+        return f"{column.sql} {operator} ?", [*column.values, _value(column, name, text, quoted)]
 
 
-def _value(column: Column, name: str, text: str) -> Any:
+def _value(column: Column, name: str, text: str, quoted: bool) -> Any:
     try:
-        if column.kind == "number":
+        if column.kind == "number" or (column.kind == "any" and not quoted and _NUMBER.fullmatch(text)):
             number = float(text)
             return int(number) if number.is_integer() and abs(number) < 2**62 else number
         if column.kind == "time":

@@ -22,13 +22,15 @@ from ivcap_flows.local.ivcap.routing import Call
 __all__ = ["Listing", "cursor_after", "page_of"]
 
 _MOST_ORDER: Final = 8
+_SEQ: Final = Column("seq", "number", never_null=True)
 
 
 @dataclass(frozen=True)
 class Listing:
     """A kind of list: its table, what may be filtered and sorted by, and the order when none is asked for.
 
-    `column` resolves names beyond `columns`. Names may be spelled with hyphens or underscores.
+    `since` is the table's column of the moment from which a thing is there; a list shows what was there when it was
+    asked. `column` resolves names beyond `columns`. Names may be spelled with hyphens or underscores.
     """
 
     name: str
@@ -36,11 +38,13 @@ class Listing:
     columns: Mapping[str, Column]
     order: str
     column: Callable[[str], Column | None] = lambda name: None
+    since: str = ""
 
     def find(self, name: str) -> Column | None:
         return self.columns.get(name.replace("_", "-")) or self.column(name)
 
     def order_keys(self, question: Mapping[str, Any]) -> list[tuple[Column, bool]]:
+        """The columns to sort by, each with whether it descends; the last is `seq`, so that no two keys are equal."""
         names = [part.strip() for part in (question.get("order-by") or self.order).split(",") if part.strip()]
         if len(names) > _MOST_ORDER:
             raise bad_request(f"order-by takes at most {_MOST_ORDER} columns.")
@@ -51,12 +55,12 @@ class Listing:
             if column is None:
                 raise bad_request(f"order-by: there is no column {name[:60]!r}; known are {', '.join(self.columns)}.")
             keys.append((column, way))
-        return [*keys, (Column("seq", "number"), ways[-1] if ways else True)]
+        return [*keys, (_SEQ, ways[-1] if ways else True)]
 
 
 def _directions(question: Mapping[str, Any], count: int) -> list[bool]:
     text = question.get("order-direction")
-    if text is None:
+    if not text:
         return [bool(question.get("order-desc", True))] * count
     ways = [part.strip().upper() for part in text.split(",")]
     if any(way not in ("ASC", "DESC") for way in ways):
@@ -65,21 +69,22 @@ def _directions(question: Mapping[str, Any], count: int) -> list[bool]:
 
 
 def _after(keys: Sequence[tuple[Column, bool]], last: Sequence[Any]) -> tuple[str, list[Any]]:
-    """The condition for what comes behind a key when each column has its own direction."""
-    parts, values = [], []
-    for depth, (column, descending) in enumerate(keys):
-        sql = " AND ".join(
-            [f"{_sortable(before)} IS ?" for before, _ in keys[:depth]]
-            + [f"{_sortable(column)} {'<' if descending else '>'} ?"]
-        )
-        parts.append(f"({sql})")
+    """The condition for what comes behind a key, in a form for which SQLite seeks in an index of these columns."""
+    # Of a row value, an index of expressions serves not even the first part; hence the bound of its own.
+    (first, down), *others = keys
+    seek = f"{first.sortable} {'<=' if down else '>='} ?"
+    values = [*first.values, last[0]]
+    if all(way == down for _, way in others):
+        columns = ", ".join(column.sortable for column, _ in keys)
+        row = f"({columns}) {'<' if down else '>'} ({', '.join('?' * len(keys))})"
+        return f"{seek} AND {row}", [*values, *(value for column, _ in keys for value in column.values), *last]
+    parts = []
+    for depth, (column, way) in enumerate(keys):
+        same = [f"{before.sortable} = ?" for before, _ in keys[:depth]]
+        parts.append(" AND ".join([*same, f"{column.sortable} {'<' if way else '>'} ?"]))
         for (before, _), value in zip(keys[: depth + 1], last, strict=False):
             values += [*before.values, value]
-    return "(" + " OR ".join(parts) + ")", values
-
-
-def _sortable(column: Column) -> str:
-    return column.sql if column.sql == "seq" else f"COALESCE({column.sql}, {0 if column.kind != 'text' else repr('')})"
+    return f"{seek} AND ({' OR '.join(f'({part})' for part in parts)})", values
 
 
 def _place(path: str) -> str:
@@ -101,7 +106,7 @@ def page_of(
 ) -> dict[str, Any]:
     """The reply of a list. `conditions` and `item` get the question (query and, as `at`, the moment in ms)."""
     cursors, query = call.platform.cursors, call.query
-    if query["page"] is not None:
+    if query["page"]:
         kept = cursors.read(query["page"])
         if kept["list"] != listing.name or kept["path"] != _place(call.request.url.path):
             raise bad_request("page is the cursor of another list.")
@@ -113,6 +118,9 @@ def page_of(
         last = None
 
     where, values = conditions(question)
+    if listing.since:
+        # The plus keeps SQLite from seeking by this bound where it can seek by the key of the last item.
+        where, values = [*where, f"{'' if last is None else '+'}{listing.since} <= ?"], [*values, question["at"]]
     compiled = compile_filter(question.get("filter") or "", listing.find)
     if compiled:
         where, values = [*where, f"({compiled[0]})"], [*values, *compiled[1]]
@@ -120,7 +128,7 @@ def page_of(
     if last is not None:
         sql, more = _after(keys, last)
         where, values = [*where, sql], [*values, *more]
-    chosen = ", ".join(f"{_sortable(column)} AS key_{index}" for index, (column, _) in enumerate(keys))
+    chosen = ", ".join(f"{column.sortable} AS key_{index}" for index, (column, _) in enumerate(keys))
     order = ", ".join(f"key_{index} {'DESC' if down else 'ASC'}" for index, (_, down) in enumerate(keys))
     chosen_values = [value for column, _ in keys for value in column.values]
     rows = call.platform.store.all(

@@ -33,18 +33,19 @@ LISTING: Final = Listing(
     "artifacts",
     "artifacts",
     {
-        "id": Column("id"),
+        "id": Column("id", never_null=True),
         "name": Column("name"),
-        "status": Column("status"),
+        "status": Column("status", never_null=True),
         "mime-type": Column("mime"),
         "size": Column("size", "number"),
-        "policy": Column("policy"),
-        "account": Column("account"),
+        "policy": Column("policy", never_null=True),
+        "account": Column("account", never_null=True),
         "collection": Column("collection"),
-        "created-at": Column("created_at", "time"),
-        "last-modified-at": Column("modified_at", "time"),
+        "created-at": Column("created_at", "time", never_null=True),
+        "last-modified-at": Column("modified_at", "time", never_null=True),
     },
     "created-at",
+    since="created_at",
 )
 
 
@@ -147,7 +148,7 @@ def read(call: Call) -> Response:
 def list_all(call: Call) -> Response:
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        return [seen, "created_at <= ?"], [*values, question["at"]]
+        return [seen], values
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
         return without_none(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,35 +22,40 @@ from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
 __all__ = ["OPERATIONS"]
 
 _LONGEST_URN: Final = 2000
+_LONGEST_KEY: Final = 200
 
 
 def _content_column(name: str) -> Column | None:
     """Any other name is a top-level key of the content, as `ivcap job list` sorts by `requested-at`."""
-    return (
-        Column("json_extract(content, ?)", values=('$."' + name.replace('"', "") + '"',)) if len(name) < 200 else None
-    )
+    if re.fullmatch(r"[\w.$-]{1,100}", name, re.ASCII):
+        # As a literal, so that an index of this very expression serves.
+        return Column(f"json_extract(content, '$.\"{name}\"')", "any")
+    if name.isprintable() and len(name) <= _LONGEST_KEY and not set(name) & set('"\\'):
+        return Column("json_extract(content, ?)", "any", values=(f'$."{name}"',))
+    return None
 
 
 LISTING: Final = Listing(
     "aspects",
     "aspects",
     {
-        "id": Column("id"),
-        "entity": Column("entity"),
-        "schema": Column("schema"),
-        "content": Column("content"),
-        "policy": Column("policy"),
-        "account": Column("account"),
-        "created-by": Column("asserter"),
-        "asserter": Column("asserter"),
+        "id": Column("id", never_null=True),
+        "entity": Column("entity", never_null=True),
+        "schema": Column("schema", never_null=True),
+        "content": Column("content", never_null=True),
+        "policy": Column("policy", never_null=True),
+        "account": Column("account", never_null=True),
+        "created-by": Column("asserter", never_null=True),
+        "asserter": Column("asserter", never_null=True),
         "retracted-by": Column("retracter"),
         "replaces": Column("replaces"),
-        "valid-from": Column("valid_from", "time"),
-        "created-at": Column("valid_from", "time"),
+        "valid-from": Column("valid_from", "time", never_null=True),
+        "created-at": Column("valid_from", "time", never_null=True),
         "valid-to": Column("valid_to", "time"),
     },
     "valid-from",
     _content_column,
+    since="valid_from",
 )
 
 
@@ -107,8 +113,8 @@ def retract(call: Call) -> Response:
 def list_all(call: Call) -> Response:
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        where = [seen, "valid_from <= ?", "(valid_to IS NULL OR valid_to > ?)"]
-        values += [question["at"], question["at"]]
+        where = [seen, "(valid_to IS NULL OR valid_to > ?)"]
+        values.append(question["at"])
         if question["entity"] is not None:
             where.append("entity = ?")
             values.append(question["entity"])

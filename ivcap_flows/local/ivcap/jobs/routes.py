@@ -32,17 +32,18 @@ LISTING: Final = Listing(
     "jobs",
     "jobs",
     {
-        "id": Column("id"),
-        "name": Column("name"),
-        "status": Column("status"),
-        "order": Column("order_id"),
-        "account": Column("account"),
-        "requested-at": Column("requested_at", "time"),
-        "created-at": Column("requested_at", "time"),
+        "id": Column("id", never_null=True),
+        "name": Column("name", never_null=True),
+        "status": Column("status", never_null=True),
+        "order": Column("order_id", never_null=True),
+        "account": Column("account", never_null=True),
+        "requested-at": Column("requested_at", "time", never_null=True),
+        "created-at": Column("requested_at", "time", never_null=True),
         "started-at": Column("started_at", "time"),
         "finished-at": Column("finished_at", "time"),
     },
     "requested-at",
+    since="requested_at",
 )
 
 
@@ -198,7 +199,7 @@ def list_all(call: Call) -> Response:
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        return [seen, "service = ?", "requested_at <= ?"], [*values, service, question["at"]]
+        return [seen, "service = ?"], [*values, service]
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
         times = {"started-at": row["started_at"], "finished-at": row["finished_at"]}

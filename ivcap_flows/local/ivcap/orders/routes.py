@@ -23,18 +23,19 @@ LISTING: Final = Listing(
     "orders",
     "orders",
     {
-        "id": Column("id"),
-        "name": Column("name"),
-        "status": Column("status"),
-        "service": Column("service"),
-        "account": Column("account"),
-        "policy": Column("policy"),
-        "ordered-at": Column("ordered_at", "time"),
-        "created-at": Column("ordered_at", "time"),
+        "id": Column("id", never_null=True),
+        "name": Column("name", never_null=True),
+        "status": Column("status", never_null=True),
+        "service": Column("service", never_null=True),
+        "account": Column("account", never_null=True),
+        "policy": Column("policy", never_null=True),
+        "ordered-at": Column("ordered_at", "time", never_null=True),
+        "created-at": Column("ordered_at", "time", never_null=True),
         "started-at": Column("started_at", "time"),
         "finished-at": Column("finished_at", "time"),
     },
     "ordered-at",
+    since="ordered_at",
 )
 PRODUCTS: Final = Listing(
     "products",
@@ -42,19 +43,24 @@ PRODUCTS: Final = Listing(
     " artifacts.size, artifacts.created_at, artifacts.visible_from"
     " FROM products JOIN artifacts ON artifacts.id = products.artifact)",
     {
-        "id": Column("id"),
+        "id": Column("id", never_null=True),
         "name": Column("name"),
-        "status": Column("status"),
+        "status": Column("status", never_null=True),
         "mime-type": Column("mime"),
         "size": Column("size", "number"),
-        "created-at": Column("created_at", "time"),
+        # A product is recorded together with its artifact.
+        "created-at": Column("seq", "number", never_null=True),
     },
     "created-at",
 )
 METADATA: Final = Listing(
     "order-metadata",
     "aspects",
-    {"id": Column("id"), "schema": Column("schema"), "created-at": Column("valid_from", "time")},
+    {
+        "id": Column("id", never_null=True),
+        "schema": Column("schema", never_null=True),
+        "created-at": Column("valid_from", "time", never_null=True),
+    },
     "created-at",
 )
 _PAGE: Final = tuple(param for param in LIST if param.name in ("limit", "page", "order-by", "order-desc"))
@@ -95,7 +101,7 @@ def product_list(call: Call, order: str) -> dict[str, Any]:
         rows = rows[:-1]
         question = {"order-by": None, "order-desc": False, "at": clock.now()}
         path = f"/1/orders/{_bare(order)}/products"
-        cursor = cursor_after(call, PRODUCTS, path, question, [rows[-1]["created_at"], rows[-1]["seq"]])
+        cursor = cursor_after(call, PRODUCTS, path, question, [rows[-1]["seq"], rows[-1]["seq"]])
         links = [link("next", f"{call.base}{path}?page={cursor}")]
     return {"items": [_product(call, row) for row in rows], "links": links}
 
@@ -128,7 +134,7 @@ def read(call: Call) -> Response:
 def list_all(call: Call) -> Response:
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        return [seen, "ordered_at <= ?"], [*values, question["at"]]
+        return [seen], values
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
         common = {name: row[name] for name in ("id", "status", "name", "service", "account")}

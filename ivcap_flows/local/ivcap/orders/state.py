@@ -112,7 +112,7 @@ class Orders:
         return self._store.all(
             "SELECT products.seq AS seq, a.id, a.name, a.status, a.mime, a.size, a.created_at"
             " FROM products JOIN artifacts a ON a.id = products.artifact"
-            " WHERE products.order_id = ? ORDER BY a.created_at, products.seq LIMIT ?",
+            " WHERE products.order_id = ? ORDER BY products.seq LIMIT ?",
             (urn, limit),
         )
 

@@ -23,16 +23,17 @@ LISTING: Final = Listing(
     "services",
     "services",
     {
-        "id": Column("id"),
+        "id": Column("id", never_null=True),
         "name": Column("name"),
-        "description": Column("description"),
-        "controller-schema": Column("controller_schema"),
-        "policy": Column("policy"),
-        "account": Column("account"),
-        "valid-from": Column("valid_from", "time"),
-        "created-at": Column("valid_from", "time"),
+        "description": Column("description", never_null=True),
+        "controller-schema": Column("controller_schema", never_null=True),
+        "policy": Column("policy", never_null=True),
+        "account": Column("account", never_null=True),
+        "valid-from": Column("valid_from", "time", never_null=True),
+        "created-at": Column("valid_from", "time", never_null=True),
     },
     "valid-from",
+    since="valid_from",
 )
 
 
@@ -72,8 +73,7 @@ def list_all(call: Call) -> Response:
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        where = [seen, "valid_from <= ?", "(valid_to IS NULL OR valid_to > ?)"]
-        return where, [*values, question["at"], question["at"]]
+        return [seen, "(valid_to IS NULL OR valid_to > ?)"], [*values, question["at"]]
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
         return without_none(_common(row) | {"href": href(call.base, row["id"])})
