@@ -80,6 +80,41 @@ _MIGRATIONS: Final = (
     CREATE INDEX aspects_of_jobs ON aspects (schema, COALESCE(json_extract(content, '$."requested-at"'), ''), seq)
         WHERE schema = 'urn:ivcap:schema:job.2';
     """,
+    """
+    CREATE TABLE secrets (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL,
+        sealed BLOB NOT NULL, key TEXT NOT NULL, expires INTEGER NOT NULL, visible_from INTEGER NOT NULL,
+        UNIQUE (account, name));
+
+    CREATE TABLE queues (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, policy TEXT NOT NULL,
+        name TEXT NOT NULL, description TEXT, created_at INTEGER NOT NULL, visible_from INTEGER NOT NULL,
+        UNIQUE (account, name));
+    CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL REFERENCES queues (id),
+        schema TEXT, content TEXT NOT NULL, sent_at INTEGER NOT NULL, visible_from INTEGER NOT NULL);
+    CREATE INDEX messages_by_queue ON messages (queue, seq);
+
+    CREATE TABLE projects (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, account TEXT NOT NULL, name TEXT NOT NULL,
+        parent TEXT REFERENCES projects (id), details TEXT, status TEXT NOT NULL, created_at INTEGER NOT NULL,
+        modified_at INTEGER NOT NULL, visible_from INTEGER NOT NULL);
+    CREATE TABLE members (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, project TEXT NOT NULL REFERENCES projects (id), user TEXT NOT NULL,
+        role TEXT NOT NULL, UNIQUE (project, user));
+    CREATE INDEX members_by_user ON members (user, project);
+    CREATE TABLE default_projects (user TEXT PRIMARY KEY, project TEXT NOT NULL REFERENCES projects (id));
+
+    CREATE TABLE packages (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, tag TEXT NOT NULL, UNIQUE (account, tag));
+
+    CREATE TABLE device_logins (
+        code TEXT PRIMARY KEY, user_code TEXT NOT NULL UNIQUE, client TEXT NOT NULL, scope TEXT NOT NULL,
+        expires INTEGER NOT NULL, polled_at INTEGER, account TEXT, denied INTEGER NOT NULL DEFAULT 0, lifetime REAL);
+    CREATE TABLE refresh_tokens (
+        hash TEXT PRIMARY KEY, account TEXT NOT NULL, client TEXT NOT NULL, scope TEXT NOT NULL,
+        lifetime REAL NOT NULL, expires INTEGER NOT NULL);
+    """,
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
