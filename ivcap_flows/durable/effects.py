@@ -50,6 +50,9 @@ class Progress(Protocol):
     async def save(self, value: Any) -> None:
         """Write a JSON value durably before going on; JournalError if that fails."""
 
+    async def tell(self) -> None:
+        """Tell other journals what is stored, so that they can go on with it; nothing is raised where that fails."""
+
 
 class KeyAspects(Protocol):
     """Key aspects on the platform: the one look-up that serves machines without a shared journal.
@@ -59,10 +62,12 @@ class KeyAspects(Protocol):
     """
 
     async def read(self, key: str) -> dict[str, Any] | None:
-        """The content of the *oldest* active record, None if there is none."""
+        """The content of the oldest active record that names an effect, else of the oldest that has begun one (has a
+        `progress`), else of the oldest; None if there is none."""
 
-    async def write(self, key: str, content: dict[str, Any]) -> None:
-        """Add a record, or replace the one whose `journal` is the same. Writing the same twice is harmless."""
+    async def write(self, key: str, content: dict[str, Any]) -> Sequence[dict[str, Any]]:
+        """Add a record, or replace the one whose `journal` is the same; what the records of other journals say, as far
+        as it came to be known. Writing the same twice is harmless."""
 
 
 def _dump(value: Any) -> Any:
@@ -83,8 +88,12 @@ class Effect(Generic[T]):
     looks for effects of the intent. `settle` is the time in seconds within which the platform shows an accepted
     request. `decode` makes the value from the JSON that `encode` gave; `placeholder` makes one from the key for a
     plan. `subject` groups requests that a diverging replay would exchange, such as the service of an order; `spends`
-    counts against the run's limit. `resumable`: with progress stored, `send` is called again to go on instead of
-    looking. `look_first`: the platform can be asked for certain, so it is, before the first send.
+    counts against the run's limit. `look_first`: the platform can be asked for certain, so it is, before the first
+    send.
+
+    `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
+    read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that
+    `stands`, given its progress, told something new.
     """
 
     noun: str
@@ -100,5 +109,7 @@ class Effect(Generic[T]):
     discriminator: str | None = None
     subject: str | None = None
     spends: bool = False
-    resumable: bool = False
     look_first: bool = False
+    resumable: bool = False
+    patience: float = 0.0
+    stands: Callable[[Any], Awaitable[Any]] | None = None

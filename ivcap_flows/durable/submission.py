@@ -36,6 +36,8 @@ logger = logging.getLogger("ivcap_flows.durable")
 
 SENDS: Final = 3
 """So often one call sends while each reply is lost and no effect shows; then it raises and leaves the doubt."""
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
 _refused_on: set[str] = set()
 
@@ -63,6 +65,9 @@ class _Progress:
     async def save(self, value: Any) -> None:
         submission = self._submission
         submission.intent = await asyncio.to_thread(submission.journal.intents.progress, submission.intent, value)
+
+    async def tell(self) -> None:
+        await self._submission.tell_others()
 
 
 class Submission(Generic[T]):
@@ -134,6 +139,10 @@ class Submission(Generic[T]):
 
     async def _look_for_it(self) -> Performed[T] | None:
         """Adopt the effect as soon as it shows. None once it surely should have, or where sending resumes it."""
+        if self.effect.resumable and self._key_aspects is not None:
+            adopted = await self._leave_it_to_others()
+            if adopted is not None:
+                return adopted
         if self._has_begun:
             return None
         now = await asyncio.to_thread(self.journal.now)
@@ -156,6 +165,47 @@ class Submission(Generic[T]):
                     return adopted
             await asyncio.sleep(min(pause, max(left, 0.0)))
             pause *= 2
+
+    async def _leave_it_to_others(self) -> Performed[T] | None:
+        """Adopt what another journal has brought about. One that is at it is waited for as long as it gets on, then
+        its work is continued, unless there is some of ours."""
+        loop = asyncio.get_running_loop()
+        seen: Any = None
+        begun, end, pause = None, loop.time() + self.effect.patience, _FIRST_PAUSE
+        while True:
+            try:
+                theirs = await self._read_aspect()
+                if theirs is not None and theirs.get("urn") is not None:
+                    return await self._adopt([self._from_aspect(theirs)])
+                if self._has_begun or theirs is None or self._is_ours(theirs):
+                    return None
+                begun = theirs.get("progress")
+                stands = [begun, await self._stands(begun)]
+            except PlatformError as error:
+                if self._has_begun:
+                    return None
+                if not error.retryable or loop.time() >= end:
+                    raise
+            else:
+                if stands != seen:
+                    seen, end = stands, loop.time() + self.effect.patience
+                elif loop.time() >= end:
+                    break
+            await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
+            pause = min(_LONGEST_PAUSE, 1.5 * pause)
+        logger.warning(
+            "Another journal has the %s %s in hand and has not got on for %g s. This one %s.",
+            self.intent.noun,
+            self.intent.key,
+            self.effect.patience,
+            "begins anew" if begun is None else "continues it",
+        )
+        if begun is not None:
+            self.intent = await asyncio.to_thread(self.journal.intents.progress, self.intent, begun)
+        return None
+
+    async def _stands(self, begun: Any) -> Any:
+        return None if begun is None or self.effect.stands is None else await self.effect.stands(begun)
 
     @property
     def _has_begun(self) -> bool:
@@ -263,13 +313,36 @@ class Submission(Generic[T]):
             self._do_without(error)
             return None
 
+    async def tell_others(self) -> None:
+        """Write into the key aspect how far this is."""
+        await self._write_aspect(None, None, "The progress of the %s %s is only in the journal: %s")
+
     async def _write_outcome_aspect(self, urn: str | None, outcome: Any) -> None:
-        if self._key_aspects is None:
+        others = await self._write_aspect(urn, outcome, "The outcome of the %s %s is only in the journal: %s")
+        more = sorted({str(other["urn"]) for other in others if other.get("urn") not in (None, urn)})
+        if not more:
             return
+        logger.warning(
+            "Another journal has brought about the %s %s as well: here it is %s, there %s. `ivcap-flows doctor` names "
+            "them.",
+            self.intent.noun,
+            self.intent.key,
+            urn,
+            ", ".join(more),
+        )
         try:
-            await self._key_aspects.write(self.intent.key, self._aspect(urn, outcome))
+            await asyncio.to_thread(self.journal.intents.note_duplicates, self.intent.key, more)
+        except (JournalError, DurabilityError) as error:
+            logger.warning("This is not in the journal: %s", error)
+
+    async def _write_aspect(self, urn: str | None, outcome: Any, failure: str) -> Sequence[dict[str, Any]]:
+        if self._key_aspects is None:
+            return []
+        try:
+            return await self._key_aspects.write(self.intent.key, self._aspect(urn, outcome))
         except PlatformError as error:
-            logger.warning("The outcome of the %s %s is only in the journal: %s", self.intent.noun, urn, error)
+            logger.warning(failure, self.intent.noun, urn or self.intent.key, error)
+            return []
 
     def _aspect(self, urn: str | None, outcome: Any) -> dict[str, Any]:
         row = self.intent
@@ -285,6 +358,7 @@ class Submission(Generic[T]):
             "created-at": row.created_at.isoformat(),
             "urn": urn,
             "outcome": outcome,
+            **({"progress": row.progress} if urn is None and row.progress is not None else {}),
         }
 
     def _from_aspect(self, content: dict[str, Any]) -> Found[T]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from ivcap_flows.errors import ForbiddenError, PlatformError
+from ivcap_flows.errors import ForbiddenError, NotUniqueError, PlatformError
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
@@ -16,28 +17,41 @@ TRIES: Final = 4
 
 
 class AspectKeys:
-    """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal."""
+    """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal.
+
+    For one call: it keeps what it read last, so that a write after a read costs one request.
+    """
 
     def __init__(self, aspects: Aspects) -> None:
         self._aspects = aspects
+        self._read: dict[str, list[AspectRecord]] = {}
 
     async def read(self, key: str) -> dict[str, Any] | None:
-        """The content of the oldest active record that names an effect, else of the oldest; None if there is none."""
-        contents = [dict(r.content) for r in await self._active(key_entity(key)) if isinstance(r.content, dict)]
-        named = [content for content in contents if content.get("urn") is not None]
-        return next(iter(named or contents), None)
+        """The content of the oldest active record that names an effect, else of the oldest that has begun one, else of
+        the oldest; None if there is none."""
+        contents = _contents(await self._active(key_entity(key)))
+        for has in ("urn", "progress"):
+            if any(content.get(has) is not None for content in contents):
+                return next(content for content in contents if content.get(has) is not None)
+        return next(iter(contents), None)
 
-    async def write(self, key: str, content: dict[str, Any]) -> None:
-        """Add this journal's record, or replace it. A lost reply is answered by looking and writing again."""
+    async def write(self, key: str, content: dict[str, Any]) -> Sequence[dict[str, Any]]:
+        """Add this journal's record, or replace it; what other journals say, as far as it came to be known.
+
+        A lost reply is answered by looking and writing again.
+        """
+        entity = key_entity(key)
         for left in reversed(range(TRIES)):
             try:
-                await self._write(key_entity(key), content)
+                records = await self._write(entity, content)
             except PlatformError as error:
+                self._read.pop(entity, None)
                 if not (error.retryable and left):
                     raise
                 await asyncio.sleep(0.5 * (TRIES - left))
             else:
-                return
+                return [one for one in _contents(records) if one.get("journal") != content["journal"]]
+        raise AssertionError("the last turn returns or raises")
 
     async def asserted_at(self, key: str) -> datetime | None:
         """When the platform took the oldest record, by its own clock; None without one or where it may not be read."""
@@ -46,20 +60,43 @@ class AspectKeys:
         except ForbiddenError:
             return None
 
-    async def _write(self, entity: str, content: dict[str, Any]) -> None:
-        mine = [
-            record
-            for record in await self._active(entity)
-            if isinstance(record.content, dict) and record.content.get("journal") == content["journal"]
-        ]
+    async def _write(self, entity: str, content: dict[str, Any]) -> list[AspectRecord]:
+        """Write once; the records there are then."""
+        there = self._read.pop(entity, None)
+        if there is None:
+            there = await self._active(entity)
+        mine = [record for record in there if _journal(record) == content["journal"]]
         same = [record for record in mine if fingerprint(record.content) == fingerprint(content)]
+        if len(mine) == len(there) == 1 and not same:
+            # One request, and the platform itself tells when another journal has come in between.
+            try:
+                return [_record(await self._aspects.update(entity, INTENT_SCHEMA, content), entity, content)]
+            except NotUniqueError:
+                there = await self._active(entity)
+                mine = [record for record in there if _journal(record) == content["journal"]]
         if not same:
-            await self._aspects.add(entity, INTENT_SCHEMA, content)
+            urn = await self._aspects.add(entity, INTENT_SCHEMA, content)
+            # Of two journals that replace their records at once, the later one must see the earlier one's.
+            there = await self._active(entity) if mine else [*there, _record(urn, entity, content)]
         # Retracting last leaves two records rather than none where the process ends in between.
-        for record in mine:
-            if record not in same[:1]:
-                await self._aspects.retract(record.urn)
+        gone = [record for record in mine if record not in same[:1]]
+        for record in gone:
+            await self._aspects.retract(record.urn)
+        return [record for record in there if record not in gone]
 
     async def _active(self, entity: str) -> list[AspectRecord]:
         records = self._aspects.list(entity=entity, schema=INTENT_SCHEMA, order_direction="ASC")
-        return [record async for record in records]
+        self._read[entity] = found = [record async for record in records]
+        return found
+
+
+def _contents(records: list[AspectRecord]) -> list[dict[str, Any]]:
+    return [dict(record.content) for record in records if isinstance(record.content, dict)]
+
+
+def _journal(record: AspectRecord) -> Any:
+    return record.content.get("journal") if isinstance(record.content, dict) else None
+
+
+def _record(urn: str, entity: str, content: dict[str, Any]) -> AspectRecord:
+    return AspectRecord(id=urn, entity=entity, schema=INTENT_SCHEMA, content=content)

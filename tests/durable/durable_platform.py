@@ -104,16 +104,21 @@ class Aspects:
         return sorted(self.folder.glob(f"{key.replace(':', '_')}@*"), key=lambda path: float(path.name.split("@")[1]))
 
     async def read(self, key: str) -> dict[str, Any] | None:
-        records = self._records(key)
-        return json.loads(records[0].read_text()) if records else None
+        contents = [json.loads(path.read_text()) for path in self._records(key)]
+        for has in ("urn", "progress"):
+            if found := [content for content in contents if content.get(has) is not None]:
+                return found[0]
+        return contents[0] if contents else None
 
-    async def write(self, key: str, content: dict[str, Any]) -> None:
+    async def write(self, key: str, content: dict[str, Any]) -> list[dict[str, Any]]:
         mine = [path for path in self._records(key) if json.loads(path.read_text())["journal"] == content["journal"]]
         path = mine[0] if mine else self.folder / f"{key.replace(':', '_')}@{time.time()}@{uuid.uuid4()}"
         path.write_text(json.dumps(content))
         self.kill_at -= 1
         if self.kill_at == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+        contents = [json.loads(path.read_text()) for path in self._records(key)]
+        return [other for other in contents if other["journal"] != content["journal"]]
 
 
 def order(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 from durable_platform import SETTLE, Aspects, Platform, forget_platform_warnings, order
 
-from ivcap_flows.durable import Effect, Performed, perform
+from ivcap_flows.durable import Effect, Found, Performed, Progress, perform
 from ivcap_flows.errors import ForbiddenError, UnavailableError
-from ivcap_flows.journal import Journal, schema
+from ivcap_flows.journal import IntentRow, Journal, schema
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_refused_aspects_are_said_once_and_done_without(
     """Where a policy forbids them the order is placed all the same, and the lost guarantee is named once."""
 
     class Refusing(Aspects):
-        async def write(self, key: str, content: dict[str, Any]) -> None:
+        async def write(self, key: str, content: dict[str, Any]) -> list[dict[str, Any]]:
             raise ForbiddenError("policy", status=403)
 
     for request in ("x", "y"):
@@ -111,7 +112,7 @@ def test_aspect_that_cannot_be_written_stops_before_sending(
     """The key aspect comes before the request; without its answer nothing is sent, and the next call begins anew."""
 
     class Away(Aspects):
-        async def write(self, key: str, content: dict[str, Any]) -> None:
+        async def write(self, key: str, content: dict[str, Any]) -> list[dict[str, Any]]:
             raise UnavailableError("busy", status=503)
 
     with pytest.raises(UnavailableError):
@@ -142,3 +143,85 @@ def test_lost_outcome_row_is_restored_from_the_aspect(
         connection.execute(sa.delete(schema.intents))
     again = run(order(platform), sqlite_journal, aspects)
     assert (again.how, again.value) == ("adopted", first.value)
+
+
+def upload(platform: Platform, *, patience: float = SETTLE, seconds: float = 0.0) -> Effect[dict[str, Any]]:
+    """A resumable effect as an upload is one: it takes a name, tells it, and lasts."""
+
+    async def send(intent: IntentRow, progress: Progress) -> dict[str, Any]:
+        if progress.stored is None:
+            await progress.save({"urn": platform.take(intent.key, intent.request)})
+            await progress.tell()
+        if platform.faults and platform.faults.pop(0) == "hang":
+            await asyncio.sleep(60)
+        await asyncio.sleep(seconds)
+        return dict(progress.stored)
+
+    async def find(intent: IntentRow) -> list[Found[dict[str, Any]]]:
+        return []
+
+    return replace(order(platform, settle=0.0, resumable=True), send=send, find=find, patience=patience)
+
+
+def test_two_machines_upload_once(two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects) -> None:
+    """Who comes second waits for who was first, and adopts."""
+
+    async def both() -> list[Performed[Any]]:
+        effect = upload(platform, seconds=0.2)
+        return await asyncio.gather(*(call(effect, journal, aspects) for journal in two_journals))
+
+    done = asyncio.run(both())
+    assert sorted(one.how for one in done) == ["adopted", "sent"]
+    assert len(platform.urns) == 1
+
+
+def test_other_machine_goes_on_with_what_stands_still(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another journal began and left is continued after a while, not begun anew; so the first adopts it later."""
+    platform.faults = ["hang"]
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(call(upload(platform), two_journals[0], aspects), 0.3))
+    began = time.monotonic()
+    second = run(upload(platform), two_journals[1], aspects)
+    assert time.monotonic() - began >= SETTLE
+    assert "has not got on" in caplog.text
+    first = run(upload(platform), two_journals[0], aspects)
+    assert (first.how, first.value) == ("adopted", second.value)
+    assert [second.value["urn"]] == platform.urns
+
+
+def test_other_machine_that_gets_on_is_waited_for(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
+) -> None:
+    """While what another journal began grows, it is left to it, longer than the patience for one that stands still."""
+    at = iter(range(1000))
+
+    async def stands(begun: Any) -> int:
+        return next(at)
+
+    effect = replace(upload(platform, patience=0.15, seconds=0.8), stands=stands)
+
+    async def both() -> list[Performed[Any]]:
+        first = asyncio.create_task(call(effect, two_journals[0], aspects))
+        await asyncio.sleep(0.1)
+        return [await call(effect, two_journals[1], aspects), await first]
+
+    assert [one.how for one in asyncio.run(both())] == ["adopted", "sent"]
+
+
+def test_two_effects_under_one_key_are_reported(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where two journals brought it about all the same, the later one says so, and keeps it on record."""
+
+    class Blind(Aspects):
+        async def read(self, key: str) -> dict[str, Any] | None:
+            return None
+
+    first = run(upload(platform), two_journals[0], aspects)
+    second = run(upload(platform), two_journals[1], Blind(aspects.folder))
+    assert first.value["urn"] != second.value["urn"]
+    assert f"here it is {second.value['urn']}, there {first.value['urn']}" in caplog.text
+    [row] = two_journals[1].intents.where()
+    assert (row.urn, row.duplicates) == (second.value["urn"], [first.value["urn"]])
