@@ -52,7 +52,7 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
         )
 
     async def certs(request: Request) -> Response:
-        return JSONResponse(realm.jwks())
+        return JSONResponse(realm.key.jwks())
 
     async def token(request: Request) -> Response:
         form = await _form(request)

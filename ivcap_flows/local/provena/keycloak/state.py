@@ -6,10 +6,8 @@ directory always has the same offline tokens, and they survive a restart. Access
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import os
 import secrets
 import time
 import uuid
@@ -17,10 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ivcap_flows.errors import TwinError
+from ivcap_flows.local.keys import RsaKey
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import ACCOUNTS, CLIENTS, Account, Client, User
 
@@ -48,30 +44,12 @@ class TokenError(Exception):
     """A bearer token that an API does not take; the text is the `detail` of its 401."""
 
 
-class Key:
-    """The realm's key pair, kept in the directory for its owner alone and made there when first asked for."""
+class Key(RsaKey):
+    """The realm's key pair, kept in the directory, and the secrets that follow from it."""
 
     def __init__(self, directory: Path) -> None:
-        path = directory / _KEY_FILE
-        if not path.exists():
-            _write_new(path)
-        try:
-            found = serialization.load_pem_private_key(path.read_bytes(), password=None)
-            if not isinstance(found, rsa.RSAPrivateKey):
-                raise ValueError("it is no RSA key")
-        except (ValueError, OSError) as error:
-            raise TwinError(
-                f"{path} cannot be read as the key of the embedded realm: {error}. Delete it to have a new one made; "
-                "tokens given before are then refused.",
-                directory=str(directory),
-            ) from error
-        self.private = found
-        self.public = found.public_key()
-        der = serialization.Encoding.DER
-        self.public_der = self.public.public_bytes(der, serialization.PublicFormat.SubjectPublicKeyInfo)
-        self.id = hashlib.sha256(self.public_der).hexdigest()[:16]
-        secret = found.private_bytes(der, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        self._secret = hashlib.sha256(secret).digest()
+        super().__init__(directory / _KEY_FILE, "the embedded realm")
+        self._secret = hashlib.sha256(self.private_der).digest()
 
     def secret(self, purpose: str) -> str:
         """A secret that follows from the key, another for each purpose."""
@@ -97,25 +75,6 @@ class Key:
     def refreshable(self, token: str) -> dict[str, Any]:
         """The claims of a refresh token. Raises `jwt.InvalidTokenError`."""
         return jwt.decode(token, self.secret("refresh"), algorithms=["HS256"], options={"verify_aud": False})
-
-
-def _write_new(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        # a link, not a rename: the first of two processes wins, and the other then reads the winner's key
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
 
 
 def _subject(username: str) -> str:
@@ -238,7 +197,7 @@ class Realm:
         if "roles" in scopes:
             claims["realm_access"] = {"roles": sorted(account.roles)}
         answer: dict[str, Any] = {
-            "access_token": jwt.encode(claims, self.key.private, algorithm="RS256", headers={"kid": self.key.id}),
+            "access_token": self.key.sign(claims),
             "expires_in": ACCESS_SECONDS,
             "token_type": "Bearer",
             "not-before-policy": 0,
@@ -249,13 +208,3 @@ class Realm:
             answer["refresh_token"] = self.key.refresh_token(username, client.client_id, scope, offline=offline)
             answer["refresh_expires_in"] = 0 if offline else _REFRESH_SECONDS
         return answer
-
-    def jwks(self) -> dict[str, Any]:
-        """The public key as a JSON web key set."""
-        numbers = self.key.public.public_numbers()
-        n, e = (_b64(number.to_bytes((number.bit_length() + 7) // 8, "big")) for number in (numbers.n, numbers.e))
-        return {"keys": [{"kid": self.key.id, "kty": "RSA", "alg": "RS256", "use": "sig", "n": n, "e": e}]}
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
