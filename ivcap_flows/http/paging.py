@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from ivcap_flows.http.session import Reply, Session
 
-__all__ = ["PAGE_SIZE", "cursor_of", "next_cursor", "paged"]
+__all__ = ["PAGE_SIZE", "cursor_of", "next_cursor", "paged", "walked"]
+
+T = TypeVar("T")
 
 PAGE_SIZE: Final = 50
 """Most items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
@@ -40,7 +42,7 @@ def next_cursor(body: Mapping[str, Any]) -> str | None:
     return None
 
 
-async def paged(
+def paged(
     session: Session,
     path: str,
     *,
@@ -49,43 +51,60 @@ async def paged(
     page_size: int = PAGE_SIZE,
     first: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[dict[str, Any]]:
-    """The items of a list, a page at a time as they are asked for.
+    """The objects of a list, a page at a time as they are asked for.
 
     `limit` is the total number of items, None for all. `first` is a first page that is at hand already. Raises
     ProtocolError for a reply that is no list, and for a cursor that repeats and would never end.
     """
+
+    async def ask(asked: Mapping[str, Any]) -> Reply:
+        # A server reads only `limit` beside `page`; the rest is for those whose cursor does not hold the query.
+        return await session.request("GET", path, params={**(params or {}), **asked}, repeat="idempotent")
+
+    return walked(ask, dict, limit=limit, page_size=page_size, first=first)
+
+
+async def walked(
+    ask: Callable[[Mapping[str, Any]], Awaitable[Reply]],
+    kind: type[T],
+    *,
+    items: str = "items",
+    following: Callable[[Mapping[str, Any]], str | None] = next_cursor,
+    limit: int | None = None,
+    page_size: int = PAGE_SIZE,
+    first: Mapping[str, Any] | None = None,
+) -> AsyncIterator[T]:
+    """The items of any list that comes in pages: `ask` gets a page by the parameters `limit` and `page` (a cursor).
+
+    `items` is the member of a page that holds them, each a `kind`; `following` tells the cursor of the page after one.
+    The rest is as for `paged`.
+    """
     left = limit
     seen: set[str] = set()
-    page = first
-    cursor: str | None = None
+    page = None if first is None else _members(first, items, kind)
+    cursor = None if first is None else following(first)
     while left is None or left > 0:
         if page is None:
-            size = page_size if left is None else min(page_size, left)
-            # A server reads only `limit` beside `page`; the rest is for those whose cursor does not hold the query.
-            query = {**(params or {}), "limit": size, "page": cursor}
-            reply = await session.request("GET", path, params=query, repeat="idempotent")
-            page = _page(reply)
-            upcoming = next_cursor(page)
-            if upcoming in seen:
+            reply = await ask({"limit": page_size if left is None else min(page_size, left), "page": cursor})
+            body = reply.json()
+            page = _members(body, items, kind)
+            if page is None:
+                raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
+            cursor = following(body)
+            if cursor in seen:
                 raise reply.violation("names a page as the next that was read before")
-        for item in page["items"]:
+        for item in page:
             if left is not None:
                 if left == 0:
                     return
                 left -= 1
             yield item
-        cursor = next_cursor(page)
         if cursor is None:
             return
         seen.add(cursor)
         page = None
 
 
-def _page(reply: Reply) -> dict[str, Any]:
-    body = reply.json()
-    if not isinstance(body, dict):
-        raise reply.violation("is no list result")
-    items = body.get("items") or []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise reply.violation("has no list of objects under `items`")
-    return {**body, "items": items}
+def _members(body: Any, items: str, kind: type[T]) -> list[T] | None:
+    found = (body.get(items) or []) if isinstance(body, Mapping) else None
+    return found if isinstance(found, list) and all(isinstance(item, kind) for item in found) else None
