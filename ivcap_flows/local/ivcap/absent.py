@@ -12,9 +12,7 @@ from ivcap_flows.local.ivcap.routing import Call, Operation
 __all__ = ["OPERATIONS"]
 
 _PATHS: Final = {
-    "secrets": ("/1/secrets", "/1/secrets/list"),
     "search": ("/1/search",),
-    "queues": ("/1/queues", "/1/queues/{id}", "/1/queues/{id}/messages"),
     "legacy services": ("/1/services", "/1/services/{id}"),
     "legacy metadata": ("/1/metadata", "/1/metadata/{id}"),
     "packages": ("/1/packages/list", "/1/packages/remove"),

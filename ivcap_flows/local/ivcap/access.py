@@ -19,6 +19,7 @@ POLICY: Final = {
     "order": "urn:ivcap:policy:ivcap.base.order",
     "job": "urn:ivcap:policy:ivcap.base.service",
     "service": "urn:ivcap:policy:ivcap.base.service",
+    "queue": "urn:ivcap:policy:ivcap.base.queue",
 }
 """The policy of a thing that was given none: private to its account."""
 

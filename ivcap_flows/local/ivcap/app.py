@@ -13,8 +13,10 @@ from ivcap_flows.local.ivcap.aspects.routes import OPERATIONS as ASPECTS
 from ivcap_flows.local.ivcap.jobs.routes import OPERATIONS as JOBS
 from ivcap_flows.local.ivcap.orders.routes import OPERATIONS as ORDERS
 from ivcap_flows.local.ivcap.platform import Platform
+from ivcap_flows.local.ivcap.queues.routes import OPERATIONS as QUEUES
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import Call, Operation, on_http_error, on_problem, route
+from ivcap_flows.local.ivcap.secrets.routes import OPERATIONS as SECRETS
 from ivcap_flows.local.ivcap.services.routes import OPERATIONS as SERVICES
 
 __all__ = ["create_app"]
@@ -48,6 +50,8 @@ OPERATIONS = (
     *JOBS,
     *ORDERS,
     *ASPECTS,
+    *SECRETS,
+    *QUEUES,
     *absent.OPERATIONS,
     Operation("GET", "/1/openapi/openapi3.json", _description, "This document", public=True),
     Operation("GET", "/1/authinfo.yaml", _authinfo, "Where to log in", public=True),

@@ -14,6 +14,9 @@ from ivcap_flows.local.ivcap.cursors import Cursors
 from ivcap_flows.local.ivcap.jobs.changes import Changes
 from ivcap_flows.local.ivcap.jobs.state import Jobs
 from ivcap_flows.local.ivcap.orders.state import Orders
+from ivcap_flows.local.ivcap.queues.state import Queues
+from ivcap_flows.local.ivcap.secrets.seal import SealKey
+from ivcap_flows.local.ivcap.secrets.state import Secrets
 from ivcap_flows.local.ivcap.services.state import Services
 from ivcap_flows.local.ivcap.thread import StateThread
 from ivcap_flows.local.tokens import Tokens, principals
@@ -39,6 +42,8 @@ class Platform:
         self.services = Services(store, self.aspects)
         self.jobs = Jobs(store, directory, self.aspects, self.artifacts, self.changes)
         self.orders = Orders(store, self.aspects, self.services, self.jobs)
+        self.secrets = Secrets(store, SealKey(directory.root, self.instance))
+        self.queues = Queues(store)
         self.services.install_built_ins(self.provider)
 
     def close(self) -> None:

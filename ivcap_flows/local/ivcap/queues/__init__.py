@@ -1,0 +1,1 @@
+"""Queues of JSON messages, first in, first out."""

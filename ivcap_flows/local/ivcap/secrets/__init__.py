@@ -1,0 +1,1 @@
+"""Secrets: small texts of an account, sealed at rest."""

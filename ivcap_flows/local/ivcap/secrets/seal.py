@@ -1,0 +1,83 @@
+"""The seal on values at rest (AES-GCM), with a key that lies outside of the twin's folder.
+
+A copy of the folder alone gives no value away. Where no key can be kept, it lives in memory, and what was sealed with
+it ends with the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from platformdirs import user_data_path
+
+from ivcap_flows.local.keys import kept_file
+
+__all__ = ["Seal", "SealKey"]
+
+_log: Final = logging.getLogger(__name__)
+_BYTES: Final = 32
+_NONCE: Final = 12
+
+
+class Seal:
+    """One key at work. `id` tells values of one key from those of another, and nothing about the key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self.id = hashlib.sha256(b"id" + key).hexdigest()[:16]
+
+    def close(self, value: str, place: str) -> bytes:
+        """The sealed value, which opens only under the same place."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, value.encode(), place.encode())
+
+    def open(self, sealed: bytes, place: str) -> str:
+        """Raises cryptography's InvalidTag for what was not sealed so."""
+        return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode()).decode()
+
+
+class SealKey:
+    """The key of one twin, in a file of its own in the user's data directory (0600)."""
+
+    def __init__(self, twin: Path, instance: str) -> None:
+        self._twin = twin.resolve()
+        self._name = instance.rsplit(":", 1)[-1]
+        self._seal: Seal | None = None
+
+    def find(self) -> Seal | None:
+        """The seal, if one was made before."""
+        if self._seal is None and self._path.exists():
+            self._seal = self._kept()
+        return self._seal
+
+    def need(self) -> Seal:
+        """The seal, made when there is none."""
+        if self._seal is None:
+            self._seal = self._kept() or self._in_memory()
+        return self._seal
+
+    @property
+    def _path(self) -> Path:
+        return user_data_path("ivcap-flows").absolute() / "twin-keys" / self._name
+
+    def _kept(self) -> Seal | None:
+        path = self._path
+        if path.parent.resolve().is_relative_to(self._twin):
+            return None
+        try:
+            key = kept_file(path, lambda: os.urandom(_BYTES))
+        except OSError:
+            return None
+        return Seal(key) if len(key) == _BYTES else None
+
+    def _in_memory(self) -> Seal:
+        _log.warning(
+            "Secrets of the embedded platform are kept until it ends, since no key for them can be kept in %s.",
+            self._path,
+        )
+        return Seal(os.urandom(_BYTES))
