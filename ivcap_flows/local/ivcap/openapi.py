@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from ivcap_flows.local.ivcap.routing import Operation, Param
+from ivcap_flows.local.ivcap.shapes import Body
 
 __all__ = ["document"]
 
@@ -24,20 +25,43 @@ _ERROR: Final = {
 }
 
 
-def _parameter(param: Param) -> dict[str, Any]:
+def _parameter(param: Param, place: str) -> dict[str, Any]:
     shape = dict(_SHAPES[param.kind])
     shape |= {"minimum": param.least} if param.least is not None else {}
-    shape |= {"maximum": param.most} if param.most is not None else {}
-    shape |= {"default": param.default} if param.default is not None else {}
-    told = {"description": param.description} if param.description else {}
-    return {"name": param.name, "in": "query", "required": param.required, "schema": shape, **told}
+    # A larger value counts as the most, so that it is no bound.
+    most = [f"At most {param.most} count."] if param.most is not None else []
+    # A default shows what leaving the parameter out means; an empty text says no more than that.
+    shape |= {"default": param.default} if param.default not in (None, "") else {}
+    text = " ".join([param.description, *most]).strip()
+    told = {"description": text} if text else {}
+    return {"name": param.name, "in": place, "required": param.required, "schema": shape, **told}
 
 
-def _response(status: int) -> dict[str, Any]:
+def _content(body: Body) -> dict[str, Any]:
+    return {media: {"schema": body.schema} for media in body.media}
+
+
+def _response(operation: Operation, status: int) -> dict[str, Any]:
     told: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if status >= 400:
-        told["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        if operation.method != "HEAD":
+            told["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        return told
+    if operation.tells:
+        told["headers"] = {name: {"required": True, "schema": {"type": "string"}} for name in operation.tells}
+    gives = operation.gives.get(status) if isinstance(operation.gives, Mapping) else operation.gives
+    if gives is not None and status != 204:
+        told["content"] = _content(gives)
     return told
+
+
+def _statuses(operation: Operation) -> list[int]:
+    """What the operation itself answers, and what is answered before it is reached."""
+    found = {*operation.answers, *(() if operation.public else (401,))}
+    found |= {404} if "{" in operation.path else set()
+    found |= {422} if operation.query else set()
+    found |= {400, 413} if operation.body else set()
+    return sorted(found)
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -45,16 +69,18 @@ def _operation(operation: Operation) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)}", operation.path)
     ]
-    statuses = sorted({*operation.answers, *(() if operation.public else (401,))})
+    in_query = [_parameter(param, "query") for param in operation.query]
     described: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": f"{operation.method} {operation.path}",
-        "parameters": in_path + [_parameter(param) for param in operation.query],
-        "responses": {str(status): _response(status) for status in statuses},
+        "parameters": [*in_path, *in_query, *(_parameter(param, "header") for param in operation.headers)],
+        "responses": {str(status): _response(operation, status) for status in _statuses(operation)},
         "security": [] if operation.public else [{"bearer": []}],
     }
-    if operation.body:
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
+    if operation.missing:
+        described["description"] = f"The embedded platform lacks: {operation.missing}"
+    if operation.body or operation.takes:
+        described["requestBody"] = {"required": operation.body, "content": _content(operation.takes or Body())}
     return described
 
 

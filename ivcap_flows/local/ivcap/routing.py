@@ -23,6 +23,7 @@ from starlette.routing import Route
 from ivcap_flows.local import clock
 from ivcap_flows.local.ids import as_urn
 from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.shapes import Body
 from ivcap_flows.local.tokens import Principal
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class Operation:
     """A row of the table.
 
     `body` says that a (JSON) body is read before the handler runs; `missing` what of the platform's behaviour this
-    operation lacks (empty when it is whole).
+    operation lacks (empty when it is whole). For the description alone: `headers` that the handler reads, what a
+    request `takes`, what a success `gives` (by status, where these differ) and which headers it `tells`.
     """
 
     method: str
@@ -154,6 +156,19 @@ class Operation:
     public: bool = False
     answers: Sequence[int] = field(default=(200,))
     missing: str = ""
+    headers: Sequence[Param] = ()
+    takes: Body | None = None
+    gives: Body | Mapping[int, Body] | None = None
+    tells: Sequence[str] = ()
+
+    def read_query(self, given: Mapping[str, str]) -> dict[str, Any]:
+        """The values of the query parameters. A cursor holds the whole question, so that beside it only `limit` counts.
+
+        Raises Problem 422.
+        """
+        if given.get("page") and any(param.name == "page" for param in self.query):
+            given = {name: given[name] for name in ("page", "limit") if name in given}
+        return {param.name: param.read(given.get(param.name)) for param in self.query}
 
 
 def parse_json(data: bytes) -> Any:
@@ -205,8 +220,7 @@ def route(platform: Platform, operation: Operation) -> Route:
     async def endpoint(request: Request) -> Response:
         try:
             who = _NOBODY if operation.public else _caller(platform, request)
-            given = request.query_params
-            query = {param.name: param.read(given.get(param.name)) for param in operation.query}
+            query = operation.read_query(request.query_params)
             body = await _read_body(request) if operation.body else b""
             call = Call(request, platform, who, query, body)
             response: Response = await handler(call) if on_loop else await platform.thread.run(handler, call)

@@ -16,11 +16,13 @@ from starlette.responses import Response
 from ivcap_flows.local import clock
 from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.access import checked_policy, readable
+from ivcap_flows.local.ivcap.artifacts import shapes
 from ivcap_flows.local.ivcap.artifacts.blobs import BlobResponse, BodyTooLongError, receive
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
-from ivcap_flows.local.ivcap.routing import LIST, Call, Operation
+from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
+from ivcap_flows.local.ivcap.shapes import BYTES, Body
 
 __all__ = ["OPERATIONS", "data_href"]
 
@@ -265,18 +267,83 @@ async def append(call: Call) -> Response:
     return Response(status_code=204, headers={"Upload-Offset": str(row["received"]), **_TUS})
 
 
+_PRESENT: Final = "`at-time` chooses what was there; the records show the present."
+_VERSION: Final = Param("Tus-Resumable", description="1.0.0")
+_CREATE: Final = (
+    Param("X-Name", description="A label, as base64 of UTF-8 or plain."),
+    Param("X-Collection", description="URN of a collection."),
+    Param("X-Policy", description="URN of a policy."),
+    Param("X-Content-Type", description="Media type of the content."),
+    Param("X-Content-Length", description="Size in bytes; -1 when it is not known yet."),
+    Param("Upload-Length", description="As X-Content-Length."),
+    _VERSION,
+)
+_CHUNK: Final = (
+    Param("Upload-Offset", "integer", required=True, least=0, description="Where the chunk begins."),
+    Param("Upload-Length", description="The size, where it was not known before."),
+    Param("Upload-Defer-Length", description="1 while the size is not known."),
+    _VERSION,
+)
+_BLOB: Final = "/1/artifacts/{id}/blob"
+
 OPERATIONS: Final = (
-    Operation("GET", "/1/artifacts", list_all, "List artifacts", LIST, answers=(200, 400, 422)),
-    Operation("POST", "/1/artifacts", create, "Create an artifact", answers=(201, 400, 412, 413, 422, 507)),
-    Operation("GET", "/1/artifacts/{id}", read, "Read an artifact", answers=(200, 404)),
-    Operation("HEAD", "/1/artifacts/{id}/blob", head, "Where an upload stands (TUS)", answers=(200, 404, 412)),
+    Operation(
+        "GET",
+        "/1/artifacts",
+        list_all,
+        "List artifacts",
+        LIST,
+        answers=(200, 400, 422),
+        missing=_PRESENT,
+        gives=shapes.LIST,
+    ),
+    Operation(
+        "POST",
+        "/1/artifacts",
+        create,
+        "Create an artifact",
+        answers=(201, 400, 412, 413, 422, 507),
+        headers=_CREATE,
+        takes=BYTES,
+        gives=shapes.RECORD,
+        tells=("Location", "Upload-Offset"),
+    ),
+    Operation("GET", "/1/artifacts/{id}", read, "Read an artifact", answers=(200, 404), gives=shapes.RECORD),
+    Operation(
+        "HEAD",
+        _BLOB,
+        head,
+        "Where an upload stands (TUS)",
+        answers=(200, 404, 412),
+        headers=(_VERSION,),
+        tells=("Upload-Offset",),
+    ),
     Operation(
         "PATCH",
-        "/1/artifacts/{id}/blob",
+        _BLOB,
         append,
         "Upload a chunk (TUS)",
         answers=(204, 400, 403, 404, 409, 412, 413, 415, 423, 507),
+        headers=_CHUNK,
+        takes=Body(BYTES.schema, (_CHUNK_TYPE,)),
+        tells=("Upload-Offset",),
     ),
-    Operation("POST", "/1/artifacts/{id}/blob", defer, "Begin an upload of unknown size", answers=(201, 403, 404)),
-    Operation("GET", "/1/artifacts/{id}/blob", download, "Download the bytes or a range", answers=(200, 206, 404, 416)),
+    Operation(
+        "POST",
+        _BLOB,
+        defer,
+        "Begin an upload of unknown size",
+        answers=(201, 403, 404),
+        headers=(Param("Upload-Defer-Length"), _VERSION),
+        tells=("Location",),
+    ),
+    Operation(
+        "GET",
+        _BLOB,
+        download,
+        "Download the bytes or a range",
+        answers=(200, 206, 404, 416),
+        headers=(Param("Range", description="For instance bytes=0-99."),),
+        gives=BYTES,
+    ),
 )

@@ -13,11 +13,13 @@ from starlette.responses import Response
 from ivcap_flows.local import clock
 from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.access import checked_policy, readable
+from ivcap_flows.local.ivcap.aspects import shapes
 from ivcap_flows.local.ivcap.filters import Column, glob
 from ivcap_flows.local.ivcap.jsonpath import compile_path
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
+from ivcap_flows.local.ivcap.shapes import ID_REPLY
 
 __all__ = ["OPERATIONS"]
 
@@ -111,7 +113,12 @@ def retract(call: Call) -> Response:
 
 
 def list_all(call: Call) -> Response:
+    asked: dict[str, Any] = {}
+
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        asked.update(
+            {"entity": question["entity"], "schema": question["schema"], "aspect-path": question["content-path"]}
+        )
         seen, values = readable(call.who)
         where = [seen, "(valid_to IS NULL OR valid_to > ?)"]
         values.append(question["at"])
@@ -137,7 +144,6 @@ def list_all(call: Call) -> Response:
         return record
 
     page = page_of(call, LISTING, conditions, item)
-    asked = {"entity": call.query["entity"], "schema": call.query["schema"], "aspect-path": call.query["content-path"]}
     return reply(page | without_none(asked))
 
 
@@ -162,9 +168,20 @@ OPERATIONS: Final = (
             Param("include-content", "boolean", False),
         ),
         answers=(200, 400, 422),
+        missing="Of JSON paths: methods, arithmetic, `like_regex`, `last` and strict mode are refused with 400.",
+        gives=shapes.LIST,
     ),
-    Operation("POST", "/1/aspects", add, "Add an aspect", _PAIR, body=True, answers=(200, 400, 422)),
-    Operation("PUT", "/1/aspects", put, "Replace an aspect", _PAIR, body=True, answers=(200, 400, 422, 424)),
-    Operation("GET", "/1/aspects/{id}", read, "Read an aspect", answers=(200, 404)),
+    Operation("POST", "/1/aspects", add, "Add an aspect", _PAIR, body=True, answers=(200, 400, 422), gives=ID_REPLY),
+    Operation(
+        "PUT",
+        "/1/aspects",
+        put,
+        "Replace an aspect",
+        _PAIR,
+        body=True,
+        answers=(200, 400, 422, 424),
+        gives=ID_REPLY,
+    ),
+    Operation("GET", "/1/aspects/{id}", read, "Read an aspect", answers=(200, 404), gives=shapes.RECORD),
     Operation("DELETE", "/1/aspects/{id}", retract, "Retract an aspect", answers=(204, 403, 404)),
 )

@@ -17,6 +17,7 @@ from ivcap_flows.local.ivcap.access import checked_policy, readable
 from ivcap_flows.local.ivcap.artifacts.blobs import BlobResponse
 from ivcap_flows.local.ivcap.artifacts.routes import data_href
 from ivcap_flows.local.ivcap.filters import Column
+from ivcap_flows.local.ivcap.jobs import shapes
 from ivcap_flows.local.ivcap.jobs.state import TERMINAL
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import json_bytes, link, reply, without_none
@@ -299,7 +300,16 @@ async def _news(call: Call, job: str, after: int, wait: float) -> tuple[list[sql
 _JOBS: Final = "/1/services2/{service}/jobs"
 
 OPERATIONS: Final = (
-    Operation("GET", _JOBS, list_all, "List the jobs of a service", LIST, answers=(200, 400, 404, 422)),
+    Operation(
+        "GET",
+        _JOBS,
+        list_all,
+        "List the jobs of a service",
+        LIST,
+        answers=(200, 400, 404, 422),
+        missing="`at-time` chooses what was there; the records show the present.",
+        gives=shapes.LIST,
+    ),
     Operation(
         "POST",
         _JOBS,
@@ -307,7 +317,12 @@ OPERATIONS: Final = (
         "Request a job",
         (Param("policy"),),
         body=True,
-        answers=(200, 202, 400, 404, 422, 500),
+        answers=(200, 202, 400, 403, 404, 422, 500),
+        headers=(
+            Param("Timeout", description="Seconds that the request may be held."),
+            Param("IVCAP-Order-Id", description="An order that the job is to be a part of."),
+        ),
+        gives={200: shapes.RESULT, 202: shapes.ACCEPTED},
     ),
     Operation(
         "GET",
@@ -316,14 +331,24 @@ OPERATIONS: Final = (
         "Read a job",
         (Param("with-request-content", "boolean", False), Param("with-result-content", "boolean", True)),
         answers=(200, 404),
+        gives=shapes.RECORD,
     ),
-    Operation("GET", _JOBS + "/{id}/output", output, "The result of a job", answers=(200, 204, 400, 404, 500)),
+    Operation(
+        "GET",
+        _JOBS + "/{id}/output",
+        output,
+        "The result of a job",
+        answers=(200, 204, 400, 404, 500),
+        gives=shapes.RESULT,
+    ),
     Operation(
         "GET",
         _JOBS + "/{id}/events",
         events,
         "Events of a job (server-sent)",
         (Param("max-messages", "integer", None, least=1), Param("max-wait-time", "integer", 30, least=0, most=300)),
-        answers=(200, 204, 404, 504),
+        answers=(200, 204, 400, 404, 504),
+        headers=(Param("Last-Event-Id", description="The event after which to begin."),),
+        gives=shapes.STREAM,
     ),
 )

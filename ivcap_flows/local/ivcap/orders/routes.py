@@ -13,6 +13,7 @@ from ivcap_flows.local import clock
 from ivcap_flows.local.ivcap.access import readable
 from ivcap_flows.local.ivcap.artifacts.routes import data_href
 from ivcap_flows.local.ivcap.filters import Column
+from ivcap_flows.local.ivcap.orders import shapes
 from ivcap_flows.local.ivcap.paging import Listing, cursor_after, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
@@ -187,11 +188,45 @@ def top(call: Call) -> Response:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/1/orders", list_all, "List orders", LIST, answers=(200, 400, 422)),
-    Operation("POST", "/1/orders", place, "Place an order", body=True, answers=(200, 400, 404, 422)),
-    Operation("GET", "/1/orders/{id}", read, "Read an order", answers=(200, 404)),
-    Operation("GET", "/1/orders/{id}/products", products, "Products of an order", _PAGE, answers=(200, 400, 404)),
-    Operation("GET", "/1/orders/{id}/metadata", metadata, "Aspects of an order", _PAGE, answers=(200, 400, 404)),
+    Operation(
+        "GET",
+        "/1/orders",
+        list_all,
+        "List orders",
+        LIST,
+        answers=(200, 400, 422),
+        missing="`at-time` chooses what was there; the records show the present.",
+        gives=shapes.LIST,
+    ),
+    Operation(
+        "POST",
+        "/1/orders",
+        place,
+        "Place an order",
+        body=True,
+        answers=(200, 400, 404, 422),
+        takes=shapes.REQUEST,
+        gives=shapes.RECORD,
+    ),
+    Operation("GET", "/1/orders/{id}", read, "Read an order", answers=(200, 404), gives=shapes.RECORD),
+    Operation(
+        "GET",
+        "/1/orders/{id}/products",
+        products,
+        "Products of an order",
+        _PAGE,
+        answers=(200, 400, 404),
+        gives=shapes.PRODUCT_LIST,
+    ),
+    Operation(
+        "GET",
+        "/1/orders/{id}/metadata",
+        metadata,
+        "Aspects of an order",
+        _PAGE,
+        answers=(200, 400, 404),
+        gives=shapes.METADATA,
+    ),
     Operation(
         "GET",
         "/1/orders/{id}/logs",
@@ -199,6 +234,16 @@ OPERATIONS: Final = (
         "What the service of an order wrote",
         (Param("from", "integer"), Param("to", "integer")),
         answers=(200, 404),
+        missing="All that was written or nothing: lines have no time of their own.",
+        gives=shapes.LOG,
     ),
-    Operation("GET", "/1/orders/{id}/top", top, "Resources that an order uses", answers=(200, 404)),
+    Operation(
+        "GET",
+        "/1/orders/{id}/top",
+        top,
+        "Resources that an order uses",
+        answers=(200, 404),
+        missing="Always empty, as no container runs.",
+        gives=shapes.TOP,
+    ),
 )

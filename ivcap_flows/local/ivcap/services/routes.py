@@ -16,6 +16,7 @@ from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
+from ivcap_flows.local.ivcap.services import shapes
 
 __all__ = ["OPERATIONS"]
 
@@ -101,9 +102,28 @@ def withdraw(call: Call) -> Response:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/1/services2", list_all, "List services", (*LIST, Param("search")), answers=(200, 400, 422, 501)),
-    Operation("POST", "/1/services2", create, "Create a service", body=True, answers=(201, 400, 409, 422)),
-    Operation("GET", "/1/services2/{id}", read, "Read a service", answers=(200, 404)),
+    Operation(
+        "GET",
+        "/1/services2",
+        list_all,
+        "List services",
+        (*LIST, Param("search")),
+        answers=(200, 400, 422, 501),
+        missing="Semantic search (`search`) is refused with 501.",
+        gives=shapes.LIST,
+    ),
+    Operation(
+        "POST",
+        "/1/services2",
+        create,
+        "Create a service",
+        body=True,
+        answers=(201, 400, 409, 422),
+        takes=shapes.DEFINITION,
+        gives=shapes.RECORD,
+        tells=("Location",),
+    ),
+    Operation("GET", "/1/services2/{id}", read, "Read a service", answers=(200, 404), gives=shapes.RECORD),
     Operation(
         "PUT",
         "/1/services2/{id}",
@@ -112,6 +132,8 @@ OPERATIONS: Final = (
         (Param("force-create", "boolean", False),),
         body=True,
         answers=(200, 400, 403, 404, 422),
+        takes=shapes.DEFINITION,
+        gives=shapes.RECORD,
     ),
     Operation("DELETE", "/1/services2/{id}", withdraw, "End a service", answers=(204, 403, 404)),
 )

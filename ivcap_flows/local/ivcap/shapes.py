@@ -1,0 +1,60 @@
+"""JSON schemas that the operations' descriptions share. Each noun keeps its own beside its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = [
+    "BYTES",
+    "ID_REPLY",
+    "LINKS",
+    "TEXT",
+    "TEXTS",
+    "TIME",
+    "TRUTH",
+    "URI",
+    "URN",
+    "WHOLE",
+    "Body",
+    "Schema",
+    "listed",
+    "record",
+]
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request or a reply holds: a JSON schema (empty: anything) and the media types that it comes in."""
+
+    schema: Schema = field(default_factory=dict)
+    media: Sequence[str] = ("application/json",)
+
+
+def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
+    """An object. Fields beyond these are allowed, as newer servers have them."""
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+TEXT: Final[Schema] = {"type": "string"}
+WHOLE: Final[Schema] = {"type": "integer", "format": "int64"}
+TRUTH: Final[Schema] = {"type": "boolean"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+URI: Final[Schema] = {"type": "string", "format": "uri"}
+URN: Final[Schema] = {"type": "string", "pattern": "^urn:"}
+TEXTS: Final[Schema] = {"type": "array", "items": TEXT}
+LINKS: Final[Schema] = {
+    "type": "array",
+    "items": record({"rel": {"enum": ["self", "first", "next", "describedBy"]}, "type": TEXT, "href": URI}),
+}
+ID_REPLY: Final = Body(record({"id": URN}))
+BYTES: Final = Body({"type": "string", "format": "binary"}, ("*/*",))
+
+
+def listed(item: Schema, *, at_time: bool = True, optional: Mapping[str, Schema] | None = None) -> Body:
+    """The reply of a list."""
+    moment = {"at-time": TIME} if at_time else {}
+    return Body(record({"items": {"type": "array", "items": item}, **moment, "links": LINKS}, optional))
