@@ -18,13 +18,21 @@ class BaseUrl:
     """`url` without a trailing slash; it may have a path prefix. Raises ConfigurationError for one that is no base."""
 
     def __init__(
-        self, url: str, platform: str, *, trusted_hosts: Collection[str] = (), rewrite_hosts: bool = False
+        self,
+        url: str,
+        platform: str,
+        *,
+        trusted_hosts: Collection[str] = (),
+        rewrite_hosts: bool = False,
+        alias: str | None = None,
     ) -> None:
+        """`alias` is another name of the same platform, `host` or `host:port`, which its links may bear."""
         self._parts = _checked(url, platform)
         self.url = url.strip().rstrip("/")
         self._platform = platform
         self._trusted = frozenset(host.lower() for host in trusted_hosts)
         self._rewrite = rewrite_hosts
+        self._alias = None if alias is None else _origin(urlsplit(f"{self._parts.scheme}://{alias}"))
 
     def join(self, path: str) -> str:
         """The whole URL of a path below the base; a whole URL stays as it is."""
@@ -43,7 +51,7 @@ class BaseUrl:
             raise self._refused(url, "is malformed") from error
         if parts.scheme not in ("", "http", "https"):
             raise self._refused(url, "has an unknown scheme")
-        if not parts.netloc or given == _origin(self._parts) or self._rewrite:
+        if not parts.netloc or given in (_origin(self._parts), self._alias) or self._rewrite:
             path = parts.path or "/"
             prefix = self._parts.path.rstrip("/")
             if prefix and path.startswith(prefix + "/"):

@@ -73,9 +73,15 @@ class Session:
         budget: float = 60.0,
         trusted_hosts: Collection[str] = (),
         rewrite_hosts: bool = False,
+        host: str | None = None,
     ) -> None:
-        """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's."""
-        self._base = BaseUrl(base_url, platform, trusted_hosts=trusted_hosts, rewrite_hosts=rewrite_hosts)
+        """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's.
+
+        `host` goes out as the Host header in the place of the base URL's own, for a gateway that tells by it what is
+        asked for (the key `host` of a context of the `ivcap` command); links to it are read as the base URL's.
+        """
+        self._base = BaseUrl(base_url, platform, trusted_hosts=trusted_hosts, rewrite_hosts=rewrite_hosts, alias=host)
+        self._host = {} if host is None else {"Host": host}
         self.base_url = self._base.url
         self.platform = platform
         self.auth = auth
@@ -127,12 +133,14 @@ class Session:
         data: Mapping[str, str] | None = None,
         expect: Collection[int] | None = None,
         timeout: float | None = None,
+        discreet: bool = False,
     ) -> Reply:
         """Send a request and read the reply whole.
 
         `path` is relative to the base URL. Parameters that are None are left out, booleans are `true` and `false`.
         `data` is a form. Statuses in `expect` (default: any 2xx) are returned, others raise. Raises the PlatformError
-        of the status, UnreachableError without a reply (data `sent`: whether it may have been processed).
+        of the status, UnreachableError without a reply (data `sent`: whether it may have been processed). `discreet`
+        leaves the platform's words out of errors and logs, since they may repeat a secret that was sent.
         """
         body, type_header = _body(json, content, data)
         wanted = {**type_header, **(headers or {})}
@@ -140,7 +148,7 @@ class Session:
         async def once() -> Reply:
             response = await self._send(method, path, params, wanted, body, timeout)
             try:
-                await self._accept(response, method, path, expect)
+                await self._accept(response, method, path, expect, discreet=discreet)
                 return await self._read(response, method, path)
             finally:
                 await response.aclose()
@@ -231,6 +239,8 @@ class Session:
     ) -> httpx.Response:
         silence = self._timeout if timeout is None else timeout
         sent = {**self._headers, **headers, **({"Authorization": token} if token else {})}
+        if self._base.owns(url):
+            sent |= self._host
         client = self._opened()
         try:
             request = client.build_request(
@@ -249,13 +259,23 @@ class Session:
                 sent=False,
             ) from error
 
-    async def _accept(self, response: httpx.Response, method: str, path: str, expect: Collection[int] | None) -> None:
+    async def _accept(
+        self,
+        response: httpx.Response,
+        method: str,
+        path: str,
+        expect: Collection[int] | None,
+        *,
+        discreet: bool = False,
+    ) -> None:
         """Raise the error of a reply that is not as expected, with the words at the head of its body."""
         if response.status_code in expect if expect is not None else response.is_success:
             return
         body = bytearray()
         try:
             async for block in response.aiter_bytes():
+                if discreet:
+                    break
                 body += block
                 if len(body) >= _MAX_ERROR_BODY:
                     break

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
-from ivcap_flows.errors import ForbiddenError, NotFoundError
+from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError
 from ivcap_flows.handles import Aspect
-from ivcap_flows.http.session import Session
+from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
 
 __all__ = ["AspectRecord", "Aspects"]
+
+_DIRECTIONS: Final = ("ASC", "DESC")
 
 
 class AspectRecord(Wire):
@@ -60,7 +62,11 @@ class Aspects:
 
     async def add(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
         """Add an aspect beside those that exist; its URN. Keyed: sent once, found again by its content."""
-        return await self._write("POST", entity, schema, content, policy)
+        params = _pair(entity, schema, policy)
+        reply = await self._session.request(
+            "POST", "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
+        )
+        return self._written(reply)
 
     async def update(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
         """Put an aspect in the place of the one active aspect of this entity and schema; its URN.
@@ -68,16 +74,16 @@ class Aspects:
         Adds where there is none and where a deployment allows only adding (403, 404). Raises NotUniqueError where
         several are active. Keyed: sent once.
         """
+        params = _pair(entity, schema, policy)
         try:
-            return await self._write("PUT", entity, schema, content, policy)
+            reply = await self._session.request(
+                "PUT", "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
+            )
         except (ForbiddenError, NotFoundError):
-            return await self._write("POST", entity, schema, content, policy)
+            return await self.add(entity, schema, content, policy)
+        return self._written(reply)
 
-    async def _write(self, method: str, entity: str, schema: str, content: Any, policy: str | None) -> str:
-        params = {"entity": urn_argument(entity, "entity"), "schema": urn_argument(schema, "schema"), "policy": policy}
-        reply = await self._session.request(
-            method, "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
-        )
+    def _written(self, reply: Reply) -> str:
         return ivcap_urn("aspect", replied(_Written, reply, self._session).id)
 
     async def read(self, urn: str) -> AspectRecord:
@@ -93,27 +99,55 @@ class Aspects:
         content_path: str | None = None,
         at_time: datetime | None = None,
         filter: str | None = None,  # noqa: A002 - the API's word
-        order_by: str = "valid_from",
-        order_direction: str = "DESC",
+        order_by: str | Sequence[str] = "valid_from",
+        order_direction: str | Sequence[str] = "DESC",
         include_content: bool = True,
         limit: int | None = None,
     ) -> AsyncIterator[AspectRecord]:
         """The aspects active now, or at `at_time`, newest first; `limit` is the total.
 
-        `schema` may hold `%` as a wildcard; `content_path` is a PostgreSQL JSONPath.
+        `schema` may hold `%` as a wildcard; `content_path` is a PostgreSQL JSONPath; `filter` is the platform's own
+        grammar, such as `entity ~= 'urn:example:%'`. `order_by` names one column or several, the first deciding most:
+        `entity`, `schema`, `content`, `policy`, `account`, `created_by`, `retracted_by`, `replaces`, `valid_from`,
+        `valid_to`; `order_direction` is one for all, or one for each, "ASC" or "DESC". Raises InputError where these do
+        not fit.
         """
+        columns, directions = _ordering(order_by, order_direction)
         params = {
             "entity": entity,
             "schema": schema,
             "content-path": content_path,
             "at-time": instant(at_time),
             "filter": filter,
-            "order-by": order_by,
-            "order-direction": order_direction,
+            "order-by": ",".join(columns),
+            "order-direction": ",".join(directions),
             "include-content": include_content,
         }
         return listed(AspectRecord, self._session, "/1/aspects", params, limit)
 
     async def retract(self, urn: str) -> None:
-        """Retract an aspect: it is no longer active and stays readable by its URN."""
-        await self._session.request("DELETE", f"/1/aspects/{segment(urn)}", repeat="idempotent", expect=(200, 204))
+        """Retract an aspect: it is no longer active and stays readable by its URN. Again it changes nothing."""
+        try:
+            await self._session.request("DELETE", f"/1/aspects/{segment(urn)}", repeat="idempotent", expect=(200, 204))
+        except NotFoundError:
+            # A platform may hide what is retracted from a second retraction; what was never there stays an error.
+            if (await self.read(urn)).active:
+                raise
+
+
+def _pair(entity: str, schema: str, policy: str | None) -> dict[str, str | None]:
+    return {"entity": urn_argument(entity, "entity"), "schema": urn_argument(schema, "schema"), "policy": policy}
+
+
+def _ordering(order_by: str | Sequence[str], order_direction: str | Sequence[str]) -> tuple[list[str], list[str]]:
+    columns, directions = (
+        [part.strip() for part in (given.split(",") if isinstance(given, str) else given)]
+        for given in (order_by, order_direction)
+    )
+    wrong = [direction for direction in directions if direction.upper() not in _DIRECTIONS]
+    if wrong or not all(columns) or len(directions) not in (1, len(columns)):
+        raise InputError(
+            f"order_direction is ASC or DESC, once for all or once for each of order_by={columns}, not {directions}."
+        )
+    # Whether one direction holds for all columns is not published, so each is sent.
+    return columns, [direction.upper() for direction in directions] * (len(columns) if len(directions) == 1 else 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ivcap_flows.errors import ConfigurationError
@@ -15,6 +16,11 @@ from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.jobs import Jobs
 from ivcap_flows.ivcap.orders import Orders
+from ivcap_flows.ivcap.packages import Packages
+from ivcap_flows.ivcap.projects import Projects
+from ivcap_flows.ivcap.queues import Queues
+from ivcap_flows.ivcap.search import search
+from ivcap_flows.ivcap.secrets import Secrets
 from ivcap_flows.ivcap.services import Services
 
 __all__ = ["SETTLE", "IvcapClient"]
@@ -24,10 +30,11 @@ SETTLE: Final = 120.0
 
 
 class IvcapClient:
-    """`.artifacts .services .orders .jobs .aspects` of one deployment. Close with `aclose()` or `async with`.
+    """One attribute for each noun of one deployment, and `search`. Close with `aclose()` or `async with`.
 
     `in_container`: the URL is that of the sidecar inside an IVCAP container (`IVCAP_BASE_URL`), which authenticates
-    by itself and through which the external URLs of the platform are reached.
+    by itself and through which the external URLs of the platform are reached. `secret_manager` is the URL there from
+    which secrets come.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class IvcapClient:
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         budget: float = 60.0,
+        secret_manager: str | None = None,
     ) -> None:
         if isinstance(url, Session):
             self._session = url
@@ -57,6 +65,11 @@ class IvcapClient:
         self.services = Services(self._session, self.aspects)
         self.orders = Orders(self._session)
         self.jobs = Jobs(self._session, self.aspects)
+        self._manager = None if secret_manager is None else Session(secret_manager, platform="the secret manager")
+        self.secrets = Secrets(self._session, self._manager)
+        self.queues = Queues(self._session)
+        self.projects = Projects(self._session)
+        self.packages = Packages(self._session)
         self.settle = SETTLE
         """Seconds after which an accepted request is surely seen by a look-up; the twin's own after `platform()`."""
         self._platform: str | None = None
@@ -74,6 +87,16 @@ class IvcapClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._session.aclose()
+        if self._manager is not None:
+            await self._manager.aclose()
+
+    def search(self, query: str, *, at_time: datetime | None = None, limit: int | None = None) -> AsyncIterator[Any]:
+        """What a Mangle program (a Datalog) derives for its predicate `query`, over all pages; `limit` is the total.
+
+        The program names the aspects that it is about by `:load_aspect(/name, "schema", ["entity", ".path"]).`, as they
+        were at `at_time`. The items are as the platform gives them; their shape is not published.
+        """
+        return search(self._session, query, at_time=at_time, limit=limit)
 
     async def platform(self) -> str:
         """The platform's id: its normalised URL, or the instance id of an embedded one, which survives a new port."""

@@ -1,0 +1,39 @@
+"""Search over aspects by a Datalog program (IVCAP OpenAPI 0.48, `/1/search`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.http.paging import walked
+from ivcap_flows.http.session import Reply, Session
+from ivcap_flows.ivcap.wire import instant
+
+__all__ = ["MEDIA_TYPE", "search"]
+
+MEDIA_TYPE: Final = "application/datalog+mangle"
+"""What ivcap-client sends; the OpenAPI document speaks of `application/json`."""
+
+
+def search(
+    session: Session, query: str, *, at_time: datetime | None = None, limit: int | None = None
+) -> AsyncIterator[Any]:
+    """See `IvcapClient.search`."""
+    if not isinstance(query, str) or not query.strip():
+        raise InputError("The query is a Mangle program, for instance `query(X) :- p(X).`; it is empty.")
+    when = instant(at_time)
+
+    async def ask(asked: Mapping[str, Any]) -> Reply:
+        # A POST that only reads. The program goes with each page, for servers whose cursor does not hold it.
+        return await session.request(
+            "POST",
+            "/1/search",
+            params={"at-time": when, **asked},
+            headers={"Content-Type": MEDIA_TYPE},
+            content=query.encode(),
+            repeat="idempotent",
+        )
+
+    return walked(ask, object, limit=limit)
