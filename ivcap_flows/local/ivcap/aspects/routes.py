@@ -21,7 +21,7 @@ from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
 from ivcap_flows.local.ivcap.shapes import ID_REPLY
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "added", "page", "record"]
 
 _LONGEST_URN: Final = 2000
 _LONGEST_KEY: Final = 200
@@ -68,10 +68,14 @@ def _urn(call: Call, name: str) -> str:
     return text
 
 
-def add(call: Call) -> Response:
+def added(call: Call) -> str:
+    """The URN of the record that the query and the body describe."""
     content, policy = call.json(), checked_policy(call.query["policy"], "aspect")
-    urn = call.platform.aspects.add(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
-    return reply({"id": urn})
+    return call.platform.aspects.add(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
+
+
+def add(call: Call) -> Response:
+    return reply({"id": added(call)})
 
 
 def put(call: Call) -> Response:
@@ -90,9 +94,10 @@ def _common(row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def read(call: Call) -> Response:
+def record(call: Call) -> dict[str, Any]:
+    """The record that the path names."""
     row = call.platform.aspects.read(call.who, call.id("aspect"))
-    record = _common(row) | {
+    known = _common(row) | {
         "content": json.loads(row["content"]),
         "asserter": row["asserter"],
         "account": row["account"],
@@ -104,7 +109,11 @@ def read(call: Call) -> Response:
         "retracter": row["retracter"],
         "replaces": row["replaces"],
     }
-    return reply(record | without_none(optional))
+    return known | without_none(optional)
+
+
+def read(call: Call) -> Response:
+    return reply(record(call))
 
 
 def retract(call: Call) -> Response:
@@ -112,7 +121,8 @@ def retract(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def list_all(call: Call) -> Response:
+def page(call: Call) -> dict[str, Any]:
+    """The records that the query asks for."""
     asked: dict[str, Any] = {}
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
@@ -136,15 +146,18 @@ def list_all(call: Call) -> Response:
         return where, values
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
-        record = _common(row)
+        told = _common(row)
         if row["valid_to"] is not None:
-            record["valid-to"] = clock.stamp(row["valid_to"])
+            told["valid-to"] = clock.stamp(row["valid_to"])
         if question["include-content"]:
-            record["content"] = json.loads(row["content"])
-        return record
+            told["content"] = json.loads(row["content"])
+        return told
 
-    page = page_of(call, LISTING, conditions, item)
-    return reply(page | without_none(asked))
+    return page_of(call, LISTING, conditions, item) | without_none(asked)
+
+
+def list_all(call: Call) -> Response:
+    return reply(page(call))
 
 
 _PAIR: Final = (Param("entity", required=True), Param("schema", required=True), Param("policy"))

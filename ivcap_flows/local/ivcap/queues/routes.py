@@ -36,6 +36,7 @@ LISTING: Final = Listing(
         "created-at": Column("created_at", "time"),
     },
     "created-at",
+    since="created_at",
 )
 
 
@@ -69,7 +70,7 @@ def create(call: Call) -> Response:
 def list_all(call: Call) -> Response:
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        return [seen, "created_at <= ?"], [*values, question["at"]]
+        return [seen], values
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
         told = {name: row[name] for name in ("id", "name", "description", "account")}
