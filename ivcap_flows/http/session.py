@@ -10,19 +10,17 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
-
-if TYPE_CHECKING:
-    from ivcap_flows.http.auth import Auth
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from ivcap_flows.http.auth import DeviceLogin, RefreshingToken, Verification
+from ivcap_flows.http.oauth import DeviceLogin, RefreshingToken, Verification
 
 __all__ = ["OFFLINE_SCOPE", "client_credentials", "device_login", "offline_token", "token_url"]
 
