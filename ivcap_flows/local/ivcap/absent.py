@@ -13,11 +13,6 @@ __all__ = ["OPERATIONS"]
 
 _PATHS: Final = {
     "search": ("/1/search",),
-    "legacy services": ("/1/services", "/1/services/{id}"),
-    "legacy metadata": ("/1/metadata", "/1/metadata/{id}"),
-    "packages": ("/1/packages/list", "/1/packages/remove"),
-    "projects": ("/1/project", "/1/project/{id}"),
-    "dashboards": ("/1/dashboards",),
 }
 
 

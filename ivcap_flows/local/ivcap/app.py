@@ -10,9 +10,14 @@ from ivcap_flows import __version__
 from ivcap_flows.local.ivcap import absent, openapi
 from ivcap_flows.local.ivcap.artifacts.routes import OPERATIONS as ARTIFACTS
 from ivcap_flows.local.ivcap.aspects.routes import OPERATIONS as ASPECTS
+from ivcap_flows.local.ivcap.dashboards.routes import OPERATIONS as DASHBOARDS
 from ivcap_flows.local.ivcap.jobs.routes import OPERATIONS as JOBS
+from ivcap_flows.local.ivcap.legacy.metadata import OPERATIONS as METADATA
+from ivcap_flows.local.ivcap.legacy.services import OPERATIONS as OLD_SERVICES
 from ivcap_flows.local.ivcap.orders.routes import OPERATIONS as ORDERS
+from ivcap_flows.local.ivcap.packages.routes import OPERATIONS as PACKAGES
 from ivcap_flows.local.ivcap.platform import Platform
+from ivcap_flows.local.ivcap.projects.routes import OPERATIONS as PROJECTS
 from ivcap_flows.local.ivcap.queues.routes import OPERATIONS as QUEUES
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import Call, Operation, on_http_error, on_problem, route
@@ -52,6 +57,11 @@ OPERATIONS = (
     *ASPECTS,
     *SECRETS,
     *QUEUES,
+    *PROJECTS,
+    *PACKAGES,
+    *DASHBOARDS,
+    *OLD_SERVICES,
+    *METADATA,
     *absent.OPERATIONS,
     Operation("GET", "/1/openapi/openapi3.json", _description, "This document", public=True),
     Operation("GET", "/1/authinfo.yaml", _authinfo, "Where to log in", public=True),

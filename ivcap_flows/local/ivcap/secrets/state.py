@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from ivcap_flows.local import clock
@@ -26,7 +25,7 @@ class Secrets:
         """Set a secret, in place of one of the same name. `expires` is in Unix seconds, 0 for never."""
         seal = self._key.need()
         with self._store.transaction():
-            self._store.execute("DELETE FROM secrets WHERE expires BETWEEN 1 AND ?", (int(time.time()),))
+            self._store.execute("DELETE FROM secrets WHERE expires BETWEEN 1 AND ?", (clock.now() // 1000,))
             self._store.execute("DELETE FROM secrets WHERE account = ? AND name = ?", (who.account, name))
             self._store.insert(
                 "secrets",
@@ -51,7 +50,7 @@ class Secrets:
     def readable(self, who: Principal) -> tuple[str, list[Any]]:
         """The SQL condition, and its values, for the secrets that an account can read now."""
         seal = self._key.find()
-        now = [clock.now(), int(time.time())]
+        now = [clock.now(), clock.now() // 1000]
         where = "account = ? AND key = ? AND visible_from <= ? AND (expires = 0 OR expires > ?)"
         return where, [who.account, seal.id if seal else "", *now]
 

@@ -1,0 +1,1 @@
+"""Dashboards, of which there are none."""

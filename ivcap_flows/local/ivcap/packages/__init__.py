@@ -1,0 +1,1 @@
+"""Packages: the container images that services name."""
