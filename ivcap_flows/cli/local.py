@@ -28,19 +28,27 @@ def _folder(given: Path | None) -> Path:
 
 
 @app.command
-def serve(*, host: str = "127.0.0.1", port: int = 8088, directory: Folder = None, env_file: Path | None = None) -> None:
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8088,
+    directory: Folder = None,
+    env_file: Path | None = None,
+    seed: int | None = None,
+) -> None:
     """Serve the embedded platforms until interrupted; prints the environment that clients need.
 
     Args:
         host: Loopback address to listen on.
         port: Port to listen on; 0 takes a free one.
         env_file: File to write the environment to as well, one KEY=value a line.
+        seed: Make the ids of new things follow from this number, from now on; else they are random.
     """
     from ivcap_flows import local
 
     if not _of_this_machine(host):
         raise InputError(f"The embedded platforms serve this machine alone; {host} is no loopback address.")
-    local.serve(host, port, _folder(directory), env_file)
+    local.serve(host, port, _folder(directory), env_file, seed=seed)
 
 
 def _of_this_machine(host: str) -> bool:

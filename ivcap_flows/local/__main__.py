@@ -1,4 +1,5 @@
-"""`python -m ivcap_flows.local serve [--host H] [--port N] [--dir D] [--env-file F] [--idle SECONDS] [--quiet]`."""
+"""`python -m ivcap_flows.local serve [--host H] [--port N] [--dir D] [--env-file F] [--idle SECONDS] [--seed N]
+[--quiet]`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 from ivcap_flows.errors import IvcapFlowsError, NewerSchemaError
 from ivcap_flows.local import serve
 
-_OPTIONS = {"--host", "--port", "--dir", "--env-file", "--idle"}
+_OPTIONS = {"--host", "--port", "--dir", "--env-file", "--idle", "--seed"}
 
 
 def main(arguments: list[str]) -> int:
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
             Path(given["--env-file"]) if "--env-file" in given else None,
             idle=float(given["--idle"]) if "--idle" in given else None,
             announce="--quiet" not in given,
+            seed=int(given["--seed"]) if "--seed" in given else None,
         )
     except NewerSchemaError as error:
         sys.stdout.write(json.dumps({"message": error.message, **error.data}))

@@ -1,31 +1,118 @@
-"""Time as the platform keeps it: whole milliseconds since 1970 inside, RFC 3339 with whole seconds outside.
+"""Time as both platforms keep it: whole milliseconds since 1970 inside, RFC 3339 with whole seconds outside.
 
-Whole seconds are what published replies of IVCAP show in resource bodies; events have finer stamps.
+Whole seconds are what published replies of IVCAP show in resource bodies; events have finer stamps. The time can be
+set, moved on and stopped, for tests that need to know it: every stamp and the end of every token follow.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["LATE", "event_stamp", "now", "parse", "stamp", "visible_from"]
+__all__ = [
+    "CLOCK",
+    "LATE",
+    "LATE_IN_LISTS",
+    "Clock",
+    "event_stamp",
+    "machine",
+    "now",
+    "parse",
+    "seconds",
+    "stamp",
+    "visible_from",
+]
 
 LATE: Final[ContextVar[float]] = ContextVar("LATE", default=0.0)
 """Seconds for which what the current request makes stays hidden from every read and list (a fault)."""
+LATE_IN_LISTS: Final[ContextVar[float]] = ContextVar("LATE_IN_LISTS", default=0.0)
+"""Seconds for which what the current request makes stays hidden from lists, while a read by its id finds it."""
 
 _WHOLE = re.compile(r"[^.]*:\d\d(Z|[+-]\d\d:?\d\d)?")
+_LATEST: Final = 4102444800000
+"""2100-01-01: behind it, the end of a token would soon be no date."""
 
 
-def now() -> int:
+@dataclass
+class Clock:
+    """The machine's time plus `offset` (ms), or one moment (ms) for as long as it is `frozen` there."""
+
+    offset: int = 0
+    frozen: int | None = None
+
+    def now(self) -> int:
+        return _machine_ms() + self.offset if self.frozen is None else self.frozen
+
+    def set(self, moment: int) -> None:
+        """Raises ValueError for a moment before 1970 or after 2099."""
+        if not 0 <= moment < _LATEST:
+            raise ValueError("The clock takes times from 1970 to 2099.")
+        if self.frozen is None:
+            self.offset = moment - _machine_ms()
+        else:
+            self.frozen = moment
+
+    def freeze(self, *, on: bool) -> None:
+        """Stop, or go on from where it stands."""
+        here = self.now()
+        self.frozen = here if on else None
+        self.offset = here - _machine_ms()
+
+    def reset(self) -> None:
+        """Be the machine's time again."""
+        self.offset, self.frozen = 0, None
+
+    def as_json(self) -> dict[str, Any]:
+        """`rate` is the seconds that pass here in one of the machine's; `offset` (s) is to the machine's time."""
+        here = self.now()
+        return {
+            "now": event_stamp(here),
+            "rate": 1 if self.frozen is None else 0,
+            "offset": (here - _machine_ms()) / 1000,
+        }
+
+    def kept(self) -> str:
+        """What `restore` takes."""
+        return json.dumps([self.offset, self.frozen])
+
+    def restore(self, text: str) -> None:
+        self.offset, self.frozen = json.loads(text)
+
+
+CLOCK: Final = Clock()
+"""The clock of this process, which serves one directory."""
+
+
+def _machine_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def machine() -> float:
+    """The machine's own time in seconds since 1970, for what is paced and not stamped."""
+    return time.time()
+
+
+def now() -> int:
+    return CLOCK.now()
+
+
+def seconds() -> float:
+    """Now in seconds since 1970."""
+    return CLOCK.now() / 1000
+
+
 def visible_from() -> int:
-    """The moment from which a thing made now may be seen."""
-    return now() + round(LATE.get() * 1000)
+    """The moment from which a thing made now may be seen.
+
+    Below zero it is, without its sign, the moment from which lists show it, while a read by its id does at once.
+    """
+    in_lists = LATE_IN_LISTS.get()
+    return -(now() + round(in_lists * 1000)) if in_lists else now() + round(LATE.get() * 1000)
 
 
 def stamp(moment: int) -> str:
@@ -37,7 +124,7 @@ def event_stamp(moment: int) -> str:
     return datetime.fromtimestamp(moment / 1000, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def parse(text: str) -> int:
+def parse(text: str, *, end_of_second: bool = True) -> int:
     """Milliseconds of an RFC 3339 instant; without an offset it is UTC.
 
     A text with whole seconds means the end of that second, so that a time that was read from a record finds the record.
@@ -51,4 +138,5 @@ def parse(text: str) -> int:
     value = datetime.fromisoformat(plain)
     if value.tzinfo is None:
         value = value.replace(tzinfo=timezone.utc)
-    return int(value.timestamp() * 1000) + (999 if _WHOLE.fullmatch(text.strip()) else 0)
+    whole = end_of_second and _WHOLE.fullmatch(text.strip())
+    return int(value.timestamp() * 1000) + (999 if whole else 0)

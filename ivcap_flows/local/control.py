@@ -1,16 +1,21 @@
-"""`/_twin`: what a twin says about itself, and its faults and request log for those who hold the control token."""
+"""`/_twin`: what a twin says about itself, and its faults, request log and clock for those who hold the control token.
+
+`/_twin/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST takes
+`now` (RFC 3339), `advance` (seconds) and `freeze`, done in this order; DELETE gives the machine's time back.
+"""
 
 from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.faults import BadRuleError, FaultLayer, parse_rule
 
 __all__ = ["CONTROL_HEADER", "routes"]
@@ -18,8 +23,13 @@ __all__ = ["CONTROL_HEADER", "routes"]
 CONTROL_HEADER: Final = "X-Twin-Control"
 
 
-def routes(about: Callable[[], dict[str, Any]], layer: Callable[[], FaultLayer], token: str) -> list[Route]:
-    """`GET /_twin` is open to all; the rest wants the token in `X-Twin-Control`."""
+def routes(
+    about: Callable[[], dict[str, Any]],
+    layer: Callable[[], FaultLayer],
+    token: str,
+    keep_clock: Callable[[], Awaitable[None]],
+) -> list[Route]:
+    """`GET /_twin` is open to all; the rest wants the token in `X-Twin-Control`. `keep_clock` makes a change last."""
 
     async def show(request: Request) -> Response:
         return JSONResponse(about())
@@ -60,8 +70,44 @@ def routes(about: Callable[[], dict[str, Any]], layer: Callable[[], FaultLayer],
             return Response(status_code=204)
         return JSONResponse({"total": watched.total, "requests": [entry.as_json() for entry in watched.log]})
 
+    async def time(request: Request) -> Response:
+        refused = guarded(request)
+        if refused is not None:
+            return refused
+        if request.method != "GET":
+            try:
+                _change(json.loads(await request.body()) if request.method == "POST" else None)
+            except (ValueError, OverflowError) as error:
+                return JSONResponse({"message": str(error)}, 400)
+            await keep_clock()
+        return JSONResponse(clock.CLOCK.as_json())
+
     return [
         Route("/_twin", show, methods=["GET"]),
         Route("/_twin/faults", faults, methods=["GET", "POST", "DELETE"]),
         Route("/_twin/log", log, methods=["GET", "DELETE"]),
+        Route("/_twin/clock", time, methods=["GET", "POST", "DELETE"]),
     ]
+
+
+def _change(wanted: Any) -> None:
+    """Change the clock; None gives the machine's time back. Raises ValueError, and then nothing has changed."""
+    if wanted is None:
+        clock.CLOCK.reset()
+        return
+    known = ("now", "advance", "freeze")
+    if not isinstance(wanted, dict) or not wanted or not set(wanted) <= set(known):
+        raise ValueError(f"The clock takes a JSON object with one or more of {', '.join(known)}.")
+    moment, advance, freeze = (wanted.get(name) for name in known)
+    if moment is not None and not isinstance(moment, str):
+        raise ValueError("now is an RFC 3339 time.")
+    if advance is not None and (not isinstance(advance, int | float) or isinstance(advance, bool) or not advance >= 0):
+        raise ValueError("advance is a number of seconds of at least 0.")
+    if freeze is not None and not isinstance(freeze, bool):
+        raise ValueError("freeze is true or false.")
+    target = clock.now() if moment is None else clock.parse(moment, end_of_second=False)
+    target += round((advance or 0) * 1000)
+    if moment is not None or advance is not None:
+        clock.CLOCK.set(target)
+    if freeze is not None:
+        clock.CLOCK.freeze(on=freeze)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.local.directory import need_space
 
 __all__ = ["SCHEMA_VERSION", "Store", "open_reader"]
 
@@ -165,11 +166,13 @@ class Store:
         return self._connection.execute(sql, values).fetchall()
 
     def insert(self, table: str, **values: Any) -> None:
+        _need_space()
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
         self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608 - names are the code's own
 
     def update(self, table: str, id: str, **values: Any) -> None:  # noqa: A002 - the column's name
+        _need_space()
         marks = ", ".join(f"{name} = ?" for name in values)
         self._connection.execute(f"UPDATE {table} SET {marks} WHERE id = ?", (*values.values(), id))  # noqa: S608
 
@@ -198,12 +201,35 @@ class Store:
     def kept(self, name: str, make: Callable[[], str]) -> str:
         """A value that is made once and stays with the directory."""
         with self.transaction():
-            row = self.one("SELECT value FROM meta WHERE name = ?", (name,))
-            if row is None:
+            value = self.get(name)
+            if value is None:
                 value = make()
                 self.insert("meta", name=name, value=value)
-                return value
-            return str(row["value"])
+            return value
+
+    def get(self, name: str) -> str | None:
+        """A value of the directory, or None."""
+        row = self.one("SELECT value FROM meta WHERE name = ?", (name,))
+        return None if row is None else str(row["value"])
+
+    def keep(self, name: str, value: str) -> None:
+        """Write a value of the directory in place of an earlier one."""
+        self.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+    def count(self, name: str) -> int:
+        """The next number of a counter of the directory, from 1 on."""
+        with self.transaction():
+            number = int(self.get(name) or 0) + 1
+            self.keep(name, str(number))
+            return number
+
+
+def _need_space() -> None:
+    try:
+        need_space()
+    except OSError as error:
+        # In SQLite's words, so that all that follows is as it is on a disk that is full.
+        raise sqlite3.OperationalError("database or disk is full") from error
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

@@ -12,19 +12,38 @@ import errno
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.errors import TwinError
 
-__all__ = ["FULL_DISK", "Directory", "is_held", "sync_folder", "write_atomically"]
+__all__ = ["FULL_DISK", "OUT_OF_SPACE", "Directory", "is_held", "need_space", "sync_folder", "write_atomically"]
 
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers by which a file system says that no more bytes fit."""
+OUT_OF_SPACE: Final[ContextVar[bool]] = ContextVar("OUT_OF_SPACE", default=False)
+"""Whether the current request is to find the file system full (a fault)."""
+_BARE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{7,63}")
+
+
+def need_space() -> None:
+    """Before bytes or records are stored: OSError as from a full file system where that was asked for."""
+    if OUT_OF_SPACE.get():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _bare(urn: str) -> str:
+    """The last part of a URN, which names files; ValueError for one that the platform would not have made."""
+    bare = urn.rsplit(":", 1)[-1]
+    if not _BARE.fullmatch(bare):
+        raise ValueError(f"{bare[:60]!r} does not name a file of the embedded platform")
+    return bare
 
 
 def sync_folder(folder: Path) -> None:
@@ -104,10 +123,10 @@ class Directory:
         return self.root / "server.log"
 
     def run(self, job: str) -> Path:
-        return self.runs / job.rsplit(":", 1)[-1]
+        return self.runs / _bare(job)
 
     def blob(self, artifact: str) -> Path:
-        bare = artifact.rsplit(":", 1)[-1]
+        bare = _bare(artifact)
         return self.blobs / bare[:2] / bare
 
     def prepare(self) -> None:

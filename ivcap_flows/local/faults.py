@@ -1,15 +1,23 @@
 """Faults on demand and a log of requests: the outermost layer of the server, before IVCAP and Provena alike.
 
-A rule names what it hits (`method`, `path` as a regular expression searched in the path) and how often (`count`), and
-one effect, to which `delay` and `late_visibility` may be added:
+A rule names what it hits (`method`, `path` as a regular expression searched in the path), how often (`count`) and how
+surely (`probability` from 0 to 1, drawn from a generator of its own that a `seed` makes repeatable), and one effect:
 
-    status                    answer with this status before anything happens
-    delay                     wait so many seconds, then go on
+    status                    answer with this status, as the platform there words it, before anything happens
+    expire_token              answer as for an expired token
     reset                     reset the connection before anything happens
     drop_reply_after_effect   do everything, then reset the connection instead of replying
     truncate                  send only so many bytes of the reply's body, then reset the connection
-    expire_token              answer 401 as for an expired token
+    storage_full              nothing can be stored, neither records nor bytes
+
+alone or beside it:
+
+    delay                     wait so many seconds, then go on
     late_visibility           what the request makes is hidden from reads and lists for so many seconds
+    late_in_lists             what the request makes is hidden from lists for so many seconds; reads by its id find it
+                              (IVCAP's nouns and Provena's registry items)
+
+Seconds of visibility pass on the platforms' clock; Provena's jobs, which are paced, know the machine's time alone.
 """
 
 from __future__ import annotations
@@ -17,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
+import random
 import re
 import socket
 import struct
@@ -28,22 +36,25 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ivcap_flows.local.clock import LATE
+from ivcap_flows.local.clock import LATE, LATE_IN_LISTS
+from ivcap_flows.local.directory import OUT_OF_SPACE
+from ivcap_flows.local.refusals import expired, refusal
 
-__all__ = ["TRANSPORT", "BadRuleError", "FaultLayer", "Rule", "parse_rule"]
+__all__ = ["TRANSPORT", "BadRuleError", "FaultLayer", "Rule", "parse_rule", "reply"]
 
 TRANSPORT: Final = "ivcap_flows.transport"
 """Where the server's protocol leaves the connection's transport in the scope."""
 
-_EFFECTS: Final[Mapping[str, type[bool] | type[int] | type[float]]] = {
+_MAIN: Final[Mapping[str, type[bool] | type[int] | type[float]]] = {
     "status": int,
-    "delay": float,
+    "expire_token": bool,
     "reset": bool,
     "drop_reply_after_effect": bool,
     "truncate": int,
-    "expire_token": bool,
-    "late_visibility": float,
+    "storage_full": bool,
 }
+_EFFECTS: Final = {**_MAIN, "delay": float, "late_visibility": float, "late_in_lists": float}
+_MATCHED: Final = ("method", "path", "count", "probability", "seed")
 _LOGGED: Final = 20_000
 
 
@@ -60,11 +71,18 @@ class Rule:
     path: re.Pattern[str]
     count: int | None
     effects: dict[str, Any]
+    probability: float = 1.0
+    seed: int | None = None
     hits: int = 0
 
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)  # noqa: S311 - which request fails is no secret
+
     def applies(self, method: str, path: str) -> bool:
+        """Whether the rule acts on this request; each one that it matches is a draw of its own."""
         left = self.count is None or self.hits < self.count
-        return left and self.method in (None, method) and self.path.search(path) is not None
+        matches = left and self.method in (None, method) and self.path.search(path) is not None
+        return matches and (self.probability >= 1 or self._random.random() < self.probability)
 
     def as_json(self) -> dict[str, Any]:
         matched = {
@@ -72,6 +90,8 @@ class Rule:
             "method": self.method,
             "path": self.path.pattern,
             "count": self.count,
+            "probability": self.probability,
+            "seed": self.seed,
             "hits": self.hits,
         }
         return matched | self.effects
@@ -84,9 +104,40 @@ def parse_rule(value: Any) -> Rule:
     """Raises BadRuleError saying what is wrong."""
     if not isinstance(value, dict):
         raise BadRuleError("A rule is a JSON object.")
-    unknown = set(value) - {"method", "path", "count", *_EFFECTS}
+    unknown = set(value) - {*_MATCHED, *_EFFECTS}
     if unknown:
-        raise BadRuleError(f"A rule has no {', '.join(sorted(unknown))}; its effects are {', '.join(_EFFECTS)}.")
+        raise BadRuleError(
+            f"A rule has no {', '.join(sorted(unknown))}; its fields are {', '.join(_MATCHED)}, its effects "
+            f"{', '.join(_EFFECTS)}."
+        )
+    method, count, probability, seed = (value.get(name) for name in ("method", "count", "probability", "seed"))
+    if count is not None and not (_is_a(int, count) and count >= 1):
+        raise BadRuleError("count is a number of at least 1.")
+    if probability is not None and not (_is_a(float, probability) and probability <= 1):
+        raise BadRuleError("probability is a number from 0 to 1.")
+    if seed is not None and (not _is_a(int, seed) or probability is None):
+        raise BadRuleError("seed is a number of at least 0, beside a probability.")
+    if method is not None and not isinstance(method, str):
+        raise BadRuleError("method is the name of an HTTP method.")
+    return Rule(
+        next(_numbers),
+        method.upper() if method else None,
+        _pattern(value.get("path")),
+        count,
+        _effects(value),
+        1.0 if probability is None else float(probability),
+        seed,
+    )
+
+
+def _pattern(path: Any) -> re.Pattern[str]:
+    try:
+        return re.compile(str(path or ""))
+    except re.error as error:
+        raise BadRuleError(f"path is no regular expression ({error}).") from None
+
+
+def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value.get(name) for name in _EFFECTS}
     effects: dict[str, Any] = {name: one for name, one in given.items() if one is not None and one is not False}
     if not effects:
@@ -96,16 +147,11 @@ def parse_rule(value: Any) -> Rule:
             raise BadRuleError(f"{name} has the wrong type.")
     if not 200 <= effects.get("status", 500) <= 599:
         raise BadRuleError("status is an HTTP status from 200 to 599.")
-    method, count = value.get("method"), value.get("count")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise BadRuleError("count is a number of at least 1.")
-    if method is not None and not isinstance(method, str):
-        raise BadRuleError("method is the name of an HTTP method.")
-    try:
-        path = re.compile(str(value.get("path") or ""))
-    except re.error as error:
-        raise BadRuleError(f"path is no regular expression ({error}).") from None
-    return Rule(next(_numbers), method.upper() if method else None, path, count, effects)
+    for group in (_MAIN, ("late_visibility", "late_in_lists")):
+        both = [name for name in group if name in effects]
+        if len(both) > 1:
+            raise BadRuleError(f"{' and '.join(both)} exclude each other; give each a rule of its own.")
+    return effects
 
 
 def _is_a(kind: type, value: Any) -> bool:
@@ -185,9 +231,13 @@ class FaultLayer:
         if "delay" in effects:
             await asyncio.sleep(effects["delay"])
         late = LATE.set(float(effects.get("late_visibility", 0.0)))
+        in_lists = LATE_IN_LISTS.set(float(effects.get("late_in_lists", 0.0)))
+        full = OUT_OF_SPACE.set(bool(effects.get("storage_full")))
         try:
             await self._act(effects, entry, scope, receive, send)
         finally:
+            OUT_OF_SPACE.reset(full)
+            LATE_IN_LISTS.reset(in_lists)
             LATE.reset(late)
 
     async def _act(self, effects: Mapping[str, Any], entry: _Entry, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,10 +245,9 @@ class FaultLayer:
             entry.dropped = True
             await _reset(scope, receive)
         elif effects.get("expire_token"):
-            headers = [(b"www-authenticate", b'Bearer error="invalid_token"'), (b"goa-error", b"not-authorized")]
-            await _reply(send, 401, "The bearer token has expired.", headers)
+            await reply(send, expired(entry.path))
         elif "status" in effects:
-            await _reply(send, effects["status"], "This fault was asked for.", [])
+            await reply(send, refusal(entry.path, effects["status"], "This fault was asked for."))
         elif effects.get("drop_reply_after_effect") or "truncate" in effects:
             entry.dropped = True
             await self._cut(effects.get("truncate"), entry, scope, receive, send)
@@ -224,10 +273,12 @@ class FaultLayer:
         await _reset(scope, receive, flush=keep is not None)
 
 
-async def _reply(send: Send, status: int, message: str, headers: list[tuple[bytes, bytes]]) -> None:
-    body = b"" if status in (204, 304) else json.dumps({"message": message}).encode()
-    common = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": common + headers})
+async def reply(send: Send, answer: tuple[int, Mapping[str, str], bytes]) -> None:
+    """Send a whole reply: status, headers, body."""
+    status, headers, body = answer
+    length = {} if status in (204, 304) else {"Content-Length": str(len(body))}
+    raw = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in {**headers, **length}.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -1,19 +1,43 @@
-"""Ids: made as UUIDs, told as URNs, and accepted as URN or bare id."""
+"""Ids: made as UUIDs, told as URNs, and accepted as URN or bare id.
+
+They are random, or follow from a seed and a counter that the platform keeps, so that a run on an empty directory gives
+the same ones each time.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
+from collections.abc import Callable
 
 from ivcap_flows.identity import ivcap_urn
 
-__all__ = ["account_urn", "as_urn", "derived", "new_urn"]
+__all__ = ["account_urn", "as_urn", "derived", "new_id", "new_urn", "seeded", "use"]
 
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,200}")
+_make: Callable[[], uuid.UUID] = uuid.uuid4
+
+
+def use(make: Callable[[], uuid.UUID]) -> None:
+    """Where the ids of this process come from, which serves one directory."""
+    global _make
+    _make = make
+
+
+def seeded(seed: int, sequence: str, number: int) -> uuid.UUID:
+    """The UUID of this number in a sequence of a seed."""
+    return uuid.UUID(bytes=hashlib.sha256(f"{seed} {sequence} {number}".encode()).digest()[:16], version=4)
+
+
+def new_id() -> str:
+    """A bare id that no other thing has; to be called in the state thread."""
+    return str(_make())
 
 
 def new_urn(noun: str) -> str:
-    return ivcap_urn(noun, str(uuid.uuid4()))
+    """As `new_id`, as the URN of a noun."""
+    return ivcap_urn(noun, new_id())
 
 
 def derived(instance: str, name: str) -> str:

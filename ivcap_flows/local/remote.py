@@ -1,10 +1,11 @@
-"""Steering a running twin from another process: faults on purpose, and what it was asked for."""
+"""Steering a running twin from another process: faults on purpose, what it was asked for, and its clock."""
 
 from __future__ import annotations
 
 import json
 import urllib.error
 import urllib.request
+from datetime import datetime
 from typing import Any
 
 from ivcap_flows.errors import InputError, TwinError
@@ -44,6 +45,29 @@ class TwinControl:
     def forget_requests(self) -> None:
         """Empty the log of requests."""
         self._call("DELETE", "log")
+
+    def clock(self) -> dict[str, Any]:
+        """`now` (RFC 3339), `rate` (0 when it is stopped) and `offset` in seconds to the machine's time."""
+        found: dict[str, Any] = self._call("GET", "clock")
+        return found
+
+    def set_clock(self, now: datetime) -> None:
+        """Let it be this time, which needs an offset, from now on. InputError for one before 1970 or after 2099."""
+        if now.tzinfo is None:
+            raise InputError("The time to set the clock to needs an offset to UTC.")
+        self._call("POST", "clock", {"now": now.isoformat()})
+
+    def advance_clock(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self._call("POST", "clock", {"advance": seconds})
+
+    def freeze_clock(self, *, on: bool = True) -> None:
+        """Stop the clock, or let it go on from where it stands."""
+        self._call("POST", "clock", {"freeze": on})
+
+    def reset_clock(self) -> None:
+        """Go with the machine's time again."""
+        self._call("DELETE", "clock")
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(  # noqa: S310 - the twin's own URL

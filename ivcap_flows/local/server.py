@@ -27,6 +27,7 @@ from ivcap_flows.errors import TwinError
 from ivcap_flows.local import control, provena
 from ivcap_flows.local.directory import Directory, write_atomically
 from ivcap_flows.local.faults import TRANSPORT, FaultLayer
+from ivcap_flows.local.gate import MOST_HEAD, Gate
 from ivcap_flows.local.ivcap.app import create_app
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 from ivcap_flows.local.ivcap.platform import Platform
@@ -37,14 +38,32 @@ __all__ = ["run"]
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _GRACE: Final = 2
 """Seconds that open requests are given when the server ends."""
+_ENDLESS_HEAD: Final = 4 * MOST_HEAD
+"""Bytes after which the end of a head is not waited for; one that ends before is refused in the platform's words."""
 
 
 class _Connection(HttpToolsProtocol):
-    """Leaves its transport in the scope, for faults that end a connection."""
+    """Leaves its transport in the scope, for faults that end a connection, and takes no head without end."""
+
+    _head: int | None = None
+    """Bytes of the head that is being read."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
+        self._head = 0
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > _ENDLESS_HEAD:
+                self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+                self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -102,7 +121,16 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(host: str, port: int, directory: Path, *, env_file: Path | None, idle: float | None, announce: bool) -> None:
+def run(
+    host: str,
+    port: int,
+    directory: Path,
+    *,
+    env_file: Path | None,
+    idle: float | None,
+    announce: bool,
+    seed: int | None = None,
+) -> None:
     """Serve until a signal or until idle. Raises TwinError, NewerSchemaError."""
     place = Directory(directory.expanduser().absolute())
     place.prepare()
@@ -116,21 +144,27 @@ def run(host: str, port: int, directory: Path, *, env_file: Path | None, idle: f
         )
     try:
         with _bind(host, port) as listener:
-            asyncio.run(_serve(listener, host, place, env_file, idle, announce))
+            asyncio.run(_serve(listener, host, place, env_file, idle, announce, seed))
     finally:
         os.close(lock)
 
 
 async def _serve(
-    listener: socket.socket, host: str, place: Directory, env_file: Path | None, idle: float | None, announce: bool
+    listener: socket.socket,
+    host: str,
+    place: Directory,
+    env_file: Path | None,
+    idle: float | None,
+    announce: bool,
+    seed: int | None,
 ) -> None:
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
-    platform = Platform(place)
+    platform = Platform(place, seed)
     part: provena.ProvenaTwin | None = None
     try:
         platform.changes.bind()
-        part = provena.create_app(place.root, url, SETTLE)
+        part = provena.create_app(place.root, url, SETTLE, platform.seed)
         environment = _environment(url, platform) | provena.environment(place.root, url)
         token = secrets.token_urlsafe(24)
         about = {
@@ -139,12 +173,12 @@ async def _serve(
             "version": __version__,
             "provena": True,
         }
-        routes: list[Any] = control.routes(lambda: about, lambda: layer, token)
+        routes: list[Any] = control.routes(lambda: about, lambda: layer, token, platform.keep_clock)
         await part.start()
         layer = FaultLayer(Starlette(routes=[*routes, Mount("/provena", part.app), Mount("/", create_app(platform))]))
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(
-            layer,
+            Gate(layer, host),
             http=_Connection,
             loop="asyncio",
             ws="none",

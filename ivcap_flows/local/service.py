@@ -11,6 +11,7 @@ exception makes the job fail with its text.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sqlite3
@@ -52,6 +53,7 @@ class ServiceJob:
         self.products: list[Product] = []
         self._directory = directory
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
 
     def open_artifact(self, urn: str) -> BinaryIO:
         """The bytes of an artifact that the job's account may read, as a file. Raises ServiceError."""
@@ -83,7 +85,11 @@ class ServiceJob:
 
     def keep(self, name: str | None, data: bytes, media_type: str, *, is_result: bool = False) -> Product:
         """Write bytes for the platform to take; on disk before it returns."""
-        product = Product(str(uuid.uuid4()), name, media_type, len(data), digest(data), is_result)
+        with self._lock:
+            number = next(self._numbers)
+        # It follows from the job's own id, so that ids that follow from a seed lead to products whose ids do.
+        bare = str(uuid.uuid5(uuid.UUID(urn_id(self.id)), f"product {number}"))
+        product = Product(bare, name, media_type, len(data), digest(data), is_result)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         with (self._folder / product.id).open("xb") as file:
             file.write(data)

@@ -6,15 +6,16 @@ A token made for a job has its URN in `job`, so that what a service creates is k
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import jwt
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.ids import account_urn, derived
 
-__all__ = ["LIFETIME", "Principal", "Tokens", "principals"]
+__all__ = ["LIFETIME", "Principal", "Tokens", "decoded", "principals"]
 
 LIFETIME: Final = 365 * 24 * 3600
 _ALGORITHM: Final = "HS256"
@@ -45,17 +46,29 @@ def principals(instance: str) -> tuple[Principal, Principal, Principal]:
     )
 
 
+def decoded(token: str, key: Any, algorithm: str, required: Sequence[str] = ()) -> dict[str, Any]:
+    """The claims of a token that is signed with a key and, by the platforms' clock, not over. jwt.InvalidTokenError."""
+    options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False}
+    options["require"] = list(required)
+    claims: dict[str, Any] = jwt.decode(token, key, algorithms=[algorithm], options=options)
+    end = claims.get("exp")
+    if end is not None and end <= clock.seconds():
+        raise jwt.ExpiredSignatureError("Signature has expired")
+    return claims
+
+
 @dataclass(frozen=True)
 class Tokens:
     secret: str = field(repr=False)
 
     def issue(self, who: Principal, *, lifetime: float = LIFETIME, job: str | None = None) -> str:
         """A signed token; a negative lifetime (seconds) gives one that is over."""
+        now = clock.seconds()
         claims: dict[str, object] = {
             "sub": who.subject,
             "acc": who.account.rsplit(":", 1)[-1],
-            "exp": int(time.time() + lifetime),
-            "iat": int(time.time()) - 1 + min(0, int(lifetime)),
+            "exp": int(now + lifetime),
+            "iat": int(now) - 1 + min(0, int(lifetime)),
             "name": who.name,
             "nickname": who.name.partition(" ")[0].lower(),
             "email": who.email,
@@ -64,7 +77,7 @@ class Tokens:
 
     def verify(self, token: str) -> Principal:
         """Who a token speaks for. Raises jwt.InvalidTokenError."""
-        claims = jwt.decode(token, self.secret, algorithms=[_ALGORITHM], options={"require": ["exp", "sub", "acc"]})
+        claims = decoded(token, self.secret, _ALGORITHM, ["exp", "sub", "acc"])
         return Principal(
             account_urn(str(claims["acc"])),
             str(claims["sub"]),

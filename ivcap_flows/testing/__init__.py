@@ -33,15 +33,17 @@ def _twin(tmp_path_factory: pytest.TempPathFactory) -> local.Twin:
 def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwinControl]:
     """One embedded platform for all tests of a session, to which the environment points.
 
-    It gives faults on purpose and the requests of the test. It ends by itself when it is idle.
+    It gives faults on purpose, the requests of the test, and a clock that can be set. It ends by itself when idle.
     """
     control = TwinControl(_twin)
     control.clear_faults()
+    control.reset_clock()
     control.forget_requests()
     for name, value in _twin.environment.items():
         monkeypatch.setenv(name, value)
     yield control
     control.clear_faults()
+    control.reset_clock()
 
 
 @pytest.fixture

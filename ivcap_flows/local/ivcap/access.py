@@ -25,8 +25,9 @@ POLICY: Final = {
 
 
 def readable(who: Principal) -> tuple[str, list[Any]]:
-    """The SQL condition, and its values, for what a caller may see now."""
-    return f"(account = ? OR policy GLOB '{OPEN}*') AND visible_from <= ?", [who.account, clock.now()]
+    """The SQL condition, and its values, for what a caller may see in lists now."""
+    now = clock.now()
+    return f"(account = ? OR policy GLOB '{OPEN}*') AND visible_from BETWEEN ? AND ?", [who.account, -now, now]
 
 
 def may_read(row: sqlite3.Row, who: Principal) -> bool:

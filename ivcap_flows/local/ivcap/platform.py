@@ -6,6 +6,7 @@ import secrets
 import uuid
 
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.local import clock, ids
 from ivcap_flows.local.database import Store
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.ivcap.artifacts.state import Artifacts
@@ -14,8 +15,6 @@ from ivcap_flows.local.ivcap.cursors import Cursors
 from ivcap_flows.local.ivcap.jobs.changes import Changes
 from ivcap_flows.local.ivcap.jobs.state import Jobs
 from ivcap_flows.local.ivcap.orders.state import Orders
-from ivcap_flows.local.ivcap.packages.state import Packages
-from ivcap_flows.local.ivcap.projects.state import Projects
 from ivcap_flows.local.ivcap.queues.state import Queues
 from ivcap_flows.local.ivcap.secrets.seal import SealKey
 from ivcap_flows.local.ivcap.secrets.state import Secrets
@@ -27,28 +26,57 @@ __all__ = ["Platform"]
 
 
 class Platform:
-    """Opens the directory's state, which must not be open in another server. Raises TwinError, NewerSchemaError."""
+    """Opens the directory's state, which must not be open in another server. Raises TwinError, NewerSchemaError.
 
-    def __init__(self, directory: Directory) -> None:
+    A `seed` makes ids follow from it; it stays with the directory, as does a clock that was set.
+    """
+
+    def __init__(self, directory: Directory, seed: int | None = None) -> None:
         self.directory = directory
         self.store = store = Store(directory.database)
         self.thread = StateThread()
+        self.seed = self._follow_seed(seed)
+        clock.CLOCK.restore(store.get("clock") or clock.Clock().kept())
+        empty = store.get("instance") is None
         self.instance = store.kept("instance", lambda: flows_urn("twin", uuid.uuid4()))
         secret = store.kept("secret", lambda: secrets.token_hex(32))
         self.tokens = Tokens(secret)
         self.cursors = Cursors(secret.encode())
-        self.first, self.second, self.provider = principals(self.instance)
+        self.first, self.second, self.provider = principals(store.kept("accounts", lambda: self._accounts(new=empty)))
         self.changes = Changes()
         self.aspects = Aspects(store)
         self.artifacts = Artifacts(store, directory, self.aspects)
-        self.packages = Packages(store)
-        self.services = Services(store, self.aspects, self.packages)
+        self.services = Services(store, self.aspects)
         self.jobs = Jobs(store, directory, self.aspects, self.artifacts, self.changes)
         self.orders = Orders(store, self.aspects, self.services, self.jobs)
         self.secrets = Secrets(store, SealKey(directory.root, self.instance))
         self.queues = Queues(store)
-        self.projects = Projects(store)
         self.services.install_built_ins(self.provider)
+
+    def _follow_seed(self, given: int | None) -> int | None:
+        store = self.store
+        if given is not None:
+            store.keep("seed", str(given))
+        kept = store.get("seed")
+        if kept is None:
+            ids.use(uuid.uuid4)
+            return None
+        seed = int(kept)
+        ids.use(lambda: ids.seeded(seed, "ivcap", store.count("ids")))
+        return seed
+
+    def _accounts(self, *, new: bool) -> str:
+        """What the accounts' ids follow from: a seed, where it was there first.
+
+        The instance itself never follows from a seed: it tells directories apart, also two of the same seed.
+        """
+        if not new or self.seed is None:
+            return self.instance
+        return flows_urn("twin", ids.seeded(self.seed, "accounts", 0))
+
+    async def keep_clock(self) -> None:
+        """Let the clock be as it is now after a restart too."""
+        await self.thread.run(self.store.keep, "clock", clock.CLOCK.kept())
 
     def close(self) -> None:
         self.thread.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import time
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.store import Store
 
@@ -31,7 +31,7 @@ class Files:
 
     def url(self, path: str, seconds: int) -> str:
         """Where an object can be read for so many seconds."""
-        expires = str(int(time.time()) + seconds)
+        expires = str(int(clock.seconds()) + seconds)
         query = urlencode({"expires": expires, "signature": self._signature(path, expires)})
         return f"{self._base_url}/{quote(path)}?{query}"
 
@@ -40,7 +40,7 @@ class Files:
         path, query = request.path_params["path"], request.query_params
         expires = query.get("expires", "")
         signed = hmac.compare_digest(query.get("signature", "").encode(), self._signature(path, expires).encode())
-        if not signed or int(expires) < time.time():
+        if not signed or int(expires) < clock.seconds():
             return JSONResponse({"detail": "Request has expired, or was not signed"}, 403)
         row = self._store.row("SELECT * FROM files WHERE path=?", path)
         if row is None:

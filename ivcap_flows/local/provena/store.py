@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.local import ids
+from ivcap_flows.local.directory import need_space
 
 __all__ = ["SCHEMA_VERSION", "Store", "dumps", "without_nulls"]
 
-SCHEMA_VERSION = 1
-
-_TABLES = """
+_MIGRATIONS: Final = (
+    """
 CREATE TABLE items (
     id TEXT PRIMARY KEY, item_subtype TEXT NOT NULL, record_type TEXT NOT NULL,
     created_timestamp INTEGER NOT NULL, updated_timestamp INTEGER NOT NULL, display_name TEXT,
@@ -62,7 +64,10 @@ CREATE TABLE handle_values (
 );
 CREATE TABLE files (path TEXT PRIMARY KEY, media_type TEXT NOT NULL, content BLOB NOT NULL);
 INSERT INTO handles (number) VALUES (100000);
-"""
+""",
+    "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);",
+)
+SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
 def dumps(value: Any) -> str:
@@ -80,11 +85,12 @@ def without_nulls(value: Any) -> Any:
 class Store:
     """All state of the embedded Provena. Safe for threads; the server's lock keeps other processes out."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the file.
+    def __init__(self, path: Path, seed: int | None = None) -> None:
+        """Open or make the file. A `seed` makes the ids of jobs and batches follow from it.
 
         Raises NewerSchemaError for a file of a newer version and TwinError for one that cannot be read.
         """
+        self._seed = seed
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
@@ -92,8 +98,8 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if found == 0:
-                self._db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            for version in range(found, SCHEMA_VERSION):
+                self._db.executescript(f"BEGIN;{_MIGRATIONS[version]}PRAGMA user_version={version + 1};COMMIT;")
         except sqlite3.Error as error:
             self._db.close()
             raise TwinError(
@@ -155,8 +161,24 @@ class Store:
 
     def run(self, sql: str, *values: Any) -> int:
         """Change rows; returns how many."""
+        try:
+            need_space()
+        except OSError as error:
+            # In SQLite's words, so that all that follows is as it is on a disk that is full.
+            raise sqlite3.OperationalError("database or disk is full") from error
         with self._lock:
             return self._db.execute(sql, values).rowcount
+
+    def new_id(self) -> str:
+        """The id of a new job or batch; within a transaction."""
+        if self._seed is None:
+            return str(uuid.uuid4())
+        with self._lock:
+            self.run(
+                "INSERT INTO counters VALUES ('ids', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
+            )
+            row = self.row("SELECT value FROM counters WHERE name = 'ids'")
+        return str(ids.seeded(self._seed, "provena", row["value"] if row else 0))
 
     def new_handle(self) -> str:
         """A handle that no other item has, in the form of the ARDC handle service; later ones sort behind."""

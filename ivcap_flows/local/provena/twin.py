@@ -41,11 +41,11 @@ _MOUNT: Final = "provena"
 class ProvenaTwin:
     """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app."""
 
-    def __init__(self, directory: Path, base_url: str, settle: float) -> None:
+    def __init__(self, directory: Path, base_url: str, settle: float, seed: int | None) -> None:
         root = f"{base_url.rstrip('/')}/{_MOUNT}"
         directory.mkdir(parents=True, exist_ok=True)
         key = Key(directory)
-        self._store = Store(directory / _STORE_FILE)
+        self._store = Store(directory / _STORE_FILE, seed)
         files = Files(self._store, key, f"{root}/files")
         realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
         jobs = Jobs(self._store, settle)
@@ -83,14 +83,15 @@ class ProvenaTwin:
         self._store.close()
 
 
-def create_app(directory: Path, base_url: str, settle: float = 2.0) -> ProvenaTwin:
+def create_app(directory: Path, base_url: str, settle: float = 2.0, seed: int | None = None) -> ProvenaTwin:
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
-    The job of an accepted request can be seen after `settle` seconds at the latest. Raises NewerSchemaError for a
+    The job of an accepted request can be seen after `settle` seconds at the latest. A `seed` makes the ids of jobs and
+    batches follow from it. Raises NewerSchemaError for a
     directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a
     directory open.
     """
-    return ProvenaTwin(directory, base_url, settle)
+    return ProvenaTwin(directory, base_url, settle, seed)
 
 
 def environment(directory: Path, base_url: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ nothing is if it raises.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -135,7 +136,7 @@ class Api:
             raw = await request.body()
             try:
                 return await run_in_threadpool(self._answer, request, raw, level, roles, query, body, handler)
-            except CrashError:
+            except (CrashError, sqlite3.OperationalError):
                 return PlainTextResponse("Internal Server Error", 500)
             except Refusal as refusal:
                 return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)

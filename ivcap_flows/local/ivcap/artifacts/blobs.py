@@ -13,7 +13,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ivcap_flows.local.directory import FULL_DISK, sync_folder
+from ivcap_flows.local.directory import FULL_DISK, need_space, sync_folder
 from ivcap_flows.local.ivcap import errors
 
 __all__ = ["BlobResponse", "BodyTooLongError", "receive"]
@@ -93,6 +93,7 @@ async def receive(
         nonlocal writing, parts, held
         if writing is not None:
             await writing
+        need_space()
         block, parts, held = parts, [], 0
         writing = loop.run_in_executor(_pool, writer.write, block)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -160,7 +159,7 @@ class Jobs:
 
     def _event(self, urn: str, kind: str, schema: str, data: Any) -> None:
         at = clock.now()
-        self._store.insert("events", job=urn, id=str(uuid.uuid4()), type=kind, schema=schema, data=compact(data), at=at)
+        self._store.insert("events", job=urn, id=ids.new_id(), type=kind, schema=schema, data=compact(data), at=at)
 
     def take_events(self, urn: str, events: list[Any], read: int) -> None:
         """Record what a service told; `read` is how far its file was read."""

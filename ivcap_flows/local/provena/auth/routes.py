@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.auth.report import ACCESS_REPORT, access_report
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.registry.state import Registry
@@ -220,7 +220,7 @@ def _access(site: Api) -> None:
     def request(call: Call) -> dict[str, Any]:
         asked = {
             "components": call.body["components"],
-            "created_timestamp": int(time.time()),
+            "created_timestamp": int(clock.seconds()),
             "request_status": "PENDING",
         }
         store.run("INSERT INTO access_requests (username, body) VALUES (?, ?)", call.user.username, dumps(asked))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import time
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.registry.kinds import KINDS
 from ivcap_flows.local.provena.registry.state import Entry, Registry, UnsuccessfulError
@@ -116,7 +116,7 @@ class Datasets:
             "aws_access_key_id": f"ASIA{secrets.token_hex(8).upper()}",
             "aws_secret_access_key": secrets.token_urlsafe(30),
             "aws_session_token": secrets.token_urlsafe(60),
-            "expiry": (datetime.now(timezone.utc) + _SESSION).isoformat(),
+            "expiry": (datetime.fromtimestamp(clock.seconds(), timezone.utc) + _SESSION).isoformat(),
         }
 
     # release
@@ -161,7 +161,7 @@ class Datasets:
     def _release(
         self, user: User, entry: Entry, state: str, action: str, approver: str, requester: str | None, notes: str
     ) -> None:
-        now = int(time.time())
+        now = int(clock.seconds())
         event = {"action": action, "timestamp": now, "approver": approver, "requester": requester, "notes": notes}
         change = {
             "release_history": [*entry.item["release_history"], event],

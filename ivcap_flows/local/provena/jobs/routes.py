@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from ivcap_flows.local.provena.jobs.state import SUB_TYPES, Jobs
@@ -80,7 +79,7 @@ def api(desk: Desk, jobs: Jobs) -> Api:
             raise invalid(f"{wanted['job_sub_type']} is no sub type of {wanted['job_type']}.")
         if missing := sorted(keys - wanted["job_payload"].keys()):
             raise invalid(f"The payload lacks {', '.join(missing)}.")
-        batch = wanted["add_to_batch"] or (str(uuid.uuid4()) if wanted["request_batch_id"] else None)
+        batch = wanted["add_to_batch"] or (site.desk.store.new_id() if wanted["request_batch_id"] else None)
         username = wanted["username"] or call.user.username
         session = jobs.dispatch(username, wanted["job_sub_type"], wanted["job_payload"], batch)
         return {"session_id": session, "batch_id": batch}

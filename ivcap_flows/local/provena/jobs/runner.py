@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 
 from starlette.concurrency import run_in_threadpool
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.jobs.state import Jobs
 from ivcap_flows.local.provena.store import Store
 
@@ -50,7 +50,7 @@ class Runner:
             self._added.clear()
             try:
                 due = await run_in_threadpool(self._step)
-                pause = None if due is None else max(0.0, due - time.time())
+                pause = None if due is None else max(0.0, due - clock.machine())
             except Exception:  # noqa: BLE001 - the queue has to go on whatever one step meets
                 _log.exception("A step of the embedded Provena's job queue failed; it is tried again.")
                 pause = _AFTER_A_FAULT

@@ -6,12 +6,11 @@ import json
 import logging
 import random
 import sqlite3
-import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.clock import LATE
 from ivcap_flows.local.provena.store import Store, dumps, without_nulls
 from ivcap_flows.local.provena.web import Refusal
@@ -107,13 +106,13 @@ class Jobs:
                 500,
                 "Failed to launch the job. The job API answered 500: Invalid parameter: Message too long.",
             )
-        session = str(uuid.uuid4())
-        now = time.time()
+        session = self._store.new_id()
+        paced = clock.machine()
         self._store.run(
             "INSERT INTO jobs (session_id, created_timestamp, username, batch_id, job_type, job_sub_type, payload, due)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            *(session, int(now), username, batch_id, SUB_TYPES[sub_type][0], sub_type, text),
-            now + LATE.get() + min(self._late, _stage()),
+            *(session, int(clock.seconds()), username, batch_id, SUB_TYPES[sub_type][0], sub_type, text),
+            paced + LATE.get() + min(self._late, _stage()),
         )
         return session
 
@@ -125,14 +124,14 @@ class Jobs:
     def advance(self) -> None:
         """Move every job that is due by one state."""
         due = "SELECT * FROM jobs WHERE due <= ? ORDER BY due LIMIT 50"
-        for row in self._store.rows(due, time.time()):
+        for row in self._store.rows(due, clock.machine()):
             if row["status"] == "IN_PROGRESS":
                 self._finish(row)
             else:
                 status = _NEXT[row["status"]]
                 self._store.run(
                     "UPDATE jobs SET status=?, info=?, due=? WHERE session_id=?",
-                    *(status, _INFO.get(status), time.time() + _stage(), row["session_id"]),
+                    *(status, _INFO.get(status), clock.machine() + _stage(), row["session_id"]),
                 )
 
     def _finish(self, row: sqlite3.Row) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 import uuid
 from pathlib import Path
 from typing import Any, Final
 
 import jwt
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.keys import RsaKey
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import ACCOUNTS, CLIENTS, Account, Client, User
+from ivcap_flows.local.tokens import decoded
 
 __all__ = ["ACCESS_SECONDS", "OFFLINE_CLIENT", "REALM", "GrantError", "Key", "Realm", "TokenError"]
 
@@ -69,12 +70,12 @@ class Key(RsaKey):
             "scope": scope,
         }
         if not offline:
-            claims["exp"] = int(time.time()) + _REFRESH_SECONDS
+            claims["exp"] = int(clock.seconds()) + _REFRESH_SECONDS
         return jwt.encode(claims, self.secret("refresh"), algorithm="HS256")
 
     def refreshable(self, token: str) -> dict[str, Any]:
         """The claims of a refresh token. Raises `jwt.InvalidTokenError`."""
-        return jwt.decode(token, self.secret("refresh"), algorithms=["HS256"], options={"verify_aud": False})
+        return decoded(token, self.secret("refresh"), "HS256")
 
 
 def _subject(username: str) -> str:
@@ -105,10 +106,10 @@ class Realm:
         """Begin a device grant. It is approved by opening its URL, or else by itself after the first poll."""
         client = self._client(form)
         code, user_code = secrets.token_urlsafe(32), secrets.token_hex(4).upper()
-        self._store.run("DELETE FROM device_codes WHERE expires < ?", time.time() - _DEVICE_SECONDS)
+        self._store.run("DELETE FROM device_codes WHERE expires < ?", clock.seconds() - _DEVICE_SECONDS)
         self._store.run(
             "INSERT INTO device_codes (device_code, user_code, client_id, scope, expires) VALUES (?, ?, ?, ?, ?)",
-            *(code, user_code, client.client_id, form.get("scope", ""), time.time() + _DEVICE_SECONDS),
+            *(code, user_code, client.client_id, form.get("scope", ""), clock.seconds() + _DEVICE_SECONDS),
         )
         page = f"{self.issuer}/device"
         return {
@@ -130,7 +131,7 @@ class Realm:
     def bearer(self, token: str) -> User:
         """Who an access token speaks for. Raises TokenError with the words of Provena's APIs."""
         try:
-            claims = jwt.decode(token, self.key.public, algorithms=["RS256"], options={"verify_aud": False})
+            claims = decoded(token, self.key.public, "RS256")
         except jwt.InvalidTokenError as error:
             raise TokenError("Could not validate credentials") from error
         access = claims.get("realm_access")
@@ -162,7 +163,7 @@ class Realm:
         row = self._store.row("SELECT * FROM device_codes WHERE device_code=?", code)
         if row is None or row["client_id"] != client.client_id:
             raise GrantError("invalid_grant", "Device code not valid")
-        if row["expires"] < time.time():
+        if row["expires"] < clock.seconds():
             raise GrantError("expired_token", "Device code is expired")
         username = row["username"] or ("embedded-user" if row["polls"] else None)
         if username is None:
@@ -178,7 +179,7 @@ class Realm:
         account = ACCOUNTS[username]
         asked = [word for word in scope.split() if word in client.optional_scopes]
         scopes = [*client.default_scopes, *asked]
-        now = int(time.time())
+        now = int(clock.seconds())
         claims: dict[str, Any] = {
             "exp": now + ACCESS_SECONDS,
             "iat": now,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import uuid
 from typing import Any
 
 from ivcap_flows.local.provena.files import Files
@@ -146,7 +145,7 @@ class ModelRuns:
         records = job.payload["records"]
         if not records:
             raise JobError("The batch could not be submitted. Error: ..")
-        batch = str(uuid.uuid4())
+        batch = self.registry.store.new_id()
         for record in records:
             payload = {"record": record, "revalidate": True, "user_info": job.payload["user_info"]}
             self.jobs.dispatch(job.username, "MODEL_RUN_PROV_LODGE", payload, batch)

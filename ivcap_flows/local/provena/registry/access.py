@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.registry.kinds import Kind
 from ivcap_flows.local.provena.registry.state import Entry, Registry
 from ivcap_flows.local.provena.shape import TEXT, Many, Mapped, Object, needed
@@ -72,7 +72,7 @@ def lock(registry: Registry, user: User, entry: Entry, *, on: bool, reason: str)
             "username": user.username,
             "email": user.email,
             "reason": reason,
-            "timestamp": int(time.time()),
+            "timestamp": int(clock.seconds()),
         }
     )
     registry.save(entry)

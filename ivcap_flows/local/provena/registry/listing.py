@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
 from ivcap_flows.local.provena.registry.state import Entry, Registry, entry_of
 from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Object, given, maybe, needed
@@ -70,8 +70,8 @@ RELEASES = Object(
 def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> tuple[list[Entry], Any]:
     """The entries of a page with these column values, and the key to go on from."""
     sort = wanted["sort_by"] or {"sort_type": "UPDATED_TIME", "ascending": False, "begins_with": None}
-    column = _COLUMNS[sort["sort_type"]]
-    conditions, values = [f"{column} IS NOT NULL", "visible_from <= ?"], list[Any]([time.time()])
+    column, now = _COLUMNS[sort["sort_type"]], clock.seconds()
+    conditions, values = [f"{column} IS NOT NULL", "visible_from BETWEEN ? AND ?"], list[Any]([-now, now])
     for name, value in where.items():
         conditions.append(f"{name}=?")
         values.append(value)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from ivcap_flows.local.clock import LATE
+from ivcap_flows.local import clock
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.jobs.state import Jobs
 from ivcap_flows.local.provena.registry.kinds import KINDS, Kind
@@ -69,7 +68,7 @@ class Registry:
 
     def get(self, id: str) -> Entry | None:  # noqa: A002 - the wire's own word
         """The entry of an id."""
-        row = self.store.row("SELECT * FROM items WHERE id=? AND visible_from <= ?", id, time.time())
+        row = self.store.row("SELECT * FROM items WHERE id=? AND visible_from <= ?", id, clock.seconds())
         return entry_of(row) if row else None
 
     def known(self, id: str) -> Entry:  # noqa: A002
@@ -227,7 +226,7 @@ class Registry:
 
     def add(self, username: str, kind: Kind, info: dict[str, Any] | None) -> Entry:
         """A new item: complete with `info`, else a seed."""
-        now = int(time.time())
+        now = int(clock.seconds())
         unversioned = {"previous_version": None, "version": 1, "reason": None, "next_version": None}
         links = {"create_activity_workflow_id": None, "version_activity_workflow_id": None}
         item: dict[str, Any] = {
@@ -242,7 +241,7 @@ class Registry:
             "versioning_info": unversioned if kind.versioned else None,
         }
         access = {"owner": username, "general": kind.general, "groups": {}}
-        entry = Entry(item, access, False, [], time.time() + LATE.get())
+        entry = Entry(item, access, False, [], clock.visible_from() / 1000)
         if info is None:
             self.save(entry)
         else:
@@ -251,7 +250,7 @@ class Registry:
 
     def revise(self, entry: Entry, info: dict[str, Any], reason: str, username: str) -> None:
         """Give an item a new content, and its history one more entry."""
-        now = int(time.time())
+        now = int(clock.seconds())
         history = entry.item.get("history", [])
         event = {"id": len(history), "timestamp": now, "reason": reason, "username": username, "item": info}
         entry.item |= info | {"record_type": "COMPLETE_ITEM", "updated_timestamp": now, "history": [event, *history]}
