@@ -1,4 +1,4 @@
-"""Download into a file that appears whole, verified and durable, or not at all."""
+"""Download in bounded memory: into a file that appears whole, verified and durable, or as a stream of blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +19,13 @@ from ivcap_flows.errors import ConfigurationError, InputError, IntegrityError, U
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.session import Session, StreamedReply
 
-__all__ = ["fetch"]
+__all__ = ["BLOCK", "explained", "fetch", "save", "stream", "verify"]
 
 _log = logging.getLogger(__name__)
 
-_BLOCK: Final = 1024 * 1024
+BLOCK: Final = 1024 * 1024
+"""Bytes of a block, unless told otherwise."""
+
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -43,39 +45,112 @@ async def fetch(
     IntegrityError when the bytes have another size or sha256 than given, InputError for a target that cannot be
     written, ConfigurationError for a full disk. Nothing is left behind on failure.
     """
-    path = Path(os.path.abspath(target))  # noqa: ASYNC240 - reads the working directory only
-    with _Partial(path) as partial:
-        await _receive(session, source, partial)
-        _verify(partial, size, sha256, urn or source.partition("?")[0])
-        await asyncio.to_thread(partial.finish)
-    return LocalFile(path=str(path), sha256=partial.sha256, size=partial.size)
+    with _Partial(Path(os.path.abspath(target))) as partial:  # noqa: ASYNC240 - reads the working directory only
+        async with aclosing(_pieces(session, source)) as pieces:
+            await _store(pieces, partial)
+        return await _finished(partial, size, sha256, urn or source.partition("?")[0])
 
 
-def _verify(partial: _Partial, size: int | None, sha256: str | None, what: str) -> None:
-    data = {"urn": what, "path": str(partial.target)}
-    if size is not None and partial.size != size:
+async def save(
+    content: bytes, target: str | os.PathLike[str], *, sha256: str | None = None, urn: str = "The content"
+) -> LocalFile:
+    """Write bytes that are at hand into a file, as `fetch` does."""
+    with _Partial(Path(os.path.abspath(target))) as partial:  # noqa: ASYNC240
+        await asyncio.to_thread(partial.write, content)
+        return await _finished(partial, len(content), sha256, urn)
+
+
+async def stream(
+    session: Session,
+    source: str,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    urn: str | None = None,
+    block: int = BLOCK,
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of `source` in blocks of `block` bytes, the last one shorter; no more than that is held.
+
+    Resumes as `fetch` does. Raises IntegrityError after the last block, or earlier, when the bytes have another size or
+    sha256 than given, and when a server that begins again does so with other bytes.
+    """
+    what = urn or source.partition("?")[0]
+    given = hashlib.sha256()
+    count = end = 0
+    gathered = bytearray()
+    again = hashlib.sha256()
+    async with aclosing(_pieces(session, source)) as pieces:
+        async for position, piece in pieces:
+            if position == 0:
+                again = hashlib.sha256()
+            end = position + len(piece)
+            if position < count:  # begun again: these bytes were given before
+                known = piece[: count - position]
+                again.update(known)
+                if end >= count and again.digest() != given.digest():
+                    raise _changed(what, given.hexdigest(), again.hexdigest())
+                piece = piece[len(known) :]
+            given.update(piece)
+            count += len(piece)
+            if size is not None and count > size:
+                break
+            gathered += piece
+            while len(gathered) >= block:
+                yield bytes(gathered[:block])
+                del gathered[:block]
+    if end < count:
+        raise _changed(what, given.hexdigest(), again.hexdigest())
+    if gathered:
+        yield bytes(gathered)
+    _verify(what, count, given.hexdigest(), size, sha256)
+
+
+def _changed(what: str, expected: str, found: str) -> IntegrityError:
+    fault = f"{what} changed while it was read: the bytes that were sent again differ."
+    return IntegrityError(fault, urn=what, expected=expected, found=found)
+
+
+async def _finished(partial: _Partial, size: int | None, sha256: str | None, what: str) -> LocalFile:
+    """Verify what was written and give the file its name."""
+    path = str(partial.target)
+    _verify(what, partial.size, partial.sha256, size, sha256, path)
+    await asyncio.to_thread(partial.finish)
+    return LocalFile(path=path, sha256=partial.sha256, size=partial.size)
+
+
+def verify(what: str, content: bytes, sha256: str | None) -> None:
+    """Raises IntegrityError when content that is at hand has another sha256 than given."""
+    if sha256 is not None:
+        _verify(what, len(content), hashlib.sha256(content).hexdigest(), None, sha256)
+
+
+def _verify(
+    what: str, size: int, sha256: str, wanted_size: int | None, wanted_sha256: str | None, path: str | None = None
+) -> None:
+    data = {"urn": what, **({"path": path} if path else {})}
+    unwritten = f"; {path} was not written." if path else "."
+    if wanted_size is not None and size != wanted_size:
+        found = f"more than {wanted_size} bytes" if size > wanted_size else f"{size} bytes instead of {wanted_size}"
+        raise IntegrityError(f"{what} gave {found}{unwritten}", expected=wanted_size, found=size, **data)
+    if wanted_sha256 is not None and sha256 != wanted_sha256.lower():
         raise IntegrityError(
-            f"{what} gave {partial.size} bytes instead of {size}; {partial.target} was not written.",
-            expected=size,
-            found=partial.size,
+            f"{what} gave bytes with the sha256 {sha256} instead of {wanted_sha256.lower()}{unwritten}",
+            expected=wanted_sha256.lower(),
+            found=sha256,
             **data,
         )
-    if sha256 is not None and partial.sha256 != sha256.lower():
-        raise IntegrityError(
-            f"{what} gave bytes with the sha256 {partial.sha256} instead of {sha256.lower()}; "
-            f"{partial.target} was not written.",
-            expected=sha256.lower(),
-            found=partial.sha256,
-            **data,
-        )
 
 
-async def _receive(session: Session, source: str, partial: _Partial) -> None:
-    attempt, since, best = 0, time.monotonic(), 0
+async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, bytes], None]:
+    """What arrives, each piece with its position. After a break the next one follows where the last one ended.
+
+    A server that cannot go on there begins again: the next position is then 0, and its piece may be empty.
+    """
+    attempt, since, best, position = 0, time.monotonic(), 0, 0
     validator: str | None = None
     while True:
         attempt += 1
-        headers = {"Range": f"bytes={partial.size}-"} if partial.size else {}
+        headers = {"Range": f"bytes={position}-"} if position else {}
         if headers and validator:
             headers["If-Range"] = validator
         try:
@@ -83,21 +158,23 @@ async def _receive(session: Session, source: str, partial: _Partial) -> None:
                 "GET", source, headers=headers, repeat="idempotent", expect=(200, 206, 416) if headers else (200,)
             ) as reply:
                 if reply.status == 200:
-                    partial.restart()
                     validator = _strong(reply.headers.get("etag"))
-                elif _first_byte(reply) != partial.size:
-                    # 416 or other bytes than those asked for: begin anew, without a range.
-                    partial.restart()
-                    continue
-                await _store(reply, partial)
+                if reply.status == 200 or _first_byte(reply) != position:
+                    position = 0
+                    yield 0, b""
+                if reply.status != 200 and position == 0:
+                    continue  # 416, or other bytes than those asked for: once more, without a range
+                async for block in reply.blocks():
+                    yield position, block
+                    position += len(block)
                 return
         except (UnreachableError, UnavailableError) as error:
-            if partial.size > best:
-                attempt, since, best = 1, time.monotonic(), partial.size
+            if position > best:
+                attempt, since, best = 1, time.monotonic(), position
             wait = session.backoff.delay(attempt, error.data.get("retry_after"))
             if session.backoff.exhausted(time.monotonic() - since, wait):
                 raise
-            _log.info("The download of %s broke off: %s Going on in %.1f s.", partial.target, error, wait)
+            _log.info("The download of %s broke off: %s Going on in %.1f s.", source.partition("?")[0], error, wait)
             await asyncio.sleep(wait)
 
 
@@ -111,24 +188,28 @@ def _strong(etag: str | None) -> str | None:
     return etag if etag and etag.startswith('"') and len(etag) > 2 else None
 
 
-async def _store(reply: StreamedReply, partial: _Partial) -> None:
+async def _store(pieces: AsyncIterator[tuple[int, bytes]], partial: _Partial) -> None:
     """Write the body as it arrives: one block is hashed and written in a thread while the next one is received."""
     gathered = bytearray()
     writing: asyncio.Future[None] | None = None
     try:
-        async for block in reply.blocks():
-            gathered += block
-            if len(gathered) >= _BLOCK:
+        async for position, piece in pieces:
+            if position == 0:
+                if writing is not None:
+                    await writing
+                writing, gathered = None, bytearray()
+                partial.restart()
+            gathered += piece
+            if len(gathered) >= BLOCK:
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(asyncio.to_thread(partial.write, gathered))
                 gathered = bytearray()
     finally:
-        # What arrived before a break counts: the next request begins behind it.
         if writing is not None:
             await writing
-        if gathered:
-            await asyncio.to_thread(partial.write, gathered)
+    if gathered:
+        await asyncio.to_thread(partial.write, gathered)
 
 
 class _Partial:
@@ -148,7 +229,7 @@ class _Partial:
     def __enter__(self) -> _Partial:
         if self.target.is_dir():
             raise InputError(f"{self.target} is a folder; name a file.", path=str(self.target))
-        with self._explained():
+        with explained(self.target):
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         return self
 
@@ -160,21 +241,21 @@ class _Partial:
 
     def write(self, block: bytes | bytearray) -> None:
         view = memoryview(block)
-        with self._explained():
+        with explained(self.target):
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self._hash.update(block)
         self.size += len(block)
 
     def restart(self) -> None:
-        with self._explained():
+        with explained(self.target):
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             os.truncate(self._descriptor, 0)
         self._hash, self.size = hashlib.sha256(), 0
 
     def finish(self) -> None:
         """Make the bytes durable and give the file its name."""
-        with self._explained():
+        with explained(self.target):
             os.fsync(self._descriptor)
             os.replace(self._temporary, self.target)
         with suppress(OSError):  # some file systems cannot sync a folder
@@ -184,18 +265,18 @@ class _Partial:
             finally:
                 os.close(folder)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            if error.errno in _FULL:
-                raise ConfigurationError(
-                    f"There is no room for {self.target}: {reason}. Free space or choose another folder.",
-                    path=str(self.target),
-                ) from error
-            raise InputError(
-                f"{self.target} cannot be written: {reason}. Choose a folder that exists and may be written.",
-                path=str(self.target),
+
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Failures to write below `target` as errors that name it: ConfigurationError for a full disk, InputError else."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        if error.errno in _FULL:
+            raise ConfigurationError(
+                f"There is no room for {target}: {reason}. Free space or choose another folder.", path=str(target)
             ) from error
+        raise InputError(
+            f"{target} cannot be written: {reason}. Choose a folder that exists and may be written.", path=str(target)
+        ) from error

@@ -7,19 +7,43 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from ivcap_flows.errors import ConflictError, InputError, SourceChangedError, UnavailableError, UnreachableError
+from ivcap_flows.errors import (
+    BadRequestError,
+    ConflictError,
+    InputError,
+    InvalidParameterError,
+    PlatformError,
+    SourceChangedError,
+    UnavailableError,
+    UnreachableError,
+)
 from ivcap_flows.http.session import Reply, Session
 
-__all__ = ["BLOCK", "CHUNK", "FileState", "send", "server_offset"]
+__all__ = [
+    "BLOCK",
+    "CHUNK",
+    "VERSION",
+    "Body",
+    "FileState",
+    "Steps",
+    "announce_empty",
+    "offset_of",
+    "patch",
+    "send",
+    "server_offset",
+]
 
 _log = logging.getLogger(__name__)
 
 CHUNK: Final = 64 * 1024 * 1024
 """Bytes of one PATCH request: what a server that keeps no partial request loses at most when a connection breaks."""
+
+_LEAST: Final = 1024 * 1024
+"""Bytes below which a request is not made shorter."""
 
 BLOCK: Final = 1024 * 1024
 """Bytes read and written at once. Measured over loopback: 64 KiB costs half the throughput, 4 MiB gains nothing."""
@@ -27,7 +51,10 @@ BLOCK: Final = 1024 * 1024
 _SILENCE: Final = 120.0
 """Seconds that a server may take to store a chunk."""
 
-_VERSION: Final = {"Tus-Resumable": "1.0.0"}
+VERSION: Final = {"Tus-Resumable": "1.0.0"}
+
+Body = Callable[[int, int], AsyncIterator[bytes]]
+"""Gives the blocks of so many bytes from a position on, anew for each request."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +80,8 @@ class FileState:
 
 async def server_offset(session: Session, target: str) -> int:
     """How many bytes the server has of the upload at `target`."""
-    reply = await session.request("HEAD", target, headers=_VERSION, repeat="idempotent")
-    offset = _offset(reply)
+    reply = await session.request("HEAD", target, headers=VERSION, repeat="idempotent")
+    offset = offset_of(reply)
     if offset is None:
         raise reply.violation("has no Upload-Offset")
     return offset
@@ -69,61 +96,115 @@ async def send(
     state: FileState | None = None,
     progress: Callable[[int], None] | None = None,
     chunk: int = CHUNK,
-) -> None:
-    """Send a file to the upload at `target`, from `offset` (default: where the server stands) to its end.
+) -> int:
+    """Send a file to the upload at `target`, from `offset` (default: where the server stands) to its end; its size.
 
     `state` is what the file was when it was hashed (default: what it is now); a file that differs raises
     SourceChangedError, and its last block is then never sent. After a transient failure the server's offset decides
     where to go on; the session's retry budget counts anew from each progress. `progress` is told each new offset.
-    An empty file is announced by one empty request.
+    An empty file is announced by one empty request, which a server may refuse.
     """
     state = state or FileState.of(path)
     if state.size == 0:
-        await _patch(session, target, None, 0, 0)
-        return
+        await announce_empty(session, target)
+        return 0
     position = offset if offset is not None else await server_offset(session, target)
-    attempt, since = 0, time.monotonic()
+    steps = Steps(session, target, os.fspath(path), chunk=chunk, progress=progress)
     async with _Source(path, state) as source:
         while position < state.size:
-            attempt += 1
-            try:
-                reached = await _patch(session, target, source, position, min(chunk, state.size - position))
-            except (UnreachableError, UnavailableError, ConflictError) as error:
-                wait = session.backoff.delay(attempt, error.data.get("retry_after"))
-                if session.backoff.exhausted(time.monotonic() - since, wait):
-                    raise
-                _log.info("The upload of %s broke off: %s Asking where to go on in %.1f s.", path, error, wait)
-                await asyncio.sleep(wait)
-                reached = await server_offset(session, target)
-                if isinstance(error, ConflictError) and reached == position:
-                    raise
-            if reached > position:
-                attempt, since = 0, time.monotonic()
-            position = reached
-            if progress is not None:
-                progress(position)
+            position = await steps.step(position, state.size - position, source.blocks)
     if position > state.size:
         raise SourceChangedError(
             f"The platform holds {position} bytes of {os.fspath(path)}, which has {state.size}; it is another upload.",
             path=os.fspath(path),
         )
+    return state.size
 
 
-async def _patch(session: Session, target: str, source: _Source | None, position: int, length: int) -> int:
+async def announce_empty(session: Session, target: str) -> None:
+    """Say that an upload has no bytes. A server that takes no empty request has had its record all the same."""
+    try:
+        await patch(session, target, 0)
+    except (BadRequestError, ConflictError, InvalidParameterError) as error:
+        _log.info("An upload of no bytes needs no request here: %s", error)
+
+
+class Steps:
+    """The requests that bring one upload forward, each no longer than `chunk` bytes.
+
+    A request that fails without progress is followed by shorter ones: for a link too slow for a whole chunk, and for
+    a gateway that takes less (413). Success makes them longer again.
+    """
+
+    def __init__(
+        self, session: Session, target: str, what: str, *, chunk: int, progress: Callable[[int], None] | None
+    ) -> None:
+        self.target = target
+        self._session, self._what, self._chunk, self._progress = session, what, chunk, progress
+        self._length = chunk
+        self._attempt, self._since = 0, time.monotonic()
+
+    async def step(self, position: int, left: int, body: Body, headers: Mapping[str, str] | None = None) -> int:
+        """Send what `body(position, length)` gives, at most `left` bytes; where the server stands afterwards.
+
+        Raises the error of a failure that is final, or that lasts beyond the session's budget.
+        """
+        length = min(self._length, left)
+        self._attempt += 1
+        try:
+            reached = await patch(
+                self._session, self.target, position, length, lambda: body(position, length), headers or {}
+            )
+        except (UnreachableError, UnavailableError, ConflictError, BadRequestError) as error:
+            if isinstance(error, BadRequestError) and (error.data.get("status") != 413 or length <= _LEAST):
+                raise
+            reached = await self._asked(error)
+            if isinstance(error, ConflictError) and reached == position:
+                raise
+            if reached == position and length > _LEAST:
+                self._length = max(_LEAST, length // 2)
+        else:
+            self._length = min(self._chunk, 2 * self._length)
+        if reached > position:
+            self._attempt, self._since = 0, time.monotonic()
+        if self._progress is not None:
+            self._progress(reached)
+        return reached
+
+    async def _asked(self, error: PlatformError) -> int:
+        """Wait as the failure demands, then ask where the server stands."""
+        wait = self._session.backoff.delay(self._attempt, error.data.get("retry_after"))
+        if self._session.backoff.exhausted(time.monotonic() - self._since, wait):
+            raise error
+        _log.info("The upload of %s broke off: %s Asking where to go on in %.1f s.", self._what, error, wait)
+        await asyncio.sleep(wait)
+        return await server_offset(self._session, self.target)
+
+
+async def patch(
+    session: Session,
+    target: str,
+    position: int,
+    length: int = 0,
+    body: Callable[[], AsyncIterator[bytes]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> int:
+    """One PATCH request, empty without a body; the offset that the server reached."""
     reply = await session.request(
         "PATCH",
         target,
         headers={
-            **_VERSION,
+            **VERSION,
             "Upload-Offset": str(position),
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(length),
+            **(headers or {}),
         },
-        content=b"" if source is None else lambda: source.blocks(position, length),
-        repeat="idempotent" if source is None else "unsafe",
+        content=b"" if body is None else body,
+        repeat="idempotent" if body is None else "unsafe",
         timeout=_SILENCE,
     )
-    reached = _offset(reply)
+    reached = offset_of(reply)
     if reached is None:
         reached = await server_offset(session, target)
     if not position <= reached <= position + length:
@@ -131,8 +212,9 @@ async def _patch(session: Session, target: str, source: _Source | None, position
     return reached
 
 
-def _offset(reply: Reply) -> int | None:
-    text = reply.headers.get("upload-offset", "").strip()
+def offset_of(reply: Reply, header: str = "upload-offset") -> int | None:
+    """The number of bytes in a header of a reply; None when absent or unreadable."""
+    text = reply.headers.get(header, "").strip()
     return int(text) if text.isascii() and text.isdigit() else None
 
 

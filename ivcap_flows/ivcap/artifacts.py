@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import mimetypes
 import os
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from pydantic import AliasChoices, Field
 
-from ivcap_flows.errors import InputError, ProtocolError
+from ivcap_flows.errors import BadRequestError, ForbiddenError, InputError, NotFoundError, ProtocolError
 from ivcap_flows.handles import Artifact, LocalFile, Products
 from ivcap_flows.http import download, tus
+from ivcap_flows.http.reader import Reader
 from ivcap_flows.http.session import Session
 from ivcap_flows.http.tus import FileState
+from ivcap_flows.http.tus_blocks import Blocks, send_blocks
 from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.ivcap import archive
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.data_urls import decode_data_url, encode_data_url, is_data_url
+from ivcap_flows.ivcap.side_car import read_side_car, write_side_car
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
 
-__all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord"]
+__all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord", "Source"]
 
-_UNFINISHED = frozenset({"pending", "partial", "error"})
+Source = str | os.PathLike[str] | bytes | Blocks
+"""What can be uploaded: a path, bytes, or blocks that come once (an iterator, or an open binary file)."""
+
+_UNFINISHED: Final = frozenset({"pending", "partial", "error"})
+_MIB: Final = 1024 * 1024
 
 
 class ArtifactRecord(Wire):
@@ -43,11 +57,16 @@ class ArtifactRecord(Wire):
 
     @property
     def urn(self) -> str:
-        return ivcap_urn("artifact", self.id)
+        return self.id if is_data_url(self.id) else ivcap_urn("artifact", self.id)
 
     @property
     def ready(self) -> bool:
         return self.status == "ready"
+
+    @property
+    def known_size(self) -> int | None:
+        """The size in bytes; None while the platform does not know it, which it says as -1 or not at all."""
+        return self.size if self.size is not None and self.size >= 0 else None
 
     def handle(self, platform: str, *, sha256: str | None = None) -> Artifact:
         """The handle of this artifact; `sha256` where the caller knows it."""
@@ -56,7 +75,7 @@ class ArtifactRecord(Wire):
             platform=platform,
             name=self.name,
             media_type=self.mime_type,
-            size=self.size if self.size is not None and self.size >= 0 else None,
+            size=self.known_size,
             sha256=sha256,
             policy=self.policy,
             created_at=self.created_at,
@@ -74,25 +93,30 @@ class ProductsRecord(Wire):
 
 
 class Artifacts:
-    """`/1/artifacts`. Methods take URNs, or bare ids."""
+    """`/1/artifacts`. Methods take URNs, or bare ids.
 
-    def __init__(self, session: Session) -> None:
+    Where one reads content, a `data:` URL is an artifact too. A web address never is: it is not fetched.
+    """
+
+    def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
+        self._aspects = aspects
 
     async def create(
         self,
         *,
         name: str | None,
         media_type: str,
-        size: int,
+        size: int | None,
         policy: str | None = None,
         collection: str | None = None,
     ) -> ArtifactRecord:
-        """Create a record without bytes; `size` (bytes) is what `send` will bring.
+        """Create a record without bytes; `size` (bytes) is what `send` will bring, None when that is not known yet.
 
         Keyed: sent once. A lost reply leaves a pending record that nothing names.
         """
-        headers = {"X-Content-Type": media_type, "X-Content-Length": str(size), "Tus-Resumable": "1.0.0"}
+        length = -1 if size is None else size
+        headers = {"X-Content-Type": media_type, "X-Content-Length": str(length), "Tus-Resumable": "1.0.0"}
         if name:
             headers["X-Name"] = b64encode(name.encode()).decode("ascii")
         if policy is not None:
@@ -107,56 +131,221 @@ class Artifacts:
     async def send(
         self,
         record: ArtifactRecord | str,
-        path: str | os.PathLike[str],
+        source: Source,
         *,
         offset: int | None = None,
         state: FileState | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> None:
-        """Send a file's bytes; returns when the platform has all of them.
+    ) -> int:
+        """Send the content of an artifact; returns its size when the platform has all of it.
 
-        Resumes where the platform stands unless `offset` says so (0 for a record just created). `state` is the file's
-        state when it was hashed; SourceChangedError when it differs. `progress` is told the bytes that arrived.
+        The source is the whole content. Sending begins where the platform stands unless `offset` says so (0 for a
+        record just created). A file is read again where a request broke; `state` is what it was when it was hashed,
+        and SourceChangedError is raised when it differs. Blocks come once: a request that broke is repeated from a
+        buffer, and going on in another process takes the same blocks from the beginning. Their number of bytes must be
+        the record's size, if that is known. `progress` is told the bytes that arrived.
         """
-        target = await self._target(record)
-        await tus.send(self._session, target, path, offset=offset, state=state, progress=progress)
+        if isinstance(record, str) or record.data_href is None:  # an item of a listing has none
+            record = await self.read(record if isinstance(record, str) else record.urn)
+        if record.ready and record.size == 0:
+            return 0
+        target = self._content_url(record)
+        if isinstance(source, str | os.PathLike):
+            return await tus.send(self._session, target, source, offset=offset, state=state, progress=progress)
+        size = record.known_size
+        if isinstance(source, bytes | bytearray | memoryview):
+            source, size = [bytes(source)], len(source) if size is None else size
+        return await send_blocks(self._session, target, source, size=size, offset=offset, progress=progress)
+
+    async def upload(
+        self,
+        source: Source,
+        *,
+        name: str,
+        media_type: str | None = None,
+        size: int | None = None,
+        policy: str | None = None,
+        collection: str | None = None,
+    ) -> ArtifactRecord:
+        """Create an artifact, send its content and read it back.
+
+        `media_type` defaults to what the name tells; `size` is needed for nothing, but lets the platform know it from
+        the beginning where the source is a stream. Keyed, as `create` is: nothing finds an upload that broke off.
+        """
+        state = None
+        if isinstance(source, str | os.PathLike):
+            state = await asyncio.to_thread(FileState.of, source)
+            size = state.size
+        elif isinstance(source, bytes | bytearray | memoryview):
+            size = len(source)
+        kind = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        record = await self.create(name=name, media_type=kind, size=size, policy=policy, collection=collection)
+        await self.send(record, source, offset=0, state=state)
+        return await self.read(record.urn)
 
     async def offset(self, record: ArtifactRecord | str) -> int:
         """The bytes that the platform has."""
-        return await tus.server_offset(self._session, await self._target(record))
+        if isinstance(record, str) or record.data_href is None:
+            record = await self.read(record if isinstance(record, str) else record.urn)
+        return await tus.server_offset(self._session, self._content_url(record))
 
     async def read(self, urn: str) -> ArtifactRecord:
-        """Read a record, `data_href` included."""
+        """Read a record, `data_href` included; that of a `data:` URL is made from it."""
+        if is_data_url(urn):
+            media_type, content = decode_data_url(urn)
+            return ArtifactRecord(id=urn, status="ready", mime_type=media_type, size=len(content))
+        if urn.removeprefix("urn:").startswith(("http://", "https://")):
+            raise InputError(
+                f"{urn} is an address of the web, which is not fetched. Upload its content as an artifact."
+            )
         reply = await self._session.request("GET", f"/1/artifacts/{segment(urn)}", repeat="idempotent")
         return replied(ArtifactRecord, reply, self._session)
-
-    async def download(self, urn: str, path: str | os.PathLike[str], *, sha256: str | None = None) -> LocalFile:
-        """Download an artifact into a file, which appears only when its size, and the `sha256` if given, are right."""
-        record = await self.read(urn)
-        if record.status in _UNFINISHED:
-            raise InputError(f"{record.urn} cannot be downloaded: its status is {record.status}.", urn=record.urn)
-        size = record.size if record.size is not None and record.size >= 0 else None
-        target = await self._target(record)
-        return await download.fetch(self._session, target, path, size=size, sha256=sha256, urn=record.urn)
 
     def list(
         self,
         *,
         limit: int | None = None,
+        name: str | None = None,
         filter: str | None = None,  # noqa: A002 - the API's word
         order_by: str | None = None,
         order_desc: bool | None = None,
         at_time: datetime | None = None,
     ) -> AsyncIterator[ArtifactRecord]:
-        """The artifacts, newest first unless ordered otherwise; `limit` is the total."""
-        params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
-        return listed(ArtifactRecord, self._session, "/1/artifacts", params, limit)
+        """The artifacts, newest first unless ordered otherwise; `limit` is the total.
 
-    async def _target(self, record: ArtifactRecord | str) -> str:
-        if isinstance(record, str):
-            record = await self.read(record)
-        elif record.data_href is None:  # an item of a listing
-            record = await self.read(record.urn)
+        `name` is the whole name; `filter` an expression of the platform, such as `name ~= 'Scott%'`.
+        """
+        narrowed = filter
+        if name and not set(name) & set("'\"%\\"):  # how the platform quotes these is not published
+            narrowed = f"({filter}) && (name ~= '{name}')" if filter else f"name ~= '{name}'"
+        params = {"filter": narrowed, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
+        if name is None:
+            return listed(ArtifactRecord, self._session, "/1/artifacts", params, limit)
+        return _named(name, listed(ArtifactRecord, self._session, "/1/artifacts", params, None), limit)
+
+    async def download(self, urn: str, path: str | os.PathLike[str], *, sha256: str | None = None) -> LocalFile:
+        """Download an artifact into a file, which appears only when its size, and the `sha256` if given, are right."""
+        record = await self._readable(urn)
+        if (content := _at_hand(record)) is not None:
+            return await download.save(content, path, sha256=sha256, urn=_short(record))
+        target = self._content_url(record)
+        return await download.fetch(self._session, target, path, size=record.known_size, sha256=sha256, urn=record.urn)
+
+    async def stream(self, urn: str, *, block: int = _MIB, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
+        """The content in blocks of `block` bytes, the last one shorter; no more than that is held.
+
+        Goes on where a connection breaks. Raises IntegrityError at the end when the size, or the `sha256` if given, is
+        another.
+        """
+        async with aclosing(self._blocks(await self._readable(urn), block, sha256)) as blocks:
+            async for part in blocks:
+                yield part
+
+    @asynccontextmanager
+    async def open(self, urn: str, *, sha256: str | None = None) -> AsyncIterator[Reader]:
+        """The content as an asynchronous binary file: `async with artifacts.open(urn) as f: head = await f.read(512)`.
+
+        Verified as in `stream`, by whoever reads to the end.
+        """
+        async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
+            yield Reader(blocks)
+
+    async def read_bytes(self, urn: str, *, limit: int) -> bytes:
+        """The whole content. Raises InputError when it has more than `limit` bytes."""
+        record = await self._readable(urn)
+        content = bytearray()
+        if record.known_size is None or record.known_size <= limit:
+            async with aclosing(self._blocks(record, _MIB, None)) as blocks:
+                async for part in blocks:
+                    content += part
+                    if len(content) > limit:
+                        break
+                else:
+                    return bytes(content)
+        raise InputError(
+            f"{_short(record)} has more than {limit} bytes. Raise the limit, or stream or download it.", urn=record.urn
+        )
+
+    async def data_url(self, urn: str, *, limit: int = _MIB) -> str:
+        """The content as a `data:` URL in base64. Raises InputError when that has more than `limit` characters."""
+        record = await self._readable(urn)
+        room = limit - len(encode_data_url(record.mime_type, b""))
+        return encode_data_url(record.mime_type, await self.read_bytes(urn, limit=max(0, room // 4 * 3)))
+
+    async def untar(
+        self,
+        urn: str,
+        folder: str | os.PathLike[str],
+        *,
+        max_size: int = archive.MAX_SIZE,
+        max_members: int = archive.MAX_MEMBERS,
+        sha256: str | None = None,
+    ) -> Path:
+        """Unpack an archive (.tar, .tar.gz, .tar.bz2, .tar.xz) into a folder that does not exist yet or is empty.
+
+        The folder appears when all of it is there and the size of the archive, and its `sha256` if given, are right.
+        Nothing is ever written outside. Raises InputError for an archive with members that would be: absolute names,
+        `..`, links that leave the folder, devices; and for one of more than `max_size` bytes or `max_members` members.
+        """
+        async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
+            return await archive.unpack_stream(blocks, folder, max_size=max_size, max_members=max_members)
+
+    def metadata(self, urn: str, *, limit: int | None = None) -> AsyncIterator[AspectRecord]:
+        """The aspects on an artifact that are active now, newest first; `limit` is the total."""
+        return self._aspects.list(entity=urn, limit=limit)
+
+    async def add_metadata(self, urn: str, schema: str, content: Any, policy: str | None = None) -> str:
+        """Add an aspect on an artifact; its URN. Keyed, as `Aspects.add` is."""
+        return await self._aspects.add(urn, schema, content, policy)
+
+    async def for_file(self, path: str | os.PathLike[str]) -> ArtifactRecord | None:
+        """The artifact that an official tool uploaded a file as, told by the side-car beside the file.
+
+        None unless the file is unchanged since, and the artifact is ready in this deployment.
+        """
+        urn = await asyncio.to_thread(read_side_car, path)
+        if urn is None:
+            return None
+        try:
+            record = await self.read(urn)
+        except (NotFoundError, ForbiddenError, BadRequestError, InputError):
+            return None
+        return record if record.ready else None
+
+    async def write_side_car(self, path: str | os.PathLike[str], urn: str, *, state: FileState | None = None) -> bool:
+        """Leave the side-car by which `for_file` and the official tools know a file; False where that is not possible.
+
+        Raises SourceChangedError when the file is not what it was at `state`.
+        """
+        return await asyncio.to_thread(write_side_car, path, urn, state=state)
+
+    async def _readable(self, urn: str) -> ArtifactRecord:
+        """The record of an artifact that has its content."""
+        record = await self.read(urn)
+        if record.status in _UNFINISHED and not (record.status == "pending" and record.size == 0):
+            raise InputError(f"{record.urn} cannot be downloaded: its status is {record.status}.", urn=record.urn)
+        return record
+
+    async def _blocks(self, record: ArtifactRecord, block: int, sha256: str | None) -> AsyncGenerator[bytes, None]:
+        content = _at_hand(record)
+        if content is None:
+            blocks = download.stream(
+                self._session,
+                self._content_url(record),
+                size=record.known_size,
+                sha256=sha256,
+                urn=record.urn,
+                block=block,
+            )
+            async with aclosing(blocks):
+                async for part in blocks:
+                    yield part
+        else:
+            download.verify(_short(record), content, sha256)
+            for at in range(0, len(content), block):
+                yield content[at : at + block]
+
+    def _content_url(self, record: ArtifactRecord) -> str:
         if record.data_href is None:
             raise ProtocolError(
                 f"{self._session.platform} names no data-href for {record.urn}.",
@@ -168,3 +357,27 @@ class Artifacts:
                 sent=True,
             )
         return self._session.own(record.data_href)
+
+
+def _at_hand(record: ArtifactRecord) -> bytes | None:
+    """Content that needs no request: that of a data URL, and none at all."""
+    if is_data_url(record.id):
+        return decode_data_url(record.id)[1]
+    return b"" if record.size == 0 else None
+
+
+def _short(record: ArtifactRecord) -> str:
+    """The URN as a message can hold it: a data URL may be long."""
+    return f"{record.urn[:60]}…" if len(record.urn) > 100 else record.urn
+
+
+async def _named(name: str, records: AsyncIterator[ArtifactRecord], limit: int | None) -> AsyncIterator[ArtifactRecord]:
+    """The records of just this name."""
+    left = limit
+    while left is None or left > 0:
+        record = await anext(records, None)
+        if record is None:
+            return
+        if record.name == name:
+            left = None if left is None else left - 1
+            yield record

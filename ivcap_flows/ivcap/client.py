@@ -61,7 +61,7 @@ class IvcapClient:
                 rewrite_hosts=in_container,
             )
         self.aspects = Aspects(self._session)
-        self.artifacts = Artifacts(self._session)
+        self.artifacts = Artifacts(self._session, self.aspects)
         self.services = Services(self._session, self.aspects)
         self.orders = Orders(self._session)
         self.jobs = Jobs(self._session, self.aspects)

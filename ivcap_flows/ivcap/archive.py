@@ -1,0 +1,337 @@
+"""Folders as tar archives: packed to the same bytes each time, unpacked so that nothing leaves the folder.
+
+An archive comes from whoever wrote the artifact, so every member is checked here before it is made, whatever the
+`tarfile` of this Python checks (its `data` filter, PEP 706, is asked too where it exists).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError as FutureCancelledError
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Final, NoReturn, cast
+
+from ivcap_flows.errors import InputError, SourceChangedError
+from ivcap_flows.http.download import explained
+from ivcap_flows.http.tus import BLOCK, FileState
+from ivcap_flows.ivcap.inflate import inflated
+
+__all__ = ["MAX_MEMBERS", "MAX_SIZE", "pack", "unpack", "unpack_stream"]
+
+MAX_SIZE: Final = 16 * 1024**3
+"""Bytes that an archive may unpack to, unless told otherwise."""
+
+MAX_MEMBERS: Final = 100_000
+"""Members that an archive may have, unless told otherwise."""
+
+_MAX_NAME: Final = 64 * 1024
+"""Bytes of a header that only holds a name or attributes: tarfile reads these whole."""
+
+_HEADERS_ONLY: Final = frozenset(
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+)
+
+
+def pack(folder: str | os.PathLike[str]) -> Iterator[bytes]:
+    """The tar archive of what is in a folder, in blocks: equal contents give equal bytes.
+
+    Members are sorted by name and have no times and owners; of a file's mode only its being executable is kept. Links
+    are kept as links. Raises InputError for links that leave the folder and for what is neither file, folder nor link,
+    and SourceChangedError for a file that changes meanwhile.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder.", path=str(root))
+    size = 0
+    for path in _below(root):
+        info, state = _described(path, path.relative_to(root))
+        head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        yield head
+        size += len(head)
+        if state is not None:
+            yield from _content(path, state)
+            padding = -state.size % tarfile.BLOCKSIZE
+            yield bytes(padding)
+            size += state.size + padding
+    yield bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder, a folder before its members, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    for entry in found:
+        path = folder / entry.name
+        yield path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(path)
+
+
+def _described(path: Path, name: Path) -> tuple[tarfile.TarInfo, FileState | None]:
+    info = tarfile.TarInfo(name.as_posix())
+    try:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            info.type, info.linkname, info.mode = tarfile.SYMTYPE, os.readlink(path), 0o777
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if info.type == tarfile.SYMTYPE:
+        if not _stays(PurePosixPath(info.name), info.linkname):
+            raise InputError(
+                f"{path} is a link to {info.linkname}, which may lead out of the folder. Put the content in its place, "
+                "or make it a link relative to where it lies.",
+                path=str(path),
+            )
+    elif stat.S_ISDIR(found.st_mode):
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+    elif stat.S_ISREG(found.st_mode):
+        info.size, info.mode = found.st_size, 0o755 if found.st_mode & stat.S_IXUSR else 0o644
+        return info, FileState(found.st_size, found.st_mtime_ns, found.st_ino)
+    else:
+        raise InputError(f"{path} is neither a file nor a folder nor a link.", path=str(path))
+    return info, None
+
+
+def _content(path: Path, state: FileState) -> Iterator[bytes]:
+    left = state.size
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+            while left > 0:
+                block = file.read(min(BLOCK, left))
+                if not block:
+                    break
+                left -= len(block)
+                yield block
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if left or FileState.of(path) != state:
+        raise SourceChangedError(f"{path} changed while it was packed. Try again when nothing writes.", path=str(path))
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read: {error.strerror or type(error).__name__}.", path=str(path))
+
+
+def _stays(name: PurePosixPath, target: str) -> bool:
+    """Whether a link at `name` surely leads to within the archive's folder.
+
+    Its `..` all come first: from a real folder they are what they seem, and what follows leads down, perhaps through
+    links that were checked alike.
+    """
+    parts = PurePosixPath(target).parts
+    ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+    return bool(target) and not target.startswith("/") and ".." not in parts[ups:] and ups < len(name.parts)
+
+
+async def unpack_stream(
+    blocks: AsyncIterator[bytes],
+    folder: str | os.PathLike[str],
+    *,
+    max_size: int = MAX_SIZE,
+    max_members: int = MAX_MEMBERS,
+) -> Path:
+    """Unpack an archive as it arrives, as `unpack` does; all blocks are read before the folder appears."""
+    pipe = _Pipe(blocks, asyncio.get_running_loop())
+    work = asyncio.ensure_future(
+        asyncio.to_thread(unpack, cast(BinaryIO, pipe), folder, max_size=max_size, max_members=max_members)
+    )
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        pipe.stop()
+        await asyncio.wait([work])
+        raise
+
+
+class _Pipe(io.RawIOBase):
+    """Asynchronous blocks as a file that a thread reads."""
+
+    def __init__(self, blocks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._blocks, self._loop = blocks, loop
+        self._held = memoryview(b"")
+        self._waiting: Future[bytes | None] | None = None
+        self._stopped = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._held:
+            self._held = memoryview(self._next() or b"")
+        count = min(len(self._held), len(buffer))
+        buffer[:count] = self._held[:count]
+        self._held = self._held[count:]
+        return count
+
+    def _next(self) -> bytes | None:
+        self._waiting = asyncio.run_coroutine_threadsafe(_after(self._blocks), self._loop)
+        if self._stopped:
+            self._waiting.cancel()
+        try:
+            return self._waiting.result()
+        except FutureCancelledError:
+            raise InputError("The download of the archive was cancelled.") from None
+
+    def stop(self) -> None:
+        """Let the thread end: what it waits for, now or later, never comes."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+async def _after(blocks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(blocks, None)
+
+
+def unpack(
+    source: BinaryIO,
+    folder: str | os.PathLike[str],
+    *,
+    max_size: int = MAX_SIZE,
+    max_members: int = MAX_MEMBERS,
+) -> Path:
+    """Unpack a tar archive, plain or compressed by gzip, bzip2 or xz, into a folder that does not exist or is empty.
+
+    The folder appears when the source was read to its end and everything is there. Raises InputError for members that
+    could leave it (absolute names, `..`, such links, anything reached through a link), for devices, for what is no
+    archive, and for more than `max_size` bytes or `max_members` members. Times and owners are not taken over.
+    """
+    target = Path(os.path.abspath(folder))
+    with explained(target):
+        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+            raise InputError(f"{target} exists. Name a folder that does not, or an empty one.", path=str(target))
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent))
+    try:
+        with explained(target):
+            try:
+                _Unpacking(staging, max_size, max_members).run(source)
+            except (tarfile.TarError, EOFError, RecursionError) as error:
+                raise InputError(f"The archive cannot be unpacked: {error}.") from error
+            os.chmod(staging, 0o777 & ~_umask())
+            os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _umask() -> int:
+    """What the process takes from the mode of new files; Linux alone tells without changing it."""
+    with suppress(OSError, ValueError, StopIteration):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
+    return 0o022
+
+
+class _Unpacking:
+    """One extraction into an empty folder of ours."""
+
+    def __init__(self, root: Path, max_size: int, max_members: int) -> None:
+        self._root, self._max_size, self._max_members = root, max_size, max_members
+        self._size = self._members = 0
+        self._made: dict[PurePosixPath, bytes] = {}
+
+    def run(self, source: BinaryIO) -> None:
+        # What is read includes headers and padding, at most four blocks a member; names have a limit of their own.
+        content = inflated(source, self._max_size + (self._max_members + 20) * 8 * tarfile.BLOCKSIZE)
+        with tarfile.open(fileobj=content, mode="r|", tarinfo=_bounded(4 * self._max_members + 16)) as archive:
+            for member in archive:
+                self._members += 1
+                if self._members > self._max_members:
+                    self._refuse(f"it has more than {self._max_members} members")
+                self._take(archive, member)
+                archive.members.clear()  # type: ignore[attr-defined]  # a stream keeps every member otherwise
+        while source.read(BLOCK):
+            pass
+
+    def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = PurePosixPath(member.name)
+        if "\0" in member.name or name.is_absolute() or ".." in name.parts:
+            self._refuse(f"its member {member.name[:200]!r} would lie outside of the folder")
+        if not name.parts:
+            return  # the folder itself
+        if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+            self._refuse(f"its member {member.name[:200]!r} is neither a file nor a folder nor a link")
+        checked = getattr(tarfile, "data_filter", None)
+        if checked is not None:
+            checked(member, str(self._root))
+        for folder in reversed(name.parents[:-1]):
+            self._folder(folder)
+        self._size += member.size
+        if self._size > self._max_size:
+            self._refuse(f"it unpacks to more than {self._max_size} bytes")
+        if member.isdir():
+            self._folder(name)
+            return
+        before = self._made.get(name)
+        if before == tarfile.REGTYPE and member.isreg():
+            (self._root / name).unlink()  # a later version, as `tar -r` appends it
+        elif before is not None:
+            self._refuse(f"its member {member.name[:200]!r} is there twice")
+        if member.issym():
+            self._link(name, member)
+        elif member.islnk():
+            self._hard_link(name, member)
+        else:
+            self._file(name, archive, member)
+        self._made[name] = tarfile.SYMTYPE if member.issym() else tarfile.REGTYPE
+
+    def _folder(self, name: PurePosixPath) -> None:
+        made = self._made.setdefault(name, tarfile.DIRTYPE)
+        if made != tarfile.DIRTYPE:
+            self._refuse(f"its member {str(name)[:200]!r} is a folder and something else too")
+        (self._root / name).mkdir(exist_ok=True)
+
+    def _link(self, name: PurePosixPath, member: tarfile.TarInfo) -> None:
+        if not _stays(name, member.linkname):
+            self._refuse(f"its link {member.name[:200]!r} to {member.linkname[:200]!r} may leave the folder")
+        os.symlink(member.linkname, self._root / name)
+
+    def _hard_link(self, name: PurePosixPath, member: tarfile.TarInfo) -> None:
+        linked = PurePosixPath(member.linkname)
+        if self._made.get(linked) != tarfile.REGTYPE:
+            self._refuse(f"its link {member.name[:200]!r} leads to no file before it")
+        os.link(self._root / linked, self._root / name)
+
+    def _file(self, name: PurePosixPath, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        content = archive.extractfile(member)
+        assert content is not None
+        mode = 0o777 if member.mode & stat.S_IXUSR else 0o666
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(self._root / name, flags, mode), "wb", buffering=0) as file:
+            shutil.copyfileobj(content, file, BLOCK)
+        if (self._root / name).lstat().st_size != member.size:
+            raise tarfile.ReadError(f"{member.name[:200]!r} ends early")
+
+    def _refuse(self, fault: str) -> NoReturn:
+        raise InputError(f"The archive is refused and nothing was unpacked: {fault}.")
+
+
+def _bounded(most: int) -> type[tarfile.TarInfo]:
+    """Headers of an archive that has at most so many of them, and none that tarfile would read into all memory."""
+    seen = 0
+
+    class Bounded(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Bounded:
+            nonlocal seen
+            info = super().frombuf(buf, encoding, errors)
+            seen += 1
+            if seen > most or (info.type in _HEADERS_ONLY and info.size > _MAX_NAME):
+                raise InputError(
+                    "The archive is refused and nothing was unpacked: its headers are too many or too long."
+                )
+            return info
+
+    return Bounded

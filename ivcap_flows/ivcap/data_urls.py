@@ -1,0 +1,40 @@
+"""Artifacts that are their own content: `data:` URLs (RFC 2397), also as `urn:data:` (ivcap-client 0.47.21). Pure."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from urllib.parse import unquote_to_bytes
+
+from ivcap_flows.errors import InputError
+
+__all__ = ["decode_data_url", "encode_data_url", "is_data_url"]
+
+
+def is_data_url(urn: str) -> bool:
+    """Whether an artifact's id holds its content."""
+    return urn.startswith(("data:", "urn:data:"))
+
+
+def decode_data_url(url: str) -> tuple[str, bytes]:
+    """Media type (with its parameters, default `text/plain`) and content. Raises InputError for a malformed one."""
+    header, comma, payload = url.removeprefix("urn:").removeprefix("data:").partition(",")
+    if not is_data_url(url) or not comma:
+        raise InputError(f"{url[:40]!r} is no data URL: it has no comma before its content.")
+    kept = [part.strip() for part in header.split(";")]
+    media_type = ";".join(part for part in kept if part != "base64")
+    if media_type.startswith(";") or not media_type:  # only parameters, or nothing
+        media_type = f"text/plain{media_type}"
+    content = unquote_to_bytes(payload)
+    if "base64" not in kept[1:]:
+        return media_type, content
+    packed = b"".join(content.split())
+    try:
+        return media_type, b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"{url[:40]!r} is no data URL: its content is no base64.") from error
+
+
+def encode_data_url(media_type: str | None, content: bytes) -> str:
+    """The data URL of some content, in base64."""
+    return f"data:{media_type or 'application/octet-stream'};base64,{b64encode(content).decode('ascii')}"

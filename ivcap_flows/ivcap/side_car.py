@@ -1,0 +1,86 @@
+"""The file that the official tools leave beside one they uploaded: `.ivcap-<name>.txt` with `<md5>|<artifact URN>`.
+
+ivcap-client (`artifact.py`) ends it with a line break and ivcap-cli (`pkg/artifact.go`) does not. It tells neither
+deployment nor account, so its reader has to ask whether the artifact is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ivcap_flows.errors import InputError, SourceChangedError
+from ivcap_flows.http.tus import BLOCK, FileState
+
+__all__ = ["read_side_car", "side_car_of", "write_side_car"]
+
+_log = logging.getLogger(__name__)
+
+_LONGEST: Final = 4096
+_ARTIFACT: Final = "urn:ivcap:artifact:"
+
+
+def side_car_of(path: str | os.PathLike[str]) -> Path:
+    """Where the side-car of a file lies."""
+    source = Path(path)
+    return source.with_name(f".ivcap-{source.name}.txt")
+
+
+def read_side_car(path: str | os.PathLike[str]) -> str | None:
+    """The URN of the artifact that the side-car of a file names, if the file still has the content it tells of.
+
+    A side-car that is damaged or cannot be read is none. Raises InputError when the file itself cannot be read.
+    """
+    FileState.of(path)
+    marker = side_car_of(path)
+    try:
+        FileState.of(marker)  # no pipe or folder
+        with marker.open("rb") as file:
+            text = file.read(_LONGEST).decode("ascii").strip()
+    except (InputError, OSError, UnicodeDecodeError):
+        return None
+    md5, bar, urn = text.partition("|")
+    named = bar and urn.startswith(_ARTIFACT) and not any(c.isspace() or c == "|" for c in urn)
+    return urn if named and md5.lower() == _md5(path) else None
+
+
+def write_side_car(path: str | os.PathLike[str], urn: str, *, state: FileState | None = None) -> bool:
+    """Leave the side-car of a file that was uploaded as `urn`, whole or not at all; False where that is not possible.
+
+    Raises SourceChangedError when the file is not what it was at `state`, and InputError when it cannot be read.
+    """
+    if not urn.startswith(_ARTIFACT):
+        raise InputError(f"A side-car names an artifact by its URN, not {urn!r}.")
+    before = state or FileState.of(path)
+    text = f"{_md5(path)}|{urn}\n"
+    if FileState.of(path) != before:
+        raise SourceChangedError(f"{os.fspath(path)} changed since it was uploaded.", path=os.fspath(path))
+    marker = side_car_of(path)
+    temporary = marker.with_name(f".ivcap-{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("x", encoding="ascii") as file:
+            file.write(text)
+        temporary.replace(marker)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        _log.info("%s was not written: %s", marker, error.strerror or type(error).__name__)
+        return False
+    return True
+
+
+def _md5(path: str | os.PathLike[str]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{os.fspath(path)} cannot be read: {reason}.", path=os.fspath(path)) from error
+    return digest.hexdigest()
