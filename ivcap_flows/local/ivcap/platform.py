@@ -15,6 +15,8 @@ from ivcap_flows.local.ivcap.cursors import Cursors
 from ivcap_flows.local.ivcap.jobs.changes import Changes
 from ivcap_flows.local.ivcap.jobs.state import Jobs
 from ivcap_flows.local.ivcap.orders.state import Orders
+from ivcap_flows.local.ivcap.packages.state import Packages
+from ivcap_flows.local.ivcap.projects.state import Projects
 from ivcap_flows.local.ivcap.queues.state import Queues
 from ivcap_flows.local.ivcap.secrets.seal import SealKey
 from ivcap_flows.local.ivcap.secrets.state import Secrets
@@ -46,11 +48,13 @@ class Platform:
         self.changes = Changes()
         self.aspects = Aspects(store)
         self.artifacts = Artifacts(store, directory, self.aspects)
-        self.services = Services(store, self.aspects)
+        self.packages = Packages(store)
+        self.services = Services(store, self.aspects, self.packages)
         self.jobs = Jobs(store, directory, self.aspects, self.artifacts, self.changes)
         self.orders = Orders(store, self.aspects, self.services, self.jobs)
         self.secrets = Secrets(store, SealKey(directory.root, self.instance))
         self.queues = Queues(store)
+        self.projects = Projects(store)
         self.services.install_built_ins(self.provider)
 
     def _follow_seed(self, given: int | None) -> int | None:

@@ -14,6 +14,7 @@ from ivcap_flows.local.database import Store
 from ivcap_flows.local.ivcap import errors, schemas
 from ivcap_flows.local.ivcap.access import OPEN_METADATA, checked_policy, may_read, to_write
 from ivcap_flows.local.ivcap.aspects.state import Aspects
+from ivcap_flows.local.ivcap.packages.state import Packages
 from ivcap_flows.local.ivcap.replies import compact
 from ivcap_flows.local.ivcap.services.parameters import checked_definitions, request_schema
 from ivcap_flows.local.services import BUILT_IN
@@ -23,8 +24,8 @@ __all__ = ["Services"]
 
 
 class Services:
-    def __init__(self, store: Store, aspects: Aspects) -> None:
-        self._store, self._aspects = store, aspects
+    def __init__(self, store: Store, aspects: Aspects, packages: Packages) -> None:
+        self._store, self._aspects, self._packages = store, aspects, packages
 
     def install_built_ins(self, provider: Principal) -> None:
         """Make the services that come with the platform what this version says they are."""
@@ -100,6 +101,7 @@ class Services:
             else:
                 to_write(row, "service", urn, who)
                 self._store.update("services", urn, **values)
+            self._packages.note(who, controller.get("image"))
             tool = {
                 "$schema": schemas.AI_TOOL,
                 "id": f"urn:sd-core:ai-tool.{name or urn}",
