@@ -24,6 +24,7 @@ from ivcap_flows.local import clock
 from ivcap_flows.local.ids import as_urn
 from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.shapes import Body
+from ivcap_flows.local.nesting import NestingError, loads
 from ivcap_flows.local.tokens import Principal
 
 if TYPE_CHECKING:
@@ -178,10 +179,12 @@ def parse_json(data: bytes) -> Any:
         raise ValueError(f"{name} is no JSON number")
 
     try:
-        value = json.loads(data, parse_constant=refuse)
+        value = loads(data, parse_constant=refuse)
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
+    except NestingError as error:
+        raise errors.bad_request(f"{error}.") from None
+    except ValueError as error:
         raise errors.bad_request(
             f"The body is not JSON: {type(error).__name__} at or before byte {len(data)}."
         ) from None

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ivcap_flows.local.nesting import loads
 from ivcap_flows.local.provena.keycloak.state import Realm, TokenError
 from ivcap_flows.local.provena.shape import Fault, Object, Shape
 from ivcap_flows.local.provena.store import Store
@@ -216,7 +217,7 @@ def _body(shape: Shape | None, request: Request, raw: bytes, faults: list[Fault]
         faults.append({"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error.dict"})
         return None
     try:
-        value = json.loads(raw)
+        value = loads(raw)
     except json.JSONDecodeError as error:
         ctx = {"msg": error.msg, "doc": error.doc, "pos": error.pos, "lineno": error.lineno, "colno": error.colno}
         faults.append({"loc": ["body", error.pos], "msg": str(error), "type": "value_error.jsondecode", "ctx": ctx})
