@@ -1,0 +1,297 @@
+"""Collections: named sets of artifacts, or of whatever has a URN. IVCAP keeps them as aspects, in three conventions.
+
+Written is that of ivcap-client (`collection.py`): a definition and one aspect an item, all on the collection's URN.
+Read are also that of ivcap-cli (one aspect with all artifacts) and that of uploads that name a collection
+(`X-Collection`: one aspect on the artifact). Which one a record or item comes from, it tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+from ivcap_flows.errors import (
+    BadRequestError,
+    InvalidParameterError,
+    NotFoundError,
+    PlatformError,
+    UnavailableError,
+    UnreachableError,
+)
+from ivcap_flows.handles import Collection
+from ivcap_flows.http.session import Session
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.wire import urn_argument
+
+__all__ = ["Addition", "CollectionItem", "CollectionRecord", "Collections", "Convention"]
+
+_log = logging.getLogger(__name__)
+
+Convention = Literal["ivcap-client", "ivcap-cli", "upload"]
+"""Who keeps a membership so: ivcap-client and this package, ivcap-cli, or the platform for an upload."""
+
+_DEFINITION: Final = "urn:ivcap:schema:collection.1"
+_ITEM: Final = "urn:ivcap:schema:collection-item.1"
+_CLI: Final = "urn:ivcap:schema:artifact-collection.1"
+_UPLOADS: Final = ("urn:ivcap:schema%artifact-in-collection.1", "urn:common:schema:in_collection.1")
+_ASKED_AT_ONCE: Final = 16
+"""Items that one look-up names, so that its URL stays short."""
+_RETRACTED_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True)
+class CollectionRecord:
+    """A collection as its definition tells; one of ivcap-cli or of uploads alone has no name."""
+
+    urn: str
+    name: str | None = None
+    description: str | None = None
+    convention: Convention = "ivcap-client"
+    valid_from: datetime | None = None
+
+    def handle(self, platform: str) -> Collection:
+        return Collection(urn=self.urn, platform=platform, name=self.name, description=self.description)
+
+
+@dataclass(frozen=True)
+class CollectionItem:
+    """A member of a collection: `urn` is the item's, `aspect` that of what says so."""
+
+    urn: str
+    collection: str
+    convention: Convention
+    aspect: str
+    valid_from: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What became of items that were to be added."""
+
+    added: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    """Members already."""
+    duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Items that others added at the same moment, each with all its aspects. `remove` takes all of an item's."""
+
+
+class Collections:
+    """Collections on `/1/aspects`. Every write reads the state first, so that doing it again changes nothing."""
+
+    def __init__(self, session: Session, aspects: Aspects) -> None:
+        self._session = session
+        self._aspects = aspects
+        self._paths = True
+
+    async def create(
+        self,
+        name: str,
+        *,
+        urn: str | None = None,
+        description: str | None = None,
+        policy: str | None = None,
+    ) -> CollectionRecord:
+        """Define a collection, or define it anew under a `urn` that is one; its members stay.
+
+        Without `urn` it is a new one each time. Raises NotUniqueError when it has several definitions.
+        """
+        urn = urn_argument(urn or f"urn:ivcap:collection:{uuid4()}", "collection", "urn:")
+        before = await self._definition(urn)
+        if before is None or (before.name, before.description) != (name, description):
+            content = {"$schema": _DEFINITION, "$entity": urn, "name": name}
+            if description is not None:
+                content["description"] = description
+            write = self._aspects.add if before is None else self._aspects.update
+            await write(urn, _DEFINITION, content, policy)
+        return CollectionRecord(urn, name, description, valid_from=before.valid_from if before else None)
+
+    async def read(self, urn: str) -> CollectionRecord:
+        """Read a collection. Raises NotFoundError when nothing defines it and nothing is in it."""
+        found = await self._definition(urn_argument(urn, "collection", "urn:"))
+        if found is not None:
+            return found
+        async for item in self.items(urn):
+            return CollectionRecord(urn, convention=item.convention)
+        raise self._unknown(urn)
+
+    async def list(self, *, name: str | None = None, limit: int | None = None) -> AsyncIterator[CollectionRecord]:
+        """The collections that have a definition, newest first, then those of ivcap-cli; `limit` is the total.
+
+        `name` is the whole name. What only uploads name is not listed.
+        """
+        seen: set[str] = set()
+        path = f"$.name ? (@ == {json.dumps(name)})" if name is not None else None
+        async for aspect in self._where(path, schema=_DEFINITION):
+            record = _defined(aspect)
+            if record.urn not in seen and name in (None, record.name) and (limit is None or len(seen) < limit):
+                seen.add(record.urn)
+                yield record
+            if len(seen) == limit:
+                return
+        if name is not None:
+            return
+        async for aspect in self._aspects.list(schema=_CLI):
+            if aspect.entity not in seen and (limit is None or len(seen) < limit):
+                seen.add(aspect.entity)
+                yield CollectionRecord(aspect.entity, convention="ivcap-cli", valid_from=aspect.valid_from)
+
+    async def items(self, urn: str) -> AsyncIterator[CollectionItem]:
+        """The members, each once: those of ivcap-client in the order they were added, of ivcap-cli, of uploads."""
+        urn_argument(urn, "collection", "urn:")
+        seen: set[str] = set()
+        async for item in self._memberships(urn):
+            if item.urn not in seen:
+                seen.add(item.urn)
+                yield item
+
+    async def add(self, urn: str, items: Iterable[str] | str, *, policy: str | None = None) -> Addition:
+        """Add items that are no members yet in the convention of ivcap-client, in the order given.
+
+        After a reply that was lost the platform is asked what became of it. Two who add the same item at the same
+        moment both succeed; whoever reads that says so. Raises the error of the first item that could not be added.
+        """
+        urn_argument(urn, "collection", "urn:")
+        wanted = _items(items)
+        present = await self._present(urn, wanted)
+        added = []
+        for item in wanted:
+            if item not in present:
+                await self._add(urn, item, policy)
+                added.append(item)
+        again = await self._present(urn, added)
+        duplicates = {item: again[item] for item in added if len(again.get(item, ())) > 1}
+        if duplicates:
+            _log.warning("%s was added to %s by another at the same moment too.", ", ".join(duplicates), urn)
+        return Addition(tuple(added), tuple(item for item in wanted if item in present), duplicates)
+
+    async def remove(self, urn: str, items: Iterable[str] | str) -> tuple[str, ...]:
+        """Remove items, all aspects of each; those that were members in the convention of ivcap-client.
+
+        What ivcap-cli or an upload said is not ours to take back.
+        """
+        urn_argument(urn, "collection", "urn:")
+        wanted = _items(items)
+        present = await self._present(urn, wanted)
+        await self._retract([aspect for aspects in present.values() for aspect in aspects])
+        return tuple(item for item in wanted if item in present)
+
+    async def retract(self, urn: str) -> int:
+        """Retract a collection, its items and then its definition; the number of aspects retracted.
+
+        Raises NotFoundError when there is none in the convention of ivcap-client. What was retracted half is retracted
+        whole by doing it again.
+        """
+        urn_argument(urn, "collection", "urn:")
+        gone = 0
+        for schema in (_ITEM, _DEFINITION):
+            # All are read before the first is retracted, as retracting moves those behind it to earlier pages.
+            aspects = [a.urn async for a in self._aspects.list(entity=urn, schema=schema, include_content=False)]
+            await self._retract(aspects)
+            gone += len(aspects)
+        if not gone:
+            raise self._unknown(urn)
+        return gone
+
+    async def _definition(self, urn: str) -> CollectionRecord | None:
+        async for aspect in self._aspects.list(entity=urn, schema=_DEFINITION, limit=1):
+            return _defined(aspect)
+        return None
+
+    async def _memberships(self, urn: str) -> AsyncIterator[CollectionItem]:
+        async for aspect in self._aspects.list(entity=urn, schema=_ITEM, order_direction="ASC"):
+            item = _field(aspect, "item")
+            if item:
+                yield CollectionItem(item, urn, "ivcap-client", aspect.urn, aspect.valid_from)
+        async for aspect in self._aspects.list(entity=urn, schema=_CLI, order_direction="ASC"):
+            artifacts = aspect.content.get("artifacts") if isinstance(aspect.content, dict) else None
+            for artifact in artifacts if isinstance(artifacts, list) else ():
+                if isinstance(artifact, str):
+                    yield CollectionItem(artifact, urn, "ivcap-cli", aspect.urn, aspect.valid_from)
+        for schema in _UPLOADS:
+            path = f"$.collection ? (@ == {json.dumps(urn)})"
+            async for aspect in self._where(path, schema=schema, order_direction="ASC"):
+                item = _field(aspect, "artifact") or aspect.entity
+                if _field(aspect, "collection") == urn and item != urn:
+                    yield CollectionItem(item, urn, "upload", aspect.urn, aspect.valid_from)
+
+    async def _present(self, urn: str, items: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Those of the items that are members in the convention of ivcap-client, with their aspects."""
+        found: dict[str, tuple[str, ...]] = {}
+        for at in range(0, len(items), _ASKED_AT_ONCE):
+            asked = items[at : at + _ASKED_AT_ONCE]
+            path = f"$.item ? ({' || '.join(f'@ == {json.dumps(item)}' for item in asked)})"
+            async for aspect in self._where(path, entity=urn, schema=_ITEM, order_direction="ASC"):
+                item = _field(aspect, "item")
+                if item is not None and item in asked:
+                    found[item] = (*found.get(item, ()), aspect.urn)
+        return found
+
+    async def _where(self, path: str | None, **query: Any) -> AsyncIterator[AspectRecord]:
+        """Aspects that a content path selects, and perhaps more: deployments that refuse such paths give all."""
+        given = False
+        if path is not None and self._paths:
+            try:
+                async for aspect in self._aspects.list(content_path=path, **query):
+                    given = True
+                    yield aspect
+                return
+            except (BadRequestError, InvalidParameterError, UnavailableError) as error:
+                if given:
+                    raise
+                _log.info("Content paths are refused here, so all aspects are read: %s", error)
+        async for aspect in self._aspects.list(**query):
+            yield aspect
+        if path is not None:
+            self._paths = False
+
+    async def _add(self, urn: str, item: str, policy: str | None) -> None:
+        content = {"$schema": _ITEM, "$entity": urn, "collection": urn, "item": item}
+        try:
+            await self._aspects.add(urn, _ITEM, content, policy)
+        except (UnreachableError, UnavailableError) as error:
+            if error.data.get("sent") is False or not await self._present(urn, [item]):
+                raise
+
+    async def _retract(self, aspects: Sequence[str]) -> None:
+        for at in range(0, len(aspects), _RETRACTED_AT_ONCE):
+            await asyncio.gather(*(self._retract_one(aspect) for aspect in aspects[at : at + _RETRACTED_AT_ONCE]))
+
+    async def _retract_one(self, aspect: str) -> None:
+        try:
+            await self._aspects.retract(aspect)
+        except NotFoundError:
+            _log.info("%s was retracted by another.", aspect)
+
+    def _unknown(self, urn: str) -> PlatformError:
+        return NotFoundError(
+            f"{self._session.platform} has no collection {urn}: nothing defines it and nothing is in it.",
+            platform=self._session.platform,
+            method="GET",
+            path="/1/aspects",
+            status=None,
+            detail="no collection",
+            sent=True,
+        )
+
+
+def _defined(aspect: AspectRecord) -> CollectionRecord:
+    return CollectionRecord(
+        aspect.entity, _field(aspect, "name"), _field(aspect, "description"), valid_from=aspect.valid_from
+    )
+
+
+def _field(aspect: AspectRecord, name: str) -> str | None:
+    value = aspect.content.get(name) if isinstance(aspect.content, dict) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _items(items: Iterable[str] | str) -> tuple[str, ...]:
+    """The URNs, each once, in the order given."""
+    given = (items,) if isinstance(items, str) else items
+    return tuple(dict.fromkeys(urn_argument(item, "item", "urn:") for item in given))
