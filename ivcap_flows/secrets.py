@@ -25,6 +25,7 @@ _JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s@:]*:[^/\s@]*@")
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}")
 _VARIABLES: Final = (
+    "IVCAP_ACCESS_TOKEN",
     "IVCAP_JWT",
     "PROVENA_OFFLINE_TOKEN",
     "PROVENA_CLIENT_SECRET",

@@ -28,6 +28,22 @@ class Settings(BaseSettings):
         None, alias="IVCAP_BASE_URL", description="URL of the sidecar inside an IVCAP container; needs no token."
     )
     ivcap_jwt: SecretStr | None = Field(None, alias="IVCAP_JWT", description="Access token of IVCAP.")
+    ivcap_context: str | None = Field(
+        None,
+        alias="IVCAP_CONTEXT",
+        description="Name of a context of the `ivcap` command whose URL and login are used, or `active` for its active "
+        "one; not together with `IVCAP_URL`, `IVCAP_BASE_URL` or `IVCAP_JWT`.",
+    )
+    ivcap_access_token: SecretStr | None = Field(
+        None,
+        alias="IVCAP_ACCESS_TOKEN",
+        description="Access token in the place of the context's own, as for the `ivcap` command.",
+    )
+    secretmgr_proxy: str = Field(
+        "http://secretmgr.local",
+        alias="SECRETMGR_PROXY",
+        description="URL inside an IVCAP container from which secrets come.",
+    )
     ivcap_local_dir: Path = Field(
         Path("ivcap-artifacts"), alias="IVCAP_LOCAL_DIR", description="State folder of the embedded platforms."
     )
@@ -99,7 +115,7 @@ class Settings(BaseSettings):
 
     @property
     def ivcap_configured(self) -> bool:
-        return bool(self.ivcap_url or self.ivcap_base_url)
+        return bool(self.ivcap_url or self.ivcap_base_url or self.ivcap_context)
 
     @property
     def provena_configured(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from ivcap_flows.blocks.environment import refuse, settings_for
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.http.auth import Auth, StaticToken
 from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.contexts import ContextToken
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import client_credentials, offline_token
 from ivcap_flows.settings import Settings
@@ -39,8 +40,18 @@ class IvcapCredentials(CredentialsBlock):
     _logo_url: ClassVar[Any] = _KEY_IMAGE
     _documentation_url: ClassVar[Any] = "https://ivcap-works.github.io/ivcap-client-sdk-python/"
 
-    url: str = Field(description="Base URL of IVCAP, without `/1`.")
-    token: SecretStr | None = Field(default=None, description="Access token of the account.")
+    url: str = Field(default="", description="Base URL of IVCAP, without `/1`; not with a context, which has its own.")
+    token: SecretStr | None = Field(
+        default=None, description="Access token of the account; with a context, in the place of the context's own."
+    )
+    context: str | None = Field(
+        default=None,
+        description="Name of a context of the `ivcap` command on the machine that runs the flow, whose URL and login "
+        "are used; `active` for its active one.",
+    )
+    host: str | None = Field(
+        default=None, description="Host header to send in the place of the URL's own, as some gateways want."
+    )
     in_container: bool = Field(
         default=False,
         description="The URL is that of the sidecar in an IVCAP container, which adds the token itself.",
@@ -50,15 +61,23 @@ class IvcapCredentials(CredentialsBlock):
         description="Other hosts that the platform may name in links; they never get the token.",
     )
 
+    @model_validator(mode="after")
+    def _one_place(self) -> IvcapCredentials:
+        if bool(self.url) == bool(self.context) or (self.context and self.in_container):
+            raise ValueError("IvcapCredentials name either a url or a context of the `ivcap` command.")
+        return self
+
     @classmethod
     def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> IvcapCredentials:
         """The credentials that the environment means; those of the embedded platform where it names none.
 
-        Raises ConfigurationError (also a ValueError) for a URL or a token alone, PlatformOffError where only Provena
-        is configured. `deployed`: the run belongs to a deployment and gets the embedded platform only by
-        IVCAP_FLOWS_EMBEDDED=1.
+        Raises ConfigurationError (also a ValueError) for a URL or a token alone and for a context beside them,
+        PlatformOffError where only Provena is configured. `deployed`: the run belongs to a deployment and gets the
+        embedded platform only by IVCAP_FLOWS_EMBEDDED=1.
         """
         found = settings_for("IVCAP", settings, deployed=deployed)
+        if found.ivcap_context:
+            return cls(context=found.ivcap_context, token=found.ivcap_access_token)
         if found.ivcap_url:
             if found.ivcap_jwt is None:
                 refuse("IVCAP_URL is set and IVCAP_JWT is not. Set IVCAP_JWT to an access token of your account.")
@@ -66,21 +85,31 @@ class IvcapCredentials(CredentialsBlock):
         return cls(url=found.ivcap_base_url or "", in_container=True)
 
     def get_client(self) -> IvcapClient:
-        """A new client. Raises ConfigurationError where the token is missing."""
-        if self.token is None and not self.in_container:
+        """A new client. Raises ConfigurationError where the token, or the context, is missing."""
+        url, host, auth = self._reached()
+        session = Session(
+            url,
+            platform="IVCAP",
+            auth=auth,
+            trusted_hosts=self.trusted_hosts,
+            rewrite_hosts=self.in_container,
+            host=host,
+        )
+        return IvcapClient(session, secret_manager=Settings().secretmgr_proxy if self.in_container else None)
+
+    def _reached(self) -> tuple[str, str | None, Auth | None]:
+        """URL, Host header and token."""
+        if self.in_container:
+            return self.url, self.host, None
+        if self.context:
+            login = ContextToken(self.context)
+            auth = login if self.token is None else StaticToken(self.token)
+            return login.context.url, self.host or login.context.host, auth
+        if self.token is None:
             raise ConfigurationError(
                 f"There is no token for IVCAP at {self.url}. Set it in the credentials (`token`) or as IVCAP_JWT."
             )
-        auth = None if self.in_container or self.token is None else StaticToken(self.token)
-        return IvcapClient(
-            Session(
-                self.url,
-                platform="IVCAP",
-                auth=auth,
-                trusted_hosts=self.trusted_hosts,
-                rewrite_hosts=self.in_container,
-            )
-        )
+        return self.url, self.host, StaticToken(self.token)
 
 
 class ProvenaCredentials(CredentialsBlock):

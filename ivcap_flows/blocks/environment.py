@@ -1,7 +1,8 @@
 """Which platforms the environment means: the real ones it names, the embedded ones where it names none, or an error.
 
 The rules of the official client hold for IVCAP (ivcap-client, `ivcap.py`): IVCAP_URL before IVCAP_BASE_URL, a token for
-the first, none for the second; a token or a URL alone is a ValueError.
+the first, none for the second; a token or a URL alone is a ValueError. A context of the `ivcap` command is used only
+where IVCAP_CONTEXT names it, and then alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Platform", "refuse", "settings_for"]
 Platform = Literal["IVCAP", "Provena"]
 
 _NEXT_STEP: Final[dict[Platform, str]] = {
-    "IVCAP": "Set IVCAP_URL and IVCAP_JWT, or pass credentials (IvcapCredentials).",
+    "IVCAP": "Set IVCAP_URL and IVCAP_JWT, or IVCAP_CONTEXT, or pass credentials (IvcapCredentials).",
     "Provena": "Set PROVENA_DOMAIN, PROVENA_REALM and PROVENA_OFFLINE_TOKEN, or pass credentials (ProvenaCredentials).",
 }
 
@@ -34,6 +35,14 @@ def settings_for(platform: Platform, settings: Settings | None = None, *, deploy
     ConfigurationError where nothing is and a deployed run has not allowed the twin by IVCAP_FLOWS_EMBEDDED=1.
     """
     settings = settings or Settings()
+    beside = {
+        "IVCAP_URL": settings.ivcap_url,
+        "IVCAP_BASE_URL": settings.ivcap_base_url,
+        "IVCAP_JWT": settings.ivcap_jwt,
+    }
+    if settings.ivcap_context and any(beside.values()):
+        others = " and ".join(name for name, value in beside.items() if value)
+        refuse(f"IVCAP_CONTEXT and {others} are set, and both say where IVCAP is. Unset one of them.")
     if settings.ivcap_jwt and not settings.ivcap_configured:
         refuse("IVCAP_JWT is set and IVCAP_URL is not. Set both, or neither for the embedded platforms.")
     if (settings.provena_offline_token or settings.provena_client_secret) and not settings.provena_configured:

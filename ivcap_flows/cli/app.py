@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 import ivcap_flows
-from ivcap_flows.cli import doctor, export, local, orders, plan, runs, show, sync, trace
+from ivcap_flows.cli import doctor, export, local, login, orders, plan, runs, show, sync, trace
 from ivcap_flows.cli.output import complain
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
@@ -29,6 +29,7 @@ app.command(sync.sync)
 app.command(orders.app)
 app.command(plan.plan)
 app.command(doctor.doctor)
+app.command(login.login)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ COMMANDS = [
     ["orders", "write-off"],
     ["plan"],
     ["doctor"],
+    ["login"],
     ["local"],
     ["local", "serve"],
     ["local", "register"],

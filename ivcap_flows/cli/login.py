@@ -1,0 +1,86 @@
+"""`ivcap-flows login`: log in to an IVCAP deployment by device code, for flows and for the `ivcap` command alike."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from cyclopts import Parameter
+
+from ivcap_flows import loop
+from ivcap_flows.cli.output import console
+from ivcap_flows.errors import ConfigurationError, InputError
+from ivcap_flows.http.oauth import Tokens, Verification
+from ivcap_flows.http.session import Session
+from ivcap_flows.identity import platform_id
+from ivcap_flows.ivcap.authinfo import discover
+from ivcap_flows.ivcap.contexts import ACTIVE, Context, ContextFile
+from ivcap_flows.secrets import hide
+
+__all__ = ["login"]
+
+
+def login(url: str | None = None, /, *, context: Annotated[str | None, Parameter(name="--context")] = None) -> None:
+    """Log in to IVCAP: shows a page and a code to confirm in a browser, waits, and keeps the tokens.
+
+    The tokens go into a context in the file of the `ivcap` command, so that its login and this one are the same. Flows
+    use the context where IVCAP_CONTEXT or credentials name it.
+
+    Args:
+        url: Base URL of the deployment; without it, that of the context.
+        context: Name of the context; by default the host of the URL, or without a URL the active one.
+    """
+    file = ContextFile()
+    known = _known(file, url, context)
+    name = known.name if known else context or urlsplit(url or "").hostname or ""
+    if not name or name == ACTIVE:
+        raise InputError(f"A context cannot be named {name!r}. Name it by --context.")
+    place = known.url if known else (url or "").rstrip("/")
+    tokens, who = loop.run(_log_in(place, known.host if known else None))
+    loop.run(_keep(file, name, tokens, {"url": place, **who}))
+    shown = " ".join(who[key] for key in ("account-name", "email") if key in who)
+    console.print(f"Logged in to {place}{f' as {shown}' if shown else ''}.")
+    console.print(f"Flows use this login with IVCAP_CONTEXT={name}")
+
+
+def _known(file: ContextFile, url: str | None, context: str | None) -> Context | None:
+    """The context that is logged in to again; None for a new one."""
+    if url is None:
+        return file.read(context or ACTIVE)
+    platform_url = platform_id(url)
+    try:
+        found = file.read(context or urlsplit(url).hostname or "")
+    except ConfigurationError:
+        return None
+    if platform_id(found.url) != platform_url:
+        raise InputError(f"The context {found.name!r} is one of {found.url}. Name another by --context.")
+    return found
+
+
+async def _log_in(url: str, host: str | None) -> tuple[Tokens, dict[str, str]]:
+    async with Session(url, platform="IVCAP", host=host) as session:
+        provider = await discover(session)
+    tokens = await provider.login(_show).tokens()
+    hide(tokens.access.get_secret_value())
+    return tokens, {} if tokens.id is None else _identity(await provider.claims(tokens.id))
+
+
+def _identity(claims: dict[str, Any]) -> dict[str, str]:
+    """What a context tells of its user, from the claims that `ivcap login` reads."""
+    told = {"account-name": "name", "account-nickname": "nickname", "email": "email"}
+    found = {key: claims[claim] for key, claim in told.items() if isinstance(claims.get(claim), str)}
+    account = claims.get("acc")
+    if isinstance(account, str) and account:
+        found["account-id"] = f"urn:ivcap:account:{account}"
+        found["provider-id"] = f"urn:ivcap:provider:{claims.get('ivcap/claims/provider') or account}"
+    return found
+
+
+def _show(verification: Verification) -> None:
+    console.print(f"Open {verification.complete_uri or verification.uri}")
+    console.print(f"and confirm the code {verification.code} within {verification.expires_in / 60:.0f} minutes.")
+
+
+async def _keep(file: ContextFile, name: str, tokens: Tokens, more: dict[str, str]) -> None:
+    async with file.locked():
+        file.write(name, tokens, more)

@@ -1,0 +1,301 @@
+"""Logins that are shared with IVCAP's own `ivcap` command: the contexts in its file (ivcap-cli `cmd/config.go`).
+
+The file is the command's. What is not about a context's tokens is kept as it stands, down to the quotes. It is replaced
+whole, is readable by its owner alone, and is written by one process of ours at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from platformdirs import user_config_path
+from pydantic import SecretStr
+
+from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
+from ivcap_flows.http.oauth import Tokens, renewed
+from ivcap_flows.http.session import Session
+from ivcap_flows.ivcap.authinfo import discover
+from ivcap_flows.secrets import hide
+
+__all__ = ["ACTIVE", "Context", "ContextFile", "ContextToken", "config_file"]
+
+ACTIVE: Final = "active"
+"""Stands for the context that is the active one of the `ivcap` command."""
+
+_VERSION: Final = "v1"
+_MARGIN: Final = 10.0
+"""Seconds by which the command notes an expiry too early."""
+_SKEW: Final = 20.0
+"""Seconds before that at which a token is renewed."""
+_LOGIN: Final = "Log in by `ivcap-flows login` or `ivcap login`."
+
+
+def config_file() -> Path:
+    """Where the `ivcap` command keeps its contexts: `ivcap-cli/config.yaml` in the user's configuration folder."""
+    return user_config_path("ivcap-cli", appauthor=False, roaming=True) / "config.yaml"
+
+
+@dataclass(frozen=True)
+class Context:
+    """A deployment and a login there. `expires_at` is in seconds since the epoch; `host` overrides the Host header."""
+
+    name: str
+    url: str
+    host: str | None = None
+    account: str | None = None
+    access: SecretStr | None = None
+    refresh: SecretStr | None = None
+    expires_at: float | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether there is no access token that holds for a while."""
+        return self.access is None or (self.expires_at is not None and self.expires_at - _SKEW <= time.time())
+
+
+class ContextFile:
+    """The file of the `ivcap` command."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or config_file()
+
+    def read(self, name: str) -> Context:
+        """A context by its name, or the active one by `active`. Raises ConfigurationError naming those that there are.
+
+        A context that is itself named `active` goes before.
+        """
+        document = self._document()
+        known = _contexts(document)
+        chosen = name if name in known or name != ACTIVE else _text(document, "active-context") or ""
+        if chosen not in known:
+            there = f"It has {', '.join(sorted(known))}." if known else "It has none."
+            what = f"no context named {chosen!r}" if chosen else "no active context"
+            raise ConfigurationError(f"{self.path} has {what}. {there} {_LOGIN}")
+        found = known[chosen]
+        url = _text(found, "url")
+        if not url:
+            raise ConfigurationError(f"The context {chosen!r} in {self.path} has no url. {_LOGIN}")
+        return Context(
+            name=chosen,
+            url=url,
+            host=_text(found, "host"),
+            account=_text(found, "account-id"),
+            access=_hidden(_text(found, "access-token")),
+            refresh=_hidden(_text(found, "refresh-token")),
+            expires_at=_moment(_text(found, "access-token-expiry")),
+        )
+
+    def write(self, name: str, tokens: Tokens, more: Mapping[str, str] | None = None) -> None:
+        """Put tokens, and `more` keys, into the context of this name, which is made where it does not exist.
+
+        Hold `locked()` meanwhile. The first context of all becomes the active one.
+        """
+        document = self._document()
+        if document is None:
+            document = _node({"version": _VERSION, "active-context": name, "contexts": []})
+        found = _contexts(document).get(name)
+        if found is None:
+            found = _node({"api-version": 1, "name": name})
+            _sequence(document).value.append(found)
+            if not _text(document, "active-context"):
+                _put(document, "active-context", name)
+        for key, value in (more or {}).items():
+            _put(found, key, value)
+        _put(found, "access-token", tokens.access.get_secret_value())
+        if tokens.expires_at is not None:
+            moment = datetime.fromtimestamp(tokens.expires_at - _MARGIN, timezone.utc)
+            _put(found, "access-token-expiry", moment.isoformat(timespec="seconds").replace("+00:00", "Z"), _TIME)
+        if tokens.refresh is not None:
+            _put(found, "refresh-token", tokens.refresh.get_secret_value())
+        self._replace(yaml.serialize(document, Dumper=yaml.SafeDumper, width=2**31, allow_unicode=True))
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Keep other processes of ours from renewing and writing at the same time; the command takes no lock."""
+        self._prepare()
+        descriptor = os.open(self.path.with_name("config.yaml.ivcap-flows.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.1)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _prepare(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _document(self) -> yaml.MappingNode | None:
+        """The file as a tree, None where there is no file."""
+        try:
+            # Composed and not loaded: quotes, tags and instants then come out as they went in.
+            document = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unusable(error) from error
+        except yaml.YAMLError:
+            # Without YAML's words, which show the line: it may hold a token.
+            raise ConfigurationError(f"{self.path} is no YAML. Mend it, or log in anew after moving it away.") from None
+        if not isinstance(document, yaml.MappingNode) or _text(document, "version") != _VERSION:
+            raise ConfigurationError(f"{self.path} is not of version {_VERSION}, the only one known. {_LOGIN}")
+        return document
+
+    def _replace(self, text: str) -> None:
+        # A link into a folder that is kept elsewhere stays one.
+        target = self.path.resolve()
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config.")  # of mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except OSError as error:
+            Path(temporary).unlink(missing_ok=True)
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> ConfigurationError:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return ConfigurationError(f"{self.path}, the file of the `ivcap` command, cannot be used: {reason}.")
+
+
+class ContextToken:
+    """The token of a context, renewed by its refresh token and written back, so that the command's login stays good."""
+
+    refreshable = True
+
+    def __init__(self, name: str, file: ContextFile | None = None) -> None:
+        self._file = file or ContextFile()
+        self._context = self._file.read(name)
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"ContextToken({self._context.name!r}, token=***)"
+
+    @property
+    def context(self) -> Context:
+        """The context as it was last read."""
+        return self._context
+
+    @property
+    def expired(self) -> bool:
+        return self._context.expires_at is not None and self._context.expires_at <= time.time()
+
+    async def header(self, *, force: bool = False) -> str | None:
+        """The header's value. Raises NotAuthorizedError where the login has ended, and ConfigurationError."""
+        seen = self._context.access
+        if force or self._context.due:
+            async with self._lock:
+                # Who waited for the lock while another renewed takes what the other got.
+                if self._context.access == seen or self._context.due:
+                    # Not given up half-way: a refresh token may be good for one use only.
+                    await asyncio.shield(self._renew(seen))
+        assert self._context.access is not None
+        return f"Bearer {self._context.access.get_secret_value()}"
+
+    async def _renew(self, seen: SecretStr | None) -> None:
+        async with self._file.locked():
+            context = await asyncio.to_thread(self._file.read, self._context.name)
+            if (context.url, context.account) != (self._context.url, self._context.account):
+                raise ConfigurationError(
+                    f"The context {context.name!r} in {self._file.path} has become one of another deployment or "
+                    "account. Start again to work with that one."
+                )
+            if context.due or context.access == seen:
+                if context.refresh is None:
+                    raise NotAuthorizedError(
+                        f"The login of the context {context.name!r} has ended and cannot be renewed. {_LOGIN}",
+                        platform="IVCAP",
+                        method="POST",
+                        path="",
+                        status=None,
+                        detail="no refresh token",
+                    )
+                async with Session(context.url, platform="IVCAP", host=context.host) as session:
+                    provider = await discover(session)
+                tokens = await renewed(provider.token_url, provider.client_id, context.refresh)
+                await asyncio.to_thread(self._file.write, context.name, tokens)
+                context = await asyncio.to_thread(self._file.read, context.name)
+            self._context = context
+
+
+_TEXT: Final = "tag:yaml.org,2002:str"
+_TIME: Final = "tag:yaml.org,2002:timestamp"
+
+
+def _node(value: Any) -> yaml.MappingNode:
+    node = yaml.compose(yaml.safe_dump(value, sort_keys=False, default_flow_style=False), Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    return node
+
+
+def _text(mapping: yaml.MappingNode | None, key: str) -> str | None:
+    for name, value in mapping.value if mapping is not None else ():
+        if name.value == key and isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null":
+            return str(value.value) or None
+    return None
+
+
+def _put(mapping: yaml.MappingNode, key: str, value: str, tag: str = _TEXT) -> None:
+    node = yaml.ScalarNode(tag, value)
+    for index, (name, _) in enumerate(mapping.value):
+        if name.value == key:
+            mapping.value[index] = (name, node)
+            return
+    mapping.value.append((yaml.ScalarNode(_TEXT, key), node))
+
+
+def _sequence(document: yaml.MappingNode) -> yaml.SequenceNode:
+    for index, (name, value) in enumerate(document.value):
+        if name.value == "contexts":
+            if not isinstance(value, yaml.SequenceNode):
+                value = yaml.SequenceNode("tag:yaml.org,2002:seq", [])
+            # `[]` is in flow style, in which a context would be written in one line.
+            value.flow_style = False
+            document.value[index] = (name, value)
+            return value
+    made = yaml.SequenceNode("tag:yaml.org,2002:seq", [], flow_style=False)
+    document.value.append((yaml.ScalarNode(_TEXT, "contexts"), made))
+    return made
+
+
+def _contexts(document: yaml.MappingNode | None) -> dict[str, yaml.MappingNode]:
+    if document is None:
+        return {}
+    found = [node for node in _sequence(document).value if isinstance(node, yaml.MappingNode)]
+    return {name: node for node in found if (name := _text(node, "name"))}
+
+
+def _hidden(token: str | None) -> SecretStr | None:
+    if token is None:
+        return None
+    hide(token)
+    return SecretStr(token)
+
+
+def _moment(text: str | None) -> float | None:
+    """An expiry as Go writes it, with up to nine digits of a second; its zero time, of the year 1, is None."""
+    if text is None:
+        return None
+    loaded = yaml.safe_load(text)
+    if not isinstance(loaded, datetime) or loaded.year < 1970:
+        return None
+    return (loaded if loaded.tzinfo else loaded.replace(tzinfo=timezone.utc)).timestamp()
