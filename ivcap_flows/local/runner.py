@@ -11,11 +11,12 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ivcap_flows.local.directory import Directory, sync_folder, write_atomically
+from ivcap_flows.local.posted import with_products
+from ivcap_flows.local.processes import note_process
 from ivcap_flows.local.service import ServiceError, ServiceJob
 
 __all__ = ["main"]
@@ -36,9 +37,9 @@ def _run(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[
             result = _call(controller["entry"], controller.get("path") or [], ticket["request"], job)
         else:
             # Only a command needs the sidecar and the HTTP modules under it.
-            from ivcap_flows.local.sidecar import run_command
+            from ivcap_flows.local.batch import run_command
 
-            result = run_command(ticket, directory, job)
+            return run_command(ticket, directory, job)
         if isinstance(result, str):
             job.keep(None, result.encode(), "text/plain; charset=utf-8", is_result=True)
         elif isinstance(result, bytes | bytearray):
@@ -64,7 +65,7 @@ def main(root: str, urn: str) -> None:
     work.mkdir(mode=0o700, exist_ok=True)
     os.chdir(work)
     try:
-        os.close(os.open(folder / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        note_process(os.open(folder / "started", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), os.getpid())
     except FileExistsError:
         return
     sync_folder(folder)
@@ -72,8 +73,7 @@ def main(root: str, urn: str) -> None:
     outcome = _run(ticket, directory, job)
     sys.stdout.flush()
     sys.stderr.flush()
-    outcome["products"] = [asdict(product) for product in job.products]
-    write_atomically(directory.outbox / f"{folder.name}.json", json.dumps(outcome).encode())
+    write_atomically(directory.outbox / f"{folder.name}.json", json.dumps(with_products(outcome, job)).encode())
 
 
 if __name__ == "__main__":

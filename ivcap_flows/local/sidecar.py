@@ -1,48 +1,97 @@
-"""Runs a service that is a command, with the sidecar that IVCAP puts beside a container.
+"""The sidecar that IVCAP puts beside a container: what a service takes for its platform.
 
-`IVCAP_BASE_URL` is a loopback server for this job alone. It speaks the batch protocol of ivcap-service
-(`GET /next_job`, `POST /results/<job>`, `POST /events/<job>`) and passes everything under `/1/` on to the platform,
-streaming, with the job's token and `Ivcap-Job-Id`: the artifacts that a service creates are the products of its job.
+It is a server on the loopback interface. It takes the results and events that the services SDKs post
+(`POST /results/<job>`, `POST /events/<job>`), hands out jobs in the batch protocol of ivcap-service (`GET /next_job`),
+reads secrets (`GET /1/secret`), and passes everything else under `/1/` on to the platform, streaming, with the job's
+token and `Ivcap-Job-Id`: the artifacts that a service creates are the products of its job.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from ivcap_flows.identity import urn_id
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.service import ServiceError, ServiceJob
+from ivcap_flows.local.posted import Posted
+from ivcap_flows.local.service import ServiceJob
 
-__all__ = ["run_command"]
+__all__ = ["Seat", "Sidecar"]
 
 _BLOCK: Final = 1024 * 1024
 _PATIENCE: Final = 30.0
-"""Seconds that a call waits for a platform that is being started again, and that a command may take to leave."""
+"""Seconds that a call waits for a platform that is being started again."""
 _HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "authorization", "ivcap-job-id"}
 )
 _DONE: Final = {"$schema": "urn:ivcap:schema.service.batch.done.1"}
 
 
-class _Sidecar(ThreadingHTTPServer):
-    daemon_threads = True
+@dataclass
+class Seat:
+    """One job that a sidecar speaks for. The first result counts; `answered` says that there is one."""
 
-    def __init__(self, ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> None:
+    ticket: dict[str, Any]
+    job: ServiceJob
+    fetched: bool = False
+    result: Posted | None = None
+    answered: threading.Event = field(default_factory=threading.Event)
+
+    def take(self, posted: Posted) -> None:
+        if self.result is None:
+            self.result = posted
+        self.answered.set()
+
+
+class Sidecar(ThreadingHTTPServer):
+    """Answers from its making until the process ends. `url` is the `IVCAP_BASE_URL` of the service."""
+
+    daemon_threads = True
+    # Many jobs of a long-running service may call at once.
+    request_queue_size = 128
+
+    def __init__(self, directory: Directory) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.ticket, self.directory, self.job = ticket, directory, job
-        self.asked = False
-        self.result: tuple[str, bool, bytes] | None = None
-        self.answered = threading.Event()
+        self.directory = directory
+        self._seats: dict[str, Seat] = {}
+        self._left: set[str] = set()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def seat(self, ticket: dict[str, Any], job: ServiceJob) -> Seat:
+        """Speak for a job from now on."""
+        seat = self._seats[urn_id(job.id)] = Seat(ticket, job)
+        return seat
+
+    def leave(self, job: str) -> None:
+        """Speak no longer for a job; what its service still says of it is heard and dropped."""
+        self._left.add(urn_id(job))
+        self._seats.pop(urn_id(job), None)
+
+    def has_left(self, job: str) -> bool:
+        return urn_id(job) in self._left
+
+    def of(self, job: str | None) -> Seat | None:
+        """The seat of a job, given as a URN or a bare id; a call that names none belongs to the only job there is."""
+        if job is not None:
+            return self._seats.get(urn_id(job))
+        seats = list(self._seats.values())
+        return seats[0] if len(seats) == 1 else None
+
+    def next_seat(self) -> Seat | None:
+        """A job that no one has fetched yet."""
+        seat = next((seat for seat in list(self._seats.values()) if not seat.fetched), None)
+        if seat is not None:
+            seat.fetched = True
+        return seat
 
 
 def _body(headers: Any, source: BufferedIOBase) -> Iterator[bytes]:
@@ -71,7 +120,7 @@ def _read(source: BufferedIOBase, size: int) -> Iterator[bytes]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Sidecar
+    server: Sidecar
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Requests are no part of a job's log."""
@@ -88,50 +137,93 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         path = "/" + self.path.lstrip("/")
-        if path.startswith("/1/"):
+        if self.headers.get("Ivcap-Forward-Url"):
+            self._refuse(501, "The sidecar forwards no calls to other hosts; unset IVCAP_PROXY_URL.")
+        elif self.command == "GET" and path.startswith("/1/secret?"):
+            self._secret(path)
+        elif path.startswith("/1/"):
             self._pass_on(path)
-            return
-        body = b"".join(_body(self.headers, self.rfile))
+        else:
+            self._own(path, b"".join(_body(self.headers, self.rfile)))
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _handle  # noqa: N815 - the base class's names
+
+    def _refuse(self, status: int, message: str) -> None:
+        # What is left of a body is not read, so nothing may follow it.
+        self._answer(status, json.dumps({"message": message}).encode(), Connection="close")
+
+    def _own(self, path: str, body: bytes) -> None:
+        """The batch protocol, and the results and events of either."""
+        kind, _, name = path.removeprefix("/").partition("/")
         if self.command == "GET" and path == "/next_job":
             self._next_job()
-        elif self.command == "POST" and path.startswith("/results/"):
-            kind = self.headers.get("Content-Type") or "application/json"
+        elif self.command != "POST" or kind not in ("results", "events"):
+            self._answer(404, b'{"message":"The sidecar has no such path."}')
+        elif (seat := self.server.of(unquote(name))) is None:
+            known = self.server.has_left(unquote(name))
+            self._answer(*((200, b"{}") if known else (404, b'{"message":"There is no such job here."}')))
+        elif kind == "results":
             failed = (self.headers.get("Is-Error") or "").lower() == "true"
-            if self.server.result is None:
-                self.server.result = (kind, failed, body)
-            self.server.answered.set()
+            seat.take(Posted(self.headers.get("Content-Type") or "application/json", failed, body))
             self._answer(200, b"{}")
-        elif self.command == "POST" and path.startswith("/events/"):
+        else:
             try:
-                self.server.job.send_event(json.loads(body))
+                seat.job.send_event(json.loads(body))
             except ValueError:
                 self._answer(400, b'{"message":"An event is JSON."}')
             else:
                 self._answer(200, b"{}")
-        else:
-            self._answer(404, b'{"message":"The sidecar has no such path."}')
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _handle  # noqa: N815 - the base class's names
 
     def _next_job(self) -> None:
-        ticket = self.server.ticket
-        document: dict[str, Any] = _DONE
-        if not self.server.asked:
-            self.server.asked = True
-            content = {"in-content-type": "application/json", "in-content": ticket["request"]}
-            document = {"id": ticket["job"], **content}
-        self._answer(200, json.dumps(document).encode(), authorization=f"Bearer {ticket['token']}")
+        seat = self.server.next_seat()
+        if seat is None:
+            self._answer(200, json.dumps(_DONE).encode())
+            return
+        content = {"in-content-type": "application/json", "in-content": seat.ticket["request"]}
+        document = json.dumps({"id": seat.ticket["job"], **content}).encode()
+        self._answer(200, document, authorization=f"Bearer {seat.ticket['token']}")
 
-    def _pass_on(self, path: str) -> None:
-        chunked = "chunked" in (self.headers.get("Transfer-Encoding") or "").lower()
-        sent = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-        sent["Authorization"] = f"Bearer {self.server.ticket['token']}"
-        sent["Ivcap-Job-Id"] = self.server.ticket["job"]
+    def _caller(self) -> Seat | None:
+        """The job in whose name a call is made; None when it is refused already."""
+        job = self.headers.get("Ivcap-Job-Id")
+        seat = self.server.of(job)
+        if seat is None:
+            why = (
+                "names no job, and there is not exactly one" if job is None else "is made for a job that is not running"
+            )
+            self._refuse(403, f"The call {why}. The SDKs name it in the header Ivcap-Job-Id.")
+        return seat
+
+    def _secret(self, path: str) -> None:
+        """A secret of the job's account in the form that the SDKs' get_secret reads."""
+        seat = self._caller()
+        if seat is None:
+            return
+        asked = dict(parse_qsl(urlsplit(path).query))
+        query = urlencode([(name, asked[name]) for name in ("secret-name", "secret-type") if name in asked])
         connection = self._connect()
         if connection is None:
-            self.close_connection = True
-            self._answer(503, b'{"message":"The platform does not answer."}')
             return
+        try:
+            token = {"Authorization": f"Bearer {seat.ticket['token']}"}
+            connection.request("GET", f"/1/secrets?{query}", headers=token)
+            reply = connection.getresponse()
+            body = reply.read()
+        finally:
+            connection.close()
+        if reply.status == 200:
+            body = json.dumps({"secret-value": json.loads(body)["secret-value"]}).encode()
+        self._answer(reply.status, body)
+
+    def _pass_on(self, path: str) -> None:
+        seat = self._caller()
+        connection = self._connect() if seat is not None else None
+        if seat is None or connection is None:
+            return
+        chunked = "chunked" in (self.headers.get("Transfer-Encoding") or "").lower()
+        sent = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        sent["Authorization"] = f"Bearer {seat.ticket['token']}"
+        sent["Ivcap-Job-Id"] = seat.ticket["job"]
         try:
             connection.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
             for name, value in (sent | ({"Transfer-Encoding": "chunked"} if chunked else {})).items():
@@ -160,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(block)
 
     def _connect(self) -> http.client.HTTPConnection | None:
-        """A connection to the platform wherever it answers now; None when it does not come back."""
+        """A connection to the platform wherever it answers now; None when it does not come back, which is answered."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             server = self.server.directory.server()
@@ -174,58 +266,5 @@ class _Handler(BaseHTTPRequestHandler):
                 else:
                     return connection
             time.sleep(0.2)
+        self._refuse(503, "The platform does not answer.")
         return None
-
-
-def run_command(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> Any:
-    """Run the command until it has posted a result and left. Returns the result. Raises ServiceError."""
-    controller = ticket["controller"]
-    sidecar = _Sidecar(ticket, directory, job)
-    threading.Thread(target=sidecar.serve_forever, daemon=True).start()
-    environment = os.environ | {
-        "IVCAP_BASE_URL": f"http://127.0.0.1:{sidecar.server_address[1]}",
-        "IVCAP_SERVICE_ID": ticket["service"],
-        "IVCAP_SERVICE_NAME": ticket["service_name"] or "",
-    }
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the command is what the owner of the service registered
-            controller["command"], cwd=controller.get("cwd"), env=environment, stdin=subprocess.DEVNULL
-        )
-    except OSError as error:
-        raise ServiceError(f"The command of the service cannot be started ({error}).") from error
-    status = _wait(process, sidecar)
-    if sidecar.result is None:
-        raise ServiceError(f"The command of the service ended with exit status {status} and posted no result.")
-    kind, failed, body = sidecar.result
-    media = kind.split(";")[0].strip().lower()
-    is_json = media == "application/json" or media.startswith("application/vnd.ivcap.")
-    try:
-        value = json.loads(body) if is_json else body
-    except ValueError as error:
-        raise ServiceError("The service posted a JSON result that is no JSON.") from error
-    if failed:
-        raise ServiceError(_error_text(value))
-    if not is_json:
-        return job.keep(None, body, kind, is_result=True) and None
-    return value
-
-
-def _error_text(value: Any) -> str:
-    if isinstance(value, dict):
-        value = value.get("error") or value.get("message") or json.dumps(value)
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _wait(process: subprocess.Popen[bytes], sidecar: _Sidecar) -> int:
-    """The exit status. A command that stays long after its result is ended."""
-    while process.poll() is None and not sidecar.answered.wait(0.05):
-        pass
-    try:
-        return process.wait(_PATIENCE if sidecar.answered.is_set() else None)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()

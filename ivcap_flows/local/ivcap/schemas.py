@@ -14,9 +14,11 @@ __all__ = [
     "ORDER_PLACED",
     "PRODUCED",
     "PRODUCED_BY",
+    "SERVICE",
     "SERVICE_ARGO",
     "SERVICE_BATCH",
     "SERVICE_LOCAL",
+    "SERVICE_REST",
     "USED_BY",
     "USES",
 ]
@@ -34,7 +36,10 @@ PRODUCED: Final = "urn:ivcap:schema:order-produced-artifact.1"
 PRODUCED_BY: Final = "urn:ivcap:schema:artifact-producedBy-order.1"
 USED_BY: Final = "urn:ivcap:schema:artifact-usedBy-order.1"
 USES: Final = "urn:ivcap:schema:order-uses-artifact.1"
+SERVICE: Final = "urn:ivcap:schema.service.2"
+"""The description of a service as an aspect of it, by which the services SDKs register one."""
 SERVICE_ARGO: Final = "urn:ivcap:schema.service.argo.1"
 SERVICE_BATCH: Final = "urn:ivcap:schema.service.batch.1"
+SERVICE_REST: Final = "urn:ivcap:schema.service.rest.1"
 SERVICE_LOCAL: Final = "urn:ivcap-flows:schema:service.local.1"
 """Controller of a service that the embedded platform can run: `entry` and `path`, or `command` and `cwd`."""

@@ -1,4 +1,4 @@
-"""Starts a detached runner for each job and takes in what runners leave behind.
+"""Starts a detached runner for each job, or hands it to the host of its service, and takes in what they leave behind.
 
 A runner holds a lock on its folder for its life. The server takes the lock and hands it over at birth, so there is no
 moment at which a living runner looks dead. Its result appears in the outbox in one step. A server that was killed
@@ -9,22 +9,27 @@ mark.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
 import shutil
 import sqlite3
 import subprocess
-import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from ivcap_flows.local import clock
 from ivcap_flows.local.directory import is_held, write_atomically
-from ivcap_flows.local.ivcap import schemas
+from ivcap_flows.local.hosting import spawn_locked
+from ivcap_flows.local.ivcap.jobs.hosts import Hosts
+from ivcap_flows.local.ivcap.jobs.logs import LogTimes
+from ivcap_flows.local.ivcap.jobs.plans import NoPlan, Plan, plan_of
 from ivcap_flows.local.ivcap.jobs.state import Outcome
 from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.ivcap.replies import compact
+from ivcap_flows.local.processes import end_process, noted_process
 
 __all__ = ["Dispatcher"]
 
@@ -33,6 +38,9 @@ _TICK: Final = 0.05
 _REST: Final = 5.0
 _PAUSE_AFTER_FAULT: Final = 1.0
 _MOST_RUNNERS: Final = 32
+"""Jobs that are worked on at once."""
+_EVENTS_AT_ONCE: Final = 1024 * 1024
+"""Bytes of events that one transaction takes in, and what is left of a line."""
 
 
 class Dispatcher:
@@ -41,6 +49,9 @@ class Dispatcher:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._hosts = Hosts(platform.directory)
+        self._log_times = LogTimes()
+        self._swept = False
         self.active = 0
 
     async def run(self) -> None:
@@ -55,83 +66,148 @@ class Dispatcher:
             await (asyncio.sleep(pause) if self.active else self._platform.changes.anything(_REST))
 
     def step(self) -> int:
-        """Look at every job that is not over; returns how many are left."""
+        """Look at every job that is not over; returns how many are left. Those that wait start in order of arrival."""
         rows = self._platform.jobs.active()
+        if not self._swept:
+            self._sweep({row["id"].rsplit(":", 1)[-1] for row in rows})
+            self._swept = True
         self._reap({row["id"] for row in rows})
-        running = 0
+        running: Counter[str] = Counter()
+        waiting = []
         for row in rows:
-            started = (self._platform.directory.run(row["id"]) / "started").exists()
-            if started or row["id"] in self._children:
-                running += 1
-                self._look(row, started)
-            elif running < _MOST_RUNNERS:
-                running += 1
-                self._start(row)
+            if not self._is_with_runner(row):
+                waiting.append(row)
+            elif not self._look(row):
+                running[row["service"]] += 1
+        plans: dict[str, Plan | NoPlan] = {}
+        for row in waiting:
+            if running.total() >= _MOST_RUNNERS:
+                break
+            service = row["service"]
+            if service not in plans:
+                plans[service] = self._plan(service)
+            plan = plans[service]
+            if isinstance(plan, NoPlan):
+                self._platform.jobs.finish(row["id"], Outcome("error", error_message=plan.reason))
+            elif plan.concurrency is None or running[service] < plan.concurrency:
+                self._start(row["id"], plan)
+                running[service] += 1
         return len(rows)
+
+    def _plan(self, service: str) -> Plan | NoPlan:
+        row = self._platform.store.one("SELECT * FROM services WHERE id = ?", (service,))
+        assert row is not None
+        plan = plan_of(self._platform.directory, row)
+        if isinstance(plan, Plan) and plan.host is not None and not self._hosts.admits(plan.host):
+            # Its jobs wait until the host of before has left.
+            return replace(plan, concurrency=0)
+        return plan
+
+    def _sweep(self, active: set[str]) -> None:
+        """After a server that was killed: end strays, and drop results that it had taken in to the end."""
+        self._hosts.sweep()
+        for left in self._platform.directory.outbox.glob("*.json"):
+            if left.stem not in active:
+                left.unlink(missing_ok=True)
 
     def _reap(self, active: set[str]) -> None:
         for job, child in list(self._children.items()):
             if child.poll() is not None and job not in active:
                 del self._children[job]
+        self._hosts.reap()
 
-    def _start(self, row: sqlite3.Row) -> None:
-        platform, job = self._platform, row["id"]
-        service = platform.store.one("SELECT * FROM services WHERE id = ?", (row["service"],))
-        if service is None or service["controller_schema"] != schemas.SERVICE_LOCAL:
-            text = "The embedded platform runs services whose controller is of schema " + schemas.SERVICE_LOCAL
-            platform.jobs.finish(job, Outcome("error", error_message=f"{text}; this one is another kind."))
-            return
+    def _is_with_runner(self, row: sqlite3.Row) -> bool:
+        # A job is scheduled before its runner or host hears of it.
+        return row["status"] != "pending" and (
+            row["id"] in self._children or row["id"] in self._hosts.waiting or self._has_begun(row["id"])
+        )
+
+    def _has_begun(self, job: str) -> bool:
+        return (self._platform.directory.run(job) / "started").exists()
+
+    def _start(self, job: str, plan: Plan) -> None:
+        platform = self._platform
         folder = platform.directory.run(job)
         folder.mkdir(mode=0o700, exist_ok=True)
         if is_held(folder / "lock"):
             return
+        whole = platform.jobs.get(job)
         ticket = {
             "job": job,
-            "order": row["order_id"],
-            "service": service["id"],
-            "service_name": service["name"],
-            "account": row["account"],
-            "controller": json.loads(service["controller"]),
-            "request": json.loads(row["request"]),
-            "token": platform.tokens.issue(platform.jobs.owner(row), job=job),
+            "order": whole["order_id"],
+            "service": whole["service"],
+            "service_name": plan.name,
+            "account": whole["account"],
+            "controller": plan.controller,
+            "request": json.loads(whole["request"]),
+            "token": platform.tokens.issue(platform.jobs.owner(whole), job=job),
         }
         write_atomically(folder / "job.json", json.dumps(ticket).encode())
         platform.jobs.advance(job, "scheduled")
-        self._children[job] = _spawn(platform.directory.root, folder, job)
+        if plan.host is not None:
+            self._hosts.hand_over(job, plan.host)
+        else:
+            arguments = ["ivcap_flows.local.runner", str(platform.directory.root), job]
+            self._children[job] = spawn_locked(folder / "lock", folder / "log", arguments)
 
-    def _look(self, row: sqlite3.Row, started: bool) -> None:
+    def _look(self, row: sqlite3.Row) -> bool:
+        """Whether the job is over."""
         folder, job = self._platform.directory.run(row["id"]), row["id"]
+        started = self._has_begun(job)
         if started:
+            self._hosts.begun(job)
             self._platform.jobs.advance(job, "executing")
         self._take_events(row, folder)
+        self._log_times.note(folder, clock.now())
         alive = is_held(folder / "lock")
         # After the lock: a runner puts its result down before it lets go.
         left = self._platform.directory.outbox / f"{folder.name}.json"
         if left.exists():
             self._take_events(self._platform.jobs.get(job), folder)
+            self._log_times.note(folder, clock.now())
             self._collect(row, left)
-        elif not alive and started:
+        elif started and not alive:
             message = "The process of this job ended without leaving a result; it was killed or the machine went down."
             self._platform.jobs.finish(job, Outcome("error", error_message=message))
-        elif not alive and self._children[job].poll() is not None:
-            self._platform.jobs.finish(job, Outcome("error", error_message=_last_words(folder)))
+            self._end_strays(row, folder)
+        elif not started and (reason := self._cannot_begin(job, folder, alive=alive)) is not None:
+            self._platform.jobs.finish(job, Outcome("error", error_message=reason))
+            self._hosts.begun(job)
         else:
-            return
-        for name in ("job.json", "events"):
+            return False
+        for name in ("job.json", "events", "command.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "work", ignore_errors=True)
+        self._log_times.forget(folder)
+        return True
+
+    def _cannot_begin(self, job: str, folder: Path, *, alive: bool) -> str | None:
+        """Why a job that has a runner or host will not begin."""
+        if job in self._hosts.waiting:
+            return self._hosts.look(job)
+        return _last_words(folder) if not alive and self._children[job].poll() is not None else None
+
+    def _end_strays(self, row: sqlite3.Row, folder: Path) -> None:
+        """End what worked for a runner or host that is no more."""
+        stray = noted_process(folder / "command.json")
+        if stray is not None:
+            end_process(stray, patience=0)
+        self._hosts.sweep()
 
     def _take_events(self, row: sqlite3.Row, folder: Path) -> None:
+        read = row["events_read"]
         try:
             with (folder / "events").open("rb") as file:
-                file.seek(row["events_read"])
-                data = file.read(1 << 20)
+                file.seek(read)
+                while lines := file.readlines(_EVENTS_AT_ONCE):
+                    # The last line may not be complete yet.
+                    whole = [line for line in lines if line.endswith(b"\n")]
+                    read += sum(map(len, whole))
+                    self._platform.jobs.take_events(row["id"], [json.loads(line) for line in whole], read)
+                    if len(whole) < len(lines):
+                        return
         except FileNotFoundError:
             return
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole:
-            events = [json.loads(line) for line in whole.splitlines()]
-            self._platform.jobs.take_events(row["id"], events, row["events_read"] + len(whole))
 
     def _collect(self, row: sqlite3.Row, left: Path) -> None:
         platform, job = self._platform, row["id"]
@@ -171,23 +247,3 @@ def _last_words(folder: Path) -> str:
     except FileNotFoundError:
         text = ""
     return "The process of this job ended before it began." + (f" It said: {text}" if text else "")
-
-
-def _spawn(root: Path, folder: Path, job: str) -> subprocess.Popen[bytes]:
-    """A runner in a session of its own, which lives on when the server ends, holding the lock of its folder."""
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("IVCAP_", "PROVENA_"))}
-    try:
-        with (folder / "log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - the interpreter and this package
-                [sys.executable, "-m", "ivcap_flows.local.runner", str(root), job],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=(lock,),
-                env=environment,
-            )
-    finally:
-        os.close(lock)

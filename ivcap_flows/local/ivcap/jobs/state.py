@@ -17,6 +17,7 @@ from ivcap_flows.local.ivcap.access import POLICY, may_read
 from ivcap_flows.local.ivcap.artifacts.state import Artifacts
 from ivcap_flows.local.ivcap.aspects.state import Aspects
 from ivcap_flows.local.ivcap.jobs.changes import Changes
+from ivcap_flows.local.ivcap.jobs.logs import read_log
 from ivcap_flows.local.ivcap.replies import compact
 from ivcap_flows.local.tokens import Principal
 
@@ -176,8 +177,11 @@ class Jobs:
         )
 
     def active(self) -> list[sqlite3.Row]:
-        """Jobs that are not over, oldest first."""
-        return self._store.all("SELECT * FROM jobs WHERE finished_at IS NULL ORDER BY seq")
+        """Jobs that are not over, oldest first, without what may be large."""
+        return self._store.all(
+            "SELECT id, account, subject, order_id, service, status, events_read FROM jobs"
+            " WHERE finished_at IS NULL ORDER BY seq"
+        )
 
     def read(self, who: Principal, service: str, urn: str) -> sqlite3.Row:
         row = self._find(urn)
@@ -200,12 +204,9 @@ class Jobs:
             (urn,),
         )
 
-    def log(self, urn: str) -> bytes:
-        """What the service wrote so far."""
-        try:
-            return (self._directory.run(urn) / "log").read_bytes()
-        except FileNotFoundError:
-            return b""
+    def log(self, urn: str, begin: int | None = None, end: int | None = None) -> bytes:
+        """What the service wrote so far, from `begin` to before `end` (milliseconds since 1970)."""
+        return read_log(self._directory.run(urn), begin, end)
 
     @staticmethod
     def owner(row: sqlite3.Row) -> Principal:

@@ -1,0 +1,55 @@
+"""How a service is run here, from its controller and the mapping that was registered for it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.hosting import HostPlan
+from ivcap_flows.local.ivcap import schemas
+from ivcap_flows.local.mapping import read_mapping
+
+__all__ = ["NoPlan", "Plan", "plan_of"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a service of this `name` is run: a runner for each job with this controller, or one `host` for all."""
+
+    name: str
+    controller: dict[str, Any]
+    concurrency: int | None = None
+    host: HostPlan | None = None
+
+
+@dataclass(frozen=True)
+class NoPlan:
+    """Why jobs of a service can't be run here."""
+
+    reason: str
+
+
+def plan_of(directory: Directory, service: sqlite3.Row) -> Plan | NoPlan:
+    controller: dict[str, Any] = json.loads(service["controller"])
+    kind, name = service["controller_schema"], service["name"] or ""
+    if kind == schemas.SERVICE_LOCAL:
+        return Plan(name, controller)
+    if kind not in (schemas.SERVICE_BATCH, schemas.SERVICE_REST):
+        return NoPlan(
+            f"The embedded platform runs services whose controller is of schema {schemas.SERVICE_LOCAL},"
+            f" {schemas.SERVICE_BATCH} or {schemas.SERVICE_REST}; this one is {kind}."
+        )
+    mapping = read_mapping(directory, service["id"])
+    if mapping is None:
+        return NoPlan(
+            f"The embedded platform runs no container images and knows no command for the service {service['id']}."
+            ' Name one with `ivcap-flows local register <its description>.json --run "<command>"`.'
+        )
+    if kind == schemas.SERVICE_BATCH:
+        return Plan(name, {"command": list(mapping.command), "cwd": mapping.cwd}, mapping.concurrency)
+    ready = controller.get("ready-url")
+    host = HostPlan(service["id"], name, mapping.command, mapping.cwd, ready if isinstance(ready, str) else None)
+    return Plan(name, {}, mapping.concurrency, host)
