@@ -12,8 +12,10 @@ from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, claims
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn, platform_id
+from ivcap_flows.ivcap.agents import Agents
 from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.collections import Collections
 from ivcap_flows.ivcap.jobs import Jobs
 from ivcap_flows.ivcap.orders import Orders
 from ivcap_flows.ivcap.packages import Packages
@@ -62,9 +64,11 @@ class IvcapClient:
             )
         self.aspects = Aspects(self._session)
         self.artifacts = Artifacts(self._session, self.aspects)
-        self.services = Services(self._session, self.aspects)
-        self.orders = Orders(self._session)
+        self.collections = Collections(self._session, self.aspects)
+        self.services = Services(self._session, self.aspects, self.account)
+        self.orders = Orders(self._session, self.aspects)
         self.jobs = Jobs(self._session, self.aspects)
+        self.agents = Agents(self._session, self.aspects, self.services, self.jobs)
         self._manager = None if secret_manager is None else Session(secret_manager, platform="the secret manager")
         self.secrets = Secrets(self._session, self._manager)
         self.queues = Queues(self._session)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import builtins
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -10,13 +15,15 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from ivcap_flows.errors import NotFoundError
-from ivcap_flows.handles import TERMINAL, Job
+from ivcap_flows.errors import BadRequestError, NotFoundError, PlatformError
+from ivcap_flows.handles import TERMINAL, Job, JobEvent
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
-from ivcap_flows.ivcap.artifacts import ProductsRecord
+from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
 from ivcap_flows.ivcap.aspects import Aspects
-from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
+from ivcap_flows.ivcap.job_events import follow, is_status
+from ivcap_flows.ivcap.requests import indirect
+from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, record_of, replied, segment, urn_argument
 
 __all__ = ["JobOutput", "JobRecord", "Jobs", "is_json_type"]
 
@@ -24,6 +31,8 @@ _STATUS_SCHEMAS: Final = ("urn:ivcap:schema:job.2", "urn:ivcap:schema.job.2")
 """Both spellings occur."""
 
 _REDIRECTS: Final = 3
+_TOLD_WITHIN: Final = 10.0
+"""Seconds that the events of an ended job may take to be read."""
 
 
 def is_json_type(media_type: str | None) -> bool:
@@ -39,6 +48,8 @@ class JobRecord(Wire):
     status: str = "unknown"
     """As of orders."""
     service: Text = None
+    service_name: Text = None
+    """Known in listings across services only."""
     order: Text = None
     account: Text = None
     policy: Text = None
@@ -75,7 +86,7 @@ class JobRecord(Wire):
             urn=self.urn,
             platform=platform,
             service=ivcap_urn("service", self.service) if self.service else "",
-            service_name=service_name,
+            service_name=service_name or self.service_name,
             status=self.status,
             name=self.name,
             requested_at=self.requested_at,
@@ -104,24 +115,39 @@ class Jobs:
     def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
         self._aspects = aspects
+        self._tells_events = True
 
-    async def request(self, service_urn: str, document: Any, *, policy: str | None = None) -> JobRecord:
-        """Request a job and return at once (`Timeout: 0`); the record has at least `id`, `service` and `status`.
+    async def request(
+        self,
+        service_urn: str,
+        document: Any = None,
+        *,
+        aspect: str | None = None,
+        policy: str | None = None,
+        hold: int = 0,
+    ) -> JobRecord:
+        """Request a job; the record has at least `id`, `service` and `status`.
 
-        A 307 within the platform is followed with method and body. Keyed: sent once; the caller finds the job again.
+        The request is the document, or the content of the `aspect` of this URN. Returns at once, or when the job has
+        ended within `hold` seconds; one that fails within them raises BadRequestError or UnavailableError with its
+        words. A 307 within the platform is followed with method and body. Keyed: sent once; the caller finds the job
+        again.
         """
         service = ivcap_urn("service", urn_argument(service_urn, "service"))
         params = {"policy": urn_argument(policy, "policy", "urn:ivcap:policy:")} if policy is not None else None
         path = f"/1/services2/{segment(service)}/jobs"
+        if aspect is not None:
+            document = indirect(service, urn_argument(aspect, "aspect"))
         for _ in range(_REDIRECTS):
             reply = await self._session.request(
                 "POST",
                 path,
                 params=params,
-                headers={"Timeout": "0"},
+                headers={"Timeout": str(hold)},
                 json=document,
                 repeat="keyed",
                 expect=(200, 202, 307),
+                timeout=hold + 30.0,
             )
             if reply.status == 202:
                 return _accepted(reply, service, self._session)
@@ -159,6 +185,33 @@ class Jobs:
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", params, limit)
 
+    async def list_all(self, *, status: str | None = None, limit: int | None = None) -> AsyncIterator[JobRecord]:
+        """The account's jobs across services, newest first, from the aspects that the platform keeps of them.
+
+        They have `id`, `service`, `service_name`, `status` and `requested_at`. `status` leaves out all others; `limit`
+        is the total.
+        """
+        path = None if status is None else f"$.status ? (@ == {json.dumps(status)})"
+        seen: set[str] = set()
+        # One pattern for both spellings; it fits others too, which are passed over.
+        async for aspect in self._aspects.list(schema="urn:ivcap:schema%job.2", content_path=path):
+            if limit is not None and len(seen) >= limit:
+                return
+            content = aspect.content if isinstance(aspect.content, Mapping) else {}
+            if aspect.schema_urn not in _STATUS_SCHEMAS or aspect.entity in seen:
+                continue
+            if status is not None and content.get("status") != status:
+                continue
+            seen.add(aspect.entity)
+            known = {"id": aspect.entity, "service": content.get("service-id") or content.get("service")}
+            shown = ("service-name", "status", "requested-at", "started-at", "finished-at")
+            given = {name: content[name] for name in shown if content.get(name)}
+            yield record_of(JobRecord, known | given, session=self._session, path="/1/aspects")
+
+    async def find(self, job_urn: str, *, with_result: bool = True) -> JobRecord:
+        """Read a job, with its request, by its id alone. Raises NotFoundError for one that the account cannot see."""
+        return await self.read(await self.service_of(job_urn), job_urn, with_request=True, with_result=with_result)
+
     async def service_of(self, job_urn: str) -> str:
         """The URN of a job's service, from the aspect that the platform writes with each status (`job.2`).
 
@@ -192,6 +245,94 @@ class Jobs:
         if reply.status == 204:
             return None
         return JobOutput(reply.headers.get("content-type", "application/octet-stream"), reply.body)
+
+    async def result(self, service_urn: str, job_urn: str) -> Any:
+        """The result of a job that succeeded: a JSON value, or a JobOutput where it is of another type.
+
+        Looked for in the record, then at `output`, then behind the URN that the record names. None while there is none.
+        Raises PlatformError where the platform has a result and does not give it.
+        """
+        job = await self.read(service_urn, job_urn)
+        if job.result_content is not None or not job.done or job.result_content_type is None:
+            return job.result_content
+        refused: PlatformError | None = None
+        try:
+            output = await self.output(service_urn, job_urn)
+        except PlatformError as error:  # some deployments serve no output, and name where it lies
+            output, refused = None, error
+        if output is None and job.result_content_urn is not None:
+            if job.result_content_urn.startswith("urn:ivcap:aspect:"):
+                return (await self._aspects.read(job.result_content_urn)).content
+            output = await self._artifact(job.result_content_urn)
+        elif refused is not None:
+            raise refused
+        if output is not None and is_json_type(output.media_type) and output.content:
+            return json.loads(output.content)
+        return output
+
+    async def _artifact(self, urn: str) -> JobOutput:
+        """A result that lies in an artifact; it is read whole, as every result is."""
+        reply = await self._session.request("GET", f"/1/artifacts/{segment(urn)}", repeat="idempotent")
+        record = replied(ArtifactRecord, reply, self._session)
+        if record.data_href is None:
+            raise reply.violation("names no data-href")
+        content = await self._session.request("GET", self._session.own(record.data_href), repeat="idempotent")
+        return JobOutput(record.mime_type or "application/octet-stream", content.body)
+
+    async def events(
+        self, service_urn: str, job_urn: str, *, last_id: str | None = None, wait: int = 30
+    ) -> AsyncIterator[JobEvent]:
+        """The events of a job as they come, each once, until it is over; from the one after `last_id` on.
+
+        Broken streams are opened again where they broke. `wait` is how long, in seconds, the platform may hold a
+        request. On a platform without events it ends at once: read the job instead.
+        """
+        with suppress(NotFoundError, _NoRoute):
+            async for event in self._follow(service_urn, job_urn, last_id, wait):
+                yield event
+
+    async def told(self, service_urn: str, job_urn: str, *, limit: int = 100) -> builtins.list[JobEvent]:
+        """The last events of a job that is over, those of the service itself, oldest first.
+
+        A platform without events is asked once, and one that is slow for ten seconds.
+        """
+        told: deque[JobEvent] = deque(maxlen=limit)
+
+        async def read() -> None:
+            async with aclosing(self._follow(service_urn, job_urn, None, 1)) as events:
+                async for event in events:
+                    if not is_status(event):
+                        told.append(event)
+
+        if self._tells_events:
+            try:
+                await asyncio.wait_for(read(), _TOLD_WITHIN)
+            except (NotFoundError, _NoRoute):
+                self._tells_events = False
+            except asyncio.TimeoutError:
+                pass
+        return list(told)
+
+    async def _follow(
+        self, service_urn: str, job_urn: str, last_id: str | None, wait: int
+    ) -> AsyncGenerator[JobEvent, None]:
+        path = f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}/events"
+
+        async def is_over() -> bool:
+            return (await self.read(service_urn, job_urn, with_result=False)).done
+
+        try:
+            async with aclosing(follow(self._session, path, is_over, last_id=last_id, wait=wait)) as events:
+                async for event in events:
+                    yield event
+        except BadRequestError as error:
+            if error.data.get("status") in (405, 501):
+                raise _NoRoute from error
+            raise
+
+
+class _NoRoute(Exception):  # noqa: N818 - it never leaves this module
+    """The platform has no events."""
 
 
 class _Accepted(Wire):

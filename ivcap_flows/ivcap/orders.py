@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -13,9 +14,10 @@ from ivcap_flows.handles import TERMINAL, Order
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
-from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
+from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, record_of, replied, segment, urn_argument
 
-__all__ = ["OrderRecord", "Orders", "ParameterValue"]
+__all__ = ["ContainerUse", "OrderMetadata", "OrderRecord", "Orders", "ParameterValue"]
 
 _LINE: Final = 4096
 """Bytes of a log line that are kept; the rest of a longer one is dropped."""
@@ -76,11 +78,34 @@ class OrderRecord(Wire):
         )
 
 
+class OrderMetadata(Wire):
+    """An aspect of an order as its metadata list it: without the content, which `aspects.read` gives."""
+
+    id: str
+    schema_urn: Text = Field(None, alias="schema")
+    content_type: Text = None
+
+    @property
+    def urn(self) -> str:
+        return ivcap_urn("aspect", self.id)
+
+
+class ContainerUse(Wire):
+    """What a container of an order takes just now, as the platform words it."""
+
+    container: Text = None
+    cpu: Text = None
+    memory: Text = None
+    storage: Text = None
+    ephemeral_storage: Text = None
+
+
 class Orders:
     """`/1/orders`. Methods take URNs, or bare ids. The API knows no cancelling and no deleting."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
+        self._aspects = aspects
 
     async def place(
         self,
@@ -126,25 +151,71 @@ class Orders:
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(OrderRecord, self._session, "/1/orders", params, limit)
 
-    async def products(self, urn: str) -> Sequence[ArtifactRecord]:
-        """All products of an order, every page of them."""
-        path = f"/1/orders/{segment(urn)}/products"
-        return [product async for product in listed(ArtifactRecord, self._session, path, {}, None)]
+    async def status(self, urn: str) -> str:
+        """The order's status as the platform says now."""
+        return (await self.read(urn)).status
 
-    async def log_tail(self, urn: str, lines: int = 20) -> str:
-        """The last lines of an order's log. The log is streamed; only the tail is held."""
-        tail: deque[bytes] = deque(maxlen=lines)
-        rest = b""
+    def products(self, urn: str, *, limit: int | None = None) -> AsyncIterator[ArtifactRecord]:
+        """The products of an order, over all pages; `limit` is the total."""
+        return listed(ArtifactRecord, self._session, f"/1/orders/{segment(urn)}/products", {}, limit)
+
+    def metadata(self, urn: str, *, limit: int | None = None) -> AsyncIterator[OrderMetadata]:
+        """The aspects of an order, over all pages; `limit` is the total."""
+        return listed(OrderMetadata, self._session, f"/1/orders/{segment(urn)}/metadata", {}, limit)
+
+    async def add_metadata(self, urn: str, schema: str, content: Any, policy: str | None = None) -> str:
+        """Add an aspect to an order; its URN. Keyed, as `aspects.add`."""
+        return await self._aspects.add(ivcap_urn("order", urn), schema, content, policy)
+
+    async def logs(
+        self, urn: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> AsyncIterator[str]:
+        """The lines of an order's log as they arrive, from and to a time where given (whole seconds).
+
+        Of a line longer than 4096 bytes the beginning. Raises UnreachableError when the stream breaks.
+        """
+        params = {"from": _seconds(since), "to": _seconds(until)}
+        rest, skipping = b"", False
         async with self._session.stream(
-            "GET", f"/1/orders/{segment(urn)}/logs", repeat="idempotent", expect=(200, 204)
+            "GET", f"/1/orders/{segment(urn)}/logs", params=params, repeat="idempotent", expect=(200, 204)
         ) as reply:
             async for block in reply.blocks():
                 *whole, rest = (rest + block).split(b"\n")
-                tail.extend(line[:_LINE] for line in whole[-lines:])
-                rest = rest[:_LINE]
-        if rest:
-            tail.append(rest)
-        return "\n".join(line.rstrip(b"\r").decode("utf-8", errors="replace") for line in tail)
+                for line in whole:
+                    if not skipping:
+                        yield _line(line)
+                    skipping = False
+                if len(rest) > _LINE:
+                    if not skipping:
+                        yield _line(rest)
+                    rest, skipping = b"", True
+        if rest and not skipping:
+            yield _line(rest)
+
+    async def log_tail(self, urn: str, lines: int = 20) -> str:
+        """The last lines of an order's log. The log is streamed; only the tail is held."""
+        tail: deque[str] = deque(maxlen=lines)
+        async for line in self.logs(urn):
+            tail.append(line)
+        return "\n".join(tail)
+
+    async def top(self, urn: str) -> builtins.list[ContainerUse]:
+        """What the containers of an order take just now; empty when none runs."""
+        path = f"/1/orders/{segment(urn)}/top"
+        reply = await self._session.request("GET", path, repeat="idempotent")
+        found = reply.json()
+        if not isinstance(found, list):
+            raise reply.violation("is no list")
+        return [record_of(ContainerUse, each, session=self._session, path=path) for each in found]
+
+
+def _line(line: bytes) -> str:
+    return line[:_LINE].rstrip(b"\r").decode("utf-8", errors="replace")
+
+
+def _seconds(at: datetime | None) -> int | None:
+    """Unix seconds; a time without an offset is refused as everywhere."""
+    return None if at is None or instant(at) is None else int(at.timestamp())
 
 
 def _text(value: Any) -> str:

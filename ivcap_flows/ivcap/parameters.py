@@ -1,6 +1,20 @@
 """From Python values to the strings that an order carries, by the types a service declares. Pure.
 
-The types are those in use by services of the official SDKs: string, int, float, bool, option, artifact, collection.
+Values go as text whatever the declared type (IVCAP OpenAPI 0.48, `ParameterT`). The types are those in use by services
+of the official SDKs:
+
+| type | takes | sends |
+|---|---|---|
+| `string` | str, date, datetime, a handle | the text; ISO 8601; the handle's URN |
+| `int` | int, NumPy's too; no bool, no float | decimal digits |
+| `float` | float, int, NumPy's too; finite; no bool, no text | the shortest text that reads back the same |
+| `bool` | bool, NumPy's too | `true` or `false` |
+| `option` | one of the declared values (any text where none is declared) | the value |
+| `artifact` | an Artifact; a URN or URL that begins with one of `ARTIFACT_PREFIXES` | the URN or URL |
+| `collection` | a handle; any URN | the URN |
+| any other | whatever `string`, `bool`, `int` or `float` takes | as that type |
+
+A member of an Enum counts as its value; None counts as not given.
 """
 
 from __future__ import annotations
@@ -12,25 +26,61 @@ from contextlib import suppress
 from datetime import date
 from difflib import get_close_matches
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from ivcap_flows.errors import ParameterError
 from ivcap_flows.handles import Artifact, Handle, LocalFile
+from ivcap_flows.ivcap.wire import Text, Wire
 
-if TYPE_CHECKING:
-    from ivcap_flows.ivcap.services import ParameterDef, ServiceRecord
-
-__all__ = ["ARTIFACT_PREFIXES", "encode_parameters", "unknown_name"]
+__all__ = ["ARTIFACT_PREFIXES", "Declaring", "Option", "ParameterDef", "encode_parameters", "unknown_name"]
 
 ARTIFACT_PREFIXES: Final = ("urn:ivcap:artifact:", "http://", "https://", "urn:http://", "urn:https://")
 """What the value of an artifact parameter may begin with (ivcap-client service.py)."""
+
+
+class Option(Wire):
+    """One value of an option parameter."""
+
+    value: str
+    description: Text = None
+
+
+class ParameterDef(Wire):
+    """A declared parameter. `type` is a free string of the platform; `default` always text."""
+
+    name: str
+    description: Text = None
+    type: str = "string"
+    label: Text = None
+    unit: Text = None
+    constant: bool | None = None
+    optional: bool | None = None
+    unary: bool | None = None
+    default: str | None = None
+    options: list[Option] | None = None
+
+    @property
+    def mandatory(self) -> bool:
+        """Whether an order must give it. A default makes it optional whatever `optional` says (ivcap-client)."""
+        return not self.optional and self.default is None
+
+
+class Declaring(Protocol):
+    """A service, as far as its parameters go."""
+
+    @property
+    def urn(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def parameters(self) -> list[ParameterDef] | None: ...
 
 
 class _UnfitError(Exception):
     """A value that a type does not take; the message completes "takes …"."""
 
 
-def encode_parameters(service: ServiceRecord, values: Mapping[str, Any]) -> dict[str, str]:
+def encode_parameters(service: Declaring, values: Mapping[str, Any]) -> dict[str, str]:
     """The wire values of an order's parameters, in the service's order. None means: not given.
 
     Raises ParameterError that lists every fault: unknown names (with close ones), missing mandatory parameters (those

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
 
 from ivcap_flows.errors import ParameterError
+from ivcap_flows.handles import Handle
 from ivcap_flows.ivcap.parameters import unknown_name
 
-__all__ = ["validate_request"]
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+__all__ = ["JOB_INPUT", "indirect", "plain", "resolved", "validate_request", "violations"]
+
+JOB_INPUT: Final = "urn:ivcap:schema:job.input.1"
+"""The schema of a request that names the aspect which holds the document (ivcap-cli job.go)."""
+
+_DIALECTS: Final = ("http://json-schema.org/", "https://json-schema.org/")
+_SHOWN: Final = 200
+
+
+def plain(value: Any) -> Any:
+    """JSON of a value: handles as their URNs, models by alias; what has no JSON form is left for the check to name."""
+    if isinstance(value, Handle):
+        return value.urn
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def indirect(service: str, aspect: str) -> dict[str, str]:
+    """The request document that names the aspect which holds the real one."""
+    return {"$schema": JOB_INPUT, "request-aspect": aspect, "service": service}
 
 
 def _number(value: Any) -> bool:
@@ -27,29 +58,13 @@ _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 
 def validate_request(schema: Mapping[str, Any], document: Any, *, service: str | None = None) -> None:
-    """Check the top-level fields of a request against a JSON Schema (what a service's request model is).
+    """Check a request against a JSON Schema (what a service's request model is).
 
     Raises ParameterError that lists every fault: missing, unknown (unless the schema allows more) and mistyped fields,
-    and values beside an enum or const. What lies deeper is the service's to check. Fields beginning with `$` are the
-    platform's and always allowed.
+    values beside an enum or const, and whatever lies deeper. Fields beginning with `$` are the platform's and always
+    allowed. A schema that is none, or refers to what is not in it, is checked as far as it is understood.
     """
-    faults: list[str] = []
-    schema = _resolved(schema, schema)
-    if not isinstance(document, Mapping):
-        faults.append(f"The request must be an object, not {type(document).__name__}.")
-    else:
-        fields = schema.get("properties")
-        known: Mapping[str, Any] = fields if isinstance(fields, Mapping) else {}
-        required = [name for name in schema.get("required") or () if isinstance(name, str)]
-        faults += [f"{name!r} is missing." for name in required if name not in document and not name.startswith("$")]
-        open_ended = not known or schema.get("additionalProperties", False) is not False
-        for name, value in document.items():
-            if name in known:
-                wanted = _wanted(known[name], schema)
-                if wanted is not None and not _fits(known[name], value, schema):
-                    faults.append(f"{name!r} takes {wanted}, not {value!r:.80} ({type(value).__name__}).")
-            elif not open_ended and not str(name).startswith("$"):
-                faults.append(unknown_name("field", name, known))
+    faults = list(_faults(schema, document))
     if faults:
         of = f" of {service}" if service else ""
         raise ParameterError(
@@ -57,12 +72,76 @@ def validate_request(schema: Mapping[str, Any], document: Any, *, service: str |
         )
 
 
-def _resolved(part: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema itself, or what its local `$ref` points to."""
+def _faults(root: Mapping[str, Any], document: Any) -> Iterator[str]:
+    schema = resolved(root, root)
+    if not isinstance(document, Mapping):
+        yield f"The request must be an object, not {type(document).__name__}."
+        return
+    fields = schema.get("properties")
+    known: Mapping[str, Any] = fields if isinstance(fields, Mapping) else {}
+    for name in schema.get("required") or ():
+        if isinstance(name, str) and name not in document and not name.startswith("$"):
+            yield f"{name!r} is missing."
+    open_ended = not known or schema.get("additionalProperties", False) is not False
+    told = set()
+    for name, value in document.items():
+        if name in known:
+            wanted = _wanted(known[name], root)
+            if wanted is not None and not _fits(known[name], value, root):
+                told.add(name)
+                yield f"{name!r} takes {wanted}, not {value!r:.80} ({type(value).__name__})."
+        elif not open_ended and not str(name).startswith("$"):
+            told.add(name)
+            yield unknown_name("field", name, known)
+    ours = {name: value for name, value in document.items() if name in known or not str(name).startswith("$")}
+    for error in _errors(root, ours):
+        whole = not error.absolute_path
+        if whole and error.validator in ("type", "required", "additionalProperties"):
+            continue
+        if whole or error.absolute_path[0] not in told:
+            yield _sentence(error)
+
+
+def violations(schema: Mapping[str, Any], document: Any) -> list[str]:
+    """What in a JSON document breaks its schema, a sentence each; nothing where the schema cannot be applied."""
+    return [_sentence(error) for error in _errors(schema, document)]
+
+
+def _errors(schema: Mapping[str, Any], document: Any) -> list[ValidationError]:
+    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.exceptions import UnknownType
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    named = str(schema.get("$schema", ""))
+    dialect = validator_for(schema, Draft202012Validator) if named.startswith(_DIALECTS) else Draft202012Validator
+    try:
+        dialect.check_schema(schema)
+        # An empty registry fetches nothing: a schema must not make its reader call other hosts.
+        found = dialect(schema, registry=Registry()).iter_errors(document)
+        return sorted(found, key=lambda error: [str(step) for step in error.absolute_path])
+    except (SchemaError, UnknownType, Unresolvable, RecursionError, re.error):
+        return []
+
+
+def _sentence(error: ValidationError) -> str:
+    from jsonschema.exceptions import best_match
+
+    deepest = best_match([error]) or error
+    where = ".".join(str(step) for step in deepest.absolute_path)
+    words = deepest.message if len(deepest.message) <= _SHOWN else deepest.message[: _SHOWN - 1] + "…"
+    return f"{where!r}: {words}." if where else f"{words}."
+
+
+def resolved(part: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema itself, or what its local `$ref` points to; empty where that is nothing."""
     for _ in range(16):  # a reference to itself ends here
         if not isinstance(part, Mapping):
             return {}
         reference = part.get("$ref")
+        if reference == "#":
+            return root
         if not isinstance(reference, str) or not reference.startswith("#/"):
             return part
         target: Any = root
@@ -78,7 +157,7 @@ def _choices(part: Mapping[str, Any]) -> list[Any]:
 
 
 def _fits(part: Any, value: Any, root: Mapping[str, Any]) -> bool:
-    part = _resolved(part, root)
+    part = resolved(part, root)
     if choices := _choices(part):
         return any(_fits(choice, value, root) for choice in choices)
     if "const" in part and value != part["const"]:
@@ -92,7 +171,7 @@ def _fits(part: Any, value: Any, root: Mapping[str, Any]) -> bool:
 
 def _wanted(part: Any, root: Mapping[str, Any]) -> str | None:
     """What a field takes, in words; None where the schema does not say."""
-    part = _resolved(part, root)
+    part = resolved(part, root)
     if choices := _choices(part):
         words = [_wanted(choice, root) for choice in choices]
         return None if None in words else " or ".join(dict.fromkeys(word for word in words if word))

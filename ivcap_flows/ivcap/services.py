@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import builtins
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from typing import Any, Final
 
-from ivcap_flows.errors import BadRequestError, InputError, InvalidParameterError, NotFoundError
+from ivcap_flows.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InputError,
+    InvalidParameterError,
+    NotFoundError,
+    PlatformError,
+)
+from ivcap_flows.handles import Service
 from ivcap_flows.http.session import Session
-from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.identity import fingerprint, ivcap_urn
 from ivcap_flows.ivcap.aspects import Aspects
-from ivcap_flows.ivcap.parameters import encode_parameters
+from ivcap_flows.ivcap.parameters import ParameterDef, encode_parameters
+from ivcap_flows.ivcap.request_model import RequestModel, model_of
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment
 
-__all__ = ["Option", "ParameterDef", "ServiceRecord", "Services"]
+__all__ = ["TOOL_SCHEMA", "ServiceRecord", "Services", "tool_schema_of"]
 
-_TOOL_SCHEMA: Final = "urn:sd-core:schema.ai-tool.1"
+TOOL_SCHEMA: Final = "urn:sd-core:schema.ai-tool.1"
+"""The aspect that tells what a request to a service looks like."""
 _SERVICE_SCHEMA: Final = "urn:ivcap:schema.service.2"
 
+_OPEN_SERVICE: Final = "urn:ivcap:policy:ivcap.open.service"
+_OPEN_METADATA: Final = "urn:ivcap:policy:ivcap.open.metadata"
 
-class Option(Wire):
-    """One value of an option parameter."""
-
-    value: str
-    description: Text = None
-
-
-class ParameterDef(Wire):
-    """A declared parameter. `type` is a free string of the platform; `default` always text."""
-
-    name: str
-    description: Text = None
-    type: str = "string"
-    label: Text = None
-    unit: Text = None
-    constant: bool | None = None
-    optional: bool | None = None
-    unary: bool | None = None
-    default: str | None = None
-    options: list[Option] | None = None
-
-    @property
-    def mandatory(self) -> bool:
-        """Whether an order must give it. A default makes it optional whatever `optional` says (ivcap-client)."""
-        return not self.optional and self.default is None
+_DEFINITION: Final = (
+    "id",
+    "name",
+    "description",
+    "parameters",
+    "policy",
+    "tags",
+    "controller-schema",
+    "controller",
+    "request-schema",
+)
+"""The fields of `ServiceDefinitionT`, and the request's schema, which whoever does not know it passes over."""
+_NEEDED: Final = ("name", "description", "controller-schema", "controller")
 
 
 class ServiceRecord(Wire):
@@ -54,6 +56,7 @@ class ServiceRecord(Wire):
     name: Text = None
     description: Text = None
     status: str = "unknown"
+    """`active`, `inactive`, `error`, or what a newer server says; listings do not tell."""
     parameters: list[ParameterDef] | None = None
     policy: Text = None
     account: Text = None
@@ -62,18 +65,24 @@ class ServiceRecord(Wire):
     tags: list[str] | None = None
     valid_from: Instant = None
     valid_to: Instant = None
+    score: float | None = None
+    """How well it answers a search, from 0 to 1."""
 
     @property
     def urn(self) -> str:
         return ivcap_urn("service", self.id)
 
+    def handle(self, platform: str) -> Service:
+        return Service(urn=self.urn, platform=platform, name=self.name, description=self.description)
+
 
 class Services:
-    """`/1/services2`. Methods take URNs, or bare ids."""
+    """`/1/services2`. Methods take URNs, or bare ids. `account` gives the URN of the account that registers."""
 
-    def __init__(self, session: Session, aspects: Aspects) -> None:
+    def __init__(self, session: Session, aspects: Aspects, account: Callable[[], Awaitable[str]]) -> None:
         self._session = session
         self._aspects = aspects
+        self._account = account
 
     def list(
         self,
@@ -100,6 +109,18 @@ class Services:
         reply = await self._session.request("GET", f"/1/services2/{segment(urn)}", repeat="idempotent")
         return replied(ServiceRecord, reply, self._session)
 
+    async def status(self, urn: str) -> str:
+        """Whether the service is `active`, `inactive` or in `error`, as the platform says now."""
+        return (await self.read(urn)).status
+
+    async def parameters(self, urn: str) -> builtins.list[ParameterDef]:
+        """The parameters that an order of the service may give."""
+        return (await self.read(urn)).parameters or []
+
+    async def mandatory_parameters(self, urn: str) -> builtins.list[ParameterDef]:
+        """The parameters that an order of the service must give."""
+        return [parameter for parameter in await self.parameters(urn) if parameter.mandatory]
+
     async def by_name(self, name: str) -> ServiceRecord:
         """The service of exactly this name (a URN is read as such), with its parameters.
 
@@ -124,23 +145,19 @@ class Services:
             raise InputError(_unknown(name, [service.name for service in known.values() if service.name]))
         return await self.read(found[0].urn)
 
-    async def request_model(self, urn: str) -> dict[str, Any]:
+    async def request_schema(self, urn: str) -> dict[str, Any]:
         """The JSON Schema of a service's job request, from the aspects that its registration wrote.
 
         Raises NotFoundError for a service that publishes none.
         """
         entity = ivcap_urn("service", urn)
-        for schema, keys in (
-            (_TOOL_SCHEMA, ("fn_schema", "fn-schema")),
-            (_SERVICE_SCHEMA, ("request-schema", "request_schema")),
-        ):
+        for schema in (TOOL_SCHEMA, _SERVICE_SCHEMA):
             async for aspect in self._aspects.list(entity=entity, schema=schema, limit=1):
-                content = aspect.content if isinstance(aspect.content, Mapping) else {}
-                for key in keys:
-                    if isinstance(content.get(key), Mapping):
-                        return dict(content[key])
+                found = tool_schema_of(aspect.content)
+                if found is not None:
+                    return found
         raise NotFoundError(
-            f"The service {entity} publishes no request model (aspect {_TOOL_SCHEMA}).",
+            f"The service {entity} publishes no request model (aspect {TOOL_SCHEMA}).",
             platform=self._session.platform,
             method="GET",
             path="/1/aspects",
@@ -149,10 +166,116 @@ class Services:
             sent=True,
         )
 
+    async def request_model(self, urn: str) -> type[RequestModel]:
+        """A pydantic model of a service's job request, made from its schema; see `ivcap_flows.ivcap.request_model`.
+
+        Raises NotFoundError for a service that publishes none.
+        """
+        return model_of(await self.request_schema(urn))
+
+    async def register(self, definition: Mapping[str, Any], *, id: str | None = None) -> ServiceRecord:  # noqa: A002
+        """Make a service be what a definition says, whether it exists or not. Idempotent.
+
+        `definition` has `name`, `description`, `controller-schema` and `controller`, and may have `parameters`,
+        `policy` (default: open to all), `tags`, and `request-schema`, the JSON Schema of a job's request. Without an
+        `id` here or there it is made of the name and the account, as the SDKs do (ivcap-service, Makefile). Where a
+        platform registers no services by its API (403, 404, 501), the aspects that the SDKs write are put in place.
+        Raises InputError for a definition that lacks something.
+        """
+        missing = [name for name in _NEEDED if not definition.get(name)]
+        if missing:
+            raise InputError(f"The definition of the service lacks {', '.join(missing)}.", missing=missing)
+        named = id or definition.get("id") or definition.get("$id")
+        if named is None:
+            named = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{definition['name']}{await self._account()}"))
+        urn = ivcap_urn("service", str(named))
+        whole = {"parameters": [], "policy": _OPEN_SERVICE, **definition, "id": urn}
+        try:
+            await self._session.request(
+                "PUT",
+                f"/1/services2/{segment(urn)}",
+                params={"force-create": True},
+                json={name: whole[name] for name in _DEFINITION if name in whole},
+                repeat="idempotent",
+                expect=(200, 201, 204),
+            )
+        except PlatformError as error:
+            if not _has_no_route(error):
+                raise
+            await self._put(urn, _SERVICE_SCHEMA, _service_aspect(whole))
+        if tool_schema_of(whole) is not None:
+            await self._put(urn, TOOL_SCHEMA, _tool_aspect(whole), ("name", "description", "fn_schema"))
+        return await self.read(urn)
+
+    async def withdraw(self, urn: str) -> None:
+        """End a service: it takes no more work. Idempotent; what was done stays readable.
+
+        Its aspects are retracted too. Raises ForbiddenError for a service of another account.
+        """
+        entity = ivcap_urn("service", urn)
+        refused: PlatformError | None = None
+        try:
+            await self._session.request(
+                "DELETE", f"/1/services2/{segment(entity)}", repeat="idempotent", expect=(200, 204)
+            )
+        except PlatformError as error:
+            if not _has_no_route(error):
+                raise
+            refused = error
+        for schema in (_SERVICE_SCHEMA, TOOL_SCHEMA):
+            async for aspect in self._aspects.list(entity=entity, schema=schema, include_content=False):
+                await self._aspects.retract(aspect.urn)
+                refused = None
+        if isinstance(refused, ForbiddenError):
+            raise refused
+
+    async def _put(self, urn: str, schema: str, content: dict[str, Any], says: Iterable[str] | None = None) -> None:
+        """Let the active aspect say this; `says` are the keys that count, all where it is None."""
+        keys = list(content if says is None else says)
+
+        def told(given: Any) -> str:
+            return fingerprint({key: given.get(key) for key in keys} if isinstance(given, Mapping) else None)
+
+        active = [aspect async for aspect in self._aspects.list(entity=urn, schema=schema, limit=2)]
+        if len(active) != 1 or told(active[0].content) != told(content):
+            await self._aspects.update(urn, schema, content, _OPEN_METADATA)
+
     @staticmethod
     def encode_parameters(service: ServiceRecord, values: Mapping[str, Any]) -> dict[str, str]:
         """The wire values of an order's parameters; see `ivcap_flows.ivcap.parameters`."""
         return encode_parameters(service, values)
+
+
+def tool_schema_of(content: Any) -> dict[str, Any] | None:
+    """The JSON Schema of a request in an `ai-tool.1` or `service.2` aspect. Both spell their keys in two ways."""
+    if isinstance(content, Mapping):
+        for key in ("fn_schema", "fn-schema", "request-schema", "request_schema"):
+            if isinstance(content.get(key), Mapping):
+                return dict(content[key])
+    return None
+
+
+def _has_no_route(error: PlatformError) -> bool:
+    """Whether the platform does not offer a request, rather than refuse this one."""
+    return error.data.get("status") in (403, 404, 405, 501)
+
+
+def _service_aspect(definition: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in definition.items() if name != "id"}
+    return {**rest, "$schema": _SERVICE_SCHEMA, "$id": definition["id"]}
+
+
+def _tool_aspect(definition: Mapping[str, Any]) -> dict[str, Any]:
+    name, schema = definition["name"], tool_schema_of(definition) or {}
+    return {
+        "$schema": TOOL_SCHEMA,
+        "id": f"urn:sd-core:ai-tool.{name}",
+        "name": name,
+        "service-id": definition["id"],
+        "description": definition["description"],
+        "fn_signature": definition.get("fn_signature") or f"{name}({', '.join(schema.get('properties', {}))})",
+        "fn_schema": schema,
+    }
 
 
 async def _filtered(services: Services, name: str) -> list[ServiceRecord]:

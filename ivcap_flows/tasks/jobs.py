@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str, Any]) -> None:
     try:
-        schema = await call.client.services.request_model(service.urn)
+        schema = await call.client.services.request_schema(service.urn)
     except NotFoundError:
         return  # a service without a published model says itself what it does not take
     validate_request(schema, document, service=service.name or service.urn)

@@ -160,7 +160,7 @@ async def _ended(call: IvcapCall, record: OrderRecord, before: Order | None) -> 
         handle = handle.model_copy(update={"parameters": before.parameters})
     if handle.service_name is None and handle.service:
         handle = handle.model_copy(update={"service_name": (await call.client.services.read(handle.service)).name})
-    products = await call.client.orders.products(record.urn)
+    products = [product async for product in call.client.orders.products(record.urn)]
     handle = handle.model_copy(
         update={"products": type(handle.products)(product.handle(call.platform) for product in products)}
     )

@@ -65,7 +65,7 @@ async def order(ivcap: IvcapClient, series: Path, **years: int) -> OrderRecord:
 async def test_an_order_ends_with_three_products(ivcap, tmp_path):
     """An order of the real series gives the index, the events and the plot, and says in its log what it read."""
     done = await order(ivcap, SERIES)
-    products = {product.name: product for product in await ivcap.orders.products(done.urn)}
+    products = {product.name: product async for product in ivcap.orders.products(done.urn)}
 
     assert done.status == "succeeded"
     assert set(products) == {"index.csv", "events.csv", "plot.png"}
@@ -85,7 +85,7 @@ async def test_a_malformed_series_fails_with_its_line_and_column(ivcap, tmp_path
     done = await order(ivcap, spoiled)
 
     assert done.status == "failed"
-    assert not await ivcap.orders.products(done.urn)
+    assert not [product async for product in ivcap.orders.products(done.urn)]
     last = (await ivcap.orders.log_tail(done.urn)).splitlines()[-1]
     assert last.endswith("line 34, column 2 (JAN): 'warm 24.360' is no number; a missing month is an empty cell")
 

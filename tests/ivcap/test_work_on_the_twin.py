@@ -19,7 +19,7 @@ async def test_an_order_is_placed_and_done(twin, until):
     assert (handle.succeeded, handle.name, handle.parameters["message"]) == (True, "an echo", "hi")
     assert handle.requested_at <= handle.started_at <= handle.finished_at
     assert order.urn in [each.urn async for each in twin.orders.list()]
-    assert [p.urn for p in await twin.orders.products(order.urn)] == [p.urn for p in handle.products]
+    assert [p.urn async for p in twin.orders.products(order.urn)] == [p.urn for p in handle.products]
     assert isinstance(await twin.orders.log_tail(order.urn), str)
 
 
@@ -37,7 +37,7 @@ async def test_a_job_is_requested_and_read(twin, until):
     """The request fits the service's model; the result is JSON; the job's service is found from its URN."""
     service = await twin.services.by_name("echo")
     request = {"message": "hi"}
-    validate_request(await twin.services.request_model(service.urn), request)
+    validate_request(await twin.services.request_schema(service.urn), request)
     job = await twin.jobs.request(service.urn, request)
     done = await until(lambda: twin.jobs.read(service.urn, job.urn, with_request=True))
     handle = done.handle(await twin.platform())

@@ -1,0 +1,126 @@
+"""Agents: services that say, as a tool does, what a request to them looks like (ivcap-client agent.py).
+
+An agent is a service with an `ai-tool.1` aspect; running one is requesting a job and waiting for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from ivcap_flows.errors import InputError, NotFoundError, WaitTimeoutError
+from ivcap_flows.http.session import Session
+from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.jobs import JobRecord, Jobs
+from ivcap_flows.ivcap.request_model import RequestModel, model_of
+from ivcap_flows.ivcap.requests import plain, validate_request
+from ivcap_flows.ivcap.services import TOOL_SCHEMA, Services, tool_schema_of
+from ivcap_flows.ivcap.wire import Text, Wire
+
+__all__ = ["AgentRecord", "Agents"]
+
+_SOONEST: Final = 0.5
+_LATEST: Final = 10.0
+"""Seconds between two looks at a running job, which grow from the one to the other; the platform's word goes before."""
+
+
+class AgentRecord(Wire):
+    """An agent. `request_schema` is the JSON Schema of its request."""
+
+    service: str
+    name: Text = None
+    description: Text = None
+    request_schema: dict[str, Any]
+
+    @property
+    def urn(self) -> str:
+        """The URN of the service that the agent is."""
+        return ivcap_urn("service", self.service)
+
+    def request_model(self) -> type[RequestModel]:
+        """A pydantic model of the request."""
+        return model_of(self.request_schema)
+
+
+class Agents:
+    """The agents among the services. Methods take the URN of a service, or its bare id."""
+
+    def __init__(self, session: Session, aspects: Aspects, services: Services, jobs: Jobs) -> None:
+        self._session, self._aspects, self._services, self._jobs = session, aspects, services, jobs
+
+    async def list(self, *, limit: int | None = None) -> AsyncIterator[AgentRecord]:
+        """The agents, each once; `limit` is the total."""
+        seen: set[str] = set()
+        async for aspect in self._aspects.list(schema=TOOL_SCHEMA):
+            if limit is not None and len(seen) >= limit:
+                return
+            agent = _agent(aspect)
+            if agent is not None and agent.urn not in seen:
+                seen.add(agent.urn)
+                yield agent
+
+    async def read(self, urn: str) -> AgentRecord:
+        """The agent that a service is. Raises NotFoundError for a service that says of no request."""
+        entity = ivcap_urn("service", urn)
+        async for aspect in self._aspects.list(entity=entity, schema=TOOL_SCHEMA, limit=1):
+            if (agent := _agent(aspect)) is not None:
+                return agent
+        raise NotFoundError(
+            f"The service {entity} is no agent: it has no aspect {TOOL_SCHEMA} with a request schema.",
+            platform=self._session.platform,
+            method="GET",
+            path="/1/aspects",
+            status=None,
+            detail="no agent",
+            sent=True,
+        )
+
+    async def get(self, name: str) -> AgentRecord:
+        """The agent of a name, its service's or its own as a tool, or of a URN.
+
+        Raises InputError where none or several have the name, and NotFoundError for a service that is no agent.
+        """
+        try:
+            return await self.read((await self._services.by_name(name)).urn)
+        except InputError:
+            found = [agent async for agent in self.list() if agent.name == name]
+            if len(found) != 1:
+                raise
+            return found[0]
+
+    async def exec(self, agent: AgentRecord | str, request: Any, *, timeout: float | None = None) -> JobRecord:
+        """Run an agent on a request (a mapping or a pydantic model) and wait; the record of the job, however it ended.
+
+        `agent` is a record, name or URN. Raises ParameterError, before anything is sent, for a request that does not
+        fit, and WaitTimeoutError after `timeout` seconds; the job goes on. Keyed: the request is sent once.
+        """
+        chosen = agent if isinstance(agent, AgentRecord) else await self.get(agent)
+        document = plain(request)
+        validate_request(chosen.request_schema, document, service=chosen.name or chosen.urn)
+        end = None if timeout is None else time.monotonic() + timeout
+        job = await self._jobs.request(chosen.urn, document)
+        pause = job.retry_later or _SOONEST
+        while True:
+            found = await self._jobs.read(chosen.urn, job.urn, with_request=True)
+            if found.done:
+                return found
+            left = pause if end is None else min(pause, end - time.monotonic())
+            if left <= 0:
+                raise WaitTimeoutError(
+                    f"{found.urn} of {chosen.name or chosen.urn} has not ended after {timeout:g} s; it goes on.",
+                    pending=[found.urn],
+                )
+            await asyncio.sleep(left)
+            pause = min(_LATEST, 1.5 * pause)
+
+
+def _agent(aspect: AspectRecord) -> AgentRecord | None:
+    content = aspect.content if isinstance(aspect.content, Mapping) else {}
+    schema = tool_schema_of(content)
+    if schema is None:
+        return None
+    told = {key: content.get(key) for key in ("name", "description")}
+    return AgentRecord.model_validate({**told, "service": aspect.entity, "request_schema": schema})
