@@ -188,6 +188,7 @@ def download(call: Call) -> Response:
 
 def defer(call: Call) -> Response:
     """The deferred creation that the tar upload of ivcap-client 0.47.21 sends to the data path."""
+    _check_version(call)
     row = call.platform.artifacts.to_write(call.who, call.id("artifact"))
     return Response(status_code=201, headers={"Location": data_href(call.base, row["id"]), **_TUS})
 
@@ -238,6 +239,8 @@ async def append(call: Call) -> Response:
     offset, total = _number(call, "Upload-Offset"), _number(call, "Upload-Length")
     length = _number(call, "Content-Length")
     row = await call.state(call.platform.artifacts.to_write, call.who, urn)
+    if length is None and call.header("Transfer-Encoding") is None:
+        length = 0  # a request with neither has no body
     kind = (call.header("Content-Type") or "").split(";")[0].strip().lower()
     # The closing chunk of ivcap-cli for a size unknown before is empty and has no type.
     if kind != _CHUNK_TYPE and (kind or length != 0):
@@ -333,7 +336,7 @@ OPERATIONS: Final = (
         _BLOB,
         defer,
         "Begin an upload of unknown size",
-        answers=(201, 403, 404),
+        answers=(201, 403, 404, 412),
         headers=(Param("Upload-Defer-Length"), _VERSION),
         tells=("Location",),
     ),
