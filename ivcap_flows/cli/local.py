@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ivcap_flows.cli.output import console, emit
 from ivcap_flows.errors import InputError, PlatformError
@@ -59,25 +61,67 @@ def _of_this_machine(host: str) -> bool:
 
 
 @app.command
-def register(definition: Path, /, *, directory: Folder = None) -> None:
+def register(
+    definition: Path,
+    /,
+    *,
+    run: str | None = None,
+    cwd: Path | None = None,
+    concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    tool: Path | None = None,
+    directory: Folder = None,
+) -> None:
     """Register a service with the embedded IVCAP, or replace its registration.
 
     Args:
-        definition: YAML or JSON file: name, description, parameters, and `entry` (module:function) or `command`.
+        definition: YAML or JSON file: name, description, parameters, and `entry` (module:function) or `command`; or
+            what a service written for IVCAP prints with `--print-service-description`.
+        run: For a printed description: the command that runs the service on this machine, in place of its container.
+        cwd: Folder in which `run` is started; default the current one.
+        concurrency: Most jobs that `run` is given at once; default no limit of its own.
+        tool: What the service prints with `--print-tool-description`: its requests. Default what `definition` says.
     """
     from ivcap_flows import local
+    from ivcap_flows.local.descriptions import is_description, register_description
+    from ivcap_flows.local.mapping import RunnerMapping
     from ivcap_flows.local.register import read_definition
     from ivcap_flows.local.register import register as register_with
 
     content = read_definition(definition)
+    described = is_description(content)
+    if not described and (run or cwd or concurrency or tool):
+        raise InputError(
+            f"{definition} says itself how the service runs. --run, --cwd, --concurrency and --tool go with what a service"
+            " prints with --print-service-description."
+        )
+    if described and run is None and (cwd or concurrency):
+        raise InputError("--cwd and --concurrency go with --run.")
+    mapping = None
+    if run is not None:
+        mapping = RunnerMapping(_words(run), str((cwd or Path()).absolute()), concurrency)
+    requests = read_definition(tool) if tool is not None else None
     twin = local.ensure(_folder(directory))
+    token = twin.environment["IVCAP_JWT"]
     try:
-        urn = register_with(twin.url, twin.environment["IVCAP_JWT"], content, definition)
+        if described:
+            urn = register_description(twin.url, token, twin.directory, content, tool=requests, mapping=mapping)
+        else:
+            urn = register_with(twin.url, token, content, definition)
     except PlatformError as error:
         if error.status in (400, 422):
             raise InputError(f"The service definition {definition} is malformed: {error.detail}") from error
         raise
     console.print(urn)
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise InputError(f"--run is no command line ({error}).") from error
+    if not words:
+        raise InputError("--run is empty; name the command that starts the service.")
+    return words
 
 
 @app.command

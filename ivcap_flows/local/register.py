@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from ivcap_flows.errors import InputError, NotAuthorizedError, PlatformError, UnreachableError
 from ivcap_flows.identity import ivcap_urn
 
-__all__ = ["read_definition", "register", "service_urn"]
+__all__ = ["account_of", "put", "read_definition", "register", "service_urn"]
 
 _SCHEMA: Final = "urn:ivcap-flows:schema:service.local.1"
 _CONTROLLER: Final = ("entry", "command", "cwd", "path")
@@ -35,7 +35,12 @@ def read_definition(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            # Not every JSON is YAML: its escapes of characters beyond 16 bits are not.
+            value = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"The service definition {path} cannot be read ({error.strerror}).", path=str(path)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -64,7 +69,7 @@ def register(url: str, token: str, definition: Mapping[str, Any], path: Path) ->
         raise InputError("The service definition needs a name.")
     if ("entry" in definition) == ("command" in definition):
         raise InputError(f"The service definition of {name} needs either an entry or a command.")
-    urn = str(definition.get("id") or service_urn(name, _account(token)))
+    urn = str(definition.get("id") or service_urn(name, account_of(token)))
     controller: dict[str, Any] = {"$schema": _SCHEMA}
     controller |= {field: definition[field] for field in _CONTROLLER if field in definition}
     project = str(_project(path))
@@ -83,11 +88,11 @@ def register(url: str, token: str, definition: Mapping[str, Any], path: Path) ->
         "controller": controller,
         **{field: definition[field] for field in ("tags", "request-schema") if field in definition},
     }
-    _put(url, token, f"/1/services2/{urn}?force-create=true", body)
+    put(url, token, f"/1/services2/{urn}?force-create=true", body)
     return urn
 
 
-def _account(token: str) -> str:
+def account_of(token: str) -> str:
     """The account that a token speaks for; the platform checks the signature."""
     try:
         part = token.split(".")[1]
@@ -113,7 +118,8 @@ def _project(path: Path) -> Path:
     return folder
 
 
-def _put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
+def put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
+    """Ask a platform to take something that has a name. Raises UnreachableError, NotAuthorizedError, PlatformError."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=30)
@@ -140,5 +146,8 @@ def _put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
         except (ValueError, KeyError, TypeError):
             detail = text[:300]
         raise PlatformError(
-            f"{url} refused the service {body['name']} (HTTP {status}): {detail}", **told, status=status, detail=detail
+            f"{url} refused the service {body.get('name')} (HTTP {status}): {detail}",
+            **told,
+            status=status,
+            detail=detail,
         )

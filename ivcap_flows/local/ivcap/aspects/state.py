@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from ivcap_flows.local import clock, ids
@@ -19,7 +20,16 @@ __all__ = ["Aspects"]
 class Aspects:
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._watchers: dict[str, Callable[[Principal, str], None]] = {}
         store.function("content_matches", 2, matches)
+
+    def watch(self, schema: str, told: Callable[[Principal, str], None]) -> None:
+        """Have somebody told, in the same transaction, for which entity an account's records of a schema change."""
+        self._watchers[schema] = told
+
+    def _tell(self, who: Principal, entity: str, schema: str) -> None:
+        if schema in self._watchers:
+            self._watchers[schema](who, entity)
 
     def add(
         self,
@@ -33,19 +43,21 @@ class Aspects:
     ) -> str:
         """Append a record; others of the same entity and schema stay valid."""
         urn = ids.new_urn("aspect")
-        self._store.insert(
-            "aspects",
-            id=urn,
-            account=who.account,
-            policy=policy,
-            entity=entity,
-            schema=schema,
-            content=compact(content),
-            asserter=who.subject,
-            replaces=replaces,
-            valid_from=clock.now(),
-            visible_from=clock.visible_from(),
-        )
+        with self._store.transaction():
+            self._store.insert(
+                "aspects",
+                id=urn,
+                account=who.account,
+                policy=policy,
+                entity=entity,
+                schema=schema,
+                content=compact(content),
+                asserter=who.subject,
+                replaces=replaces,
+                valid_from=clock.now(),
+                visible_from=clock.visible_from(),
+            )
+            self._tell(who, entity, schema)
         return urn
 
     def put(self, who: Principal, entity: str, schema: str, content: Any, *, policy: str = POLICY["aspect"]) -> str:
@@ -93,6 +105,15 @@ class Aspects:
             row = to_write(self._find(urn), "aspect", urn, who)
             if row["valid_to"] is None:
                 self._store.update("aspects", urn, valid_to=clock.now(), retracter=who.subject)
+                self._tell(who, row["entity"], row["schema"])
+
+    def newest(self, who: Principal, entity: str, schema: str) -> sqlite3.Row | None:
+        """The account's last valid record of a schema for an entity."""
+        return self._store.one(
+            "SELECT * FROM aspects WHERE entity = ? AND schema = ? AND account = ? AND valid_to IS NULL"
+            " ORDER BY seq DESC LIMIT 1",
+            (entity, schema, who.account),
+        )
 
     def read(self, who: Principal, urn: str) -> sqlite3.Row:
         row = self._find(urn)

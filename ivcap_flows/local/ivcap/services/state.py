@@ -47,61 +47,15 @@ class Services:
 
     def define(self, who: Principal, urn: str, definition: Mapping[str, Any], *, create: bool) -> sqlite3.Row:
         """Make a service be what a definition says. Raises Problem 404 when there is none and `create` is false."""
-        name, controller, schema = (
-            definition.get("name"),
-            definition.get("controller"),
-            definition.get("controller-schema"),
-        )
-        if isinstance(controller, list) and len(controller) == 1:
-            controller = controller[0]
-        for field, right in (
-            ("name", name is None or isinstance(name, str)),
-            ("description", isinstance(definition.get("description"), str)),
-            ("controller-schema", isinstance(schema, str)),
-            ("controller", isinstance(controller, dict)),
-            ("tags", _texts(definition.get("tags") or [])),
-        ):
-            if not right:
-                raise errors.parameter(field, f"{field} is missing or has the wrong type.")
-        assert isinstance(controller, dict)
-        if schema == schemas.SERVICE_LOCAL:
-            _check_local(controller)
-        parameters = checked_definitions(definition.get("parameters") or [])
-        shape = (
-            definition.get("request-schema")
-            or controller.get("request-schema")
-            or request_schema(name or "", parameters)
-        )
-        if not isinstance(shape, dict):
-            raise errors.parameter("request-schema", "request-schema must be a JSON schema.")
-        policy = checked_policy(definition.get("policy"), "service")
-        values = {
-            "policy": policy,
-            "name": name,
-            "description": definition["description"],
-            "tags": compact(definition.get("tags") or []),
-            "controller_schema": schema,
-            "controller": compact(controller),
-            "parameters": compact(parameters),
-            "valid_to": None,
-        }
+        values, shape = _checked(definition)
         with self._store.transaction():
             row = self._find(urn)
-            if row is None:
-                if not create:
-                    raise errors.not_found("service", urn)
-                self._store.insert(
-                    "services",
-                    id=urn,
-                    account=who.account,
-                    valid_from=clock.now(),
-                    visible_from=clock.visible_from(),
-                    **values,
-                )
-            else:
+            if row is None and not create:
+                raise errors.not_found("service", urn)
+            if row is not None:
                 to_write(row, "service", urn, who)
-                self._store.update("services", urn, **values)
-            self._packages.note(who, controller.get("image"))
+            self._store_values(who, urn, values)
+            name, policy = values["name"], values["policy"]
             tool = {
                 "$schema": schemas.AI_TOOL,
                 "id": f"urn:sd-core:ai-tool.{name or urn}",
@@ -114,6 +68,41 @@ class Services:
             opened = policy.startswith("urn:ivcap:policy:ivcap.open.")
             self._aspects.put(who, urn, schemas.AI_TOOL, tool, policy=OPEN_METADATA if opened else policy)
         return self._get(urn)
+
+    def _store_values(self, who: Principal, urn: str, values: dict[str, Any]) -> None:
+        if self._find(urn) is None:
+            seen = clock.visible_from()
+            self._store.insert(
+                "services", id=urn, account=who.account, valid_from=clock.now(), visible_from=seen, **values
+            )
+        else:
+            self._store.update("services", urn, **values)
+        self._packages.note(who, json.loads(values["controller"]).get("image"))
+
+    def _project(self, who: Principal, entity: str) -> None:
+        """Have the service be what an account's aspect of schema `service.2` says, and end with it.
+
+        That is how the services SDKs and the command line register. An aspect that describes no service, or one of
+        another account, is an aspect and no more.
+        """
+        if ids.as_urn("service", entity) != entity:
+            return
+        row = self._find(entity)
+        if row is not None and row["account"] != who.account:
+            return
+        aspect = self._aspects.newest(who, entity, schemas.SERVICE)
+        if aspect is None:
+            if row is not None and row["valid_to"] is None:
+                self._store.update("services", entity, valid_to=clock.now())
+            return
+        content = json.loads(aspect["content"])
+        if not isinstance(content, dict):
+            return
+        try:
+            values, _ = _checked({"policy": aspect["policy"], "description": content.get("name"), **content})
+        except errors.Problem:
+            return
+        self._store_values(who, entity, values)
 
     def withdraw(self, who: Principal, urn: str) -> None:
         """End a service; it stays readable with its end."""
@@ -141,6 +130,42 @@ class Services:
         row = self._find(urn)
         assert row is not None
         return row
+
+
+def _checked(definition: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of a service, and the JSON schema of its requests. Raises Problem 422."""
+    name, controller, schema = definition.get("name"), definition.get("controller"), definition.get("controller-schema")
+    if isinstance(controller, list) and len(controller) == 1:
+        controller = controller[0]
+    for field, right in (
+        ("name", name is None or isinstance(name, str)),
+        ("description", isinstance(definition.get("description"), str)),
+        ("controller-schema", isinstance(schema, str)),
+        ("controller", isinstance(controller, dict)),
+        ("tags", _texts(definition.get("tags") or [])),
+    ):
+        if not right:
+            raise errors.parameter(field, f"{field} is missing or has the wrong type.")
+    assert isinstance(controller, dict)
+    if schema == schemas.SERVICE_LOCAL:
+        _check_local(controller)
+    parameters = checked_definitions(definition.get("parameters") or [])
+    shape = (
+        definition.get("request-schema") or controller.get("request-schema") or request_schema(name or "", parameters)
+    )
+    if not isinstance(shape, dict):
+        raise errors.parameter("request-schema", "request-schema must be a JSON schema.")
+    values = {
+        "policy": checked_policy(definition.get("policy"), "service"),
+        "name": name,
+        "description": definition["description"],
+        "tags": compact(definition.get("tags") or []),
+        "controller_schema": schema,
+        "controller": compact(controller),
+        "parameters": compact(parameters),
+        "valid_to": None,
+    }
+    return values, shape
 
 
 def _texts(value: Any) -> bool:
