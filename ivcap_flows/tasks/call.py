@@ -6,7 +6,6 @@ import asyncio
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
@@ -134,6 +133,6 @@ def urn_of(value: Handle | str) -> str:
     return value
 
 
-def media_type_of(path: Path) -> str:
+def media_type_of(name: str | None) -> str:
     """The media type that a file's name tells; `application/octet-stream` otherwise."""
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return (mimetypes.guess_type(name)[0] if name else None) or "application/octet-stream"

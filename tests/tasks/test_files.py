@@ -122,10 +122,10 @@ def test_the_next_run_goes_on_with_an_upload(in_flow, effects, big, small_chunks
 
 def test_a_file_that_changes_while_it_is_sent_is_refused(in_flow, effects, big, small_chunks, monkeypatch):
     """A file that is written to during its upload does not become an artifact; its next state does, whole."""
-    patch = tus._patch
+    patch = tus.patch
 
-    async def meddling(*args):
-        reached = await patch(*args)
+    async def meddling(*args, **options):
+        reached = await patch(*args, **options)
         if reached == 2 * MIB:
             with big.open("r+b") as file:
                 file.write(b"changed")
@@ -135,7 +135,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(in_flow, effects, big, 
         monkeypatch.context() as patched,
         pytest.raises(SourceChangedError, match=r"big\.bin changed while it was sent"),
     ):
-        patched.setattr(tus, "_patch", meddling)
+        patched.setattr(tus, "patch", meddling)
         in_flow(lambda: upload_artifact(big))
     assert sent(effects) < big.stat().st_size
     assert in_flow(lambda: upload_artifact(big)).sha256 == digest(big.read_bytes())

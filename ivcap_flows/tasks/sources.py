@@ -1,0 +1,116 @@
+"""What is uploaded: a file, bytes or a stream, each with its digest before the first byte is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeAlias
+
+from ivcap_flows.capture.files import Digests, sha256_of
+from ivcap_flows.errors import InputError
+from ivcap_flows.http.tus import FileState
+
+__all__ = ["Source", "SourceLike", "name_of", "opened", "spooled"]
+
+SourceLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes]
+"""A path, bytes, a binary stream, or what iterates over blocks of bytes."""
+
+_BLOCK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to be sent, as it was when it was hashed."""
+
+    path: Path
+    sha256: str
+    state: FileState
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.state.size
+
+
+def name_of(source: SourceLike) -> str | None:
+    """The name that a file has by itself; None for bytes and for streams without one."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return None
+    if isinstance(source, str | os.PathLike):
+        return Path(source).name
+    named = getattr(source, "name", None)
+    return os.path.basename(named) or None if isinstance(named, str) else None
+
+
+@asynccontextmanager
+async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
+    """A file with the source's content and its digest, while the block runs.
+
+    A file is the one itself. All else is spooled to a temporary file, in blocks, however much it is, so that its digest
+    is known before the first byte is sent, and an upload that breaks off can go back. A stream is read to its end, and
+    one that can is put back to where it was. Raises InputError for what is none of these.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        state = await asyncio.to_thread(FileState.of, path)
+        yield Source(path, await asyncio.to_thread(sha256_of, path, digests), state)
+        return
+    async with spooled(_blocks(source)) as spool:
+        yield spool
+
+
+@asynccontextmanager
+async def spooled(blocks: Iterable[bytes]) -> AsyncIterator[Source]:
+    """A temporary file with these blocks, while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="ivcap-flows-") as folder:
+        yield await asyncio.to_thread(_spool, blocks, Path(folder, "spool"))
+
+
+def _spool(blocks: Iterable[bytes], path: Path) -> Source:
+    hasher = hashlib.sha256()
+    with contextlib.closing(_plain(blocks)) as plain, open(path, "xb") as file:
+        for block in plain:
+            hasher.update(block)
+            try:
+                file.write(block)
+            except OSError as error:
+                raise InputError(
+                    f"The stream does not fit into a temporary file: {error.strerror}. Free space in "
+                    f"{path.parent.parent}, or name another folder in TMPDIR.",
+                    path=str(path),
+                ) from error
+    return Source(path, hasher.hexdigest(), FileState.of(path))
+
+
+def _plain(blocks: Iterable[Any]) -> Generator[bytes, None, None]:
+    for block in blocks:
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise InputError(f"A stream must give bytes, not {type(block).__name__}. Open a file in binary mode.")
+        yield bytes(block)
+
+
+def _blocks(source: Any) -> Iterable[bytes]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return [bytes(source)]
+    if callable(getattr(source, "read", None)):
+        return _read(source)
+    if isinstance(source, Iterable):
+        return source
+    raise InputError(f"A path, bytes, a binary stream or an iterator over bytes is needed, not {source!r:.200}.")
+
+
+def _read(stream: BinaryIO) -> Iterator[bytes]:
+    begin = stream.tell() if getattr(stream, "seekable", bool)() else None
+    try:
+        while block := stream.read(_BLOCK):
+            yield block
+    finally:
+        if begin is not None:
+            stream.seek(begin)

@@ -1,0 +1,151 @@
+"""One upload: the content first hashed, then sent once per content, continued where the platform stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final
+
+from ivcap_flows.durable import Effect, Found, Performed, Progress
+from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
+from ivcap_flows.handles import Artifact
+from ivcap_flows.http.tus import BLOCK
+from ivcap_flows.identity import CONTENT_SCHEMA
+from ivcap_flows.ivcap.artifacts import ArtifactRecord
+from ivcap_flows.journal import IntentRow
+from ivcap_flows.tasks.call import IvcapCall
+from ivcap_flows.tasks.sources import Source
+
+__all__ = ["content_of", "upload"]
+
+_READY_WAIT: Final = 30.0
+"""Seconds within which an artifact whose bytes are all there becomes `ready`."""
+
+_TOLD: Final = BLOCK
+"""An upload of more bytes tells other journals how far it is; a smaller one is over before they would know."""
+
+
+async def upload(
+    call: IvcapCall,
+    source: Source,
+    *,
+    name: str | None,
+    media_type: str,
+    policy: str | None = None,
+    collection: str | None = None,
+) -> Performed[Artifact]:
+    """The artifact of this content, media type, policy and collection: known, adopted, continued, or made now."""
+
+    async def send(intent: IntentRow, progress: Progress) -> Artifact:
+        record = await _begun(call, progress.stored, source.size)
+        if record is None:
+            record = await call.client.artifacts.create(
+                name=name, media_type=media_type, size=source.size, policy=policy, collection=collection
+            )
+            await progress.save({"urn": record.urn})
+            await _all(
+                call.client.artifacts.send(record, source.path, offset=0, state=source.state),
+                _state_content(call, record.urn, source),
+                *([progress.tell()] if source.size > _TOLD else []),
+            )
+        else:
+            if not record.ready:
+                await call.client.artifacts.send(record, source.path, state=source.state)
+            if await content_of(call, record.urn) is None:
+                await _state_content(call, record.urn, source)
+        ready = await _until_ready(call, record.urn)
+        return ready.handle(call.platform, sha256=source.sha256)
+
+    async def find(intent: IntentRow) -> Sequence[Found[Artifact]]:
+        # A record without bytes bears no key; `doctor` names those that a lost reply left behind.
+        return []
+
+    async def stands(begun: Any) -> int | None:
+        record = await _begun(call, begun, source.size)
+        return None if record is None or record.ready else await call.client.artifacts.offset(record)
+
+    return await call.perform(
+        Effect(
+            noun="upload",
+            request={
+                "sha256": source.sha256,
+                "size": source.size,
+                "media-type": media_type,
+                "policy": policy,
+                "collection": collection,
+            },
+            send=send,
+            find=find,
+            decode=Artifact.model_validate,
+            placeholder=lambda key: Artifact(
+                urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=name, sha256=source.sha256
+            ),
+            settle=0.0,
+            scope="account",
+            subject=name,
+            resumable=True,
+            patience=call.client.settle,
+            stands=stands,
+        ),
+        key_aspects=call.keys,
+    )
+
+
+async def _all(*steps: Awaitable[object]) -> None:
+    """Do the steps at once, each to its end; raises what the first of them raised."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _begun(call: IvcapCall, stored: Any, size: int) -> ArtifactRecord | None:
+    """The record that an earlier try or another journal created, if the platform has it still and it can be this."""
+    urn = stored.get("urn") if isinstance(stored, dict) else None
+    if not isinstance(urn, str):
+        return None
+    try:
+        record = await call.client.artifacts.read(urn)
+    except NotFoundError:
+        return None
+    return None if record.status == "error" or record.size not in (None, size) else record
+
+
+async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
+    loop = asyncio.get_running_loop()
+    end, pause = loop.time() + _READY_WAIT, 0.05
+    while True:
+        record = await call.client.artifacts.read(urn)
+        # A platform may leave an artifact of no bytes as pending: there is nothing to wait for.
+        if record.ready or record.size == 0:
+            return record
+        if record.status == "error" or loop.time() > end:
+            raise IntegrityError(
+                f"All bytes of {urn} were sent, and its status is {record.status!r} after {_READY_WAIT:g} s. "
+                "Run the task again: it looks where the platform stands.",
+                urn=urn,
+                expected="ready",
+                found=record.status,
+            )
+        await asyncio.sleep(pause)
+        pause = min(2.0, 2 * pause)
+
+
+async def _state_content(call: IvcapCall, urn: str, source: Source) -> None:
+    """State the digest on the platform; a policy that forbids it costs other machines the check, nothing else."""
+    content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size}
+    try:
+        await call.client.aspects.add(urn, CONTENT_SCHEMA, content)
+    except ForbiddenError:
+        return
+
+
+async def content_of(call: IvcapCall, urn: str) -> str | None:
+    """The sha256 that an aspect on the artifact states."""
+    try:
+        async for record in call.client.aspects.list(entity=urn, schema=CONTENT_SCHEMA, order_direction="ASC", limit=1):
+            said = record.content.get("sha256") if isinstance(record.content, dict) else None
+            return said if isinstance(said, str) else None
+    except PlatformError as error:
+        if error.retryable:
+            raise
+    return None

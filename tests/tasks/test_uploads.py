@@ -1,0 +1,154 @@
+"""Uploads of whatever holds bytes, and by several machines at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.capture import use_journal
+from ivcap_flows.errors import InputError
+from ivcap_flows.identity import digest
+from ivcap_flows.journal import Journal
+from ivcap_flows.tasks import download_artifact, upload_artifact
+
+MIB = 1024 * 1024
+
+AT_ONCE = """
+import os, sys, time
+from ivcap_flows.tasks import upload_artifact
+open(sys.argv[2] + ".there", "x").close()
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.005)
+print(upload_artifact.fn(sys.argv[1]).urn)
+"""
+"""Uploads its first argument as soon as the third exists; tells by the second that it is there."""
+
+
+def uploading(path: Path, journal: Path, barrier: Path) -> subprocess.Popen[str]:
+    """A process with a journal of its own, which waits at the barrier."""
+    return subprocess.Popen(
+        [sys.executable, "-c", AT_ONCE, str(path), str(journal), str(barrier)],
+        env={**os.environ, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_machines_at_the_same_moment(effects, source, tmp_path):
+    """Two processes with a journal each upload one file at once: one artifact, which both have."""
+    barrier = tmp_path / "go"
+    journals = [tmp_path / "a.sqlite", tmp_path / "b.sqlite"]
+    processes = [uploading(source, journal, barrier) for journal in journals]
+    end = time.monotonic() + 60
+    while not all(Path(f"{journal}.there").exists() for journal in journals):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    # All that they ask takes so long that their steps lie within each other.
+    effects.twin.add_fault(delay=0.1)
+    barrier.touch()
+    urns = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert urns[0] == urns[1] and urns[0].startswith("urn:ivcap:artifact:")
+    assert effects.count("/1/artifacts") == 1
+
+
+def in_blocks(content: bytes) -> Iterator[bytes]:
+    """An iterator that knows neither its size nor how to go back."""
+    for at in range(0, len(content), 1000):
+        yield content[at : at + 1000]
+
+
+class Pipe(io.RawIOBase):
+    """A stream that can only be read on."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = content
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        # Less than was asked for, as sockets do.
+        block, self._left = self._left[:777], self._left[777:]
+        return block
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview, io.BytesIO, in_blocks, Pipe, lambda c: [c[:3], c[3:]]])
+def test_whatever_holds_bytes(in_flow, effects, source, make, tmp_path):
+    """Bytes, streams and iterators of known and unknown size are the same content as the file, and not sent again."""
+    content = source.read_bytes()
+    first = in_flow(lambda: upload_artifact(make(content), name="series.csv"))
+    assert (first.sha256, first.size, first.media_type) == (digest(content), len(content), "text/csv")
+    assert in_flow(lambda: upload_artifact(source)).urn == first.urn
+    assert effects.count("/1/artifacts") == 1
+    back = in_flow(lambda: download_artifact(first, tmp_path / "back.csv"))
+    assert Path(back).read_bytes() == content
+
+
+def test_a_stream_that_can_is_put_back(in_flow, effects, source):
+    """A stream is read from where it stands, and stands there afterwards, so that a retry reads the same."""
+    with source.open("rb") as stream:
+        stream.seek(5)
+        uploaded = [in_flow(lambda: upload_artifact(stream)) for _ in range(2)]
+        assert stream.tell() == 5
+    assert uploaded[0] == uploaded[1]
+    assert (uploaded[0].sha256, uploaded[0].name) == (digest(source.read_bytes()[5:]), "series.csv")
+
+
+@pytest.mark.parametrize("content", [b"", io.BytesIO(), []])
+def test_no_bytes(in_flow, effects, tmp_path, content):
+    """Bytes and streams without content become an artifact without content."""
+    uploaded = in_flow(lambda: upload_artifact(content, name="nothing.bin"))
+    assert (uploaded.size, uploaded.sha256) == (0, digest(b""))
+    assert in_flow(lambda: download_artifact(uploaded, tmp_path / "back.bin")).size == 0
+
+
+def test_a_stream_is_not_held_in_memory(in_flow, effects, monkeypatch):
+    """A stream goes through a temporary file in blocks, which is gone afterwards."""
+    spools = []
+
+    def blocks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield os.urandom(MIB)
+            spools[:] = list(Path(os.environ["TMPDIR"]).rglob("spool"))
+        assert spools[0].stat().st_size > 30 * MIB
+
+    monkeypatch.setenv("TMPDIR", str(Path(effects.journal.url.removeprefix("sqlite:///")).parent))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert in_flow(lambda: upload_artifact(blocks())).size == 40 * MIB
+    assert not spools[0].exists()
+
+
+@pytest.mark.parametrize("wrong", [io.StringIO("text"), ["text"], 7])
+def test_what_holds_no_bytes(in_flow, effects, wrong):
+    """Text and what is no source at all are named before anything is sent."""
+    with pytest.raises(InputError, match=r"must give bytes, not str|A path, bytes, a binary stream"):
+        in_flow(lambda: upload_artifact(wrong))
+    assert effects.twin.requests("POST") == []
+
+
+def test_a_stream_in_the_record(in_flow, ivcap_journal, source):
+    """What came from a stream is generated with its digest, and no file is named."""
+    from ivcap_flows.sinks import run_graph
+
+    uploaded = in_flow(lambda: upload_artifact(io.BytesIO(source.read_bytes())))
+    [run] = ivcap_journal.runs.recent()
+    graph = run_graph(ivcap_journal, run.id)
+    assert graph.nodes[uploaded.urn].attributes["sha256"] == uploaded.sha256
+    assert not [node for node in graph.nodes.values() if "path" in node.attributes]
+    made = [link for link in graph.relations.values() if link.type == "wasGeneratedBy"]
+    assert [(link.source, graph.nodes[link.target].type) for link in made] == [(uploaded.urn, "task-run")]
+
+
+def test_another_journal_after_a_lost_one(in_flow, effects, tmp_path, source):
+    """A journal that was deleted in the middle of nothing is no reason to send again."""
+    first = in_flow(lambda: upload_artifact(source.read_bytes(), name=source.name))
+    with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as other, use_journal(other):
+        assert in_flow(lambda: upload_artifact(source)).urn == first.urn
+    assert effects.count("/1/artifacts") == 1
