@@ -64,13 +64,16 @@ class Queues:
         self._session = session
 
     async def create(self, name: str, *, description: str | None = None, policy: str | None = None) -> QueueRecord:
-        """Create a queue. Raises ConflictError for a name that is taken. Keyed: by its name."""
+        """Create a queue. Raises ConflictError for a name that is taken, be it by an earlier send of this call.
+
+        Idempotent: a name is one queue.
+        """
         body = {"name": _name(name), "description": description, "policy": policy}
         reply = await self._session.request(
             "POST",
             "/1/queues",
             json={key: value for key, value in body.items() if value is not None},
-            repeat="keyed",
+            repeat="idempotent",
             expect=(200, 201),
         )
         return replied(QueueRecord, reply, self._session)

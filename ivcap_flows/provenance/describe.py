@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from ivcap_flows.handles import Artifact, Aspect, Dataset, Handle, Job, LocalFile, ModelRun, Order, RegistryItem
+from ivcap_flows.handles import Artifact, Aspect, Dataset, Handle, Job, LocalFile, ModelRun, Order, Queue, RegistryItem
 from ivcap_flows.identity import file_urn, fingerprint
 from ivcap_flows.provenance.records import Record, activity, entity, relation
 
@@ -15,6 +15,7 @@ _NOUNS = {
     "urn:ivcap:artifact:": ("entity", "artifact"),
     "urn:ivcap:aspect:": ("entity", "aspect"),
     "urn:ivcap:service:": ("entity", "service"),
+    "urn:ivcap:queue:": ("entity", "queue"),
     "urn:ivcap:order:": ("activity", "order"),
     "urn:ivcap:job:": ("activity", "job"),
     "urn:ivcap-flows:run:": ("activity", "flow-run"),
@@ -53,6 +54,8 @@ def describe(value: object) -> list[Record]:
         return list(_model_run(value))
     if isinstance(value, RegistryItem):
         return list(_registry_item(value))
+    if isinstance(value, Queue):
+        return [entity(value.urn, "queue", name=value.name, platform=value.platform)]
     if isinstance(value, Handle):
         return [reference(value.urn)]
     return []

@@ -37,6 +37,7 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "parameters": "the parameters of a run as they were given",
         "code": "a version of a flow's code",
         "service": "an IVCAP service, the plan of orders and jobs",
+        "queue": "an IVCAP queue of messages",
         "workflow-template": "a Provena workflow template, the plan of model runs",
         "entity": "an entity that only its URN is known of",
     },

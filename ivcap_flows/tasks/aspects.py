@@ -1,22 +1,41 @@
-"""Tasks for IVCAP aspects: add once, replace what was read."""
+"""Tasks for IVCAP aspects: add once, replace what was read, list, attach by URN, retract."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
 
+from ivcap_flows.capture import found
 from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
 from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.aspects import AspectRecord
+from ivcap_flows.ivcap.schemas import schema_of
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal.states import OPEN
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import only_planned
 
-__all__ = ["aadd_aspect", "add_aspect", "aupdate_aspect", "update_aspect"]
+__all__ = [
+    "aadd_aspect",
+    "aattach_aspect",
+    "add_aspect",
+    "alist_aspects",
+    "aretract_aspect",
+    "attach_aspect",
+    "aupdate_aspect",
+    "list_aspects",
+    "retract_aspect",
+    "update_aspect",
+]
+
+_UPDATE = "aspect update"
 
 
 async def _add_aspect(
@@ -31,8 +50,9 @@ async def _add_aspect(
 ) -> Aspect:
     """Add an aspect to an entity, beside those it has, at most once within `scope`.
 
-    `content` is a mapping or a pydantic model (by alias); `schema` is needed where the content has no `$schema`.
-    `policy` is a URN; without one the platform's own default holds. Raises InputError without a schema.
+    `content` is a mapping or a pydantic model (by alias); `schema` is needed where neither the content has `$schema`
+    nor the model declares it. `policy` is a URN; without one the platform's own default holds. Raises InputError
+    without a schema, or where the two differ.
     """
     call = await IvcapCall.of(credentials)
     call.check(entity)
@@ -85,11 +105,53 @@ async def _update_aspect(
     call = await IvcapCall.of(credentials)
     call.check(entity)
     about, (schema_urn, document) = urn_of(entity), _content(content, schema)
+    pair = {"entity": about, "schema": schema_urn, "content": document, "policy": policy}
+    for row in await _unsettled(call, pair):
+        # An earlier attempt asked for the same and did not hear the answer. It is settled by what it read then.
+        earlier = _replacing(call, pair, row.request["replaces"], row.discriminator, look_first=True)
+        try:
+            settled = await call.perform(earlier)
+        except SupersededError:
+            if row.state != "intent":
+                raise
+            continue  # It was never sent, so nothing of ours was superseded.
+        if settled.how != "kept":
+            return settled.value
+
     before = await _active(call, about, schema_urn)
     if len(before) == 1 and fingerprint(before[0].content) == fingerprint(document):
+        found(before[0].urn)
         return before[0].handle(call.platform)
 
     replaces = [record.urn for record in before]
+    done = await call.perform(_replacing(call, pair, replaces, None))
+    while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
+        # This run wrote the same once, and it was retracted or replaced since: that was another update than this one.
+        done = await call.perform(_replacing(call, pair, replaces, done.value.urn))
+    return done.value
+
+
+async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:
+    """Equal updates of this run of which it is not known whether they took effect."""
+    if call.attempt is None:
+        return []
+    run_id = call.attempt.run.id
+    rows = [
+        row
+        for state in sorted(OPEN)
+        for row in await asyncio.to_thread(
+            call.journal.intents.where, run_id=run_id, noun=_UPDATE, state=state, limit=None
+        )
+    ]
+    wanted = fingerprint(pair)
+    return [row for row in rows if fingerprint({key: row.request.get(key) for key in pair}) == wanted]
+
+
+def _replacing(
+    call: IvcapCall, pair: dict[str, Any], replaces: list[str], after: str | None, *, look_first: bool = False
+) -> Effect[Aspect]:
+    """The update of what was read as `replaces`; `after` tells it from an equal one that this run made before."""
+    about, schema_urn, document, policy = (pair[key] for key in ("entity", "schema", "content", "policy"))
 
     async def send(intent: IntentRow, progress: Progress) -> Aspect:
         now = await _active(call, about, schema_urn)
@@ -110,29 +172,80 @@ async def _update_aspect(
             if record.urn not in replaces and fingerprint(record.content) == fingerprint(document)
         ]
 
-    def update(after: str | None) -> Effect[Aspect]:
-        return Effect(
-            noun="aspect update",
-            request={
-                "entity": about,
-                "schema": schema_urn,
-                "content": document,
-                "policy": policy,
-                "replaces": replaces,
-            },
-            send=send,
-            find=find,
-            decode=Aspect.model_validate,
-            placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
-            settle=call.client.settle,
-            discriminator=after,
-        )
+    return Effect(
+        noun=_UPDATE,
+        request={**pair, "replaces": replaces},
+        send=send,
+        find=find,
+        decode=Aspect.model_validate,
+        placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
+        settle=call.client.settle,
+        discriminator=after,
+        look_first=look_first,
+    )
 
-    done = await call.perform(update(None))
-    while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
-        # This run wrote the same once, and it was retracted or replaced since: that was another update than this one.
-        done = await call.perform(update(done.value.urn))
-    return done.value
+
+async def _attach_aspect(urn: str, *, credentials: IvcapCredentialsLike = None) -> Aspect:
+    """The handle of an aspect that exists, by its URN, with its content; a retracted one stays readable.
+
+    Raises NotFoundError for one that the account cannot see.
+    """
+    call = await IvcapCall.of(credentials)
+    record = await call.client.aspects.read(urn_of(urn))
+    found(record.urn)
+    return record.handle(call.platform)
+
+
+async def _list_aspects(
+    entity: Handle | str | None = None,
+    *,
+    schema: str | type[BaseModel] | None = None,
+    content_path: str | None = None,
+    at_time: datetime | None = None,
+    filter: str | None = None,  # noqa: A002 - the API's word
+    order_by: str | Sequence[str] = "valid_from",
+    order_direction: str | Sequence[str] = "DESC",
+    include_content: bool = True,
+    limit: int | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Aspect]:
+    """All aspects that are active now, or were at `at_time`, newest first; at most `limit` of them.
+
+    `schema` is a URN, in which `%` stands for anything, or a model that declares one. `content_path` is a PostgreSQL
+    JSONPath that must give something from the content, such as `$.size ? (@ > 10)`; `filter` is the platform's own
+    grammar. `order_by` is a column or several (`entity`, `schema`, `policy`, `account`, `valid_from`, ...) and
+    `order_direction` "ASC" or "DESC", once for all or once for each. Without `include_content` the content is None.
+    """
+    call = await IvcapCall.of(credentials)
+    call.check(entity)
+    records = call.client.aspects.list(
+        entity=None if entity is None else urn_of(entity),
+        schema=schema_of(schema) if isinstance(schema, type) else schema,
+        content_path=content_path,
+        at_time=at_time,
+        filter=filter,
+        order_by=order_by,
+        order_direction=order_direction,
+        include_content=include_content,
+        limit=limit,
+    )
+    aspects = [record.handle(call.platform) async for record in records]
+    for aspect in aspects:
+        found(aspect.urn)
+    return aspects
+
+
+async def _retract_aspect(aspect: Aspect | str, *, credentials: IvcapCredentialsLike = None) -> None:
+    """Retract an aspect: it is no longer active, and stays readable by its URN.
+
+    Idempotent: one that was retracted or replaced before is left as it is. Raises NotFoundError for one that the
+    account cannot see.
+    """
+    call = await IvcapCall.of(credentials)
+    call.check(aspect)
+    urn = urn_of(aspect)
+    if not only_planned("aspect retraction", urn) and (await call.client.aspects.read(urn)).active:
+        await call.client.aspects.retract(urn)
 
 
 def _content(content: BaseModel | Mapping[str, Any], schema: str | None) -> tuple[str, dict[str, Any]]:
@@ -142,10 +255,12 @@ def _content(content: BaseModel | Mapping[str, Any], schema: str | None) -> tupl
         document = dict(content)
     else:
         raise InputError(f"An aspect's content is a mapping or a pydantic model, not {type(content).__name__}.")
-    named = schema or document.get("$schema")
-    if not isinstance(named, str) or not named:
-        raise InputError("The aspect has no schema. Pass schema='urn:…', or declare `$schema` in the content.")
-    return named, {"$schema": named, **document} if "$schema" not in document else document
+    declared = document.get("$schema")
+    if schema is None:
+        schema = schema_of(content)
+    elif declared is not None and declared != schema:
+        raise InputError(f"The content's $schema is {declared!r} and schema={schema!r} was passed. Leave one of them.")
+    return schema, {"$schema": schema, **document} if declared is None else document
 
 
 async def _active(call: IvcapCall, entity: str, schema: str) -> list[AspectRecord]:
@@ -158,3 +273,6 @@ def _handle(call: IvcapCall, urn: str, entity: str, schema: str, content: dict[s
 
 add_aspect, aadd_aspect = task_pair(_add_aspect, name="Add aspect", run_name="add aspect to {entity}")
 update_aspect, aupdate_aspect = task_pair(_update_aspect, name="Update aspect", run_name="update aspect of {entity}")
+attach_aspect, aattach_aspect = task_pair(_attach_aspect, name="Attach aspect", run_name="attach {urn}")
+list_aspects, alist_aspects = task_pair(_list_aspects, name="List aspects", run_name="list aspects of {entity}")
+retract_aspect, aretract_aspect = task_pair(_retract_aspect, name="Retract aspect", run_name="retract {aspect}")

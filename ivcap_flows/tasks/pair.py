@@ -28,11 +28,13 @@ def task_pair(
     name: str,
     run_name: str | Callable[[dict[str, Any]], str],
     writes: tuple[str, ...] = (),
+    persist: bool | None = None,
 ) -> tuple[Task[P, R], Task[P, Coroutine[Any, Any, R]]]:
     """The tasks (verb, averb) of a body `_verb`; both have its signature and docstring.
 
     `name` is the task's name in Prefect, `run_name` a template over the arguments, or what makes the name from them;
-    `writes` are the parameters that name what the task only writes. The tasks neither retry nor cache: what is safe to
+    `writes` are the parameters that name what the task only writes; `persist` says whether Prefect stores results, None
+    leaves it to its settings. The tasks neither retry nor cache: what is safe to
     repeat is repeated inside, and a cached task would record nothing.
     """
 
@@ -53,6 +55,7 @@ def task_pair(
         "task_run_name": run_name if isinstance(run_name, str) else _naming(run_name),
         "retries": 0,
         "cache_policy": NO_CACHE,
+        "persist_result": persist,
     }
     return Task(recorded(synchronous), **options), Task(recorded(asynchronous), **options)
 
