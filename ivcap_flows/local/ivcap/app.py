@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ivcap_flows import __version__
-from ivcap_flows.local.ivcap import absent, openapi
+from ivcap_flows.local.ivcap import openapi
 from ivcap_flows.local.ivcap.artifacts.routes import OPERATIONS as ARTIFACTS
 from ivcap_flows.local.ivcap.aspects.routes import OPERATIONS as ASPECTS
 from ivcap_flows.local.ivcap.dashboards.routes import OPERATIONS as DASHBOARDS
@@ -21,6 +21,7 @@ from ivcap_flows.local.ivcap.projects.routes import OPERATIONS as PROJECTS
 from ivcap_flows.local.ivcap.queues.routes import OPERATIONS as QUEUES
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import Call, Operation, on_http_error, on_problem, route
+from ivcap_flows.local.ivcap.search.routes import OPERATIONS as SEARCH
 from ivcap_flows.local.ivcap.secrets.routes import OPERATIONS as SECRETS
 from ivcap_flows.local.ivcap.services.routes import OPERATIONS as SERVICES
 
@@ -62,7 +63,7 @@ OPERATIONS = (
     *DASHBOARDS,
     *OLD_SERVICES,
     *METADATA,
-    *absent.OPERATIONS,
+    *SEARCH,
     Operation("GET", "/1/openapi/openapi3.json", _description, "This document", public=True),
     Operation("GET", "/1/authinfo.yaml", _authinfo, "Where to log in", public=True),
 )

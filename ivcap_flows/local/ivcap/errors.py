@@ -21,6 +21,7 @@ __all__ = [
     "not_unique",
     "parameter",
     "too_large",
+    "unsupported",
 ]
 
 
@@ -66,6 +67,10 @@ def conflict(message: str, **headers: str) -> Problem:
 
 def too_large(message: str) -> Problem:
     return Problem(413, "too-large", {"message": message})
+
+
+def unsupported(message: str) -> Problem:
+    return Problem(415, "unsupported-content-type", {"message": message})
 
 
 def parameter(name: str, message: str, value: Any = None) -> Problem:

@@ -18,6 +18,7 @@ from ivcap_flows.local.ivcap.orders.state import Orders
 from ivcap_flows.local.ivcap.packages.state import Packages
 from ivcap_flows.local.ivcap.projects.state import Projects
 from ivcap_flows.local.ivcap.queues.state import Queues
+from ivcap_flows.local.ivcap.search.state import Searches
 from ivcap_flows.local.ivcap.secrets.seal import SealKey
 from ivcap_flows.local.ivcap.secrets.state import Secrets
 from ivcap_flows.local.ivcap.services.state import Services
@@ -55,6 +56,7 @@ class Platform:
         self.secrets = Secrets(store, SealKey(directory.root, self.instance))
         self.queues = Queues(store)
         self.projects = Projects(store)
+        self.searches = Searches(store, self.thread)
         self.services.install_built_ins(self.provider)
 
     def _follow_seed(self, given: int | None) -> int | None:
@@ -83,5 +85,6 @@ class Platform:
         await self.thread.run(self.store.keep, "clock", clock.CLOCK.kept())
 
     def close(self) -> None:
+        self.searches.close()
         self.thread.close()
         self.store.close()

@@ -10,13 +10,13 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from ivcap_flows.local import clock
-from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.access import readable
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
 from ivcap_flows.local.ivcap.services import shapes
+from ivcap_flows.local.ivcap.services.ranking import score
 
 __all__ = ["OPERATIONS"]
 
@@ -36,6 +36,21 @@ LISTING: Final = Listing(
     "valid-from",
     since="valid_from",
 )
+
+
+_SCORE: Final = "service_score(?, name, description, tags)"
+
+
+class _Ranked(Listing):
+    """Services by how well they fit, the best first whatever `order-desc` says; `order-by` orders them otherwise."""
+
+    @classmethod
+    def by(cls, words: str) -> _Ranked:
+        ranked = Column(_SCORE, "number", values=(words,), never_null=True)
+        return cls(LISTING.name, LISTING.table, {**LISTING.columns, "score": ranked}, "score", since=LISTING.since)
+
+    def order_keys(self, question: Mapping[str, Any]) -> list[tuple[Column, bool]]:
+        return super().order_keys(question if question.get("order-by") else {**question, "order-desc": True})
 
 
 def href(base: str, urn: str) -> str:
@@ -69,17 +84,26 @@ def _record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
 
 
 def list_all(call: Call) -> Response:
-    if call.query["search"]:
-        raise errors.not_implemented("semantic search over services")
+    words = _words(call)
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         seen, values = readable(call.who)
-        return [seen, "(valid_to IS NULL OR valid_to > ?)"], [*values, question["at"]]
+        where, values = [seen, "(valid_to IS NULL OR valid_to > ?)"], [*values, question["at"]]
+        return (where, values) if not words else ([*where, f"{_SCORE} > 0"], [*values, words])
 
     def item(row: sqlite3.Row, question: Mapping[str, Any]) -> dict[str, Any]:
-        return without_none(_common(row) | {"href": href(call.base, row["id"])})
+        found = score(words, row["name"], row["description"], row["tags"]) if words else None
+        return without_none(_common(row) | {"href": href(call.base, row["id"]), "score": found})
 
-    return reply(page_of(call, LISTING, conditions, item))
+    return reply(page_of(call, _Ranked.by(words) if words else LISTING, conditions, item))
+
+
+def _words(call: Call) -> str:
+    """What is searched for; in a cursor, as the rest of the question."""
+    if not call.query["page"]:
+        return call.query["search"] or ""
+    question = call.platform.cursors.read(call.query["page"]).get("question") or {}
+    return str(question.get("search") or "")
 
 
 def read(call: Call) -> Response:
@@ -108,8 +132,8 @@ OPERATIONS: Final = (
         list_all,
         "List services",
         (*LIST, Param("search")),
-        answers=(200, 400, 422, 501),
-        missing="Semantic search (`search`) is refused with 501.",
+        answers=(200, 400, 422),
+        missing="`search` goes by the words of name, tags and description, not by their meaning.",
         gives=shapes.LIST,
     ),
     Operation(

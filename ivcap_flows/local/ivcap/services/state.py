@@ -17,6 +17,7 @@ from ivcap_flows.local.ivcap.aspects.state import Aspects
 from ivcap_flows.local.ivcap.packages.state import Packages
 from ivcap_flows.local.ivcap.replies import compact
 from ivcap_flows.local.ivcap.services.parameters import checked_definitions, request_schema
+from ivcap_flows.local.ivcap.services.ranking import score
 from ivcap_flows.local.services import BUILT_IN
 from ivcap_flows.local.tokens import Principal
 
@@ -26,6 +27,7 @@ __all__ = ["Services"]
 class Services:
     def __init__(self, store: Store, aspects: Aspects, packages: Packages) -> None:
         self._store, self._aspects, self._packages = store, aspects, packages
+        store.function("service_score", 4, score)
 
     def install_built_ins(self, provider: Principal) -> None:
         """Make the services that come with the platform what this version says they are."""

@@ -1,0 +1,1 @@
+"""Search: Datalog programs over aspects."""
