@@ -18,6 +18,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.http import download
+from ivcap_flows.http.reader import Reader
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -174,3 +175,70 @@ async def test_a_full_disk_is_a_clear_error(web, tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     assert error.value.__cause__.errno == errno.EFBIG
     assert left(tmp_path) == []
+
+
+async def read(server, **options):
+    async with server.session(**options.pop("session", {"budget": 5})) as session:
+        return [part async for part in download.stream(session, "/blob", **options)]
+
+
+async def test_a_stream_comes_in_blocks(web):
+    """All of one length but the last, and verified."""
+    web.on("GET /blob", Response(CONTENT))
+    parts = await read(web, block=1_000_000, size=len(CONTENT), sha256=SHA)
+    assert [len(part) for part in parts] == [1_000_000, 1_000_000, 1_000_000, 72_000]
+    assert b"".join(parts) == CONTENT
+
+
+async def test_a_broken_stream_of_blocks_is_resumed(wire, quick):
+    """The reader sees nothing of two breaks, one answered by the rest and one by everything again."""
+    wire.answers = [
+        whole(CONTENT[:1_000_000], etag='ETag: "v1"\r\n'),
+        part(1_000_000, CONTENT[1_000_000:2_000_000]),
+        whole(CONTENT[:500]),
+        whole(),
+    ]
+    assert b"".join(await read(wire, block=70_000, sha256=SHA)) == CONTENT
+    assert b"Range: bytes=1000000-\r\n" in wire.requests[1]
+    assert b'If-Range: "v1"\r\n' in wire.requests[1]
+
+
+@pytest.mark.parametrize("changed", [0, 999_999])
+async def test_a_stream_that_begins_again_with_other_bytes_is_refused(wire, quick, changed):
+    """What was given can't be taken back, so it must be what the server still says."""
+    other = bytearray(CONTENT)
+    other[changed] ^= 1
+    wire.answers = [whole(CONTENT[:1_000_000]), whole(bytes(other))]
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        await read(wire)
+
+
+async def test_a_stream_that_begins_again_and_is_shorter_is_refused(wire, quick):
+    """The second reply is whole and has less than the first had."""
+    wire.answers = [whole(CONTENT[:1_000_000]), whole(CONTENT[:10], length=10)]
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        await read(wire)
+
+
+@pytest.mark.parametrize("wrong", [{"size": len(CONTENT) + 1}, {"size": 5}, {"sha256": "0" * 64}])
+async def test_a_stream_of_wrong_bytes_ends_in_an_error(web, wrong):
+    """After the last block, or as soon as there are too many."""
+    web.on("GET /blob", Response(CONTENT))
+    with pytest.raises(IntegrityError):
+        await read(web, **wrong)
+
+
+async def test_a_reader_reads_what_it_is_asked_for(web):
+    """Head, middle and rest; nothing behind the end; iteration goes on where reading stopped."""
+    web.on("GET /blob", Response(CONTENT))
+    async with web.session() as session:
+        reader = Reader(download.stream(session, "/blob", block=1000))
+        assert await reader.read(0) == b""
+        assert await reader.read(10) == CONTENT[:10]
+        assert await reader.read(5000) == CONTENT[10:5010]
+        assert await reader.read() == CONTENT[5010:]
+        assert await reader.read(5) == await reader.read() == b""
+        reader = Reader(download.stream(session, "/blob", block=1000))
+        assert await reader.read(7) == CONTENT[:7]
+        assert b"".join([part async for part in reader]) == CONTENT[7:]
+        assert await reader.read() == b""

@@ -11,6 +11,7 @@ import pytest
 from starlette.responses import Response
 
 from ivcap_flows.errors import (
+    BadRequestError,
     ConflictError,
     InputError,
     NotFoundError,
@@ -259,3 +260,42 @@ async def test_memory_does_not_grow_with_the_file(tmp_path):
     server.close()
     assert process.returncode == 0, errors.decode()
     assert int(output) < 32 * 1024
+
+
+async def test_a_request_that_is_too_long_is_followed_by_shorter_ones(web, tmp_path, quick):
+    """A gateway that takes 1 MiB at once (413) gets no more; one that takes any keeps whole chunks."""
+    big = tmp_path / "big.bin"
+    big.write_bytes(os.urandom(5_000_000))
+    received, lengths = bytearray(), []
+
+    async def gateway(request):
+        if request.method == "HEAD":
+            return Response(headers={"Upload-Offset": str(len(received))})
+        body = await request.body()
+        lengths.append(len(body))
+        if len(body) > 2**20:
+            return Response(status_code=413)
+        received.extend(body)
+        return Response(status_code=204, headers={"Upload-Offset": str(len(received))})
+
+    web.on("* /blob", gateway)
+    await send(web, big, offset=0, chunk=4 * 2**20)
+    assert received == big.read_bytes()
+    assert lengths[:3] == [4 * 2**20, 2 * 2**20, 2**20]
+
+
+async def test_a_refusal_of_the_shortest_request_is_final(web, source, quick):
+    """413 for what could hardly be shorter is no matter of length."""
+    web.on("* /blob", Response(status_code=413))
+    with pytest.raises(BadRequestError):
+        await send(web, source, offset=0)
+    assert len(web.sent("PATCH /blob")) == 1
+
+
+async def test_an_empty_request_may_be_refused(web, tmp_path):
+    """A platform that takes no empty chunk has the record of an empty file all the same."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    web.on("* /blob", Response(status_code=409))
+    await send(web, empty, offset=0)
+    assert len(web.sent("PATCH /blob")) == 1

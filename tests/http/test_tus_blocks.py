@@ -161,7 +161,7 @@ async def test_an_error_of_the_stream_is_the_callers_and_closes_it(web):
     assert closed == [True]
 
 
-@pytest.mark.parametrize("content", [CONTENT, CONTENT[:BUFFER], b"x", b""])
+@pytest.mark.parametrize("content", [CONTENT, CONTENT[:BUFFER], b"x", b""], ids=["long", "buffer", "byte", "empty"])
 async def test_an_unknown_size_is_told_at_the_end(web, content):
     """Chunks say that their length is deferred; an empty request closes with it, as ivcap-cli does."""
     upload = Deferred(web)
@@ -173,7 +173,7 @@ async def test_an_unknown_size_is_told_at_the_end(web, content):
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 409, 422])
-@pytest.mark.parametrize("content", [CONTENT, b""])
+@pytest.mark.parametrize("content", [CONTENT, b""], ids=["long", "empty"])
 async def test_a_server_that_refuses_is_asked_for_a_deferred_upload(web, quick, status, content):
     """The way of ivcap-client's archives: POST to the data path, chunks at its Location, the length at the end."""
     upload = Deferred(web, refuses=status)
