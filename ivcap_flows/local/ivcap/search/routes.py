@@ -76,63 +76,6 @@ def _page(call: Call, items: list[Any], question: dict[str, Any]) -> dict[str, A
     return {"items": items[begin:end], "at-time": clock.stamp(question["at"]), "links": links}
 
 
-OPERATIONS"]
-
-_DATALOG: Final = "application/datalog+mangle"
-_LARGEST: Final = 256 * 1024
-"""Bytes of a body; a program may have fewer characters."""
-
-
-def _program(call: Call) -> str:
-    """The text of the program. A JSON body may also be that text as a JSON string. Raises Problem 400, 413, 415."""
-    media = (call.header("Content-Type") or "application/json").partition(";")[0].strip().lower()
-    if media not in (_DATALOG, "application/json"):
-        raise errors.unsupported(f"A search is of type {_DATALOG}, not {media[:100]}.")
-    if len(call.body) > _LARGEST:
-        raise errors.too_large(f"A search may have at most {_LARGEST} bytes.")
-    try:
-        text = call.body.decode()
-        if media == "application/json" and text.lstrip().startswith('"'):
-            text = json.loads(text)
-    except ValueError:
-        raise errors.bad_request("The body is not the text of a program in UTF-8.") from None
-    return text
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-async def search(call: Call) -> Response:
-    text = _program(call)
-    question = {"list": "search", "path": _digest(text), "begin": 0, "last": ""}
-    question["at"] = clock.now() if call.query["at-time"] is None else call.query["at-time"]
-    if call.query["page"]:
-        kept = call.platform.cursors.read(call.query["page"])
-        if (kept["list"], kept["path"]) != (question["list"], question["path"]):
-            raise errors.bad_request("page is the cursor of another program; send the same one for its next page.")
-        question = kept
-    try:
-        items = await call.platform.searches.answer(call.who, text, question["at"])
-    except ProgramError as error:
-        raise errors.parameter("body", str(error)) from None
-    return reply(_page(call, items, question))
-
-
-def _page(call: Call, items: list[Any], question: dict[str, Any], last: str | None) -> dict[str, Any]:
-    """The items behind the last one given, which a digest names: the same program at the same time gives the same."""
-    begin = 0 if last is None else next((at for at, one in enumerate(items, 1) if _digest(compact(one)) == last), None)
-    if begin is None:
-        raise errors.bad_request("What page continues from is no longer found; search again from the start.")
-    end = begin + call.query["limit"]
-    here = call.base + call.request.url.path
-    links = [link("self", here + (f"?{call.request.url.query}" if call.request.url.query else ""))]
-    if end < len(items):
-        cursor = call.platform.cursors.write(question | {"last": _digest(compact(items[end - 1]))})
-        links.append(link("next", f"{here}?page={cursor}"))
-    return {"items": items[begin:end], "at-time": clock.stamp(question["at"]), "links": links}
-
-
 OPERATIONS: Final = (
     Operation(
         "POST",

@@ -16,7 +16,7 @@ _BEGINNING: Final = 0.5
 
 
 def score(search: str, name: str | None, description: str, tags: str) -> float:
-    """From 0 to 1: the mean over the words of the search of where each is best found. `tags` is a JSON list of texts."""
+    """From 0 to 1: the mean over the words of the search of where each is best found. `tags` is a list in JSON."""
     wanted = list(dict.fromkeys(_words(search)))[:_MOST_WORDS]
     fields = [
         (_NAME, _words(name or "")),
