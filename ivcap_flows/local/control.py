@@ -2,6 +2,9 @@
 
 `/_twin/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST takes
 `now` (RFC 3339), `advance` (seconds) and `freeze`, done in this order; DELETE gives the machine's time back.
+
+`/_twin/login`: POST lets the device in that shows `user_code`, as the `first` or `second` `account`, with access tokens
+that hold for `lifetime` seconds (3600), or refuses it (`deny`).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from starlette.routing import Route
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.faults import BadRuleError, FaultLayer, parse_rule
+from ivcap_flows.local.ivcap.login.state import LONGEST
 
 __all__ = ["CONTROL_HEADER", "routes"]
 
@@ -28,8 +32,12 @@ def routes(
     layer: Callable[[], FaultLayer],
     token: str,
     keep_clock: Callable[[], Awaitable[None]],
+    decide_login: Callable[..., Awaitable[bool]],
 ) -> list[Route]:
-    """`GET /_twin` is open to all; the rest wants the token in `X-Twin-Control`. `keep_clock` makes a change last."""
+    """`GET /_twin` is open to all; the rest wants the token in `X-Twin-Control`.
+
+    `keep_clock` makes a change of the clock last, `decide_login` lets a device in or refuses it.
+    """
 
     async def show(request: Request) -> Response:
         return JSONResponse(about())
@@ -82,12 +90,42 @@ def routes(
             await keep_clock()
         return JSONResponse(clock.CLOCK.as_json())
 
+    async def login(request: Request) -> Response:
+        refused = guarded(request)
+        if refused is not None:
+            return refused
+        try:
+            wanted = _decision(json.loads(await request.body()))
+        except ValueError as error:
+            return JSONResponse({"message": str(error)}, 400)
+        if await decide_login(**wanted):
+            return Response(status_code=204)
+        return JSONResponse(
+            {"message": "No login with this code waits for an answer, or there is no such account."}, 404
+        )
+
     return [
         Route("/_twin", show, methods=["GET"]),
         Route("/_twin/faults", faults, methods=["GET", "POST", "DELETE"]),
         Route("/_twin/log", log, methods=["GET", "DELETE"]),
         Route("/_twin/clock", time, methods=["GET", "POST", "DELETE"]),
+        Route("/_twin/login", login, methods=["POST"]),
     ]
+
+
+def _decision(wanted: Any) -> dict[str, Any]:
+    """What is wanted of a login, in words of its own. Raises ValueError."""
+    known = {"user_code", "account", "deny", "lifetime"}
+    if not isinstance(wanted, dict) or not {"user_code", "account"} <= set(wanted) <= known:
+        raise ValueError("A login takes a JSON object with user_code, account and, if wanted, deny and lifetime.")
+    if not isinstance(wanted["user_code"], str) or not isinstance(wanted["account"], str):
+        raise ValueError("user_code and account are texts.")
+    if not isinstance(wanted.get("deny", False), bool):
+        raise ValueError("deny is true or false.")
+    lifetime = wanted.get("lifetime", 1)
+    if not isinstance(lifetime, int | float) or isinstance(lifetime, bool) or not 1 <= lifetime <= LONGEST:
+        raise ValueError(f"lifetime is a number of seconds from 1 to {LONGEST:.0f}.")
+    return wanted
 
 
 def _change(wanted: Any) -> None:

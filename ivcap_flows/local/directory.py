@@ -4,6 +4,7 @@ ivcap.sqlite        records            blobs/xx/<id>       bytes of artifacts
 runs/<job>/         one job's files    outbox/<job>.json   results that the server has not taken yet
 server.lock         held by the server for its life        start.lock   held while one process starts the server
 server.json         where it answers (0600)                server.log   what it said when started on demand
+login.pem           signs id tokens (0600)
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class Directory:
     @property
     def database(self) -> Path:
         return self.root / "ivcap.sqlite"
+
+    @property
+    def login_key(self) -> Path:
+        return self.root / "login.pem"
 
     @property
     def blobs(self) -> Path:

@@ -173,7 +173,9 @@ async def _serve(
             "version": __version__,
             "provena": True,
         }
-        routes: list[Any] = control.routes(lambda: about, lambda: layer, token, platform.keep_clock)
+        routes: list[Any] = control.routes(
+            lambda: about, lambda: layer, token, platform.keep_clock, platform.decide_login
+        )
         await part.start()
         layer = FaultLayer(Starlette(routes=[*routes, Mount("/provena", part.app), Mount("/", create_app(platform))]))
         dispatcher = Dispatcher(platform)
@@ -186,6 +188,7 @@ async def _serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE,
         )

@@ -15,7 +15,7 @@ import jwt
 from ivcap_flows.local import clock
 from ivcap_flows.local.ids import account_urn, derived
 
-__all__ = ["LIFETIME", "Principal", "Tokens", "decoded", "principals"]
+__all__ = ["LIFETIME", "Principal", "Tokens", "claims_of", "decoded", "principals"]
 
 LIFETIME: Final = 365 * 24 * 3600
 _ALGORITHM: Final = "HS256"
@@ -57,23 +57,28 @@ def decoded(token: str, key: Any, algorithm: str, required: Sequence[str] = ()) 
     return claims
 
 
+def claims_of(who: Principal, lifetime: float) -> dict[str, object]:
+    """What a token says of who it is for, and from when to when it holds."""
+    now = clock.seconds()
+    return {
+        "sub": who.subject,
+        "acc": who.account.rsplit(":", 1)[-1],
+        "exp": int(now + lifetime),
+        "iat": int(now) - 1 + min(0, int(lifetime)),
+        "name": who.name,
+        "nickname": who.name.partition(" ")[0].lower(),
+        "email": who.email,
+    }
+
+
 @dataclass(frozen=True)
 class Tokens:
     secret: str = field(repr=False)
 
     def issue(self, who: Principal, *, lifetime: float = LIFETIME, job: str | None = None) -> str:
         """A signed token; a negative lifetime (seconds) gives one that is over."""
-        now = clock.seconds()
-        claims: dict[str, object] = {
-            "sub": who.subject,
-            "acc": who.account.rsplit(":", 1)[-1],
-            "exp": int(now + lifetime),
-            "iat": int(now) - 1 + min(0, int(lifetime)),
-            "name": who.name,
-            "nickname": who.name.partition(" ")[0].lower(),
-            "email": who.email,
-        }
-        return jwt.encode(claims | ({"job": job} if job else {}), self.secret, algorithm=_ALGORITHM)
+        claims = claims_of(who, lifetime) | ({"job": job} if job else {})
+        return jwt.encode(claims, self.secret, algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> Principal:
         """Who a token speaks for. Raises jwt.InvalidTokenError."""

@@ -14,6 +14,7 @@ from ivcap_flows.local.ivcap.dashboards.routes import OPERATIONS as DASHBOARDS
 from ivcap_flows.local.ivcap.jobs.routes import OPERATIONS as JOBS
 from ivcap_flows.local.ivcap.legacy.metadata import OPERATIONS as METADATA
 from ivcap_flows.local.ivcap.legacy.services import OPERATIONS as OLD_SERVICES
+from ivcap_flows.local.ivcap.login import routes as login
 from ivcap_flows.local.ivcap.orders.routes import OPERATIONS as ORDERS
 from ivcap_flows.local.ivcap.packages.routes import OPERATIONS as PACKAGES
 from ivcap_flows.local.ivcap.platform import Platform
@@ -27,27 +28,9 @@ from ivcap_flows.local.ivcap.services.routes import OPERATIONS as SERVICES
 
 __all__ = ["create_app"]
 
-_AUTHINFO = """version: 1
-auth:
-  default-provider-id: twin
-  providers:
-    twin:
-      login-url: {base}/provena/keycloak/login
-      token-url: {base}/provena/keycloak/token
-      code-url: {base}/provena/keycloak/device
-      jwks-url: {base}/provena/keycloak/certs
-      client-id: ivcap-flows
-      audience: {base}/
-"""
-
 
 def _description(call: Call) -> Response:
     return reply(openapi.document(OPERATIONS, call.base, __version__))
-
-
-def _authinfo(call: Call) -> Response:
-    """The keys that clients read. The embedded platform has no login: its tokens come with its environment."""
-    return Response(_AUTHINFO.format(base=call.base), media_type="application/yaml")
 
 
 OPERATIONS = (
@@ -65,12 +48,12 @@ OPERATIONS = (
     *METADATA,
     *SEARCH,
     Operation("GET", "/1/openapi/openapi3.json", _description, "This document", public=True),
-    Operation("GET", "/1/authinfo.yaml", _authinfo, "Where to log in", public=True),
+    login.AUTHINFO,
 )
 
 
 def create_app(platform: Platform) -> Starlette:
     return Starlette(
-        routes=[route(platform, operation) for operation in OPERATIONS],
+        routes=[route(platform, operation) for operation in (*OPERATIONS, *login.ROUTES)],
         exception_handlers={HTTPException: on_http_error, Exception: on_problem},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from typing import Any
 
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.local import clock, ids
@@ -14,6 +15,7 @@ from ivcap_flows.local.ivcap.aspects.state import Aspects
 from ivcap_flows.local.ivcap.cursors import Cursors
 from ivcap_flows.local.ivcap.jobs.changes import Changes
 from ivcap_flows.local.ivcap.jobs.state import Jobs
+from ivcap_flows.local.ivcap.login.state import Logins
 from ivcap_flows.local.ivcap.orders.state import Orders
 from ivcap_flows.local.ivcap.packages.state import Packages
 from ivcap_flows.local.ivcap.projects.state import Projects
@@ -57,6 +59,8 @@ class Platform:
         self.queues = Queues(store)
         self.projects = Projects(store)
         self.searches = Searches(store, self.thread)
+        accounts = {"first": self.first, "second": self.second}
+        self.logins = Logins(store, self.tokens, directory.login_key, accounts)
         self.services.install_built_ins(self.provider)
 
     def _follow_seed(self, given: int | None) -> int | None:
@@ -79,6 +83,10 @@ class Platform:
         if not new or self.seed is None:
             return self.instance
         return flows_urn("twin", ids.seeded(self.seed, "accounts", 0))
+
+    async def decide_login(self, **decision: Any) -> bool:
+        """As `Logins.decide`."""
+        return await self.thread.run(self.logins.decide, **decision)
 
     async def keep_clock(self) -> None:
         """Let the clock be as it is now after a restart too."""

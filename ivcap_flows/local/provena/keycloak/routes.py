@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import html
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ivcap_flows.local.provena.keycloak.state import REALM, GrantError, Realm
+from ivcap_flows.local.oauth import NO_STORE, GrantError, read_form
+from ivcap_flows.local.provena.keycloak.state import REALM, Realm
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import USER
 
@@ -55,7 +55,7 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
         return JSONResponse(realm.key.jwks())
 
     async def token(request: Request) -> Response:
-        form = await _form(request)
+        form = read_form(await request.body())
 
         def work() -> dict[str, Any]:
             try:
@@ -70,7 +70,7 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
         return await _answer(work)
 
     async def device(request: Request) -> Response:
-        form = await _form(request)
+        form = read_form(await request.body())
 
         def work() -> dict[str, Any]:
             with store.transaction():
@@ -99,14 +99,8 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
     ]
 
 
-async def _form(request: Request) -> dict[str, str]:
-    return dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
-
-
 async def _answer(work: Any) -> Response:
-    headers = {"cache-control": "no-store"}
     try:
-        return JSONResponse(await run_in_threadpool(work), headers=headers)
+        return JSONResponse(await run_in_threadpool(work), headers=NO_STORE)
     except GrantError as error:
-        said = {"error": error.error, "error_description": error.description}
-        return JSONResponse(said, error.status, headers=headers)
+        return error.response()

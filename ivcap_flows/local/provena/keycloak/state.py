@@ -17,11 +17,12 @@ import jwt
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.keys import RsaKey
+from ivcap_flows.local.oauth import DEVICE_GRANT, GrantError
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import ACCOUNTS, CLIENTS, Account, Client, User
 from ivcap_flows.local.tokens import decoded
 
-__all__ = ["ACCESS_SECONDS", "OFFLINE_CLIENT", "REALM", "GrantError", "Key", "Realm", "TokenError"]
+__all__ = ["ACCESS_SECONDS", "OFFLINE_CLIENT", "REALM", "Key", "Realm", "TokenError"]
 
 REALM: Final = "provena"
 OFFLINE_CLIENT: Final = "automated-access"
@@ -30,15 +31,6 @@ _REFRESH_SECONDS: Final = 1800
 _DEVICE_SECONDS: Final = 600
 _DEVICE_INTERVAL: Final = 1
 _KEY_FILE: Final = "provena-realm.pem"
-_DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
-
-
-class GrantError(Exception):
-    """A refused token request, in the words of RFC 6749 and RFC 8628."""
-
-    def __init__(self, error: str, description: str, status: int = 400) -> None:
-        super().__init__(error)
-        self.error, self.description, self.status = error, description, status
 
 
 class TokenError(Exception):
@@ -98,7 +90,7 @@ class Realm:
             if not client.confidential:
                 raise GrantError("unauthorized_client", "Client not enabled to retrieve service account", 401)
             return self._tokens(client, f"service-account-{client.client_id}", form.get("scope", ""), refresh=False)
-        if kind == _DEVICE_GRANT:
+        if kind == DEVICE_GRANT:
             return self._device(client, form.get("device_code", ""))
         raise GrantError("unsupported_grant_type", f"Unsupported grant_type {kind!r}")
 

@@ -1,0 +1,1 @@
+"""Login by device code, and the tokens that it gives."""

@@ -1,0 +1,40 @@
+"""Whether a connection comes from the user of this server, on this machine.
+
+A login has no password, so that being able to reach the port must not be enough: other users of the machine can.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from ivcap_flows.local.gate import is_loopback
+
+__all__ = ["is_own"]
+
+_ROOT: Final = 0
+_TABLES: Final = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("/proc/net/tcp6")}
+
+
+def is_own(peer: tuple[str, int] | None, server: tuple[str, int | None] | None) -> bool:
+    """Whether the other end is a process of this user or of root; where the system tells no owners, of this machine."""
+    if peer is None or server is None or server[1] is None or not is_loopback(peer[0]):
+        return False
+    family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    try:
+        lines = _TABLES[family].read_text().splitlines()[1:]
+        wanted = [_shown(family, *peer), _shown(family, server[0], server[1])]
+    except (OSError, ValueError):
+        return not _TABLES[family].exists()
+    owners = [int(words[7]) for words in map(str.split, lines) if words[1:3] == wanted]
+    return any(owner in (_ROOT, os.getuid()) for owner in owners)
+
+
+def _shown(family: socket.AddressFamily, host: str, port: int) -> str:
+    """An end of a connection as the table has it: words of the machine's byte order (Linux, proc_net_tcp)."""
+    packed = socket.inet_pton(family, host)
+    words = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4)]
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"

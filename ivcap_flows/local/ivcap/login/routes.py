@@ -1,0 +1,117 @@
+"""Where `/1/authinfo.yaml` leads: device code, tokens, keys, and the page on which the user lets a device in.
+
+The form and status of each reply are those that ivcap-cli (cmd/login.go) reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from typing import Final
+
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.login.peer import is_own
+from ivcap_flows.local.ivcap.login.state import CLIENT
+from ivcap_flows.local.ivcap.routing import Call, Operation, Param
+from ivcap_flows.local.oauth import NO_STORE, GrantError, read_form
+
+__all__ = ["AUTHINFO", "ROUTES"]
+
+_AUTHINFO: Final = """version: 1
+auth:
+  default-provider-id: twin
+  providers:
+    twin:
+      login-url: {base}/login
+      token-url: {base}/login/token
+      code-url: {base}/login/device
+      jwks-url: {base}/login/keys
+      client-id: {client}
+      audience: {base}/
+"""
+_PAGE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Embedded IVCAP</title>
+<style>body {{ font: 1rem/1.6 system-ui; margin: 4rem auto; max-width: 28rem }} code {{ font-size: 1.4em }}</style>
+<h1>Embedded IVCAP</h1>
+{body}
+</html>
+"""
+_FORM: Final = """<p>A program on this machine wants to log in. Let it in only if it shows this code:</p>
+<form method="post" action="/login">
+<p><input name="user_code" value="{code}" aria-label="code" required autocomplete="off"></p>
+<p><select name="account" aria-label="account">{accounts}</select></p>
+<p><button name="answer" value="allow">Let it in</button> <button name="answer" value="deny">Refuse</button></p>
+</form>"""
+
+
+def authinfo(call: Call) -> Response:
+    return Response(_AUTHINFO.format(base=call.base, client=CLIENT), media_type="application/yaml")
+
+
+def _page(body: str, status: int = 200) -> Response:
+    headers = {**NO_STORE, "content-security-policy": "frame-ancestors 'none'; form-action 'self'"}
+    return HTMLResponse(_PAGE.format(body=body), status, headers=headers)
+
+
+def _check_peer(call: Call) -> None:
+    """Raises Problem 403 for who is not the user of this server."""
+    if not is_own(call.request.scope.get("client"), call.request.scope.get("server")):
+        raise errors.forbidden("Logins are decided on by the user who runs the embedded platform, on its machine.")
+
+
+def show(call: Call) -> Response:
+    _check_peer(call)
+    options = "".join(f"<option>{html.escape(name)}</option>" for name in call.platform.logins.accounts)
+    return _page(_FORM.format(code=html.escape(call.query["user_code"], quote=True), accounts=options))
+
+
+def decide(call: Call) -> Response:
+    _check_peer(call)
+    form = read_form(call.body)
+    deny = form.get("answer") == "deny"
+    account = form.get("account") or call.platform.logins.accounts[0]
+    if not call.platform.logins.decide(form.get("user_code", ""), account, deny=deny):
+        return _page("<p>No login with this code waits for an answer.</p>", 404)
+    done = "refused" if deny else f"let in as the {html.escape(account)} account"
+    return _page(f"<p>The program was {done}. You can close this page.</p>")
+
+
+async def device(call: Call) -> Response:
+    form = read_form(call.body)
+    try:
+        begun = await call.state(call.platform.logins.begin, form.get("client_id", ""), form.get("scope", ""))
+    except GrantError as error:
+        return error.response()
+    page = f"{call.base}/login"
+    complete = f"{page}?user_code={begun['user_code']}"
+    return JSONResponse({**begun, "verification_uri": page, "verification_uri_complete": complete}, headers=NO_STORE)
+
+
+async def token(call: Call) -> Response:
+    form, logins = read_form(call.body), call.platform.logins
+    await asyncio.to_thread(lambda: logins.key)
+
+    try:
+        return JSONResponse(await call.state(logins.grant, form, f"{call.base}/login"), headers=NO_STORE)
+    except GrantError as error:
+        return error.response()
+
+
+async def keys(call: Call) -> Response:
+    key = await asyncio.to_thread(lambda: call.platform.logins.key)
+    return JSONResponse(key.jwks())
+
+
+AUTHINFO: Final = Operation("GET", "/1/authinfo.yaml", authinfo, "Where to log in", public=True)
+ROUTES: Final = (
+    Operation(
+        "GET", "/login", show, "Page on which a login is decided", (Param("user_code", default=""),), public=True
+    ),
+    Operation("POST", "/login", decide, "Decide on a login", body=True, public=True),
+    Operation("POST", "/login/device", device, "Begin a login", body=True, public=True),
+    Operation("POST", "/login/token", token, "Get tokens", body=True, public=True),
+    Operation("GET", "/login/keys", keys, "Keys of id tokens", public=True),
+)
+"""What belongs to the identity provider, which on the platform is another server, and so is in no description."""
