@@ -10,7 +10,7 @@ from ivcap_flows.cli import effects
 from ivcap_flows.cli.output import Json, console, emit
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
-from ivcap_flows.handles import Handle, Job, ModelRun, Order
+from ivcap_flows.handles import Aspect, Handle, Job, ModelRun, Order, QueueMessage
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import OPEN
@@ -20,6 +20,8 @@ __all__ = ["app"]
 app = cyclopts.App(name="orders", help="Orders and jobs on record, and what is in doubt.")
 
 _NOUNS: Final = ("order", "job")
+_KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
+"""What the platform's URN of such an effect names."""
 
 
 @app.default
@@ -42,11 +44,11 @@ def orders(*, run: str | None = None, open_only: bool = False, as_json: Json = F
 
 @app.command
 def adopt(key: str, urn: str, /) -> None:
-    """Say that an intent in doubt became this order or job.
+    """Say that an intent in doubt became this order, job, aspect, model run or message.
 
     Args:
         key: The key, or the beginning of it, as `orders` shows it.
-        urn: The URN on the platform.
+        urn: The URN on the platform; of a message its id.
     """
     with open_journal() as journal:
         row = _find(journal, key)
@@ -67,11 +69,12 @@ def write_off(key: str, /) -> None:
     console.print(f"{row.noun} {short_id(row.key)} is written off.")
 
 
-def _handle(row: IntentRow, urn: str) -> Handle:
+def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
     """The handle that the flow's task would have got."""
     request = row.request
-    if row.noun in _NOUNS and not urn.startswith(f"urn:ivcap:{row.noun}:"):
-        raise InputError(f"{urn} is not the URN of an IVCAP {row.noun}.")
+    kind = _KINDS.get(row.noun)
+    if kind is not None and not urn.startswith(f"urn:ivcap:{kind}:"):
+        raise InputError(f"{urn} is not the URN of an IVCAP {kind}.")
     if row.noun == "order":
         return Order(
             urn=urn,
@@ -90,6 +93,18 @@ def _handle(row: IntentRow, urn: str) -> Handle:
             request=request["request"],
             key=row.key,
         )
+    if kind == "aspect":
+        return Aspect(
+            urn=urn,
+            platform=row.platform,
+            entity=request["entity"],
+            schema_urn=request["schema"],
+            content=request["content"],
+        )
+    if row.noun == "message":
+        content = request["content"]
+        key = row.key if isinstance(content, dict) else None
+        return QueueMessage(id=urn, content=content, schema_urn=request["schema"], key=key)
     if row.noun == "model run":
         return ModelRun(
             urn=urn,

@@ -1,15 +1,11 @@
 """What the client sends and how it reads the replies, the odd ones included."""
 
-import ast
-import inspect
 from datetime import datetime, timezone
-from pathlib import Path
 
 import jwt
 import pytest
 from starlette.responses import JSONResponse, Response
 
-import ivcap_flows.ivcap
 from ivcap_flows.errors import (
     BadRequestError,
     ConfigurationError,
@@ -356,46 +352,3 @@ async def test_a_refusal_keeps_the_platforms_words(client, scripted):
         await client.orders.place(S, {})
     assert "t0ken" not in str(error.value) + repr(error.value.data) + repr(client)
     assert error.value.code == "bad-request"
-
-
-def test_every_call_declares_its_repetition():
-    """No request of the client leaves it open what sending twice would do, and no write is idempotent by mistake."""
-    folder = Path(inspect.getfile(ivcap_flows.ivcap)).parent
-    calls = [
-        (path.name, node)
-        for path in folder.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("request", "stream")
-        and ast.unparse(node.func.value).endswith("session")
-    ]
-    assert len(calls) >= 12
-    declared = {}
-    for file, call in calls:
-        method = ast.unparse(call.args[0])
-        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        declared.setdefault((file, method), set()).add(given.get("repeat"))
-    writes = {where: repeats for where, repeats in declared.items() if where[1] not in ("'GET'", "'HEAD'")}
-    assert writes == {
-        ("artifacts.py", "'POST'"): {"'keyed'"},
-        ("aspects.py", "'DELETE'"): {"'idempotent'"},
-        ("aspects.py", "'POST'"): {"'keyed'"},
-        ("aspects.py", "'PUT'"): {"'keyed'"},
-        ("jobs.py", "'POST'"): {"'keyed'"},
-        ("orders.py", "'POST'"): {"'keyed'"},
-        ("packages.py", "'DELETE'"): {"'idempotent'"},
-        ("projects.py", "'DELETE'"): {"'idempotent'"},
-        ("projects.py", "'POST'"): {"'unsafe'"},
-        ("projects.py", "'PUT'"): {"'idempotent'"},
-        ("queues.py", "'DELETE'"): {"'idempotent'"},
-        ("queues.py", "'POST'"): {"'keyed'", "'unsafe'"},
-        ("search.py", "'POST'"): {"'idempotent'"},
-        ("secrets.py", "'POST'"): {"'idempotent'"},
-        ("services.py", "'DELETE'"): {"'idempotent'"},
-        ("services.py", "'PUT'"): {"'idempotent'"},
-    }
-    reads = {where: repeats for where, repeats in declared.items() if where not in writes}
-    # Taking messages from a queue is a GET that removes them.
-    assert reads.pop(("queues.py", "'GET'")) == {"'idempotent'", "'unsafe'"}
-    assert all(repeats == {"'idempotent'"} for repeats in reads.values())
