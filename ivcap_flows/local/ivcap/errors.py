@@ -17,7 +17,6 @@ __all__ = [
     "full",
     "not_authorized",
     "not_found",
-    "not_implemented",
     "not_unique",
     "parameter",
     "too_large",
@@ -80,10 +79,6 @@ def parameter(name: str, message: str, value: Any = None) -> Problem:
 
 def not_unique(message: str) -> Problem:
     return Problem(424, "not-unique", {"message": message})
-
-
-def not_implemented(what: str) -> Problem:
-    return Problem(501, "not-implemented", {"message": f"The embedded platform does not have {what}."})
 
 
 def full(message: str) -> Problem:

@@ -48,7 +48,7 @@ def _digest(text: str) -> str:
 
 async def search(call: Call) -> Response:
     text = _program(call)
-    question = {"list": "search", "path": _digest(text), "begin": 0, "last": ""}
+    question: dict[str, Any] = {"list": "search", "path": _digest(text), "begin": 0, "last": ""}
     question["at"] = clock.now() if call.query["at-time"] is None else call.query["at-time"]
     if call.query["page"]:
         kept = call.platform.cursors.read(call.query["page"])

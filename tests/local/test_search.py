@@ -1,0 +1,271 @@
+"""Search: what a program means, what it may not say, and what of it goes over the wire."""
+
+import pytest
+
+from ivcap_flows.local.ivcap.search.columns import Columns
+from ivcap_flows.local.ivcap.search.datalog import Plan
+from ivcap_flows.local.ivcap.search.program import Name, ProgramError, Tree, parse
+
+DATALOG = "application/datalog+mangle"
+
+
+def answer(text, **loaded):
+    """The rows of `query`, with these rows as if loaded from aspects."""
+    widths = {name: len(rows[0]) for name, rows in loaded.items()}
+    return Plan(parse(text), widths).answer(loaded)
+
+
+def test_a_rule_joins_what_its_premises_share():
+    """As in the example of the OpenAPI document: the collection of an order's parameter gives the artifacts."""
+    parameters = [("o1", "images", "c1"), ("o1", "size", 3), ("o2", "images", "c2")]
+    members = [("c1", "a1"), ("c2", "a2"), ("c1", "a3")]
+    text = '# comment\nquery(A) :- # the collection\n order_parameter("o1", "images", C), collection(C, A).'
+    assert answer(text, order_parameter=parameters, collection=members) == [("a1",), ("a3",)]
+
+
+def test_recursion_ends_where_nothing_new_is_found():
+    """The transitive closure of a graph with a cycle."""
+    edges = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]
+    text = 'way(X, Y) :- edge(X, Y). way(X, Z) :- way(X, Y), edge(Y, Z). query(Y) :- way("b", Y).'
+    assert answer(text, edge=edges) == [("a",), ("b",), ("c",), ("d",)]
+
+
+def test_rules_that_need_each_other_are_answered_together():
+    """Even and odd distance by two predicates that each ask the other."""
+    steps = [(n, n + 1) for n in range(6)]
+    text = "even(0). even(Y) :- odd(X), step(X, Y). odd(Y) :- even(X), step(X, Y). query(X) :- even(X)."
+    assert answer(text, step=steps) == [(0,), (2,), (4,), (6,)]
+
+
+def test_a_negated_atom_asks_what_is_complete():
+    """Not only what was found before the rule was looked at; `_` in it stands for any value."""
+    text = 'query(X) :- item(X), !bad(X, _). bad(X, "y") :- worse(X). worse(X) :- item(X), X < 3.'
+    assert answer(text, item=[(1,), (2,), (3,), (4,)]) == [(3,), (4,)]
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        ("X = 2", [2]),
+        ("X != 2", [1, 3, "a", "b"]),
+        ("X < 2", [1]),
+        ("X >= 2", [2, 3]),
+        (":gt(X, 1), :le(X, 2)", [2]),
+        ('X >= "b"', ["b"]),
+        ("Y = 3, X = Y", [3]),
+        ("3 = X", [3]),
+    ],
+)
+def test_comparisons_take_values_of_one_kind(test, expected):
+    """Numbers are compared with numbers, texts with texts; `=` also gives a variable its value."""
+    assert [row[0] for row in answer(f"query(X) :- p(X), {test}.", p=[(1,), (2,), (3,), ("a",), ("b",)])] == expected
+
+
+def test_a_variable_that_is_twice_in_an_atom_is_one_value():
+    """And `_` is another one each time."""
+    rows = [(1, 1, 2), (1, 2, 2), (3, 3, 4)]
+    assert answer("query(X) :- p(X, X, _).", p=rows) == [(1,), (3,)]
+    assert answer("query(X) :- p(X, _, _).", p=rows) == [(1,), (3,)]
+
+
+def test_kinds_of_constants_are_kept_apart():
+    """The text "1", the number 1 and the name /a are three values; 1 and 1.0 are one."""
+    rows = [("1",), (1,), ("/a",), (Name("/a"),)]
+    assert answer('query(X) :- p(X), X = "1".', p=rows) == [("1",)]
+    assert answer("query(X) :- p(X), X = 1.0.", p=rows) == [(1,)]
+    assert answer("query(/a). query('it\\'s'). query(-2.5e1).", p=rows) == [(-25.0,), ("it's",), (Name("/a"),)]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (".a.b", [(1,)]),
+        (".l[*]", [("x",), ("y",)]),
+        (".l[1]", [("y",)]),
+        (".parameters[*].name|value", [("n", "v"), ("m", 2)]),
+        (".parameters[*].name", [("n",), ("m",), ("half",)]),
+        ('."$schema"', [("urn:s",)]),
+        (".$schema", [("urn:s",)]),
+        (".yes", [(Name("/true"),)]),
+        (".a", [(Tree('{"b":1}'),)]),
+        (".none", []),
+        (".missing.b", []),
+        ("entity", [("urn:e",)]),
+    ],
+)
+def test_a_column_gives_what_its_path_leads_to(column, expected):
+    """Absent members, null and elements without one of the members give no row."""
+    content = {
+        "a": {"b": 1},
+        "l": ["x", "y"],
+        "parameters": [{"name": "n", "value": "v"}, {"name": "m", "value": 2}, {"name": "half"}],
+        "$schema": "urn:s",
+        "yes": True,
+        "none": None,
+    }
+    columns = Columns([column])
+    assert list(columns.rows("urn:e", content)) == expected
+    assert all(len(row) == columns.width for row in expected)
+
+
+def test_columns_combine():
+    """A row for each combination of what the columns give, with the members of one element side by side."""
+    rows = list(Columns(["entity", ".l[*]", ".k"]).rows("urn:e", {"l": [1, 2], "k": "z"}))
+    assert rows == [("urn:e", 1, "z"), ("urn:e", 2, "z")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("query(X) :- p(X) |> do fn:group_by(X).", "transforms"),
+        ("query(X) :- p(Y), X = fn:plus(Y, 1).", "fn:plus"),
+        ("query([1]).", "lists"),
+        ("query({/a: 1}).", "maps"),
+        ("Decl query(X).", "declarations"),
+        (":other(/p).", ":other"),
+        ("query(X) :- p(X), :match_prefix(X, /a).", ":match_prefix"),
+        ("?query(X).", "queries"),
+        ("query(X) :- q(X).", "Nothing says what q is"),
+        ("query(X) :- p(X), !p(Y).", "gives Y a value"),
+        ("query(X) :- p(_).", "gives X a value"),
+        ("query(X) :- p(X), Y < 1.", "gives Y a value"),
+        ("query(X).", "gives X a value"),
+        ("query(X) :- p(X, X).", "terms"),
+        ("p(1).", "loaded from aspects"),
+        ("other(X) :- p(X).", "needs a rule for query"),
+        ("a(X) :- p(X), !query(X). query(X) :- a(X).", "own negation"),
+        ("query(X) :- ((", "Line 1"),
+        ("query(X) :- p(X)\nquery(Y) :- p(Y).", "Line 2"),
+        ('query("\\q").', "escape"),
+        ("query(1e999).", "too large"),
+        ("", "needs a rule for query"),
+        ("query(1)." * 501, "500 clauses"),
+        ("#" * 70_000, "65536 characters"),
+    ],
+)
+def test_what_is_not_answered_is_named(text, said):
+    """A sentence with the construct, or with what is wrong."""
+    with pytest.raises(ProgramError, match=said):
+        answer(text, p=[(1,)])
+
+
+def test_no_program_runs_or_grows_for_ever():
+    """Steps and rows are bounded, and the sentence says which."""
+    numbers = [(n,) for n in range(1500)]
+    with pytest.raises(ProgramError, match="steps"):
+        answer("query(X) :- p(X), p(Y), X < Y, Y < X.", p=numbers)
+    with pytest.raises(ProgramError, match="rows"):
+        answer("query(X, Y) :- p(X), p(Y).", p=numbers)
+
+
+@pytest.mark.parametrize("column", ["name", "a.b", ".a[", ".a|b.c", "..a", ".", ".a[-1]", ".a b"])
+def test_a_column_that_is_no_path_is_refused(column):
+    """With the column in the sentence."""
+    with pytest.raises(ProgramError, match="neither"):
+        Columns([column])
+
+
+def search(caller, text, status=200, kind=DATALOG, **params):
+    return caller.call("POST", "/1/search", status, content=text, params=params, headers={"Content-Type": kind}).json()
+
+
+def load(schema, *columns):
+    listed = ", ".join(f'"{column}"' for column in columns)
+    return f':load_aspect(/p, "{schema}", [{listed}]).\n'
+
+
+def test_all_pages_together_are_the_answer(first):
+    """Each item once, in one order, however small the pages; `next` is exactly `?page=<cursor>`."""
+    for number in range(7):
+        first.add(f"urn:t:paged:{number}", {"n": number}, schema="urn:t:paged.1")
+    text = load("urn:t:paged.1", "entity", ".n") + "query(N, E) :- p(E, N)."
+    items, cursor = [], {}
+    for _ in range(4):
+        page = search(first, text, limit=2, **cursor)
+        items += page["items"]
+        following = [link["href"] for link in page["links"] if link["rel"] == "next"]
+        if not following:
+            break
+        path, query = following[0].split("?")
+        assert path.endswith("/1/search") and query.startswith("page=") and "&" not in query
+        cursor = {"page": query.removeprefix("page=")}
+        first.add(f"urn:t:paged:late:{len(items)}", {"n": -1}, schema="urn:t:paged.1")
+    assert items == [[number, f"urn:t:paged:{number}"] for number in range(7)]
+    search(first, text + "#", 400, **cursor)
+    first.call("GET", "/1/aspects", 400, params=cursor)
+
+
+def test_values_come_back_as_json(first):
+    """Truth, numbers, texts and whole objects; one term gives the value itself."""
+    first.add("urn:t:kinds", {"v": [True, 2, "x", {"b": [None]}]}, schema="urn:t:kinds.1")
+    items = search(first, load("urn:t:kinds.1", ".v[*]") + "query(X) :- p(X).")["items"]
+    assert items == [2, "x", True, {"b": [None]}]
+
+
+def test_a_search_sees_what_its_caller_may_read(first, second):
+    """Private aspects of another account are not there; opened ones are."""
+    first.add("urn:t:mine", {"n": 1}, schema="urn:t:owned.1")
+    first.add("urn:t:open", {"n": 1}, schema="urn:t:owned.1", policy="urn:ivcap:policy:ivcap.open.metadata")
+    text = load("urn:t:owned.1", "entity") + "query(E) :- p(E)."
+    assert search(first, text)["items"] == ["urn:t:mine", "urn:t:open"]
+    assert search(second, text)["items"] == ["urn:t:open"]
+
+
+def test_a_search_of_the_past_finds_what_was_valid_then(local_twin, first):
+    """With `at-time`, an aspect that was retracted since; without, it is gone."""
+    with local_twin.control() as control:
+        urn = first.add("urn:t:past", {"n": 1}, schema="urn:t:past.1")
+        then = control.get("/clock").json()["now"]
+        control.post("/clock", json={"advance": 10})
+        first.call("DELETE", f"/1/aspects/{urn}", 204)
+        text = load("urn:t:past.1", "entity") + "query(E) :- p(E)."
+        assert search(first, text)["items"] == []
+        assert search(first, text, **{"at-time": then})["items"] == ["urn:t:past"]
+        control.delete("/clock")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        (DATALOG, "query(1).", 200),
+        (f"{DATALOG}; charset=utf-8", "query(1).", 200),
+        ("application/json", "query(1).", 200),
+        ("application/json", '"query(1)."', 200),
+        ("text/plain", "query(1).", 415),
+        (DATALOG, "query(1)", 422),
+        (DATALOG, b"\xff", 400),
+        (DATALOG, "#" * 300_000, 413),
+    ],
+)
+def test_types_and_sizes_of_a_search(first, kind, body, status):
+    """The type that the official client sends, the one that the OpenAPI document declares, and no third."""
+    reply = first.call("POST", "/1/search", status, content=body, headers={"Content-Type": kind})
+    assert status == 200 or (reply.json()["message"] and reply.headers["goa-error"])
+    assert status != 415 or reply.headers["goa-error"] == "unsupported-content-type"
+
+
+def test_services_are_ranked_by_the_words_of_a_search(first):
+    """The best first on every page, each with its score; what has none of the words is not there."""
+    for name, description in (
+        ("rank-storm-surge", "Computes levels."),
+        ("rank-plain", "Surge of a storm."),
+        ("rank-other", "Nothing of it. But a stormy one."),
+        ("rank-none", "Nothing at all."),
+    ):
+        body = {"name": name, "description": description, "controller-schema": "urn:x:1", "controller": {}}
+        first.call("POST", "/1/services2", 201, json=body)
+    for asked in ({}, {"order-desc": "false"}):
+        found, query = [], {"search": "Storm surge", "limit": 2, **asked}
+        while query:
+            page = first.get("/1/services2", params=query)
+            found += page["items"]
+            following = [link["href"].partition("page=")[2] for link in page["links"] if link["rel"] == "next"]
+            query = {"page": following[0], "limit": 2} if following else None
+        assert [(item["name"], item["score"]) for item in found] == [
+            ("rank-storm-surge", 1.0),
+            ("rank-plain", 0.6),
+            ("rank-other", 0.15),
+        ]
+    assert all("score" not in item for item in first.get("/1/services2")["items"])
+    named = first.get("/1/services2", params={"search": "storm", "order-by": "name", "order-desc": "false"})["items"]
+    assert [item["name"] for item in named] == ["rank-other", "rank-plain", "rank-storm-surge"]
