@@ -22,13 +22,17 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples]'
 	@touch $@
 
-# The official clients, each in an environment of its own since their pins clash with Prefect's and each other's.
-.venvs/%/.installed: tests/contract/%.txt
+# The official clients and service SDKs, each in an environment of its own since their pins clash with Prefect's and
+# each other's.
+PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool
+vpath %.txt tests/contract tests/sdk
+
+.venvs/%/.installed: %.txt
 	$(PYTHON) -m venv .venvs/$*
 	PIP_CONSTRAINT= .venvs/$*/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
-peers: .venvs/ivcap-client/.installed .venvs/provenaclient/.installed ## Install the official clients, to test against
+peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients and service SDKs, to test against
 
 demo: install ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml

@@ -33,7 +33,7 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 
 LONGEST_FIRST = ("e2e", "wheel", "crash", "tasks", "cli", "capture", "local")
-TOGETHER = {"blocks", "capture", "cli", "contract", "docs", "e2e", "wheel"}
+TOGETHER = {"blocks", "capture", "cli", "contract", "docs", "e2e", "sdk", "wheel"}
 """Folders whose tests share what is dear to set up, and so run in one process."""
 
 

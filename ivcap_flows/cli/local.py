@@ -91,8 +91,8 @@ def register(
     described = is_description(content)
     if not described and (run or cwd or concurrency or tool):
         raise InputError(
-            f"{definition} says itself how the service runs. --run, --cwd, --concurrency and --tool go with what a service"
-            " prints with --print-service-description."
+            f"{definition} says itself how the service runs. --run, --cwd, --concurrency and --tool go with what a"
+            " service prints with --print-service-description."
         )
     if described and run is None and (cwd or concurrency):
         raise InputError("--cwd and --concurrency go with --run.")

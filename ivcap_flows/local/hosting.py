@@ -27,12 +27,16 @@ _LAST_WORDS: Final = 400
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What a host is to run: `command` in `cwd`, ready when `ready_url` (a path) answers. None: its usual path."""
+    """What a host is to run: `command` in `cwd`.
+
+    Jobs are posted to `path`. The server is ready when `ready_url`, a path too, answers; None is the usual one.
+    """
 
     service: str
     service_name: str
     command: tuple[str, ...]
     cwd: str
+    path: str
     ready_url: str | None
 
     def as_json(self) -> bytes:

@@ -1,7 +1,7 @@
 """The host of a long-running service: `python -m ivcap_flows.local.lambdas <directory> <service>`.
 
 It starts the service's HTTP server on a free port, waits until it is ready, and gives it the jobs that the platform
-leaves in the inbox, as IVCAP's REST controller does for services written with ivcap-ai-tool: `POST /` with `job-id`,
+leaves in the inbox, as IVCAP's REST controller does for services written with ivcap-ai-tool: `POST` with `job-id`,
 `timeout` and `authorization`; 200 is the result, 204 names where to ask later, and the service also posts its result to
 the sidecar. Whichever comes first counts. The host outlives the platform's server: it finishes what it has, and leaves
 when nobody is there to give it more.
@@ -22,9 +22,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from urllib.parse import urlsplit
 
 import psutil
 
+from ivcap_flows.identity import urn_id
 from ivcap_flows.local.directory import Directory, sync_folder, write_atomically
 from ivcap_flows.local.hosting import HostFiles
 from ivcap_flows.local.mapping import read_mapping
@@ -115,7 +117,7 @@ class Host:
         path = self.plan.ready_url or _READY_URL
         while not self.ready.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException):
-                status = self._call("GET", path if path.startswith("/") else f"/{path}", timeout=5)[0]
+                status = self._call("GET", path, timeout=5)[0]
                 # A server that was not asked to have this path is ready when it answers at all.
                 if status < 300 or (self.plan.ready_url is None and status < 500):
                     self.ready.set()
@@ -195,9 +197,10 @@ class Host:
         }
         try:
             body = json.dumps(seat.ticket["request"]).encode()
-            status, told, answer = self._call("POST", "/", body, headers, timeout=_HOLD + 30)
+            status, told, answer = self._call("POST", self.plan.path, body, headers)
+            later = f"{self.plan.path.rstrip('/')}/jobs/{urn_id(seat.job.id)}"
             while status == 204 and not seat.answered.wait(_seconds(told)):
-                status, told, answer = self._call("GET", told.get("Location") or f"/jobs/{seat.job.id}", timeout=30)
+                status, told, answer = self._call("GET", urlsplit(told.get("Location") or later).path)
                 if status == 404:
                     self._land_with(seat, ended("error", "The server of the service no longer knows the job."))
                     return
@@ -215,7 +218,7 @@ class Host:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         *,
-        timeout: float,
+        timeout: float | None = None,
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -236,7 +239,7 @@ class Host:
                 self._land_with(flight.seat, outbox_record(flight.seat.result, flight.seat.job))
 
     def _land_with(self, seat: Seat, record: dict[str, Any]) -> None:
-        bare = seat.job.id.rsplit(":", 1)[-1]
+        bare = urn_id(seat.job.id)
         with self.lock:
             flight = self.flights.pop(bare, None)
         if flight is None:
@@ -273,7 +276,7 @@ def _job_of(directory: Directory, ticket: dict[str, Any]) -> ServiceJob:
 
 
 def _put_down(directory: Directory, job: ServiceJob, record: dict[str, Any]) -> None:
-    name = f"{job.id.rsplit(':', 1)[-1]}.json"
+    name = f"{urn_id(job.id)}.json"
     write_atomically(directory.outbox / name, json.dumps(with_products(record, job)).encode())
 
 

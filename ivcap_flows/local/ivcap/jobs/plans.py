@@ -50,6 +50,17 @@ def plan_of(directory: Directory, service: sqlite3.Row) -> Plan | NoPlan:
         )
     if kind == schemas.SERVICE_BATCH:
         return Plan(name, {"command": list(mapping.command), "cwd": mapping.cwd}, mapping.concurrency)
-    ready = controller.get("ready-url")
-    host = HostPlan(service["id"], name, mapping.command, mapping.cwd, ready if isinstance(ready, str) else None)
+    host = HostPlan(
+        service["id"],
+        name,
+        mapping.command,
+        mapping.cwd,
+        # Newer versions of ivcap-lambda say where the tool is among those of one server.
+        path=_path(controller.get("path")) or "/",
+        ready_url=_path(controller.get("ready-url")),
+    )
     return Plan(name, {}, mapping.concurrency, host)
+
+
+def _path(given: Any) -> str | None:
+    return f"/{given.lstrip('/')}" if isinstance(given, str) else None

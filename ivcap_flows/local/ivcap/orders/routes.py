@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from ivcap_flows.local import clock
 from ivcap_flows.local.ivcap.access import readable
 from ivcap_flows.local.ivcap.artifacts.routes import data_href
 from ivcap_flows.local.ivcap.filters import Column
+from ivcap_flows.local.ivcap.jobs.usage import usage
 from ivcap_flows.local.ivcap.orders import shapes
 from ivcap_flows.local.ivcap.paging import Listing, cursor_after, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
@@ -172,19 +174,27 @@ def metadata(call: Call) -> Response:
 
 
 def logs(call: Call) -> Response:
-    """What the service wrote, when the window `from`..`to` (unix seconds) touches the order's time at all."""
-    row = call.platform.orders.read(call.who, call.id("order"))
+    """What the service wrote in the window `from`..`to` (unix seconds, both whole and included)."""
+    order = call.platform.orders.read(call.who, call.id("order"))["id"]
     begin, end = call.query["from"], call.query["to"]
-    before = end is not None and end * 1000 < row["ordered_at"]
-    after = begin is not None and row["finished_at"] is not None and begin * 1000 > row["finished_at"]
-    texts = [] if before or after else [call.platform.jobs.log(job) for job in call.platform.orders.jobs(row["id"])]
+    first, last = None if begin is None else begin * 1000, None if end is None else (end + 1) * 1000
+    texts = [call.platform.jobs.log(job, first, last) for job in call.platform.orders.jobs(order)]
     return Response(b"".join(texts), media_type="text/plain; charset=utf-8")
 
 
-def top(call: Call) -> Response:
-    """No container runs here, so there is nothing to list."""
-    call.platform.orders.read(call.who, call.id("order"))
-    return reply([])
+async def top(call: Call) -> Response:
+    """What the processes of the order's running jobs use, a job as one container."""
+    jobs: list[sqlite3.Row] = await call.state(_running, call)
+    folders = [call.platform.directory.run(job["id"]) for job in jobs]
+    found = await asyncio.to_thread(lambda: [usage(folder) for folder in folders])
+    told = zip(jobs, found, strict=True)
+    return reply([{"container": job["name"], **figures} for job, figures in told if figures is not None])
+
+
+def _running(call: Call) -> list[sqlite3.Row]:
+    order = call.platform.orders.read(call.who, call.id("order"))["id"]
+    jobs = [call.platform.jobs.get(job) for job in call.platform.orders.jobs(order)]
+    return [job for job in jobs if job["status"] == "executing"]
 
 
 OPERATIONS: Final = (

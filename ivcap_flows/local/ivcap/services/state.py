@@ -27,6 +27,7 @@ __all__ = ["Services"]
 class Services:
     def __init__(self, store: Store, aspects: Aspects, packages: Packages) -> None:
         self._store, self._aspects, self._packages = store, aspects, packages
+        aspects.watch(schemas.SERVICE, self._project)
         store.function("service_score", 4, score)
 
     def install_built_ins(self, provider: Principal) -> None:
@@ -40,7 +41,8 @@ class Services:
 
     def create(self, who: Principal, definition: Mapping[str, Any]) -> sqlite3.Row:
         """A new service. Raises Problem 409 when its id is taken, 422."""
-        urn = ids.as_urn("service", str(definition.get("id") or ids.new_id()))
+        given = definition.get("id") or ids.new_id()
+        urn = ids.as_urn("service", given) if isinstance(given, str) else None
         if urn is None:
             raise errors.parameter("id", "id must be a service URN or a bare id.", definition.get("id"))
         if self._find(urn) is not None:
@@ -136,32 +138,35 @@ class Services:
 
 def _checked(definition: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns of a service, and the JSON schema of its requests. Raises Problem 422."""
+    # A null says no more than leaving the field out.
+    definition = {field: value for field, value in definition.items() if value is not None}
     name, controller, schema = definition.get("name"), definition.get("controller"), definition.get("controller-schema")
     if isinstance(controller, list) and len(controller) == 1:
         controller = controller[0]
     for field, right in (
+        ("id", isinstance(definition.get("id", ""), str)),
         ("name", name is None or isinstance(name, str)),
         ("description", isinstance(definition.get("description"), str)),
         ("controller-schema", isinstance(schema, str)),
         ("controller", isinstance(controller, dict)),
-        ("tags", _texts(definition.get("tags") or [])),
+        ("tags", _texts(definition.get("tags", []))),
     ):
         if not right:
             raise errors.parameter(field, f"{field} is missing or has the wrong type.")
     assert isinstance(controller, dict)
     if schema == schemas.SERVICE_LOCAL:
         _check_local(controller)
-    parameters = checked_definitions(definition.get("parameters") or [])
-    shape = (
-        definition.get("request-schema") or controller.get("request-schema") or request_schema(name or "", parameters)
-    )
+    parameters = checked_definitions(definition.get("parameters", []))
+    shape = definition.get("request-schema", controller.get("request-schema"))
+    if shape is None or shape == {}:
+        shape = request_schema(name or "", parameters)
     if not isinstance(shape, dict):
         raise errors.parameter("request-schema", "request-schema must be a JSON schema.")
     values = {
         "policy": checked_policy(definition.get("policy"), "service"),
         "name": name,
         "description": definition["description"],
-        "tags": compact(definition.get("tags") or []),
+        "tags": compact(definition.get("tags", [])),
         "controller_schema": schema,
         "controller": compact(controller),
         "parameters": compact(parameters),

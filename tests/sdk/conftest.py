@@ -1,0 +1,105 @@
+"""Services written with the official SDKs, in environments of their own, on an embedded IVCAP for all their tests."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from ivcap_flows import local
+
+HERE = Path(__file__).parent
+KINDS = {"batch": ("ivcap-service", "batch_words.py"), "lambda": ("ivcap-ai-tool", "lambda_words.py")}
+TERMINAL = {"succeeded", "failed", "error"}
+
+
+class Bench:
+    """One state folder, its server, and the services registered there by kind."""
+
+    def __init__(self, root):
+        self.root, self.services = root, {}
+        self.start()
+
+    def start(self):
+        twin = local.ensure(self.root)
+        token = twin.environment["IVCAP_JWT"]
+        self.http = httpx.Client(base_url=twin.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    @property
+    def server(self):
+        return psutil.Process(json.loads((self.root / "server.json").read_text())["pid"])
+
+    def end(self, number=signal.SIGTERM):
+        server = self.server
+        server.send_signal(number)
+        server.wait(20)
+        self.http.close()
+
+    def register(self, kind, **options):
+        """Have the service describe itself, and register what it printed."""
+        peer, source = KINDS[kind]
+        python = HERE.parents[1] / ".venvs" / peer / "bin" / "python"
+        if not python.exists():
+            pytest.fail(f"{peer} is not installed in {python.parents[1]}. Run `make peers`.")
+        files = {}
+        for what in ("service", "tool"):
+            command = [str(python), "-W", "ignore", source, f"--print-{what}-description"]
+            printed = subprocess.run(command, cwd=HERE / "services", check=True, capture_output=True, timeout=60).stdout
+            files[what] = self.root.parent / f"{kind}-{what}.json"
+            files[what].write_bytes(printed)
+        run = f"{python} -W ignore {source}"
+        more = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "ivcap_flows.cli", "local", "register", str(files["service"])]
+        command += ["--tool", str(files["tool"]), "--run", run, "--cwd", str(HERE / "services"), *more]
+        done = subprocess.run([*command, "--dir", str(self.root)], check=True, capture_output=True, timeout=60)
+        self.services[kind] = done.stdout.decode().strip()
+
+    def get(self, path, **query):
+        reply = self.http.get(path, params=query)
+        assert reply.status_code == 200, f"{path}: {reply.status_code} {reply.text[:300]}"
+        return reply.json()
+
+    def upload(self, data):
+        headers = {"X-Content-Length": str(len(data)), "X-Name": "in.txt", "X-Content-Type": "text/plain"}
+        made = self.http.post("/1/artifacts", headers=headers).json()
+        chunk = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        self.http.patch(f"/1/artifacts/{made['id']}/blob", content=data, headers=chunk).raise_for_status()
+        return made["id"]
+
+    def request(self, kind, **request):
+        reply = self.http.post(f"/1/services2/{self.services[kind]}/jobs", json=request)
+        assert reply.status_code == 202, reply.text
+        return f"/1/services2/{self.services[kind]}/jobs/{reply.json()['job-id']}"
+
+    def until(self, path, *statuses, seconds=60):
+        end = time.monotonic() + seconds
+        while (job := self.get(path))["status"] not in (statuses or TERMINAL):
+            assert time.monotonic() < end and (not statuses or job["status"] not in TERMINAL), job
+            time.sleep(0.05)
+        return job
+
+    def aspects(self, **query):
+        return self.get("/1/aspects", **{"include-content": "true", "limit": 50, **query})["items"]
+
+
+@pytest.fixture(scope="session")
+def sdk_bench(tmp_path_factory):
+    bench = Bench(tmp_path_factory.mktemp("sdk") / "twin")
+    for kind in KINDS:
+        bench.register(kind)
+    yield bench
+    bench.end()
+    end = time.monotonic() + 20
+    while any(str(bench.root) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < end, "the host of a service outlived the server"
+        time.sleep(0.1)
+
+
+@pytest.fixture(params=sorted(KINDS))
+def sdk_kind(request):
+    return request.param
