@@ -20,6 +20,7 @@ class Home:
 
     def __init__(self, root):
         self.root, self.process, self.limit, self.callers = root, None, None, []
+        self.variables = {"XDG_DATA_HOME": str(root.parent / "data")}
 
     def start(self, *options):
         env_file = self.root.parent / f"{self.root.name}.env"
@@ -28,7 +29,10 @@ class Home:
         if self.process is not None:
             self.process.stderr.close()
         self.process = subprocess.Popen(
-            [*command, "--env-file", str(env_file), *options], preexec_fn=self.limit, stderr=subprocess.PIPE
+            [*command, "--env-file", str(env_file), *options],
+            preexec_fn=self.limit,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **self.variables},
         )
         end = time.monotonic() + 20
         while not env_file.exists() or not (self.root / "server.json").exists():
