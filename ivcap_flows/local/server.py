@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ivcap_flows import __version__
 from ivcap_flows.errors import TwinError
-from ivcap_flows.local import control, provena
+from ivcap_flows.local import clock, control, provena
 from ivcap_flows.local.directory import Directory, write_atomically
 from ivcap_flows.local.faults import TRANSPORT, FaultLayer
 from ivcap_flows.local.gate import MOST_HEAD, Gate
@@ -32,6 +32,7 @@ from ivcap_flows.local.ivcap.app import create_app
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.settings import SETTLE
+from ivcap_flows.local.tokens import LIFETIME
 
 __all__ = ["run"]
 
@@ -99,10 +100,12 @@ class _Server(uvicorn.Server):
 
 def _environment(url: str, platform: Platform) -> dict[str, str]:
     tokens = platform.tokens
+    # A clock that stands in the past may be given the machine's time back.
+    lifetime = LIFETIME + max(0.0, clock.machine() - clock.seconds())
     return {
         "IVCAP_URL": url,
-        "IVCAP_JWT": tokens.issue(platform.first),
-        "IVCAP_JWT_2": tokens.issue(platform.second),
+        "IVCAP_JWT": tokens.issue(platform.first, lifetime=lifetime),
+        "IVCAP_JWT_2": tokens.issue(platform.second, lifetime=lifetime),
         "IVCAP_JWT_EXPIRED": tokens.issue(platform.first, lifetime=-3600),
     }
 
