@@ -23,6 +23,7 @@ from ivcap_flows.secrets import hide
 __all__ = ["SecretRecord", "Secrets"]
 
 _CURSORS: Final = ("page", "offset")
+_LATEST: Final = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())
 
 
 class SecretRecord(Wire):
@@ -35,8 +36,8 @@ class SecretRecord(Wire):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it expires; None for never."""
-        return datetime.fromtimestamp(self.expiry_time, timezone.utc) if self.expiry_time else None
+        """When it expires; None for never. A time beyond what a datetime can say is the latest that it can."""
+        return datetime.fromtimestamp(min(self.expiry_time, _LATEST), timezone.utc) if self.expiry_time else None
 
 
 class Secrets:

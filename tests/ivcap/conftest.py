@@ -94,7 +94,8 @@ class Platform:
         route = f"{request.method} {request.url.path}"
         body = await request.body()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.calls.append(Call(route, dict(request.query_params), headers, json.loads(body) if body else None))
+        value = json.loads(body) if body and "json" in headers.get("content-type", "json") else body.decode() or None
+        self.calls.append(Call(route, dict(request.query_params), headers, value))
         answers = self._answers.get(route)
         if not answers:
             return JSONResponse({"message": "not found", "id": route}, 404)
