@@ -145,8 +145,7 @@ class Artifacts:
         buffer, and going on in another process takes the same blocks from the beginning. Their number of bytes must be
         the record's size, if that is known. `progress` is told the bytes that arrived.
         """
-        if isinstance(record, str) or record.data_href is None:  # an item of a listing has none
-            record = await self.read(record if isinstance(record, str) else record.urn)
+        record = await self._writable(record)
         if record.ready and record.size == 0:
             return 0
         target = self._content_url(record)
@@ -185,9 +184,7 @@ class Artifacts:
 
     async def offset(self, record: ArtifactRecord | str) -> int:
         """The bytes that the platform has."""
-        if isinstance(record, str) or record.data_href is None:
-            record = await self.read(record if isinstance(record, str) else record.urn)
-        return await tus.server_offset(self._session, self._content_url(record))
+        return await tus.server_offset(self._session, self._content_url(await self._writable(record)))
 
     async def read(self, urn: str) -> ArtifactRecord:
         """Read a record, `data_href` included; that of a `data:` URL is made from it."""
@@ -318,6 +315,13 @@ class Artifacts:
         Raises SourceChangedError when the file is not what it was at `state`.
         """
         return await asyncio.to_thread(write_side_car, path, urn, state=state)
+
+    async def _writable(self, record: ArtifactRecord | str) -> ArtifactRecord:
+        """The record with its data-href, which an item of a listing lacks."""
+        urn = record if isinstance(record, str) else record.urn
+        if is_data_url(urn):
+            raise InputError("A data URL holds its content, so none can be sent to it.")
+        return await self.read(urn) if isinstance(record, str) or record.data_href is None else record
 
     async def _readable(self, urn: str) -> ArtifactRecord:
         """The record of an artifact that has its content."""
