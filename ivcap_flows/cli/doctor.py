@@ -6,7 +6,7 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +16,9 @@ from rich.text import Text
 from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.errors import IvcapFlowsError, PlatformOffError
-from ivcap_flows.identity import short_id
+from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformOffError
+from ivcap_flows.identity import INTENT_SCHEMA, short_id
+from ivcap_flows.journal.states import OPEN
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 LOOKED_AT: Final = 500
-"""Artifacts that the search for unfinished uploads reads at most, newest first."""
+"""Artifacts, and key aspects, that the search for what was left behind reads at most, newest first."""
 _PATIENCE: Final = 15.0
 """Seconds that a platform gets to answer."""
-QUIET: Final = timedelta(minutes=1)
-"""An upload younger than this may still be going on."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ def _packages() -> list[str]:
 def _journal() -> list[str]:
     with open_journal() as journal:
         sent = [row for state in ("sent", "in_doubt") for row in journal.intents.where(state=state, limit=None)]
+        twice = journal.intents.where(twice=True, limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
         return [
             journal.url,
@@ -95,6 +95,11 @@ def _journal() -> list[str]:
                 f"no reply known: {row.noun} for {row.subject} ({short_id(row.key)}), sent {moment(row.sent_at)}; the "
                 "next run that asks for it resolves it"
                 for row in sent
+            ),
+            *(
+                f"made twice: {row.noun} for {row.subject} ({short_id(row.key)}): {row.urn} is kept, there is "
+                f"{', '.join(row.duplicates)} too"
+                for row in twice
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
         ]
@@ -117,7 +122,8 @@ async def _ivcap() -> list[str]:
     async for _ in client.services.list(limit=1):
         break
     known = f"{await client.platform()} as {await client.account()}"
-    return [known, *[note async for note in _unfinished_uploads(client)]]
+    unfinished = [note async for note in _unfinished_uploads(client)]
+    return [known, *unfinished, *await _made_by_several(client)]
 
 
 async def _provena() -> list[str]:
@@ -130,10 +136,68 @@ async def _provena() -> list[str]:
 
 
 async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:
-    """Artifacts without all their bytes that nobody works on any more: what lost replies and kills left behind."""
-    quiet = datetime.now(timezone.utc) - QUIET
-    async for artifact in client.artifacts.list(limit=LOOKED_AT):
-        when = artifact.created_at
+    """Artifacts of the account without all their bytes with which no upload on record goes on: what lost replies and
+    kills left behind."""
+    named, since = await asyncio.to_thread(_open_uploads)
+    account = await client.account()
+    async for item in client.artifacts.list(limit=LOOKED_AT):
+        when = item.created_at
         # An artifact of no bytes may stay pending; it lacks nothing.
-        if artifact.status in ("pending", "partial") and artifact.size != 0 and (when is None or when < quiet):
-            yield f"unfinished upload: {artifact.urn} ({artifact.name}), {artifact.status} since {moment(when)}"
+        if item.status not in ("pending", "partial") or item.size == 0 or item.urn in named:
+            continue
+        if when is not None and since is not None and when >= since:
+            continue
+        try:
+            record = await client.artifacts.read(item.urn)
+            there = await client.artifacts.offset(record)
+        except NotFoundError:
+            continue
+        if record.account in (None, account) and record.status == item.status:
+            of = "an unknown number of" if record.known_size is None else record.known_size
+            yield (
+                f"unfinished upload: {record.urn} ({record.name}), {record.status} with {there} of {of} bytes, "
+                f"{_age(when)}; no upload in this journal goes on with it. IVCAP deletes no artifact: let it be, or "
+                f"send it the rest with `ivcap artifact upload {record.urn} -f <file>`"
+            )
+
+
+def _open_uploads() -> tuple[set[str], datetime | None]:
+    """The artifacts that open uploads name, and since when a live one may have made one that it does not name yet."""
+    try:
+        with open_journal() as journal:
+            rows = [row for state in OPEN for row in journal.intents.where(noun="upload", state=state, limit=None)]
+            nameless = [row.created_at for row in rows if row.progress is None and journal.intents.held(row)]
+    except IvcapFlowsError:
+        return set(), None
+    named = {str(row.progress.get("urn")) for row in rows if isinstance(row.progress, dict)}
+    # The platform's times are whole seconds.
+    return named, min(nameless).replace(microsecond=0) if nameless else None
+
+
+def _age(since: datetime | None) -> str:
+    if since is None:
+        return "of unknown age"
+    seconds = max(0, round((datetime.now(timezone.utc) - since).total_seconds()))
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {unit}{'s' if count > 1 else ''} old"
+    return f"{seconds} s old"
+
+
+async def _made_by_several(client: IvcapClient) -> list[str]:
+    """What journals that do not know of each other made under one key, by the newest key aspects."""
+    made: dict[str, dict[str, str]] = {}
+    try:
+        async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
+            content = record.content if isinstance(record.content, dict) else {}
+            if isinstance(content.get("urn"), str):
+                what = f"{content.get('noun')} for {content.get('subject')}"
+                made.setdefault(record.entity, {})[content["urn"]] = what
+    except ForbiddenError:
+        return []
+    return [
+        f"made by several journals: {next(iter(urns.values()))}: {', '.join(sorted(urns))}; each is whole, use either"
+        for urns in made.values()
+        if len(urns) > 1
+    ]

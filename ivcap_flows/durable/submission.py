@@ -253,6 +253,9 @@ class Submission(Generic[T]):
     ) -> Performed[T]:
         urn = self.urn = self.effect.urn(value)
         outcome = self.effect.encode(value)
+        # What can be gone on with loses nothing where the process ends before its row is written, and all know of it.
+        told_first = self.effect.resumable
+        more = await self._tell_outcome(urn, outcome) if told_first else []
         try:
             self.intent = await asyncio.to_thread(
                 self.journal.intents.settle_outcome,
@@ -261,12 +264,13 @@ class Submission(Generic[T]):
                 outcome=outcome,
                 how=how,
                 matched_by=matched_by,
-                duplicates=duplicates,
+                duplicates=[*duplicates, *more],
             )
         except JournalError as error:
             # The effect exists, so the flow goes on; whoever asks next finds the intent open and looks.
             logger.error("The %s %s is not in the journal and will be looked up: %s", self.intent.noun, urn, error)
-        await self._write_outcome_aspect(urn, outcome)
+        if not told_first and (more := await self._tell_outcome(urn, outcome)):
+            await self._note_duplicates(more)
         return Performed(value, how, self.intent.key)
 
     async def _abandon(self, error: BaseException) -> None:
@@ -317,23 +321,26 @@ class Submission(Generic[T]):
         """Write into the key aspect how far this is."""
         await self._write_aspect(None, None, "The progress of the %s %s is only in the journal: %s")
 
-    async def _write_outcome_aspect(self, urn: str | None, outcome: Any) -> None:
+    async def _tell_outcome(self, urn: str | None, outcome: Any) -> list[str]:
+        """Write the outcome into the key aspect; what other journals made under the same key, which is reported."""
         others = await self._write_aspect(urn, outcome, "The outcome of the %s %s is only in the journal: %s")
         more = sorted({str(other["urn"]) for other in others if other.get("urn") not in (None, urn)})
-        if not more:
-            return
-        logger.warning(
-            "Another journal has brought about the %s %s as well: here it is %s, there %s. `ivcap-flows doctor` names "
-            "them.",
-            self.intent.noun,
-            self.intent.key,
-            urn,
-            ", ".join(more),
-        )
+        if more:
+            logger.warning(
+                "Another journal has brought about the %s %s as well: here it is %s, there %s. `ivcap-flows doctor` "
+                "names them.",
+                self.intent.noun,
+                self.intent.key,
+                urn,
+                ", ".join(more),
+            )
+        return more
+
+    async def _note_duplicates(self, urns: Sequence[str]) -> None:
         try:
-            await asyncio.to_thread(self.journal.intents.note_duplicates, self.intent.key, more)
+            await asyncio.to_thread(self.journal.intents.note_duplicates, self.intent.key, urns)
         except (JournalError, DurabilityError) as error:
-            logger.warning("This is not in the journal: %s", error)
+            logger.warning("The second %s is not in the journal: %s", self.intent.noun, error)
 
     async def _write_aspect(self, urn: str | None, outcome: Any, failure: str) -> Sequence[dict[str, Any]]:
         if self._key_aspects is None:

@@ -227,15 +227,26 @@ class Intents:
         noun: str | None = None,
         state: State | None = None,
         urn: str | None = None,
+        twice: bool = False,
         limit: int | None = 1000,
     ) -> list[IntentRow]:
-        """Intents in the order of their making; `limit` None gives all."""
+        """Intents in the order of their making, with `twice` only those with duplicates; `limit` None gives all."""
         query = sa.select(_I).order_by(_I.c.created_at, _I.c.key).limit(limit)
+        if twice:
+            query = query.where(_I.c.duplicates != [])
         for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):
             if value is not None:
                 query = query.where(column == value)
         with self._store.read() as connection:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
+
+    def held(self, intent: IntentRow) -> bool:
+        """Whether a live process is at an intent."""
+        if intent.process_id is None:
+            return False
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            return self._processes.holds(self._processes.read(connection, intent.process_id), intent.token, now)
 
     def unasked(self, wanted: NewIntent) -> list[IntentRow]:
         """Effects on the same subject that earlier attempts of the run caused and this attempt has not asked for."""

@@ -2,14 +2,23 @@
 
 import os
 import socket
-from datetime import timedelta
+import time
+import uuid
+
+import pytest
 
 from ivcap_flows import loop
 from ivcap_flows.cli import doctor
 from ivcap_flows.http.auth import StaticToken
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, NewIntent
+
+
+@pytest.fixture
+def unique_key():
+    """The entity of a key that no other test has."""
+    return key_entity(f"k1:{uuid.uuid4().hex}")
 
 
 def finding(said, check):
@@ -80,19 +89,66 @@ def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
     assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
 
 
-def test_unfinished_uploads_are_named(ivcap_flows, monkeypatch):
-    """Those that nobody can be at any more; a young one may still be going on."""
+def begin(name, size=10):
+    """An artifact without bytes."""
 
-    async def begin():
+    async def create():
         async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:
-            return (await client.artifacts.create(name="left-behind.csv", media_type="text/csv", size=10)).urn
+            return (await client.artifacts.create(name=name, media_type="text/csv", size=size)).urn
 
-    urn = loop.run(begin())
-    assert urn not in ivcap_flows("doctor").out
-    monkeypatch.setattr(doctor, "QUIET", timedelta(0))
+    return loop.run(create())
+
+
+def upload(journal, progress):
+    """An upload in a journal that is being worked on, or that was left, with its progress."""
+    wanted = NewIntent("k1:u", "k1:u", "upload", "p", "a", "account", {}, subject="series.csv")
+    return journal.intents.progress(journal.intents.mark_sent(journal.intents.claim(wanted).intent), progress)
+
+
+@pytest.mark.parametrize(("size", "of"), [(10, "0 of 10 bytes"), (None, "0 of an unknown number of bytes")])
+def test_unfinished_uploads_are_named(ivcap_flows, size, of):
+    """Those that nothing on record goes on with: with their size, their age, and what to do."""
+    urn = begin("left-behind.csv", size)
     said = ivcap_flows("doctor")
     line = next(line for line in said.out.splitlines() if urn in line)
     assert said.status == 0 and "unfinished upload" in line and "left-behind.csv" in line
+    assert of in line and " s old" in line and f"ivcap artifact upload {urn} -f" in line
+
+
+def test_uploads_that_go_on_are_not_named(ivcap_flows, journal_file):
+    """What an open upload names, and what a live one may be about to name; the others are named all the same."""
+    before = begin("left-behind.csv")
+    time.sleep(1.1)
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        row = upload(journal, None)
+        after = begin("just-begun.csv")
+        said = ivcap_flows("doctor").out
+        assert before in said and after not in said
+        journal.intents.progress(row, {"urn": before})
+        said = ivcap_flows("doctor").out
+        assert before not in said and after in said
+        journal.intents.release(row)
+        assert before not in ivcap_flows("doctor").out
+
+
+def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
+    """By the journal that found it out, and by the key aspects of journals that know nothing of each other."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
+        twin = ["urn:ivcap:artifact:two"]
+        journal.intents.settle_outcome(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=twin)
+
+    async def state():
+        async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:
+            for number in (3, 4):
+                content = {"journal": str(number), "noun": "upload", "subject": "x.csv", "urn": f"urn:a:{number}"}
+                await client.aspects.add(unique_key, INTENT_SCHEMA, content)
+
+    loop.run(state())
+    said = ivcap_flows("doctor")
+    assert said.status == 0
+    assert "upload for series.csv" in said.out and "one is kept, there is urn:ivcap:artifact:two too" in said.out
+    assert "made by several journals: upload for x.csv: urn:a:3, urn:a:4" in said.out
 
 
 def test_what_has_no_reply_and_what_was_refused_is_named(on_record, journal_file):
