@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install peers demo test lint format types docs bench crash clean
+.PHONY: help install peers demo test lint format types docs bench crash fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench: install peers ## Run every benchmark; each prints one JSON line
 
 crash: install ## Long form of the kill tests: make crash N=20
 	$(BIN)/python -m pytest tests/crash tests/e2e -k kill -n 2 --crash-rounds $(or $(N),20)
+
+fuzz: install ## Ask the embedded IVCAP thousands of right and wrong things: make fuzz N=100
+	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

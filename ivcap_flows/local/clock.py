@@ -107,16 +107,18 @@ def seconds() -> float:
 
 
 def visible_from() -> int:
-    """The moment from which a thing made now may be seen.
+    """The moment from which a thing made now may be seen: 0 unless a fault hides it, also from a clock that is set back.
 
     Below zero it is, without its sign, the moment from which lists show it, while a read by its id does at once.
     """
-    in_lists = LATE_IN_LISTS.get()
-    return -(now() + round(in_lists * 1000)) if in_lists else now() + round(LATE.get() * 1000)
+    late, in_lists = LATE.get(), LATE_IN_LISTS.get()
+    if in_lists:
+        return -(now() + round(in_lists * 1000))
+    return now() + round(late * 1000) if late else 0
 
 
 def stamp(moment: int) -> str:
-    return datetime.fromtimestamp(moment // 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(moment // 1000, timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def event_stamp(moment: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -31,6 +32,7 @@ from ivcap_flows.local.gate import MOST_HEAD, Gate
 from ivcap_flows.local.ivcap.app import create_app
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 from ivcap_flows.local.ivcap.platform import Platform
+from ivcap_flows.local.ivcap.routing import on_http_error
 from ivcap_flows.local.settings import SETTLE
 from ivcap_flows.local.tokens import LIFETIME
 
@@ -180,7 +182,9 @@ async def _serve(
             lambda: about, lambda: layer, token, platform.keep_clock, platform.decide_login
         )
         await part.start()
-        layer = FaultLayer(Starlette(routes=[*routes, Mount("/provena", part.app), Mount("/", create_app(platform))]))
+        routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
+        # A path with a line feed fits no mount.
+        layer = FaultLayer(Starlette(routes=routes, exception_handlers={HTTPException: on_http_error}))
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(
             Gate(layer, host),

@@ -14,7 +14,7 @@ __all__ = ["document"]
 
 _SHAPES: Final[Mapping[str, dict[str, Any]]] = {
     "string": {"type": "string"},
-    "integer": {"type": "integer", "format": "int64"},
+    "integer": {"type": "integer"},
     "boolean": {"type": "boolean"},
     "date-time": {"type": "string", "format": "date-time"},
 }
@@ -30,6 +30,7 @@ def _parameter(param: Param, place: str) -> dict[str, Any]:
     shape |= {"minimum": param.least} if param.least is not None else {}
     # A larger value counts as the most, so that it is no bound.
     most = [f"At most {param.most} count."] if param.most is not None else []
+    shape |= {"pattern": param.pattern} if param.pattern else {}
     # A default shows what leaving the parameter out means; an empty text says no more than that.
     shape |= {"default": param.default} if param.default not in (None, "") else {}
     text = " ".join([param.description, *most]).strip()
@@ -38,7 +39,7 @@ def _parameter(param: Param, place: str) -> dict[str, Any]:
 
 
 def _content(body: Body) -> dict[str, Any]:
-    return {media: {"schema": body.schema} for media in body.media}
+    return {media: {"schema": body.schema} if body.schema else {} for media in body.media}
 
 
 def _response(operation: Operation, status: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import jwt
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.ids import as_urn
@@ -42,7 +42,10 @@ _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True)
 class Param:
-    """A query parameter. `least` bounds an integer from below and `most` caps it."""
+    """A query parameter, or, for the description alone, a header.
+
+    `least` bounds an integer from below and `most` caps it; `pattern` describes a text.
+    """
 
     name: str
     kind: Kind = "string"
@@ -51,6 +54,7 @@ class Param:
     least: int | None = None
     most: int | None = None
     description: str = ""
+    pattern: str = ""
 
     def read(self, text: str | None) -> Any:
         """The value of the parameter. Raises Problem 422."""
@@ -249,10 +253,19 @@ async def on_problem(request: Request, error: Exception) -> Response:
     ).response()
 
 
+def _methods(request: Request) -> set[str]:
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    path = next((route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
+    return {method for route in routes if route.path == path for method in route.methods or ()}
+
+
 async def on_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 404:
         return errors.not_found("resource", request.url.path[:200]).response()
     message = error.detail if isinstance(error, HTTPException) else "failure"
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status == 405:
+        # Each method has a route of its own, and each knows of itself alone.
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
     return errors.Problem(status, "bad-request", {"message": f"{message}."}, headers).response()

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 __all__ = [
     "BYTES",
+    "CONTENT",
     "ID_REPLY",
     "LINKS",
+    "POLICY",
     "TEXT",
     "TEXTS",
     "TIME",
@@ -20,6 +22,7 @@ __all__ = [
     "Body",
     "Schema",
     "listed",
+    "maybe",
     "record",
 ]
 
@@ -39,11 +42,18 @@ def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None
     return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
 
 
+def maybe(schema: Schema) -> Schema:
+    """A field of a request for which null says the same as leaving it out."""
+    return {**schema, "nullable": True}
+
+
 TEXT: Final[Schema] = {"type": "string"}
 WHOLE: Final[Schema] = {"type": "integer", "format": "int64"}
 TRUTH: Final[Schema] = {"type": "boolean"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 URI: Final[Schema] = {"type": "string", "format": "uri"}
+POLICY: Final[Schema] = {"type": "string", "pattern": "^(urn:ivcap:policy:.*)?$"}
+"""The policy that a request names; an empty one is none."""
 URN: Final[Schema] = {"type": "string", "pattern": "^urn:"}
 TEXTS: Final[Schema] = {"type": "array", "items": TEXT}
 LINKS: Final[Schema] = {
@@ -52,6 +62,9 @@ LINKS: Final[Schema] = {
 }
 ID_REPLY: Final = Body(record({"id": URN}))
 BYTES: Final = Body({"type": "string", "format": "binary"}, ("*/*",))
+"""Bytes that a request brings."""
+CONTENT: Final = Body(media=("*/*",))
+"""What was stored, as the media type says that was stored with it."""
 
 
 def listed(item: Schema, *, at_time: bool = True, optional: Mapping[str, Schema] | None = None) -> Body:

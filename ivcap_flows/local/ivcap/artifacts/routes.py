@@ -22,7 +22,7 @@ from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
-from ivcap_flows.local.ivcap.shapes import BYTES, Body
+from ivcap_flows.local.ivcap.shapes import BYTES, CONTENT, Body
 
 __all__ = ["OPERATIONS", "data_href"]
 
@@ -271,7 +271,7 @@ async def append(call: Call) -> Response:
 
 
 _PRESENT: Final = "`at-time` chooses what was there; the records show the present."
-_VERSION: Final = Param("Tus-Resumable", description="1.0.0")
+_VERSION: Final = Param("Tus-Resumable", pattern=r"^1\.0\.0$")
 _CREATE: Final = (
     Param("X-Name", description="A label, as base64 of UTF-8 or plain."),
     Param("X-Collection", description="URN of a collection."),
@@ -282,7 +282,7 @@ _CREATE: Final = (
     _VERSION,
 )
 _CHUNK: Final = (
-    Param("Upload-Offset", "integer", required=True, least=0, description="Where the chunk begins."),
+    Param("Upload-Offset", required=True, pattern=r"^\d{1,18}$", description="Where the chunk begins."),
     Param("Upload-Length", description="The size, where it was not known before."),
     Param("Upload-Defer-Length", description="1 while the size is not known."),
     _VERSION,
@@ -347,6 +347,6 @@ OPERATIONS: Final = (
         "Download the bytes or a range",
         answers=(200, 206, 404, 416),
         headers=(Param("Range", description="For instance bytes=0-99."),),
-        gives=BYTES,
+        gives=CONTENT,
     ),
 )

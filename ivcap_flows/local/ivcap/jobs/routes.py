@@ -22,6 +22,7 @@ from ivcap_flows.local.ivcap.jobs.state import TERMINAL
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import json_bytes, link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
+from ivcap_flows.local.ivcap.shapes import CONTENT
 
 __all__ = ["OPERATIONS"]
 
@@ -322,7 +323,7 @@ OPERATIONS: Final = (
             Param("Timeout", description="Seconds that the request may be held."),
             Param("IVCAP-Order-Id", description="An order that the job is to be a part of."),
         ),
-        gives={200: shapes.RESULT, 202: shapes.ACCEPTED},
+        gives={200: CONTENT, 202: shapes.ACCEPTED},
     ),
     Operation(
         "GET",
@@ -339,7 +340,7 @@ OPERATIONS: Final = (
         output,
         "The result of a job",
         answers=(200, 204, 400, 404, 500),
-        gives=shapes.RESULT,
+        gives=CONTENT,
     ),
     Operation(
         "GET",

@@ -7,13 +7,12 @@ from typing import Final
 from ivcap_flows.local.ivcap.artifacts.shapes import PRODUCTS
 from ivcap_flows.local.ivcap.shapes import LINKS, TEXT, TIME, URI, URN, WHOLE, Body, listed, record
 
-__all__ = ["ACCEPTED", "LIST", "RECORD", "RESULT", "STATUS", "STREAM"]
+__all__ = ["ACCEPTED", "LIST", "RECORD", "STATUS", "STREAM"]
 
 STATUS: Final = {"enum": ["unknown", "pending", "scheduled", "executing", "succeeded", "failed", "error"]}
 
 ACCEPTED: Final = Body(record({"location": URI, "retry-later": WHOLE}, {"job-id": URN, "service-id": URN}))
-RESULT: Final = Body(media=("*/*",))
-STREAM: Final = Body({"type": "string"}, ("text/event-stream",))
+STREAM: Final = Body(record({"id": TEXT, "data": TEXT}), ("text/event-stream",))
 RECORD: Final = Body(
     record(
         {

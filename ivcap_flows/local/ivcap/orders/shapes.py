@@ -6,7 +6,7 @@ from typing import Final
 
 from ivcap_flows.local.ivcap.artifacts.shapes import PRODUCT, PRODUCTS
 from ivcap_flows.local.ivcap.jobs.shapes import STATUS
-from ivcap_flows.local.ivcap.shapes import LINKS, TEXT, TEXTS, TIME, URI, URN, Body, listed, record
+from ivcap_flows.local.ivcap.shapes import LINKS, POLICY, TEXT, TEXTS, TIME, URI, URN, Body, listed, maybe, record
 
 __all__ = ["LIST", "LOG", "METADATA", "PRODUCT_LIST", "RECORD", "REQUEST", "TOP"]
 
@@ -14,7 +14,10 @@ _PARAMETERS: Final = {"type": "array", "items": record({"name": TEXT, "value": T
 _TIMES: Final = {"ordered-at": TIME, "started-at": TIME, "finished-at": TIME}
 
 REQUEST: Final = Body(
-    record({"service": TEXT, "parameters": _PARAMETERS}, {"name": TEXT, "policy": URN, "tags": TEXTS})
+    record(
+        {"service": TEXT, "parameters": _PARAMETERS},
+        {"name": maybe(TEXT), "policy": maybe(POLICY), "tags": maybe(TEXTS)},
+    )
 )
 RECORD: Final = Body(
     record(

@@ -33,7 +33,8 @@ class Orders:
         if "parameters" not in wanted:
             raise errors.parameter("parameters", "parameters is missing; it may be an empty list.")
         values = checked_values(definitions, wanted["parameters"])
-        name, tags = wanted.get("name"), wanted.get("tags") or []
+        name, tags = wanted.get("name"), wanted.get("tags")
+        tags = [] if tags is None else tags
         if name is not None and not isinstance(name, str):
             raise errors.parameter("name", "name must be a string.")
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):

@@ -56,6 +56,9 @@ TYPES: Final[Mapping[str, tuple[Callable[[str], Any], dict[str, Any]]]] = {
 """Type of a parameter (as in ivcap_client/service.py): how the string of an order is read, and its JSON schema."""
 
 
+_FIELDS: Final = {"description": str, "label": str, "unit": str, "constant": bool, "optional": bool, "unary": bool}
+
+
 def checked_definitions(value: Any) -> list[dict[str, Any]]:
     """Parameter definitions with every field that clients rely on. Raises Problem 422."""
     if not isinstance(value, list):
@@ -65,15 +68,18 @@ def checked_definitions(value: Any) -> list[dict[str, Any]]:
         where = f"parameters[{number}]"
         if not isinstance(one, dict) or not isinstance(one.get("name"), str) or not one["name"]:
             raise errors.parameter(where, f"{where} must be an object with a name.")
+        # A null says no more than leaving the field out.
+        one = {field: told for field, told in one.items() if told is not None}
         name = one["name"]
         if name in names:
             raise errors.parameter(where, f"The parameter {name} is defined twice.")
-        if one.get("type") not in TYPES:
+        if not isinstance(one.get("type"), str) or one["type"] not in TYPES:
             raise errors.parameter(where, f"The type of {name} must be one of {', '.join(TYPES)}.", one.get("type"))
-        options = one.get("options") or []
-        if not isinstance(options, list) or not all(
-            isinstance(o, dict) and isinstance(o.get("value"), str) for o in options
-        ):
+        for field, wanted in _FIELDS.items():
+            if not isinstance(one.get(field), wanted | None):
+                raise errors.parameter(where, f"The {field} of {name} has the wrong type.", one[field])
+        options = one.get("options", [])
+        if not isinstance(options, list) or not all(map(_is_option, options)):
             raise errors.parameter(where, f"The options of {name} must be a list of objects with a value.")
         if one["type"] == "option" and not options:
             raise errors.parameter(where, f"{name} is of type option and needs options.")
@@ -81,14 +87,18 @@ def checked_definitions(value: Any) -> list[dict[str, Any]]:
         if default is not None and not isinstance(default, str):
             raise errors.parameter(where, f"The default of {name} must be a string, whatever its type.")
         names.add(name)
-        made.append({**one, "description": str(one.get("description") or ""), "options": options})
+        made.append({**one, "description": one.get("description", ""), "options": options})
         if default is not None and _fault(made[-1], default):
             raise errors.parameter(where, f"The default of {name} does not have its type.", default)
     return made
 
 
 def _is_option(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("value"), str)
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("value"), str)
+        and isinstance(value.get("description", ""), str)
+    )
 
 
 def _fault(definition: Mapping[str, Any], text: str) -> str | None:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from ivcap_flows.local.ivcap.shapes import LINKS, TEXT, TEXTS, TIME, TRUTH, URI, URN, Body, listed, record
+from ivcap_flows.local.ivcap.services.parameters import TYPES
+from ivcap_flows.local.ivcap.shapes import (
+    LINKS,
+    POLICY,
+    TEXT,
+    TEXTS,
+    TIME,
+    TRUTH,
+    URI,
+    URN,
+    Body,
+    listed,
+    maybe,
+    record,
+)
 
 __all__ = ["DEFINITION", "LIST", "RECORD"]
 
@@ -23,10 +37,31 @@ _PARAMETER: Final = record(
 )
 _PARAMETERS: Final = {"type": "array", "items": _PARAMETER}
 
+_WANTED: Final = record(
+    {"name": {"type": "string", "minLength": 1}, "type": {"enum": list(TYPES)}},
+    {
+        **{name: maybe(TEXT) for name in ("description", "label", "unit", "default")},
+        **{name: maybe(TRUTH) for name in ("constant", "optional", "unary")},
+        "options": maybe({"type": "array", "items": record({"value": TEXT}, {"description": TEXT})}),
+    },
+)
+
 DEFINITION: Final = Body(
     record(
-        {"description": TEXT, "controller-schema": TEXT, "controller": _OBJECT},
-        {"id": TEXT, "name": TEXT, "tags": TEXTS, "policy": URN, "parameters": _PARAMETERS, "request-schema": _OBJECT},
+        {
+            "description": TEXT,
+            "controller-schema": TEXT,
+            # The example of the OpenAPI document has it in an array.
+            "controller": {"anyOf": [_OBJECT, {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": 1}]},
+        },
+        {
+            "id": maybe(TEXT),
+            "name": maybe(TEXT),
+            "tags": maybe(TEXTS),
+            "policy": maybe(POLICY),
+            "parameters": maybe({"type": "array", "items": _WANTED}),
+            "request-schema": maybe(_OBJECT),
+        },
     )
 )
 RECORD: Final = Body(
