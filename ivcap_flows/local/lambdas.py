@@ -40,7 +40,7 @@ __all__ = ["main"]
 _TICK: Final = 0.05
 _IDLE: Final = 300.0
 """Seconds without a job after which a service is stopped."""
-_ALONE: Final = 5.0
+_ALONE: Final = 3.0
 """Seconds without a server of the platform after which a service without a job is stopped."""
 _READY: Final = 300.0
 """Seconds that a service is given to become ready."""

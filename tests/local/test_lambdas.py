@@ -1,0 +1,300 @@
+"""Long-running services behind the REST controller, and services that are registered as aspects."""
+
+import os
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.local.descriptions import register_description
+from ivcap_flows.local.mapping import RunnerMapping
+
+SERVER = """
+import json, os, threading, time, urllib.error, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+base, known = os.environ["IVCAP_BASE_URL"], {}
+
+def call(path, data, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(base + path, data, headers, method="POST")) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *words):
+        pass
+
+    def answer(self, status, body=None, **headers):
+        data = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def later(self, bare):
+        self.answer(204, Location="/tool/jobs/" + bare, Retry_Later="0.1", Ivcap_Self_Report_Result="true")
+
+    def do_GET(self):
+        bare = self.path.rsplit("/", 1)[-1]
+        if self.path == "/is/ready":
+            self.answer(200, {})
+        elif bare not in known:
+            self.answer(404, {})
+        elif time.monotonic() < known[bare]:
+            self.later(bare)
+        else:
+            self.answer(200, {"asked": "later"})
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        bare = self.headers["job-id"].rsplit(":", 1)[-1]
+        print("began", bare, flush=True)
+        mode = request["mode"]
+        if mode == "later":
+            known[bare] = time.monotonic() + 0.3
+            self.later(bare)
+        elif mode == "pushed":
+            known[bare] = time.monotonic() + 3600
+            self.later(bare)
+            body = json.dumps({"pushed": True}).encode()
+            call("/events/" + bare, json.dumps({"name": "pushing"}).encode(), Content_Type="application/json")
+            threading.Timer(0.2, call, ("/results/" + bare, body), {"Content_Type": "application/json"}).start()
+        elif mode == "forgotten":
+            self.later(bare)
+        elif mode == "refused":
+            self.answer(500, {"message": "not today", "traceback": "..."})
+        elif mode == "ends":
+            os._exit(3)
+        elif mode == "unnamed":
+            said = call("/1/aspects?entity=urn:t:e&schema=urn:t:s", b"{}", Content_Type="application/json")
+            forward = call("/", b"{}", Ivcap_Forward_Url="http://example.org/")
+            self.answer(200, {"said": said, "forward": forward})
+        else:
+            time.sleep(request.get("seconds", 0))
+            self.answer(200, {"pid": os.getpid(), "path": self.path, "timeout": self.headers["timeout"]})
+
+time.sleep(float(os.environ.get("SLOW", "0")))
+ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def description(name, **controller):
+    kind = "urn:ivcap:schema.service.rest.1"
+    return {
+        "$schema": "urn:ivcap:schema.service.2",
+        "$id": "#SERVICE_ID#",
+        "name": name,
+        "description": "A service as its SDK describes it.",
+        "policy": "urn:ivcap:policy:ivcap.open.service",
+        "parameters": [],
+        "controller-schema": kind,
+        "controller": {"$schema": kind, "image": "none", "command": ["/none"], **controller},
+    }
+
+
+def enrol(home, document, command=None, folder=None, concurrency=None, **more):
+    mapping = RunnerMapping(tuple(command), str(folder or home.root), concurrency) if command else None
+    token = home.environment["IVCAP_JWT"]
+    return register_description(home.url, token, home.root, document, mapping=mapping, **more)
+
+
+@pytest.fixture
+def rest_service(tmp_path):
+    """Registers the server above with a home, under a name."""
+    (tmp_path / "server.py").write_text(SERVER)
+
+    def make(home, name="rest", *, arguments=(), **more):
+        document = description(name, path="/tool", **{"ready-url": "/is/ready"})
+        return enrol(home, document, [sys.executable, "server.py", *arguments], tmp_path, **more)
+
+    return make
+
+
+def request(caller, service, mode="now", **more):
+    reply = caller.call("POST", f"/1/services2/{service}/jobs", 202, json={"mode": mode, **more}).json()
+    return f"/1/services2/{service}/jobs/{reply['job-id']}"
+
+
+def over(job):
+    return job["status"] in ("succeeded", "failed", "error")
+
+
+@pytest.fixture
+def job_of_mode(eventually):
+    def run(caller, service, mode="now", **more):
+        path = request(caller, service, mode, **more)
+        return eventually(lambda: caller.get(path), over)
+
+    return run
+
+
+def test_a_result_counts_whichever_way_it_comes(first, local_twin, rest_service, job_of_mode):
+    """In the reply, at the place that a 204 names, or posted to the sidecar; the log is the job's own."""
+    service = rest_service(local_twin)
+    now = job_of_mode(first, service)
+    assert now["status"] == "succeeded" and now["result-content"]["path"] == "/tool", now
+    assert int(now["result-content"]["timeout"]) > 0
+    assert first.call("GET", f"/1/orders/{now['order']}/logs").text == f"began {now['id'].rsplit(':', 1)[-1]}\n"
+    assert job_of_mode(first, service, "later")["result-content"] == {"asked": "later"}
+    pushed = job_of_mode(first, service, "pushed")
+    assert pushed["result-content"] == {"pushed": True}
+    assert '"name":"pushing"' in first.call("GET", f"/1/services2/{service}/jobs/{pushed['id']}/events").text
+
+
+def test_what_goes_wrong_is_told_as_it_went(first, local_twin, rest_service, job_of_mode):
+    """A refusal fails the job with its message; a job that the service forgot, or took down with it, is an error."""
+    service = rest_service(local_twin)
+    refused = job_of_mode(first, service, "refused")
+    assert (refused["status"], refused["error-message"]) == ("failed", "not today")
+    forgotten = job_of_mode(first, service, "forgotten")
+    assert forgotten["status"] == "error" and "no longer knows" in forgotten["error-message"]
+    ended = job_of_mode(first, service, "ends")
+    assert ended["status"] == "error" and "exit status 3 while it had this job" in ended["error-message"]
+    assert job_of_mode(first, service)["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ([sys.executable, "-c", "raise SystemExit('no model found')"], "It said: no model found"),
+        (["/no/such/program"], "cannot be started"),
+    ],
+)
+def test_a_service_that_does_not_start_says_why(first, local_twin, job_of_mode, command, said):
+    """Its jobs are errors with the last words of the process."""
+    service = enrol(local_twin, description(f"broken-{said[:2]}"), command)
+    job = job_of_mode(first, service)
+    assert job["status"] == "error" and said in job["error-message"]
+
+
+def test_a_service_without_a_command_here_names_the_command_to_register_one(first, local_twin, job_of_mode):
+    """Images are not pulled; other controllers are refused at once."""
+    service = enrol(local_twin, description("image-only"))
+    job = job_of_mode(first, service)
+    assert job["status"] == "error"
+    assert "ivcap-flows local register" in job["error-message"] and "--run" in job["error-message"]
+    other = {**description("other"), "controller-schema": "urn:ivcap:schema.service.argo.1"}
+    with pytest.raises(InputError, match=r"argo\.1"):
+        enrol(local_twin, other, ["true"])
+
+
+def test_jobs_share_a_process_and_wait_for_their_turn(first, local_twin, rest_service, eventually):
+    """With a limit of one they run one after the other as they came; another service's job does not wait."""
+    service = rest_service(local_twin, "narrow", concurrency=1)
+    paths = [request(first, service, "now", seconds=0.4) for _ in range(3)]
+    eventually(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
+    assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
+    aside = first.finished(first.order("echo", message="aside"))
+    assert aside["status"] == "succeeded" and not over(first.get(paths[2]))
+    jobs = [eventually(lambda path=path: first.get(path), over) for path in paths]
+    assert len({job["result-content"]["pid"] for job in jobs}) == 1
+    text = [first.call("GET", f"/1/orders/{job['order']}/logs").text for job in jobs]
+    assert text == [f"began {job['id'].rsplit(':', 1)[-1]}\n" for job in jobs], "two of them ran at once"
+
+
+def test_a_service_registered_otherwise_starts_anew(first, local_twin, rest_service, job_of_mode, eventually):
+    """What is running ends with the old process, what comes later has a new one."""
+    service = rest_service(local_twin, "changing")
+    old = job_of_mode(first, service)["result-content"]["pid"]
+    running = request(first, service, "now", seconds=1)
+    eventually(lambda: first.get(running)["status"], lambda status: status == "executing")
+    rest_service(local_twin, "changing", arguments=("other",))
+    new = job_of_mode(first, service)["result-content"]["pid"]
+    assert first.get(running)["result-content"]["pid"] == old != new
+    eventually(lambda: psutil.pid_exists(old), lambda there: not there)
+
+
+def test_calls_that_name_no_job_belong_to_the_only_one(first, local_twin, rest_service, job_of_mode, eventually):
+    """While two jobs run, nobody could tell whose they are; calls to other hosts are not forwarded."""
+    service = rest_service(local_twin, "anonymous")
+    alone = job_of_mode(first, service, "unnamed")
+    assert alone["result-content"] == {"said": 200, "forward": 501}
+    beside = request(first, service, "now", seconds=1)
+    eventually(lambda: first.get(beside)["status"], lambda status: status == "executing")
+    assert job_of_mode(first, service, "unnamed")["result-content"]["said"] == 403
+
+
+def hosts_of(home):
+    return [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if "ivcap_flows.local.lambdas" in (one.info["cmdline"] or ()) and str(home.root) in one.info["cmdline"]
+    ]
+
+
+def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(local_home, rest_service, job_of_mode, eventually):
+    """The job is an error, the service's process is ended, and the next job has a new one."""
+    caller = local_home.start().caller()
+    service = rest_service(local_home)
+    pid = job_of_mode(caller, service)["result-content"]["pid"]
+    path = request(caller, service, "now", seconds=30)
+    eventually(lambda: caller.get(path)["status"], lambda status: status == "executing")
+    (host,) = hosts_of(local_home)
+    os.kill(host.pid, signal.SIGKILL)
+    job = eventually(lambda: caller.get(path), over)
+    assert job["status"] == "error" and "killed" in job["error-message"]
+    eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
+    assert job_of_mode(caller, service)["status"] == "succeeded"
+
+
+def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_home, rest_service, eventually):
+    """A job begun before a kill is collected after it; without a server and a job the service is stopped."""
+    caller = local_home.start().caller()
+    service = rest_service(local_home)
+    path = request(caller, service, "now", seconds=1)
+    eventually(lambda: caller.get(path)["status"], lambda status: status == "executing")
+    local_home.kill()
+    time.sleep(0.2)
+    caller = local_home.start().caller()
+    job = eventually(lambda: caller.get(path), over)
+    assert job["status"] == "succeeded", job
+    local_home.stop()
+    eventually(lambda: hosts_of(local_home), lambda hosts: hosts == [], 20)
+    assert not psutil.pid_exists(job["result-content"]["pid"])
+
+
+def test_an_aspect_that_describes_a_service_is_one(first, second, local_twin):
+    """Listed and read while it is valid, changed with it, ended with it; the account's own only."""
+    urn = enrol(local_twin, {**description("by-aspect"), "request-schema": {"type": "object", "required": ["n"]}})
+    service = first.get(f"/1/services2/{urn}")
+    assert service["name"] == "by-aspect" and service["status"] == "active" and service["parameters"] == []
+    assert second.service("by-aspect") == urn, "its policy opens it"
+    (tool,) = first.aspects(entity=urn, schema="urn:sd-core:schema.ai-tool.1")
+    assert tool["content"]["fn_schema"]["required"] == ["n"]
+
+    changed = {**description("by-aspect"), "description": "changed", "tags": ["t"]}
+    assert enrol(local_twin, changed) == urn
+    assert first.get(f"/1/services2/{urn}")["description"] == "changed"
+    query = {"entity": urn, "schema": "urn:ivcap:schema.service.2"}
+    second.call("POST", "/1/aspects", params=query, json={**changed, "description": "foreign"})
+    first.call("POST", "/1/aspects", params={**query, "entity": "urn:ivcap:service:half"}, json={"name": "half"})
+    first.call("GET", "/1/services2/urn:ivcap:service:half", 404)
+    assert first.get(f"/1/services2/{urn}")["description"] == "changed"
+
+    (aspect,) = [one for one in first.aspects(**query) if one["content"]["description"] == "changed"]
+    first.call("DELETE", f"/1/aspects/{aspect['id']}", 204)
+    assert first.get(f"/1/services2/{urn}")["status"] == "inactive"
+    first.call("POST", f"/1/services2/{urn}/jobs", 404, json={})
+    assert enrol(local_twin, changed) == urn
+    assert first.get(f"/1/services2/{urn}")["status"] == "active"
+
+
+def test_a_description_with_a_urn_keeps_it(first, local_twin):
+    """The SDK's Makefile sets one; it is the entity of both aspects."""
+    urn = "urn:ivcap:service:0a1b2c3d-0000-4000-8000-000000000000"
+    tool = {"$schema": "urn:sd-core:schema.ai-tool.1", "name": "t", "service-id": "#SERVICE_ID#", "fn_schema": {}}
+    assert enrol(local_twin, {**description("named"), "$id": urn}, tool=tool) == urn
+    (kept,) = first.aspects(entity=urn, schema="urn:sd-core:schema.ai-tool.1")
+    assert kept["content"] == {**tool, "service-id": urn}
+    assert first.get(f"/1/services2/{urn}")["id"] == urn
