@@ -107,7 +107,7 @@ def seconds() -> float:
 
 
 def visible_from() -> int:
-    """The moment from which a thing made now may be seen: 0 unless a fault hides it, also from a clock that is set back.
+    """The moment from which a thing made now may be seen: 0, so at any time, unless a fault hides it.
 
     Below zero it is, without its sign, the moment from which lists show it, while a read by its id does at once.
     """

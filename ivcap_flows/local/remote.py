@@ -52,7 +52,10 @@ class TwinControl:
         return found
 
     def set_clock(self, now: datetime) -> None:
-        """Let it be this time, which needs an offset, from now on. InputError for one before 1970 or after 2099."""
+        """Let it be this time, which needs an offset to UTC, from now on. InputError for one before 1970 or after 2099.
+
+        Lists show what was there at their time: in the past, not what was made after it. Tokens end by this clock.
+        """
         if now.tzinfo is None:
             raise InputError("The time to set the clock to needs an offset to UTC.")
         self._call("POST", "clock", {"now": now.isoformat()})

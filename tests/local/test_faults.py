@@ -1,5 +1,6 @@
 """Faults on demand: each kind does what it says, as often as it says, and the log counts."""
 
+import re
 import time
 
 import httpx
@@ -81,6 +82,7 @@ def test_an_expired_token_is_401_with_a_challenge(first, fault):
     fault(path="/1/services2", expire_token=True, count=1)
     reply = first.call("GET", "/1/services2", 401)
     assert reply.headers["WWW-Authenticate"].startswith("Bearer")
+    assert reply.headers["goa-error"] == "not-authorized" and reply.json()["message"]
     first.get("/1/services2")
 
 
@@ -97,6 +99,177 @@ def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventuall
     assert order["id"] in [item["id"] for item in first.get("/1/orders")["items"]]
     # Made a moment after the order, it shows a moment after it.
     eventually(lambda: len(first.aspects(entity="urn:t:late")), lambda count: count == 1)
+
+
+def test_late_visibility_may_outlast_the_settling_time(local_twin, first, fault):
+    """An order that was taken is in no list and found by no look-up when it surely should be; then it is there."""
+    fault(method="POST", path="^/1/orders$", late_visibility=60, count=1)
+    settle = httpx.get(f"{local_twin.url}/_twin").json()["settle"]
+    order = first.order("echo", message="later than settle")
+
+    def seen():
+        read = first.http.get(f"/1/orders/{order['id']}").status_code
+        listed = first.get("/1/orders", params={"filter": f"id == '{order['id']}'"})["items"]
+        return read, len(listed)
+
+    try:
+        assert seen() == (404, 0)
+        fault.control.post("/clock", json={"advance": settle + 1})
+        assert seen() == (404, 0)
+        fault.control.post("/clock", json={"advance": 60})
+        assert seen() == (200, 1)
+    finally:
+        fault.control.delete("/clock")
+
+
+def test_a_list_may_lag_behind_reads(local_twin, first, fault):
+    """What was made is read by its id at once, and listed when the time has passed; so for Provena's items."""
+    fault(method="POST", path="^/1/(orders|aspects)$|/organisation/create$", late_in_lists=60)
+    order, urn = first.order("echo", message="lagging"), first.add("urn:t:lagging", {})
+    registry = Registry(local_twin)
+    item = registry.create("Lagging")
+
+    def listed():
+        orders = first.get("/1/orders", params={"filter": f"id == '{order['id']}'"})["items"]
+        return len(orders), len(first.aspects(entity="urn:t:lagging")), item in registry.listed()
+
+    try:
+        first.get(f"/1/orders/{order['id']}")
+        first.get(f"/1/aspects/{urn}")
+        assert registry.fetch(item)["status"]["success"]
+        assert listed() == (0, 0, False)
+        fault.control.post("/clock", json={"advance": 61})
+        registry.renew()
+        assert listed() == (1, 1, True)
+    finally:
+        fault.control.delete("/clock")
+
+
+class Registry:
+    """The registry of the embedded Provena, as its first user sees it."""
+
+    def __init__(self, twin):
+        self.twin, self.url = twin, twin.environment["PROVENA_REGISTRY_API"]
+        self.renew()
+
+    def renew(self):
+        env = self.twin.environment
+        form = {
+            "grant_type": "refresh_token",
+            "client_id": env["PROVENA_CLIENT_ID"],
+            "refresh_token": env["PROVENA_OFFLINE_TOKEN"],
+        }
+        self.realm = f"{env['PROVENA_KEYCLOAK']}/realms/{env['PROVENA_REALM']}"
+        reply = httpx.post(f"{self.realm}/protocol/openid-connect/token", data=form)
+        self.headers = {"Authorization": f"Bearer {reply.json()['access_token']}"}
+
+    def create(self, name, status=200):
+        body = {"display_name": name, "name": name}
+        reply = httpx.post(f"{self.url}/registry/agent/organisation/create", json=body, headers=self.headers)
+        assert reply.status_code == status, reply.text
+        return reply.json()["created_item"]["id"] if status == 200 else reply
+
+    def fetch(self, item):
+        path = "/registry/agent/organisation/fetch"
+        return httpx.get(self.url + path, params={"id": item}, headers=self.headers).json()
+
+    def listed(self):
+        reply = httpx.post(f"{self.url}/registry/agent/organisation/list", json={}, headers=self.headers)
+        return [item["id"] for item in reply.json()["items"]]
+
+
+def test_a_full_disk_takes_nothing_and_gives_all(local_twin, first, fault):
+    """507 for records and for bytes, of which none is kept; Provena fails as it does; reading goes on."""
+    artifact, registry = first.create(10), Registry(local_twin)
+    fault(path="", storage_full=True)
+    for method, path, more in (
+        ("POST", "/1/artifacts", {}),
+        ("POST", "/1/aspects", {"params": {"entity": "urn:t:full", "schema": "urn:t:s"}, "json": {}}),
+    ):
+        reply = first.call(method, path, 507, **more)
+        assert reply.headers["goa-error"] == "not-available" and reply.json()["message"]
+    first.patch(artifact, b"0123456789", 0, 507)
+    assert first.offset(artifact) == 0 and first.aspects(entity="urn:t:full") == []
+    before = registry.listed()
+    assert registry.create("Full", 500).text == "Internal Server Error"
+    fault.control.delete("/faults")
+    assert registry.listed() == before
+    first.patch(artifact, b"0123456789", 0)
+    assert first.bytes_of(artifact["id"]) == b"0123456789"
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_a_seed_repeats_which_requests_fail(first, fault, seed):
+    """About as many as the probability says, the same ones each time; what one rule spares, the next may hit."""
+
+    def failing():
+        fault.control.delete("/faults")
+        fault(path="^/1/artifacts$", status=503, probability=0.5, seed=seed)
+        fault(path="^/1/artifacts$", status=429, probability=1, count=40)
+        return [first.http.get("/1/artifacts").status_code for _ in range(30)]
+
+    one, again = failing(), failing()
+    assert one == again and set(one) == {503, 429}
+    assert 5 <= one.count(503) <= 25
+
+
+def test_a_probability_of_nothing_never_acts(first, fault):
+    """And a rule says what it was given."""
+    fault(path="^/1/artifacts$", status=503, probability=0, seed=1)
+    for _ in range(5):
+        first.get("/1/artifacts")
+    (rule,) = fault.control.get("/faults").json()["faults"]
+    assert (rule["probability"], rule["seed"], rule["hits"]) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "fields"),
+    [
+        (400, "bad-request", {"message"}),
+        (401, "not-authorized", {"message"}),
+        (403, "invalid-scopes", {"message"}),
+        (404, "not-found", {"message", "id"}),
+        (409, "already-created", {"message", "id"}),
+        (422, "invalid-parameter", {"message", "name"}),
+        (424, "not-unique", {"message"}),
+        (500, "fault", {"name", "id", "message", "temporary", "timeout", "fault"}),
+        (501, "not-implemented", {"message"}),
+        (503, "not-available", {"message"}),
+        (504, "event-timeout", {"name", "id", "message", "temporary", "timeout", "fault"}),
+        (429, None, {"message"}),
+        (502, None, {"message"}),
+    ],
+)
+def test_a_status_is_told_in_the_words_of_ivcap(first, fault, status, error, fields):
+    """The error classes and bodies of the OpenAPI document; what only a gateway says has no class."""
+    fault(path="^/1/orders/x$", status=status)
+    reply = first.call("GET", "/1/orders/x", status)
+    assert reply.headers.get("goa-error") == error and set(reply.json()) == fields
+    assert ("WWW-Authenticate" in reply.headers) == (status == 401)
+
+
+def test_a_status_is_told_in_the_words_of_provena(local_twin, fault):
+    """`detail` by the APIs, `message` by their gateway, and plain text for a crash; OAuth's fields by Keycloak."""
+    registry = Registry(local_twin)
+
+    def told(path=registry.url + "/", **rule):
+        fault.control.delete("/faults")
+        fault(path="^/provena", **rule)
+        return httpx.get(path, headers=registry.headers)
+
+    for status in (400, 401, 404):
+        assert set(told(status=status).json()) == {"detail"}
+    assert told(status=401).headers["WWW-Authenticate"] == "Bearer"
+    assert told(status=422).json()["detail"][0]["loc"] == ["body"]
+    for status in (403, 429, 502, 504):
+        assert set(told(status=status).json()) == {"message"}
+    assert told(status=500).text == "Internal Server Error"
+    assert "goa-error" not in told(status=404).headers
+    expired = told(expire_token=True)
+    assert (expired.status_code, expired.json()) == (401, {"detail": "Could not validate credentials"})
+    assert expired.headers["WWW-Authenticate"] == "Bearer"
+    assert told(registry.realm, status=503).json()["error"]
+    assert told(registry.realm, expire_token=True).json()["error"] == "invalid_grant"
 
 
 def test_the_log_counts_the_bytes_that_came(first, fault):
@@ -116,13 +289,31 @@ def test_faults_reach_provena_too(local_twin, fault):
 
 
 @pytest.mark.parametrize(
-    "rule",
-    [{}, {"path": "x"}, {"status": "503"}, {"status": 99}, {"delay": -1}, {"path": "(", "reset": True}, {"wait": 1}, 7],
+    ("rule", "said"),
+    [
+        ({}, "needs an effect"),
+        ({"path": "x"}, "needs an effect"),
+        ({"status": "503"}, "status"),
+        ({"status": 99}, "status"),
+        ({"delay": -1}, "delay"),
+        ({"path": "(", "reset": True}, "path"),
+        ({"wait": 1}, "no wait; its fields are method, path, count, probability, seed, its effects status,"),
+        ({"status": 503, "kind": "x"}, "late_in_lists"),
+        ({"reset": True, "probability": 1.1}, "probability"),
+        ({"reset": True, "probability": True}, "probability"),
+        ({"reset": True, "seed": 1}, "seed"),
+        ({"reset": True, "probability": 1, "seed": "x"}, "seed"),
+        ({"reset": True, "count": 0}, "count"),
+        ({"reset": True, "method": 1}, "method"),
+        ({"reset": True, "status": 503}, "status and reset exclude each other"),
+        ({"late_visibility": 1, "late_in_lists": 1}, "exclude each other"),
+        (7, "object"),
+    ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(fault, rule):
-    """400 with a message; no rule is added."""
+def test_a_rule_that_makes_no_sense_is_refused(fault, rule, said):
+    """400 with a sentence that names the field, or those there are; no rule is added."""
     reply = fault.control.post("/faults", json=rule)
-    assert reply.status_code == 400 and reply.json()["message"]
+    assert reply.status_code == 400 and re.search(said, reply.json()["message"])
     assert fault.control.get("/faults").json()["faults"] == []
 
 

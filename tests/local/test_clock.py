@@ -1,0 +1,184 @@
+"""The clock that can be set and the ids that follow from a seed: told, obeyed by both platforms, and kept."""
+
+import uuid
+
+import httpx
+import pytest
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.local import Twin
+from ivcap_flows.local.remote import TwinControl
+
+THEN = "2001-05-06T07:08:09Z"
+
+
+@pytest.fixture
+def clock(local_twin):
+    """The control API's client; the machine's time is back after the test."""
+    with local_twin.control() as control:
+        yield control
+        control.delete("/clock")
+
+
+def said(reply, status=200):
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+def provena_token(twin):
+    """An access token of the first user of the embedded Provena."""
+    form = {
+        "grant_type": "refresh_token",
+        "client_id": twin.environment["PROVENA_CLIENT_ID"],
+        "refresh_token": twin.environment["PROVENA_OFFLINE_TOKEN"],
+    }
+    realm = f"{twin.environment['PROVENA_KEYCLOAK']}/realms/{twin.environment['PROVENA_REALM']}"
+    return said(httpx.post(f"{realm}/protocol/openid-connect/token", data=form))["access_token"]
+
+
+def template(twin):
+    """A new item of the embedded Provena's registry, and the job that its creation starts."""
+    url = f"{twin.environment['PROVENA_REGISTRY_API']}/registry/entity/dataset_template/create"
+    headers = {"Authorization": f"Bearer {provena_token(twin)}"}
+    return said(httpx.post(url, json={"display_name": "Anything"}, headers=headers))
+
+
+def test_a_clock_that_was_stopped_stamps_both_platforms(local_twin, clock, first):
+    """Records of IVCAP, items and jobs of Provena and the ends of tokens all have the time that was set."""
+    echo = first.service("echo")
+    told = said(clock.post("/clock", json={"now": THEN, "freeze": True}))
+    assert (told["now"], told["rate"]) == ("2001-05-06T07:08:09.000Z", 0) and told["offset"] < 0
+    artifact = first.create(3)
+    assert artifact["created-at"] == THEN == artifact["last-modified-at"]
+    urn = first.add("urn:t:then", {})
+    assert first.get(f"/1/aspects/{urn}")["valid-from"] == THEN
+    order = first.finished(first.order(echo, message="then"))
+    assert (order["ordered-at"], order["finished-at"]) == (THEN, THEN)
+    assert template(local_twin)["created_item"]["created_timestamp"] == 989132889
+    assert said(clock.get("/clock"))["now"] == "2001-05-06T07:08:09.000Z"
+
+
+def test_a_clock_moves_on_as_told(clock):
+    """By so many seconds at once; it stands while it is stopped, and goes on from where it stood."""
+    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
+    assert said(clock.post("/clock", json={"advance": 60.5}))["now"] == "2001-05-06T07:09:09.500Z"
+    going = said(clock.post("/clock", json={"freeze": False}))
+    assert going["rate"] == 1 and going["now"].startswith("2001-05-06T07:09:")
+    assert abs(said(clock.delete("/clock"))["offset"]) < 1
+
+
+def test_what_is_no_change_is_refused(clock):
+    """400 with a sentence, and the clock is as it was."""
+    for wrong in (
+        {},
+        [],
+        {"now": "yesterday"},
+        {"now": 7},
+        {"now": "1815-01-01T00:00:00Z"},
+        {"advance": -1},
+        {"advance": "1"},
+        {"advance": 1e30},
+        {"freeze": 1},
+        {"rate": 2},
+        {"now": THEN, "freeze": "yes"},
+    ):
+        assert said(clock.post("/clock", json=wrong), 400)["message"]
+    assert said(clock.post("/clock", content=b"{"), 400)
+    assert abs(said(clock.get("/clock"))["offset"]) < 1
+
+
+def test_tokens_end_by_this_clock(local_twin, clock, first):
+    """A year later those of both platforms are over; back again, they serve."""
+    bearer = provena_token(local_twin)
+    access = f"{local_twin.environment['PROVENA_REGISTRY_API']}/check-access/check-general-access"
+    headers = {"Authorization": f"Bearer {bearer}"}
+    said(clock.post("/clock", json={"advance": 301}))
+    assert said(httpx.get(access, headers=headers), 401)["detail"] == "Could not validate credentials"
+    first.get("/1/artifacts")
+    said(clock.post("/clock", json={"advance": 366 * 24 * 3600}))
+    assert first.call("GET", "/1/artifacts", 401).headers["WWW-Authenticate"].endswith('error="invalid_token"')
+    clock.delete("/clock")
+    first.get("/1/artifacts")
+    said(httpx.get(access, headers=headers))
+
+
+def test_what_is_hidden_for_a_while_shows_when_time_passes(clock, first):
+    """Late visibility counts by this clock, so that a test need not wait."""
+    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
+    said(clock.post("/faults", json={"method": "POST", "path": "/1/aspects", "late_visibility": 3600}), 201)
+    try:
+        first.add("urn:t:hidden", {})
+    finally:
+        clock.delete("/faults")
+    assert first.aspects(entity="urn:t:hidden") == []
+    said(clock.post("/clock", json={"advance": 3600}))
+    assert len(first.aspects(entity="urn:t:hidden")) == 1
+
+
+def test_the_clock_wants_the_control_token(local_twin, first):
+    """Neither nothing nor an account's token sets it."""
+    for method in ("GET", "POST", "DELETE"):
+        assert httpx.request(method, f"{local_twin.url}/_twin/clock").status_code == 401
+        first.call(method, "/_twin/clock", 401)
+
+
+def test_the_control_object_sets_the_clock(local_twin):
+    """As the fixture `ivcap_twin` gives it."""
+    from datetime import datetime, timezone
+
+    known = local_twin.known()
+    control = TwinControl(
+        Twin(local_twin.url, local_twin.root, known["instance"], local_twin.environment, known["control"])
+    )
+    control.set_clock(datetime(2001, 5, 6, tzinfo=timezone.utc))
+    control.freeze_clock()
+    stood = control.clock()
+    control.advance_clock(0.25)
+    assert control.clock()["now"] > stood["now"] and control.clock()["rate"] == 0
+    control.reset_clock()
+    assert abs(control.clock()["offset"]) < 1
+    with pytest.raises(InputError, match="offset"):
+        control.set_clock(datetime(2001, 5, 6))
+    with pytest.raises(InputError, match="1970"):
+        control.set_clock(datetime(1901, 5, 6, tzinfo=timezone.utc))
+
+
+def made(home):
+    """Ids of each kind that a server makes for the same requests."""
+    caller = home.caller()
+    order = caller.finished(caller.order("echo", message="seeded"))
+    job = caller.job_of(order)
+    return [
+        caller.create(1)["id"],
+        caller.add("urn:t:seeded", {}),
+        order["id"],
+        job["id"],
+        job["account"],
+        order["service"],
+        template(home)["register_create_activity_session_id"],
+    ]
+
+
+def test_a_seed_gives_the_same_ids_and_the_clock_stays(tmp_path, request):
+    """Two empty directories of one seed agree, through a restart too; the directories still tell themselves apart."""
+    home_class = request.getfixturevalue("local_home").__class__
+    one, other, third = (home_class(tmp_path / name) for name in ("one", "other", "third"))
+    for home in (one, other, third):
+        request.addfinalizer(home.close)
+    one.start("--seed", "7")
+    begun = made(one)
+    with one.control() as control:
+        said(control.post("/clock", json={"now": THEN, "freeze": True}))
+    one.stop()
+    one.start()
+    with one.control() as control:
+        assert said(control.get("/clock"))["now"] == "2001-05-06T07:08:09.000Z"
+        control.delete("/clock")
+    went_on = made(one)
+    other.start("--seed", "7")
+    assert made(other) == begun and made(other) == went_on
+    assert len({*begun, *went_on}) == 12  # account and service are the same ones
+    assert uuid.UUID(begun[0].rsplit(":", 1)[1]).version == 4
+    assert one.known()["instance"] != other.known()["instance"]
+    third.start("--seed", "8")
+    assert not set(made(third)) & set(begun)
