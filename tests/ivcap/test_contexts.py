@@ -1,0 +1,328 @@
+"""The logins of the `ivcap` command: its file is read, renewed and written back without harm to what else it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from datetime import datetime, timezone
+from urllib.parse import parse_qsl
+
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr
+from starlette.responses import JSONResponse, Response
+
+from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError
+from ivcap_flows.http.auth import Auth
+from ivcap_flows.http.oauth import Tokens
+from ivcap_flows.http.session import Session
+from ivcap_flows.ivcap import authinfo
+from ivcap_flows.ivcap.authinfo import discover
+from ivcap_flows.ivcap.contexts import ContextFile, ContextToken, config_file
+
+ACCOUNT = "urn:ivcap:account:45a0"
+FILE = """version: v1
+active-context: prod
+contexts:
+- api-version: 1
+  name: prod
+  url: {url}
+  account-id: urn:ivcap:account:45a0
+  provider-id: urn:ivcap:provider:45a0
+  host: ""
+  account-name: "123"
+  account-nickname: "yes"
+  email: a@example.org
+  access-token: {access}
+  access-token-expiry: {expiry}
+  refresh-token: r-1
+- api-version: 1
+  name: other
+  url: https://other.example.org
+  host: other.internal
+  access-token: ""
+  access-token-expiry: 0001-01-01T00:00:00Z
+  refresh-token: ""
+future-key:
+  kept: as it is
+"""
+
+
+@pytest.fixture
+def file(tmp_path, scripted):
+    """A file as the command writes it, its active context's token long over."""
+    path = tmp_path / "ivcap-cli" / "config.yaml"
+    path.parent.mkdir()
+    path.write_text(FILE.format(url=scripted.url, access="a-1", expiry="2024-05-01T10:00:00.123456789+10:00"))
+    path.chmod(0o600)
+    return ContextFile(path)
+
+
+@pytest.fixture
+def provider(scripted):
+    """An identity provider beside the platform: each renewal gives the next tokens and takes the last refresh token."""
+    count = 1
+
+    def renew(call):
+        nonlocal count
+        form = dict(parse_qsl(call.body))
+        if form.get("refresh_token") != f"r-{count}":
+            return JSONResponse({"error": "invalid_grant"}, 403)
+        count += 1
+        return {"access_token": f"a-{count}", "refresh_token": f"r-{count}", "expires_in": 3600}
+
+    scripted.on("GET /1/authinfo.yaml", info(scripted.url))
+    scripted.on("POST /idp/token", renew)
+    return scripted
+
+
+def info(url, **changes):
+    given = {
+        "login-url": f"{url}/idp/authorize",
+        "token-url": f"{url}/idp/token",
+        "code-url": f"{url}/idp/code",
+        "jwks-url": f"{url}/idp/keys",
+        "client-id": "cli-1",
+        "audience": "https://api/",
+    } | changes
+    document = {"version": 1, "auth": {"default-provider-id": "p", "providers": {"p": given}}}
+    return Response(yaml.safe_dump(document), media_type="application/yaml")
+
+
+def test_the_file_lies_where_the_command_keeps_it(monkeypatch, tmp_path):
+    """In the user's configuration folder, under the command's name."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert config_file().parts[-2:] == ("ivcap-cli", "config.yaml")
+    assert os.name != "posix" or os.uname().sysname != "Linux" or config_file().is_relative_to(tmp_path)
+
+
+def test_a_context_is_read(file, scripted):
+    """By its name or as the active one; Go's zero time and empty texts are none."""
+    found = file.read("active")
+    assert (found.name, found.url, found.account, found.host) == ("prod", scripted.url, ACCOUNT, None)
+    assert found.access == SecretStr("a-1") and found.refresh == SecretStr("r-1") and found.due
+    assert found.expires_at == datetime(2024, 5, 1, 0, 0, 0, 123456, timezone.utc).timestamp()
+    other = file.read("other")
+    assert (other.host, other.access, other.refresh, other.expires_at) == ("other.internal", None, None, None)
+    assert "a-1" not in repr(found) and "r-1" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "said"),
+    [
+        (None, "prod", "has no context named 'prod'. It has none. Log in"),
+        ("version: v1\ncontexts: []\n", "active", "no active context"),
+        ("version: v1\ncontexts: [{name: a, url: 'https://a'}]\n", "b", "no context named 'b'. It has a."),
+        ("version: v2\n", "a", "not of version v1"),
+        ("- 1\n", "a", "not of version v1"),
+        ("version: v1\ncontexts: [{name: a}]\n", "a", "has no url"),
+        ("version: v1\nrefresh-token: s3cr3t: x\n", "a", "is no YAML"),
+    ],
+)
+def test_a_context_that_cannot_be_used_is_told(tmp_path, text, name, said):
+    """With the file, what it has, and the next step; never with a line of it."""
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigurationError, match=said) as error:
+        ContextFile(path).read(name)
+    assert str(path) in str(error.value)
+    assert error.value.__suppress_context__ or error.value.__cause__ is None
+    assert "s3cr3t" not in str(error.value)
+
+
+async def test_a_token_is_renewed_and_written_back(file, provider):
+    """The rotated refresh token would else end the command's own login. All else stays to the letter."""
+    before = file.path.read_text()
+    auth = ContextToken("prod", file)
+    assert isinstance(auth, Auth) and auth.expired
+    started = time.time()
+    assert await asyncio.gather(*(auth.header() for _ in range(20))) == ["Bearer a-2"] * 20
+    [renewal] = provider.to("POST /idp/token")
+    assert dict(parse_qsl(renewal.body)) == {
+        "client_id": "cli-1",
+        "grant_type": "refresh_token",
+        "refresh_token": "r-1",
+    }
+
+    lines = dict(enumerate(file.path.read_text().splitlines()))
+    changed = {n: line for n, line in enumerate(before.splitlines()) if lines[n] != line}
+    assert [line.split(":")[0].strip() for line in changed.values()] == [
+        "access-token",
+        "access-token-expiry",
+        "refresh-token",
+    ]
+    assert len(lines) == len(before.splitlines())
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    found = file.read("prod")
+    assert (found.access, found.refresh) == (SecretStr("a-2"), SecretStr("r-2"))
+    assert started + 3585 < found.expires_at < started + 3600
+    assert isinstance(yaml.safe_load(file.path.read_text())["contexts"][0]["access-token-expiry"], datetime)
+    assert "a-2" not in repr(auth)
+
+    assert await auth.header() == "Bearer a-2"
+    assert await auth.header(force=True) == "Bearer a-3"
+    assert len(provider.to("POST /idp/token")) == 2
+
+
+async def test_processes_share_one_renewal(file, provider):
+    """Who comes second finds what the first one wrote, since a refresh token may be good for one use only."""
+    first, second = ContextToken("prod", file), ContextToken("active", file)
+    assert set(await asyncio.gather(first.header(), second.header())) == {"Bearer a-2"}
+    assert len(provider.to("POST /idp/token")) == 1
+    assert await asyncio.gather(first.header(force=True), second.header(force=True)) == ["Bearer a-3"] * 2
+    assert len(provider.to("POST /idp/token")) == 2
+
+
+async def test_a_login_that_has_ended_says_so(file, provider):
+    """A spent refresh token, and a context without one; the file is left as it was."""
+    text = file.path.read_text().replace("r-1", "r-spent")
+    file.path.write_text(text)
+    with pytest.raises(NotAuthorizedError, match="invalid_grant.*Log in again") as error:
+        await ContextToken("prod", file).header()
+    assert "r-spent" not in str(error.value)
+    with pytest.raises(NotAuthorizedError, match="has ended and cannot be renewed. Log in by `ivcap-flows login`"):
+        await ContextToken("other", file).header()
+    assert file.path.read_text() == text
+
+
+async def test_a_context_that_becomes_another_accounts_is_refused(file, provider):
+    """A run that began as one account does not go on as another."""
+    auth = ContextToken("prod", file)
+    file.path.write_text(file.path.read_text().replace("account:45a0", "account:99"))
+    with pytest.raises(ConfigurationError, match="another deployment or account"):
+        await auth.header()
+    assert provider.to("POST /idp/token") == []
+
+
+async def test_a_cancelled_renewal_is_not_lost(file, provider):
+    """What the provider has granted reaches the file, though nobody waits any more."""
+
+    auth = ContextToken("prod", file)
+    waiting = asyncio.create_task(auth.header())
+    while not provider.to("GET /1/authinfo.yaml"):
+        await asyncio.sleep(0.005)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    deadline = time.monotonic() + 10
+    while file.read("prod").refresh != SecretStr("r-2") and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert await auth.header() == "Bearer a-2"
+
+
+def test_a_first_login_makes_the_file(tmp_path):
+    """With one context, which is the active one; a second beside it is not. A link stays a link."""
+    real = tmp_path / "elsewhere" / "config.yaml"
+    real.parent.mkdir()
+    path = tmp_path / "config.yaml"
+    path.symlink_to(real)
+    file = ContextFile(path)
+    tokens = Tokens(SecretStr("a"), SecretStr("r"), None, time.time() + 100)
+    file.write("one", tokens, {"url": "https://one", "account-name": "no"})
+    file.write("two", Tokens(SecretStr("b")), {"url": "https://two"})
+    loaded = yaml.safe_load(path.read_text())
+    assert path.is_symlink() and stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert (loaded["version"], loaded["active-context"]) == ("v1", "one")
+    assert [context["name"] for context in loaded["contexts"]] == ["one", "two"]
+    assert loaded["contexts"][0]["account-name"] == "no"
+    assert file.read("two").access == SecretStr("b") and not file.read("two").due
+
+
+async def test_a_deployment_tells_where_to_log_in(scripted):
+    """The default provider, or the only one where none is the default."""
+    scripted.on("GET /1/authinfo.yaml", info(scripted.url))
+    async with Session(scripted.url, platform="IVCAP") as session:
+        assert (await discover(session)).token_url == f"{scripted.url}/idp/token"
+        only = {
+            "version": 1,
+            "auth": {"providers": {"x": yaml.safe_load(info(scripted.url).body)["auth"]["providers"]["p"]}},
+        }
+        scripted.on("GET /1/authinfo.yaml", Response(yaml.safe_dump(only)))
+        assert (await discover(session)).client_id == "cli-1"
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "said"),
+    [
+        ({"version": 2}, ConfigurationError, "in version 2, and only 1 is known. Update"),
+        ({"version": 1}, ConfigurationError, "names no identity provider"),
+        ({"version": 1, "auth": {"default-provider-id": "q", "providers": {"p": {}}}}, ConfigurationError, "'q' among"),
+        ([1], ProtocolError, "is no mapping"),
+        ({"audience": ""}, ConfigurationError, "without a usable audience"),
+        ({"token-url": "nonsense", "jwks-url": None}, ConfigurationError, "without a usable jwks-url, token-url"),
+    ],
+)
+async def test_a_login_that_cannot_be_used_is_told(scripted, document, error, said):
+    """A version or a provider that is not understood is not guessed at."""
+    changed = isinstance(document, dict) and "version" not in document
+    scripted.on(
+        "GET /1/authinfo.yaml", info(scripted.url, **document) if changed else Response(yaml.safe_dump(document))
+    )
+    async with Session(scripted.url, platform="IVCAP") as session:
+        with pytest.raises(error, match=said):
+            await discover(session)
+
+
+def test_tokens_do_not_leave_https():
+    """A deployment on https that names a token endpoint on http is refused."""
+    given = yaml.safe_load(info("http://idp").body)["auth"]["providers"]["p"]
+    with pytest.raises(ConfigurationError, match="code-url, jwks-url, login-url, token-url"):
+        authinfo._checked(given, "https://api.example.org")
+
+
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def keys(**more):
+    found = jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
+    return {"keys": [found | {"kid": "k1", "alg": "RS256", "use": "sig"} | more]}
+
+
+def id_token(key=KEY, algorithm="RS256", kid="k1", **claims):
+    given = {"acc": "45a0", "aud": "cli-1", "exp": time.time() + 60, **claims}
+    return SecretStr(jwt.encode(given, key, algorithm=algorithm, headers={"kid": kid}))
+
+
+async def claimed(scripted, token):
+    scripted.on("GET /1/authinfo.yaml", info(scripted.url))
+    scripted.on("GET /idp/keys", keys())
+    async with Session(scripted.url, platform="IVCAP") as session:
+        return await (await discover(session)).claims(token)
+
+
+async def test_an_id_token_is_verified(scripted):
+    """By the provider's key, for this client."""
+    assert (await claimed(scripted, id_token()))["acc"] == "45a0"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        id_token(OTHER),
+        id_token(kid="k2"),
+        id_token(aud="someone-else"),
+        id_token(exp=time.time() - 60),
+        id_token("k" * 32, "HS256"),
+        SecretStr(jwt.encode({"acc": "x", "aud": "cli-1"}, None, algorithm="none")),
+        SecretStr("nonsense"),
+    ],
+    ids=["other key", "unknown key", "other client", "expired", "shared secret", "unsigned", "nonsense"],
+)
+async def test_a_forged_id_token_is_refused(scripted, token):
+    """Whatever is not signed by the provider for this client says nothing about who logged in."""
+    with pytest.raises(NotAuthorizedError, match="does not hold against the keys"):
+        await claimed(scripted, token)
+
+
+async def test_an_id_token_that_is_not_valid_yet_is_looked_at_again(scripted, monkeypatch):
+    """The provider's clock may be ahead: after three seconds, and not for ever."""
+    monkeypatch.setattr(authinfo, "_NOT_YET", 0.3)
+    assert await claimed(scripted, id_token(nbf=time.time() + 1))
+    with pytest.raises(NotAuthorizedError, match="not yet valid"):
+        await claimed(scripted, id_token(nbf=time.time() + 100, exp=time.time() + 200))
