@@ -1,0 +1,160 @@
+"""Projects, packages and dashboards of the embedded IVCAP."""
+
+import base64
+import json
+
+import pytest
+
+
+def subject(caller):
+    payload = caller.http.headers["Authorization"].split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"]
+
+
+def make(caller, name="A project", status=200, **more):
+    return caller.call("POST", "/1/project", status, json={"name": name, **more}).json()
+
+
+@pytest.fixture
+def project(first):
+    return make(first, properties={"details": "why"})
+
+
+def test_project_is_made_read_and_changed(first, project):
+    """What is given is kept under the names of OpenAPI 0.48, a change keeps the rest, and the maker is its owner."""
+    assert {name: project[name] for name in ("name", "status", "role", "properties")} == {
+        "name": "A project",
+        "status": "active",
+        "role": "owner",
+        "properties": {"details": "why"},
+    }
+    changed = first.call("PUT", f"/1/project/{project['urn']}", json={"name": "Another"}).json()
+    again = first.get(f"/1/project/{project['urn'].rsplit(':', 1)[-1]}")
+    assert changed["name"] == again["name"] == "Another"
+    assert again["properties"] == {"details": "why"} and again["created_at"] == project["created_at"]
+    child = make(first, "A child", parent=project["urn"])
+    assert child["parent"] == project["urn"]
+
+
+def test_projects_are_listed_in_pages_with_their_cursor_in_page(second):
+    """The list names its items `projects` and its cursor `page`, which the last page does not have."""
+    urns = [make(second, f"Listed {n}")["urn"] for n in range(5)]
+    asked = {"filter": "name ~= 'Listed%'", "order-by": "created-at,name", "order-desc": "false"}
+    one = second.get("/1/project", params={"limit": 3, **asked})
+    two = second.get("/1/project", params={"limit": 3, "page": one["page"]})
+    assert [item["urn"] for item in one["projects"] + two["projects"]] == urns
+    assert "page" not in two and "at-time" in two
+
+
+def test_project_is_for_its_members(first, second, project):
+    """Another user sees a project once it is a member, changes it once it is an owner, and neither when removed."""
+    path, user = f"/1/project/{project['urn']}", subject(second)
+    second.call("GET", path, 404)
+    second.call("PUT", path, 404, json={"name": "Mine now"})
+    first.call("PUT", f"{path}/memberships/{user}", 204, json={"role": "reader"})
+    assert second.get(path)["role"] == "reader"
+    second.call("PUT", path, 403, json={"name": "Mine now"})
+    second.call("DELETE", path, 403)
+    first.call("PUT", f"{path}/memberships/{user}", 204, json={"role": "Owner"})
+    second.call("PUT", path, json={"name": "Ours now"})
+    first.call("DELETE", f"{path}/memberships/{user}", 204)
+    first.call("DELETE", f"{path}/memberships/{user}", 404)
+    second.call("GET", path, 404)
+
+
+def test_members_are_listed(first, second, project):
+    """Each member has URN, role and e-mail; the list is paged and filtered by role."""
+    path = f"/1/project/{project['urn']}"
+    first.call("PUT", f"{path}/memberships/{subject(second)}", 204, json={"role": "reader"})
+    assert first.get(f"{path}/members", params={"role": "reader"})["members"] == [
+        {"urn": subject(second), "role": "reader", "email": "second@twin.example"}
+    ]
+    one = first.get(f"{path}/members", params={"limit": 1})
+    two = first.get(f"{path}/members", params={"limit": 1, "page": one["page"]})
+    assert {one["members"][0]["urn"], two["members"][0]["urn"]} == {subject(first), subject(second)}
+    assert "page" not in two
+
+
+def test_default_project_is_everybodys_own(second, first, project):
+    """There is none until it is set, and it is set to what the user can see, for oneself alone."""
+    second.call("GET", "/1/project/default", 404)
+    second.call("PUT", "/1/project/default", 404, json={"project_urn": project["urn"]})
+    own = make(second)
+    body = {"project_urn": own["urn"], "user_urn": subject(second)}
+    first.call("PUT", "/1/project/default", 403, json=body)
+    second.call("PUT", "/1/project/default", 204, json=body)
+    assert second.get("/1/project/default")["urn"] == own["urn"]
+
+
+def test_account_of_a_project_is_the_callers(first, second, project):
+    """A project is billed to its maker's account; only an own account can be set."""
+    path = f"/1/project/{project['urn']}/account"
+    own = {"account_urn": project["account"]}
+    assert first.get(path) == own
+    first.call("PUT", path, 204, json=own)
+    first.call("PUT", path, 403, json={"account_urn": make(second)["account"]})
+    first.call("PUT", path, 422, json={})
+
+
+def test_deleted_project_is_in_no_list(first, project):
+    """A deleted project says so when it is read, and is in no list."""
+    first.call("DELETE", f"/1/project/{project['urn']}", 204)
+    assert first.get(f"/1/project/{project['urn']}")["status"] == "deleted"
+    assert project["urn"] not in [item["urn"] for item in first.get("/1/project", params={"limit": 50})["projects"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"name": "ab"}, 422),
+        ({}, 422),
+        ({"name": "fine", "account": "urn:ivcap:account:other"}, 403),
+        ({"name": "fine", "parent": "urn:ivcap:project:nowhere"}, 404),
+        ({"name": "fine", "parent": "urn:other:x"}, 422),
+        ({"name": "fine", "properties": {"details": 5}}, 422),
+    ],
+)
+def test_bad_project_is_refused(first, body, status):
+    """A name has 3 characters, URNs are of their kind, and what they name is the caller's."""
+    first.call("POST", "/1/project", status, json=body)
+
+
+def test_project_urn_is_taken_once(first, project):
+    """A project may be made under a URN of the caller's choice that is free."""
+    chosen = make(first, urn="urn:ivcap:project:of-my-choice")
+    assert chosen["urn"] == "urn:ivcap:project:of-my-choice"
+    make(first, status=409, urn=project["urn"])
+
+
+def service(caller, image):
+    schema = "urn:ivcap:schema.service.rest.1"
+    definition = {"name": image, "description": "", "controller-schema": schema, "parameters": []}
+    controller = {"$schema": schema, "image": image, "command": ["x"]}
+    caller.call("POST", "/1/services2", 201, json={**definition, "controller": controller})
+
+
+def packages(caller, **params):
+    return caller.get("/1/packages/list", params={"limit": 50, **params})["items"]
+
+
+def test_packages_are_the_images_that_services_name(first, second):
+    """An account starts without packages; each image that its services name is one, with its tag, and once."""
+    assert packages(second) == []
+    account = make(first)["account"].rsplit(":", 1)[-1]
+    for image in ("adder:1", "adder:2", "adder:2", "host:5000/plain", f"{account}/own:a"):
+        service(first, image)
+    assert packages(first) == [*sorted([f"{account}/own:a", "adder:1", "adder:2"]), "host:5000/plain:latest"]
+    assert packages(first, tag="adder") == ["adder:1", "adder:2"]
+    assert packages(first, tag="adder:2") == ["adder:2"]
+    assert packages(first, tag="own") == [f"{account}/own:a"]
+    assert packages(second) == []
+    second.call("DELETE", "/1/packages/remove", 404, params={"tag": "adder:1"})
+    first.call("DELETE", "/1/packages/remove", 204, params={"tag": "adder:1"})
+    assert packages(first, tag="adder") == ["adder:2"]
+    page = first.get("/1/packages/list", params={"limit": 2})
+    assert len(page["items"]) == 2 and page["links"][-1]["rel"] == "next"
+
+
+def test_there_are_no_dashboards(first):
+    """The list of dashboards is empty."""
+    assert first.get("/1/dashboards") == {"items": []}
