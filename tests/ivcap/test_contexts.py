@@ -210,7 +210,8 @@ async def test_a_cancelled_renewal_is_not_lost(file, provider):
     with pytest.raises(asyncio.CancelledError):
         await waiting
     deadline = time.monotonic() + 10
-    while file.read("prod").refresh != SecretStr("r-2") and time.monotonic() < deadline:
+    while file.read("prod").refresh != SecretStr("r-2"):
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     assert await auth.header() == "Bearer a-2"
 

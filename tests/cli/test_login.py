@@ -1,0 +1,139 @@
+"""`login`: by device code, into the file of the `ivcap` command, from which flows and clients take it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import yaml
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import IvcapCredentials
+from ivcap_flows.errors import InputError
+from ivcap_flows.ivcap.contexts import config_file
+
+COMMAND = [sys.executable, "-m", "ivcap_flows.cli", "login"]
+
+
+@pytest.fixture(autouse=True)
+def own_configuration(monkeypatch, tmp_path):
+    """The user's configuration folder is the test's own, wherever the system has it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def log_in(twin, *arguments, account="first", **answer):
+    """Run the command, and answer the code that it shows through the control of the embedded platform."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as process:
+        shown = process.stdout.readline() + process.stdout.readline()
+        code = re.search(r"code (\S+) within \d+ minutes", shown)
+        assert code, shown + process.stderr.read()
+        twin._call("POST", "login", {"user_code": code[1], "account": account, **answer})
+        out, err = process.communicate(timeout=60)
+    return process.returncode, shown + out, err
+
+
+def contexts():
+    return {context["name"]: context for context in yaml.safe_load(config_file().read_text())["contexts"]}
+
+
+async def who(credentials):
+    async with credentials.get_client() as client:
+        async for _ in client.services.list(limit=1):
+            break
+        return await client.platform(), await client.account()
+
+
+def test_a_login_is_used_by_flows_and_renewed(ivcap_twin, monkeypatch):
+    """Logged in once, the context serves until its refresh token ends; the file is the user's alone, and no token is
+    printed."""
+    url = os.environ["IVCAP_URL"]
+    status, out, err = log_in(ivcap_twin, url, "--context", "twin")
+    assert (status, err) == (0, "")
+    assert f"Open {url}/login?user_code=" in out and f"Logged in to {url}" in out and "IVCAP_CONTEXT=twin" in out
+    made = contexts()["twin"]
+    assert made["account-id"].startswith("urn:ivcap:account:") and made["refresh-token"]
+    assert stat.S_IMODE(config_file().stat().st_mode) == 0o600
+    assert not any(made[key] in out for key in ("access-token", "refresh-token"))
+
+    direct = loop.run(who(IvcapCredentials.from_environment()))
+    for name in ("IVCAP_URL", "IVCAP_JWT"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("IVCAP_CONTEXT", "active")
+    by_context = IvcapCredentials.from_environment()
+    assert (by_context.context, by_context.url) == ("active", "")
+    assert loop.run(who(by_context)) == direct == (direct[0], made["account-id"])
+
+    # The token's time is over: the next client renews it, and the command finds what was renewed.
+    past = datetime.now(timezone.utc) - timedelta(minutes=1)
+    text = (
+        config_file().read_text().replace(made["access-token-expiry"].strftime("%Y-%m-%dT%H:%M:%SZ"), f"{past:%FT%TZ}")
+    )
+    config_file().write_text(text)
+    assert loop.run(who(by_context)) == direct
+    renewed = contexts()["twin"]
+    assert renewed["refresh-token"] != made["refresh-token"] and renewed["access-token-expiry"] > past
+    assert loop.run(who(IvcapCredentials(context="twin"))) == direct
+
+
+def test_a_second_login_of_a_context(ivcap_twin, ivcap_flows):
+    """Without a URL it is the active one's, which keeps its name; another URL under a known name is refused."""
+    url = os.environ["IVCAP_URL"]
+    assert log_in(ivcap_twin, url)[0] == 0
+    first = contexts()["127.0.0.1"]
+    assert log_in(ivcap_twin, account="second")[0] == 0
+    second = contexts()["127.0.0.1"]
+    assert list(contexts()) == ["127.0.0.1"] and second["account-id"] != first["account-id"]
+    said = ivcap_flows("login", "https://elsewhere.example.org", "--context", "127.0.0.1")
+    assert said.status == 2 and "Name another by --context" in said.err
+
+
+def test_a_refused_login_leaves_nothing(ivcap_twin):
+    """The user's no ends the command with its reason."""
+    status, _, err = log_in(ivcap_twin, os.environ["IVCAP_URL"], deny=True)
+    assert status == 1 and re.fullmatch(r"NotAuthorizedError: The device login was refused: access_denied.*\n", err)
+    assert not config_file().exists()
+
+
+def test_what_cannot_be_logged_in_to(ivcap_flows, ivcap_twin):
+    """No context yet, a URL that is none, a name that stands for another."""
+    assert "has no active context" in ivcap_flows("login").err
+    assert ivcap_flows("login", "nonsense").status == 2
+    assert ivcap_flows("login", os.environ["IVCAP_URL"], "--context", "active").status == 2
+    ivcap_twin.add_fault(method="GET", path="authinfo", status=404)
+    assert ivcap_flows("login", os.environ["IVCAP_URL"]).err.startswith("NotFoundError: ")
+
+
+@pytest.mark.parametrize("beside", [{"IVCAP_URL": "https://x"}, {"IVCAP_JWT": "t"}, {"IVCAP_BASE_URL": "http://x"}])
+def test_a_context_is_named_alone(monkeypatch, beside):
+    """Two places at once are refused, rather than that one silently goes before."""
+    monkeypatch.setenv("IVCAP_CONTEXT", "prod")
+    for name, value in beside.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"IVCAP_CONTEXT and {next(iter(beside))} are set") as error:
+        IvcapCredentials.from_environment()
+    assert not isinstance(error.value, InputError)
+    for wrong in ({}, {"url": "https://x", "context": "prod"}, {"context": "prod", "in_container": True}):
+        with pytest.raises(ValueError, match="either a url or a context"):
+            IvcapCredentials(**wrong)
+
+
+def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, ivcap_twin):
+    """IVCAP_ACCESS_TOKEN goes before, as for the `ivcap` command; the file is not touched then."""
+    url, token = os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"]
+    config_file().parent.mkdir(parents=True)
+    config_file().write_text(f"version: v1\ncontexts: [{{name: plain, url: '{url}'}}]\n")
+    before = config_file().read_text()
+    for name in ("IVCAP_URL", "IVCAP_JWT"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("IVCAP_CONTEXT", "plain")
+    monkeypatch.setenv("IVCAP_ACCESS_TOKEN", token)
+    assert loop.run(who(IvcapCredentials.from_environment()))[1].startswith("urn:ivcap:account:")
+    assert config_file().read_text() == before
