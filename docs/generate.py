@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ from ivcap_flows import errors, tasks
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.local.ivcap import app as ivcap
+from ivcap_flows.local.ivcap.routing import Operation
 from ivcap_flows.provenance import prov_json, rules
 from ivcap_flows.settings import Settings
 
@@ -137,6 +140,63 @@ whether doing the same again can help. No message holds a token.
 
 """
 
+TWIN: Final = """# The embedded platforms
+
+What the embedded platforms have of the real ones, operation by operation. Whatever is not said to be missing behaves as
+the platform's public description says. The server also tells of itself at `/1/openapi/openapi3.json`.
+
+## IVCAP
+
+Measured by the IVCAP OpenAPI document 0.48, together with the data path `/blob`, which the public clients use and no
+document has, and `authinfo.yaml`.
+
+"""
+
+IVCAP_ROUTES: Final = """
+/1/artifacts GET POST
+/1/artifacts/{id} GET
+/1/artifacts/{id}/blob GET HEAD PATCH POST
+/1/aspects GET POST PUT
+/1/aspects/{id} GET DELETE
+/1/authinfo.yaml GET
+/1/dashboards GET
+/1/metadata GET POST
+/1/metadata/{id} GET PUT DELETE
+/1/openapi/openapi3.json GET
+/1/orders GET POST
+/1/orders/{id} GET
+/1/orders/{id}/logs GET
+/1/orders/{id}/metadata GET
+/1/orders/{id}/products GET
+/1/orders/{id}/top GET
+/1/packages/list GET
+/1/packages/remove DELETE
+/1/project GET POST
+/1/project/default GET PUT
+/1/project/{id} GET PUT DELETE
+/1/project/{id}/account GET PUT
+/1/project/{id}/members GET
+/1/project/{id}/memberships/{user} PUT DELETE
+/1/queues GET POST
+/1/queues/{id} GET DELETE
+/1/queues/{id}/messages GET POST
+/1/search POST
+/1/secrets GET POST
+/1/secrets/list GET
+/1/services GET POST
+/1/services/{id} GET PUT DELETE
+/1/services2 GET POST
+/1/services2/{id} GET PUT DELETE
+/1/services2/{service}/jobs GET POST
+/1/services2/{service}/jobs/{id} GET
+/1/services2/{service}/jobs/{id}/events GET
+/1/services2/{service}/jobs/{id}/output GET
+"""
+"""The routes that IVCAP has. Names of path parameters mean nothing."""
+
+UNSERVED: Final[dict[tuple[str, str], str]] = {}
+"""Why a route of a platform has no operation in its embedded form, by method and path."""
+
 
 def pages() -> dict[str, str]:
     """Name and text of each page."""
@@ -146,6 +206,7 @@ def pages() -> dict[str, str]:
         "cli.md": commands(),
         "provenance.md": provenance(),
         "errors.md": errors_page(),
+        "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES),
     }
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
 
@@ -236,6 +297,32 @@ def errors_page() -> str:
         rows.append(f"| `{name}` | {_cell(' '.join(_paragraphs(kind)))} | {retryable} |")
     table = _lines("| error | meaning | retryable |", "|---|---|---|", *rows)
     return f"{ERRORS}```text\n{inspect.cleandoc(tree)}\n```\n\n{table}"
+
+
+def coverage(operations: Iterable[Operation], routes: str) -> str:
+    """A table of what is served, and of what a platform has besides. Raises ValueError for a route without a reason."""
+    rows, wanted = {}, {_bare(method, path): (method, path) for method, path in routes_of(routes)}
+    for operation in operations:
+        wanted.pop(_bare(operation.method, operation.path), None)
+        state = "implemented" if not operation.missing else f"partly: {operation.missing}"
+        state = f"not: {operation.missing}" if set(operation.answers) == {501} else state
+        rows[operation.path, operation.method] = (
+            f"| `{operation.method} {operation.path}` | {operation.summary} | {_cell(state)} |"
+        )
+    for method, path in wanted.values():
+        if (method, path) not in UNSERVED:
+            raise ValueError(f"Neither served nor told why not: {method} {path}")
+        rows[path, method] = f"| `{method} {path}` | | not: {_cell(UNSERVED[method, path])} |"
+    return _lines("| operation | what it does | state |", "|---|---|---|", *(rows[key] for key in sorted(rows)))
+
+
+def routes_of(text: str) -> list[tuple[str, str]]:
+    """Method and path of each route in a list of paths with their methods."""
+    return [(method, path) for path, *methods in map(str.split, text.strip().splitlines()) for method in methods]
+
+
+def _bare(method: str, path: str) -> tuple[str, str]:
+    return method, re.sub(r"{\w+}", "{}", path)
 
 
 def _drawn(tree: str) -> Iterator[str]:

@@ -25,6 +25,7 @@ from ivcap_flows.local.ivcap.routing import Call, Operation, on_http_error, on_p
 from ivcap_flows.local.ivcap.search.routes import OPERATIONS as SEARCH
 from ivcap_flows.local.ivcap.secrets.routes import OPERATIONS as SECRETS
 from ivcap_flows.local.ivcap.services.routes import OPERATIONS as SERVICES
+from ivcap_flows.local.ivcap.shapes import Body
 
 __all__ = ["create_app"]
 
@@ -47,7 +48,9 @@ OPERATIONS = (
     *OLD_SERVICES,
     *METADATA,
     *SEARCH,
-    Operation("GET", "/1/openapi/openapi3.json", _description, "This document", public=True),
+    Operation(
+        "GET", "/1/openapi/openapi3.json", _description, "This document", public=True, gives=Body({"type": "object"})
+    ),
     login.AUTHINFO,
 )
 

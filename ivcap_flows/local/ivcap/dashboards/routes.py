@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation
+from ivcap_flows.local.ivcap.shapes import TEXT, Body, record
 
 __all__ = ["OPERATIONS"]
 
@@ -25,5 +26,8 @@ OPERATIONS: Final = (
         LIST,
         answers=(200, 422),
         missing="There are no dashboards.",
+        gives=Body(
+            record({"items": {"type": "array", "items": record({"id": TEXT, "uid": TEXT, "title": TEXT, "url": TEXT})}})
+        ),
     ),
 )

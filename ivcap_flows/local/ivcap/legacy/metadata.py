@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ivcap_flows.local.ivcap.access import checked_policy
 from ivcap_flows.local.ivcap.aspects import routes as aspects
+from ivcap_flows.local.ivcap.legacy import shapes
 from ivcap_flows.local.ivcap.replies import link, reply
 from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
 
@@ -83,6 +84,7 @@ OPERATIONS: Final = (
         ),
         answers=(200, 400, 422),
         missing="What an `aspect-path` found (`aspect-context`) is not told.",
+        gives=shapes.METADATA_LIST,
     ),
     Operation(
         "POST",
@@ -92,8 +94,16 @@ OPERATIONS: Final = (
         (Param("entity-id", required=True), Param("schema", required=True), Param("policy-id")),
         body=True,
         answers=(200, 400, 422),
+        gives=shapes.RECORD_ID,
     ),
-    Operation("GET", "/1/metadata/{id}", read, "Read metadata (older form)", answers=(200, 404)),
+    Operation(
+        "GET",
+        "/1/metadata/{id}",
+        read,
+        "Read metadata (older form)",
+        answers=(200, 404),
+        gives=shapes.METADATA,
+    ),
     Operation(
         "PUT",
         "/1/metadata/{id}",
@@ -102,6 +112,7 @@ OPERATIONS: Final = (
         (Param("entity-id"), Param("schema"), Param("policy-id")),
         body=True,
         answers=(200, 400, 403, 404, 422),
+        gives=shapes.RECORD_ID,
     ),
     Operation("DELETE", "/1/metadata/{id}", retract, "Retract metadata (older form)", answers=(204, 403, 404)),
 )

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ivcap_flows.local import clock
 from ivcap_flows.local.ivcap import errors, schemas
 from ivcap_flows.local.ivcap.access import readable
+from ivcap_flows.local.ivcap.legacy import shapes
 from ivcap_flows.local.ivcap.paging import page_of
 from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
@@ -108,7 +109,15 @@ def withdraw(call: Call) -> Response:
 _NOT_RUN: Final = "The workflow is kept, and not run: orders of such a service fail."
 
 OPERATIONS: Final = (
-    Operation("GET", "/1/services", list_all, "List services (older form)", LIST, answers=(200, 400, 422)),
+    Operation(
+        "GET",
+        "/1/services",
+        list_all,
+        "List services (older form)",
+        LIST,
+        answers=(200, 400, 422),
+        gives=shapes.SERVICES,
+    ),
     Operation(
         "POST",
         "/1/services",
@@ -117,8 +126,18 @@ OPERATIONS: Final = (
         body=True,
         answers=(201, 400, 422),
         missing=_NOT_RUN,
+        takes=shapes.DEFINITION,
+        gives=shapes.SERVICE,
+        tells=("Location",),
     ),
-    Operation("GET", "/1/services/{id}", read, "Read a service (older form)", answers=(200, 404)),
+    Operation(
+        "GET",
+        "/1/services/{id}",
+        read,
+        "Read a service (older form)",
+        answers=(200, 404),
+        gives=shapes.SERVICE,
+    ),
     Operation(
         "PUT",
         "/1/services/{id}",
@@ -128,6 +147,8 @@ OPERATIONS: Final = (
         body=True,
         answers=(200, 400, 403, 404, 422),
         missing=_NOT_RUN,
+        takes=shapes.DEFINITION,
+        gives=shapes.SERVICE,
     ),
     Operation("DELETE", "/1/services/{id}", withdraw, "End a service (older form)", answers=(204, 403, 404)),
 )

@@ -15,6 +15,7 @@ from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.login.peer import is_own
 from ivcap_flows.local.ivcap.login.state import CLIENT
 from ivcap_flows.local.ivcap.routing import Call, Operation, Param
+from ivcap_flows.local.ivcap.shapes import Body
 from ivcap_flows.local.oauth import NO_STORE, GrantError, read_form
 
 __all__ = ["AUTHINFO", "ROUTES"]
@@ -104,7 +105,14 @@ async def keys(call: Call) -> Response:
     return JSONResponse(key.jwks())
 
 
-AUTHINFO: Final = Operation("GET", "/1/authinfo.yaml", authinfo, "Where to log in", public=True)
+AUTHINFO: Final = Operation(
+    "GET",
+    "/1/authinfo.yaml",
+    authinfo,
+    "Where to log in",
+    public=True,
+    gives=Body(media=("application/yaml",)),
+)
 ROUTES: Final = (
     Operation(
         "GET", "/login", show, "Page on which a login is decided", (Param("user_code", default=""),), public=True

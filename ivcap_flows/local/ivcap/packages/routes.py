@@ -13,6 +13,7 @@ from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import Call, Operation, Param
+from ivcap_flows.local.ivcap.shapes import TEXT, listed
 
 __all__ = ["OPERATIONS"]
 
@@ -52,6 +53,7 @@ OPERATIONS: Final = (
         (Param("tag"), Param("limit", "integer", 10, least=1, most=50), Param("page")),
         answers=(200, 400, 422),
         missing="There is no registry to push to: the packages of an account are the images that its services name.",
+        gives=listed(TEXT, at_time=False),
     ),
     Operation(
         "DELETE",

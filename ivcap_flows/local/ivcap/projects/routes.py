@@ -13,6 +13,7 @@ from ivcap_flows.local import clock, ids
 from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
+from ivcap_flows.local.ivcap.projects import shapes
 from ivcap_flows.local.ivcap.projects.state import MEMBERSHIPS
 from ivcap_flows.local.ivcap.replies import reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
@@ -191,9 +192,33 @@ def _named(page: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/1/project", list_all, "List the caller's projects", LIST, answers=(200, 400, 422)),
-    Operation("POST", "/1/project", create, "Create a project", body=True, answers=(200, 400, 403, 404, 409, 422)),
-    Operation("GET", "/1/project/default", default, "Read the caller's default project", answers=(200, 404)),
+    Operation(
+        "GET",
+        "/1/project",
+        list_all,
+        "List the caller's projects",
+        LIST,
+        answers=(200, 400, 422),
+        gives=shapes.LIST,
+    ),
+    Operation(
+        "POST",
+        "/1/project",
+        create,
+        "Create a project",
+        body=True,
+        answers=(200, 400, 403, 404, 409, 422),
+        takes=shapes.DEFINITION,
+        gives=shapes.RECORD,
+    ),
+    Operation(
+        "GET",
+        "/1/project/default",
+        default,
+        "Read the caller's default project",
+        answers=(200, 404),
+        gives=shapes.RECORD,
+    ),
     Operation(
         "PUT",
         "/1/project/default",
@@ -201,11 +226,35 @@ OPERATIONS: Final = (
         "Set the caller's default project",
         body=True,
         answers=(204, 400, 403, 404, 422),
+        takes=shapes.DEFAULT,
     ),
-    Operation("GET", "/1/project/{id}", read, "Read a project", answers=(200, 404)),
-    Operation("PUT", "/1/project/{id}", change, "Change a project", body=True, answers=(200, 400, 403, 404, 422)),
+    Operation(
+        "GET",
+        "/1/project/{id}",
+        read,
+        "Read a project",
+        answers=(200, 404),
+        gives=shapes.RECORD,
+    ),
+    Operation(
+        "PUT",
+        "/1/project/{id}",
+        change,
+        "Change a project",
+        body=True,
+        answers=(200, 400, 403, 404, 422),
+        takes=shapes.CHANGE,
+        gives=shapes.RECORD,
+    ),
     Operation("DELETE", "/1/project/{id}", delete, "Delete a project", answers=(204, 403, 404)),
-    Operation("GET", "/1/project/{id}/account", account, "Read the account of a project", answers=(200, 404)),
+    Operation(
+        "GET",
+        "/1/project/{id}/account",
+        account,
+        "Read the account of a project",
+        answers=(200, 404),
+        gives=shapes.ACCOUNT,
+    ),
     Operation(
         "PUT",
         "/1/project/{id}/account",
@@ -214,6 +263,7 @@ OPERATIONS: Final = (
         body=True,
         answers=(204, 400, 403, 404, 422),
         missing="Only the caller's own account can be set; nothing is billed.",
+        takes=shapes.ACCOUNT,
     ),
     Operation(
         "GET",
@@ -222,6 +272,7 @@ OPERATIONS: Final = (
         "List the members of a project",
         (Param("role"), Param("limit", "integer", 10, least=1, most=50), Param("page")),
         answers=(200, 400, 404, 422),
+        gives=shapes.MEMBERS,
     ),
     Operation(
         "PUT",
@@ -231,6 +282,7 @@ OPERATIONS: Final = (
         body=True,
         answers=(204, 400, 403, 404, 422),
         missing="A role other than owner only allows to read the project; it opens nothing else.",
+        takes=shapes.ROLE,
     ),
     Operation(
         "DELETE", "/1/project/{id}/memberships/{user}", remove_member, "Remove a member", answers=(204, 403, 404)

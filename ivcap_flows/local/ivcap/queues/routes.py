@@ -14,8 +14,10 @@ from ivcap_flows.local.ivcap import errors
 from ivcap_flows.local.ivcap.access import checked_policy, readable
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
+from ivcap_flows.local.ivcap.queues import shapes
 from ivcap_flows.local.ivcap.replies import compact, link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
+from ivcap_flows.local.ivcap.shapes import TEXT, Body, record
 
 __all__ = ["OPERATIONS"]
 
@@ -125,8 +127,26 @@ def dequeue(call: Call) -> Response:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/1/queues", list_all, "List queues", LIST, answers=(200, 400, 422)),
-    Operation("POST", "/1/queues", create, "Create a queue", body=True, answers=(201, 400, 409, 422)),
+    Operation(
+        "GET",
+        "/1/queues",
+        list_all,
+        "List queues",
+        LIST,
+        answers=(200, 400, 422),
+        gives=shapes.LIST,
+    ),
+    Operation(
+        "POST",
+        "/1/queues",
+        create,
+        "Create a queue",
+        body=True,
+        answers=(201, 400, 409, 422),
+        takes=shapes.DEFINITION,
+        gives=shapes.CREATED,
+        tells=("Location",),
+    ),
     Operation(
         "GET",
         "/1/queues/{id}",
@@ -134,6 +154,7 @@ OPERATIONS: Final = (
         "Read a queue and what is in it",
         answers=(200, 404),
         missing="Nobody waits at a queue, so that `consumer-count` is 0.",
+        gives=shapes.RECORD,
     ),
     Operation("DELETE", "/1/queues/{id}", delete, "Delete a queue and its messages", answers=(204, 403, 404)),
     Operation(
@@ -144,6 +165,7 @@ OPERATIONS: Final = (
         (Param("schema"),),
         body=True,
         answers=(200, 400, 403, 404, 413),
+        gives=Body(record({"id": TEXT})),
     ),
     Operation(
         "GET",
@@ -152,5 +174,6 @@ OPERATIONS: Final = (
         "Take messages from a queue",
         (Param("limit", "integer", 1, least=1, most=1000),),
         answers=(200, 403, 404, 422),
+        gives=shapes.MESSAGES,
     ),
 )

@@ -15,6 +15,7 @@ from ivcap_flows.local.ivcap.filters import Column, glob
 from ivcap_flows.local.ivcap.paging import Listing, page_of
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import Call, Operation, Param
+from ivcap_flows.local.ivcap.secrets import shapes
 from ivcap_flows.local.ivcap.secrets.state import RAW
 
 __all__ = ["OPERATIONS"]
@@ -95,6 +96,7 @@ OPERATIONS: Final = (
         ),
         answers=(200, 400, 422),
         missing="Filters are no regular expressions.",
+        gives=shapes.LIST,
     ),
     Operation(
         "GET",
@@ -103,6 +105,15 @@ OPERATIONS: Final = (
         "Read a secret",
         (Param("secret-name", required=True), Param("secret-type")),
         answers=(200, 404, 422),
+        gives=shapes.SECRET,
     ),
-    Operation("POST", "/1/secrets", put, "Set a secret", body=True, answers=(204, 400, 422)),
+    Operation(
+        "POST",
+        "/1/secrets",
+        put,
+        "Set a secret",
+        body=True,
+        answers=(204, 400, 422),
+        takes=shapes.SETTING,
+    ),
 )
