@@ -144,6 +144,8 @@ class Order(_Work):
 
     kind: Literal["order"] = "order"
     parameters: dict[str, str] = Field(default_factory=dict)
+    collection: str | None = None
+    """The URN of the collection that takes the products once the order has succeeded."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

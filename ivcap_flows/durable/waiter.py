@@ -1,7 +1,8 @@
 """Waiting for remote work: one poller for all that a process waits for on one list of a platform.
 
 It reads pages of the list, not one record per order, and asks more rarely the longer the work takes. Polling is the
-truth; a platform that cannot be reached is waited out, since only the caller's deadline ends a wait.
+truth; a platform that cannot be reached is waited out, since only the caller's deadline ends a wait. What each wait
+is waiting for is said once a minute.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -29,6 +31,8 @@ SHARE: Final = 0.1
 """The interval as a share of the age of the youngest work: a wait ends at most a tenth late."""
 SINGLE_READS: Final = 3
 """Up to so many are read one by one; more are looked for in the list first."""
+TELLING: Final = 60.0
+"""Seconds between two lines about one wait."""
 
 logger = logging.getLogger("ivcap_flows.waiting")
 
@@ -41,15 +45,16 @@ def interval(age: float, *, jitter: float) -> float:
 @dataclass
 class _Watch(Generic[R]):
     since: float
+    status: str = "unknown"
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
 
 class Poller(Generic[R]):
     """Resolves records once their status is terminal. Lives on the package's loop.
 
-    `read(urn)` gives the whole record; `recent()` yields (urn, status) newest first, page by page; `status` takes a
-    record. A record that is not found within `settle` seconds of the first look is waited for: a platform shows an
-    accepted request late.
+    `read(urn)` gives the whole record; `recent(urns)` yields (urn, status) of these and others, newest first, page by
+    page; `status` takes a record. A record that is not found within `settle` seconds of the first look is waited for: a
+    platform shows an accepted request late.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class Poller(Generic[R]):
         *,
         what: str,
         read: Callable[[str], Awaitable[R]],
-        recent: Callable[[], AsyncIterator[tuple[str, str]]],
+        recent: Callable[[Collection[str]], AsyncIterator[tuple[str, str]]],
         status: Callable[[R], str],
         settle: float,
     ) -> None:
@@ -67,8 +72,16 @@ class Poller(Generic[R]):
         self._joined = asyncio.Event()
         self._unreachable_since: float | None = None
 
+    @property
+    def watched(self) -> frozenset[str]:
+        """What any wait is still waiting for."""
+        return frozenset(self._watched)
+
     async def wait(self, urns: Sequence[str], *, timeout: float | None = None) -> list[R]:
-        """The terminal records in the order of `urns`; after `timeout` seconds a WaitTimeoutError names the pending."""
+        """The terminal records in the order of `urns`; after `timeout` seconds a WaitTimeoutError names the pending.
+
+        A record that cannot be read for good ends the wait with its error, whatever the others do.
+        """
         loop = asyncio.get_running_loop()
         futures: dict[str, asyncio.Future[R]] = {}
         for urn in dict.fromkeys(urns):
@@ -78,21 +91,50 @@ class Poller(Generic[R]):
         if futures and (self._ticker is None or self._ticker.done()):
             self._ticker = loop.create_task(self._tick())
         try:
-            await asyncio.wait(futures.values(), timeout=timeout) if futures else None
-            pending = [urn for urn, future in futures.items() if not future.done()]
-            if pending:
-                raise WaitTimeoutError(
-                    f"{len(pending)} of {len(futures)} {self._what} not finished after {timeout:g} s; "
-                    "they go on remotely, and waiting again continues.",
-                    pending=pending,
-                )
+            await self._all(futures, timeout)
             return [futures[urn].result() for urn in urns]
         finally:
             for urn, future in futures.items():
+                if future.done() and not future.cancelled():
+                    future.exception()  # several may have failed; one is raised
                 future.cancel()
                 watch = self._watched.get(urn)
                 if watch and all(f.done() for f in watch.futures):
                     del self._watched[urn]
+
+    async def _all(self, futures: Mapping[str, asyncio.Future[R]], timeout: float | None) -> None:
+        """Until all are done, one has failed, or the time is up."""
+        if not futures:
+            return
+        logger.info("Waiting for %d %s.", len(futures), self._what)
+        began = time.monotonic()
+        while True:
+            left = None if timeout is None else timeout - (time.monotonic() - began)
+            rest = TELLING if left is None else max(0.0, min(TELLING, left))
+            done, pending = await asyncio.wait(futures.values(), timeout=rest, return_when=asyncio.FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            if not pending:
+                return
+            if timeout is not None and time.monotonic() - began >= timeout:
+                late = [urn for urn, future in futures.items() if not future.done()]
+                raise WaitTimeoutError(
+                    f"{len(late)} of {len(futures)} {self._what} not finished after {timeout:g} s; "
+                    "they go on remotely, and waiting again continues.",
+                    pending=late,
+                )
+            self._tell(futures, time.monotonic() - began)
+
+    def _tell(self, futures: Mapping[str, asyncio.Future[R]], waited: float) -> None:
+        counts = Counter(
+            self._status(future.result()) if future.done() else self._status_of(urn) for urn, future in futures.items()
+        )
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        logger.info("Still waiting for %s after %.0f s: %s.", self._what, waited, told)
+
+    def _status_of(self, urn: str) -> str:
+        watch = self._watched.get(urn)
+        return watch.status if watch else "unknown"
 
     async def _tick(self) -> None:
         while self._watched:
@@ -125,9 +167,10 @@ class Poller(Generic[R]):
         to_read = list(self._watched)
         if len(to_read) > SINGLE_READS:
             unseen, finished = set(to_read), []
-            async for urn, status in self._recent():
+            async for urn, status in self._recent(to_read):
                 if urn in unseen:
                     unseen.discard(urn)
+                    self._note(urn, status)
                     if status in TERMINAL:
                         finished.append(urn)
                 if not unseen:
@@ -160,9 +203,14 @@ class Poller(Generic[R]):
                 raise
             self._fail([urn], error)
             return
+        self._note(urn, self._status(record))
         if self._status(record) in TERMINAL:
             for future in self._take(urn):
                 future.set_result(record)
+
+    def _note(self, urn: str, status: str) -> None:
+        if urn in self._watched:
+            self._watched[urn].status = status
 
     def _take(self, urn: str) -> list[asyncio.Future[R]]:
         """Stop watching; the futures that still want an answer."""

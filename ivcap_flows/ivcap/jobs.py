@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.message import Message
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -107,6 +108,17 @@ class JobOutput:
 
     media_type: str
     content: bytes = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The content as text, in the charset that the media type names, else UTF-8."""
+        message = Message()
+        message["content-type"] = self.media_type
+        charset = message.get_content_charset("utf-8")
+        try:
+            return self.content.decode(charset, errors="replace")
+        except LookupError:
+            return self.content.decode("utf-8", errors="replace")
 
 
 class Jobs:

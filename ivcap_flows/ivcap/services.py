@@ -182,13 +182,7 @@ class Services:
         platform registers no services by its API (403, 404, 501), the aspects that the SDKs write are put in place.
         Raises InputError for a definition that lacks something.
         """
-        missing = [name for name in _NEEDED if not definition.get(name)]
-        if missing:
-            raise InputError(f"The definition of the service lacks {', '.join(missing)}.", missing=missing)
-        named = id or definition.get("id") or definition.get("$id")
-        if named is None:
-            named = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{definition['name']}{await self._account()}"))
-        urn = ivcap_urn("service", str(named))
+        urn = await self.urn_of(definition, id=id)
         whole = {"parameters": [], "policy": _OPEN_SERVICE, **definition, "id": urn}
         try:
             await self._session.request(
@@ -206,6 +200,16 @@ class Services:
         if tool_schema_of(whole) is not None:
             await self._put(urn, TOOL_SCHEMA, _tool_aspect(whole), ("name", "description", "fn_schema"))
         return await self.read(urn)
+
+    async def urn_of(self, definition: Mapping[str, Any], *, id: str | None = None) -> str:  # noqa: A002
+        """The URN under which `register` would put a definition. Raises InputError for one that lacks something."""
+        missing = [name for name in _NEEDED if not definition.get(name)]
+        if missing:
+            raise InputError(f"The definition of the service lacks {', '.join(missing)}.", missing=missing)
+        named = id or definition.get("id") or definition.get("$id")
+        if named is None:
+            named = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{definition['name']}{await self._account()}"))
+        return ivcap_urn("service", str(named))
 
     async def withdraw(self, urn: str) -> None:
         """End a service: it takes no more work. Idempotent; what was done stays readable.

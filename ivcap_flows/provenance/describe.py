@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any, Final
 
-from ivcap_flows.handles import Artifact, Aspect, Dataset, Handle, Job, LocalFile, ModelRun, Order, Queue, RegistryItem
+from ivcap_flows.handles import (
+    Artifact,
+    Aspect,
+    Dataset,
+    Handle,
+    Job,
+    JobEvent,
+    LocalFile,
+    ModelRun,
+    Order,
+    Queue,
+    RegistryItem,
+    Service,
+)
 from ivcap_flows.identity import file_urn, fingerprint
 from ivcap_flows.provenance.records import Record, activity, entity, relation
 
 __all__ = ["describe", "identify", "reference"]
+
+_SHOWN: Final = 200
+"""Characters of an event's message that a record holds."""
 
 _NOUNS = {
     "urn:ivcap:artifact:": ("entity", "artifact"),
@@ -50,6 +67,8 @@ def describe(value: object) -> list[Record]:
         return list(_work(value))
     if isinstance(value, Aspect):
         return list(_aspect(value))
+    if isinstance(value, Service):
+        return [entity(value.urn, "service", name=value.name, platform=value.platform)]
     if isinstance(value, ModelRun):
         return list(_model_run(value))
     if isinstance(value, RegistryItem):
@@ -90,6 +109,7 @@ def _work(value: Order | Job) -> Iterator[Record]:
         parameters=value.parameters or None if isinstance(value, Order) else None,
         request=value.request if isinstance(value, Job) else None,
         result_type=value.result_type if isinstance(value, Job) else None,
+        events=[_event(event) for event in value.events] or None if isinstance(value, Job) else None,
         key=value.key,
         platform=value.platform,
     )
@@ -101,6 +121,20 @@ def _work(value: Order | Job) -> Iterator[Record]:
     for product in value.products:
         yield _artifact(product)
         yield relation("wasGeneratedBy", product.urn, value.urn)
+
+
+def _event(event: JobEvent) -> dict[str, Any]:
+    """Name, message and time of an event, in the words of the SDKs (ivcap-service events.py) where they are there."""
+    data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
+    options = data.get("options")
+    inner: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
+    words = next((each for each in (inner.get("message"), data.get("message"), data.get("error")) if each), None)
+    shown = {
+        "name": str(data.get("name") or event.schema_urn or event.type)[:_SHOWN],
+        "message": None if words is None else str(words)[:_SHOWN],
+        "at": event.at.isoformat() if event.at else None,
+    }
+    return {name: text for name, text in shown.items() if text is not None}
 
 
 def _ended(value: Order | Job) -> datetime | None:

@@ -1,5 +1,6 @@
 """The Prefect tasks. Each verb is there twice: `place_order` for synchronous flows, `aplace_order` for asynchronous."""
 
+from ivcap_flows.tasks.agents import aexec_agent, exec_agent
 from ivcap_flows.tasks.artifacts import (
     aattach_artifact,
     adownload_artifact,
@@ -20,13 +21,28 @@ from ivcap_flows.tasks.aspects import (
     retract_aspect,
     update_aspect,
 )
-from ivcap_flows.tasks.jobs import aattach_job, arequest_job, attach_job, await_for_jobs, request_job, wait_for_jobs
+from ivcap_flows.tasks.jobs import (
+    aattach_job,
+    ajob_result,
+    alist_jobs,
+    arequest_job,
+    attach_job,
+    await_for_jobs,
+    job_result,
+    list_jobs,
+    request_job,
+    wait_for_jobs,
+)
 from ivcap_flows.tasks.model_runs import aregister_model_run, register_model_run
 from ivcap_flows.tasks.orders import (
     aattach_order,
+    alist_orders,
+    aorder_log,
     aplace_order,
     attach_order,
     await_for_orders,
+    list_orders,
+    order_log,
     place_order,
     wait_for_orders,
 )
@@ -59,6 +75,14 @@ from ivcap_flows.tasks.secrets import (
     list_secrets,
     set_secret,
 )
+from ivcap_flows.tasks.services import (
+    afind_service,
+    alist_services,
+    aregister_service,
+    find_service,
+    list_services,
+    register_service,
+)
 
 __all__ = [
     "aadd_aspect",
@@ -72,15 +96,23 @@ __all__ = [
     "adequeue",
     "adownload_artifact",
     "aenqueue",
+    "aexec_agent",
+    "afind_service",
     "aget_secret",
+    "ajob_result",
     "alinked_person",
     "alist_aspects",
+    "alist_jobs",
+    "alist_orders",
     "alist_queues",
     "alist_secrets",
+    "alist_services",
     "amint_dataset",
+    "aorder_log",
     "aplace_order",
     "aregister_item",
     "aregister_model_run",
+    "aregister_service",
     "arequest_job",
     "aretract_aspect",
     "asearch",
@@ -98,15 +130,23 @@ __all__ = [
     "dequeue",
     "download_artifact",
     "enqueue",
+    "exec_agent",
+    "find_service",
     "get_secret",
+    "job_result",
     "linked_person",
     "list_aspects",
+    "list_jobs",
+    "list_orders",
     "list_queues",
     "list_secrets",
+    "list_services",
     "mint_dataset",
+    "order_log",
     "place_order",
     "register_item",
     "register_model_run",
+    "register_service",
     "request_job",
     "retract_aspect",
     "search",

@@ -1,38 +1,63 @@
-"""Tasks for IVCAP jobs: request once, wait together, attach by URN."""
+"""Tasks for IVCAP jobs and agents: request once, wait together, attach by URN, list, read results of any type."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
+from ivcap_flows.capture import found
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
-from ivcap_flows.errors import InputError, JobFailedError, NotFoundError
-from ivcap_flows.handles import Handle, Job
+from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
+from ivcap_flows.handles import Aspect, Handle, Job, Service
 from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.ivcap.jobs import JobRecord
-from ivcap_flows.ivcap.requests import validate_request
+from ivcap_flows.ivcap.jobs import JobOutput, JobRecord
+from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PAGES, PlannedError, note_end, waiting_for
+from ivcap_flows.tasks.waiting import (
+    PAGES,
+    PlannedError,
+    all_of,
+    note_end,
+    resubmission,
+    service_named,
+    shared_poller,
+    waiting_for,
+)
 
-__all__ = ["aattach_job", "arequest_job", "attach_job", "await_for_jobs", "request_job", "wait_for_jobs"]
+__all__ = [
+    "aattach_job",
+    "ajob_result",
+    "alist_jobs",
+    "arequest_job",
+    "attach_job",
+    "await_for_jobs",
+    "job_result",
+    "list_jobs",
+    "request_job",
+    "request_of",
+    "wait_for_jobs",
+]
+
+logger = logging.getLogger("ivcap_flows.waiting")
 
 _LOOKED_AT: Final = 500
 """Jobs of the service that a search for a lost one reads at most, newest first."""
 
 
 async def _request_job(
-    service: str,
-    request: Mapping[str, Any] | BaseModel,
+    service: Service | str,
+    request: Mapping[str, Any] | BaseModel | None = None,
     *,
+    request_aspect: Aspect | str | None = None,
     policy: str | None = None,
     scope: Scope = "run",
     discriminator: str | None = None,
@@ -43,27 +68,28 @@ async def _request_job(
 ) -> Job:
     """Request a job of a service, at most once within `scope`, and return without waiting for it.
 
-    `request` is the service's document: a mapping, in which handles stand for their URNs, or a pydantic model (by
-    alias). It is checked against the service's request model, all faults at once, before anything is sent. The other
-    arguments, and what may be raised, are as of `place_order`.
+    `service` is a handle, name or URN. `request` is the service's document: a mapping, in which handles stand for their
+    URNs, or a pydantic model (by alias); or `request_aspect` names the aspect whose content it is. It is checked
+    against the service's request model, all faults at once, before anything is sent. The other arguments, and what may
+    be raised, are as of `place_order`.
     """
     call = await IvcapCall.of(credentials)
-    call.check(request)
-    record = await call.client.services.by_name(service)
-    document = _document(request)
-    await _validate(call, record, document)
+    call.check(service, request, request_aspect)
+    record = await call.client.services.by_name(str(service))
+    asked = await _asked(call, record, request, request_aspect)
+    await _validate(call, record, asked.document)
 
     async def send(intent: IntentRow, progress: Progress) -> Job:
-        sent = await call.client.jobs.request(record.urn, document, policy=policy)
-        handle = sent.handle(call.platform, request=document, service_name=record.name, key=intent.key)
-        return handle.model_copy(update={"service": record.urn, "request": document})
+        sent = await call.client.jobs.request(record.urn, asked.sent, policy=policy)
+        handle = sent.handle(call.platform, service_name=record.name, key=intent.key)
+        return handle.model_copy(update={"service": record.urn, "request": asked.document})
 
     async def find(intent: IntentRow) -> list[Found[Job]]:
         # A job bears no name or tag of ours: it is known by its request, and by nobody else having claimed it.
-        wanted = fingerprint(document)
+        wanted = {fingerprint(asked.sent), fingerprint(asked.document)}
         found = []
         async for job in _since(call, record.urn, intent):
-            if fingerprint(job.request_content) == wanted:
+            if fingerprint(job.request_content) in wanted:
                 handle = job.handle(call.platform, service_name=record.name, key=intent.key)
                 found.append(Found(handle, job.urn, job.requested_at, matched_by="content"))
         return found
@@ -71,7 +97,7 @@ async def _request_job(
     done = await call.perform(
         Effect(
             noun="job",
-            request={"service": record.urn, "request": document, "policy": policy},
+            request={"service": record.urn, "request": asked.sent, "policy": policy},
             send=send,
             find=find,
             decode=Job.model_validate,
@@ -81,7 +107,7 @@ async def _request_job(
                 service=record.urn,
                 service_name=record.name,
                 status="planned",
-                request=document,
+                request=asked.document,
                 key=key,
             ),
             settle=call.client.settle,
@@ -98,26 +124,38 @@ async def _request_job(
     return done.value
 
 
-def _document(request: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
-    if isinstance(request, BaseModel) and not isinstance(request, Handle):
-        return request.model_dump(mode="json", by_alias=True)
-    if not isinstance(request, Mapping):
+@dataclass(frozen=True)
+class _Asked:
+    """`sent` is what goes out: the document itself, or what names the aspect that holds it."""
+
+    sent: dict[str, Any]
+    document: dict[str, Any]
+
+
+async def _asked(
+    call: IvcapCall,
+    service: ServiceRecord,
+    request: Mapping[str, Any] | BaseModel | None,
+    aspect: Aspect | str | None,
+) -> _Asked:
+    if (request is None) == (aspect is None):
+        raise InputError("A job has either a request or a request_aspect.")
+    if aspect is None:
+        document = request_of(request)
+        return _Asked(document, document)
+    urn = urn_of(aspect)
+    content = (await call.client.aspects.read(urn)).content
+    if not isinstance(content, Mapping):
+        raise InputError(f"The content of {urn} is no request: it is {type(content).__name__}, not an object.")
+    return _Asked(indirect(service.urn, urn), dict(content))
+
+
+def request_of(request: Mapping[str, Any] | BaseModel | None) -> dict[str, Any]:
+    """The document of a request, handles as their URNs. Raises InputError for what is no mapping or model."""
+    if not isinstance(request, Mapping | BaseModel) or isinstance(request, Handle):
         raise InputError(f"A job's request is a mapping or a pydantic model, not {type(request).__name__}.")
-    plain: dict[str, Any] = _plain(request)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """JSON of a value: handles as their URNs, models by alias; what has no JSON form is left for the check to name."""
-    if isinstance(value, Handle):
-        return value.urn
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
+    document: dict[str, Any] = plain(request)
+    return document
 
 
 async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str, Any]) -> None:
@@ -149,29 +187,27 @@ async def _wait_for_jobs(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]:
-    """Wait until all jobs have ended, and return them, with results and products, in the order given.
+    """Wait until all jobs have ended, and return them, with results, products and events, in the order given.
 
     `timeout` (seconds) and `raise_on_failure` are as of `wait_for_orders`; JobFailedError carries each job's own
-    error message.
+    error message. Events are the service's own, the last hundred of each job, where the platform keeps them.
     """
     call = await IvcapCall.of(credentials)
     call.check(list(jobs))
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
-    services = {urn: await _service_of(call, job) for urn, job in asked.items()}
-    by_service: dict[str, list[str]] = {}
-    for urn, service in services.items():
-        by_service.setdefault(service, []).append(urn)
-    waits = [_poller(call.client, service).wait(urns, timeout=timeout) for service, urns in by_service.items()]
-    records = {record.urn: record for group in await asyncio.gather(*waits) for record in group}
-    ended = {urn: await _ended(call, records[urn], job) for urn, job in asked.items()}
-    done = [ended[urn_of(job)] for job in jobs]
+    services = dict(zip(asked, await all_of(lambda job: _service_of(call, job), asked.values()), strict=True))
+    records = await _poller(call.client).wait_for(services, timeout=timeout)
+    ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
+    known = {job.urn: job for job in ended}
+    done = [known[urn_of(job)] for job in jobs]
     failed = [job for job in done if not job.succeeded]
     if failed and raise_on_failure:
         lines = [f"{len(failed)} of {len(done)} jobs did not succeed."]
         for job in failed:
             why = job.error_message or "the platform gives no reason"
             lines.append(f"{job.urn} ({job.service_name or job.service}) ended as {job.status}: {why}")
+        lines.append(resubmission("request_job"))
         raise JobFailedError("\n".join(lines), jobs=failed)
     return done
 
@@ -182,7 +218,8 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
     return await call.client.jobs.service_of(urn_of(job))
 
 
-async def _ended(call: IvcapCall, record: JobRecord, before: Job | str) -> Job:
+async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str) -> Job:
+    """The handle of an ended job with its events; the journal learns how it ended."""
     known = before if isinstance(before, Job) else None
     handle = record.handle(
         call.platform,
@@ -190,43 +227,135 @@ async def _ended(call: IvcapCall, record: JobRecord, before: Job | str) -> Job:
         service_name=known.service_name if known else None,
         key=known.key if known else None,
     )
-    if handle.service_name is None and handle.service:
-        handle = handle.model_copy(update={"service_name": (await call.client.services.read(handle.service)).name})
+    handle = await service_named(call, handle)
+    try:
+        events = await call.client.jobs.told(service, record.urn)
+    except PlatformError as error:
+        logger.warning("The events of %s cannot be read: %s", record.urn, error.message)
+        events = []
+    handle = handle.model_copy(update={"events": tuple(events)})
     await note_end(call.journal, handle)
     return handle
 
 
-_pollers: WeakKeyDictionary[IvcapClient, dict[str, Poller[JobRecord]]] = WeakKeyDictionary()
+class _JobPoller(Poller[JobRecord]):
+    """The jobs of all services together; each service has a list of its own."""
 
-
-def _poller(client: IvcapClient, service: str) -> Poller[JobRecord]:
-    pollers = _pollers.setdefault(client, {})
-    if service not in pollers:
-
-        async def recent() -> AsyncIterator[tuple[str, str]]:
-            async for job in client.jobs.list(service, limit=PAGES * 50):
-                yield job.urn, job.status
-
-        async def read(urn: str) -> JobRecord:
-            return await client.jobs.read(service, urn, with_request=True)
-
-        pollers[service] = Poller(
-            what="jobs", read=read, recent=recent, status=lambda job: job.status, settle=client.settle
+    def __init__(self, client: IvcapClient) -> None:
+        self._jobs = client.jobs
+        self._service: dict[str, str] = {}
+        super().__init__(
+            what="jobs",
+            read=self._read_job,
+            recent=self._recent_jobs,
+            status=lambda job: job.status,
+            settle=client.settle,
         )
-    return pollers[service]
+
+    async def wait_for(self, services: Mapping[str, str], *, timeout: float | None) -> list[JobRecord]:
+        """As `wait`, for jobs with the service of each."""
+        self._service.update(services)
+        try:
+            return await self.wait(list(services), timeout=timeout)
+        finally:
+            for urn in set(services) - self.watched:
+                self._service.pop(urn, None)
+
+    async def _read_job(self, urn: str) -> JobRecord:
+        return await self._jobs.read(self._service[urn], urn, with_request=True)
+
+    async def _recent_jobs(self, urns: Collection[str]) -> AsyncIterator[tuple[str, str]]:
+        by_service: dict[str, set[str]] = {}
+        for urn in urns:
+            by_service.setdefault(self._service[urn], set()).add(urn)
+        for service, unseen in by_service.items():
+            try:
+                async for job in self._jobs.list(service, limit=PAGES * 50):
+                    yield job.urn, job.status
+                    unseen.discard(job.urn)
+                    if not unseen:
+                        break
+            except PlatformError as error:
+                if error.retryable:
+                    raise
+                # The list of one service, withdrawn perhaps, must not end the waits for others: its jobs are read.
+                logger.debug("The jobs of %s cannot be listed: %s", service, error.message)
+
+
+def _poller(client: IvcapClient) -> _JobPoller:
+    return shared_poller(client, "jobs", lambda: _JobPoller(client))
 
 
 async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:
-    """The handle of a job that exists, by its URN, whoever requested it; wait for it as for one of your own.
+    """The handle of a job that exists, by its URN alone, whoever requested it; wait for it as for one of your own.
 
     Raises NotFoundError for one that the account cannot see.
     """
     call = await IvcapCall.of(credentials)
-    service = await call.client.jobs.service_of(urn_of(urn))
-    record = await call.client.jobs.read(service, urn, with_request=True)
-    return record.handle(call.platform, service_name=(await call.client.services.read(service)).name)
+    record = await call.client.jobs.find(urn_of(urn))
+    return await service_named(call, record.handle(call.platform))
+
+
+async def _list_jobs(
+    service: Service | str | None = None,
+    *,
+    status: str | None = None,
+    limit: int | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Job]:
+    """The jobs of a service, or of all services, newest first: all of them, or the first `limit`. Nothing is cut
+    silently.
+
+    `service` is a handle, name or URN; `status` leaves out all others. A listing has neither requests nor results:
+    `attach_job` reads a job whole.
+    """
+    call = await IvcapCall.of(credentials)
+    call.check(service)
+    name: str | None = None
+    if service is None:
+        records = call.client.jobs.list_all(status=status, limit=limit)
+    else:
+        record = await call.client.services.by_name(str(service))
+        name = record.name
+        records = call.client.jobs.list(record.urn, limit=limit if status is None else None)
+    jobs: list[Job] = []
+    async for each in records:
+        if limit is not None and len(jobs) >= limit:
+            break
+        if status is None or each.status == status:
+            jobs.append(each.handle(call.platform, service_name=name))
+            found(each.urn)
+    return jobs
+
+
+async def _job_result(job: Job | str, *, credentials: IvcapCredentialsLike = None) -> Any:
+    """The result of a job that succeeded, of whatever type: a JSON value, a text for `text/…`, bytes for all others.
+
+    A JSON result is in the handle that `wait_for_jobs` returns, too. Raises InputError for a job that has not ended or
+    has no result, and JobFailedError for one that did not succeed.
+    """
+    call = await IvcapCall.of(credentials)
+    call.check(job)
+    PlannedError.refuse([job])
+    urn = urn_of(job)
+    service = await _service_of(call, job)
+    record = await call.client.jobs.read(service, urn)
+    if not record.done:
+        raise InputError(f"{urn} has no result yet: it is {record.status}. Wait for it by wait_for_jobs.")
+    if record.status != "succeeded":
+        handle = record.handle(call.platform)
+        why = record.error_message or "the platform gives no reason"
+        raise JobFailedError(f"{urn} has no result: it ended as {record.status}: {why}", jobs=[handle])
+    result = await call.client.jobs.result(service, urn)
+    if result is None and record.result_content_type is None:
+        raise InputError(f"{urn} succeeded without a result.")
+    if not isinstance(result, JobOutput):
+        return result
+    return result.text if result.media_type.startswith("text/") else result.content
 
 
 request_job, arequest_job = task_pair(_request_job, name="Request job", run_name="job of {service}")
 wait_for_jobs, await_for_jobs = task_pair(_wait_for_jobs, name="Wait for jobs", run_name=waiting_for("jobs"))
 attach_job, aattach_job = task_pair(_attach_job, name="Attach job", run_name="attach {urn}")
+list_jobs, alist_jobs = task_pair(_list_jobs, name="List jobs", run_name="list jobs")
+job_result, ajob_result = task_pair(_job_result, name="Read job result", run_name="result of {job}")

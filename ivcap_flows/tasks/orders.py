@@ -1,15 +1,16 @@
-"""Tasks for IVCAP orders: place once, wait together, attach by URN."""
+"""Tasks for IVCAP orders: place once, wait together, attach by URN, list, read the log."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Collection as Collecting
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
+from ivcap_flows.capture import found
+from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, planning
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
-from ivcap_flows.handles import Order
+from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import Scope, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -17,19 +18,42 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PAGES, PlannedError, note_end, tag, waiting_for
+from ivcap_flows.tasks.waiting import (
+    PAGES,
+    PlannedError,
+    all_of,
+    note_end,
+    resubmission,
+    service_named,
+    shared_poller,
+    tag,
+    waiting_for,
+)
 
-__all__ = ["aattach_order", "aplace_order", "attach_order", "await_for_orders", "place_order", "wait_for_orders"]
+__all__ = [
+    "aattach_order",
+    "alist_orders",
+    "aorder_log",
+    "aplace_order",
+    "attach_order",
+    "await_for_orders",
+    "list_orders",
+    "order_log",
+    "place_order",
+    "wait_for_orders",
+]
 
 _LOG_LINES: Final = 20
+_LONGEST_LOG: Final = 100_000
 
 
 async def _place_order(
-    service: str,
+    service: Service | str,
     parameters: Mapping[str, Any],
     *,
     name: str | None = None,
     tags: Sequence[str] = (),
+    collection: Collection | str | None = None,
     policy: str | None = None,
     scope: Scope = "run",
     discriminator: str | None = None,
@@ -40,21 +64,24 @@ async def _place_order(
 ) -> Order:
     """Place an order for a service, at most once within `scope`, and return without waiting for it.
 
-    `service` is a name or URN. `parameters` are Python values and handles; all faults are named at once, before
-    anything is sent. The same request asked for again in the scope, by a retry, a restart or a second call, is the
+    `service` is a handle, name or URN. `parameters` are Python values and handles; all faults are named at once,
+    before anything is sent. `wait_for_orders` puts the products into the `collection`, since the platform takes none
+    with an order. The same request asked for again in the scope, by a retry, a restart or a second call, is the
     same order; `discriminator` tells two apart that are meant. An order that ended badly stays the answer, unless
     `on_failure="resubmit"` places it anew, up to `max_resubmits` times. `on_divergence` says what happens when a
     replayed flow asks for something else than it did before.
 
-    Raises ParameterError, InputError for an unknown service, InDoubtError, DivergenceError and SpendLimitError.
+    Raises ParameterError, InputError for an unknown service, NotFoundError for an unknown collection, InDoubtError,
+    DivergenceError and SpendLimitError.
     """
     if not isinstance(parameters, Mapping):
         raise InputError(f"An order's parameters are a mapping of names to values, not {type(parameters).__name__}.")
     call = await IvcapCall.of(credentials)
-    call.check(parameters)
-    record = await call.client.services.by_name(service)
+    call.check(service, parameters, collection)
+    record = await call.client.services.by_name(str(service))
     encoded = call.client.services.encode_parameters(record, parameters)
     title = name or record.name or "order"
+    into = None if collection is None else (await call.client.collections.read(urn_of(collection))).urn
 
     async def send(intent: IntentRow, progress: Progress) -> Order:
         placed = await call.client.orders.place(
@@ -101,7 +128,7 @@ async def _place_order(
         max_resubmits=max_resubmits,
         on_divergence=on_divergence,
     )
-    return done.value
+    return done.value.model_copy(update={"collection": into})
 
 
 def _handle(
@@ -130,41 +157,38 @@ async def _wait_for_orders(
     """Wait until all orders have ended, and return them, with their products, in the order given.
 
     All waits of a process share one poller, which reads lists instead of single orders and asks more rarely the
-    longer the work takes. A platform that cannot be reached is waited out. `timeout` (seconds) raises
-    WaitTimeoutError; the orders go on. With `raise_on_failure`, OrderFailedError names all that ended badly, with the
-    tail of each log, once every order has ended.
+    longer the work takes. A platform that cannot be reached is waited out; how far the orders are is logged once a
+    minute. `timeout` (seconds) raises WaitTimeoutError; the orders go on. With `raise_on_failure`, OrderFailedError
+    names all that ended badly, with the tail of each log, once every order has ended. The products of orders that were
+    placed with a `collection`, and succeeded, are then in it.
     """
     call = await IvcapCall.of(credentials)
     call.check(list(orders))
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
-    records = await _poller(call.client).wait([urn_of(order) for order in orders], timeout=timeout)
-    done = []
-    for record in records:
-        before = asked[record.urn]
-        done.append(await _ended(call, record, before if isinstance(before, Order) else None))
+    records = await _poller(call.client).wait(list(asked), timeout=timeout)
+    ended = await all_of(lambda record: _ended(call, record, asked[record.urn]), records)
+    known = {order.urn: order for order in ended}
+    done = [known[urn_of(order)] for order in orders]
     failed = [order for order in done if not order.succeeded]
     if failed and raise_on_failure:
         raise await _failure(call, failed, len(done))
     return done
 
 
-async def _ended(call: IvcapCall, record: OrderRecord, before: Order | None) -> Order:
+async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str) -> Order:
     """The handle of an ended order with all its products; the journal learns how it ended."""
-    handle = record.handle(
-        call.platform,
-        service_name=before.service_name if before else None,
-        key=before.key if before else None,
-    )
-    if before is not None:
-        handle = handle.model_copy(update={"parameters": before.parameters})
-    if handle.service_name is None and handle.service:
-        handle = handle.model_copy(update={"service_name": (await call.client.services.read(handle.service)).name})
-    products = [product async for product in call.client.orders.products(record.urn)]
-    handle = handle.model_copy(
-        update={"products": type(handle.products)(product.handle(call.platform) for product in products)}
-    )
+    handle = record.handle(call.platform)
+    if isinstance(before, Order):
+        # What was asked for is what lineage reads; a handle from a listing does not know it.
+        kept = {name: getattr(before, name) for name in ("service_name", "key", "parameters", "collection")}
+        handle = handle.model_copy(update={name: value for name, value in kept.items() if value})
+    handle = await service_named(call, handle)
+    products = [product.handle(call.platform) async for product in call.client.orders.products(record.urn)]
+    handle = handle.model_copy(update={"products": Products(products)})
     await note_end(call.journal, handle)
+    if handle.collection is not None and handle.succeeded and products and planning() is None:
+        await call.client.collections.add(handle.collection, [product.urn for product in products])
     return handle
 
 
@@ -174,10 +198,7 @@ async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFai
     for order in failed:
         lines.append(f"{order.urn} ({order.service_name or order.service}) ended as {order.status}.")
         lines += [f"  | {line}" for line in logs[order.urn].splitlines()]
-    lines.append(
-        "Asking again in this run gives the same answer; place_order(…, on_failure='resubmit') or a new run "
-        "(IVCAP_FLOWS_FRESH=1) places them anew."
-    )
+    lines.append(resubmission("place_order"))
     return OrderFailedError("\n".join(lines), orders=failed, logs=logs)
 
 
@@ -188,24 +209,17 @@ async def _log_tail(call: IvcapCall, urn: str) -> str:
         return f"(its log cannot be read: {error.message})"
 
 
-_pollers: WeakKeyDictionary[IvcapClient, Poller[OrderRecord]] = WeakKeyDictionary()
-
-
 def _poller(client: IvcapClient) -> Poller[OrderRecord]:
-    if client not in _pollers:
+    orders, settle = client.orders, client.settle
 
-        async def recent() -> AsyncIterator[tuple[str, str]]:
-            async for order in client.orders.list(order_by="ordered-at", order_desc=True, limit=PAGES * 50):
-                yield order.urn, order.status
+    async def recent(urns: Collecting[str]) -> AsyncIterator[tuple[str, str]]:
+        async for order in orders.list(order_by="ordered-at", order_desc=True, limit=PAGES * 50):
+            yield order.urn, order.status
 
-        _pollers[client] = Poller(
-            what="orders",
-            read=client.orders.read,
-            recent=recent,
-            status=lambda order: order.status,
-            settle=client.settle,
-        )
-    return _pollers[client]
+    def make() -> Poller[OrderRecord]:
+        return Poller(what="orders", read=orders.read, recent=recent, status=lambda order: order.status, settle=settle)
+
+    return shared_poller(client, "orders", make)
 
 
 async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:
@@ -215,12 +229,57 @@ async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.orders.read(urn_of(urn))
-    handle = record.handle(call.platform)
-    if not handle.service:
-        return handle
-    return handle.model_copy(update={"service_name": (await call.client.services.read(handle.service)).name})
+    return await service_named(call, record.handle(call.platform))
+
+
+async def _list_orders(
+    *,
+    status: str | None = None,
+    filter: str | None = None,  # noqa: A002 - the API's word
+    limit: int | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Order]:
+    """The orders that the account sees, newest first: all of them, or the first `limit`. Nothing is cut silently.
+
+    `status` leaves out all others; `filter` is the platform's own grammar, such as `name ~= 'survey%'`. A listing has
+    neither parameters nor products: `attach_order` reads one whole.
+    """
+    call = await IvcapCall.of(credentials)
+    orders: list[Order] = []
+    async for record in call.client.orders.list(
+        order_by="ordered-at", order_desc=True, filter=filter, limit=limit if status is None else None
+    ):
+        if limit is not None and len(orders) >= limit:
+            break
+        if status is None or record.status == status:
+            orders.append(record.handle(call.platform))
+            found(record.urn)
+    return orders
+
+
+async def _order_log(order: Order | str, *, lines: int | None = None, credentials: IvcapCredentialsLike = None) -> str:
+    """The log of an order, or its last `lines`.
+
+    Of a line longer than 4096 bytes only the beginning. Raises InputError for a log of more than 100,000 lines where
+    `lines` is not given, and NotFoundError for an order that the account cannot see.
+    """
+    call = await IvcapCall.of(credentials)
+    call.check(order)
+    if lines is not None and lines < 1:
+        raise InputError(f"The lines of a log are counted from 1, not {lines}.")
+    urn = urn_of(order)
+    if lines is not None:
+        return await call.client.orders.log_tail(urn, lines)
+    whole: list[str] = []
+    async for line in call.client.orders.logs(urn):
+        whole.append(line)
+        if len(whole) > _LONGEST_LOG:
+            raise InputError(f"The log of {urn} has more than {_LONGEST_LOG} lines; say by `lines` how many to read.")
+    return "\n".join(whole)
 
 
 place_order, aplace_order = task_pair(_place_order, name="Place order", run_name="order {service}")
 wait_for_orders, await_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
 attach_order, aattach_order = task_pair(_attach_order, name="Attach order", run_name="attach {urn}")
+list_orders, alist_orders = task_pair(_list_orders, name="List orders", run_name="list orders")
+order_log, aorder_log = task_pair(_order_log, name="Read order log", run_name="log of {order}")

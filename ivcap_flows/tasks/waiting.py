@@ -1,24 +1,45 @@
-"""What orders and jobs share: the mark by which they are found again, and waits that a plan cannot make."""
+"""What orders and jobs share: the mark by which they are found again, the shared pollers, and how work that has ended
+is told."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from ivcap_flows.durable import planning
+from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
+from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
+from ivcap_flows.tasks.call import IvcapCall
 
-__all__ = ["PAGES", "PlannedError", "note_end", "tag", "waiting_for"]
+__all__ = [
+    "PAGES",
+    "PlannedError",
+    "all_of",
+    "note_end",
+    "resubmission",
+    "service_named",
+    "shared_poller",
+    "tag",
+    "waiting_for",
+]
 
 logger = logging.getLogger("ivcap_flows.waiting")
 
+T = TypeVar("T")
+R = TypeVar("R")
+W = TypeVar("W", Order, Job)
+P = TypeVar("P", bound=Poller[Any])
+
 PAGES: Final = 20
 """Pages of a list that one look of a poller reads at most; what is older is read by itself."""
+_AT_ONCE: Final = 8
 
 
 class PlannedError(BaseException):
@@ -35,6 +56,44 @@ class PlannedError(BaseException):
             raise cls(f"The plan ends here: the flow would wait for {len(waiting)} that are not sent.")
 
 
+_pollers: WeakKeyDictionary[IvcapClient, dict[str, Any]] = WeakKeyDictionary()
+
+
+def shared_poller(client: IvcapClient, noun: str, make: Callable[[], P]) -> P:
+    """The one poller of a noun that all waits with a client share.
+
+    It is gone with the client, so it must hold the client's parts and never the client.
+    """
+    pollers = _pollers.setdefault(client, {})
+    if noun not in pollers:
+        pollers[noun] = make()
+    found: P = pollers[noun]
+    return found
+
+
+async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T]) -> list[R]:
+    """What `do` gives for each, in their order, a few at a time."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(thing: T) -> R:
+        async with turns:
+            return await do(thing)
+
+    tasks = [asyncio.ensure_future(one(thing)) for thing in things]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def service_named(call: IvcapCall, work: W) -> W:
+    """The handle with the name of its service."""
+    if work.service_name is not None or not work.service:
+        return work
+    return work.model_copy(update={"service_name": (await call.client.services.read(work.service)).name})
+
+
 async def note_end(journal: Journal, work: Order | Job) -> None:
     """Tell the journal how work ended. Where it cannot be written the flow goes on; the next wait tells it again."""
     if work.key is None:
@@ -43,6 +102,14 @@ async def note_end(journal: Journal, work: Order | Job) -> None:
         await asyncio.to_thread(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
     except JournalError as error:
         logger.error("That %s ended as %s is not in the journal: %s", work.urn, work.status, error)
+
+
+def resubmission(task: str) -> str:
+    """The next step after work that failed."""
+    return (
+        f"Asking again in this run gives the same answer; {task}(…, on_failure='resubmit') or a new run "
+        "(IVCAP_FLOWS_FRESH=1) asks for it anew."
+    )
 
 
 def tag(key: str) -> str:

@@ -23,7 +23,7 @@ class Work:
             raise NotFoundError(f"{urn} is not known", platform="p")
         return urn, self.status[urn]
 
-    async def recent(self):
+    async def recent(self, urns):
         self.lists += 1
         if self.down:
             raise UnreachableError("no reply", platform="p")

@@ -1,0 +1,149 @@
+"""Tasks for IVCAP services: find, list, register."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ivcap_flows.capture import found
+from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.errors import InputError, NotFoundError
+from ivcap_flows.handles import Service
+from ivcap_flows.journal import IntentRow
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
+from ivcap_flows.tasks.pair import task_pair
+
+__all__ = [
+    "afind_service",
+    "alist_services",
+    "aregister_service",
+    "find_service",
+    "list_services",
+    "register_service",
+]
+
+
+async def _find_service(name: str, *, credentials: IvcapCredentialsLike = None) -> Service:
+    """The service of exactly this name, or URN.
+
+    Raises InputError when no service or several have the name; it names the candidates.
+    """
+    call = await IvcapCall.of(credentials)
+    record = await call.client.services.by_name(name)
+    found(record.urn)
+    return record.handle(call.platform)
+
+
+async def _list_services(
+    *,
+    filter: str | None = None,  # noqa: A002 - the API's word
+    search: str | None = None,
+    limit: int | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Service]:
+    """The services that the account sees: all of them, or the first `limit`. Nothing is cut silently.
+
+    `filter` is the platform's own grammar, such as `name ~= 'survey%'`; `search` asks by meaning, and raises
+    BadRequestError where the platform cannot.
+    """
+    call = await IvcapCall.of(credentials)
+    services = []
+    async for record in call.client.services.list(filter=filter, search=search, limit=limit):
+        found(record.urn)
+        services.append(record.handle(call.platform))
+    return services
+
+
+async def _register_service(
+    definition: Mapping[str, Any] | str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
+) -> Service:
+    """Make a service be what a definition says, whether it exists or not. Idempotent: one that is so already stays.
+
+    `definition` is a mapping, or the path of a YAML or JSON file that holds one: `name`, `description`,
+    `controller-schema`, `controller`, and perhaps `parameters`, `policy` (default: open to all), `tags`, `id` (default:
+    made of name and account, as the SDKs do) and `request-schema`, the JSON Schema of a job's request.
+
+    Raises InputError for a definition that lacks something or cannot be read.
+    """
+    call = await IvcapCall.of(credentials)
+    wanted = dict(definition) if isinstance(definition, Mapping) else await asyncio.to_thread(_read, definition)
+    urn = await call.client.services.urn_of(wanted)
+
+    async def send(intent: IntentRow, progress: Progress) -> Service:
+        return (await call.client.services.register(wanted)).handle(call.platform)
+
+    async def find(intent: IntentRow) -> list[Found[Service]]:
+        if not await _is_so(call, urn, wanted):
+            return []
+        record = await call.client.services.read(urn)
+        return [Found(record.handle(call.platform), record.urn, record.valid_from)]
+
+    done = await call.perform(
+        Effect(
+            noun="service",
+            request=wanted,
+            send=send,
+            find=find,
+            decode=Service.model_validate,
+            placeholder=lambda key: Service(
+                urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=wanted["name"]
+            ),
+            settle=call.client.settle,
+            # What is so now is read each time; that it was made so once in this run says nothing.
+            scope="call",
+            look_first=True,
+            subject=wanted["name"],
+        )
+    )
+    if done.how == "adopted":
+        found(done.value.urn)
+    return done.value
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            # Not every JSON is YAML: its escapes of characters beyond 16 bits are not.
+            value = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"The service definition {path} cannot be read ({error.strerror}).", path=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"The service definition {path} is neither YAML nor JSON: {error}", path=str(path)) from error
+    if not isinstance(value, dict):
+        raise InputError(f"The service definition {path} is no mapping.", path=str(path))
+    return value
+
+
+async def _is_so(call: IvcapCall, urn: str, wanted: Mapping[str, Any]) -> bool:
+    """Whether the platform's service is what the definition says. A platform may say more of it."""
+    services = call.client.services
+    try:
+        record = await services.read(urn)
+        schema = await services.request_schema(urn) if "request-schema" in wanted else None
+    except NotFoundError:
+        return False
+    there = record.model_dump(mode="json", by_alias=True, exclude_none=True)
+    said = {name: value for name, value in wanted.items() if name not in ("id", "request-schema", "$id", "$schema")}
+    return record.status in ("active", "unknown") and _within(said, there) and schema == wanted.get("request-schema")
+
+
+def _within(said: Any, there: Any) -> bool:
+    if isinstance(said, Mapping):
+        return isinstance(there, Mapping) and all(_within(value, there.get(name)) for name, value in said.items())
+    if isinstance(said, list):
+        return isinstance(there, list) and len(said) == len(there) and all(map(_within, said, there))
+    return bool(said == there)
+
+
+find_service, afind_service = task_pair(_find_service, name="Find service", run_name="find {name}")
+list_services, alist_services = task_pair(_list_services, name="List services", run_name="list services")
+register_service, aregister_service = task_pair(_register_service, name="Register service", run_name="register service")
