@@ -21,6 +21,7 @@ from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.loop import run
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE))  # for modules that several test files share
 ENVIRONMENTS = HERE.parents[1] / ".venvs"
 
 Run = Callable[..., dict[str, Any]]
@@ -146,6 +147,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, calls in getattr(report, "user_properties", ()):
-                if name.startswith("official "):
+                if name.startswith("official ") and report.when == "call":
                     terminalreporter.section(f"{sum(calls.values())} calls of {name.removeprefix('official ')}")
-                    terminalreporter.write_line(", ".join(f"{call} {n}" for call, n in sorted(calls.items())))
+                    terminalreporter.write_line(", ".join(f"{call} {n}" for call, n in sorted(calls.items()) if n))

@@ -17,7 +17,7 @@ from typing import Any
 from ivcap_client import IVCAP
 from ivcap_client.api.dashboard import dashboard_list
 from ivcap_client.api.metadata import metadata_add, metadata_list
-from ivcap_client.api.order import order_create, order_list, order_logs, order_metadata, order_top
+from ivcap_client.api.order import order_create, order_list, order_metadata, order_top
 from ivcap_client.api.package import package_list
 from ivcap_client.api.project import project__create_project, project_delete, project_list, project_read
 from ivcap_client.api.queue import queue_create, queue_delete, queue_dequeue, queue_enqueue, queue_list, queue_read
@@ -113,8 +113,7 @@ def orders(iv: IVCAP) -> Json:
     order.add_metadata({"$schema": HELD, "by": "hand"})
     talkative = placed(iv, "contract-survey", title="words", **{"sea-level": "1", "count": "1"})
     finished(iv.get_order(talkative))
-    calls["order_logs"] += 1
-    logs = order_logs.sync_detailed(talkative, client=iv._client).content.decode()
+    logs = by_http(iv, "GET", f"/1/orders/{talkative}/logs", "/1/orders/{id}/logs").text
     return {
         "urn": urn,
         "status": status,
@@ -161,7 +160,7 @@ def jobs(iv: IVCAP) -> Json:
 def agents(iv: IVCAP) -> Json:
     agent = iv.get_agent(iv.get_service_by_name("echo").id)
     done = agent.exec_agent(agent.request_model(message="agent"), timeout=20)
-    return {"id": done.id, "result": done.result}
+    return {"id": done.id, "result": done.result, "finished": done.finished}
 
 
 def secrets(iv: IVCAP) -> Json:
@@ -185,8 +184,8 @@ def seen_name(secret: Any) -> str:
 
 def search(iv: IVCAP) -> Json:
     schema = f"urn:contract:schema:found-{uuid.uuid4()}.1"
-    for depth in (10, 200):
-        iv.add_aspect(f"urn:contract:place:{depth}", {"$schema": schema, "kind": "buoy", "depth": depth})
+    for kind, depth in (("buoy", 10), ("mooring", 200)):
+        iv.add_aspect(f"urn:contract:place:{depth}", {"$schema": schema, "kind": kind, "depth": depth})
     program = (
         f'# buoys\n:load_aspect(/place, "{schema}", ["entity", ".kind", ".depth"]).\nquery(E) :- place(E, "buoy", D).'
     )
@@ -259,7 +258,7 @@ def artifacts(iv: IVCAP, folder: Path) -> Json:
         "inline": inline.open().read().decode(),
         "url": inline.as_data_url(),
         "id": whole.id,
-        "status": whole.status().value,
+        "status": str(getattr(whole.status, "value", whole.status)),
         "range": [reply.status_code, reply.content.hex()],
         "when": datetime.now(timezone.utc),
     }
