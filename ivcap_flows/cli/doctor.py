@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,6 +28,8 @@ __all__ = ["doctor"]
 
 LOOKED_AT: Final = 500
 """Artifacts, and key aspects, that the search for what was left behind reads at most, newest first."""
+_KEY_IN_NAME: Final = re.compile(r"\[([0-9a-f]{16}(?:\.\d+)?)\]")
+"""How the name of an order tells the key under which it was placed."""
 _PATIENCE: Final = 15.0
 """Seconds that a platform gets to answer."""
 
@@ -123,7 +126,7 @@ async def _ivcap() -> list[str]:
         break
     known = f"{await client.platform()} as {await client.account()}"
     unfinished = [note async for note in _unfinished_uploads(client)]
-    return [known, *unfinished, *await _made_by_several(client)]
+    return [known, *unfinished, *await _ordered_twice(client), *await _made_by_several(client)]
 
 
 async def _provena() -> list[str]:
@@ -183,6 +186,20 @@ def _age(since: datetime | None) -> str:
             count = seconds // length
             return f"{count} {unit}{'s' if count > 1 else ''} old"
     return f"{seconds} s old"
+
+
+async def _ordered_twice(client: IvcapClient) -> list[str]:
+    """Orders placed under one key, by the newest of the account: the platform had shown the first one too late."""
+    placed: dict[str, list[str]] = {}
+    async for order in client.orders.list(limit=LOOKED_AT, order_by="ordered-at", order_desc=True):
+        key = _KEY_IN_NAME.search(order.name or "")
+        if key is not None:
+            placed.setdefault(key[1], []).append(order.urn)
+    return [
+        f"ordered twice under the key {key}: {', '.join(reversed(urns))}; each is whole, and IVCAP cancels no order"
+        for key, urns in placed.items()
+        if len(urns) > 1
+    ]
 
 
 async def _made_by_several(client: IvcapClient) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, Final, Generic, Literal, TypeVar
 
+from ivcap_flows.durable import latecomers
 from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
 from ivcap_flows.errors import (
     ConfigurationError,
@@ -81,6 +82,7 @@ class Submission(Generic[T]):
         self.intent = claim.intent
         self.urn: str | None = None
         self._new = claim.kind == "new"
+        self._looked = False
         self._platform = platform
         self._key_aspects = key_aspects
 
@@ -134,7 +136,10 @@ class Submission(Generic[T]):
                 if last:
                     raise
             else:
-                return await self._accept(value, "sent")
+                performed = await self._accept(value, "sent")
+                if self._looked and self.intent.urn is not None:
+                    latecomers.watch(self.effect, self.intent, self.journal)
+                return performed
         raise AssertionError("the last turn returns or raises")
 
     async def _look_for_it(self) -> Performed[T] | None:
@@ -161,8 +166,11 @@ class Submission(Generic[T]):
                 if left <= 0:
                     raise
             else:
-                if adopted is not None or left <= 0:
+                if adopted is not None:
                     return adopted
+                if left <= 0:
+                    self._looked = True
+                    return None
             await asyncio.sleep(min(pause, max(left, 0.0)))
             pause *= 2
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
-from ivcap_flows.identity import INTENT_SCHEMA, key_entity
+from ivcap_flows.cli import doctor
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
     add_aspect,
@@ -56,6 +58,35 @@ def test_job(in_flow, effects, unique, late):
     assert len(posts(effects, "/jobs")) == 1
     [intent] = effects.intents("job")
     assert (intent.urn, intent.how, intent.matched_by) == (job.urn, "adopted", "content")
+
+
+def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
+    """A lost reply to an order that the platform hides for longer than it says: a second one is placed, which cannot be
+    helped; the first is found when it shows, said aloud, and kept beside the other where `orders` lists it."""
+    settle = on_platform(settling_time)
+    effects.twin.add_fault(
+        method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=settle + 1
+    )
+    with caplog.at_level(logging.ERROR, "ivcap_flows.durable"):
+        order = in_flow(lambda: place_order("echo", {"message": unique}))
+        end = time.monotonic() + 30
+        while not effects.intents("order")[0].duplicates and time.monotonic() < end:
+            time.sleep(0.1)
+    assert effects.count("/1/orders") == 2
+    [intent] = effects.intents("order")
+    name = f"echo [{short_id(order.key)}]"
+    made = {one.urn for one in on_platform(lambda client: listed(client.orders.list(limit=20))) if one.name == name}
+    assert (intent.urn, intent.how, len(made)) == (order.urn, "sent", 2)
+    assert {intent.urn, *intent.duplicates} == made
+    [said] = [record.getMessage() for record in caplog.records if "Two effects exist" in record.getMessage()]
+    assert all(urn in said for urn in made)
+    notes = [note for note in on_platform(doctor._ordered_twice) if short_id(order.key) in note]
+    assert len(notes) == 1 and all(urn in notes[0] for urn in made)
+
+
+async def settling_time(client):
+    await client.platform()
+    return client.settle
 
 
 def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
