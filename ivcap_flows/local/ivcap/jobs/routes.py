@@ -324,8 +324,8 @@ OPERATIONS: Final = (
             Param("IVCAP-Order-Id", description="An order that the job is to be a part of."),
         ),
         gives={200: CONTENT, 202: shapes.ACCEPTED},
-        missing="container images: a service runs by the command that was registered for it on this machine; the proxy for"
-        " calls of services to other hosts (IVCAP_PROXY_URL).",
+        missing="Images: a service runs by the command that was registered for it. Its calls to other hosts are not"
+        " forwarded (IVCAP_PROXY_URL).",
     ),
     Operation(
         "GET",

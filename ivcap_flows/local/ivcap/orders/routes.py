@@ -244,7 +244,6 @@ OPERATIONS: Final = (
         "What the service of an order wrote",
         (Param("from", "integer"), Param("to", "integer")),
         answers=(200, 404),
-        missing="All that was written or nothing: lines have no time of their own.",
         gives=shapes.LOG,
     ),
     Operation(
@@ -253,7 +252,6 @@ OPERATIONS: Final = (
         top,
         "Resources that an order uses",
         answers=(200, 404),
-        missing="Always empty, as no container runs.",
         gives=shapes.TOP,
     ),
 )
