@@ -1,5 +1,6 @@
 """Queues of the embedded IVCAP: first in, first out, each message once, each account its own."""
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,9 +9,10 @@ SCHEMA = "urn:ivcap:schema:queue:message.1"
 
 
 @pytest.fixture
-def queue(first, request):
-    name = request.node.name.translate(str.maketrans("[]. ", "____"))
-    return first.call("POST", "/1/queues", 201, json={"name": name, "description": "of a test"}).json()["id"]
+def queue(first):
+    return first.call("POST", "/1/queues", 201, json={"name": uuid.uuid4().hex, "description": "of a test"}).json()[
+        "id"
+    ]
 
 
 def send(caller, queue, content, status=200, **params):
@@ -118,6 +120,28 @@ def test_large_messages_are_bounded(first, queue):
     parts = [take(first, queue, limit=100), take(first, queue, limit=100)]
     assert 0 < len(parts[0]) < 20
     assert [int(message["content"][:2]) for part in parts for message in part] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[NaN]",
+        b"[1e400]",
+        b"[-1" + b"0" * 290 + b"e30]",
+        b'"\\ud800"',
+        b'"\xed\xa0\x80"',
+        b"\xff\xfe1\x00",
+        b"[1]\x00",
+        b"[" * 5000 + b"]" * 5000,
+    ],
+    ids=["nothing", "broken", "nan", "huge", "long", "half-escape", "half-bytes", "utf-16", "null", "deep"],
+)
+def test_what_is_no_json_is_refused(first, queue, body):
+    """Numbers, characters and encodings that JSON does not have are 400, and nothing goes into the queue."""
+    first.call("POST", f"/1/queues/{queue}/messages", 400, content=body)
+    assert take(first, queue) == []
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])

@@ -37,6 +37,8 @@ Kind = Literal["string", "integer", "boolean", "date-time"]
 
 _MAX_BODY: Final = 64 * 1024 * 1024
 _HOST: Final = re.compile(r"[0-9A-Za-z.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_SUSPECT: Final = re.compile(rb"\\u|[eE]\+?\d{3}|\d{200}")
+"""In JSON: half a pair of characters as an escape, or a number that may be too large for a float."""
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -183,9 +185,12 @@ def parse_json(data: bytes) -> Any:
         raise ValueError(f"{name} is no JSON number")
 
     try:
+        # Python would also take UTF-16, half a pair of characters as bytes, and numbers too large for a float.
+        if b"\0" in data or not data.decode():
+            raise ValueError("no UTF-8")
         value = loads(data, parse_constant=refuse)
-        if b"\\u" in data:
-            json.dumps(value, ensure_ascii=False).encode()
+        if _SUSPECT.search(data):
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except NestingError as error:
         raise errors.bad_request(f"{error}.") from None
     except ValueError as error:
