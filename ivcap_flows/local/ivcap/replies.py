@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 from starlette.responses import Response
 
-__all__ = ["compact", "json_bytes", "link", "reply", "without_none"]
+__all__ = ["compact", "json_bytes", "link", "media_type", "reply", "without_none"]
+
+_HEADER: Final = re.compile(r"[!-~](?:[ -~]{0,500}[!-~])?")
 
 
 def json_bytes(value: Any) -> bytes:
@@ -25,6 +28,11 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 def without_none(record: dict[str, Any]) -> dict[str, Any]:
     """Absent optionals are left out: the official client fails on a null."""
     return {name: value for name, value in record.items() if value is not None}
+
+
+def media_type(text: str | None) -> str:
+    """A media type as a header can hold it; what a service made up in other characters is bytes."""
+    return text if text and _HEADER.fullmatch(text) else "application/octet-stream"
 
 
 def link(rel: str, href: str) -> dict[str, str]:

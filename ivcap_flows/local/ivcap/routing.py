@@ -201,7 +201,11 @@ def parse_json(data: bytes) -> Any:
 
 
 async def _read_body(request: Request) -> bytes:
-    parts, size = [], 0
+    announced = request.headers.get("Content-Length", "0")
+    parts, size = [], int(announced) if announced.isdecimal() else 0
+    if size > _MAX_BODY:
+        raise errors.too_large(f"A JSON body may have at most {_MAX_BODY} bytes.")
+    size = 0
     async for part in request.stream():
         size += len(part)
         if size > _MAX_BODY:

@@ -20,7 +20,7 @@ from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.jobs import shapes
 from ivcap_flows.local.ivcap.jobs.state import TERMINAL
 from ivcap_flows.local.ivcap.paging import Listing, page_of
-from ivcap_flows.local.ivcap.replies import json_bytes, link, reply, without_none
+from ivcap_flows.local.ivcap.replies import json_bytes, link, media_type, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
 from ivcap_flows.local.ivcap.shapes import CONTENT
 
@@ -134,7 +134,7 @@ def _result(call: Call, row: sqlite3.Row) -> Response:
     """The result as it is, whatever its media type."""
     headers = _job_headers(call, row)
     if row["result_urn"] is None:
-        return Response(row["result"].encode(), 200, headers, row["result_type"])
+        return Response(row["result"].encode(), 200, headers, media_type(row["result_type"]))
     artifact = call.platform.artifacts.read(call.platform.jobs.owner(row), row["result_urn"])
     bare = row["result_urn"].rsplit(":", 1)[-1]
     response = BlobResponse(
