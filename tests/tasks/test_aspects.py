@@ -1,0 +1,232 @@
+"""Aspects as tasks: declared schemas, lists, retraction, and updates of which the answer was not heard."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from ivcap_flows.cli import main
+from ivcap_flows.durable import plan
+from ivcap_flows.errors import InputError, NotFoundError, SupersededError
+from ivcap_flows.journal import Journal
+from ivcap_flows.journal.intents import Intents
+from ivcap_flows.tasks import add_aspect, attach_aspect, list_aspects, retract_aspect, update_aspect
+
+SCHEMA = "urn:example:schema:tasks-aspect.1"
+
+
+class Declared(BaseModel):
+    jschema: str = Field(SCHEMA, alias="$schema")
+    n: int
+
+
+class Beside(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"$id": SCHEMA})
+    n: int
+
+
+@pytest.fixture
+def entity(unique):
+    """A thing that no other test speaks of."""
+    return f"urn:example:thing:{unique}"
+
+
+@pytest.mark.parametrize("content", [Declared(n=1), Beside(n=1), {"$schema": SCHEMA, "n": 1}])
+def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, content):
+    """By a field, beside the model's JSON Schema, or in a mapping: the same aspect comes of it."""
+    added, updated = in_flow(lambda: (add_aspect(entity, content), update_aspect(entity, content)))
+    assert added.schema_urn == SCHEMA and added.content == {"$schema": SCHEMA, "n": 1}
+    assert updated.urn == added.urn
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ({"n": 1}, {}, "declares no aspect schema.*pass schema='urn:…'"),
+        ({"$schema": "note.1"}, {}, "which is no URN"),
+        (Declared(n=1), {"schema": "urn:other:1"}, "was passed. Leave one of them"),
+        ([1], {}, "a mapping or a pydantic model, not list"),
+    ],
+)
+def test_a_schema_that_cannot_be_told_is_an_error(in_flow, effects, entity, content, options, said):
+    """Told before anything is written, with the way out."""
+    with pytest.raises(InputError, match=said):
+        in_flow(lambda: add_aspect(entity, content, **options))
+    assert effects.intents("aspect") == []
+
+
+def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
+    """Over pages, by schema or model, by content, by time, ordered; none of them is taken for made by the listing."""
+
+    def body():
+        for n in range(55):
+            add_aspect(entity, Declared(n=n))
+        other = add_aspect(entity, {"n": -1}, schema="urn:example:schema:tasks-other.1")
+        everything = list_aspects(entity, order_by=["schema", "valid_from"], order_direction=["DESC", "ASC"])
+        mine = list_aspects(entity, schema=Declared, order_direction="ASC")
+        return (
+            [aspect.content["n"] for aspect in everything],
+            [aspect.content["n"] for aspect in mine],
+            [aspect.content["n"] for aspect in list_aspects(entity, schema="urn:example:schema:tasks-%", limit=51)],
+            [
+                aspect.content["n"]
+                for aspect in list_aspects(schema=Declared, content_path="$.n ? (@ > 52)")
+                if aspect.entity == entity
+            ],
+            [aspect.content for aspect in list_aspects(entity, include_content=False, limit=1)],
+            list_aspects(entity, at_time=datetime.now(timezone.utc) - timedelta(hours=1)),
+            attach_aspect(other.urn) == other,
+        )
+
+    everything, mine, some, large, bare, before, same = in_flow(body)
+    assert sorted(everything) == [-1, *range(55)] and everything[0] == -1
+    assert sorted(mine) == list(range(55))
+    assert len(some) == 51 and sorted(large) == [53, 54]
+    assert (bare, before, same) == ([None], [], True)
+
+
+def test_a_retraction_is_idempotent(in_flow, effects, entity):
+    """What is retracted or replaced stays as it is; what nobody can see is an error; a plan only names it."""
+
+    def body():
+        first = add_aspect(entity, Declared(n=1))
+        with plan() as planned:
+            retract_aspect(first)
+        assert [str(effect) for effect in planned.effects] == [f"new: aspect retraction for {first.urn}"]
+        assert len(list_aspects(entity)) == 1
+        for _ in range(2):
+            retract_aspect(first)
+        assert list_aspects(entity) == [] and attach_aspect(first.urn).content["n"] == 1
+        with pytest.raises(NotFoundError):
+            retract_aspect("urn:ivcap:aspect:00000000-0000-4000-8000-000000000000")
+
+    in_flow(body)
+    assert len([r for r in effects.twin.requests("DELETE") if r["path"].startswith("/1/aspects/")]) == 1
+
+
+KILLED = """
+import os, signal, sys
+from prefect import flow
+from ivcap_flows import recorded
+from ivcap_flows.journal.intents import Intents
+from ivcap_flows.tasks import add_aspect, update_aspect
+
+if os.environ.get("KILL"):
+    def gone(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def settle(self, intent, **outcome):
+        return gone() if intent.noun == "aspect update" else real(self, intent, **outcome)
+
+    real, Intents.settle_outcome = Intents.settle_outcome, settle
+
+@flow
+@recorded
+def killed(entity: str):
+    add_aspect(entity, {"n": 1}, schema="urn:example:schema:killed.1")
+    return update_aspect(entity, {"n": 2}, schema="urn:example:schema:killed.1").urn
+
+print(killed(sys.argv[1]))
+"""
+
+
+def test_an_update_whose_process_was_killed_is_settled(effects, entity, tmp_path, prefect_server, on_platform):
+    """The aspect is there, the journal does not know it: the next attempt finds it equal, and closes what is open."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    environment = {**os.environ, **prefect_server, "PYTHONPATH": os.getcwd()}
+
+    def attempt(**more):
+        command = [sys.executable, str(script), entity]
+        return subprocess.run(command, env=environment | more, capture_output=True, text=True, timeout=90)
+
+    assert attempt(KILL="1").returncode == -signal.SIGKILL
+    with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
+        assert [row.state for row in journal.intents.where(noun="aspect update")] == ["sent"]
+        again = attempt()
+        assert again.returncode == 0, again.stderr
+        [row] = journal.intents.where(noun="aspect update")
+    assert (row.state, row.how, row.urn) == ("accepted", "adopted", again.stdout.split()[-1])
+    assert effects.count("/1/aspects", "PUT") == 1
+
+
+def interrupted(monkeypatch, noun):
+    """The journal's word on the outcome of a noun is not written, and the attempt ends there; once."""
+    real = Intents.settle_outcome
+    left = [1]
+
+    def settle(self, intent, **outcome):
+        if intent.noun == noun and left:
+            left.pop()
+            raise RuntimeError("cut off")
+        return real(self, intent, **outcome)
+
+    monkeypatch.setattr(Intents, "settle_outcome", settle)
+
+
+def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, entity, monkeypatch, on_platform):
+    """Replaced by another before the next attempt looked: the error holds both, nothing stays open, the next goes on."""
+    interrupted(monkeypatch, "aspect update")
+    tries = []
+
+    async def by_another(client):
+        await client.aspects.update(entity, SCHEMA, {"$schema": SCHEMA, "n": 9})
+
+    def body():
+        tries.append(1)
+        if len(tries) == 1:
+            add_aspect(entity, Declared(n=1))
+            return update_aspect(entity, Declared(n=2))
+        if len(tries) == 2:
+            on_platform(by_another)
+            with pytest.raises(SupersededError) as caught:
+                update_aspect(entity, Declared(n=2))
+            assert [theirs["n"] for theirs in caught.value.theirs] == [9]
+        return update_aspect(entity, Declared(n=2))
+
+    assert in_flow(body, retries=1).content["n"] == 2
+    assert {row.state for row in effects.intents("aspect update")} == {"abandoned", "accepted"}
+
+
+def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entity, monkeypatch):
+    """Its process ended before it sent: it is closed with what is active, and with nothing of another kind."""
+
+    def cut_off(*_):
+        raise RuntimeError("cut off")
+
+    tries = []
+
+    def body():
+        tries.append(1)
+        if len(tries) == 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(Intents, "mark_sent", cut_off)
+                return update_aspect(entity, Declared(n=1))
+        assert [row.state for row in effects.intents("aspect update")] == ["intent"]
+        return update_aspect(entity, Declared(n=1))
+
+    made = in_flow(body, retries=1)
+    [row] = effects.intents("aspect update")
+    assert (row.state, row.urn) == ("accepted", made.urn)
+
+
+def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeypatch, capsys):
+    """`orders adopt` makes of it the handle that the task would have got."""
+    interrupted(monkeypatch, "aspect update")
+    with pytest.raises(RuntimeError, match="cut off"):
+        in_flow(lambda: update_aspect(entity, Declared(n=1)))
+    [row] = effects.intents("aspect update")
+    assert row.state == "in_doubt"
+    for urn, status in (("urn:ivcap:order:o", 2), ("urn:ivcap:aspect:a", 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(["orders", "adopt", row.key, urn])
+        assert ended.value.code == status
+    assert "is not the URN of an IVCAP aspect" in capsys.readouterr().err
+    [row] = effects.intents("aspect update")
+    assert row.state == "accepted" and row.outcome["entity"] == entity and row.outcome["content"]["n"] == 1
