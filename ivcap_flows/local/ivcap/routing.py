@@ -201,15 +201,15 @@ def parse_json(data: bytes) -> Any:
 
 
 async def _read_body(request: Request) -> bytes:
-    announced = request.headers.get("Content-Length", "0")
-    parts, size = [], int(announced) if announced.isdecimal() else 0
-    if size > _MAX_BODY:
-        raise errors.too_large(f"A JSON body may have at most {_MAX_BODY} bytes.")
-    size = 0
+    too_large = errors.too_large(f"A JSON body may have at most {_MAX_BODY} bytes.")
+    announced = request.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced) > _MAX_BODY:
+        raise too_large
+    parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > _MAX_BODY:
-            raise errors.too_large(f"A JSON body may have at most {_MAX_BODY} bytes.")
+            raise too_large
         parts.append(part)
     return b"".join(parts)
 
