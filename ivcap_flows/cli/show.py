@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ivcap_flows.cli import effects
+from ivcap_flows.cli.jobs import jobs_of, print_jobs
 from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal, standing
 from ivcap_flows.provenance import Graph, Record
@@ -12,7 +13,8 @@ __all__ = ["show"]
 
 
 def show(run: str, /, *, as_json: Json = False) -> None:
-    """Show a run: its attempts and how each ended, what it asked of the platforms, its inputs and outputs.
+    """Show a run: its attempts and how each ended, what it asked of the platforms, what its jobs came to, its
+    inputs and outputs.
 
     Args:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
@@ -20,14 +22,17 @@ def show(run: str, /, *, as_json: Json = False) -> None:
     with open_journal() as journal:
         found, attempts = standing(journal, find_run(journal, run))
         asked = journal.intents.where(run_id=found.id, limit=None)
-        used, made = _ends(run_graph(journal, found.id))
+        graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
+    used, made = _ends(graph)
+    jobs = jobs_of(graph, asked)
     if as_json:
         emit(
             {
                 "run": found,
                 "attempts": attempts,
                 "effects": [effects.as_json(row) for row in asked],
+                "jobs": jobs,
                 "inputs": used,
                 "outputs": made,
                 "deliveries": deliveries,
@@ -56,6 +61,7 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         ],
     )
     effects.print_effects("Asked of the platforms", asked)
+    print_jobs(jobs)
     for title, records in (("Inputs", used), ("Outputs", made)):
         table(title, ("type", "name", "sha256", "id"), [_line(record) for record in records])
     if deliveries:
