@@ -324,8 +324,8 @@ OPERATIONS: Final = (
             Param("IVCAP-Order-Id", description="An order that the job is to be a part of."),
         ),
         gives={200: CONTENT, 202: shapes.ACCEPTED},
-        missing="Images: a service runs by the command that was registered for it. Its calls to other hosts are not"
-        " forwarded (IVCAP_PROXY_URL).",
+        missing="Images: a service runs by the command that was registered for it. There is no proxy for its calls"
+        " to other hosts (Ivcap-Forward-Url).",
     ),
     Operation(
         "GET",
