@@ -14,8 +14,9 @@ def definition(**more):
 
 def test_service_with_a_workflow_is_a_service_of_today(first):
     """What is created with a basic workflow is read in both forms, with its image in the controller of today's."""
-    made = first.call("POST", "/1/services", 201, json=definition(banner="https://e.example/b.png")).json()
-    assert {"id", "status", "account", "parameters", "links"} <= set(made) and made["status"] == "active"
+    made = first.call("POST", "/1/services", 201, json=definition(banner="https://e.example/b.png", tags=["t"])).json()
+    assert {"id", "account", "parameters", "links"} <= set(made)
+    assert (made["status"], made["tags"]) == ("active", ["t"])
     assert first.get(f"/1/services/{made['id'].rsplit(':', 1)[-1]}") == made
     today = first.get(f"/1/services2/{made['id']}")
     assert today["controller-schema"] == "urn:ivcap:schema.service.batch.1"
@@ -57,6 +58,8 @@ def test_service_is_defined_anew_and_ended(first, second):
         {"workflow": {"type": "basic", "basic": {"image": "x", "command": [1]}}},
         {"parameters": None},
         {"description": None},
+        {"banner": ["no text"]},
+        {"references": "no list"},
     ],
 )
 def test_bad_definition_is_refused(first, wrong):

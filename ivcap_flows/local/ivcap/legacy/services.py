@@ -20,8 +20,8 @@ from ivcap_flows.local.ivcap.services.routes import LISTING
 
 __all__ = ["OPERATIONS"]
 
-_KEPT: Final = ("banner", "references")
-"""Fields that only the older form has; the controller keeps them."""
+_KEPT: Final = {"banner": str, "references": list}
+"""Fields that only the older form has, and their types; the controller keeps them."""
 
 
 def _href(call: Call, row: sqlite3.Row) -> str:
@@ -44,8 +44,11 @@ def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
         raise errors.parameter("workflow", "A basic workflow needs an image and a command (a list of texts).")
     if not isinstance(body.get("parameters"), list):
         raise errors.parameter("parameters", "parameters must be a list of parameter definitions.")
-    schema = schemas.SERVICE_BATCH if kind == "basic" else schemas.SERVICE_ARGO
     kept = {name: body[name] for name in _KEPT if body.get(name) is not None}
+    for name, value in kept.items():
+        if not isinstance(value, _KEPT[name]):
+            raise errors.parameter(name, f"{name} must be a {'text' if _KEPT[name] is str else 'list'}.")
+    schema = schemas.SERVICE_BATCH if kind == "basic" else schemas.SERVICE_ARGO
     return {
         **{name: body.get(name) for name in ("name", "description", "tags", "policy", "parameters")},
         "controller-schema": schema,
@@ -62,6 +65,7 @@ def _record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
             "status": "active" if row["valid_to"] is None else "inactive",
             "account": row["account"],
             "parameters": json.loads(row["parameters"]),
+            "tags": json.loads(row["tags"]) or None,
             "links": [link("self", _href(call, row))],
         }
     )
@@ -106,7 +110,7 @@ def withdraw(call: Call) -> Response:
     return Response(status_code=204)
 
 
-_NOT_RUN: Final = "The workflow is kept, and not run: orders of such a service fail."
+_NOT_RUN: Final = "A basic workflow runs by a command that is registered for the service; one of argo is only kept."
 
 OPERATIONS: Final = (
     Operation(

@@ -20,7 +20,13 @@ _WORKFLOW: Final = {
 DEFINITION: Final = Body(
     record(
         {"description": TEXT, "workflow": _WORKFLOW, "parameters": {"type": "array", "items": WANTED}},
-        {"name": maybe(TEXT), "tags": maybe(TEXTS), "policy": maybe(POLICY)},
+        {
+            "name": maybe(TEXT),
+            "tags": maybe(TEXTS),
+            "policy": maybe(POLICY),
+            "banner": maybe(TEXT),
+            "references": maybe({"type": "array", "items": {}}),
+        },
     )
 )
 SERVICE: Final = Body(
@@ -32,7 +38,7 @@ SERVICE: Final = Body(
             "parameters": PARAMETERS,
             "links": LINKS,
         },
-        {"name": TEXT, "description": TEXT},
+        {"name": TEXT, "description": TEXT, "tags": TEXTS},
     )
 )
 SERVICES: Final = listed(

@@ -36,7 +36,7 @@ LISTING: Final = Listing(
 def put(call: Call) -> Response:
     body = call.object()
     name, value = _text(body, "secret-name", _LONGEST_NAME), _text(body, "secret-value", _LARGEST_VALUE)
-    kind = _text(body, "secret-type", _LONGEST_NAME) if body.get("secret-type") else RAW
+    kind = RAW if body.get("secret-type") in (None, "") else _text(body, "secret-type", _LONGEST_NAME)
     expires = body.get("expiry-time")
     if not isinstance(expires, int) or isinstance(expires, bool) or not 0 <= expires <= _LATEST:
         raise errors.parameter("expiry-time", "expiry-time must be a number of Unix seconds, or 0 for none.")
