@@ -74,11 +74,7 @@ def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
             [aspect.content["n"] for aspect in everything],
             [aspect.content["n"] for aspect in mine],
             [aspect.content["n"] for aspect in list_aspects(entity, schema="urn:example:schema:tasks-%", limit=51)],
-            [
-                aspect.content["n"]
-                for aspect in list_aspects(schema=Declared, content_path="$.n ? (@ > 52)")
-                if aspect.entity == entity
-            ],
+            [aspect.content["n"] for aspect in list_aspects(entity, schema=Declared, content_path="$.n ? (@ > 52)")],
             [aspect.content for aspect in list_aspects(entity, include_content=False, limit=1)],
             list_aspects(entity, at_time=datetime.now(timezone.utc) - timedelta(hours=1)),
             attach_aspect(other.urn) == other,
@@ -171,7 +167,7 @@ def interrupted(monkeypatch, noun):
 
 
 def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, entity, monkeypatch, on_platform):
-    """Replaced by another before the next attempt looked: the error holds both, nothing stays open, the next goes on."""
+    """Replaced by another before the next attempt looked: the error holds both, nothing stays open, a next one goes."""
     interrupted(monkeypatch, "aspect update")
     tries = []
 
