@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from ivcap_flows.local.directory import FULL_DISK, need_space, sync_folder
 from ivcap_flows.local.ivcap import errors
+from ivcap_flows.local.ivcap.replies import media_type
 
 __all__ = ["BlobResponse", "BodyTooLongError", "receive"]
 
@@ -144,7 +145,7 @@ class BlobResponse(Response):
     They never change, so the id makes a strong ETag.
     """
 
-    def __init__(self, path: Path, size: int, mime: str, tag: str, request_headers: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, size: int, mime: str | None, tag: str, request_headers: Mapping[str, str]) -> None:
         self._path = path
         self.status_code, self._first, self._count = 200, 0, size
         headers = {"Accept-Ranges": "bytes", "ETag": f'"{tag}"'}
@@ -161,7 +162,7 @@ class BlobResponse(Response):
             self.status_code, self._first, self._count = 206, first, last - first + 1
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         headers["Content-Length"] = str(self._count)
-        headers["Content-Type"] = mime
+        headers["Content-Type"] = media_type(mime)
         self.background = None
         self.body = b""
         self.init_headers(headers)

@@ -20,7 +20,7 @@ from ivcap_flows.local.ivcap.artifacts import shapes
 from ivcap_flows.local.ivcap.artifacts.blobs import BlobResponse, BodyTooLongError, receive
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.paging import Listing, page_of
-from ivcap_flows.local.ivcap.replies import link, media_type, reply, without_none
+from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
 from ivcap_flows.local.ivcap.shapes import BYTES, CONTENT, Body
 
@@ -182,8 +182,7 @@ def download(call: Call) -> Response:
     if row["status"] != "ready":
         raise errors.not_found("content, as the upload is not complete,", row["id"])
     path = call.platform.directory.blob(row["id"])
-    mime = media_type(row["mime"])
-    return BlobResponse(path, row["size"], mime, _bare(row), call.request.headers)
+    return BlobResponse(path, row["size"], row["mime"], _bare(row), call.request.headers)
 
 
 def defer(call: Call) -> Response:
