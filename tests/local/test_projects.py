@@ -112,6 +112,7 @@ def test_deleted_project_is_in_no_list(first, project):
         ({"name": "fine", "parent": "urn:ivcap:project:nowhere"}, 404),
         ({"name": "fine", "parent": "urn:other:x"}, 422),
         ({"name": "fine", "properties": {"details": 5}}, 422),
+        ({"name": "fine", "properties": "no object"}, 422),
     ],
 )
 def test_bad_project_is_refused(first, body, status):

@@ -25,7 +25,7 @@ def take(caller, queue, **params):
 
 def test_messages_come_out_in_the_order_in_which_they_went_in(first, queue):
     """Any JSON goes through unchanged, one at a time unless more are asked for, with its id and schema."""
-    contents = [{"n": 1}, [1, 2.5, None], "text ✓", 0, True, {"deep": {"er": []}}]
+    contents = [{"n": 1}, [1, 2.5, None], "text ✓", 0, True, None, {"deep": {"er": []}}]
     ids = [send(first, queue, content, schema=SCHEMA)["id"] for content in contents]
     taken = take(first, queue) + take(first, queue, limit=2) + take(first, queue, limit=50)
     assert [message["content"] for message in taken] == contents

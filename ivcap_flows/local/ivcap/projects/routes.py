@@ -79,8 +79,8 @@ def _text(body: Mapping[str, Any], field: str, least: int = 1) -> str:
 
 def _details(body: Mapping[str, Any]) -> str | None:
     properties = body.get("properties")
-    details = properties.get("details") if isinstance(properties, dict) else properties
-    if details is not None and not isinstance(details, str):
+    details = properties.get("details") if isinstance(properties, dict) else None
+    if not isinstance(properties, dict | None) or not isinstance(details, str | None):
         raise errors.parameter("properties", "properties must be an object whose details are a text.")
     return details
 

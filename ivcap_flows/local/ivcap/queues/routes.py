@@ -113,14 +113,8 @@ def enqueue(call: Call) -> Response:
 def dequeue(call: Call) -> Response:
     rows = call.platform.queues.dequeue(call.who, call.id("queue"), call.query["limit"])
     messages = [
-        without_none(
-            {
-                "id": row["id"],
-                "content": json.loads(row["content"]),
-                "schema": row["schema"],
-                "content-type": "application/json",
-            }
-        )
+        {"id": row["id"], "content": json.loads(row["content"]), "content-type": "application/json"}
+        | without_none({"schema": row["schema"]})
         for row in rows
     ]
     return reply({"messages": messages, "at-time": clock.stamp(clock.now())}, headers={"Cache-Control": "no-store"})
