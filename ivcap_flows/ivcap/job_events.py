@@ -120,7 +120,7 @@ def _event(sent: Sent) -> tuple[JobEvent, str, str | None]:
     resume = sent.id or number
     event = JobEvent(
         id=resume or own or "",
-        type=_text(named.get("type")) or sent.type or "message",
+        type=_text(named.get("type")) or sent.type,
         schema_urn=_text(named.get("schema")),
         at=_time(named.get("timestamp")),
         data=named.get("data"),

@@ -303,6 +303,8 @@ def _scalar(kind: str, schema: Mapping[str, Any]) -> Any:
         sized = _sized(_SCALARS[kind], schema, "minLength", "maxLength")
         pattern = schema.get("pattern")
         return Annotated[sized, Field(pattern=pattern)] if _compiles(pattern) else sized
+    if kind not in ("integer", "number"):
+        return _SCALARS[kind]
     given: dict[str, Any] = {}
     for word, bound in _BOUNDS.items():
         value: Any = schema.get(word)
