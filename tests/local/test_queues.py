@@ -1,5 +1,6 @@
 """Queues of the embedded IVCAP: first in, first out, each message once, each account its own."""
 
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,8 @@ def queue(first):
 
 
 def send(caller, queue, content, status=200, **params):
-    return caller.call("POST", f"/1/queues/{queue}/messages", status, params=params, json=content).json()
+    body = json.dumps(content).encode()
+    return caller.call("POST", f"/1/queues/{queue}/messages", status, params=params, content=body).json()
 
 
 def take(caller, queue, **params):
