@@ -118,13 +118,14 @@ def page_of(
         last = None
 
     where, values = conditions(question)
-    if listing.since:
-        # The plus keeps SQLite from seeking by this bound where it can seek by the key of the last item.
-        where, values = [*where, f"{'' if last is None else '+'}{listing.since} <= ?"], [*values, question["at"]]
     compiled = compile_filter(question.get("filter") or "", listing.find)
     if compiled:
         where, values = [*where, f"({compiled[0]})"], [*values, *compiled[1]]
     keys = listing.order_keys(question)
+    if listing.since:
+        # The plus keeps SQLite from seeking by this bound where an index gives the order or the key of the last item.
+        plain = last is None and keys[0][0].sql == listing.since
+        where, values = [*where, f"{'' if plain else '+'}{listing.since} <= ?"], [*values, question["at"]]
     if last is not None:
         sql, more = _after(keys, last)
         where, values = [*where, sql], [*values, *more]
