@@ -1,0 +1,437 @@
+"""What comes from outside stays data: no way to the file system, to another account, or to a browser's page."""
+
+import base64
+import json
+import re
+import socket
+import uuid
+from contextlib import closing
+from urllib.parse import quote, urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from ivcap_flows import local
+from ivcap_flows.local.register import register
+
+NASTY = [
+    "../../escape",
+    "..\\..\\escape",
+    "/etc/passwd",
+    "/tmp/escape",
+    "a/../../../escape",
+    "%2e%2e/%2e%2e/escape",
+    "..",
+    "~/escape",
+    "C:\\escape",
+    "line\nfeed",
+    "nul\0byte",
+    "\u202eescape",
+    "x" * 3000,
+]
+IN_PATHS = [
+    "..%2f..%2fescape",
+    "%2e%2e%2f%2e%2e%2fescape",
+    "..%5c..%5cescape",
+    "%2fetc%2fpasswd",
+    "%00",
+    "a%00b",
+    "a%0d%0aX-Evil:%201",
+    "..%252f..%252fescape",
+    "urn%3Aivcap%3Aartifact%3A..%2f..%2fescape",
+    "x" * 3000,
+    "%ff%fe",
+    "...",
+]
+TELLING = """
+def tells(request, job):
+    job.add_product(request["text"], b"x", request["text"][:200])
+    job.event(request["text"])
+    job.log(request["text"])
+    return {"$schema": "urn:t:" + request["text"], "$id": "urn:t:" + request["text"], "$policy": request["text"]}
+
+def speaks(request, job):
+    return job.keep(None, b"x", request["text"], is_result=True) and None
+
+def nests(request, job):
+    value = None
+    for _ in range(request["depth"]):
+        value = [value]
+    return value
+"""
+IN_A_RUN = {"lock", "log", "log.times", "job.json", "events", "started", "work", "products"}
+BARE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with services that say what they are told."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "setup.cfg").write_text("")
+    (folder / "telling_services_of_tests.py").write_text(TELLING)
+    return folder
+
+
+@pytest.fixture
+def telling(local_twin, project):
+    def make(name, *parameters):
+        definition = {"name": name, "entry": f"telling_services_of_tests:{name}", "parameters": list(parameters)}
+        return register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, project / "defs.yaml")
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def nothing_outside(local_twin):
+    """After each test the folder of the platforms has no names but its own, and its surroundings are as they were."""
+    around, ours = local_twin.root.parent, (local_twin.root, local_twin.root.parent / "data" / "ivcap-flows")
+
+    def outside():
+        return sorted(str(path) for path in around.rglob("*") if not {path, *path.parents} & set(ours))
+
+    (around / "data").mkdir(exist_ok=True)
+    before = outside()
+    yield
+    assert outside() == before
+    for path in (local_twin.root / "blobs").rglob("*"):
+        assert BARE.fullmatch(path.name) if path.is_file() else re.fullmatch("[0-9a-f]{2}", path.name), path
+    for path in (local_twin.root / "runs").iterdir():
+        assert BARE.fullmatch(path.name), path
+        assert {inner.name for inner in path.iterdir()} <= IN_A_RUN
+        assert all(BARE.fullmatch(inner.name) for inner in (path / "products").glob("*"))
+    known = ("ivcap.sqlite", "provena", "server.", "start.lock", "blobs", "runs", "outbox", "hosts", "login")
+    assert all(path.name.startswith(known) for path in local_twin.root.iterdir()), list(local_twin.root.iterdir())
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_name_or_urn_is_never_a_place(first, text):
+    """In every header and field that takes free text: kept as it is, or refused; its bytes lie under a UUID."""
+    headers = {"X-Name": b64(text), "X-Content-Type": quote(text), "X-Collection": f"urn:x:{quote(text)}"}
+    headers |= {"Ivcap-Job-Id": quote(text), "Upload-Metadata": f"filename {b64(text)}", "X-Content-Length": "3"}
+    artifact = first.call("POST", "/1/artifacts", 201, headers=headers).json()
+    first.patch(artifact, b"abc", 0)
+    assert first.bytes_of(artifact["id"]) == b"abc" and first.get(f"/1/artifacts/{artifact['id']}")["name"] == text
+    urn = first.add(f"urn:x:{text}"[:1900], {"t": text, text: 1}, schema=f"urn:s:{text}"[:1900])
+    assert first.get(f"/1/aspects/{urn}")["entity"] == f"urn:x:{text}"[:1900]
+    service = {"name": text, "description": text, "tags": [text], "controller-schema": text, "controller": {"a": text}}
+    made = first.call("POST", "/1/services2", 201, json=service).json()
+    assert made["name"] == text and BARE.search(made["id"])
+    first.call("POST", "/1/services2", 422, json=service | {"id": f"{text}/"})
+    order = {"service": first.service("echo"), "parameters": [{"name": "message", "value": text}]}
+    placed = first.call("POST", "/1/orders", 200, json=order | {"name": text, "tags": [text]}).json()
+    assert first.finished(placed)["status"] == "succeeded"
+    for path, body in (
+        ("/1/queues", {"name": text}),
+        ("/1/secrets", {"secret-name": text, "secret-value": text, "expiry-time": 0}),
+        ("/1/project", {"name": text, "properties": {"details": text}}),
+    ):
+        assert first.http.post(path, json=body).status_code in (200, 201, 204, 400, 422), path
+    for path in ("/1/artifacts", "/1/aspects", "/1/packages/list", "/1/secrets/list"):
+        for param in ("filter", "page", "order-by", "entity", "tag", "content-path", "offset"):
+            assert first.http.get(path, params={param: text}).status_code < 500, (path, param)
+
+
+def raw(twin, method, path, headers=(), body=b""):
+    """The status of a request whose path is sent as it is."""
+    address = urlsplit(twin.url)
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}", "Connection: close", *headers]
+    token = f"Authorization: Bearer {twin.environment['IVCAP_JWT']}"
+    head = "\r\n".join([*lines, token, f"Content-Length: {len(body)}", "", ""]).encode("latin-1")
+    with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
+        connection.sendall(head + body)
+        reply = b""
+        while part := connection.recv(65536):
+            reply += part
+    assert b"root:" not in reply and b"\r\nX-Evil" not in reply
+    return int(reply.split(b" ", 2)[1])
+
+
+def routes(twin):
+    """Method, path and whether it is public, of each route that IVCAP's part says it has."""
+    found = httpx.get(f"{twin.url}/1/openapi/openapi3.json").json()
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            yield method.upper(), path, operation["security"] == []
+
+
+def test_no_path_leads_out(local_twin):
+    """Each id of each route, in each disguise: a client error, whatever it would have done."""
+    tried = [(method, path) for method, path, _ in routes(local_twin) if "{" in path]
+    assert len(tried) > 30
+    for method, path in tried:
+        for text in IN_PATHS:
+            status = raw(local_twin, method, re.sub("{[a-z]+}", text, path), body=b"{}")
+            assert 400 <= status < 500, (method, path, text, status)
+    for path in (
+        "/../../etc/passwd",
+        "/1/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "//../etc/passwd",
+        "/1/\\..\\x",
+    ):
+        assert raw(local_twin, "GET", path) == 404
+    for path in ("/_twin/../1/artifacts", "/_twin/%2e%2e/1", "/_twin/faults/..%2f..", "/provena/files/../../x"):
+        assert raw(local_twin, "GET", path) in (401, 403, 404)
+
+
+@pytest.mark.parametrize("text", [*NASTY[:6], "text/plain\r\nX-Evil: 1", "ünï→", ""])
+def test_what_a_service_says_is_never_a_place_or_a_header(first, telling, text):
+    """Names and media types of products, `$schema`, `$id` and `$policy` of a result, events and log lines."""
+    order = first.finished(first.order(telling("tells", {"name": "text", "type": "string"}), text=text))
+    assert order["status"] == "succeeded", first.job_of(order)
+    (product,) = first.get(f"/1/orders/{order['id']}/products")["items"]
+    assert BARE.search(product["id"])
+    assert first.get(f"/1/artifacts/{product['id']}").get("name", "") == text
+    job = first.job_of(order)
+    for path in (f"/1/artifacts/{product['id']}/blob", f"/1/services2/{job['service']}/jobs/{job['id']}/output"):
+        reply = first.call("GET", path)
+        assert reply.headers["Content-Type"].isascii() and "X-Evil" not in reply.headers
+    spoken = first.finished(first.order(telling("speaks", {"name": "text", "type": "string"}), text=text))
+    job = first.job_of(spoken)
+    reply = first.call("GET", f"/1/services2/{job['service']}/jobs/{job['id']}/output")
+    assert reply.content == b"x" and "X-Evil" not in reply.headers
+
+
+def test_every_route_wants_its_token(local_twin):
+    """All that the description does not call public answer 401 without a token, and to one that is wrong or over."""
+    wrong = ["", "Bearer", "Bearer x.y.z", f"Bearer {local_twin.environment['IVCAP_JWT_EXPIRED']}"]
+    wrong += ["Basic eDp5", f"Bearer {local_twin.environment['IVCAP_JWT']}x", f"Bearer {local_twin.known()['control']}"]
+    private = [(method, path) for method, path, public in routes(local_twin) if not public]
+    assert {path for _, path, public in routes(local_twin) if public} == {
+        "/1/openapi/openapi3.json",
+        "/1/authinfo.yaml",
+    }
+    assert len(private) > 50
+    with httpx.Client(base_url=local_twin.url) as nobody:
+        for method, path in private:
+            for header in wrong:
+                reply = nobody.request(method, re.sub("{[a-z]+}", "x", path), headers={"Authorization": header})
+                assert reply.status_code == 401, (method, path, header[:9])
+        for path in ("/_twin/faults", "/_twin/log", "/_twin/clock", "/_twin/login"):
+            for method in ("GET", "POST", "DELETE"):
+                assert nobody.request(method, path).status_code in (401, 404)
+
+
+def test_every_route_of_provena_wants_its_token(local_twin):
+    """But for health, the description of an API, and what Provena serves to all."""
+    open_to_all = set()
+    with httpx.Client() as nobody:
+        for name, url in local_twin.environment.items():
+            if not re.fullmatch("PROVENA_(AUTH|REGISTRY|PROV|JOB|DATA_STORE|SEARCH|HANDLE)_API", name):
+                continue
+            for path, operations in nobody.get(f"{url}/openapi.json").json()["paths"].items():
+                for method in operations:
+                    if nobody.request(method, url + re.sub("{[a-z_]+}", "x", path)).status_code != 401:
+                        open_to_all.add(path)
+    assert open_to_all <= {"/", "/check-access/public"}
+
+
+def test_it_listens_on_this_machine_alone(local_twin):
+    """No socket of the server has an address that others reach."""
+    process = psutil.Process(local_twin.known()["pid"])
+    listening = [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    assert listening and set(listening) == {"127.0.0.1"}
+    assert local_twin.root.stat().st_mode & 0o077 == 0
+    assert (local_twin.root / "server.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "evil.example", 421),
+        ("Host", "127.0.0.1.evil.example:80", 421),
+        ("Host", "localhost.evil.example", 421),
+        ("Host", "evil.example#127.0.0.1", 421),
+        ("Host", "10.0.0.1", 421),
+        ("Host", "[2001:db8::1]:80", 421),
+        ("Host", "0.0.0.0", 421),
+        ("Host", "", 421),
+        ("Origin", "http://evil.example", 403),
+        ("Origin", "https://127.0.0.1.evil.example", 403),
+        ("Origin", "null", 403),
+        ("Sec-Fetch-Site", "cross-site", 403),
+        ("Host", "localhost:1", 200),
+        ("Host", "LOCALHOST.", 200),
+        ("Host", "twin.localhost", 200),
+        ("Host", "127.0.0.2:80", 200),
+        ("Host", "[::1]:80", 200),
+        ("Origin", "http://localhost:3000", 200),
+        ("Sec-Fetch-Site", "same-origin", 200),
+        ("Sec-Fetch-Site", "none", 200),
+    ],
+)
+def test_a_page_of_another_site_drives_nothing(local_twin, first, header, value, status):
+    """A foreign name for this host (DNS rebinding) or a foreign origin is refused everywhere, also on public routes."""
+    paths = ["/1/artifacts", "/1/authinfo.yaml", "/_twin", "/_twin/faults", "/provena/registry/", "/nothing"]
+    for path in paths:
+        reply = first.http.get(path, headers={header: value, "X-Twin-Control": local_twin.known()["control"]})
+        assert reply.status_code == (status if path != "/nothing" or status != 200 else 404), path
+        assert "Access-Control-Allow-Origin" not in reply.headers
+    realm = f"/provena/keycloak/realms/{local_twin.environment['PROVENA_REALM']}/protocol/openid-connect/auth/device"
+    form = {"client_id": local_twin.environment["PROVENA_CLIENT_ID"]}
+    assert first.http.post(realm, data=form, headers={header: value}).status_code == status
+
+
+def test_heads_are_bounded(local_twin, first):
+    """431 for headers, 414 for a target, and an end to a head that has none."""
+    assert first.http.get("/1/artifacts", headers={"X-Padding": "x" * 70_000}).status_code == 431
+    many = {f"X-{number}": "x" * 100 for number in range(700)}
+    assert first.http.get("/1/artifacts", headers=many).status_code == 431
+    assert first.http.get("/1/artifacts", params={"filter": "x" * 20_000}).status_code == 414
+    address = urlsplit(local_twin.url)
+    with closing(socket.create_connection((address.hostname, address.port), 20)) as endless:
+        endless.sendall(b"GET / HTTP/1.1\r\nX-Padding: ")
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                endless.sendall(b"x" * 65536)
+    first.get("/1/artifacts")
+
+
+def test_bodies_are_bounded(local_twin, first):
+    """413 before they are read where the length is told, and on the way where it is not."""
+    control = {"X-Twin-Control": local_twin.known()["control"]}
+    assert raw_length(local_twin, "/1/aspects?entity=urn:x:y&schema=urn:x:s", 65 * 1024 * 1024) == 413
+    assert raw_length(local_twin, "/provena/registry/registry/agent/person/create", 11 * 1024 * 1024) == 413
+    for path, size in (("/_twin/faults", 2), ("/provena/registry/registry/agent/person/create", 11)):
+        reply = first.http.post(path, content=iter([b"x" * 65536] * 16 * size), headers=control)
+        assert reply.status_code == 413 and reply.json()["message"]
+
+
+def raw_length(twin, path, size):
+    """The status of a request that announces so many bytes and sends none."""
+    address = urlsplit(twin.url)
+    head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {size}\r\n"
+    with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
+        connection.sendall(f"{head}Authorization: Bearer {twin.environment['IVCAP_JWT']}\r\n\r\n".encode())
+        return int(connection.recv(65536).split(b" ", 2)[1])
+
+
+def test_json_is_bounded_in_depth(local_twin, first, telling):
+    """What is taken in is read again by every list and filter; what is deeper is 400, of both platforms."""
+    params = {"entity": "urn:t:deep", "schema": "urn:t:deep.1"}
+    for depth in (201, 990, 100_000):
+        content = b'{"a":' * depth + b"1" + b"}" * depth
+        first.call("POST", "/1/aspects", 400, params=params, content=content)
+        first.call("POST", "/1/orders", 400, content=b"[" * depth)
+        registry = f"{local_twin.environment['PROVENA_PROV_API']}/model_run/register"
+        assert httpx.post(registry, content=content).status_code == 401
+    content = b'{"a":' * 199 + b"1" + b"}" * 199
+    first.call("POST", "/1/aspects", params=params, content=content)
+    page = first.get("/1/aspects", params=params | {"order-by": "a", "content-path": "$.a", "include-content": "true"})
+    assert json.dumps(page["items"][0]["content"], separators=(",", ":")).encode() == content
+    for depth in (100, 900):
+        order = first.finished(first.order(telling("nests", {"name": "depth", "type": "int"}), depth=str(depth)))
+        first.job_of(order)
+    assert first.finished(first.order("echo", message="still here"))["status"] == "succeeded"
+
+
+def test_no_token_is_in_a_file_that_is_a_log(tmp_path, monkeypatch):
+    """Neither the log of a server started on demand, nor any file but the one for its user, holds a token."""
+    monkeypatch.setattr("ivcap_flows.local.ondemand.IDLE", 4.0)
+    twin = local.ensure(tmp_path / "twin")
+    tokens = {name: value for name, value in twin.environment.items() if "JWT" in name or "TOKEN" in name}
+    assert len(tokens) >= 6
+    secrets = {**tokens, "control": twin.control, "made up": f"made-up-{uuid.uuid4()}"}
+    with httpx.Client(base_url=twin.url) as caller:
+        for token in secrets.values():
+            for path in ("/1/artifacts", f"/1/artifacts/{token}", "/provena/registry/check-access/check-read-access"):
+                caller.get(path, headers={"Authorization": f"Bearer {token}", "X-Twin-Control": token})
+        caller.post("/_twin/faults", json={"path": "", "storage_full": True}, headers={"X-Twin-Control": twin.control})
+        caller.post("/1/artifacts", headers={"Authorization": f"Bearer {twin.environment['IVCAP_JWT']}"})
+        caller.post("/provena/jobs/jobs/admin/launch", headers={"Authorization": "Bearer x"}, content=b"{")
+    for path in twin.directory.rglob("*"):
+        if path.is_file() and path.name != "server.json":
+            content = path.read_bytes()
+            assert not [name for name, token in secrets.items() if token.encode() in content], path
+    psutil.Process(json.loads((twin.directory / "server.json").read_text())["pid"]).terminate()
+
+
+PRIVATE = "urn:t:belongs-to-first"
+
+
+@pytest.fixture
+def belongings(first, local_twin):
+    """One of each noun that an account has, as the paths that read, change and end it."""
+    artifact = first.upload(b"mine")["id"]
+    order = first.finished(first.order("echo", message="mine"))
+    job = first.job_of(order)
+    service = {"name": "mine", "description": "mine", "controller-schema": "urn:x:1", "controller": {}}
+    service = first.call("POST", "/1/services2", 201, json=service).json()["id"]
+    aspect = first.add(PRIVATE, {"n": 1})
+    queue = first.call("POST", "/1/queues", 201, json={"name": f"mine-{uuid.uuid4()}"}).json()["id"]
+    first.call("POST", f"/1/queues/{queue}/messages", params={"schema": "urn:t:m"}, json={"n": 1})
+    project = first.call("POST", "/1/project", json={"name": "mine alone"}).json()["urn"]
+    name = f"mine-{uuid.uuid4()}"
+    first.call("POST", "/1/secrets", 204, json={"secret-name": name, "secret-value": "v", "expiry-time": 0})
+    at_job = f"/1/services2/{order['service']}/jobs/{job['id']}"
+    return {
+        "artifact": (artifact, [f"/1/artifacts/{artifact}"], []),
+        "blob": (artifact, [f"/1/artifacts/{artifact}/blob"], [("PATCH", f"/1/artifacts/{artifact}/blob")]),
+        "order": (
+            order["id"],
+            [f"/1/orders/{order['id']}{part}" for part in ("", "/products", "/metadata", "/logs", "/top")],
+            [],
+        ),
+        "job": (job["id"], [f"{at_job}{part}" for part in ("", "/output", "/events?max-wait-time=1")], []),
+        "aspect": (aspect, [f"/1/aspects/{aspect}", f"/1/metadata/{aspect}"], [("DELETE", f"/1/aspects/{aspect}")]),
+        "service": (
+            service,
+            [f"/1/services2/{service}", f"/1/services2/{service}/jobs"],
+            [(method, f"/1/services2/{service}") for method in ("PUT", "DELETE")],
+        ),
+        "queue": (
+            queue,
+            [f"/1/queues/{queue}", f"/1/queues/{queue}/messages"],
+            [("POST", f"/1/queues/{queue}/messages"), ("DELETE", f"/1/queues/{queue}")],
+        ),
+        "secret": (name, [f"/1/secrets?secret-name={name}"], []),
+        "project": (
+            project,
+            [f"/1/project/{project}{part}" for part in ("", "/account", "/members")],
+            [("PUT", f"/1/project/{project}"), ("DELETE", f"/1/project/{project}")],
+        ),
+    }
+
+
+LISTS = ["artifacts", "orders", "aspects", "services2", "services", "queues", "project", "secrets/list", "metadata"]
+
+
+def test_an_account_has_no_sight_of_anothers_things(first, second, belongings):
+    """Of every noun: 404 to read, to change or to end, and in no list, by no filter and no search."""
+    for noun, (_, reads, changes) in belongings.items():
+        for path in reads:
+            assert second.http.get(path).status_code == 404, (noun, path)
+        for method, path in changes:
+            headers = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+            body = {"name": "taken", "description": "d", "controller-schema": "urn:x:1", "controller": {}}
+            more = {"headers": headers, "content": b""} if method == "PATCH" else {}
+            more = {"json": body, "params": {"schema": "urn:t:m"}} if method in ("PUT", "POST") else more
+            assert second.http.request(method, path, **more).status_code == 404, (noun, method, path)
+    mine = {urn for urn, _, _ in belongings.values()}
+    lists = [f"/1/{name}" for name in LISTS] + [f"/1/services2/{first.service('echo')}/jobs"]
+    for path in lists:
+        assert not [urn for urn in mine if urn in second.call("GET", path, params={"limit": 50}).text], path
+    listed = " ".join(first.call("GET", path, params={"limit": 50}).text for path in lists)
+    assert [urn for urn in mine if urn not in listed] == []
+    program = f':load_aspect(/p, "urn:t:schema.1", ["entity"]).\nquery(E) :- p(E), E = "{PRIVATE}".'
+    for caller, items in ((first, [PRIVATE]), (second, [])):
+        reply = caller.call("POST", "/1/search", content=program, headers={"Content-Type": "application/json"})
+        assert reply.json()["items"] == items
+    for noun, (_, reads, _) in belongings.items():
+        for path in reads:
+            assert first.http.get(path).status_code in (200, 204), (noun, path)
+
+
+def test_a_cursor_of_one_account_shows_another_nothing(first, second):
+    """It tells where a list goes on, not who may read it."""
+    for number in range(3):
+        first.add("urn:t:paged", {"n": number})
+    page = first.get("/1/aspects", params={"entity": "urn:t:paged", "limit": 1})
+    (cursor,) = [link["href"].partition("page=")[2] for link in page["links"] if link["rel"] == "next"]
+    assert second.get("/1/aspects", params={"page": cursor})["items"] == []
+    assert len(first.get("/1/aspects", params={"page": cursor})["items"]) == 2
