@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ivcap_flows.local import ensure
+from ivcap_flows.local.remote import TwinControl
+
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
 
 
@@ -53,6 +56,13 @@ def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
 @contextlib.contextmanager
 def twin() -> Iterator[dict[str, str]]:
     """An embedded platform on a free port, in a temporary folder; the value is its environment."""
+    with steered_twin() as (environment, _):
+        yield environment
+
+
+@contextlib.contextmanager
+def steered_twin() -> Iterator[tuple[dict[str, str], TwinControl]]:
+    """An embedded platform on a free port, in a temporary folder: its environment, its faults and its requests."""
     with tempfile.TemporaryDirectory() as folder:
         env_file = Path(folder, "env")
         command = [sys.executable, "-m", "ivcap_flows.cli", "local", "serve", "--port", "0", "--dir", f"{folder}/twin"]
@@ -63,7 +73,8 @@ def twin() -> Iterator[dict[str, str]]:
                 if server.poll() is not None or time.monotonic() > end:
                     raise RuntimeError("The embedded platform did not start.")
                 time.sleep(0.05)
-            yield dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+            environment = dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+            yield environment, TwinControl(ensure(f"{folder}/twin"))
         finally:
             server.terminate()
             server.wait(10)

@@ -45,7 +45,8 @@ _MAX_ERROR_BODY: Final = 64 * 1024
 
 _CONNECT_TIMEOUT: Final = 10.0
 # Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
-_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=4.0)
+# All that were needed at once are kept: with fewer, each of many requests at once would open and close one.
+_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
 # A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
 _DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 

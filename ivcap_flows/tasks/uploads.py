@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
@@ -12,17 +13,23 @@ from ivcap_flows.handles import Artifact
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.identity import CONTENT_SCHEMA
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
+from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.sources import Source
 
-__all__ = ["content_of", "upload"]
+__all__ = ["AT_ONCE", "content_of", "upload"]
 
 _READY_WAIT: Final = 30.0
 """Seconds within which an artifact whose bytes are all there becomes `ready`."""
 
 _TOLD: Final = BLOCK
 """An upload of more bytes tells other journals how far it is; a smaller one is over before they would know."""
+
+AT_ONCE: Final = 16
+"""Uploads with one client at a time: more would wait for connections, and hold blocks in memory meanwhile."""
+
+_turns: WeakKeyDictionary[IvcapClient, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 async def upload(
@@ -64,31 +71,35 @@ async def upload(
         record = await _begun(call, begun, source.size)
         return None if record is None or record.ready else await call.client.artifacts.offset(record)
 
-    return await call.perform(
-        Effect(
-            noun="upload",
-            request={
-                "sha256": source.sha256,
-                "size": source.size,
-                "media-type": media_type,
-                "policy": policy,
-                "collection": collection,
-            },
-            send=send,
-            find=find,
-            decode=Artifact.model_validate,
-            placeholder=lambda key: Artifact(
-                urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=name, sha256=source.sha256
-            ),
-            settle=0.0,
-            scope="account",
-            subject=name,
-            resumable=True,
-            patience=call.client.settle,
-            stands=stands,
+    effect = Effect(
+        noun="upload",
+        request={
+            "sha256": source.sha256,
+            "size": source.size,
+            "media-type": media_type,
+            "policy": policy,
+            "collection": collection,
+        },
+        send=send,
+        find=find,
+        decode=Artifact.model_validate,
+        placeholder=lambda key: Artifact(
+            urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=name, sha256=source.sha256
         ),
-        key_aspects=call.keys,
+        settle=0.0,
+        scope="account",
+        subject=name,
+        resumable=True,
+        patience=call.client.settle,
+        stands=stands,
     )
+    async with _turn(call.client):
+        return await call.perform(effect, key_aspects=call.keys)
+
+
+def _turn(client: IvcapClient) -> asyncio.Semaphore:
+    """One of the uploads that go on at once; the others wait before they ask for anything."""
+    return _turns.setdefault(client, asyncio.Semaphore(AT_ONCE))
 
 
 async def _all(*steps: Awaitable[object]) -> None:

@@ -1,0 +1,109 @@
+"""64 files of 1 MiB over a link with 20 ms of latency, against the official client.
+
+Each does it in the way that its users have: ours awaits the tasks together (`asyncio.gather` of `aupload_artifact`
+outside of a flow, so that Prefect's own cost is not in it, though journal and key aspects are), the official client has
+only a call that blocks, one file after another. The latency is added by the embedded platform to every request; the
+time is from the first call to the last reply, in a process that has imported everything. No round sends what an
+earlier one has sent.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measure import QUIET, medians, report, rounds, steered_twin
+from benchmarks.upload import MIB, OFFICIAL, journal
+
+FILES = 64
+LATENCY = 0.02
+ROUNDS = 3
+LIMIT = 0.2
+
+OURS = """
+import asyncio, sys, time
+from pathlib import Path
+from ivcap_flows.tasks import aupload_artifact
+
+async def upload(paths):
+    return await asyncio.gather(*(aupload_artifact.fn(path) for path in paths))
+
+paths = sorted(Path(sys.argv[1]).glob("*.bin"))
+begin = time.perf_counter()
+artifacts = asyncio.run(upload(paths))
+print(time.perf_counter() - begin, len({artifact.urn for artifact in artifacts}))
+"""
+
+THEIRS = """
+import os, sys, time
+from pathlib import Path
+from ivcap_client import IVCAP
+
+paths = sorted(Path(sys.argv[1]).glob("*.bin"))
+begin = time.perf_counter()
+iv = IVCAP(url=os.environ["IVCAP_URL"], token=os.environ["IVCAP_JWT"])
+artifacts = [iv.upload_artifact(name=path.name, file_path=str(path), force_upload=True) for path in paths]
+print(time.perf_counter() - begin, len({artifact.id for artifact in artifacts}))
+"""
+
+
+def make_files(folder: Path) -> None:
+    for number in range(FILES):
+        (folder / f"{number}.bin").write_bytes(os.urandom(MIB))
+    # A file of just now may change again without its time telling, so its digest would not be kept.
+    time.sleep(0.1)
+
+
+def seconds(python: str, code: str, environment: dict[str, str]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        make_files(Path(folder))
+        done = subprocess.run(
+            [python, "-c", code, folder],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **QUIET, **environment, **journal(folder)},
+        )
+    taken, made = done.stdout.splitlines()[-1].split()
+    if int(made) != FILES:
+        raise RuntimeError(f"There are {made} artifacts of {FILES} files.")
+    return float(taken)
+
+
+def main() -> None:
+    import sys
+
+    with steered_twin() as (environment, control):
+        control.add_fault(delay=LATENCY)
+        asked: dict[str, int] = {}
+
+        def measured(name: str, python: str, code: str) -> float:
+            control.forget_requests()
+            taken = seconds(python, code, environment)
+            asked[name] = len(control.requests())
+            return taken
+
+        taken = rounds(
+            {
+                "ours": lambda: measured("ours", sys.executable, OURS),
+                "official_client": lambda: measured("official_client", str(OFFICIAL), THEIRS),
+            },
+            ROUNDS,
+        )
+    middle = medians(taken)
+    report(
+        "many_uploads",
+        middle["ours"] / middle["official_client"],
+        limit=LIMIT,
+        seconds=middle,
+        files=FILES,
+        latency_ms=1000 * LATENCY,
+        requests_per_file={name: round(count / FILES, 2) for name, count in asked.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
