@@ -1,0 +1,170 @@
+"""Queues as tasks: one queue a name, messages at least once, and taken at most once."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from ivcap_flows.durable import plan
+from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
+from ivcap_flows.journal.intents import Intents
+from ivcap_flows.tasks import create_queue, delete_queue, dequeue, enqueue, list_queues
+from ivcap_flows.tasks.queues import KEY_MEMBER
+from ivcap_flows.tasks.waiting import PlannedError
+
+
+class Reading(BaseModel):
+    station: str
+    value: float
+
+
+@pytest.fixture
+def name(unique):
+    return f"tasks-{unique}"
+
+
+def sent(effects, method="POST"):
+    """The requests that put a message into a queue, or took some out of it, and took effect."""
+    found = [r for r in effects.twin.requests(method) if r["path"].endswith("/messages")]
+    return [r for r in found if r["status"] is not None and r["status"] < 300]
+
+
+def test_a_name_is_one_queue(in_flow, effects, name):
+    """Asked for again it is found; after a deletion, which may be repeated, it is made anew."""
+
+    def body():
+        first, again = create_queue(name, description="of a test"), create_queue(name)
+        assert [queue.urn for queue in list_queues() if queue.name == name] == [first.urn]
+        delete_queue(first)
+        delete_queue(first.urn)
+        return first, again, create_queue(name)
+
+    first, again, anew = in_flow(body)
+    assert first.urn == again.urn != anew.urn
+    assert (first.name, first.description) == (name, "of a test")
+    assert effects.count("/1/queues") == 2
+
+
+def test_a_queue_whose_reply_was_lost_is_found(in_flow, effects, name):
+    """The name is taken, by the first send: that queue is the result."""
+    effects.twin.add_fault(method="POST", path="^/1/queues$", count=1, drop_reply_after_effect=True)
+    queue = in_flow(lambda: create_queue(name))
+    assert effects.count("/1/queues") == 1 and queue.name == name
+
+
+def test_messages_go_in_and_come_out(in_flow, effects, name):
+    """Objects, models and handles, other JSON; each as it was given, the objects with the key of their sending."""
+
+    def body():
+        queue = create_queue(name)
+        given = [{"n": 1, "queue": queue}, Reading(station="Callao", value=17.5), [1, None], "text", 3]
+        made = [enqueue(queue, content, schema="urn:example:schema:message.1") for content in given]
+        return made, [*dequeue(queue, limit=3), *dequeue(queue, limit=3)], dequeue(queue)
+
+    made, taken, rest = in_flow(body)
+    assert [message.content for message in taken] == [message.content for message in made]
+    assert made[0].content["queue"].startswith("urn:ivcap:queue:") and made[1].content["station"] == "Callao"
+    assert [message.key for message in taken] == [message.key for message in made]
+    assert all(message.key.startswith("k1:") for message in taken[:2])
+    assert [message.key for message in taken[2:]] == [None] * 3
+    assert {message.schema_urn for message in taken} == {"urn:example:schema:message.1"} and rest == []
+
+
+def test_equal_messages_of_a_run_are_one(in_flow, effects, name):
+    """Unless a discriminator tells them apart; `$schema` in the content is the message's schema."""
+
+    def body():
+        queue, content = create_queue(name), {"$schema": "urn:example:schema:message.1", "n": 1}
+        for discriminator in (None, None, "second"):
+            enqueue(queue, content, discriminator=discriminator)
+        return dequeue(queue, limit=10)
+
+    first, second = in_flow(body)
+    assert first.key != second.key and first.content == second.content
+    assert first.schema_urn == "urn:example:schema:message.1"
+
+
+def test_a_message_whose_reply_was_lost_is_sent_again(in_flow, effects, name, on_platform):
+    """At least once: there are two, and their key tells that they are one."""
+
+    def body():
+        queue = create_queue(name)
+        effects.twin.add_fault(method="POST", path="/messages$", count=1, drop_reply_after_effect=True)
+        return queue, enqueue(queue, {"n": 1})
+
+    queue, message = in_flow(body)
+    raw = on_platform(lambda client: client.queues.dequeue(queue.urn, limit=5))
+    assert [one.content for one in raw] == [{"n": 1, KEY_MEMBER: message.key}] * 2
+    [row] = effects.intents("message")
+    assert (row.state, row.how) == ("accepted", "sent")
+
+
+def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeypatch):
+    """The next attempt sends it again under the same key; one that is known to be sent is not."""
+    real, left = Intents.settle_outcome, [1]
+
+    def settle(self, intent, **outcome):
+        if intent.noun == "message" and left:
+            left.pop()
+            raise RuntimeError("cut off")
+        return real(self, intent, **outcome)
+
+    monkeypatch.setattr(Intents, "settle_outcome", settle)
+
+    def body():
+        queue = create_queue(name)
+        enqueue(queue, {"n": 1})
+        enqueue(queue, {"n": 2})
+        return queue
+
+    queue = in_flow(body, retries=1)
+    first, again, second = in_flow(lambda: dequeue(queue, limit=5))
+    assert first.key == again.key != second.key
+
+
+@pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"truncate": 5}, {"status": 503}])
+def test_messages_are_never_asked_for_twice(in_flow, effects, name, fault):
+    """A lost reply loses the message: the error comes at once, and nothing is asked again behind the flow's back."""
+
+    def body():
+        queue = create_queue(name)
+        enqueue(queue, {"n": 1})
+        effects.twin.forget_requests()
+        effects.twin.add_fault(method="GET", path="/messages$", count=1, **fault)
+        with pytest.raises((UnreachableError, UnavailableError)):
+            dequeue(queue)
+        asked = [r for r in effects.twin.requests("GET") if r["path"].endswith("/messages")]
+        return len(asked), dequeue(queue)
+
+    asked, left = in_flow(body)
+    assert asked == 1
+    assert len(left) == (1 if "status" in fault else 0)
+
+
+def test_a_plan_leaves_queues_alone(in_flow, effects, name, unique):
+    """What would be made, sent and deleted is named; what would be taken ends the plan."""
+    kept = in_flow(lambda: create_queue(f"kept-{unique}"))
+
+    def body():
+        queue = create_queue(name)
+        enqueue(queue, {"n": 1})
+        delete_queue(kept)
+        dequeue(queue)
+
+    with plan() as planned, pytest.raises(PlannedError, match="take messages out of urn:ivcap-flows:planned:queue"):
+        in_flow(body)
+    assert [(effect.noun, effect.source) for effect in planned.effects] == [
+        ("queue", "new"),
+        ("message", "new"),
+        ("queue deletion", "new"),
+    ]
+    assert sent(effects) == [] and kept.urn in [queue.urn for queue in in_flow(list_queues)]
+
+
+def test_an_unknown_queue_is_told(in_flow, effects):
+    """No message is lost on its way to nowhere."""
+    nowhere = "urn:ivcap:queue:00000000-0000-4000-8000-000000000000"
+    for ask in (lambda: enqueue(nowhere, {}), lambda: dequeue(nowhere)):
+        with pytest.raises(NotFoundError):
+            in_flow(ask)
+    assert [row.state for row in effects.intents("message")] == ["abandoned"]

@@ -1,0 +1,36 @@
+"""Search as a task."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.tasks import add_aspect, search
+
+
+def test_a_search_goes_over_all_pages(in_flow, effects, unique):
+    """More than a page of aspects, all found; at most as many as wanted; none of another kind."""
+    schema = f"urn:example:schema:search-{unique}.1"
+    program = f':load_aspect(/p, "{schema}", ["entity", ".k"]).\nquery(X) :- p(X, "v").'
+
+    def body():
+        for n in range(53):
+            add_aspect(f"urn:example:thing:{unique}:{n}", {"k": "v"}, schema=schema)
+        add_aspect(f"urn:example:thing:{unique}:other", {"k": "w"}, schema=schema)
+        return search(program), search(program, limit=3)
+
+    everything, some = in_flow(body)
+    found = {n for n in range(53) if f'{unique}:{n}"' in json.dumps([everything])}
+    assert found == set(range(53)) and len(everything) == 53 and len(some) == 3
+    assert "other" not in json.dumps(everything)
+
+
+def test_a_faulty_program_is_told(in_flow, effects):
+    """By the platform, or before where there is none."""
+    with pytest.raises(PlatformError) as error:
+        in_flow(lambda: search("query(X :- (("))
+    assert 400 <= error.value.status < 500
+    with pytest.raises(InputError):
+        in_flow(lambda: search(""))
