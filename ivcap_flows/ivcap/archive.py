@@ -33,6 +33,9 @@ MAX_SIZE: Final = 16 * 1024**3
 MAX_MEMBERS: Final = 100_000
 """Members that an archive may have, unless told otherwise."""
 
+_MAX_DEPTH: Final = 200
+"""Folders within each other, so that removing them again needs no deep recursion."""
+
 _MAX_NAME: Final = 64 * 1024
 """Bytes of a header that only holds a name or attributes: tarfile reads these whole."""
 
@@ -261,6 +264,8 @@ class _Unpacking:
             self._refuse(f"its member {member.name[:200]!r} would lie outside of the folder")
         if not name.parts:
             return  # the folder itself
+        if len(name.parts) > _MAX_DEPTH:
+            self._refuse(f"its member {member.name[:200]!r} lies below more than {_MAX_DEPTH} folders")
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             self._refuse(f"its member {member.name[:200]!r} is neither a file nor a folder nor a link")
         checked = getattr(tarfile, "data_filter", None)
@@ -291,6 +296,8 @@ class _Unpacking:
         made = self._made.setdefault(name, tarfile.DIRTYPE)
         if made != tarfile.DIRTYPE:
             self._refuse(f"its member {str(name)[:200]!r} is a folder and something else too")
+        if len(self._made) > self._max_members:  # folders that only names imply
+            self._refuse(f"it has more than {self._max_members} members")
         (self._root / name).mkdir(exist_ok=True)
 
     def _link(self, name: PurePosixPath, member: tarfile.TarInfo) -> None:

@@ -76,6 +76,17 @@ async def test_blocks_of_known_size_are_sent_in_bounded_requests(web, source):
     assert told == [BUFFER, 2 * BUFFER, 250_000]
 
 
+@pytest.mark.parametrize("length", [BUFFER // 2, BUFFER, 2 * BUFFER])
+@pytest.mark.parametrize("make", [blocks, slow])
+async def test_blocks_that_end_with_a_request_are_whole(web, make, length):
+    """The end is known before the last request, also where blocks and requests end together."""
+    upload = web.upload("/blob")
+    assert await send(web, make(CONTENT[: 2 * BUFFER], length), size=2 * BUFFER, offset=0) == 2 * BUFFER
+    assert upload.patches == [(0, BUFFER), (BUFFER, BUFFER)]
+    with pytest.raises(InputError, match="more bytes"):
+        await send(web, make(CONTENT[: 2 * BUFFER], length), size=BUFFER, offset=0)
+
+
 @pytest.mark.parametrize("fault", ["busy", "half", "lost"])
 async def test_a_stream_outlives_each_fault(web, quick, fault):
     """Refused, broken off half-way, or stored with the reply lost: the buffer gives the rest, each byte once."""

@@ -213,6 +213,19 @@ async def test_a_platform_without_content_paths_is_read_whole(client, scripted, 
     assert [call for call in scripted.calls if "content-path" in call.query] == asked
 
 
+async def test_removing_without_content_paths_takes_only_what_was_named(client, scripted):
+    """All items are read, and one of them is retracted."""
+    everything = page({"item": "urn:x:1"}, {"item": "urn:x:2"}, {"item": "urn:x:3"})
+    scripted.on(
+        "GET /1/aspects", lambda call: Response(status_code=400) if "content-path" in call.query else everything
+    )
+    scripted.on("DELETE /1/aspects/urn:ivcap:aspect:1", Response(status_code=204))
+    assert await client.collections.remove(C, ["urn:x:2"]) == ("urn:x:2",)
+    assert [call.route for call in scripted.calls if call.route.startswith("DELETE")] == [
+        "DELETE /1/aspects/urn:ivcap:aspect:1"
+    ]
+
+
 async def test_a_refused_look_up_is_an_error_rather_than_a_duplicate(client, scripted):
     """When nothing can be read, nothing is written."""
     scripted.on("GET /1/aspects", Response(status_code=422))
