@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from ivcap_flows.capture import recorder
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import InputError, InvalidParameterError, NotFoundError
-from ivcap_flows.tasks import get_secret, list_secrets, set_secret
+from ivcap_flows.tasks import aget_secret, get_secret, list_secrets, set_secret
 
 
 def test_secrets_are_set_listed_and_read(in_flow, effects, unique):
@@ -44,6 +44,7 @@ def forms_of(value):
 
 def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, caplog, prefect_server):
     """Not in a log, a journal, Prefect's database or its results, though these are persisted; not in an error."""
+    assert get_secret.persist_result is aget_secret.persist_result is set_secret.persist_result is False
     secret, careless = f"s3cret-{unique}", f"careless-{unique}"
     errors: list[BaseException] = []
     seen = []
@@ -72,7 +73,9 @@ def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, cap
     assert any(path.name.startswith("prefect.db") for path in files)
     assert f"name-{unique}".encode() in b"".join(texts.values())
     forms = [*forms_of(secret), *forms_of(careless)]
-    assert [name for name, text in texts.items() if any(form in text for form in forms)] == []
+    # Prefect breaks base64 into lines, within JSON.
+    joined = {name: text.replace(b"\\n", b"") for name, text in texts.items()}
+    assert [name for name, text in joined.items() if any(form in text for form in forms)] == []
     assert "Wrap it: SecretStr(…)" in str(errors[0])
 
 
