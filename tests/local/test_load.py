@@ -17,7 +17,7 @@ JOB = "urn:ivcap:schema:job.2"
 SERVICE = {"name": "s", "description": "d", "controller-schema": "urn:x", "controller": {}, "parameters": []}
 COUNTED = 10
 """Steps of SQLite's machine between two counts."""
-STEPS = 12_000
+STEPS = 6_000
 """Steps that a page of 50 may take: some 51 rows, and what is around them."""
 
 
@@ -92,8 +92,8 @@ class Filled:
                 entity="'urn:t:counter'",
                 schema="'urn:t:count'",
                 content="json_object('n', n)",
-                valid_from="one.valid_from - 300000 + n",
-                valid_to=f"CASE WHEN n < {HISTORY} THEN one.valid_from - 299999 + n END",
+                valid_from="one.valid_from - 90000 + n",
+                valid_to=f"CASE WHEN n < {HISTORY} THEN one.valid_from - 89999 + n END",
             )
             store.execute(
                 "INSERT INTO products (order_id, job, artifact)"

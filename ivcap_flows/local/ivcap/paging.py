@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,23 +68,24 @@ def _directions(question: Mapping[str, Any], count: int) -> list[bool]:
     return [way == "DESC" for way in (ways + ways[-1:] * count)[:count]]
 
 
-def _after(keys: Sequence[tuple[Column, bool]], last: Sequence[Any]) -> tuple[str, list[Any]]:
-    """The condition for what comes behind a key, in a form for which SQLite seeks in an index of these columns."""
-    # Of a row value, an index of expressions serves not even the first part; hence the bound of its own.
-    (first, down), *others = keys
-    seek = f"{first.sortable} {'<=' if down else '>='} ?"
-    values = [*first.values, last[0]]
-    if all(way == down for _, way in others):
-        columns = ", ".join(column.sortable for column, _ in keys)
-        row = f"({columns}) {'<' if down else '>'} ({', '.join('?' * len(keys))})"
-        return f"{seek} AND {row}", [*values, *(value for column, _ in keys for value in column.values), *last]
-    parts = []
-    for depth, (column, way) in enumerate(keys):
-        same = [f"{before.sortable} = ?" for before, _ in keys[:depth]]
-        parts.append(" AND ".join([*same, f"{column.sortable} {'<' if way else '>'} ?"]))
-        for (before, _), value in zip(keys[: depth + 1], last, strict=False):
-            values += [*before.values, value]
-    return f"{seek} AND ({' OR '.join(f'({part})' for part in parts)})", values
+def _behind(
+    keys: Sequence[tuple[Column, bool]], last: Sequence[Any] | None
+) -> Iterator[tuple[list[str], list[Any], int]]:
+    """Conditions that together choose what comes behind a key, the nearest first; and how many columns each holds fast.
+
+    One after the other each is a range of an index, which SQLite makes of neither a row value with a rowid nor an OR.
+    """
+    if last is None:
+        yield [], [], 0
+        return
+    for depth in reversed(range(len(keys))):
+        where: list[str] = []
+        values: list[Any] = []
+        for (column, down), value in zip(keys[: depth + 1], last, strict=False):
+            compared = "=" if len(where) < depth else "<" if down else ">"
+            where.append(f"{column.sortable} {compared} ?")
+            values += [*column.values, value]
+        yield where, values, depth
 
 
 def _place(path: str) -> str:
@@ -126,16 +127,18 @@ def page_of(
         # The plus keeps SQLite from seeking by this bound where an index gives the order or the key of the last item.
         plain = last is None and keys[0][0].sql == listing.since
         where, values = [*where, f"{'' if plain else '+'}{listing.since} <= ?"], [*values, question["at"]]
-    if last is not None:
-        sql, more = _after(keys, last)
-        where, values = [*where, sql], [*values, *more]
     chosen = ", ".join(f"{column.sortable} AS key_{index}" for index, (column, _) in enumerate(keys))
-    order = ", ".join(f"key_{index} {'DESC' if down else 'ASC'}" for index, (_, down) in enumerate(keys))
+    order = [f"key_{index} {'DESC' if down else 'ASC'}" for index, (_, down) in enumerate(keys)]
     chosen_values = [value for column, _ in keys for value in column.values]
-    rows = call.platform.store.all(
-        f"SELECT *, {chosen} FROM {listing.table} WHERE {' AND '.join(where) or '1'} ORDER BY {order} LIMIT ?",  # noqa: S608 - values are parameters
-        [*chosen_values, *values, query["limit"] + 1],
-    )
+    wanted, rows = query["limit"] + 1, list[sqlite3.Row]()
+    for behind, key, equal in _behind(keys, last):
+        rows += call.platform.store.all(
+            f"SELECT *, {chosen} FROM {listing.table} WHERE {' AND '.join([*where, *behind]) or '1'}"  # noqa: S608 - values are parameters
+            f" ORDER BY {', '.join(order[equal:])} LIMIT ?",
+            [*chosen_values, *values, *key, wanted - len(rows)],
+        )
+        if len(rows) == wanted:
+            break
     here = call.base + call.request.url.path
     links = [link("self", here + (f"?{call.request.url.query}" if call.request.url.query else ""))]
     if len(rows) > query["limit"]:
