@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import Response
 
 from ivcap_flows.errors import BadRequestError, InputError, IntegrityError, NotFoundError, ProtocolError
+from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.http.tus_blocks import send_blocks
 
 CONTENT = os.urandom(250_000)
@@ -38,12 +39,13 @@ class Deferred:
     def __init__(self, web, *, refuses=None, location="/deferred"):
         self.web, self.refuses, self.location = web, refuses, location
         self.data, self.length, self.heads, self.posts = bytearray(), None, [], 0
-        self.faults = []
+        self.faults, self.tokens = [], set()
         web.on("* /blob", self)
         web.on("* /deferred", self)
 
     async def __call__(self, request):
         body = await request.body()
+        self.tokens.add(request.headers.get("authorization"))
         if request.method == "HEAD":
             length = {} if self.length is None else {"Upload-Length": str(self.length)}
             return Response(headers={"Upload-Offset": str(len(self.data)), **length})
@@ -236,6 +238,20 @@ async def test_a_foreign_location_is_refused(web, quick, location):
     with pytest.raises(ProtocolError, match="not followed"):
         await send(web, blocks(), offset=0)
     assert upload.data == b""
+
+
+async def test_a_token_never_follows_a_location_to_another_server(web, wire, quick):
+    """Another port is another server: it is not even connected to, while the own one gets the token."""
+    wire.answers = [b"HTTP/1.1 204 No Content\r\nUpload-Offset: 1\r\n\r\n"]
+    upload = Deferred(web, refuses=400, location=f"{wire.url}/deferred")
+    auth = StaticToken("t0ken")
+    with pytest.raises(ProtocolError, match="not followed"):
+        await send(web, blocks(), offset=0, session={"auth": auth})
+    assert wire.requests == []
+    upload.location = f"{web.url}/deferred?signed=1"
+    await send(web, blocks(), offset=0, session={"auth": auth})
+    assert upload.data == CONTENT
+    assert upload.tokens == {"Bearer t0ken"}
 
 
 async def test_a_deferred_upload_without_a_location_is_a_violation(web, quick):

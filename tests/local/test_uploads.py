@@ -1,5 +1,6 @@
 """Bytes: ranges, several writers, a full disk, paths that lead outside."""
 
+import http.client
 import resource
 import threading
 
@@ -97,3 +98,57 @@ def test_a_name_is_only_a_label(first, local_twin):
     artifact = first.upload(b"x", **{"X-Name": "../../escape.txt"})
     assert first.get(f"/1/artifacts/{artifact['id']}")["name"] == "../../escape.txt"
     assert "escape.txt" not in {path.name for path in local_twin.root.parent.rglob("*")} - before
+
+
+def chunk(at, **headers):
+    return {"Upload-Offset": str(at), "Content-Type": "application/offset+octet-stream", **headers}
+
+
+@pytest.mark.parametrize("content", [b"", b"first,second"], ids=["empty", "some"])
+def test_an_upload_of_unknown_size_is_ready_when_its_length_is_told(first, content):
+    """Without it the record stays as it is; an empty one may be told at once."""
+    artifact = first.create(-1)
+    path = f"/1/artifacts/{artifact['id']}/blob"
+    told = first.call("HEAD", path).headers
+    assert told["Upload-Defer-Length"] == "1" and "Upload-Length" not in told
+    for at in range(0, len(content), 6):
+        headers = chunk(at, **{"Upload-Defer-Length": "1"})
+        first.call("PATCH", path, 204, content=content[at : at + 6], headers=headers)
+    assert first.get(f"/1/artifacts/{artifact['id']}")["status"] == ("partial" if content else "pending")
+    first.call("PATCH", path, 204, headers=chunk(len(content), **{"Upload-Length": str(len(content))}))
+    assert first.get(f"/1/artifacts/{artifact['id']}") | {"status": "ready", "size": len(content)} == first.get(
+        f"/1/artifacts/{artifact['id']}"
+    )
+    assert first.bytes_of(artifact["id"]) == content
+    assert first.call("HEAD", path).headers["Upload-Length"] == str(len(content))
+
+
+def test_the_closing_chunk_of_the_command_line_client_is_taken(first):
+    """It has no Content-Type, and a request without a Content-Length has no body either."""
+    for length in ({"Content-Length": "0"}, {}):
+        artifact = first.create(-1)
+        path = f"/1/artifacts/{artifact['id']}/blob"
+        first.call("PATCH", path, 204, content=b"12", headers=chunk(0, **{"Upload-Defer-Length": "1"}))
+        connection = http.client.HTTPConnection(first.http.base_url.host, first.http.base_url.port, timeout=20)
+        connection.putrequest("PATCH", path)
+        sent = {"Authorization": first.http.headers["Authorization"], "Upload-Offset": "2", "Upload-Length": "2"}
+        for name, value in {**sent, **length}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        reply = connection.getresponse()
+        assert (reply.status, reply.headers["Upload-Offset"]) == (204, "2")
+        connection.close()
+        assert first.bytes_of(artifact["id"]) == b"12"
+
+
+def test_a_deferred_creation_names_where_the_chunks_go(first, second):
+    """Only for the owner, and only in the version of the protocol that is spoken here."""
+    artifact = first.create(-1)
+    path = f"/1/artifacts/{artifact['id']}/blob"
+    made = first.call("POST", path, 201, headers={"Upload-Defer-Length": "1", "Tus-Resumable": "1.0.0"})
+    target = made.headers["Location"]
+    first.call("PATCH", target, 204, content=b"1234", headers=chunk(0))
+    first.call("PATCH", target, 204, content=b"5", headers=chunk(4, **{"Upload-Length": "5"}))
+    assert first.bytes_of(artifact["id"]) == b"12345"
+    first.call("POST", path, 412, headers={"Upload-Defer-Length": "1", "Tus-Resumable": "0.2.0"})
+    second.call("POST", path, 404, headers={"Upload-Defer-Length": "1", "Tus-Resumable": "1.0.0"})
