@@ -49,7 +49,8 @@ tells:
 | Provena only | off: its tasks raise PlatformOffError | real |
 | both | real | real |
 
-`IVCAP_URL` goes before `IVCAP_BASE_URL`, which needs no token. A token without its URL, and a URL that needs a token
+`IVCAP_URL` goes before `IVCAP_BASE_URL`, which needs no token. `IVCAP_CONTEXT` stands in the place of `IVCAP_URL` and
+`IVCAP_JWT`, and beside one of them raises ConfigurationError ([log in](../how-to/use-the-real-platforms.md)). A token without its URL, and a URL that needs a token
 and has none, raise ConfigurationError. Provena counts as set with `PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`,
 `PROVENA_REGISTRY_API` or `PROVENA_PROV_API`. A deployed run for which neither platform is set raises ConfigurationError
 unless `IVCAP_FLOWS_EMBEDDED=1`.
