@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,8 @@ class Cursors:
         return hmac.new(self.secret, data, hashlib.sha256).digest()[:16]
 
     def write(self, value: Mapping[str, Any]) -> str:
-        data = json.dumps(value, separators=(",", ":")).encode()
+        # Packed, as a URL has little room.
+        data = zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
         return base64.urlsafe_b64encode(self._mac(data) + data).decode().rstrip("=")
 
     def read(self, text: str) -> dict[str, Any]:
@@ -35,5 +37,5 @@ class Cursors:
             raw = b""
         if not hmac.compare_digest(self._mac(raw[16:]), raw[:16]):
             raise bad_request("page is not a cursor that this server gave out.")
-        value: dict[str, Any] = json.loads(raw[16:])
+        value: dict[str, Any] = json.loads(zlib.decompress(raw[16:]))
         return value
