@@ -37,7 +37,6 @@ def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     """
     control = TwinControl(_twin)
     control.clear_faults()
-    control.reset_clock()
     control.forget_requests()
     for name, value in _twin.environment.items():
         monkeypatch.setenv(name, value)

@@ -18,8 +18,21 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Atom", "Comparison", "Load", "Name", "Premise", "Program", "ProgramError", "Rule", "Term", "Tree", "Value"]
-__all__ += ["Variable", "parse"]
+__all__ = [
+    "Atom",
+    "Comparison",
+    "Load",
+    "Name",
+    "Premise",
+    "Program",
+    "ProgramError",
+    "Rule",
+    "Term",
+    "Tree",
+    "Value",
+    "Variable",
+    "parse",
+]
 
 
 class ProgramError(Exception):
