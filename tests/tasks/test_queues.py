@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
+from ivcap_flows.cli import main
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
 from ivcap_flows.journal.intents import Intents
@@ -120,6 +121,29 @@ def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeyp
     queue = in_flow(body, retries=1)
     first, again, second = in_flow(lambda: dequeue(queue, limit=5))
     assert first.key == again.key != second.key
+
+
+def test_a_message_is_adopted_by_hand(in_flow, effects, name, monkeypatch, capsys):
+    """Who knows that it arrived says so with its id, and it is not sent again."""
+
+    def cut_off(*_, **__):
+        raise RuntimeError("cut off")
+
+    def body():
+        queue = create_queue(name)
+        if not effects.intents("message"):
+            with monkeypatch.context() as patch:
+                patch.setattr(Intents, "settle_outcome", cut_off)
+                enqueue(queue, {"n": 1})
+        [row] = effects.intents("message")
+        with pytest.raises(SystemExit) as ended:
+            main(["orders", "adopt", row.key, "by-hand"])
+        assert ended.value.code == 0
+        return enqueue(queue, {"n": 1}), dequeue(queue, limit=5)
+
+    kept, there = in_flow(body, retries=1)
+    assert (kept.id, kept.content, kept.key) == ("by-hand", {"n": 1}, there[0].key)
+    assert len(there) == 1
 
 
 @pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"truncate": 5}, {"status": 503}])
