@@ -101,8 +101,8 @@ async def test_last_words_after_the_end_are_heard(client, scripted):
 async def test_events_missed_by_a_break_are_asked_for_once_more(client, scripted):
     """The job is over and its end was not told: what the broken stream did not bring is fetched."""
     scripted.on(f"GET {JOB}", record("failed"))
-    scripted.on(EVENTS, stream(told(1), broken=True), stream(told(2)), Response(status_code=204))
-    assert await numbers(client) == [1, 2]
+    scripted.on(EVENTS, stream(told(1), broken=True), *(stream(told(n)) for n in (2, 3)), Response(status_code=204))
+    assert await numbers(client) == [1, 2, 3]
 
 
 async def test_a_job_that_is_over_without_events_ends_at_once(client, scripted):

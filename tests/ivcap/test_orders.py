@@ -1,7 +1,6 @@
 """Orders beyond placing: status, products, metadata, logs and use."""
 
 import asyncio
-import itertools
 from datetime import datetime, timezone
 
 import pytest
@@ -58,17 +57,18 @@ async def test_a_log_comes_line_by_line(client, scripted):
         await anext(client.orders.logs(O, since=datetime(2026, 6, 1)))
 
 
-async def test_a_log_without_end_is_not_held(client, scripted):
-    """The first lines of one that never ends are there at once."""
+@pytest.mark.parametrize(("block", "lines"), [(b"line\n" * 100, ["line", "line"]), (b"x" * 1000, ["x" * 4096])])
+async def test_a_log_without_end_is_not_held(client, scripted, block, lines):
+    """The first lines of one that never ends are there at once, and so is the beginning of a line that never ends."""
 
     async def endless():
-        for number in itertools.count():
-            yield b"line %d\n" % number * 100
+        while True:
+            yield block
             await asyncio.sleep(0.01)
 
     scripted.on(f"GET {ROUTE}/logs", lambda call: StreamingResponse(endless(), media_type="text/plain"))
     log = client.orders.logs(O)
-    assert [await anext(log) for _ in range(2)] == ["line 0", "line 0"]
+    assert [await asyncio.wait_for(anext(log), 5) for _ in lines] == lines
     await log.aclose()
 
 
