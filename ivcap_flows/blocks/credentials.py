@@ -86,7 +86,7 @@ class IvcapCredentials(CredentialsBlock):
 
     def get_client(self) -> IvcapClient:
         """A new client. Raises ConfigurationError where the token, or the context, is missing."""
-        url, host, auth = self._reached()
+        url, host, auth, account = self._reached()
         session = Session(
             url,
             platform="IVCAP",
@@ -95,21 +95,24 @@ class IvcapCredentials(CredentialsBlock):
             rewrite_hosts=self.in_container,
             host=host,
         )
-        return IvcapClient(session, secret_manager=Settings().secretmgr_proxy if self.in_container else None)
+        manager = Settings().secretmgr_proxy if self.in_container else None
+        return IvcapClient(session, secret_manager=manager, account=account)
 
-    def _reached(self) -> tuple[str, str | None, Auth | None]:
-        """URL, Host header and token."""
+    def _reached(self) -> tuple[str, str | None, Auth | None, str | None]:
+        """URL, Host header, token, and the account where it is known already."""
         if self.in_container:
-            return self.url, self.host, None
+            return self.url, self.host, None, None
         if self.context:
             login = ContextToken(self.context)
-            auth = login if self.token is None else StaticToken(self.token)
-            return login.context.url, self.host or login.context.host, auth
+            url, host = login.context.url, self.host or login.context.host
+            if self.token is not None:
+                return url, host, StaticToken(self.token), None
+            return url, host, login, login.context.account
         if self.token is None:
             raise ConfigurationError(
                 f"There is no token for IVCAP at {self.url}. Set it in the credentials (`token`) or as IVCAP_JWT."
             )
-        return self.url, self.host, StaticToken(self.token)
+        return self.url, self.host, StaticToken(self.token), None
 
 
 class ProvenaCredentials(CredentialsBlock):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
@@ -10,12 +10,12 @@ from cyclopts import Parameter
 from ivcap_flows import loop
 from ivcap_flows.cli.output import console
 from ivcap_flows.errors import ConfigurationError, InputError
-from ivcap_flows.http.oauth import Tokens, Verification
-from ivcap_flows.http.session import Session
 from ivcap_flows.identity import platform_id
-from ivcap_flows.ivcap.authinfo import discover
-from ivcap_flows.ivcap.contexts import ACTIVE, Context, ContextFile
 from ivcap_flows.secrets import hide
+
+if TYPE_CHECKING:
+    from ivcap_flows.http.oauth import Tokens, Verification
+    from ivcap_flows.ivcap.contexts import Context, ContextFile
 
 __all__ = ["login"]
 
@@ -30,8 +30,11 @@ def login(url: str | None = None, /, *, context: Annotated[str | None, Parameter
         url: Base URL of the deployment; without it, that of the context.
         context: Name of the context; by default the host of the URL, or without a URL the active one.
     """
+    # Imported here, as for every command the login would else load the client and its cryptography.
+    from ivcap_flows.ivcap.contexts import ACTIVE, ContextFile
+
     file = ContextFile()
-    known = _known(file, url, context)
+    known = _known(file, url, context or (None if url else ACTIVE))
     name = known.name if known else context or urlsplit(url or "").hostname or ""
     if not name or name == ACTIVE:
         raise InputError(f"A context cannot be named {name!r}. Name it by --context.")
@@ -46,7 +49,7 @@ def login(url: str | None = None, /, *, context: Annotated[str | None, Parameter
 def _known(file: ContextFile, url: str | None, context: str | None) -> Context | None:
     """The context that is logged in to again; None for a new one."""
     if url is None:
-        return file.read(context or ACTIVE)
+        return file.read(context or "")
     platform_url = platform_id(url)
     try:
         found = file.read(context or urlsplit(url).hostname or "")
@@ -58,6 +61,9 @@ def _known(file: ContextFile, url: str | None, context: str | None) -> Context |
 
 
 async def _log_in(url: str, host: str | None) -> tuple[Tokens, dict[str, str]]:
+    from ivcap_flows.http.session import Session
+    from ivcap_flows.ivcap.authinfo import discover
+
     async with Session(url, platform="IVCAP", host=host) as session:
         provider = await discover(session)
     tokens = await provider.login(_show).tokens()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import jwt
 import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.oauth import DeviceLogin, Verification
 from ivcap_flows.http.session import Session
+
+if TYPE_CHECKING:
+    import jwt
 
 __all__ = ["Provider", "discover"]
 
@@ -45,6 +47,9 @@ class Provider(BaseModel):
 
         One that is not valid yet, by a clock ahead of ours, is looked at again after three seconds, a few times.
         """
+        # Only a login verifies, and loading this takes a tenth of a second of every flow.
+        import jwt
+
         keys = await _key_set(self.jwks_url)
         for left in reversed(range(_TRIES)):
             try:
@@ -116,6 +121,8 @@ def _checked(given: dict[str, Any], base_url: str) -> Provider:
 
 
 async def _key_set(url: str) -> jwt.PyJWKSet:
+    import jwt
+
     parts = urlsplit(url)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     async with Session(f"{parts.scheme}://{parts.netloc}", platform="the identity provider") as session:
@@ -127,6 +134,8 @@ async def _key_set(url: str) -> jwt.PyJWKSet:
 
 
 def _verified(token: str, keys: jwt.PyJWKSet, client_id: str) -> dict[str, Any]:
+    import jwt
+
     named = jwt.get_unverified_header(token).get("kid")
     fitting = [key for key in keys.keys if key.key_id == named] if named else list(keys.keys)
     if not fitting:

@@ -36,7 +36,7 @@ class IvcapClient:
 
     `in_container`: the URL is that of the sidecar inside an IVCAP container (`IVCAP_BASE_URL`), which authenticates
     by itself and through which the external URLs of the platform are reached. `secret_manager` is the URL there from
-    which secrets come.
+    which secrets come. `account` is the URN of the account, where a login has told it.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class IvcapClient:
         timeout: float = 30.0,
         budget: float = 60.0,
         secret_manager: str | None = None,
+        account: str | None = None,
     ) -> None:
         if isinstance(url, Session):
             self._session = url
@@ -77,7 +78,7 @@ class IvcapClient:
         self.settle = SETTLE
         """Seconds after which an accepted request is surely seen by a look-up; the twin's own after `platform()`."""
         self._platform: str | None = None
-        self._account: str | None = None
+        self._account = account
 
     def __repr__(self) -> str:
         return f"IvcapClient({self._session.base_url!r})"
@@ -113,7 +114,7 @@ class IvcapClient:
         return self._platform
 
     async def account(self) -> str:
-        """The URN of the account that acts: from the token (claim `acc`), else from a record of the account's own.
+        """The URN of the account that acts: as a login told it, from the token (claim `acc`), or from an own record.
 
         Raises ConfigurationError when neither tells.
         """
