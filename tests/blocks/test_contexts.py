@@ -1,0 +1,61 @@
+"""Credentials that name a context of the `ivcap` command."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from ivcap_flows.blocks import IvcapCredentials
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.ivcap.contexts import config_file
+
+FILE = """version: v1
+active-context: dev
+contexts:
+- name: dev
+  url: http://127.0.0.1:9
+  host: ivcap.example.org
+  account-id: urn:ivcap:account:45a0
+  access-token: opaque-s3cret
+  access-token-expiry: 2999-01-01T00:00:00Z
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_configuration(monkeypatch, tmp_path):
+    """The user's configuration folder is the test's own, and has one context."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    config_file().parent.mkdir(parents=True)
+    config_file().write_text(FILE)
+
+
+async def test_the_account_is_the_contexts():
+    """Known from the verified login, so that an opaque token and an empty platform are no trouble."""
+    async with IvcapCredentials(context="dev").get_client() as client:
+        assert await client.account() == "urn:ivcap:account:45a0"
+
+
+async def test_url_host_and_token_come_from_the_context():
+    """The block holds none of them; its own `host` goes before."""
+    block = IvcapCredentials(context="active")
+    assert "s3cret" not in repr(block) + block.model_dump_json() + str(pickle.dumps(block))
+    url, host, auth, _ = block._reached()
+    assert (url, host, await auth.header()) == ("http://127.0.0.1:9", "ivcap.example.org", "Bearer opaque-s3cret")
+    assert IvcapCredentials(context="dev", host="other.example.org")._reached()[1] == "other.example.org"
+
+
+async def test_a_token_beside_a_context_is_used_as_it_is():
+    """It may be another account's, so that the context's is not assumed."""
+    _, _, auth, account = IvcapCredentials(context="dev", token="t")._reached()
+    assert (await auth.header(), account) == ("Bearer t", None)
+
+
+def test_the_file_alone_changes_nothing(monkeypatch):
+    """A context is used where it is named, and nowhere else; one that is not there is told."""
+    monkeypatch.setenv("IVCAP_URL", "https://ivcap.example.org")
+    with pytest.raises(ValueError, match="IVCAP_JWT is not"):
+        IvcapCredentials.from_environment()
+    with pytest.raises(ConfigurationError, match="no context named 'prod'. It has dev."):
+        IvcapCredentials(context="prod").get_client()
