@@ -10,7 +10,7 @@ from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
 from ivcap_flows.sinks.prov_json import ProvJsonSink
 
 if TYPE_CHECKING:
-    from ivcap_flows.sinks.mapping import ModelRunMapping
+    from ivcap_flows.registration.mapping import ModelRunMapping
     from ivcap_flows.sinks.provena import ProvenaSink
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "shareable",
 ]
 
-_HOMES = {"ModelRunMapping": "ivcap_flows.sinks.mapping", "ProvenaSink": "ivcap_flows.sinks.provena"}
+_HOMES = {"ModelRunMapping": "ivcap_flows.registration.mapping", "ProvenaSink": "ivcap_flows.sinks.provena"}
 
 
 def __getattr__(name: str) -> Any:

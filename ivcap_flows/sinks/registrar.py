@@ -12,9 +12,9 @@ from ivcap_flows.handles import Artifact, Job, ModelRun, Order
 from ivcap_flows.identity import artifact_urns
 from ivcap_flows.provena.models import TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.sinks.mapping import MappingEntry
-from ivcap_flows.sinks.model_runs import check_ended, model_run_effect, model_run_record
-from ivcap_flows.sinks.registry import dataset_effect, person_of
+from ivcap_flows.registration.mapping import MappingEntry
+from ivcap_flows.registration.model_runs import check_ended, model_run_effect, model_run_record
+from ivcap_flows.registration.registry import dataset_effect, person_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, OpenedAttempt

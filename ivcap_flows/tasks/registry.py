@@ -10,7 +10,7 @@ from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Info, Item, Person
-from ivcap_flows.sinks.registry import KEY_FIELD, dataset_effect, items_since, moment, person_of
+from ivcap_flows.registration.registry import KEY_FIELD, dataset_effect, items_since, moment, person_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 

@@ -13,6 +13,7 @@ ROOMS = [
     "blocks",
     "capture",
     "sinks",
+    "registration",
     "durable",
     "journal",
     "provenance",

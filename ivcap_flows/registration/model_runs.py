@@ -11,7 +11,7 @@ from ivcap_flows.errors import InputError, NotFoundError, ProtocolError, WaitTim
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.sinks.registry import KEY_FIELD, items_since, moment
+from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
