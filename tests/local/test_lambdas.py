@@ -1,5 +1,6 @@
 """Long-running services behind the REST controller, and services that are registered as aspects."""
 
+import json
 import os
 import signal
 import sys
@@ -8,12 +9,13 @@ import time
 import psutil
 import pytest
 
+from ivcap_flows.cli.local import register
 from ivcap_flows.errors import InputError
 from ivcap_flows.local.descriptions import register_description
 from ivcap_flows.local.mapping import RunnerMapping
 
 SERVER = """
-import json, os, threading, time, urllib.error, urllib.request
+import json, os, sys, threading, time, urllib.error, urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 base, known = os.environ["IVCAP_BASE_URL"], {}
@@ -84,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(request.get("seconds", 0))
             self.answer(200, {"pid": os.getpid(), "path": self.path, "timeout": self.headers["timeout"]})
 
-time.sleep(float(os.environ.get("SLOW", "0")))
+time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0)
 ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
@@ -192,7 +194,7 @@ def test_a_service_without_a_command_here_names_the_command_to_register_one(firs
 def test_jobs_share_a_process_and_wait_for_their_turn(first, local_twin, rest_service, eventually):
     """With a limit of one they run one after the other as they came; another service's job does not wait."""
     service = rest_service(local_twin, "narrow", concurrency=1)
-    paths = [request(first, service, "now", seconds=0.4) for _ in range(3)]
+    paths = [request(first, service, "now", seconds=seconds) for seconds in (2, 0, 0)]
     eventually(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
     assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
     aside = first.finished(first.order("echo", message="aside"))
@@ -209,7 +211,7 @@ def test_a_service_registered_otherwise_starts_anew(first, local_twin, rest_serv
     old = job_of_mode(first, service)["result-content"]["pid"]
     running = request(first, service, "now", seconds=1)
     eventually(lambda: first.get(running)["status"], lambda status: status == "executing")
-    rest_service(local_twin, "changing", arguments=("other",))
+    rest_service(local_twin, "changing", arguments=("0.1",))
     new = job_of_mode(first, service)["result-content"]["pid"]
     assert first.get(running)["result-content"]["pid"] == old != new
     eventually(lambda: psutil.pid_exists(old), lambda there: not there)
@@ -220,7 +222,7 @@ def test_calls_that_name_no_job_belong_to_the_only_one(first, local_twin, rest_s
     service = rest_service(local_twin, "anonymous")
     alone = job_of_mode(first, service, "unnamed")
     assert alone["result-content"] == {"said": 200, "forward": 501}
-    beside = request(first, service, "now", seconds=1)
+    beside = request(first, service, "now", seconds=3)
     eventually(lambda: first.get(beside)["status"], lambda status: status == "executing")
     assert job_of_mode(first, service, "unnamed")["result-content"]["said"] == 403
 
@@ -264,6 +266,20 @@ def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_ho
     assert not psutil.pid_exists(job["result-content"]["pid"])
 
 
+def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_service, job_of_mode, eventually):
+    """A service that is slow to start is started once, and given the job once, whichever server looks on."""
+    caller = local_home.start().caller()
+    service = rest_service(local_home, arguments=("1.5",))
+    path = request(caller, service)
+    eventually(lambda: hosts_of(local_home), bool)
+    local_home.kill()
+    caller = local_home.start().caller()
+    job = eventually(lambda: caller.get(path), over)
+    assert job["status"] == "succeeded", job
+    assert caller.call("GET", f"/1/orders/{job['order']}/logs").text.count("began") == 1
+    assert job_of_mode(caller, service)["result-content"]["pid"] == job["result-content"]["pid"]
+
+
 def test_an_aspect_that_describes_a_service_is_one(first, second, local_twin):
     """Listed and read while it is valid, changed with it, ended with it; the account's own only."""
     urn = enrol(local_twin, {**description("by-aspect"), "request-schema": {"type": "object", "required": ["n"]}})
@@ -298,3 +314,20 @@ def test_a_description_with_a_urn_keeps_it(first, local_twin):
     (kept,) = first.aspects(entity=urn, schema="urn:sd-core:schema.ai-tool.1")
     assert kept["content"] == {**tool, "service-id": urn}
     assert first.get(f"/1/services2/{urn}")["id"] == urn
+
+
+def test_options_for_a_description_are_refused_elsewhere(tmp_path):
+    """A definition says itself how it runs; a command must be one; a folder alone runs nothing."""
+    own, printed = tmp_path / "own.yaml", tmp_path / "printed.json"
+    own.write_text("name: x\nentry: a:b\n")
+    printed.write_text(json.dumps(description("x")))
+    for path, options, said in (
+        (own, {"run": "true"}, "says itself"),
+        (printed, {"cwd": tmp_path}, "go with --run"),
+        (printed, {"run": "'open"}, "no command line"),
+        (printed, {"run": " "}, "empty"),
+        (printed, {"run": "true", "tool": tmp_path / "none.json"}, "none.json"),
+    ):
+        with pytest.raises(InputError, match=said):
+            register(path, directory=tmp_path / "twin", **options)
+    assert not (tmp_path / "twin").exists()
