@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +12,9 @@ from ivcap_flows.http.session import Reply, Session
 __all__ = ["PAGE_SIZE", "cursor_of", "next_cursor", "paged", "walked"]
 
 T = TypeVar("T")
+
+_TURNS: Final = 6
+"""Turns of the loop in which httpx hands a request to an open connection (4), with some to spare."""
 
 PAGE_SIZE: Final = 50
 """Most items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
@@ -77,32 +81,55 @@ async def walked(
     """The items of any list that comes in pages: `ask` gets a page by the parameters `limit` and `page` (a cursor).
 
     `items` is the member of a page that holds them, each a `kind`; `following` tells the cursor of the page after one.
+    Who asks for a second page is likely to want the rest: from then on the next page is read while this one is used.
     The rest is as for `paged`.
     """
-    left = limit
     seen: set[str] = set()
-    page = None if first is None else _members(first, items, kind)
-    cursor = None if first is None else following(first)
-    while left is None or left > 0:
+
+    async def read(cursor: str | None, left: int | None) -> tuple[list[T], str | None]:
+        reply = await ask({"limit": page_size if left is None else min(page_size, left), "page": cursor})
+        body = reply.json()
+        page = _members(body, items, kind)
         if page is None:
-            reply = await ask({"limit": page_size if left is None else min(page_size, left), "page": cursor})
-            body = reply.json()
-            page = _members(body, items, kind)
-            if page is None:
-                raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
-            cursor = following(body)
-            if cursor in seen:
-                raise reply.violation("names a page as the next that was read before")
-        for item in page:
-            if left is not None:
-                if left == 0:
-                    return
-                left -= 1
-            yield item
-        if cursor is None:
-            return
-        seen.add(cursor)
-        page = None
+            raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
+        if (upcoming := following(body)) in seen:
+            raise reply.violation("names a page as the next that was read before")
+        return page, upcoming
+
+    left = limit
+    if left is not None and left <= 0:
+        return
+    at_hand = None if first is None else _members(first, items, kind)
+    page, cursor = await read(None, left) if first is None or at_hand is None else (at_hand, following(first))
+    ahead: asyncio.Task[tuple[list[T], str | None]] | None = None
+    try:
+        while True:
+            page = page[:left]
+            left = None if left is None else left - len(page)
+            more = cursor is not None and left != 0
+            going_on = bool(seen)
+            if cursor is not None:
+                seen.add(cursor)
+            if more and going_on:
+                ahead = await _begun(read(cursor, left))
+            for item in page:
+                yield item
+            if not more:
+                return
+            page, cursor = await (ahead or read(cursor, left))
+            ahead = None
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+
+async def _begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task whose request is on its way, even if the loop gets no other turn until the reply is needed."""
+    task = asyncio.create_task(work)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    return task
 
 
 def _members(body: Any, items: str, kind: type[T]) -> list[T] | None:

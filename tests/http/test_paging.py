@@ -1,5 +1,7 @@
 """Lists in pages: lazy, bounded, and never led to another host."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,32 @@ async def test_pages_are_lazy(web):
         assert [(await anext(pages))["n"] for _ in range(2)] == [1, 2]
         await pages.aclose()
     assert len(web.seen) == 1
+
+
+async def test_the_rest_is_read_ahead(web):
+    """From the second page on the next one is asked for while a page is used, and no further; none beyond a limit."""
+    web.on("GET /1/x", page([1], "?page=a"), page([2], "?page=b"), page([3], "?page=c"), page([4], "?page=d"))
+    async with web.session() as session:
+        pages = paged(session, "/1/x")
+        assert [(await anext(pages))["n"] for _ in range(2)] == [1, 2]
+        while len(web.seen) < 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert len(web.seen) == 3
+        await pages.aclose()
+    web.seen.clear()
+    assert await collect(web, limit=1) == [4]
+    assert len(web.seen) == 1
+
+
+async def test_what_fails_ahead_is_told_where_it_is_needed(web):
+    """The items before it are given first; who stops before it never learns of it."""
+    web.on("GET /1/x", page([1], "?page=a"), page([2], "?page=b"), JSONResponse([]))
+    async with web.session() as session:
+        pages = paged(session, "/1/x")
+        assert [(await anext(pages))["n"] for _ in range(2)] == [1, 2]
+        with pytest.raises(ProtocolError):
+            await anext(pages)
 
 
 async def test_a_next_link_to_another_host_leads_nowhere(web):
