@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as jsonlib
 import logging
-import os
-import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import Any, Final
 
 import httpx
@@ -18,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.base import BaseUrl
+from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
@@ -44,11 +41,6 @@ MAX_BODY: Final = 64 * 1024 * 1024
 _MAX_ERROR_BODY: Final = 64 * 1024
 
 _CONNECT_TIMEOUT: Final = 10.0
-# Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
-# All that were needed at once are kept: with fewer, each of many requests at once would open and close one.
-_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
-# A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
-_DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 class Session:
@@ -73,11 +65,13 @@ class Session:
         trusted_hosts: Collection[str] = (),
         rewrite_hosts: bool = False,
         host: str | None = None,
+        pool: Pool | None = None,
     ) -> None:
         """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's.
 
         `host` goes out as the Host header in the place of the base URL's own, for a gateway that tells by it what is
-        asked for (the key `host` of a context of the `ivcap` command); links to it are read as the base URL's.
+        asked for (the key `host` of a context of the `ivcap` command); links to it are read as the base URL's. A
+        `pool` is shared with other sessions and theirs to close.
         """
         self._base = BaseUrl(base_url, platform, trusted_hosts=trusted_hosts, rewrite_hosts=rewrite_hosts, alias=host)
         self._host = {} if host is None else {"Host": host}
@@ -88,8 +82,8 @@ class Session:
         self._table = error_map
         self._timeout = timeout
         self._backoff = Backoff(budget=budget)
-        self._client: httpx.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool = pool or Pool()
+        self._owns_pool = pool is None
 
     def __repr__(self) -> str:
         return f"Session({self.base_url!r}, platform={self.platform!r})"
@@ -101,10 +95,9 @@ class Session:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the pool. A later request opens it anew."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        """Close the session's own pool. A later request opens it anew."""
+        if self._owns_pool:
+            await self._pool.aclose()
 
     @property
     def backoff(self) -> Backoff:
@@ -240,7 +233,7 @@ class Session:
         sent = {**self._headers, **headers, **({"Authorization": token} if token else {})}
         if self._base.owns(url):
             sent |= self._host
-        client = self._opened()
+        client = self._pool.opened()
         try:
             request = client.build_request(
                 method,
@@ -318,25 +311,6 @@ class Session:
             base_url=self.base_url,
             secrets=_secrets(token),
         )
-
-    def _opened(self) -> httpx.AsyncClient:
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
-            self._loop = loop
-            self._client = httpx.AsyncClient(
-                verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-                limits=_LIMITS,
-                follow_redirects=False,
-                mounts=dict.fromkeys(_DIRECT),
-            )
-        return self._client
-
-
-@lru_cache(maxsize=4)
-def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
-    """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
-    return httpx.create_ssl_context()
 
 
 def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) -> tuple[Content | None, dict[str, str]]:

@@ -1,0 +1,54 @@
+"""Connections, kept open between requests and shared by the sessions of one client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from functools import lru_cache
+from typing import Final
+
+import httpx
+
+__all__ = ["Pool"]
+
+# Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
+# All that were needed at once are kept: with fewer, each of many requests at once would open and close one.
+_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
+# A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
+_DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+
+
+class Pool:
+    """The open connections to all hosts that are asked, at most 32 at once; proxies and CA certificates are those of
+    the environment."""
+
+    def __init__(self) -> None:
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def opened(self) -> httpx.AsyncClient:
+        """The client of httpx for the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
+            self._loop = loop
+            self._client = httpx.AsyncClient(
+                verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+                limits=_LIMITS,
+                follow_redirects=False,
+                mounts=dict.fromkeys(_DIRECT),
+            )
+        return self._client
+
+    async def aclose(self) -> None:
+        """Close all connections; a later request opens them anew."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+@lru_cache(maxsize=4)
+def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+    """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
+    return httpx.create_ssl_context()
