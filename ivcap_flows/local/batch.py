@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -34,16 +33,12 @@ def run_command(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -
         )
     except OSError as error:
         return ended("failed", f"The command of the service cannot be started ({error}).")
-    note_process(process_file(directory, job.id), process.pid)
+    # For the platform, which ends the command if this runner is killed.
+    note_process(directory.run(job.id) / "command.json", process.pid)
     status = _wait(process, seat)
     if seat.result is None:
         return gone("The command of the service", status)
     return outbox_record(seat.result, job)
-
-
-def process_file(directory: Directory, job: str) -> Path:
-    """Where the command of a job is noted."""
-    return directory.run(job) / "command.json"
 
 
 def _wait(process: subprocess.Popen[bytes], seat: Seat) -> int:
