@@ -89,6 +89,7 @@ TYPES: Final = """
 | `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved one, or None for what the environment means |
 | `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved one, or None for what the environment means |
 | `SourceLike` | a path, `bytes`, an open binary file, or an iterator over blocks of bytes |
+| `Items` | an artifact, another handle or a URN, or several of them |
 | `Data` | `Artifact`, `Dataset`, or a dataset's handle as text |
 | `Info` | a statement of `ivcap_flows.provena.models`, such as `Model`, `DatasetTemplate` or `Organisation` |
 | `DatasetDefaults` | from `ivcap_flows.provena.datasets`: owner, publisher, licence, approvals of minted datasets |

@@ -227,11 +227,18 @@ class Intents:
         noun: str | None = None,
         state: State | None = None,
         urn: str | None = None,
+        mentions: str | None = None,
         twice: bool = False,
         limit: int | None = 1000,
     ) -> list[IntentRow]:
-        """Intents in the order of their making, with `twice` only those with duplicates; `limit` None gives all."""
+        """Intents in the order of their making; `limit` None gives all.
+
+        With `mentions` only those whose request has this text as a value, with `twice` only those with duplicates.
+        """
         query = sa.select(_I).order_by(_I.c.created_at, _I.c.key).limit(limit)
+        if mentions is not None:
+            request = sa.type_coerce(_I.c.request, sa.Text)
+            query = query.where(request.contains(f'"{mentions}"', autoescape=True))
         if twice:
             query = query.where(_I.c.duplicates != [])
         for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):

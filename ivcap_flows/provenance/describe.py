@@ -9,6 +9,7 @@ from typing import Any, Final
 from ivcap_flows.handles import (
     Artifact,
     Aspect,
+    Collection,
     Dataset,
     Handle,
     Job,
@@ -33,6 +34,7 @@ _NOUNS = {
     "urn:ivcap:aspect:": ("entity", "aspect"),
     "urn:ivcap:service:": ("entity", "service"),
     "urn:ivcap:queue:": ("entity", "queue"),
+    "urn:ivcap:collection:": ("entity", "collection"),
     "urn:ivcap:order:": ("activity", "order"),
     "urn:ivcap:job:": ("activity", "job"),
     "urn:ivcap-flows:run:": ("activity", "flow-run"),
@@ -67,6 +69,10 @@ def describe(value: object) -> list[Record]:
         return list(_work(value))
     if isinstance(value, Aspect):
         return list(_aspect(value))
+    if isinstance(value, Collection):
+        return [
+            entity(value.urn, "collection", name=value.name, description=value.description, platform=value.platform)
+        ]
     if isinstance(value, Service):
         return [entity(value.urn, "service", name=value.name, platform=value.platform)]
     if isinstance(value, ModelRun):

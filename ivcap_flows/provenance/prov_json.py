@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.rules import PLANS, RULES, validate
+from ivcap_flows.provenance.rules import GROUPS, PLANS, RULES, validate
 
 if TYPE_CHECKING:
     from prov.identifier import QualifiedName
@@ -90,7 +90,7 @@ class _Writer:
         special = {"user": "Person", "software": "SoftwareAgent", "organisation": "Organization"}.get(record.type)
         if record.kind == "entity" and record.type in PLANS - {"entity"}:
             special = "Plan"
-        elif record.type == "directory":
+        elif record.type in GROUPS:
             special = "Collection"
         if special is not None:
             found.append((PROV_TYPE, PROV[special]))

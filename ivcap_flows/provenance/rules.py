@@ -13,7 +13,7 @@ from typing import Final
 
 from ivcap_flows.provenance.records import Kind, Record
 
-__all__ = ["RULES", "SINGLE_BIRTH", "TYPES", "Rule", "faults", "table", "validate"]
+__all__ = ["GROUPS", "RULES", "SINGLE_BIRTH", "TYPES", "Rule", "faults", "table", "validate"]
 
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "activity": {
@@ -31,6 +31,7 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "file": "the content of a file, wherever it lies",
         "directory": "the content of a folder, by its manifest",
         "unhashed": "a file or folder whose content was not read; the reason is told",
+        "collection": "an IVCAP collection of artifacts, or of whatever has a URN",
         "dataset": "a Provena dataset",
         "registry-item": "another item of Provena's registry",
         "aspect": "an IVCAP aspect",
@@ -50,8 +51,9 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
 }
 """The types of each kind and what they mean; a relation's type is the name of its rule."""
 
+GROUPS: Final = frozenset({"directory", "collection"})
 PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
-SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "order", "job", "model-run"})
+SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "collection", "order", "job", "model-run"})
 """Types that a platform makes once; a file's content may be made again and again."""
 
 
@@ -152,9 +154,9 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity",),
         ("entity",),
         ("Membership", "collection", "entity"),
-        "the folder holds the file",
+        "the folder or collection holds the thing",
         plain=True,
-        source_types=frozenset({"directory"}),
+        source_types=GROUPS,
     ),
     Rule(
         "hadPlan",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress
+from ivcap_flows.durable.scopes import expand
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.tus import BLOCK
-from ivcap_flows.identity import CONTENT_SCHEMA
+from ivcap_flows.identity import CONTENT_SCHEMA, key_of
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.sources import Source
 
-__all__ = ["AT_ONCE", "content_of", "upload"]
+__all__ = ["AT_ONCE", "content_of", "upload", "uploaded"]
 
 _READY_WAIT: Final = 30.0
 """Seconds within which an artifact whose bytes are all there becomes `ready`."""
@@ -40,6 +42,7 @@ async def upload(
     media_type: str,
     policy: str | None = None,
     collection: str | None = None,
+    discriminator: str | None = None,
 ) -> Performed[Artifact]:
     """The artifact of this content, media type, policy and collection: known, adopted, continued, or made now."""
 
@@ -73,13 +76,7 @@ async def upload(
 
     effect = Effect(
         noun="upload",
-        request={
-            "sha256": source.sha256,
-            "size": source.size,
-            "media-type": media_type,
-            "policy": policy,
-            "collection": collection,
-        },
+        request=_request(source, media_type, policy, collection),
         send=send,
         find=find,
         decode=Artifact.model_validate,
@@ -88,6 +85,7 @@ async def upload(
         ),
         settle=0.0,
         scope="account",
+        discriminator=discriminator,
         subject=name,
         resumable=True,
         patience=call.client.settle,
@@ -95,6 +93,35 @@ async def upload(
     )
     async with _turn(call.client):
         return await call.perform(effect, key_aspects=call.keys)
+
+
+def _request(source: Source, media_type: str, policy: str | None, collection: str | None) -> dict[str, Any]:
+    return {
+        "sha256": source.sha256,
+        "size": source.size,
+        "media-type": media_type,
+        "policy": policy,
+        "collection": collection,
+    }
+
+
+async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIterator[str]:
+    """The URNs under which this content is known: to the journal, newest first, then to the platform's key aspect."""
+    known = await asyncio.to_thread(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
+    for row in reversed(known):
+        if row.urn is not None and (row.platform, row.account) == (call.platform, call.account):
+            yield row.urn
+    key = key_of(
+        platform=call.platform,
+        account=call.account,
+        scope=expand("account", run=None, entry_point=None),
+        noun="upload",
+        request=_request(source, media_type, None, None),
+    )
+    with contextlib.suppress(ForbiddenError):
+        stated = await call.keys.read(key)
+        if stated is not None and isinstance(stated.get("urn"), str):
+            yield stated["urn"]
 
 
 def _turn(client: IvcapClient) -> asyncio.Semaphore:
@@ -118,7 +145,7 @@ async def _begun(call: IvcapCall, stored: Any, size: int) -> ArtifactRecord | No
         record = await call.client.artifacts.read(urn)
     except NotFoundError:
         return None
-    return None if record.status == "error" or record.size not in (None, size) else record
+    return None if record.status == "error" or record.known_size not in (None, size) else record
 
 
 async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:

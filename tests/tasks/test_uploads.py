@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import subprocess
@@ -13,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.capture import use_journal
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, IntegrityError, UnavailableError
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
-from ivcap_flows.tasks import download_artifact, upload_artifact
+from ivcap_flows.tasks import artifact_for_file, download_artifact, list_artifacts, read_artifact, upload_artifact
 
 MIB = 1024 * 1024
 
@@ -152,3 +153,66 @@ def test_another_journal_after_a_lost_one(in_flow, effects, tmp_path, source):
     with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as other, use_journal(other):
         assert in_flow(lambda: upload_artifact(source)).urn == first.urn
     assert effects.count("/1/artifacts") == 1
+
+
+def test_an_artifact_as_bytes(in_flow, effects, source, twin_directory):
+    """The content in memory, verified, and never more of it than the limit."""
+    series = in_flow(lambda: upload_artifact(source))
+    content = source.read_bytes()
+    assert in_flow(lambda: read_artifact(series)) == in_flow(lambda: read_artifact(series.urn)) == content
+    with pytest.raises(InputError, match="more than 5 bytes"):
+        in_flow(lambda: read_artifact(series, limit=5))
+    blob = twin_directory.blob(series.urn)
+    blob.chmod(0o600)
+    blob.write_bytes(content[:-1] + b"!")
+    with pytest.raises(IntegrityError):
+        in_flow(lambda: read_artifact(series.urn))
+
+
+def test_artifacts_are_listed(in_flow, effects, source, unique):
+    """All of a name, newest first, at most so many; the flow found them and did not make them."""
+    made = [in_flow(lambda n=n: upload_artifact(f"{n}{unique}".encode(), name=unique)) for n in range(12)]
+    listed = in_flow(lambda: list_artifacts(unique))
+    assert {one.urn for one in listed} == {one.urn for one in made} and len(listed) == 12
+    assert len(in_flow(lambda: list_artifacts(unique, limit=3))) == 3
+    assert in_flow(lambda: list_artifacts(filter=f"name ~= '{unique}'", order_by="name", limit=1))[0].name == unique
+
+
+def test_the_artifact_of_a_file(in_flow, effects, source, tmp_path):
+    """Known by the journal, without it by the platform, by nobody: then there is none. Nothing is sent."""
+    assert in_flow(lambda: artifact_for_file(source)) is None
+    series = in_flow(lambda: upload_artifact(source))
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(source.read_bytes())
+    posts = len(effects.twin.requests("POST"))
+    assert in_flow(lambda: artifact_for_file(copy)) == series
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        assert in_flow(lambda: artifact_for_file(copy)) == series
+    copy.write_bytes(b"another")
+    assert in_flow(lambda: artifact_for_file(copy)) is None
+    assert len(effects.twin.requests("POST")) == posts
+
+
+def test_the_artifact_of_a_file_must_be_ready(in_flow, effects, source):
+    """What was begun and not finished is no artifact of the file yet."""
+    effects.twin.add_fault(method="PATCH", status=503)
+    with pytest.raises(UnavailableError):
+        in_flow(lambda: upload_artifact(source))
+    assert in_flow(lambda: artifact_for_file(source)) is None
+
+
+def test_a_side_car(in_flow, effects, source, unique):
+    """Left beside the file on request alone; what an official client left there is read."""
+    marker = source.with_name(f".ivcap-{source.name}.txt")
+    in_flow(lambda: upload_artifact(source))
+    assert not marker.exists()
+    series = in_flow(lambda: upload_artifact(source, side_car=True))
+    assert marker.read_text().strip().endswith(f"|{series.urn}")
+    other = in_flow(lambda: upload_artifact(source, media_type="text/plain"))
+    unknown = source.with_name("unknown.csv")
+    unknown.write_text(unique * 2)
+    md5 = hashlib.md5(unknown.read_bytes(), usedforsecurity=False).hexdigest()
+    unknown.with_name(".ivcap-unknown.csv.txt").write_text(f"{md5}|{other.urn}")
+    assert in_flow(lambda: artifact_for_file(unknown)).urn == other.urn
+    with pytest.raises(InputError, match="needs a path"):
+        in_flow(lambda: upload_artifact(b"bytes", side_car=True))

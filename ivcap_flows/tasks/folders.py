@@ -1,0 +1,113 @@
+"""Folders as artifacts: each file one, kept together by a collection, or all in one tar."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from ivcap_flows.capture import note
+from ivcap_flows.capture.context import current_activity
+from ivcap_flows.durable import Performed, planning
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Artifact, Collection
+from ivcap_flows.ivcap import archive
+from ivcap_flows.provenance import describe, relation
+from ivcap_flows.tasks.call import IvcapCall, media_type_of
+from ivcap_flows.tasks.collections import collection_urn, defined, holding
+from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.sources import Source, opened, spooled
+from ivcap_flows.tasks.uploads import AT_ONCE, upload
+
+__all__ = ["upload_as_collection", "upload_as_tar"]
+
+T = TypeVar("T")
+
+
+async def upload_as_tar(call: IvcapCall, folder: Path, *, name: str | None, policy: str | None) -> Artifact:
+    """All of a folder as one archive, the same bytes for the same content."""
+    named = name or f"{_checked(folder).name}.tar"
+    async with spooled(archive.pack(folder)) as content:
+        done = await upload(call, content, name=named, media_type="application/x-tar", policy=policy)
+    return done.value
+
+
+async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | None, policy: str | None) -> Collection:
+    """Each file of a folder as an artifact under its relative path, all in one collection.
+
+    The collection's URN follows from the files and their names, so that an equal folder is the same collection, and
+    what an earlier try did is kept.
+    """
+    named = name or _checked(folder).name
+    turns = asyncio.Semaphore(2 * AT_ONCE)
+
+    async def hashed(path: Path) -> Source:
+        async with turns, opened(path, call.journal.files) as source:
+            return source
+
+    async def sent(member: str, source: Source) -> Performed[Artifact]:
+        async with turns:
+            # The name is part of what is kept: two equal files of a folder are two.
+            return await upload(
+                call, source, name=member, media_type=media_type_of(member), policy=policy, discriminator=member
+            )
+
+    paths = await asyncio.to_thread(lambda: dict(_files(folder, folder)))
+    sources = dict(zip(paths, await _each(hashed(path) for path in paths.values()), strict=True))
+    contents = [[member, source.size, source.sha256] for member, source in sources.items()]
+    urn = collection_urn(call, "folder", named, policy, contents)
+    done = await _each(sent(member, source) for member, source in sources.items())
+    if only_planned("collection", named):
+        return Collection(urn=urn, platform=call.platform, name=named)
+    collection = await defined(call, urn, named, policy=policy)
+    await call.client.collections.add(urn, [one.value.urn for one in done], policy=policy)
+    _state(collection, done)
+    return collection
+
+
+async def _each(steps: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all steps; each is done to its end before the first failure is raised, so that it is not lost."""
+    results = []
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
+
+
+def _state(collection: Collection, done: list[Performed[Artifact]]) -> None:
+    """State that the running call made the members, or found them, and that the collection holds them."""
+    here = current_activity()
+    if here is not None and planning() is None:
+        for one in done:
+            way = ("wasGeneratedBy", one.value.urn, here) if one.how == "sent" else ("used", here, one.value.urn)
+            note(*describe(one.value), relation(*way))
+    holding(collection, [one.value for one in done])
+
+
+def _checked(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder.", path=str(folder))
+    return folder.resolve()
+
+
+def _files(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below a folder by its relative path, sorted. Raises InputError for what is neither file nor folder."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}.", path=str(folder)) from error
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(path, root)
+        elif entry.is_file():
+            yield path.relative_to(root).as_posix(), path
+        else:
+            raise InputError(
+                f"{path} is neither a file nor a folder, so a collection cannot hold it. Leave it out, or pack a tar.",
+                path=str(path),
+            )

@@ -1,0 +1,256 @@
+"""Collections and folders: what was done once is not done again, and the record says what holds what."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.capture import use_journal
+from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError, UnavailableError
+from ivcap_flows.handles import Artifact, Collection
+from ivcap_flows.identity import digest, file_urn
+from ivcap_flows.journal import Journal
+from ivcap_flows.provenance import prov_json
+from ivcap_flows.sinks import run_graph
+from ivcap_flows.tasks import (
+    add_to_collection,
+    attach_collection,
+    collection_items,
+    create_collection,
+    download_artifact,
+    list_collections,
+    remove_from_collection,
+    retract_collection,
+    untar_artifact,
+    upload_artifact,
+    upload_directory,
+)
+
+ITEM = "urn:ivcap:schema:collection-item.1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, unique: str) -> Path:
+    """A folder of four files, two of them equal, in two levels, that no other test has."""
+    root = tmp_path / f"data-{unique[:8]}"
+    (root / "deep" / "er").mkdir(parents=True)
+    for name, text in (("a.csv", unique), ("b.txt", "b" + unique), ("deep/a.csv", unique), (f"deep/er/{unique}", "")):
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def links(graph, name: str) -> set[tuple[str, str]]:
+    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
+
+
+def last_graph(journal: Journal):
+    return run_graph(journal, journal.runs.recent(1)[0].id)
+
+
+def urns(things) -> list[str]:
+    return [thing.urn for thing in things]
+
+
+def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, unique):
+    """Made, filled, listed, emptied and retracted; each of it twice, and the second time changes nothing."""
+
+    def body():
+        artifact = upload_artifact(source)
+        made = [create_collection(unique, description="of a test") for _ in range(2)]
+        things = [artifact, "urn:ivcap:artifact:other", "urn:example:thing:1"]
+        filled = [add_to_collection(made[0], things), add_to_collection(made[0].urn, artifact)]
+        held = collection_items(made[0])
+        less = [remove_from_collection(made[0], things[1:]) for _ in range(2)]
+        return artifact, made, filled, held, less, collection_items(made[0])
+
+    artifact, made, filled, held, less, left = in_flow(body)
+    assert made[0] == made[1] == filled[0] == filled[1] == less[1]
+    assert (made[0].name, made[0].description) == (unique, "of a test")
+    assert urns(held) == [artifact.urn, "urn:ivcap:artifact:other", "urn:example:thing:1"]
+    assert [type(thing).__name__ for thing in held] == ["Artifact", "Artifact", "Handle"]
+    assert urns(left) == [artifact.urn]
+    assert in_flow(lambda: list_collections(unique)) == [made[0]]
+    assert in_flow(lambda: attach_collection(made[0].urn)) == made[0]
+    posts = len(effects.twin.requests("POST", "/1/aspects"))
+    assert in_flow(lambda: create_collection(unique, description="of a test")) == made[0]
+    assert len(effects.twin.requests("POST", "/1/aspects")) == posts
+    assert in_flow(lambda: [retract_collection(made[0]) for _ in range(2)]) == [None, None]
+    assert in_flow(lambda: list_collections(unique)) == []
+    with pytest.raises(NotFoundError):
+        in_flow(lambda: attach_collection(made[0].urn))
+
+
+def test_another_description(in_flow, effects, unique):
+    """A collection is defined anew where it is described otherwise, and keeps what it holds."""
+
+    def body():
+        add_to_collection(create_collection(unique), "urn:example:thing:1")
+        again = create_collection(unique, description="better")
+        return again, list_collections(unique), collection_items(again)
+
+    again, listed, held = in_flow(body)
+    assert listed == [again] and again.description == "better"
+    assert urns(held) == ["urn:example:thing:1"]
+
+
+@pytest.mark.parametrize("nth", ["definition", "item"])
+def test_a_lost_reply(in_flow, effects, on_platform, unique, nth):
+    """A lost reply to the definition or to an item leaves one of each."""
+
+    def body():
+        if nth == "item":
+            made = create_collection(unique)
+        effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+        if nth == "definition":
+            made = create_collection(unique)
+        return add_to_collection(made, "urn:example:thing:1")
+
+    made = in_flow(body)
+
+    async def ask(client):
+        return [record.schema_urn async for record in client.aspects.list(entity=made.urn)]
+
+    assert len(on_platform(ask)) == 2
+
+
+def test_a_collection_of_another_platform(in_flow):
+    """A collection is not mixed up with one that another platform gave."""
+    with pytest.raises(ForeignHandleError):
+        in_flow(lambda: add_to_collection(Collection(urn="urn:c", platform="elsewhere"), "urn:example:thing:1"))
+
+
+def test_collections_in_the_record(in_flow, ivcap_journal, source, unique):
+    """What a collection holds is recorded, through which a thing's origin is found; others read it as PROV."""
+
+    def body():
+        artifact = upload_artifact(source)
+        return artifact, add_to_collection(create_collection(unique), [artifact, "urn:ivcap:order:1"])
+
+    artifact, made = in_flow(body)
+    graph = last_graph(ivcap_journal)
+    assert links(graph, "hadMember") == {(made.urn, artifact.urn)}
+    assert graph.nodes[made.urn].type == "collection" and graph.nodes[made.urn].attributes["name"] == unique
+    makers = {
+        graph.nodes[maker].attributes["name"] for thing, maker in links(graph, "wasGeneratedBy") if thing == made.urn
+    }
+    assert makers == {"Create collection"}
+    assert file_urn(artifact.sha256) in graph.lineage(made.urn).nodes
+    document = prov_json.document(graph)
+    [membership] = [r for r in document.get_records() if r.get_type().localpart == "Membership"]
+    assert [str(value.uri) for _, value in membership.formal_attributes] == [made.urn, artifact.urn]
+    assert '"prov:Collection"' in prov_json.dumps(graph)
+
+
+def test_a_collection_that_was_there_is_not_made(in_flow, ivcap_journal, unique):
+    """The second run finds the collection, and does not claim to have made it."""
+    for _ in range(2):
+        made = in_flow(lambda: create_collection(unique))
+    graph = last_graph(ivcap_journal)
+    assert made.urn in {thing for _, thing in links(graph, "used")}
+    assert links(graph, "wasGeneratedBy") == set()
+
+
+def test_a_folder_as_a_collection(in_flow, effects, ivcap_journal, folder, tmp_path, unique):
+    """Each file is an artifact by its relative path, equal ones too; again, and from another journal, sends nothing."""
+    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    assert made.name == folder.name
+    graph = last_graph(ivcap_journal)
+    held = in_flow(lambda: collection_items(made))
+    names = {graph.nodes[item.urn].attributes["name"]: item for item in held}
+    assert sorted(names) == ["a.csv", "b.txt", "deep/a.csv", f"deep/er/{unique}"]
+    back = in_flow(
+        lambda: [Path(download_artifact(item, tmp_path / f"{at}")) for at, item in enumerate(names.values())]
+    )
+    assert [path.read_bytes() for path in back] == [(folder / name).read_bytes() for name in names]
+
+    assert in_flow(lambda: upload_directory(str(folder), pack="collection")) == made
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        assert in_flow(lambda: upload_directory(folder, pack="collection")) == made
+    assert effects.count("/1/artifacts") == 4
+    assert urns(in_flow(lambda: collection_items(made))) == urns(held)
+
+    (folder / "b.txt").write_text("another", encoding="utf-8")
+    other = in_flow(lambda: upload_directory(folder, pack="collection"))
+    assert other.urn != made.urn
+    assert effects.count("/1/artifacts") == 5
+
+
+def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
+    """The artifacts of a folder's files were made by the task, held by the collection, and have the files' content."""
+    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    graph = last_graph(ivcap_journal)
+    members = {member for holder, member in links(graph, "hadMember") if holder == made.urn}
+    assert len(members) == 4
+    assert {thing for thing, _ in links(graph, "wasGeneratedBy")} == {made.urn, *members}
+    assert {thing for _, thing in links(graph, "used") if thing.startswith("urn:ivcap-flows:directory")}
+    content = file_urn(digest((folder / "b.txt").read_bytes()))
+    assert content in graph.lineage(made.urn).nodes
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "good"), [("POST", "^/1/artifacts$", 2), ("PATCH", "/blob$", 1), ("POST", "^/1/aspects$", 5)]
+)
+def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, method, path, good):
+    """A failure in the middle costs nothing of what was done: the next call goes on, and each is there once."""
+    effects.twin.add_fault(method=method, path=path, count=good, delay=0.0)
+    effects.twin.add_fault(method=method, path=path, status=503)
+    with pytest.raises(UnavailableError):
+        in_flow(lambda: upload_directory(folder, pack="collection"))
+    effects.twin.clear_faults()
+    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    assert effects.count("/1/artifacts") == 4
+
+    async def ask(client):
+        return [record.content["item"] async for record in client.aspects.list(entity=made.urn, schema=ITEM)]
+
+    items = on_platform(ask)
+    assert len(items) == len(set(items)) == 4
+
+
+def test_what_a_collection_cannot_hold(in_flow, effects, folder):
+    """A pipe in the folder is named before anything is sent; so are a missing folder and an unknown way to pack."""
+    os.mkfifo(folder / "pipe")
+    for wrong, pack in (
+        (folder, "collection"),
+        (folder / "none", "collection"),
+        (folder / "none", "tar"),
+        (folder, "zip"),
+    ):
+        with pytest.raises(InputError, match=r"neither a file|no folder|is packed as"):
+            in_flow(lambda wrong=wrong, pack=pack: upload_directory(wrong, pack=pack))
+    assert effects.twin.requests("POST") == []
+
+
+def test_a_folder_as_a_tar(in_flow, effects, ivcap_journal, folder, tmp_path):
+    """One artifact of the same bytes each time, which comes back as the folder that it was, on record as generated."""
+    packed = in_flow(lambda: upload_directory(folder, pack="tar"))
+    assert isinstance(packed, Artifact)
+    assert (packed.name, packed.media_type) == (f"{folder.name}.tar", "application/x-tar")
+    os.utime(folder / "a.csv", (1, 1))
+    assert in_flow(lambda: upload_directory(folder, pack="tar")).urn == packed.urn
+    assert effects.count("/1/artifacts") == 1
+
+    back = in_flow(lambda: untar_artifact(packed, tmp_path / "back"))
+    assert back == tmp_path / "back"
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert {p.relative_to(back).as_posix(): p.read_bytes() for p in back.rglob("*") if p.is_file()} == files
+    graph = last_graph(ivcap_journal)
+    [made] = [node for node in graph.nodes.values() if node.type == "directory"]
+    assert made.id in {thing for thing, _ in links(graph, "wasGeneratedBy")}
+    assert packed.urn in graph.lineage(made.id).nodes
+
+
+def test_an_archive_that_leaves_its_folder(in_flow, tmp_path, unique):
+    """An archive with a member that lies outside is refused as a whole."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in (unique, f"../{unique}"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    evil = in_flow(lambda: upload_artifact(archive.getvalue(), name="evil.tar"))
+    with pytest.raises(InputError, match="would lie outside"):
+        in_flow(lambda: untar_artifact(evil, tmp_path / "into"))
+    assert not (tmp_path / "into").exists() and not (tmp_path / unique).exists()
