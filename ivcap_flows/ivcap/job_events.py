@@ -42,14 +42,16 @@ async def follow(
     *,
     last_id: str | None = None,
     wait: int = 30,
+    over: bool = False,
 ) -> AsyncGenerator[JobEvent, None]:
-    """Each event once, in order, until the job is over. `wait`: seconds for which the platform may hold a request.
+    """Each event once, in order, until the job is over. `wait`: seconds for which the platform may hold a request;
+    `over`: it is known to be.
 
     A broken stream is opened again after the last event. Raises NotFoundError and BadRequestError (501) where the
     platform has no events, and UnreachableError when nothing came for the session's whole budget.
     """
     seen: OrderedDict[str, None] = OrderedDict()
-    idle, failing_since, over = 0, None, False
+    idle, failing_since = 0, None
     while True:
         began, fresh, told_end = time.monotonic(), False, False
         try:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from ivcap_flows.errors import BadRequestError, NotFoundError, PlatformError
+from ivcap_flows.errors import BadRequestError, NotFoundError, PlatformError, ProtocolError
 from ivcap_flows.handles import TERMINAL, Job, JobEvent
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
@@ -220,6 +220,31 @@ class Jobs:
             given = {name: content[name] for name in shown if content.get(name)}
             yield record_of(JobRecord, known | given, session=self._session, path="/1/aspects")
 
+    async def products(self, job: JobRecord) -> AsyncIterator[ArtifactRecord]:
+        """The products of a job as read, over all pages. Raises ProtocolError for pages that do not end."""
+        page, followed = job.products, set()
+        while page is not None:
+            for product in page.items or ():
+                yield product
+            href = _next(page.links)
+            if href is None:
+                return
+            if href in followed:
+                raise ProtocolError(
+                    f"The products of {job.urn} have no last page: {self._session.platform} names one again.",
+                    platform=self._session.platform,
+                    method="GET",
+                    path=href.partition("?")[0],
+                    status=200,
+                    detail="a page is named twice",
+                    sent=True,
+                )
+            followed.add(href)
+            reply = await self._session.request("GET", self._session.own(href), repeat="idempotent")
+            body = reply.json()
+            inner = body.get("products", body) if isinstance(body, Mapping) else body
+            page = record_of(ProductsRecord, inner, session=self._session, path=reply.path)
+
     async def find(self, job_urn: str, *, with_result: bool = True) -> JobRecord:
         """Read a job, with its request, by its id alone. Raises NotFoundError for one that the account cannot see."""
         return await self.read(await self.service_of(job_urn), job_urn, with_request=True, with_result=with_result)
@@ -311,7 +336,7 @@ class Jobs:
         told: deque[JobEvent] = deque(maxlen=limit)
 
         async def read() -> None:
-            async with aclosing(self._follow(service_urn, job_urn, None, 1)) as events:
+            async with aclosing(self._follow(service_urn, job_urn, None, 1, over=True)) as events:
                 async for event in events:
                     if not is_status(event):
                         told.append(event)
@@ -326,7 +351,7 @@ class Jobs:
         return list(told)
 
     async def _follow(
-        self, service_urn: str, job_urn: str, last_id: str | None, wait: int
+        self, service_urn: str, job_urn: str, last_id: str | None, wait: int, *, over: bool = False
     ) -> AsyncGenerator[JobEvent, None]:
         path = f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}/events"
 
@@ -334,7 +359,7 @@ class Jobs:
             return (await self.read(service_urn, job_urn, with_result=False)).done
 
         try:
-            async with aclosing(follow(self._session, path, is_over, last_id=last_id, wait=wait)) as events:
+            async with aclosing(follow(self._session, path, is_over, last_id=last_id, wait=wait, over=over)) as events:
                 async for event in events:
                     yield event
         except BadRequestError as error:
@@ -345,6 +370,14 @@ class Jobs:
 
 class _NoRoute(Exception):  # noqa: N818 - it never leaves this module
     """The platform has no events."""
+
+
+def _next(links: Any) -> str | None:
+    """Where the page after this one is."""
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
+            return str(link["href"])
+    return None
 
 
 class _Accepted(Wire):

@@ -13,6 +13,7 @@ from ivcap_flows.identity import Scope
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import _request_job, _wait_for_jobs
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.waiting import PlannedError
 
 __all__ = ["aexec_agent", "exec_agent"]
 
@@ -40,6 +41,7 @@ async def _exec_agent(
     """
     call = await IvcapCall.of(credentials)
     call.check(agent)
+    PlannedError.refuse([agent])
     found = await call.client.agents.get(str(agent))
     job = await _request_job(
         found.urn,

@@ -13,7 +13,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
-from ivcap_flows.handles import Aspect, Handle, Job, Service
+from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.jobs import JobOutput, JobRecord
@@ -75,6 +75,7 @@ async def _request_job(
     """
     call = await IvcapCall.of(credentials)
     call.check(service, request, request_aspect)
+    PlannedError.refuse([service])
     record = await call.client.services.by_name(str(service))
     asked = await _asked(call, record, request, request_aspect)
     await _validate(call, record, asked.document)
@@ -233,7 +234,8 @@ async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job |
     except PlatformError as error:
         logger.warning("The events of %s cannot be read: %s", record.urn, error.message)
         events = []
-    handle = handle.model_copy(update={"events": tuple(events)})
+    products = [product.handle(call.platform) async for product in call.client.jobs.products(record)]
+    handle = handle.model_copy(update={"products": Products(products), "events": tuple(events)})
     await note_end(call.journal, handle)
     return handle
 

@@ -78,6 +78,7 @@ async def _place_order(
         raise InputError(f"An order's parameters are a mapping of names to values, not {type(parameters).__name__}.")
     call = await IvcapCall.of(credentials)
     call.check(service, parameters, collection)
+    PlannedError.refuse([service])
     record = await call.client.services.by_name(str(service))
     encoded = call.client.services.encode_parameters(record, parameters)
     title = name or record.name or "order"

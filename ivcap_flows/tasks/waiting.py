@@ -43,17 +43,17 @@ _AT_ONCE: Final = 8
 
 
 class PlannedError(BaseException):
-    """Ends a flow that is only being planned, where it would wait for work that was not sent.
+    """Ends a flow that is only being planned, where it needs what was not sent.
 
     Not an Exception: a flow that catches errors must not go on as if the work had failed.
     """
 
     @classmethod
     def refuse(cls, work: Sequence[Handle | str]) -> None:
-        """Raise if a plan is being made and any of this work would still have to be sent."""
+        """Raise if a plan is being made and any of this would still have to be sent."""
         waiting = [str(each) for each in work if str(each).startswith("urn:ivcap-flows:planned:")]
         if waiting and planning() is not None:
-            raise cls(f"The plan ends here: the flow would wait for {len(waiting)} that are not sent.")
+            raise cls(f"The plan ends here: the flow needs {len(waiting)} that are not sent.")
 
 
 _pollers: WeakKeyDictionary[IvcapClient, dict[str, Any]] = WeakKeyDictionary()

@@ -263,6 +263,33 @@ async def test_a_result_that_is_refused_is_an_error(client, scripted):
         await client.jobs.result(S, J)
 
 
+async def test_all_products_of_a_job_are_read(client, scripted):
+    """Those of the record, then those behind its next link; a foreign or circling one is refused."""
+
+    def page(*names, following=None):
+        links = [{"rel": "next", "type": "application/json", "href": following}] if following else []
+        return {"items": [{"id": f"{A}{name}", "status": "ready"} for name in names], "links": links}
+
+    async def products(following):
+        scripted.on(f"GET {JOB}", record("succeeded", products=page(1, 2, following=following)))
+        return [each.urn async for each in client.jobs.products(await client.jobs.read(S, J))]
+
+    more = f"{scripted.url}/1/orders/o/products?page=c"
+    scripted.on("GET /1/orders/o/products", page(3))
+    assert await products(more) == [f"{A}1", f"{A}2", f"{A}3"] and await products(None) == [f"{A}1", f"{A}2"]
+    assert scripted.to("GET /1/orders/o/products")[0].query == {"page": "c"}
+    scripted.on("GET /1/orders/o/products", page(3, following=more))
+    for wrong, words in ((more, "have no last page"), ("https://evil.example/?page=c", r"evil\.example")):
+        with pytest.raises(ProtocolError, match=words):
+            await products(wrong)
+
+
+async def test_an_ended_job_is_not_waited_for(client, scripted):
+    """A platform that holds the request for a job that is over is asked once."""
+    scripted.on(EVENTS, JSONResponse({"name": "event-timeout"}, 504))
+    assert await client.jobs.told(S, J) == [] and len(scripted.to(EVENTS)) == 1
+
+
 def test_text_is_read_in_its_charset():
     """UTF-8 where none, or an unknown one, is named."""
     assert JobOutput("text/plain; charset=latin-1", b"Ni\xf1o").text == "Niño"

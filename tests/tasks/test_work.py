@@ -114,10 +114,11 @@ def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_pat
 
 
 def test_a_planned_registration_sends_nothing(in_flow, effects, unique):
-    """It is in the plan."""
-    with plan() as planned:
-        in_flow(lambda: register_service(batch(unique)))
+    """It is in the plan, which ends where the service would be needed."""
+    with plan() as planned, pytest.raises(waiting.PlannedError):
+        in_flow(lambda: place_order(register_service(batch(unique)), {}))
     assert [effect.noun for effect in planned.new] == ["service"]
+    assert effects.count("/1/orders") == 0
 
 
 def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
