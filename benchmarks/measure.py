@@ -74,6 +74,7 @@ def steered_twin() -> Iterator[tuple[dict[str, str], TwinControl]]:
                     raise RuntimeError("The embedded platform did not start.")
                 time.sleep(0.05)
             environment = dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
+            environment["IVCAP_LOCAL_DIR"] = f"{folder}/twin"
             yield environment, TwinControl(ensure(f"{folder}/twin"))
         finally:
             server.terminate()

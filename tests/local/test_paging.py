@@ -30,6 +30,7 @@ def all_of(caller, path, limits, between=lambda: None, **params):
         page = caller.get(path, params={"limit": size, **(params if page is None else {"page": next_of(page)})})
         assert len(page["items"]) <= min(size, 50)
         seen += [item["id"] for item in page["items"]]
+        assert len(seen) == len(set(seen))
         if next_of(page) is None:
             return seen
         assert len(page["items"]) == min(size, 50)
@@ -298,4 +299,3 @@ def test_pages_have_each_earlier_item_once(lists, path, data):
     adding = itertools.cycle(more)
     seen = all_of(caller, path, limits, lambda: [add(path) for _ in range(next(adding))], **order)
     assert [one for one in seen if one in set(before)] == before
-    assert len(seen) == len(set(seen))
