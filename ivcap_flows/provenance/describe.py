@@ -119,8 +119,9 @@ def _work(value: Order | Job) -> Iterator[Record]:
         key=value.key,
         platform=value.platform,
     )
-    yield entity(value.service, "service", name=value.service_name)
-    yield relation("hadPlan", value.urn, value.service)
+    if value.service:
+        yield entity(value.service, "service", name=value.service_name)
+        yield relation("hadPlan", value.urn, value.service)
     for urn in value.inputs:
         yield entity(urn, "artifact")
         yield relation("used", value.urn, urn)
@@ -134,10 +135,11 @@ def _event(event: JobEvent) -> dict[str, Any]:
     data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
     options = data.get("options")
     inner: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
-    words = next((each for each in (inner.get("message"), data.get("message"), data.get("error")) if each), None)
+    told = (inner.get("message"), data.get("message"), data.get("error"), event.data)
+    words = next((each for each in told if each and isinstance(each, str)), None)
     shown = {
         "name": str(data.get("name") or event.schema_urn or event.type)[:_SHOWN],
-        "message": None if words is None else str(words)[:_SHOWN],
+        "message": None if words is None else words[:_SHOWN],
         "at": event.at.isoformat() if event.at else None,
     }
     return {name: text for name, text in shown.items() if text is not None}

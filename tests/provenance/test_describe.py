@@ -1,0 +1,44 @@
+"""What the handles of work state."""
+
+from datetime import datetime, timezone
+
+import pytest
+
+from ivcap_flows.handles import Job, JobEvent, Service
+from ivcap_flows.provenance.describe import describe
+
+SERVICE = "urn:ivcap:service:1"
+AT = datetime(2026, 6, 1, tzinfo=timezone.utc)
+
+
+def job(*events, service=SERVICE):
+    return Job(urn="urn:ivcap:job:1", platform="p", service=service, events=events)
+
+
+@pytest.mark.parametrize(
+    ("data", "schema", "shown"),
+    [
+        ({"name": "n", "options": {"message": "m"}}, "urn:s", {"name": "n", "message": "m"}),
+        ({"error": "e", "context": "c"}, "urn:s", {"name": "urn:s", "message": "e"}),
+        ({"message": "x" * 500}, None, {"name": "ivcap.job.event", "message": "x" * 200}),
+        ("in words", None, {"name": "ivcap.job.event", "message": "in words"}),
+        ({"message": {"no": "text"}, "options": [1]}, None, {"name": "ivcap.job.event"}),
+        (None, None, {"name": "ivcap.job.event"}),
+    ],
+)
+def test_an_event_is_told_in_brief(data, schema, shown):
+    """Its name, its message and its time; of a long message the beginning."""
+    stated = describe(job(JobEvent(id="1", type="ivcap.job.event", schema_urn=schema, at=AT, data=data)))[0]
+    assert stated.attributes["events"] == [shown | {"at": AT.isoformat()}]
+
+
+def test_work_without_events_or_service_states_none():
+    """A listing may know neither."""
+    [stated] = describe(job(service=""))
+    assert "events" not in stated.attributes
+
+
+def test_a_service_is_an_entity_with_its_name():
+    """The plan of orders and jobs."""
+    [stated] = describe(Service(urn=SERVICE, platform="p", name="echo"))
+    assert (stated.kind, stated.type, stated.id, stated.attributes["name"]) == ("entity", "service", SERVICE, "echo")
