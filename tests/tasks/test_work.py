@@ -9,6 +9,7 @@ import time
 import weakref
 
 import pytest
+from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
 from ivcap_flows import loop
@@ -344,14 +345,25 @@ def test_pollers_go_with_their_client(ivcap_twin):
     assert left() is None
 
 
-def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch, caplog):
-    """At its begin, and then once a while, with the number of jobs by status."""
+def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
+    """At its begin, and then once a while, with the number of jobs by status; in the run that waits, for its log."""
+    said = []
+
+    class Heard(logging.Handler):
+        def emit(self, record):
+            said.append((record.getMessage(), TaskRunContext.get()))
+
     monkeypatch.setattr(waiter, "TELLING", 0.4)
-    with caplog.at_level(logging.INFO, "ivcap_flows.waiting"):
+    heard = Heard(logging.INFO)
+    waiter.logger.addHandler(heard)
+    try:
         in_flow(lambda: wait_for_jobs([request_job("sleep", {"seconds": 1.5 + i / 100}) for i in range(2)]))
-    said = [record.getMessage() for record in caplog.records if record.name == "ivcap_flows.waiting"]
-    assert said[0] == "Waiting for 2 jobs." and any("2 executing" in line for line in said)
-    assert 2 <= len(said) <= 8
+    finally:
+        waiter.logger.removeHandler(heard)
+    words = [message for message, _ in said]
+    assert words[0] == "Waiting for 2 jobs." and any("2 executing" in line for line in words)
+    assert 2 <= len(words) <= 8
+    assert {context.task_run.name for _, context in said} == {"wait for 2 jobs"}
 
 
 def test_a_platform_without_events_is_asked_once(in_flow, monkeypatch, unique):
