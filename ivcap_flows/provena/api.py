@@ -1,17 +1,18 @@
-"""What the five APIs share: one session each, and Provena's own manners of refusing."""
+"""What the APIs share: one session each, Provena's own manners of refusing, and its pages."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Collection
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ivcap_flows.errors import BadRequestError, NotAuthorizedError, ProtocolError
+from ivcap_flows.errors import BadRequestError, NotAuthorizedError, NotFoundError, PlatformError, ProtocolError
 from ivcap_flows.http.retry import Repeat
 from ivcap_flows.http.session import UNSET, Reply, Session
-from ivcap_flows.http.status import detail_of
+from ivcap_flows.http.status import detail_of, status_error
 
-__all__ = ["Api", "parse"]
+__all__ = ["Api", "members", "parse", "refusal_of"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,10 +20,19 @@ _EXPECTED: Final = (200, 401)
 
 
 class Api:
-    """An API of Provena. All but 200 and 401 is the session's to judge."""
+    """An API of Provena. All but 200 and 401 is the session's to judge, unless a call says more of its route.
+
+    `absent` are the statuses by which a route says that there is no such thing, 200 for a `status.success` of false.
+    `final` are statuses of the 5xx by which a route refuses what it was asked: asking again does not help, so it is not
+    done.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    async def health(self) -> str:
+        """The API's own words that it is well. Raises UnreachableError or UnavailableError where it is not."""
+        return str((await self.call("GET", "/", repeat="idempotent")).get("message", ""))
 
     async def call(
         self,
@@ -32,22 +42,98 @@ class Api:
         repeat: Repeat,
         params: dict[str, Any] | None = None,
         json: Any = UNSET,
+        form: tuple[bytes, str] | None = None,
         status_decides: bool = True,
+        absent: Collection[int] = (),
+        final: Collection[int] = (),
     ) -> dict[str, Any]:
-        """Send one request and return the reply's JSON object.
+        """Send one request and return the reply's JSON object. `form` is a body and its Content-Type.
 
-        Raises the session's errors; NotAuthorizedError with `about` ("token" or "item"); BadRequestError for a 200
-        whose `status.success` is false, unless `status_decides` is off.
+        Raises the session's errors; NotAuthorizedError with `about` ("token" or "item"); NotFoundError for a status in
+        `absent`; BadRequestError for a 200 whose `status.success` is false, unless `status_decides` is off.
         """
-        reply = await self._session.request(method, path, repeat=repeat, params=params, json=json, expect=_EXPECTED)
-        if reply.status == 401:
-            raise _not_authorized(reply)
+        reply = await self._reply(
+            method, path, repeat=repeat, params=params, json=json, form=form, absent=absent, final=final
+        )
         body = reply.json()
         if not isinstance(body, dict):
             raise reply.violation("is no JSON object")
-        if status_decides and (why := _refusal(body)) is not None:
+        if status_decides and (why := refusal_of(body)) is not None:
+            if 200 in absent:
+                raise _absent(reply, why)
             raise BadRequestError(f"{reply.platform} refused {method} {path}: {_ended(why)}", **_data(reply, why))
         return body
+
+    async def call_any(self, method: str, path: str, *, repeat: Repeat, params: dict[str, Any] | None = None) -> Any:
+        """As `call`, for a route whose answer may be any JSON value."""
+        return (await self._reply(method, path, repeat=repeat, params=params)).json()
+
+    async def call_text(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeat: Repeat,
+        params: dict[str, Any] | None = None,
+        final: Collection[int] = (),
+    ) -> str:
+        """As `call`, for a route that answers with a text."""
+        return (await self._reply(method, path, repeat=repeat, params=params, final=final)).text
+
+    async def pages(
+        self, path: str, request: dict[str, Any], *, status_decides: bool = True
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The pages of a list, each when it is asked for. A page may hold fewer items than asked for, even none, while
+        others follow. Raises ProtocolError for a list that goes in a circle."""
+        key: Any = None
+        while True:
+            wanted = request if key is None else request | {"pagination_key": key}
+            body = await self.call("POST", path, repeat="idempotent", json=wanted, status_decides=status_decides)
+            yield body
+            before, key = key, body.get("pagination_key")
+            if not key:
+                return
+            if key == before:
+                raise ProtocolError(
+                    f"Provena's list {path} names a page as the next that was read before.",
+                    platform="Provena",
+                    method="POST",
+                    path=path,
+                    status=200,
+                    detail=None,
+                    sent=True,
+                )
+
+    async def _reply(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeat: Repeat,
+        params: dict[str, Any] | None = None,
+        json: Any = UNSET,
+        form: tuple[bytes, str] | None = None,
+        absent: Collection[int] = (),
+        final: Collection[int] = (),
+    ) -> Reply:
+        content, kind = form or (None, "")
+        reply = await self._session.request(
+            method,
+            path,
+            repeat=repeat,
+            params=params,
+            json=json,
+            content=content,
+            headers={"Content-Type": kind} if kind else None,
+            expect=(*_EXPECTED, *absent, *final),
+        )
+        if reply.status == 401:
+            raise _not_authorized(reply)
+        if reply.status in absent and reply.status != 200:
+            raise _absent(reply, detail_of(reply.body) or "no reason given")
+        if reply.status != 200:
+            raise _as_status(reply)
+        return reply
 
 
 def _not_authorized(reply: Reply) -> NotAuthorizedError:
@@ -62,7 +148,24 @@ def _not_authorized(reply: Reply) -> NotAuthorizedError:
     return NotAuthorizedError(message, **_data(reply, why), about=about)
 
 
-def _refusal(body: dict[str, Any]) -> str | None:
+def _absent(reply: Reply, why: str) -> NotFoundError:
+    message = f"{reply.platform} found nothing for {reply.method} {reply.path}: {_ended(why)}"
+    return NotFoundError(message, **_data(reply, why))
+
+
+def _as_status(reply: Reply) -> PlatformError:
+    return status_error(
+        platform=reply.platform,
+        method=reply.method,
+        path=reply.path,
+        status=reply.status,
+        headers=reply.headers,
+        body=reply.body,
+    )
+
+
+def refusal_of(body: dict[str, Any]) -> str | None:
+    """Why a body with a `status` says that nothing came of it, on one line; None where it does not."""
     status = body.get("status")
     if not isinstance(status, dict) or status.get("success") is not False:
         return None
@@ -94,3 +197,13 @@ def parse(model: type[M], value: Any, what: str) -> M:
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise ProtocolError(f"Provena's {what} is not as its API describes it: {places}.", detail=places) from None
+
+
+def members(body: dict[str, Any], name: str, what: str) -> list[Any]:
+    """The list under a name, empty where it is null or left out; ProtocolError for anything else."""
+    found = body.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise ProtocolError(f"Provena's {what} is not as its API describes it: {name} is no list.", detail=name)
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Any
+from typing import Final
 
 from pydantic import Field
 
@@ -20,10 +20,16 @@ __all__ = [
     "CollectionAssociations",
     "CollectionFormat",
     "DatasetDescription",
+    "Duration",
     "RelevantDate",
+    "SpatialInfo",
+    "TemporalInfo",
 ]
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
+_EWKT = re.compile(r"SRID=\d+;\S.*", re.DOTALL)
+_LONGEST_EWKT: Final = 50_000
+_PERIOD = re.compile(r"P(?=.)(\d+([.,]\d+)?[YMWD])*(T(\d+([.,]\d+)?[HMS])+)?")
 
 
 class Approval(Wire):
@@ -93,6 +99,58 @@ class RelevantDate(Wire):
         return ["value is missing" if self.relevant else "value must be absent where the date is not relevant"]
 
 
+class SpatialInfo(Wire):
+    """What area the data cover: `coverage` and `extent` in EWKT (`SRID=4326;POLYGON (…)`), `resolution` in degrees."""
+
+    coverage: str | None = None
+    extent: str | None = None
+    resolution: str | None = None
+
+    def faults(self) -> list[str]:
+        found = []
+        for name in ("coverage", "extent"):
+            if (text := getattr(self, name)) is None:
+                continue
+            if not _EWKT.fullmatch(text):
+                found.append(f"{name} is no EWKT such as SRID=4326;POINT (0 0)")
+            elif len(text) > _LONGEST_EWKT:
+                found.append(f"{name} has {len(text):,} characters, and {_LONGEST_EWKT:,} are allowed")
+        if self.resolution is not None and not _positive(self.resolution):
+            found.append(f"resolution is no number above 0 ({self.resolution!r})")
+        return found
+
+
+class Duration(Wire):
+    """From when until when data are about, both days included."""
+
+    begin_date: date
+    end_date: date
+
+    def faults(self) -> list[str]:
+        if self.end_date >= self.begin_date:
+            return []
+        return [f"end_date ({self.end_date}) is before begin_date ({self.begin_date})"]
+
+
+class TemporalInfo(Wire):
+    """What time the data cover; `resolution` is an ISO 8601 duration such as `P1M`."""
+
+    duration: Duration | None = None
+    resolution: str | None = None
+
+    def faults(self) -> list[str]:
+        if self.resolution is None or _PERIOD.fullmatch(self.resolution):
+            return []
+        return [f"resolution is no ISO 8601 duration such as P1M ({self.resolution!r})"]
+
+
+def _positive(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
 class DatasetDescription(Wire):
     """The `dataset_info` of a collection format. `license` is a URL; `publisher_id` a complete ORGANISATION."""
 
@@ -111,8 +169,8 @@ class DatasetDescription(Wire):
     keywords: list[str] | None = None
     user_metadata: dict[str, str] | None = None
     version: str | None = None
-    spatial_info: dict[str, Any] | None = None
-    temporal_info: dict[str, Any] | None = None
+    spatial_info: SpatialInfo | None = None
+    temporal_info: TemporalInfo | None = None
 
     def faults(self) -> list[str]:
         texts = ("name", "description", "publisher_id", "license", "purpose", "rights_holder")

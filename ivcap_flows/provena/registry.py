@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final, Literal, TypeVar, overload
 
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, ProtocolError
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.models import (
     Created,
@@ -67,6 +67,17 @@ class RegistryApi(Api):
         kind = _kind(subtype)
         body = await self.call("GET", f"{_ROUTES[kind]}/fetch", repeat="idempotent", params={"id": id})
         return parse(Item[kind], body.get("item"), f"{kind.subtype} {id}")  # type: ignore[valid-type]
+
+    async def fetch_raw(self, id: str) -> dict[str, Any]:  # noqa: A002 - the platform's own word
+        """One item of any subtype, seeds included, as the registry has it: `item_subtype` and `record_type` tell what.
+
+        Raises BadRequestError for an unknown id, NotAuthorizedError for an item that the caller may not read.
+        """
+        body = await self.call("GET", "/registry/general/fetch", repeat="idempotent", params={"id": id})
+        item = body.get("item")
+        if not isinstance(item, dict):
+            raise ProtocolError(f"Provena's item {id} is not as its API describes it: no JSON object.", detail="item")
+        return item
 
     @overload
     async def create(self, subtype: type[I], info: I) -> Created[I]: ...

@@ -15,7 +15,10 @@ LATEST_SECONDS: Final = 10**11
 
 
 class Wire(BaseModel):
-    """A JSON object of Provena's APIs. Fields that a newer server adds are kept on reading and refused on sending."""
+    """A JSON object of Provena's APIs. Fields that a newer server adds are kept on reading.
+
+    Sent are they only where `body` is told so: in what a user writes, a field that nobody knows is a slip of the pen.
+    """
 
     # Validators are built at the first use: importing the tasks costs no time for a platform that is not used.
     model_config = ConfigDict(extra="allow", defer_build=True)
@@ -24,24 +27,33 @@ class Wire(BaseModel):
         """What the server would refuse about this object's own fields, as sentences without an end."""
         return []
 
-    def body(self) -> dict[str, Any]:
-        """The JSON to send, without nulls. Raises InputError that lists every fault at once."""
-        found = list(_all_faults(self, ""))
+    def body(self, *, unknown: bool = False) -> dict[str, Any]:
+        """The JSON to send, without nulls. Raises InputError that lists every fault at once.
+
+        With `unknown`, fields that this version does not know are no fault and are sent: what replaces an item that a
+        newer server gave must not lose them.
+        """
+        found = list(_all_faults(self, "", unknown))
         if found:
             raise InputError(f"Provena would refuse this {type(self).__name__}: {'; '.join(found)}.", faults=found)
+        return self.plain()
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON as it is: without nulls, not checked."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def _all_faults(part: Any, place: str) -> list[str]:
+def _all_faults(part: Any, place: str, unknown: bool) -> list[str]:
     if isinstance(part, list):
-        return [fault for index, inner in enumerate(part) for fault in _all_faults(inner, f"{place}[{index}]")]
+        return [fault for index, inner in enumerate(part) for fault in _all_faults(inner, f"{place}[{index}]", unknown)]
     if not isinstance(part, Wire):
         return []
     prefix = f"{place}." if place else ""
     found = [prefix + fault for fault in part.faults()]
-    found += [f"{prefix}{name} is no field of {type(part).__name__}" for name in part.model_extra or ()]
+    if not unknown:
+        found += [f"{prefix}{name} is no field of {type(part).__name__}" for name in part.model_extra or ()]
     for name in type(part).model_fields:
-        found += _all_faults(getattr(part, name), prefix + name)
+        found += _all_faults(getattr(part, name), prefix + name, unknown)
     return found
 
 

@@ -190,7 +190,13 @@ def test_a_dataset_item_gives_where_it_lies():
     """The handle of an external dataset carries the artifact's URN."""
     stated = collection_format(ARTIFACT, DEFAULTS).body()
     item = Item[DatasetInfo].model_validate(
-        {"id": "D", "item_subtype": "DATASET", "display_name": "d", "collection_format": stated, "s3": {}}
+        {
+            "id": "D",
+            "item_subtype": "DATASET",
+            "display_name": "d",
+            "collection_format": stated,
+            "s3": {"bucket_name": "b", "path": "d/", "s3_uri": "s3://b/d/"},
+        }
     )
 
     handle = item.handle("p")
