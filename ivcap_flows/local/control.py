@@ -3,8 +3,8 @@
 `/_twin/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST takes
 `now` (RFC 3339), `advance` (seconds) and `freeze`, done in this order; DELETE gives the machine's time back.
 
-`/_twin/login`: POST lets the device in that shows `user_code`, as the `first` or `second` `account`, with access tokens
-that hold for `lifetime` seconds (3600), or refuses it (`deny`).
+`/_twin/login`: POST lets the device in that shows `user_code`, or refuses it (`deny`). `account` is `first` or `second`
+for IVCAP, and a username for Provena's realm. Access tokens of IVCAP hold for `lifetime` seconds (3600).
 """
 
 from __future__ import annotations

@@ -178,9 +178,12 @@ async def _serve(
             "version": __version__,
             "provena": True,
         }
-        routes: list[Any] = control.routes(
-            lambda: about, lambda: layer, token, platform.keep_clock, platform.decide_login
-        )
+
+        async def decide_login(*, lifetime: float | None = None, **decision: Any) -> bool:
+            held = {} if lifetime is None else {"lifetime": lifetime}
+            return await platform.decide_login(**decision, **held) or await part.decide_login(**decision)
+
+        routes: list[Any] = control.routes(lambda: about, lambda: layer, token, platform.keep_clock, decide_login)
         await part.start()
         routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
         # A path with a line feed fits no mount.

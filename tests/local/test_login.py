@@ -12,7 +12,7 @@ import jwt
 import pytest
 import yaml
 
-from ivcap_flows.local.ivcap.login.peer import is_own
+from ivcap_flows.local.peer import is_own
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 

@@ -66,6 +66,13 @@ CREATE TABLE files (path TEXT PRIMARY KEY, media_type TEXT NOT NULL, content BLO
 INSERT INTO handles (number) VALUES (100000);
 """,
     "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);",
+    """
+DROP TABLE device_codes;
+CREATE TABLE device_codes (
+    device_code TEXT PRIMARY KEY, user_code TEXT NOT NULL UNIQUE, client_id TEXT NOT NULL, scope TEXT NOT NULL,
+    expires REAL NOT NULL, polled REAL, username TEXT, denied INTEGER NOT NULL DEFAULT 0
+);
+""",
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
@@ -47,7 +48,7 @@ class ProvenaTwin:
         key = Key(directory)
         self._store = Store(directory / _STORE_FILE, seed)
         files = Files(self._store, key, f"{root}/files")
-        realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
+        self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
         jobs = Jobs(self._store, settle)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)
@@ -76,6 +77,15 @@ class ProvenaTwin:
     async def start(self) -> None:
         """Go on with the jobs of the directory."""
         await self._runner.start()
+
+    async def decide_login(self, user_code: str, account: str, *, deny: bool = False) -> bool:
+        """Let the device in that shows a code, as an account of the realm, or refuse it; False if none waits."""
+
+        def work() -> bool:
+            with self._store.transaction():
+                return self._realm.decide(user_code, account, deny=deny)
+
+        return await run_in_threadpool(work)
 
     async def stop(self) -> None:
         """Stop after the step at hand and close the state; unfinished jobs go on at the next start."""

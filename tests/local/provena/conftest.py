@@ -174,7 +174,8 @@ def admin(provena: Provena) -> Someone:
     start = {"client_id": "admin-tools"}
     base = f"{provena.realm()}/protocol/openid-connect"
     code = provena.http.post(f"{base}/auth/device", data=start).json()
-    provena.http.get(code["verification_uri_complete"] + "&username=embedded-admin")
+    answer = {"user_code": code["user_code"], "account": "embedded-admin", "answer": "allow"}
+    provena.http.post(code["verification_uri"], data=answer).raise_for_status()
     poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": code["device_code"]}
     token = provena.http.post(f"{base}/token", data=start | poll).json()["access_token"]
     return Someone(provena.env, token, provena.http)

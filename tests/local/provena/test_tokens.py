@@ -60,15 +60,25 @@ def test_the_published_key_checks_a_token(provena, ada):
     assert claims["iss"] == provena.realm()
 
 
-def test_a_device_grant_is_pending_once_and_then_given(provena):
-    """The first poll is told to wait; the tokens of the second can be refreshed."""
-    code = provena.http.post(
-        f"{provena.realm()}/protocol/openid-connect/auth/device",
-        data={"client_id": "automated-access", "scope": "offline_access roles"},
-    ).json()
+def begun(provena, **form):
+    return provena.http.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=form).json()
+
+
+def answered(provena, code, account="embedded-user", answer="allow"):
+    form = {"user_code": code["user_code"], "account": account, "answer": answer}
+    return provena.http.post(code["verification_uri"], data=form)
+
+
+def test_a_device_grant_waits_until_it_is_decided_on(provena):
+    """However often it is asked for; too often is told as slow_down. Its tokens can be refreshed."""
+    code = begun(provena, client_id="automated-access", scope="offline_access roles")
     poll = {"grant_type": DEVICE, "device_code": code["device_code"], "client_id": "automated-access"}
     first = grant(provena, **poll)
     assert (first.status_code, first.json()["error"]) == (400, "authorization_pending")
+    assert grant(provena, **poll).json()["error"] == "slow_down"
+    time.sleep(1)
+    assert grant(provena, **poll).json()["error"] == "authorization_pending"
+    assert answered(provena, code).status_code == 200
     tokens = grant(provena, **poll).json()
     assert looked_up(provena, tokens["access_token"]).status_code == 200
     again = grant(
@@ -78,21 +88,34 @@ def test_a_device_grant_is_pending_once_and_then_given(provena):
     assert grant(provena, **poll).json()["error"] == "invalid_grant", "a code is good for one grant"
 
 
-def test_an_approved_device_gets_its_token_at_the_first_poll(provena):
-    """Opening the verification URL signs in the account that it names."""
-    start = {"client_id": "client-tools"}
-    code = provena.http.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=start).json()
-    page = provena.http.get(code["verification_uri_complete"] + "&username=embedded-user-2")
+def test_to_see_the_page_approves_nothing(provena):
+    """Its form does, with the account that was chosen, and once."""
+    code = begun(provena, client_id="client-tools")
+    poll = {"grant_type": DEVICE, "device_code": code["device_code"], "client_id": "client-tools"}
+    page = provena.http.get(code["verification_uri_complete"])
     assert page.status_code == 200
-    token = grant(provena, grant_type=DEVICE, device_code=code["device_code"], **start).json()["access_token"]
+    assert code["user_code"] in page.text
+    assert grant(provena, **poll).json()["error"] == "authorization_pending"
+    assert answered(provena, code, "embedded-user-2").status_code == 200
+    assert answered(provena, code, "embedded-admin").status_code == 404
+    token = grant(provena, **poll).json()["access_token"]
     assert jwt.decode(token, options={"verify_signature": False})["preferred_username"] == "embedded-user-2"
+
+
+def test_a_refused_device_gets_nothing(provena):
+    """It is told so, and an account that there is not cannot let it in."""
+    code = begun(provena, client_id="client-tools")
+    poll = {"grant_type": DEVICE, "device_code": code["device_code"], "client_id": "client-tools"}
+    assert answered(provena, code, "nobody").status_code == 404
+    assert answered(provena, code, answer="deny").status_code == 200
+    assert grant(provena, **poll).json()["error"] == "access_denied"
 
 
 def test_a_token_without_the_roles_scope_is_refused(provena):
     """The client automated-access gives roles only to those who asked for them."""
     start = {"client_id": "automated-access"}
-    code = provena.http.post(f"{provena.realm()}/protocol/openid-connect/auth/device", data=start).json()
-    provena.http.get(code["verification_uri_complete"])
+    code = begun(provena, **start)
+    answered(provena, code)
     token = grant(provena, grant_type=DEVICE, device_code=code["device_code"], **start).json()["access_token"]
     refused(looked_up(provena, token), "Token had incorrect structure.")
 

@@ -9,10 +9,10 @@ import asyncio
 import html
 from typing import Final
 
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
+from ivcap_flows.local import approval
 from ivcap_flows.local.ivcap import errors
-from ivcap_flows.local.ivcap.login.peer import is_own
 from ivcap_flows.local.ivcap.login.state import CLIENT
 from ivcap_flows.local.ivcap.routing import Call, Operation, Param
 from ivcap_flows.local.ivcap.shapes import Body
@@ -32,40 +32,22 @@ auth:
       client-id: {client}
       audience: {base}/
 """
-_PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Embedded IVCAP</title>
-<style>body {{ font: 1rem/1.6 system-ui; margin: 4rem auto; max-width: 28rem }} code {{ font-size: 1.4em }}</style>
-<h1>Embedded IVCAP</h1>
-{body}
-</html>
-"""
-_FORM: Final = """<p>A program on this machine wants to log in. Let it in only if it shows this code:</p>
-<form method="post" action="/login">
-<p><input name="user_code" value="{code}" aria-label="code" required autocomplete="off"></p>
-<p><select name="account" aria-label="account">{accounts}</select></p>
-<p><button name="answer" value="allow">Let it in</button> <button name="answer" value="deny">Refuse</button></p>
-</form>"""
+_TITLE: Final = "Embedded IVCAP"
 
 
 def authinfo(call: Call) -> Response:
     return Response(_AUTHINFO.format(base=call.base, client=CLIENT), media_type="application/yaml")
 
 
-def _page(body: str, status: int = 200) -> Response:
-    headers = {**NO_STORE, "content-security-policy": "frame-ancestors 'none'; form-action 'self'"}
-    return HTMLResponse(_PAGE.format(body=body), status, headers=headers)
-
-
 def _check_peer(call: Call) -> None:
     """Raises Problem 403 for who is not the user of this server."""
-    if not is_own(call.request.scope.get("client"), call.request.scope.get("server")):
-        raise errors.forbidden("Logins are decided on by the user who runs the embedded platform, on its machine.")
+    if not approval.from_own_user(call.request):
+        raise errors.forbidden(approval.FOREIGN)
 
 
 def show(call: Call) -> Response:
     _check_peer(call)
-    options = "".join(f"<option>{html.escape(name)}</option>" for name in call.platform.logins.accounts)
-    return _page(_FORM.format(code=html.escape(call.query["user_code"], quote=True), accounts=options))
+    return approval.page(_TITLE, approval.question("/login", call.query["user_code"], call.platform.logins.accounts))
 
 
 def decide(call: Call) -> Response:
@@ -74,9 +56,9 @@ def decide(call: Call) -> Response:
     deny = form.get("answer") == "deny"
     account = form.get("account") or call.platform.logins.accounts[0]
     if not call.platform.logins.decide(form.get("user_code", ""), account, deny=deny):
-        return _page("<p>No login with this code waits for an answer.</p>", 404)
+        return approval.page(_TITLE, "<p>No login with this code waits for an answer.</p>", 404)
     done = "refused" if deny else f"let in as the {html.escape(account)} account"
-    return _page(f"<p>The program was {done}. You can close this page.</p>")
+    return approval.page(_TITLE, f"<p>The program was {done}. You can close this page.</p>")
 
 
 async def device(call: Call) -> Response:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import Any
+from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ivcap_flows.local import approval
 from ivcap_flows.local.oauth import NO_STORE, GrantError, read_form
 from ivcap_flows.local.provena.keycloak.state import REALM, Realm
 from ivcap_flows.local.provena.store import Store
-from ivcap_flows.local.provena.users import USER
+from ivcap_flows.local.provena.users import ACCOUNTS, USER
 
 __all__ = ["routes"]
+
+_TITLE: Final = "Embedded Provena"
 
 
 def routes(realm: Realm, store: Store) -> list[BaseRoute]:
@@ -62,7 +65,7 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
                 with store.transaction():
                     return realm.grant(form)
             except GrantError as error:
-                if error.error == "authorization_pending":
+                if error.error in ("authorization_pending", "slow_down"):
                     with store.transaction():
                         realm.polled(form)
                 raise
@@ -79,20 +82,27 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
         return await _answer(work)
 
     async def page(request: Request) -> Response:
-        username = request.query_params.get("username", USER.username)
+        if not approval.from_own_user(request):
+            return approval.page(_TITLE, f"<p>{approval.FOREIGN}</p>", 403)
+        if request.method != "POST":
+            code = request.query_params.get("user_code", "")
+            return approval.page(_TITLE, approval.question(request.url.path, code, ACCOUNTS))
+        form = read_form(await request.body())
+        account, deny = form.get("account", USER.username), form.get("answer") == "deny"
 
         def work() -> bool:
             with store.transaction():
-                return realm.approve(request.query_params.get("user_code", ""), username)
+                return realm.decide(form.get("user_code", ""), account, deny=deny)
 
-        if await run_in_threadpool(work):
-            return HTMLResponse(f"<p>This device is signed in as {html.escape(username)}.</p>")
-        return HTMLResponse("<p>There is no such code or account.</p>", 400)
+        if not await run_in_threadpool(work):
+            return approval.page(_TITLE, "<p>No login with this code waits for an answer.</p>", 404)
+        done = "refused" if deny else f"signed in as {html.escape(account)}"
+        return approval.page(_TITLE, f"<p>The program was {done}. You can close this page.</p>")
 
     return [
         Route(f"/realms/{REALM}", describe),
         Route(f"/realms/{REALM}/.well-known/openid-configuration", configuration),
-        Route(f"/realms/{REALM}/device", page),
+        Route(f"/realms/{REALM}/device", page, methods=["GET", "POST"]),
         Route(f"{openid}/certs", certs),
         Route(f"{openid}/token", token, methods=["POST"]),
         Route(f"{openid}/auth/device", device, methods=["POST"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import uuid
 from pathlib import Path
@@ -30,6 +31,9 @@ ACCESS_SECONDS: Final = 300
 _REFRESH_SECONDS: Final = 1800
 _DEVICE_SECONDS: Final = 600
 _DEVICE_INTERVAL: Final = 1
+_PATIENCE: Final = 0.9
+"""The part of the interval after which a poll is not too early, as clocks differ."""
+_USER_CODE: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _KEY_FILE: Final = "provena-realm.pem"
 
 
@@ -95,29 +99,32 @@ class Realm:
         raise GrantError("unsupported_grant_type", f"Unsupported grant_type {kind!r}")
 
     def device_code(self, form: dict[str, str]) -> dict[str, Any]:
-        """Begin a device grant. It is approved by opening its URL, or else by itself after the first poll."""
+        """Begin a device grant, to be decided on by its user code. Raises GrantError."""
         client = self._client(form)
-        code, user_code = secrets.token_urlsafe(32), secrets.token_hex(4).upper()
+        code, user_code = secrets.token_urlsafe(32), "".join(secrets.choice(_USER_CODE) for _ in range(8))
         self._store.run("DELETE FROM device_codes WHERE expires < ?", clock.seconds() - _DEVICE_SECONDS)
         self._store.run(
             "INSERT INTO device_codes (device_code, user_code, client_id, scope, expires) VALUES (?, ?, ?, ?, ?)",
-            *(code, user_code, client.client_id, form.get("scope", ""), clock.seconds() + _DEVICE_SECONDS),
+            *(_hash(code), user_code, client.client_id, form.get("scope", ""), clock.seconds() + _DEVICE_SECONDS),
         )
-        page = f"{self.issuer}/device"
+        page, shown = f"{self.issuer}/device", f"{user_code[:4]}-{user_code[4:]}"
         return {
             "device_code": code,
-            "user_code": user_code,
+            "user_code": shown,
             "verification_uri": page,
-            "verification_uri_complete": f"{page}?user_code={user_code}",
+            "verification_uri_complete": f"{page}?user_code={shown}",
             "expires_in": _DEVICE_SECONDS,
             "interval": _DEVICE_INTERVAL,
         }
 
-    def approve(self, user_code: str, username: str) -> bool:
-        """Approve a device grant for an account; False if there is no such code or account."""
-        known = username in ACCOUNTS
-        return known and bool(
-            self._store.run("UPDATE device_codes SET username=? WHERE user_code=?", username, user_code.upper())
+    def decide(self, user_code: str, username: str, *, deny: bool = False) -> bool:
+        """Let a device in as an account, or refuse it. False when no grant with that code waits for a decision."""
+        bare = re.sub(r"[^A-Z]", "", user_code.upper())
+        return username in ACCOUNTS and bool(
+            self._store.run(
+                "UPDATE device_codes SET username=?, denied=? WHERE user_code=? AND username IS NULL AND expires >= ?",
+                *(username, deny, bare, clock.seconds()),
+            )
         )
 
     def bearer(self, token: str) -> User:
@@ -152,20 +159,25 @@ class Realm:
         return answer | ({"refresh_token": token, "refresh_expires_in": 0} if offline else {})
 
     def _device(self, client: Client, code: str) -> dict[str, Any]:
-        row = self._store.row("SELECT * FROM device_codes WHERE device_code=?", code)
+        row = self._store.row("SELECT * FROM device_codes WHERE device_code=?", _hash(code))
         if row is None or row["client_id"] != client.client_id:
             raise GrantError("invalid_grant", "Device code not valid")
         if row["expires"] < clock.seconds():
             raise GrantError("expired_token", "Device code is expired")
-        username = row["username"] or ("embedded-user" if row["polls"] else None)
-        if username is None:
+        if row["username"] is None:
+            since = clock.machine() - (row["polled"] or 0.0)
+            if 0 <= since < _DEVICE_INTERVAL * _PATIENCE:
+                raise GrantError("slow_down", "Slow down")
             raise GrantError("authorization_pending", "The authorization request is still pending")
-        self._store.run("DELETE FROM device_codes WHERE device_code=?", code)
-        return self._tokens(client, username, row["scope"], refresh=True)
+        if row["denied"]:
+            raise GrantError("access_denied", "The end user denied the authorization request")
+        self._store.run("DELETE FROM device_codes WHERE device_code=?", row["device_code"])
+        return self._tokens(client, row["username"], row["scope"], refresh=True)
 
     def polled(self, form: dict[str, str]) -> None:
-        """Count a poll of a device grant, so that the next one finds it approved."""
-        self._store.run("UPDATE device_codes SET polls=polls+1 WHERE device_code=?", form.get("device_code", ""))
+        """Note when a device grant was asked for, by the machine's time: by a clock that stands each poll is early."""
+        code = _hash(form.get("device_code", ""))
+        self._store.run("UPDATE device_codes SET polled=? WHERE device_code=?", clock.machine(), code)
 
     def _tokens(self, client: Client, username: str, scope: str, *, refresh: bool) -> dict[str, Any]:
         account = ACCOUNTS[username]
@@ -201,3 +213,7 @@ class Realm:
             answer["refresh_token"] = self.key.refresh_token(username, client.client_id, scope, offline=offline)
             answer["refresh_expires_in"] = 0 if offline else _REFRESH_SECONDS
         return answer
+
+
+def _hash(code: str) -> str:
+    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()
