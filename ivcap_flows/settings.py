@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     provena_data_store_api: str | None = Field(
         None, alias="PROVENA_DATA_STORE_API", description="Override of the data store API's URL."
     )
+    provena_search_api: str | None = Field(
+        None, alias="PROVENA_SEARCH_API", description="Override of the search API's URL; only searches need it."
+    )
+    provena_handle_api: str | None = Field(
+        None, alias="PROVENA_HANDLE_API", description="Override of the id-service's URL; only administrators need it."
+    )
 
     journal: str = Field(
         default_factory=_default_journal,

@@ -150,6 +150,12 @@ class ProvenaCredentials(CredentialsBlock):
     data_store_api: str | None = Field(
         default=None, description="URL of the data store API, where it is not the default."
     )
+    search_api: str | None = Field(default=None, description="URL of the search API, where it is not the default.")
+    handle_api: str | None = Field(default=None, description="URL of the id-service, where it is not the default.")
+    trusted_hosts: list[str] = Field(
+        default_factory=list,
+        description="Other hosts than Amazon S3's that may hold the platform's files; they never get the token.",
+    )
 
     @classmethod
     def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> ProvenaCredentials:
@@ -178,6 +184,8 @@ class ProvenaCredentials(CredentialsBlock):
             prov_api=found.provena_prov_api,
             job_api=found.provena_job_api,
             data_store_api=found.provena_data_store_api,
+            search_api=found.provena_search_api,
+            handle_api=found.provena_handle_api,
         )
 
     def endpoints(self) -> Endpoints:
@@ -191,6 +199,8 @@ class ProvenaCredentials(CredentialsBlock):
             prov=self.prov_api,
             jobs=self.job_api,
             datastore=self.data_store_api,
+            search=self.search_api,
+            handles=self.handle_api,
         )
 
     def get_client(self) -> ProvenaClient:
@@ -205,4 +215,4 @@ class ProvenaCredentials(CredentialsBlock):
                 f"There is no token for Provena at {endpoints.realm}. Set `offline_token` or `client_secret` in the "
                 "credentials, or PROVENA_OFFLINE_TOKEN."
             )
-        return ProvenaClient(endpoints, auth)
+        return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Final, TypeVar
 
@@ -13,6 +14,8 @@ from ivcap_flows.http.session import UNSET, Reply, Session
 from ivcap_flows.http.status import detail_of, status_error
 
 __all__ = ["Api", "members", "parse", "refusal_of"]
+
+_log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -80,29 +83,34 @@ class Api:
         """As `call`, for a route that answers with a text."""
         return (await self._reply(method, path, repeat=repeat, params=params, final=final)).text
 
-    async def pages(
-        self, path: str, request: dict[str, Any], *, status_decides: bool = True
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The pages of a list, each when it is asked for. A page may hold fewer items than asked for, even none, while
-        others follow. Raises ProtocolError for a list that goes in a circle."""
-        key: Any = None
-        while True:
+    async def listed(
+        self, path: str, request: dict[str, Any], name: str, limit: int | None = None
+    ) -> AsyncIterator[Any]:
+        """What a list has under `name`, a page at a time as it is asked for, `limit` in all.
+
+        A page may hold fewer than asked for, even none, while others follow. One with something that the server cannot
+        parse itself says that it failed and still holds the others; what is left out is told in a warning. Raises
+        ProtocolError for a list that goes in a circle.
+        """
+        count, key = 0, None
+        while limit is None or count < limit:
             wanted = request if key is None else request | {"pagination_key": key}
-            body = await self.call("POST", path, repeat="idempotent", json=wanted, status_decides=status_decides)
-            yield body
+            body = await self.call("POST", path, repeat="idempotent", json=wanted, status_decides=False)
+            items = members(body, name, f"list {path}")
+            if (why := refusal_of(body)) is not None:
+                broken = members(body, "unparsable_items", f"list {path}")
+                if not items and not broken:
+                    raise BadRequestError(f"Provena refused POST {path}: {_ended(why)}", **_of_list(path, why))
+                _log.warning("Provena's list %s leaves out what Provena cannot read itself: %s", path, _ended(why))
+            for item in items[: None if limit is None else limit - count]:
+                yield item
+            count += len(items)
             before, key = key, body.get("pagination_key")
             if not key:
                 return
             if key == before:
-                raise ProtocolError(
-                    f"Provena's list {path} names a page as the next that was read before.",
-                    platform="Provena",
-                    method="POST",
-                    path=path,
-                    status=200,
-                    detail=None,
-                    sent=True,
-                )
+                fault = "names a page as the next that was read before"
+                raise ProtocolError(f"Provena's list {path} {fault}.", **_of_list(path, fault))
 
     async def _reply(
         self,
@@ -185,6 +193,10 @@ def _data(reply: Reply, detail: str) -> dict[str, Any]:
         "detail": detail,
         "sent": True,
     }
+
+
+def _of_list(path: str, detail: str) -> dict[str, Any]:
+    return {"platform": "Provena", "method": "POST", "path": path, "status": 200, "detail": detail, "sent": True}
 
 
 def parse(model: type[M], value: Any, what: str) -> M:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,12 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ivcap_flows import identity
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.auth_api import AuthApi
 from ivcap_flows.provena.datastore import DataStoreApi
+from ivcap_flows.provena.documents import Documents
+from ivcap_flows.provena.ids import IdsApi
 from ivcap_flows.provena.jobs import JobsApi
 from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.provena.registry import RegistryApi
+from ivcap_flows.provena.search import SearchApi
 
 __all__ = ["SETTLE", "Endpoints", "ProvenaClient"]
 
@@ -32,7 +37,11 @@ _PREFIXES: Final = {
     "prov": "prov-api",
     "jobs": "job-api",
     "datastore": "data-api",
+    "search": "search",
+    "handles": "handle",
 }
+_SELDOM: Final = frozenset({"search", "handles"})
+"""Registering and reading do without these, so that their URLs may be left out."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -47,11 +56,13 @@ class Endpoints(BaseModel):
     prov: str
     jobs: str
     datastore: str
+    search: str | None = None
+    handles: str | None = None
 
     @field_validator("*")
     @classmethod
-    def _bare(cls, url: str) -> str:
-        return url.strip().rstrip("/")
+    def _bare(cls, url: str | None) -> str | None:
+        return None if url is None else url.strip().rstrip("/")
 
     @classmethod
     def of(
@@ -64,14 +75,14 @@ class Endpoints(BaseModel):
     ) -> Endpoints:
         """The endpoints of a deployment: `https://<prefix>.<domain>` and `https://auth.<domain>/auth/realms/<realm>`.
 
-        `keycloak` replaces Keycloak's base URL (up to `/auth`); the keywords `auth`, `registry`, `prov`, `jobs` and
-        `datastore` replace whole API URLs, and without a domain all are needed. Raises ConfigurationError naming what
-        is missing.
+        `keycloak` replaces Keycloak's base URL (up to `/auth`); the keywords `auth`, `registry`, `prov`, `jobs`,
+        `datastore`, `search` and `handles` (the id-service) replace whole API URLs, and without a domain all but the
+        last two are needed. Raises ConfigurationError naming what is missing.
         """
         if unknown := overrides.keys() - _PREFIXES.keys():
             raise TypeError(f"Provena has no API {', '.join(sorted(unknown))}; it has {', '.join(_PREFIXES)}.")
         base = keycloak or (f"https://auth.{domain}/auth" if domain else None)
-        missing = [name for name in _PREFIXES if not (overrides.get(name) or domain)]
+        missing = [name for name in _PREFIXES if not (overrides.get(name) or domain or name in _SELDOM)]
         missing += ["keycloak"] if base is None else []
         if missing or base is None:
             raise ConfigurationError(
@@ -81,29 +92,35 @@ class Endpoints(BaseModel):
             )
         if not realm:
             raise ConfigurationError("Provena's Keycloak realm is not known. Set PROVENA_REALM.", missing=["realm"])
-        urls = {name: overrides.get(name) or f"https://{prefix}.{domain}" for name, prefix in _PREFIXES.items()}
-        return cls(realm=f"{base.rstrip('/')}/realms/{realm}", **urls)
+        usual = {name: f"https://{prefix}.{domain}" for name, prefix in _PREFIXES.items()} if domain else {}
+        given = {name: url for name, url in overrides.items() if url}
+        return cls(realm=f"{base.rstrip('/')}/realms/{realm}", **(usual | given))
 
 
 class ProvenaClient:
     """An asynchronous client; use as an async context manager or call `aclose()`.
 
     `settle` is, in seconds, how long an accepted request may stay invisible; `platform()` corrects it for a server
-    that tells its own.
+    that tells its own. `documents` saves what is behind a presigned URL. `trusted_hosts` may be in such URLs, beside
+    Provena's own and Amazon S3's; no token goes there. All APIs share one pool of connections.
     """
 
-    def __init__(self, endpoints: Endpoints, auth: Auth) -> None:
+    def __init__(self, endpoints: Endpoints, auth: Auth, *, trusted_hosts: Collection[str] = ()) -> None:
         self.endpoints = endpoints
         self.settle = SETTLE
         self._auth = auth
         self._platform: str | None = None
         self._asking = asyncio.Lock()
-        self._sessions: list[Session] = []
+        self._pool = Pool()
         self.auth_api = AuthApi(self._session(endpoints.auth))
         self.registry = RegistryApi(self._session(endpoints.registry))
         self.prov = ProvApi(self._session(endpoints.prov))
         self.jobs = JobsApi(self._session(endpoints.jobs))
         self.datastore = DataStoreApi(self._session(endpoints.datastore))
+        self._search = SearchApi(self._session(endpoints.search)) if endpoints.search else None
+        self._ids = IdsApi(self._session(endpoints.handles)) if endpoints.handles else None
+        known = filter(None, endpoints.model_dump().values())
+        self.documents = Documents({*trusted_hosts, *(urlsplit(url).hostname or "" for url in known)}, self._pool)
 
     def __repr__(self) -> str:
         return f"ProvenaClient({self.endpoints.realm!r})"
@@ -116,8 +133,21 @@ class ProvenaClient:
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens them anew."""
-        for session in self._sessions:
-            await session.aclose()
+        await self._pool.aclose()
+
+    @property
+    def search(self) -> SearchApi:
+        """Search. Raises ConfigurationError where its URL is not known."""
+        if self._search is None:
+            raise _unknown("search API", "PROVENA_SEARCH_API")
+        return self._search
+
+    @property
+    def ids(self) -> IdsApi:
+        """The id-service. Raises ConfigurationError where its URL is not known."""
+        if self._ids is None:
+            raise _unknown("id-service", "PROVENA_HANDLE_API")
+        return self._ids
 
     async def platform(self) -> str:
         """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens."""
@@ -144,7 +174,7 @@ class ProvenaClient:
         parts = urlsplit(self.endpoints.registry)
         if parts.hostname not in _LOOPBACK:
             return None
-        async with Session(f"{parts.scheme}://{parts.netloc}", platform="Provena") as session:
+        async with Session(f"{parts.scheme}://{parts.netloc}", platform="Provena", pool=self._pool) as session:
             reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
         is_json = reply.status == 200 and "json" in reply.headers.get("content-type", "")
         told = reply.json() if is_json else None
@@ -154,6 +184,8 @@ class ProvenaClient:
         return str(told["instance"])
 
     def _session(self, url: str) -> Session:
-        session = Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT)
-        self._sessions.append(session)
-        return session
+        return Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT, pool=self._pool)
+
+
+def _unknown(api: str, variable: str) -> ConfigurationError:
+    return ConfigurationError(f"Where Provena's {api} is, is not known. Set PROVENA_DOMAIN, or {variable} to its URL.")

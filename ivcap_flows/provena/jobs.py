@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from ivcap_flows.errors import BadRequestError, PlatformError, WaitTimeoutError
+from ivcap_flows.errors import InputError, NotFoundError, PlatformError, WaitTimeoutError
+from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.models import JobRow
+from ivcap_flows.provena.wire import Wire
 
-__all__ = ["JobsApi"]
+__all__ = ["JobsAdminApi", "JobsApi", "Launched"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,39 +25,101 @@ SHORTEST_LOOK: Final = 2.0
 """All in seconds: the wait between two looks grows; a look is given this much even when the deadline is near."""
 
 
-class JobsApi(Api):
-    """Jobs of the caller. They cannot be cancelled, and one whose worker died stays IN_PROGRESS for ever."""
+class Launched(Wire):
+    """A job that was launched, and the batch that it is in."""
+
+    session_id: str
+    batch_id: str | None = None
+
+
+class _Rows(Api):
+    async def _row(self, path: str, session_id: str) -> JobRow | None:
+        try:
+            # On these routes 400 has one meaning, whatever its words: there is no such row, or not yet.
+            body = await self.call("GET", path, repeat="idempotent", params={"session_id": session_id}, absent=(400,))
+        except NotFoundError as error:
+            if error.status == 400:
+                return None
+            raise
+        return parse(JobRow, body.get("job"), f"job {session_id}")
+
+    async def _rows(self, path: str, request: dict[str, Any], limit: int | None) -> AsyncIterator[JobRow]:
+        async for row in self.listed(path, request, "jobs", limit):
+            yield parse(JobRow, row, "listed job")
+
+
+class JobsAdminApi(_Rows):
+    """Jobs of all users, for those with the roles of the job service."""
+
+    async def launch(
+        self,
+        job_type: str,
+        job_sub_type: str,
+        payload: dict[str, Any],
+        *,
+        username: str | None = None,
+        batch: str | None = None,
+        new_batch: bool = False,
+    ) -> Launched:
+        """Launch a job, for another user if told, and in a batch that there is (`batch`) or in a new one.
+
+        Raises BadRequestError for a payload that does not fit the sub type. Nothing tells a second launch from the
+        first.
+        """
+        if batch is not None and new_batch:
+            raise InputError("A job is launched in a batch that there is or in a new one, not in both.")
+        wanted = {
+            "job_type": job_type,
+            "job_sub_type": job_sub_type,
+            "job_payload": payload,
+            "username": username,
+            "add_to_batch": batch,
+            "request_batch_id": new_batch,
+        }
+        return parse(Launched, await self.call("POST", "/jobs/admin/launch", repeat="unsafe", json=wanted), "launch")
+
+    async def fetch(self, session_id: str) -> JobRow | None:
+        """The row of anybody's job, or None while it is not there."""
+        return await self._row("/jobs/admin/fetch", session_id)
+
+    def list(
+        self, *, username: str | None = None, page_size: int = 20, limit: int | None = None
+    ) -> AsyncIterator[JobRow]:
+        """Jobs of a user, or of all, newest first; `limit` is their total."""
+        return self._rows("/jobs/admin/list", {"limit": page_size, "username_filter": username}, limit)
+
+    def list_batch(
+        self, batch_id: str, *, username: str | None = None, page_size: int = 20, limit: int | None = None
+    ) -> AsyncIterator[JobRow]:
+        """The children of a batch, in no useful order; `limit` is their total."""
+        request = {"batch_id": batch_id, "limit": page_size, "username_filter": username}
+        return self._rows("/jobs/admin/list_batch", request, limit)
+
+
+class JobsApi(_Rows):
+    """Jobs of the caller. They cannot be cancelled, and one whose worker died stays IN_PROGRESS for ever.
+
+    `admin` are those of all users.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.admin = JobsAdminApi(session)
 
     async def fetch(self, session_id: str) -> JobRow | None:
         """The job's row, or None while it is not there, which an unknown id never is.
 
         Raises NotAuthorizedError for another user's job.
         """
-        try:
-            body = await self.call("GET", "/jobs/user/fetch", repeat="idempotent", params={"session_id": session_id})
-        except BadRequestError as error:
-            # On this route 400 has one meaning, whatever its words: there is no such row, or not yet.
-            if error.status == 400:
-                return None
-            raise
-        return parse(JobRow, body.get("job"), f"job {session_id}")
+        return await self._row("/jobs/user/fetch", session_id)
 
-    def list(self, *, page_size: int = 20) -> AsyncIterator[JobRow]:
-        """The caller's jobs, newest first (in whole seconds), one page at a time as they are asked for."""
-        return self._pages("/jobs/user/list", {"limit": page_size})
+    def list(self, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
+        """The caller's jobs, newest first (in whole seconds), one page at a time; `limit` is their total."""
+        return self._rows("/jobs/user/list", {"limit": page_size}, limit)
 
-    def list_batch(self, batch_id: str, *, page_size: int = 20) -> AsyncIterator[JobRow]:
+    def list_batch(self, batch_id: str, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
         """The children of a batch, in no useful order. They appear late: none at all says nothing."""
-        return self._pages("/jobs/user/list_batch", {"batch_id": batch_id, "limit": page_size})
-
-    async def _pages(self, path: str, request: dict[str, Any]) -> AsyncIterator[JobRow]:
-        while True:
-            body = await self.call("POST", path, repeat="idempotent", json=request)
-            for row in body.get("jobs") or ():
-                yield parse(JobRow, row, "listed job")
-            if not body.get("pagination_key"):
-                return
-            request = request | {"pagination_key": body["pagination_key"]}
+        return self._rows("/jobs/user/list_batch", {"batch_id": batch_id, "limit": page_size}, limit)
 
     async def wait(self, session_id: str, timeout: float) -> JobRow:
         """Wait until the job has ended, well or badly, for at most `timeout` seconds, and return its row.

@@ -1,58 +1,51 @@
-"""Registry items: fetch, create, list (registry-api)."""
+"""Registry items: fetch, list, create, change (registry-api)."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any, Final, Literal, TypeVar, overload
 
-from ivcap_flows.errors import InputError, ProtocolError
-from ivcap_flows.provena.api import Api, parse
-from ivcap_flows.provena.models import (
-    Created,
-    Creation,
-    DatasetInfo,
-    DatasetTemplate,
-    Info,
-    Item,
-    Model,
-    ModelRun,
-    Organisation,
-    Person,
-    Study,
-    Version,
-    WorkflowTemplate,
-)
+from ivcap_flows.errors import InputError, InvalidParameterError
+from ivcap_flows.http.session import Session
+from ivcap_flows.provena.api import Api, parse, refusal_of
+from ivcap_flows.provena.models import Created, DatasetInfo, Fetched, Info, Item, NewVersion, Seed
+from ivcap_flows.provena.registry_access import AccessApi, LocksApi
+from ivcap_flows.provena.subtypes import CREATABLE, SUBTYPES, VERSIONED, kind_of, route, written_here
+from ivcap_flows.provena.wire import Wire
 
-__all__ = ["CREATABLE", "SUBTYPES", "RegistryApi", "Sort"]
+__all__ = ["CREATABLE", "SUBTYPES", "RegistryApi", "Release", "Sort", "order"]
 
 I = TypeVar("I", bound=Info)  # noqa: E741 - an Info
 
-Sort = Literal["CREATED_TIME", "UPDATED_TIME", "DISPLAY_NAME", "ACCESS_INFO_URI_BEGINS_WITH"]
+Sort = Literal["CREATED_TIME", "UPDATED_TIME", "DISPLAY_NAME", "RELEASE_TIMESTAMP", "ACCESS_INFO_URI_BEGINS_WITH"]
 
-_ROUTES: Final[dict[type[Info], str]] = {
-    Person: "/registry/agent/person",
-    Organisation: "/registry/agent/organisation",
-    Model: "/registry/entity/model",
-    DatasetTemplate: "/registry/entity/dataset_template",
-    WorkflowTemplate: "/registry/entity/model_run_workflow",
-    DatasetInfo: "/registry/entity/dataset",
-    Study: "/registry/activity/study",
-    ModelRun: "/registry/activity/model_run",
-    Creation: "/registry/activity/create",
-    Version: "/registry/activity/version",
-}
+ReleaseStatus = Literal["NOT_RELEASED", "PENDING", "RELEASED"]
 
-SUBTYPES: Final[dict[str, type[Info]]] = {info.subtype: info for info in _ROUTES}
-"""Provena's subtype names and what such an item states."""
+# What the general routes add to an item for the sake of their own index.
+_STRAY: Final = "universal_partition_key"
 
-CREATABLE: Final[frozenset[type[Info]]] = frozenset(
-    {Person, Organisation, Model, DatasetTemplate, WorkflowTemplate, Study}
-)
-"""Created here. Datasets are minted by the data store, model runs registered by the prov API, the rest made by jobs."""
+
+class Release(Wire):
+    """Which version of Provena runs there."""
+
+    commit_id: str | None = None
+    commit_url: str | None = None
+    tag_name: str | None = None
+    release_title: str | None = None
+    release_url: str | None = None
 
 
 class RegistryApi(Api):
-    """A subtype is given as its class, which types the result, or by Provena's name such as `"MODEL"`."""
+    """A subtype is given as its class, which types the result, or by Provena's name such as `"MODEL"`.
+
+    `access` tells and sets who may do what with an item, `locks` keeps items from being changed. Lists are eventually
+    consistent, give items that the caller may read, and are read a page at a time; `limit` is their total.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.access = AccessApi(session)
+        self.locks = LocksApi(session)
 
     @overload
     async def fetch(self, subtype: type[I], id: str) -> Item[I]: ...
@@ -61,23 +54,34 @@ class RegistryApi(Api):
     async def fetch(self, subtype: type[Info] | str, id: str) -> Item[Any]:  # noqa: A002 - the platform's own word
         """One complete item.
 
-        Raises BadRequestError for an unknown id and for an item of another subtype, NotAuthorizedError for one that
-        the caller may not read.
+        Raises NotFoundError for an unknown id, a seed, and an item of another subtype (the platform does not tell
+        them apart), NotAuthorizedError for one that the caller may not read.
         """
-        kind = _kind(subtype)
-        body = await self.call("GET", f"{_ROUTES[kind]}/fetch", repeat="idempotent", params={"id": id})
+        kind = kind_of(subtype)
+        body = await self.call("GET", f"{route(kind)}/fetch", repeat="idempotent", params={"id": id}, absent=(200,))
         return parse(Item[kind], body.get("item"), f"{kind.subtype} {id}")  # type: ignore[valid-type]
 
-    async def fetch_raw(self, id: str) -> dict[str, Any]:  # noqa: A002 - the platform's own word
-        """One item of any subtype, seeds included, as the registry has it: `item_subtype` and `record_type` tell what.
+    @overload
+    async def fetch_with_access(self, subtype: type[I], id: str) -> Fetched[I]: ...
+    @overload
+    async def fetch_with_access(self, subtype: str, id: str) -> Fetched[Info]: ...
+    async def fetch_with_access(self, subtype: type[Info] | str, id: str) -> Fetched[Any]:  # noqa: A002
+        """An item or a seed, what the caller may do with it, and whether it is locked.
 
-        Raises BadRequestError for an unknown id, NotAuthorizedError for an item that the caller may not read.
+        Raises as `fetch` does, but BadRequestError for a seed of another subtype.
         """
-        body = await self.call("GET", "/registry/general/fetch", repeat="idempotent", params={"id": id})
-        item = body.get("item")
-        if not isinstance(item, dict):
-            raise ProtocolError(f"Provena's item {id} is not as its API describes it: no JSON object.", detail="item")
-        return item
+        kind = kind_of(subtype)
+        asked = {"id": id, "seed_allowed": True}
+        body = await self.call("GET", f"{route(kind)}/fetch", repeat="idempotent", params=asked, absent=(200,))
+        item = _record(body.get("item"), kind, f"{kind.subtype} {id}")
+        found = {"item": item, "roles": body.get("roles") or [], "locked": bool(body.get("locked"))}
+        return parse(Fetched[kind], found, f"{kind.subtype} {id}")  # type: ignore[valid-type]
+
+    async def fetch_any(self, id: str) -> Item[Info] | Seed:  # noqa: A002
+        """An item or a seed of any subtype. Raises NotFoundError for an unknown id."""
+        path = "/registry/general/fetch"
+        body = await self.call("GET", path, repeat="idempotent", params={"id": id}, absent=(200,))
+        return _record(body.get("item"), None, f"item {id}")
 
     @overload
     async def create(self, subtype: type[I], info: I) -> Created[I]: ...
@@ -89,14 +93,79 @@ class RegistryApi(Api):
         Raises InputError before sending, BadRequestError for what the server's look-ups refuse and where the caller
         is not linked to a person (which persons and organisations do not need).
         """
-        kind = _kind(subtype)
-        if kind not in CREATABLE:
-            raise InputError(f"The registry does not create a {kind.subtype}; it is made by another API.")
-        if not isinstance(info, kind):
-            raise InputError(f"A {kind.subtype} is described by {kind.__name__}, not by {type(info).__name__}.")
-        body = await self.call("POST", f"{_ROUTES[kind]}/create", repeat="keyed", json=info.body())
+        kind = written_here(subtype, info)
+        body = await self.call("POST", f"{route(kind)}/create", repeat="keyed", json=info.body())
         created = {"item": body.get("created_item"), "session_id": body.get("register_create_activity_session_id")}
         return parse(Created[kind], created, f"created {kind.subtype}")  # type: ignore[valid-type]
+
+    async def seed(self, subtype: type[Info] | str) -> Seed:
+        """A new id without content; `update` gives it some. Nothing tells one seed of the caller from another."""
+        kind = written_here(subtype)
+        body = await self.call("POST", f"{route(kind)}/seed", repeat="unsafe")
+        return parse(Seed, body.get("seeded_item"), f"seeded {kind.subtype}")
+
+    async def update(self, subtype: type[Info] | str, id: str, info: Info, *, reason: str | None = None) -> str | None:  # noqa: A002
+        """Replace all that an item states, or give a seed its first content; the session of the job that then follows.
+
+        Fields of a newer server are sent as they were read. A complete item needs a reason, and each update is an entry
+        in its history. Raises BadRequestError for an unknown id, NotAuthorizedError (about "item") for a locked one.
+        """
+        kind = written_here(subtype, info)
+        body = await self.call(
+            "PUT",
+            f"{route(kind)}/update",
+            repeat="keyed",
+            params={"id": id, "reason": reason},
+            json=info.body(unknown=True),
+        )
+        session = body.get("register_create_activity_session_id")
+        return str(session) if session else None
+
+    async def revert(self, subtype: type[Info] | str, id: str, history_id: int, *, reason: str) -> None:  # noqa: A002
+        """Let an item state again what it did at an entry of its history. Raises as `update` does."""
+        kind = written_here(subtype)
+        wanted = {"id": id, "history_id": history_id, "reason": reason}
+        await self.call("PUT", f"{route(kind)}/revert", repeat="keyed", json=wanted)
+
+    async def version(self, subtype: type[Info] | str, id: str, *, reason: str) -> NewVersion:  # noqa: A002
+        """A new version of an item, with the same statements and the caller as its owner.
+
+        Raises BadRequestError, naming the next version, for an item that has one; afterwards
+        `versioning_info.next_version` of the old item tells whether it took.
+        """
+        kind = kind_of(subtype)
+        if kind not in VERSIONED:
+            raise InputError(f"The registry makes no versions of a {kind.subtype}.")
+        wanted = {"id": id, "reason": reason}
+        body = await self.call("POST", f"{route(kind)}/version", repeat="keyed", json=wanted)
+        return parse(NewVersion, body, f"new version of {id}")
+
+    async def validate(self, subtype: type[Info] | str, info: Info) -> str | None:
+        """What the registry has against an item of these statements, in its words; None where it would take it."""
+        kind = kind_of(subtype)
+        path = f"{route(kind)}/validate"
+        try:
+            body = await self.call("POST", path, repeat="idempotent", json=info.plain(), status_decides=False)
+        except InvalidParameterError as error:
+            return str(error.detail)
+        return refusal_of(body)
+
+    async def schema(self, subtype: type[Info] | str) -> dict[str, Any]:
+        """The JSON Schema of what an item of the subtype states, as the platform has it."""
+        kind = kind_of(subtype)
+        body = await self.call("GET", f"{route(kind)}/schema", repeat="idempotent")
+        return dict(body.get("json_schema") or {})
+
+    async def ui_schema(self, subtype: type[Info] | str) -> dict[str, Any]:
+        """How the web interface lays out the form of a subtype (react-jsonschema-form)."""
+        kind = kind_of(subtype)
+        body = await self.call("GET", f"{route(kind)}/ui_schema", repeat="idempotent")
+        return dict(body.get("ui_schema") or {})
+
+    async def about(self) -> Release:
+        """Which version of Provena runs there."""
+        body = await self.call("GET", "/registry/general/about/version", repeat="idempotent")
+        return parse(Release, body, "answer about its version")
 
     @overload
     def list(
@@ -107,6 +176,7 @@ class RegistryApi(Api):
         ascending: bool = ...,
         begins_with: str | None = ...,
         page_size: int = ...,
+        limit: int | None = ...,
     ) -> AsyncIterator[Item[I]]: ...
     @overload
     def list(
@@ -117,6 +187,7 @@ class RegistryApi(Api):
         ascending: bool = ...,
         begins_with: str | None = ...,
         page_size: int = ...,
+        limit: int | None = ...,
     ) -> AsyncIterator[Item[Info]]: ...
     async def list(
         self,
@@ -126,33 +197,90 @@ class RegistryApi(Api):
         ascending: bool = False,
         begins_with: str | None = None,
         page_size: int = 20,
+        limit: int | None = None,
     ) -> AsyncIterator[Item[Any]]:
-        """Complete items that the caller may read, newest first, one page at a time as they are asked for.
+        """Complete items of a subtype, newest first.
 
-        `begins_with` needs the sort ACCESS_INFO_URI_BEGINS_WITH and finds external datasets by their URI. The index is
-        eventually consistent. A page may be empty while others follow.
+        `begins_with` needs the sort ACCESS_INFO_URI_BEGINS_WITH and finds external datasets by their URI.
         """
-        kind = _kind(subtype)
-        order = {"sort_type": sort, "ascending": ascending, "begins_with": begins_with}
-        request: dict[str, Any] = {
-            "filter_by": {"record_type": "COMPLETE_ONLY"},
-            "sort_by": {name: value for name, value in order.items() if value is not None},
-            "page_size": page_size,
+        kind = kind_of(subtype)
+        request = order(sort, ascending, begins_with, page_size) | {"filter_by": {"record_type": "COMPLETE_ONLY"}}
+        async for item in self.listed(f"{route(kind)}/list", request, "items", limit):
+            yield parse(Item[kind], item, f"listed {kind.subtype}")  # type: ignore[valid-type]
+
+    async def seeds(
+        self, subtype: type[Info] | str, *, page_size: int = 20, limit: int | None = None
+    ) -> AsyncIterator[Seed]:
+        """Seeds of a subtype, newest first."""
+        kind = kind_of(subtype)
+        request = order("CREATED_TIME", False, None, page_size) | {"filter_by": {"record_type": "SEED_ONLY"}}
+        async for item in self.listed(f"{route(kind)}/list", request, "seed_items", limit):
+            yield parse(Seed, item, f"listed seed of a {kind.subtype}")
+
+    async def list_any(
+        self,
+        *,
+        subtype: type[Info] | str | None = None,
+        reviewer: str | None = None,
+        release_status: ReleaseStatus | None = None,
+        seeds: bool = False,
+        sort: Sort = "CREATED_TIME",
+        ascending: bool = False,
+        begins_with: str | None = None,
+        page_size: int = 20,
+        limit: int | None = None,
+    ) -> AsyncIterator[Item[Info] | Seed]:
+        """Complete items of all subtypes, newest first; with `seeds` these too.
+
+        `reviewer` is the caller's own person (ForbiddenError for another) and gives the datasets that it reviews; a
+        subtype and a release status exclude each other (InvalidParameterError).
+        """
+        chosen = {
+            "record_type": "ALL" if seeds else "COMPLETE_ONLY",
+            "item_subtype": None if subtype is None else kind_of(subtype).subtype,
+            "release_reviewer": reviewer,
+            "release_status": release_status,
         }
-        while True:
-            # A page with an item that the server cannot parse says success=false and still holds the others.
-            body = await self.call(
-                "POST", f"{_ROUTES[kind]}/list", repeat="idempotent", json=request, status_decides=False
-            )
-            for item in body.get("items") or ():
-                yield parse(Item[kind], item, f"listed {kind.subtype}")  # type: ignore[valid-type]
-            if not body.get("pagination_key"):
-                return
-            request["pagination_key"] = body["pagination_key"]
+        request = order(sort, ascending, begins_with, page_size)
+        request["filter_by"] = {name: value for name, value in chosen.items() if value is not None}
+        async for item in self.listed("/registry/general/list", request, "items", limit):
+            yield _record(item, None, "listed item")
+
+    async def releases(
+        self,
+        reviewer: str,
+        *,
+        release_status: ReleaseStatus | None = None,
+        sort: Sort = "RELEASE_TIMESTAMP",
+        ascending: bool = False,
+        page_size: int = 20,
+        limit: int | None = None,
+    ) -> AsyncIterator[Item[DatasetInfo]]:
+        """The datasets that wait for, or had, the approval of the caller's own person; those asked for last come first.
+
+        Raises ForbiddenError for another's person, BadRequestError for a caller without one.
+        """
+        chosen = {"release_reviewer": reviewer, "release_status": release_status}
+        # A sort is always sent: without one the server asks for an index that it has not, and answers 500.
+        request = order(sort, ascending, None, page_size)
+        request["filter_by"] = {name: value for name, value in chosen.items() if value is not None}
+        path = f"{route(DatasetInfo)}/user/releases"
+        async for item in self.listed(path, request, "dataset_items", limit):
+            yield parse(Item[DatasetInfo], item, "dataset for review")
 
 
-def _kind(subtype: type[Info] | str) -> type[Info]:
-    kind = SUBTYPES.get(subtype) if isinstance(subtype, str) else subtype
-    if kind not in _ROUTES:
-        raise InputError(f"Provena's registry has no subtype {subtype!r}; it has {', '.join(SUBTYPES)}.")
-    return kind
+def order(sort: Sort, ascending: bool, begins_with: str | None, page_size: int) -> dict[str, Any]:
+    """What all requests for lists of items begin with."""
+    by = {"sort_type": sort, "ascending": ascending, "begins_with": begins_with}
+    return {"sort_by": {name: value for name, value in by.items() if value is not None}, "page_size": page_size}
+
+
+def _record(value: Any, kind: type[Info] | None, what: str) -> Item[Any] | Seed:
+    """An item, or a seed, as its `record_type` says; of the subtype that it names where no `kind` is told."""
+    if not isinstance(value, dict):
+        return parse(Seed, value, what)
+    plain = {name: part for name, part in value.items() if name != _STRAY}
+    if plain.get("record_type") == "SEED_ITEM":
+        return parse(Seed, plain, what)
+    kind = kind or SUBTYPES.get(str(plain.get("item_subtype")), Info)
+    return parse(Item[kind], plain, what)  # type: ignore[valid-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from ivcap_flows.errors import RegistrationFailedError
 from ivcap_flows.provena.wire import Wire, blank, no_seconds
@@ -120,6 +120,12 @@ class JobRow(Wire):
     def result_batch_id(self) -> str | None:
         """Of a succeeded batch submission: the batch that its children carry in `batch_id`."""
         return (self.result or {}).get("batch_id")
+
+    @property
+    def report_url(self) -> SecretStr | None:
+        """Of a succeeded report: where the document is, for an hour, to whoever has the URL."""
+        url = (self.result or {}).get("report_url")
+        return SecretStr(url) if isinstance(url, str) and url else None
 
     def checked(self) -> JobRow:
         """This row; raises RegistrationFailedError if the job failed."""

@@ -14,8 +14,8 @@ import ivcap_flows
 
 PACKAGE = Path(ivcap_flows.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "writes.md"
-SENDERS = {"ivcap": "request", "provena": "call"}
-"""The method of a client by which all its requests go out."""
+SENDERS = {"ivcap": {"request"}, "provena": {"call", "call_any", "call_text"}}
+"""The methods of a client by which all its requests go out."""
 
 
 class Write(NamedTuple):
@@ -37,7 +37,7 @@ def sent(client: str, node: ast.AST, where: tuple[str, ...] = ()) -> Iterator[Wr
         if not isinstance(child, ast.Call) or not isinstance(child.func, ast.Attribute):
             continue
         given = {keyword.arg: keyword.value for keyword in child.keywords}
-        if child.func.attr != SENDERS[client] or ("repeat" not in given and not names_a_method(child)):
+        if child.func.attr not in SENDERS[client] or ("repeat" not in given and not names_a_method(child)):
             continue
         method = literal(child.args[0]) or "?"
         declared = literal(given["repeat"]) or "?" if "repeat" in given else "nothing"

@@ -65,7 +65,7 @@ class Scripted:
 
     @property
     def endpoints(self) -> Endpoints:
-        apis = {name: f"{self.url}/{name}/" for name in ("auth", "registry", "prov", "jobs", "datastore")}
+        apis = {name: f"{self.url}/{name}/" for name in ("auth", "registry", "prov", "jobs", "datastore", "search")}
         return Endpoints.of(realm="test", keycloak=f"{self.url}/keycloak", **apis)
 
     async def answer(self, request: Request) -> Response:
@@ -136,6 +136,7 @@ class Embedded:
     @property
     def endpoints(self) -> Endpoints:
         names = {"auth": "AUTH", "registry": "REGISTRY", "prov": "PROV", "jobs": "JOB", "datastore": "DATA_STORE"}
+        names |= {"search": "SEARCH", "handles": "HANDLE"}
         return Endpoints.of(
             realm=self.environment["PROVENA_REALM"],
             keycloak=self.environment["PROVENA_KEYCLOAK"],

@@ -15,6 +15,7 @@ from ivcap_flows.errors import (
     InputError,
     InvalidParameterError,
     NotAuthorizedError,
+    NotFoundError,
     ProtocolError,
     UnavailableError,
     WaitTimeoutError,
@@ -53,6 +54,8 @@ def test_a_domain_gives_all_endpoints():
         "prov": "https://prov-api.example.org",
         "jobs": "https://jobs.elsewhere.org/base",
         "datastore": "https://data-api.example.org",
+        "search": "https://search.example.org",
+        "handles": "https://handle.example.org",
     }
 
 
@@ -200,14 +203,19 @@ async def test_a_401_without_a_challenge_concerns_the_item(scripted, client):
 
 
 async def test_success_false_is_an_error(scripted, client):
-    """Status 200 with `success` false raises with the server's words on one line."""
+    """Status 200 with `success` false raises with the server's words on one line; of a fetch it means an absence."""
     scripted.on("GET /registry/registry/entity/model/fetch", {"status": BAD, "item": None})
+    scripted.on("POST /registry/registry/agent/organisation/create", {"status": BAD, "created_item": None})
 
-    with pytest.raises(BadRequestError) as caught:
+    with pytest.raises(NotFoundError) as absent:
         await client.registry.fetch("MODEL", "nothing")
+    with pytest.raises(BadRequestError) as refused:
+        await client.registry.create(Organisation, Organisation(display_name="o", name="o"))
 
-    assert (caught.value.status, caught.value.detail) == (200, "Could not find item.")
-    assert str(caught.value) == ("Provena refused GET /registry/entity/model/fetch: Could not find item.")
+    for caught in (absent, refused):
+        assert (caught.value.status, caught.value.detail) == (200, "Could not find item.")
+    assert str(absent.value) == "Provena found nothing for GET /registry/entity/model/fetch: Could not find item."
+    assert str(refused.value) == "Provena refused POST /registry/agent/organisation/create: Could not find item."
 
 
 async def test_a_422_names_each_field_and_echoes_no_document(scripted, client):

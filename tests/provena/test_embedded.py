@@ -12,7 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from ivcap_flows import handles
-from ivcap_flows.errors import BadRequestError, NotAuthorizedError, RegistrationFailedError, UnavailableError
+from ivcap_flows.errors import (
+    BadRequestError,
+    NotAuthorizedError,
+    NotFoundError,
+    RegistrationFailedError,
+    UnavailableError,
+)
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
@@ -211,7 +217,7 @@ async def test_a_refused_record_is_a_bad_request(user, world):
 async def test_an_unknown_job_and_an_unknown_item(user):
     """The first is not there yet for ever, the second is refused."""
     assert await user.jobs.fetch(str(uuid.uuid4())) is None
-    with pytest.raises(BadRequestError):
+    with pytest.raises(NotFoundError):
         await user.registry.fetch(ModelRun, "no-such-id")
 
 
