@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from platformdirs import user_data_path
@@ -21,6 +23,8 @@ from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.local.ivcap import app as ivcap
 from ivcap_flows.local.ivcap.routing import Operation
+from ivcap_flows.local.provena.twin import ProvenaTwin
+from ivcap_flows.local.provena.web import Api
 from ivcap_flows.provenance import prov_json, rules
 from ivcap_flows.settings import Settings
 
@@ -50,10 +54,10 @@ tells:
 | both | real | real |
 
 `IVCAP_URL` goes before `IVCAP_BASE_URL`, which needs no token. `IVCAP_CONTEXT` stands in the place of `IVCAP_URL` and
-`IVCAP_JWT`, and beside one of them raises ConfigurationError ([log in](../how-to/use-the-real-platforms.md)). A token without its URL, and a URL that needs a token
-and has none, raise ConfigurationError. Provena counts as set with `PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`,
-`PROVENA_REGISTRY_API` or `PROVENA_PROV_API`. A deployed run for which neither platform is set raises ConfigurationError
-unless `IVCAP_FLOWS_EMBEDDED=1`.
+`IVCAP_JWT`, and beside one of them raises ConfigurationError ([log in](../how-to/use-the-real-platforms.md)). A token
+without its URL, and a URL that needs a token and has none, raise ConfigurationError. Provena counts as set with
+`PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`, `PROVENA_REGISTRY_API` or `PROVENA_PROV_API`. A deployed run for which neither
+platform is set raises ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
 
 ## Network
 
@@ -196,6 +200,39 @@ IVCAP_ROUTES: Final = """
 """
 """The routes that IVCAP has. Names of path parameters mean nothing."""
 
+PROVENA: Final = """
+## Provena
+
+Measured by the routes in the public source of Provena (provena/provena) and those that provenaclient 0.29 asks for.
+Each API stands at `/provena/<name>` of the server, Keycloak's realm at `/provena/keycloak/realms/provena`, with its
+public key, `.well-known/openid-configuration`, JWKS, tokens (refresh and offline, client credentials, device code) and
+the page on which a device is let in. A user without a needed role gets 401, as there. Where the real server answers 500
+to what a client can send, so does this one; the table tells when.
+
+`{type}` is `agent/organisation`, `agent/person`, `entity/model`, `entity/model_run_workflow`,
+`entity/dataset_template`, `entity/dataset`, `activity/study`, `activity/model_run`, `activity/create` or
+`activity/version`.
+"""
+_VERSIONED: Final = ("entity/model", "entity/model_run_workflow", "entity/dataset_template")
+_DIRECT: Final = ("agent/organisation", "agent/person", "activity/study", *_VERSIONED)
+PROVENA_TYPES: Final = {
+    "{versioned}": _VERSIONED,
+    "{direct}": _DIRECT,
+    "{all}": (*_DIRECT, "entity/dataset", "activity/model_run", "activity/create", "activity/version"),
+}
+"""Which types of items a path in provena-routes.txt stands for."""
+PROVENA_ROUTES: Final = Path(__file__).with_name("provena-routes.txt")
+_NO_PAGES: Final = "The pages for people; the document itself is at /openapi.json."
+_NO_TABLES: Final = "Moves whole tables of one deployment to another."
+PROVENA_UNSERVED: Final = {
+    "/docs": _NO_PAGES,
+    "/redoc": _NO_PAGES,
+    "/admin/export": _NO_TABLES,
+    "/admin/import": _NO_TABLES,
+    "/admin/restore_from_table": _NO_TABLES,
+}
+"""Why a path of Provena has no operation."""
+
 UNSERVED: Final[dict[tuple[str, str], str]] = {}
 """Why a route of a platform has no operation in its embedded form, by method and path."""
 
@@ -208,7 +245,7 @@ def pages() -> dict[str, str]:
         "cli.md": commands(),
         "provenance.md": provenance(),
         "errors.md": errors_page(),
-        "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES),
+        "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES) + PROVENA + provena_page(),
     }
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
 
@@ -316,6 +353,59 @@ def coverage(operations: Iterable[Operation], routes: str) -> str:
             raise ValueError(f"Neither served nor told why not: {method} {path}")
         rows[path, method] = f"| `{method} {path}` | | not: {_cell(UNSERVED[method, path])} |"
     return _lines("| operation | what it does | state |", "|---|---|---|", *(rows[key] for key in sorted(rows)))
+
+
+def provena_page() -> str:
+    """The tables of the seven APIs."""
+    with TemporaryDirectory() as folder:
+        twin = ProvenaTwin(Path(folder), "http://127.0.0.1", 0, None)
+        asyncio.run(twin.stop())
+    routes = provena_routes(PROVENA_ROUTES.read_text(encoding="utf-8"))
+    return "".join(f"\n### {api.title}\n\n{provena_coverage(api, routes[name])}" for name, api in twin.apis.items())
+
+
+def provena_routes(text: str) -> dict[str, set[tuple[str, str]]]:
+    """Method and path of each route of each API, with a path for each type of item."""
+    apis: dict[str, set[tuple[str, str]]] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            known = apis.setdefault(line.strip("[]"), set())
+        elif line and not line.startswith("#"):
+            path, *methods = line.split()
+            stem = next((stem for stem in PROVENA_TYPES if path.startswith(stem)), "")
+            paths = [f"/registry/{type_}{path.removeprefix(stem)}" for type_ in PROVENA_TYPES[stem]] if stem else [path]
+            known |= {(method, each) for method in methods for each in paths}
+    return apis
+
+
+def provena_coverage(api: Api, wanted: set[tuple[str, str]]) -> str:
+    """As `coverage`; the types of items that have a route share its row."""
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    for operation in api.operations:
+        who = " ".join(f"`{role}`" for role in api.needs(operation)) or f"{_WHO[operation.level]}"
+        told = f"{who}. Answers 500: {operation.fails}" if operation.fails else who
+        state = f"partly: {operation.missing}" if operation.missing else "implemented"
+        path, type_ = _of_type(operation.path)
+        rows.setdefault((path, operation.method, told, state), []).append(type_)
+    for method, path in wanted - {(operation.method, operation.path) for operation in api.operations}:
+        if path not in PROVENA_UNSERVED:
+            raise ValueError(f"Neither served nor told why not: {method} {path}")
+        rows[path, method, "", f"not: {PROVENA_UNSERVED[path]}"] = [""]
+    lines = []
+    for (path, method, told, state), types in sorted(rows.items()):
+        few = "" if len(types) in (1, len(PROVENA_TYPES["{all}"])) else f"; for {', '.join(types)}"
+        lines.append(f"| `{method} {path}` | {_cell(told.rstrip('.'))}{few} | {_cell(state)} |")
+    return _lines("| operation | who may | state |", "|---|---|---|", *lines)
+
+
+_WHO: Final = {"public": "anybody", "general": "any user"}
+
+
+def _of_type(path: str) -> tuple[str, str]:
+    """A path of one type of item as that of any, and the type."""
+    types = "|".join(sorted(PROVENA_TYPES["{all}"], key=len, reverse=True))
+    found = re.match(f"/registry/({types})(?=/)", path)
+    return (f"/registry/{{type}}{path[found.end() :]}", found[1]) if found else (path, "")
 
 
 def routes_of(text: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ from ivcap_flows.local.provena.registry.state import Registry
 from ivcap_flows.local.provena.search import routes as search
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import OTHER, READER, SERVICE_CLIENT, UNLINKED, USER
-from ivcap_flows.local.provena.web import Desk, http_error
+from ivcap_flows.local.provena.web import Api, Desk, http_error
 
 __all__ = ["ProvenaTwin", "create_app", "environment", "service_credentials"]
 
@@ -40,7 +41,10 @@ _MOUNT: Final = "provena"
 
 
 class ProvenaTwin:
-    """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app."""
+    """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app.
+
+    `apis` has the APIs by the last part of their path.
+    """
 
     def __init__(self, directory: Path, base_url: str, settle: float, seed: int | None) -> None:
         root = f"{base_url.rstrip('/')}/{_MOUNT}"
@@ -54,7 +58,7 @@ class ProvenaTwin:
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)
         runs = ModelRuns(registry, jobs, Graph(self._store), files)
-        apis = {
+        self.apis: Final[Mapping[str, Api]] = {
             "auth": auth.api(desk, registry),
             "registry": registry_api.api(desk, registry),
             "prov": prov.api(desk, runs),
@@ -68,7 +72,7 @@ class ProvenaTwin:
         self.app: ASGIApp = Starlette(
             routes=[
                 Mount("/keycloak", routes=keycloak.routes(realm, self._store)),
-                *(Mount(f"/{name}", routes=api.routes) for name, api in apis.items()),
+                *(Mount(f"/{name}", routes=api.routes) for name, api in self.apis.items()),
                 Route("/files/{path:path}", files.read),
             ],
             exception_handlers={HTTPException: http_error},

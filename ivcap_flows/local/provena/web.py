@@ -20,11 +20,24 @@ from starlette.routing import BaseRoute, Route
 
 from ivcap_flows.local.nesting import loads
 from ivcap_flows.local.provena.keycloak.state import Realm, TokenError
-from ivcap_flows.local.provena.shape import Fault, Object, Shape
-from ivcap_flows.local.provena.store import Store
+from ivcap_flows.local.provena.openapi import document
+from ivcap_flows.local.provena.shape import FLAG, Fault, Object, Shape, given
+from ivcap_flows.local.provena.store import Store, dumps
 from ivcap_flows.local.provena.users import User
 
-__all__ = ["Api", "Call", "CrashError", "Desk", "Level", "Refusal", "denied", "http_error", "invalid", "status"]
+__all__ = [
+    "Api",
+    "Call",
+    "CrashError",
+    "Desk",
+    "Level",
+    "Operation",
+    "Refusal",
+    "denied",
+    "http_error",
+    "invalid",
+    "status",
+]
 
 Level = Literal["public", "general", "read", "write", "admin"]
 _STACK: dict[Level, tuple[str, ...]] = {
@@ -91,9 +104,36 @@ class Desk:
 Handler = Callable[[Call], Any]
 
 
+@dataclass(frozen=True)
+class Operation:
+    """A route: what it checks before its handler, and what the OpenAPI text and the reference say of it.
+
+    `roles` is another stem of role names than the API's own. `upload` is the file of a multipart form that stands in
+    the place of a body. `gives` names what the object of a success always holds, or is the media type of what is none.
+    `fails` says when the real server answers 500, and so this one too; `missing` what it lacks of the real one.
+    """
+
+    method: str
+    path: str
+    level: Level
+    handler: Handler
+    query: Object | None = None
+    body: Shape | None = None
+    roles: str | None = None
+    upload: str | None = None
+    gives: tuple[str, ...] | str = ("status",)
+    refuses: tuple[int, ...] = (400,)
+    fails: str = ""
+    missing: str = ""
+    hidden: bool = False
+
+
+_PLAIN = "text/plain"
+
+
 @dataclass
 class Api:
-    """One API of Provena: its routes, and the roles that open them.
+    """One API of Provena: its operations, and the roles that open them.
 
     `roles` is the stem of its role names. With `single_role` a level needs only its own role, else the lower ones too.
     """
@@ -102,14 +142,20 @@ class Api:
     title: str
     roles: str
     single_role: bool = False
-    routes: list[BaseRoute] = field(default_factory=list)
-    _paths: dict[str, dict[str, Any]] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.get("/", "public", lambda call: {"message": "Health check successful."})
-        self.get("/openapi.json", "public", lambda call: self._document(), hidden=True)
-        self.get("/admin/sentry-debug", "admin", _crash)
-        self.get("/admin/config", "admin", lambda call: PlainTextResponse("STAGE=EMBEDDED\n"))
+        self.get("/", "public", lambda call: {"message": "Health check successful."}, gives=("message",))
+        self.get("/openapi.json", "public", self._document, hidden=True)
+        self.get("/admin/sentry-debug", "admin", _crash, fails="Always, which is what it is for.")
+        self.get(
+            "/admin/config",
+            "admin",
+            lambda call: PlainTextResponse("STAGE=EMBEDDED\n"),
+            Object({"required_only": given(FLAG, True)}),
+            gives=_PLAIN,
+            missing="Its only variable is the name of the stage.",
+        )
 
     def get(self, path: str, level: Level, handler: Handler, query: Object | None = None, **more: Any) -> None:
         """Declare a GET route."""
@@ -119,63 +165,61 @@ class Api:
         """Declare a POST route."""
         self.on("POST", path, level, handler, body=body, **more)
 
-    def on(
-        self,
-        method: str,
-        path: str,
-        level: Level,
-        handler: Handler,
-        *,
-        query: Object | None = None,
-        body: Shape | None = None,
-        roles: str | None = None,
-        hidden: bool = False,
-    ) -> None:
-        """Declare a route. `roles` is another stem than the API's own; `hidden` keeps it out of the OpenAPI text."""
+    def on(self, method: str, path: str, level: Level, handler: Handler, **more: Any) -> None:
+        """Declare a route; `more` are further fields of its Operation."""
+        self.operations.append(Operation(method, path, level, handler, **more))
 
+    def needs(self, operation: Operation) -> list[str]:
+        """The roles that a user must have to reach an operation."""
+        steps = _STACK.get(operation.level, ())
+        return [f"{operation.roles or self.roles}-{step}" for step in (steps[-1:] if self.single_role else steps)]
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The operations, to be mounted."""
+        return [self._route(operation) for operation in self.operations]
+
+    def _route(self, operation: Operation) -> Route:
         async def answer(request: Request) -> Response:
             raw = await request.body()
             try:
-                return await run_in_threadpool(self._answer, request, raw, level, roles, query, body, handler)
-            except (CrashError, sqlite3.OperationalError):
+                return await run_in_threadpool(self._answer, operation, request, raw)
+            except CrashError:
+                return PlainTextResponse("Internal Server Error", 500)
+            except sqlite3.OperationalError as error:
+                if "full" not in str(error):
+                    raise
                 return PlainTextResponse("Internal Server Error", 500)
             except Refusal as refusal:
                 return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)
             finally:
-                if method != "GET":
+                if operation.method != "GET":
                     self.desk.changed()
 
-        self.routes.append(Route(path, answer, methods=[method]))
-        if not hidden:
-            self._paths.setdefault(path, {})[method.lower()] = _operation(query, body)
+        route = Route(operation.path, answer, methods=[operation.method])
+        # FastAPI, unlike Starlette, has no HEAD beside a GET.
+        route.methods = {operation.method}
+        return route
 
     def check_access(self) -> None:
         """Declare the routes that tell a caller which levels it has."""
         levels: tuple[Level, ...] = ("general", "read", "write", "admin")
         for level in levels:
-            self.get(f"/check-access/check-{level}-access", level, _whoami)
+            path = f"/check-access/check-{level}-access"
+            self.get(path, level, _whoami, gives=("username", "email", "roles", "access_token"))
 
-    def _answer(
-        self,
-        request: Request,
-        raw: bytes,
-        level: Level,
-        roles: str | None,
-        query: Object | None,
-        body: Shape | None,
-        handler: Handler,
-    ) -> Response:
-        user = _NOBODY if level == "public" else self._user(request, level, roles or self.roles)
+    def _answer(self, operation: Operation, request: Request, raw: bytes) -> Response:
+        user = _NOBODY if operation.level == "public" else self._user(request, operation)
         faults: list[Fault] = []
-        params = (query or Object()).read(dict(request.query_params), ("query",), faults)
-        content = _body(body, request, raw, faults)
+        params = (operation.query or Object()).read(dict(request.query_params), ("query",), faults)
+        content = _body(operation.body, request, raw, faults)
         if faults:
             raise Refusal(422, faults)
         with self.desk.store.transaction():
-            found = handler(Call(user, params, content, request, raw))
+            found = operation.handler(Call(user, params, content, request, raw))
         return found if isinstance(found, Response) else JSONResponse(found)
 
-    def _user(self, request: Request, level: Level, stem: str) -> User:
+    def _user(self, request: Request, operation: Operation) -> User:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refusal(401, "Not authenticated", _BEARER)
@@ -183,13 +227,13 @@ class Api:
             user = self.desk.realm.bearer(token)
         except TokenError as error:
             raise Refusal(401, str(error), _BEARER) from error
-        steps = (level,) if self.single_role and level in _STACK else _STACK.get(level, ())
-        if not user.roles.issuperset(f"{stem}-{step}" for step in steps):
-            raise Refusal(401, f"The user lacks a role that this needs: {stem}-{level}.", _BEARER)
+        if not user.roles.issuperset(self.needs(operation)):
+            stem = operation.roles or self.roles
+            raise Refusal(401, f"The user lacks a role that this needs: {stem}-{operation.level}.", _BEARER)
         return user
 
-    def _document(self) -> dict[str, Any]:
-        return {"openapi": "3.0.2", "info": {"title": self.title, "version": "1"}, "paths": self._paths}
+    def _document(self, call: Call) -> dict[str, Any]:
+        return document(self.title, self.operations, call.request.scope.get("root_path", ""))
 
 
 def _crash(call: Call) -> None:
@@ -217,7 +261,11 @@ def _body(shape: Shape | None, request: Request, raw: bytes, faults: list[Fault]
         faults.append({"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error.dict"})
         return None
     try:
+        raw.decode()
         value = loads(raw)
+        # Half a pair of surrogates, as an escape may name it, is no text that could be kept.
+        if b"\\u" in raw:
+            dumps(value).encode()
     except json.JSONDecodeError as error:
         ctx = {"msg": error.msg, "doc": error.doc, "pos": error.pos, "lineno": error.lineno, "colno": error.colno}
         faults.append({"loc": ["body", error.pos], "msg": str(error), "type": "value_error.jsondecode", "ctx": ctx})
@@ -225,18 +273,6 @@ def _body(shape: Shape | None, request: Request, raw: bytes, faults: list[Fault]
     except ValueError as error:
         raise Refusal(400, "There was an error parsing the body") from error
     return shape.read(value, ("body",), faults)
-
-
-def _operation(query: Object | None, body: Shape | None) -> dict[str, Any]:
-    operation: dict[str, Any] = {"responses": {"200": {"description": "Successful Response"}}}
-    if query:
-        operation["parameters"] = [
-            {"name": name, "in": "query", "required": known.required, "schema": known.shape.schema()}
-            for name, known in query.fields.items()
-        ]
-    if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body.schema()}}}
-    return operation
 
 
 async def http_error(request: Request, error: Exception) -> Response:

@@ -10,6 +10,8 @@ from ivcap_flows.local.provena.users import COMPONENTS, User
 __all__ = ["ACCESS_REPORT", "access_report"]
 
 _LEVELS = ("READ", "WRITE", "ADMIN")
+_FOR_ADMINISTRATORS = ["ADMINISTRATOR"]
+_FOR_ALL = ["GENERAL", "ADMINISTRATOR"]
 
 ACCESS_REPORT = Object(
     {
@@ -17,7 +19,7 @@ ACCESS_REPORT = Object(
             Many(
                 Object(
                     {
-                        "component_name": needed(TEXT),
+                        "component_name": needed(Choice(*COMPONENTS)),
                         "component_roles": needed(
                             Many(
                                 Object(
@@ -26,7 +28,7 @@ ACCESS_REPORT = Object(
                                         "role_display_name": needed(TEXT),
                                         "role_level": needed(Choice(*_LEVELS)),
                                         "description": needed(TEXT),
-                                        "intended_users": needed(Many(TEXT)),
+                                        "intended_users": needed(Many(Choice("GENERAL", "ADMINISTRATOR"))),
                                         "access_granted": needed(FLAG),
                                     }
                                 )
@@ -57,6 +59,6 @@ def _role(stem: str, level: str, user: User) -> dict[str, Any]:
         "role_display_name": name.replace("-", " ").title(),
         "role_level": level,
         "description": f"Gives {level.lower()} access to what {stem} holds.",
-        "intended_users": ["SYSTEM_ADMINISTRATORS"] if level == "ADMIN" else ["GENERAL"],
+        "intended_users": _FOR_ALL if stem == "entity-registry" and level != "ADMIN" else _FOR_ADMINISTRATORS,
         "access_granted": name in user.roles,
     }

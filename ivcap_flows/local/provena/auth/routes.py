@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import functools
+from collections.abc import Callable
 from typing import Any
 
-from ivcap_flows.local import clock
 from ivcap_flows.local.provena.auth.report import ACCESS_REPORT, access_report
-from ivcap_flows.local.provena.auth.state import Groups, Links
-from ivcap_flows.local.provena.registry.state import Registry
-from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Many, Object, given, maybe, needed
-from ivcap_flows.local.provena.store import dumps
+from ivcap_flows.local.provena.auth.requests import STATES, AccessRequests
+from ivcap_flows.local.provena.auth.state import GROUP, IMPORT_MODES, MEMBER, Groups, Links, read_groups
+from ivcap_flows.local.provena.registry.state import Registry, UnsuccessfulError
+from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Many, Object, given, maybe, needed
 from ivcap_flows.local.provena.web import Api, Call, Desk, Level, Refusal, denied, invalid, status
 
 __all__ = ["api"]
@@ -18,23 +18,21 @@ __all__ = ["api"]
 _ID = Object({"id": needed(TEXT)})
 _PERSON = Object({"person_id": needed(TEXT)})
 _USERNAME = Object({"username": needed(TEXT)})
-_GROUP = Object(
-    {
-        "id": needed(TEXT),
-        "display_name": needed(TEXT),
-        "description": needed(TEXT),
-        "default_data_store_access": maybe(Many(TEXT)),
-    }
-)
-_MEMBER = Object({"username": needed(TEXT), "email": maybe(TEXT), "first_name": maybe(TEXT), "last_name": maybe(TEXT)})
+_IMPORT = {
+    "import_mode": needed(Choice(*IMPORT_MODES)),
+    "parse_items": given(FLAG, True),
+    "allow_entry_deletion": given(FLAG, False),
+    "trial_mode": given(FLAG, True),
+}
 
 
 def api(desk: Desk, registry: Registry) -> Api:
     """The auth-api. Its admin routes need only the one role of their level."""
     site = Api(desk, "auth-api", "sys-admin", single_role=True)
-    site.get("/check-access/public", "public", lambda call: {"success": True, "details": "Anybody may read this."})
+    flat = ("success", "details")
+    site.get("/check-access/public", "public", lambda call: status(True, "Anybody may read this."), gives=flat)
     site.get(
-        "/check-access/general", "general", lambda call: {"success": True, "details": f"You are {call.user.username}."}
+        "/check-access/general", "general", lambda call: status(True, f"You are {call.user.username}."), gives=flat
     )
     _links(site, registry.links, registry)
     _user_groups(site, registry.groups)
@@ -92,17 +90,26 @@ def _links(site: Api, links: Links, registry: Registry) -> None:
             "force": given(FLAG, False),
         }
     )
-    site.get("/link/user/lookup", "general", lambda call: found(call.query["username"] or call.user.username), anyone)
-    site.post("/link/user/assign", "general", assign, _PERSON)
+    lookup = ("person_id", "success")
+    site.get(
+        "/link/user/lookup",
+        "general",
+        lambda call: found(call.query["username"] or call.user.username),
+        anyone,
+        gives=lookup,
+    )
+    unknown = "The person is not in the registry."
+    site.post("/link/user/assign", "general", assign, _PERSON, gives=(), fails=unknown)
     site.post("/link/user/validate", "general", validate, _PERSON)
-    site.get("/link/admin/lookup", "read", lambda call: found(call.query["username"]), _USERNAME)
-    site.post("/link/admin/assign", "write", assign_any, assignment)
-    site.on("DELETE", "/link/admin/clear", "admin", clear, query=_USERNAME)
+    site.get("/link/admin/lookup", "read", lambda call: found(call.query["username"]), _USERNAME, gives=lookup)
+    site.post("/link/admin/assign", "write", assign_any, assignment, gives=())
+    site.on("DELETE", "/link/admin/clear", "admin", clear, query=_USERNAME, gives=())
     site.get(
         "/link/admin/reverse_lookup",
         "read",
         lambda call: {"usernames": links.usernames_of(call.query["person_id"])},
         _PERSON,
+        gives=("usernames",),
     )
 
 
@@ -134,23 +141,43 @@ def _user_groups(site: Api, groups: Groups) -> None:
 
     one = Object({"group_id": needed(TEXT)})
     any_one = Object({"group_id": needed(TEXT), "username": needed(TEXT)})
+    several, one_group, member = ("status", "groups"), ("status", "group"), ("status", "is_member")
     audiences: tuple[tuple[str, Level], ...] = (("user", "general"), ("admin", "read"))
     for audience, level in audiences:
         prefix = f"/groups/{audience}"
-        site.on("GET", f"{prefix}/list_groups", level, lambda call: _said(True, "Found.", groups=groups.every()))
-        site.on("GET", f"{prefix}/describe_group", level, describe, query=_ID)
-    site.get("/groups/user/list_members", "general", lambda call: members(call, members_only=True), _ID)
-    site.get("/groups/admin/list_members", "read", lambda call: members(call, members_only=False), _ID)
-    site.get("/groups/user/list_user_membership", "general", lambda call: membership(call.user.username))
-    site.get("/groups/admin/list_user_membership", "read", lambda call: membership(call.query["username"]), _USERNAME)
+        site.on(
+            "GET",
+            f"{prefix}/list_groups",
+            level,
+            lambda call: _said(True, "Found.", groups=groups.every()),
+            gives=several,
+        )
+        site.on("GET", f"{prefix}/describe_group", level, describe, query=_ID, gives=one_group)
     site.get(
-        "/groups/user/check_membership", "general", lambda call: check(call.user.username, call.query["group_id"]), one
+        "/groups/user/list_members", "general", lambda call: members(call, members_only=True), _ID, gives=one_group
+    )
+    site.get("/groups/admin/list_members", "read", lambda call: members(call, members_only=False), _ID, gives=one_group)
+    site.get("/groups/user/list_user_membership", "general", lambda call: membership(call.user.username), gives=several)
+    site.get(
+        "/groups/admin/list_user_membership",
+        "read",
+        lambda call: membership(call.query["username"]),
+        _USERNAME,
+        gives=several,
+    )
+    site.get(
+        "/groups/user/check_membership",
+        "general",
+        lambda call: check(call.user.username, call.query["group_id"]),
+        one,
+        gives=member,
     )
     site.get(
         "/groups/admin/check_membership",
         "read",
         lambda call: check(call.query["username"], call.query["group_id"]),
         any_one,
+        gives=member,
     )
 
 
@@ -190,61 +217,118 @@ def _group_administration(site: Api, groups: Groups) -> None:
         return _said(True, "Exported.", items=items)
 
     def take(call: Call) -> dict[str, Any]:
-        for item in call.body["items"]:
-            users = item.pop("users", [])
-            groups.put(item)
-            for user in users:
-                groups.add_member(item["id"], user)
-        return _said(True, f"Imported {len(call.body['items'])} groups.")
+        said = call.body
+        try:
+            wanted = read_groups(said["items"])
+            statistics = groups.merge(
+                wanted, said["import_mode"], deletes=said["allow_entry_deletion"], trial=said["trial_mode"]
+            )
+        except ValueError as error:
+            failed = [(str(error), item) for item in said["items"]]
+            return _said(False, str(error), trial_mode=said["trial_mode"], statistics=None, failure_list=failed)
+        return _said(True, "Imported.", trial_mode=said["trial_mode"], statistics=statistics, failure_list=[])
+
+    def restore(call: Call) -> dict[str, Any]:
+        raise Refusal(500, f"The table {call.query['table_name']} could not be read.")
 
     one = Object({"group_id": needed(TEXT)})
     one_member = Object({"username": needed(TEXT), "group_id": needed(TEXT)})
     several = Object({"group_id": needed(TEXT), "member_usernames": needed(Many(TEXT))})
     prefix = "/groups/admin"
-    site.post(f"{prefix}/add_member", "write", add_member, _MEMBER, query=one)
+    site.post(f"{prefix}/add_member", "write", add_member, MEMBER, query=one)
     site.on("DELETE", f"{prefix}/remove_member", "write", remove_member, query=one_member)
     site.post(f"{prefix}/remove_members", "write", remove_members, several)
-    site.post(f"{prefix}/add_group", "write", put(new=True), _GROUP)
-    site.on("PUT", f"{prefix}/update_group", "write", put(new=False), body=_GROUP)
+    site.post(f"{prefix}/add_group", "write", put(new=True), GROUP)
+    site.on("PUT", f"{prefix}/update_group", "write", put(new=False), body=GROUP)
     site.on("DELETE", f"{prefix}/remove_group", "admin", remove, query=_ID)
-    site.get(f"{prefix}/export", "read", export)
-    site.post(f"{prefix}/import", "admin", take, Object({"items": needed(Many(DICT))}))
+    site.get(f"{prefix}/export", "read", export, gives=("status", "items"))
+    gives = ("status", "trial_mode", "statistics")
+    site.post(f"{prefix}/import", "admin", take, Object(_IMPORT | {"items": needed(Many(DICT))}), gives=gives)
+    site.post(
+        f"{prefix}/restore_from_table",
+        "admin",
+        restore,
+        Object(_IMPORT),
+        query=Object({"table_name": needed(TEXT)}),
+        gives=gives,
+        fails="The table cannot be read.",
+        missing="There are no tables to restore from.",
+    )
 
 
 def _access(site: Api) -> None:
-    store = site.desk.store
+    requests = AccessRequests(site.desk.store)
 
     def report(call: Call) -> dict[str, Any]:
         return _said(True, "Generated.", report=access_report(call.user))
 
-    def request(call: Call) -> dict[str, Any]:
-        asked = {
-            "components": call.body["components"],
-            "created_timestamp": int(clock.seconds()),
-            "request_status": "PENDING",
-        }
-        store.run("INSERT INTO access_requests (username, body) VALUES (?, ?)", call.user.username, dumps(asked))
-        return _said(True, "The request was kept for an administrator.")
+    def listed(username: str | None, *, pending: bool) -> dict[str, Any]:
+        return _said(True, "Listed.", items=requests.every(username, pending=pending))
 
-    def history(where: str, *values: str) -> dict[str, Any]:
-        rows = store.rows(f"SELECT * FROM access_requests {where} ORDER BY id DESC", *values)  # noqa: S608
-        items = [json.loads(row["body"]) | {"request_id": row["id"], "username": row["username"]} for row in rows]
-        return _said(True, "Listed.", items=items)
+    def done(work: Callable[[Call], None], details: str) -> Callable[[Call], dict[str, Any]]:
+        def handler(call: Call) -> dict[str, Any]:
+            try:
+                work(call)
+            except UnsuccessfulError as error:
+                return _said(False, str(error))
+            return _said(True, details)
 
-    def remove(call: Call) -> dict[str, Any]:
-        store.run(
-            "DELETE FROM access_requests WHERE username=? AND id=?", call.query["username"], call.query["request_id"]
-        )
-        return _said(True, "The request was removed.")
+        return handler
+
+    def change_state(call: Call) -> dict[str, Any]:
+        said = call.body
+
+        def move(call: Call) -> None:
+            requests.move(said["username"], said["request_id"], said["desired_state"])
+            if said["additional_note"]:
+                requests.note(said["username"], said["request_id"], said["additional_note"])
+
+        moved = done(move, "The state was changed.")(call)["status"]
+        return {"state_change": moved, "email_alert": status(True, "There is nobody to write to.")}
 
     user, admin = "/access-control/user", "/access-control/admin"
-    site.get(f"{user}/generate-access-report", "general", report)
+    report_gives, list_gives = ("status", "report"), ("items",)
+    site.get(f"{user}/generate-access-report", "general", report, gives=report_gives)
+    no_mail = "No email is sent."
     site.post(
-        f"{user}/request-change", "general", request, ACCESS_REPORT, query=Object({"send_email": given(FLAG, True)})
+        f"{user}/request-change",
+        "general",
+        done(lambda call: requests.add(call.user, call.body), "The request was kept for an administrator."),
+        ACCESS_REPORT,
+        query=Object({"send_email": given(FLAG, True)}),
+        missing=no_mail,
     )
-    for name in ("request-history", "pending-request-history"):
-        site.get(f"{user}/{name}", "general", lambda call: history("WHERE username=?", call.user.username))
-    site.get(f"{admin}/all-request-history", "read", lambda call: history(""))
-    site.get(f"{admin}/all-pending-request-history", "read", lambda call: history(""))
-    one = Object({"username": needed(TEXT), "request_id": needed(WHOLE)})
-    site.on("DELETE", f"{admin}/delete-request", "admin", remove, query=one)
+    username = Object({"username": needed(TEXT)})
+    for prefix, pending in (("", False), ("pending-", True)):
+        whose = functools.partial(listed, pending=pending)
+        own, each = (lambda call, whose=whose: whose(call.user.username)), (lambda call, whose=whose: whose(None))
+        one = lambda call, whose=whose: whose(call.query["username"])  # noqa: E731
+        site.get(f"{user}/{prefix}request-history", "general", own, gives=list_gives)
+        site.get(f"{admin}/all-{prefix}request-history", "read", each, gives=list_gives)
+        site.get(f"{admin}/user-{prefix}request-history", "read", one, username, gives=list_gives)
+    about = {"username": needed(TEXT), "request_id": needed(WHOLE)}
+    site.post(
+        f"{admin}/add-note",
+        "write",
+        done(lambda call: requests.note(*_request(call), call.body["note"]), "The note was added."),
+        Object(about | {"note": needed(TEXT)}),
+    )
+    site.post(
+        f"{admin}/change-request-state",
+        "write",
+        change_state,
+        Object(about | {"desired_state": needed(Choice(*STATES)), "additional_note": maybe(TEXT)}),
+        query=Object({"send_email_alert": given(FLAG, True)}),
+        gives=("state_change", "email_alert"),
+        missing=no_mail,
+    )
+    site.post(
+        f"{admin}/delete-request",
+        "admin",
+        done(lambda call: requests.remove(*_request(call)), "The request was removed."),
+        Object(about),
+    )
+
+
+def _request(call: Call) -> tuple[str, int]:
+    return call.body["username"], call.body["request_id"]

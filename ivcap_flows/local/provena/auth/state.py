@@ -5,9 +5,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ivcap_flows.local.provena.shape import TEXT, Fault, Many, Object, given, maybe, needed
 from ivcap_flows.local.provena.store import Store, dumps
 
-__all__ = ["Groups", "Links"]
+__all__ = ["GROUP", "IMPORT_MODES", "MEMBER", "Groups", "Links", "read_groups"]
+
+GROUP = Object(
+    {
+        "id": needed(TEXT),
+        "display_name": needed(TEXT),
+        "description": needed(TEXT),
+        "default_data_store_access": maybe(Many(TEXT)),
+    }
+)
+MEMBER = Object({"username": needed(TEXT), "email": maybe(TEXT), "first_name": maybe(TEXT), "last_name": maybe(TEXT)})
+IMPORT_MODES = ("ADD_ONLY", "ADD_OR_OVERWRITE", "OVERWRITE_ONLY", "SYNC_ADD_OR_OVERWRITE", "SYNC_DELETION_ALLOWED")
+"""Which groups an import may add, overwrite and, with the last, delete."""
+
+
+def read_groups(items: list[Any]) -> list[dict[str, Any]]:
+    """Groups with their `users`, as an export has them. Raises ValueError for the first that is none."""
+    shape = Object({**GROUP.fields, "users": given(Many(MEMBER), [])})
+    faults: list[Fault] = []
+    found = Many(shape).read(items, ("items",), faults)
+    if faults:
+        raise ValueError(f"{faults[0]['loc']}: {faults[0]['msg']}.")
+    groups: list[dict[str, Any]] = found
+    return groups
 
 
 class Links:
@@ -75,3 +99,32 @@ class Groups:
     def remove_member(self, id: str, username: str) -> bool:  # noqa: A002
         """Take a user out of a group; False if it was not in it."""
         return bool(self._store.run("DELETE FROM group_members WHERE group_id=? AND username=?", id, username))
+
+    def merge(self, wanted: list[dict[str, Any]], mode: str, *, deletes: bool, trial: bool) -> dict[str, int]:
+        """Import groups with their `users`; what changed, or on a trial would. Raises ValueError for what may not be.
+
+        `deletes` has to be given besides a mode that deletes.
+        """
+        old = {group["id"] for group in self.every()}
+        new = {group["id"] for group in wanted}
+        if mode == "ADD_ONLY" and old & new:
+            raise ValueError(f"There are such groups already: {', '.join(sorted(old & new))}.")
+        if mode == "OVERWRITE_ONLY" and new - old:
+            raise ValueError(f"There are no such groups: {', '.join(sorted(new - old))}.")
+        left_over = old - new if mode.startswith("SYNC") else set()
+        if left_over and not (mode == "SYNC_DELETION_ALLOWED" and deletes):
+            raise ValueError(f"The import lacks groups, and may not delete them: {', '.join(sorted(left_over))}.")
+        if not trial:
+            for id in left_over | (old & new):  # noqa: A001 - the wire's own word
+                self.remove(id)
+            for group in wanted:
+                self.put({name: value for name, value in group.items() if name != "users"})
+                for member in group["users"]:
+                    self.add_member(group["id"], member)
+        return {
+            "old_size": len(old),
+            "new_size": len((old | new) - left_over),
+            "deleted_entries": len(left_over),
+            "overwritten_entries": len(old & new),
+            "new_entries": len(new - old),
+        }

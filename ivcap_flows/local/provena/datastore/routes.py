@@ -7,7 +7,7 @@ from typing import Any
 
 from ivcap_flows.local.provena.datastore.format import COLLECTION_FORMAT
 from ivcap_flows.local.provena.datastore.state import Datasets
-from ivcap_flows.local.provena.registry.listing import PAGE, subtype_page
+from ivcap_flows.local.provena.registry.listing import BAD_PAGE, PAGE, subtype_page
 from ivcap_flows.local.provena.registry.routes import REVERT, VERSION
 from ivcap_flows.local.provena.registry.state import UnsuccessfulError
 from ivcap_flows.local.provena.shape import FLAG, TEXT, Object, Whole, given, needed
@@ -19,6 +19,9 @@ _HANDLE = Object({"handle_id": needed(TEXT)})
 _CHANGE = Object({"handle_id": needed(TEXT), "reason": needed(TEXT)})
 _REVIEWER = Object({"reviewer_id": needed(TEXT)})
 _CREDENTIALS = Object({"dataset_id": needed(TEXT), "console_session_required": needed(FLAG)})
+
+_UNLINKED = "The user is linked to no person, or the token has no email address."
+_OTHER = "The item is of another type."
 
 
 def api(desk: Desk, datasets: Datasets) -> Api:
@@ -68,13 +71,23 @@ def _registering(site: Api, datasets: Datasets) -> None:
             return status(False, str(error))
         return status(True, "The metadata is valid.")
 
-    site.post("/register/mint-dataset", "write", mint, COLLECTION_FORMAT)
-    site.post("/register/update-metadata", "write", update, COLLECTION_FORMAT, query=_CHANGE)
-    site.on("PUT", "/register/revert-metadata", "write", revert, body=REVERT)
-    site.post("/register/version", "write", version, VERSION)
-    site.post("/metadata/validate-metadata", "read", validate, COLLECTION_FORMAT)
+    site.post("/register/mint-dataset", "write", mint, COLLECTION_FORMAT, gives=("status", "handle"), fails=_UNLINKED)
+    site.post(
+        "/register/update-metadata",
+        "write",
+        update,
+        COLLECTION_FORMAT,
+        query=_CHANGE,
+        gives=("status", "handle"),
+        fails=_OTHER,
+    )
+    site.on("PUT", "/register/revert-metadata", "write", revert, body=REVERT, fails=_OTHER)
+    site.post(
+        "/register/version", "write", version, VERSION, gives=("new_version_id", "version_job_session_id"), fails=_OTHER
+    )
+    site.post("/metadata/validate-metadata", "read", validate, COLLECTION_FORMAT, gives=("success", "details"))
     schema = COLLECTION_FORMAT.schema()
-    site.get("/metadata/dataset-schema", "read", lambda call: {"json_schema": schema})
+    site.get("/metadata/dataset-schema", "read", lambda call: {"json_schema": schema}, gives=("json_schema",))
 
 
 def _reading(site: Api, datasets: Datasets) -> None:
@@ -105,17 +118,20 @@ def _reading(site: Api, datasets: Datasets) -> None:
         {"dataset_id": needed(TEXT), "file_path": needed(TEXT), "expires_in": given(Whole(1, 86400), 10800)}
     )
     items = "/registry/items"
-    site.get(f"{items}/fetch-dataset", "read", fetch, _HANDLE)
+    site.get(f"{items}/fetch-dataset", "read", fetch, _HANDLE, gives=("status", "item", "roles", "locked"))
     site.post(
         f"{items}/list",
         "read",
         lambda call: subtype_page(datasets.registry, call.user, call.body, "DATASET"),
         Object(PAGE),
+        gives=("status", "items", "pagination_key"),
+        fails=BAD_PAGE,
     )
-    site.post(f"{items}/generate-presigned-url", "read", presign, wanted)
+    site.post(f"{items}/generate-presigned-url", "read", presign, wanted, gives=("presigned_url",))
     prefix = "/registry/credentials/generate"
-    site.post(f"{prefix}-read-access-credentials", "read", credentials(write=False), _CREDENTIALS)
-    site.post(f"{prefix}-write-access-credentials", "write", credentials(write=True), _CREDENTIALS)
+    more = {"gives": ("status", "credentials", "console_session_url"), "refuses": (400, 403)}
+    site.post(f"{prefix}-read-access-credentials", "read", credentials(write=False), _CREDENTIALS, **more)
+    site.post(f"{prefix}-write-access-credentials", "write", credentials(write=True), _CREDENTIALS, **more)
 
 
 def _releasing(site: Api, datasets: Datasets) -> None:
@@ -132,15 +148,23 @@ def _releasing(site: Api, datasets: Datasets) -> None:
     request = Object({"dataset_id": needed(TEXT), "approver_id": needed(TEXT), "notes": needed(TEXT)})
     action = Object({"dataset_id": needed(TEXT), "approve": needed(FLAG), "notes": needed(TEXT)})
     reviewers = "/release/sys-reviewers"
-    site.post("/release/approval-request", "write", ask, request)
-    site.on("PUT", "/release/action-approval-request", "write", act, body=action)
-    site.get(f"{reviewers}/list", "write", lambda call: datasets.reviewers())
+    site.post("/release/approval-request", "write", ask, request, gives=("dataset_id", "approver_id", "details"))
+    site.on(
+        "PUT",
+        "/release/action-approval-request",
+        "write",
+        act,
+        body=action,
+        gives=("dataset_id", "approved", "details"),
+    )
+    site.get(f"{reviewers}/list", "write", lambda call: datasets.reviewers(), gives=())
     site.post(
         f"{reviewers}/add",
         "write",
         lambda call: datasets.add_reviewer(call.query["reviewer_id"]),
         query=_REVIEWER,
         roles="sys-admin",
+        gives=(),
     )
     site.on(
         "DELETE",
@@ -149,4 +173,5 @@ def _releasing(site: Api, datasets: Datasets) -> None:
         lambda call: datasets.remove_reviewer(call.query["reviewer_id"]),
         query=_REVIEWER,
         roles="sys-admin",
+        gives=(),
     )

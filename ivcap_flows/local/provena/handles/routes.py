@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ivcap_flows.local.provena.handles.state import Handles
 from ivcap_flows.local.provena.shape import TEXT, WHOLE, Choice, Object, needed
-from ivcap_flows.local.provena.web import Api, Desk
+from ivcap_flows.local.provena.web import Api, Call, Desk
 
 __all__ = ["api"]
 
 _ID = {"id": needed(TEXT)}
 _VALUE = {"value_type": needed(Choice("DESC", "URL")), "value": needed(TEXT)}
-_INDEX = {"index": needed(WHOLE)}
 
 
 def api(desk: Desk) -> Api:
@@ -20,38 +20,21 @@ def api(desk: Desk) -> Api:
     site = Api(desk, "id-service-api", "handle")
     site.check_access()
     handles = Handles(desk.store)
-    site.post(
-        "/handle/mint", "write", lambda call: handles.mint(*_of(call.body, "value_type", "value")), Object(_VALUE)
-    )
-    site.post(
-        "/handle/add_value",
-        "write",
-        lambda call: handles.add(*_of(call.body, "id", "value_type", "value")),
-        Object(_ID | _VALUE),
-    )
-    site.post(
-        "/handle/add_value_by_index",
-        "write",
-        lambda call: handles.add(*_of(call.body, "id", "value_type", "value", "index")),
-        Object(_ID | _VALUE | _INDEX),
-    )
-    site.get("/handle/get", "read", lambda call: handles.get(call.query["id"]), Object(_ID))
-    site.get("/handle/list", "read", lambda call: {"ids": handles.every()})
-    site.on(
-        "PUT",
-        "/handle/modify_by_index",
-        "write",
-        lambda call: handles.modify(*_of(call.body, "id", "index", "value")),
-        body=Object(_ID | _INDEX | {"value": needed(TEXT)}),
-    )
-    site.post(
-        "/handle/remove_by_index",
-        "write",
-        lambda call: handles.remove(*_of(call.body, "id", "index")),
-        Object(_ID | _INDEX),
-    )
+    handle: dict[str, Any] = {"gives": ("id", "properties"), "fails": "The handle service behind refuses."}
+    index = _ID | {"index": needed(WHOLE)}
+
+    def doing(work: Callable[..., dict[str, Any]], *names: str) -> Callable[[Call], dict[str, Any]]:
+        """The handler that does this with these fields of the body."""
+        return lambda call: work(*(call.body[name] for name in names))
+
+    site.post("/handle/mint", "write", doing(handles.mint, "value_type", "value"), Object(_VALUE), **handle)
+    added = ("id", "value_type", "value")
+    site.post("/handle/add_value", "write", doing(handles.add, *added), Object(_ID | _VALUE), **handle)
+    add_at = doing(handles.add, *added, "index")
+    site.post("/handle/add_value_by_index", "write", add_at, Object(index | _VALUE), **handle)
+    site.get("/handle/get", "read", lambda call: handles.get(call.query["id"]), Object(_ID), **handle)
+    site.get("/handle/list", "read", lambda call: {"ids": handles.every()}, gives=("ids",))
+    modify = doing(handles.modify, "id", "index", "value")
+    site.on("PUT", "/handle/modify_by_index", "write", modify, body=Object(index | {"value": needed(TEXT)}), **handle)
+    site.post("/handle/remove_by_index", "write", doing(handles.remove, "id", "index"), Object(index), **handle)
     return site
-
-
-def _of(body: dict[str, Any], *names: str) -> list[Any]:
-    return [body[name] for name in names]

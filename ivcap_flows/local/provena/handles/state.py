@@ -37,7 +37,7 @@ class Handles:
     def add(self, id: str, type: str, value: str, index: int | None = None) -> dict[str, Any]:  # noqa: A002
         """Add a value, at the next index or a given one."""
         taken = {part["index"] for part in self.get(id)["properties"]}
-        index = max(taken) + 1 if index is None else index
+        index = max(taken) + 1 if index is None else _index(index)
         if index in taken:
             raise Refusal(500, f"The handle {id} already has a value at {index}.")
         self._put(id, index, type, value)
@@ -45,14 +45,15 @@ class Handles:
 
     def modify(self, id: str, index: int, value: str) -> dict[str, Any]:  # noqa: A002
         """Change a value."""
-        changed = self._store.run("UPDATE handle_values SET value=? WHERE id=? AND position=?", value, id, index)
+        where = (id, _index(index))
+        changed = self._store.run("UPDATE handle_values SET value=? WHERE id=? AND position=?", value, *where)
         return self._shown(id, index, changed)
 
     def remove(self, id: str, index: int) -> dict[str, Any]:  # noqa: A002
         """Remove a value, but not the last one."""
         if len(self.get(id)["properties"]) == 1:
             raise Refusal(500, f"The handle {id} has to keep one value.")
-        removed = self._store.run("DELETE FROM handle_values WHERE id=? AND position=?", id, index)
+        removed = self._store.run("DELETE FROM handle_values WHERE id=? AND position=?", id, _index(index))
         return self._shown(id, index, removed)
 
     def _put(self, id: str, index: int, type: str, value: str) -> None:  # noqa: A002
@@ -62,3 +63,10 @@ class Handles:
         if not changed:
             raise Refusal(500, f"The handle {id} has no value at {index}.")
         return self.get(id)
+
+
+def _index(number: int) -> int:
+    """Raises a 500 refusal for what is no index of a handle's value (RFC 3651: 32 bits)."""
+    if not 0 < number < 2**31:
+        raise Refusal(500, f"{number} is no index of a value.")
+    return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ivcap_flows.local.provena.jobs.state import SUB_TYPES, Jobs
+from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT, SUB_TYPES, Jobs
 from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Object, given, maybe, needed
 from ivcap_flows.local.provena.web import Api, Call, Desk, denied, invalid
 
@@ -84,14 +84,22 @@ def api(desk: Desk, jobs: Jobs) -> Api:
         session = jobs.dispatch(username, wanted["job_sub_type"], wanted["job_payload"], batch)
         return {"session_id": session, "batch_id": batch}
 
-    site.get("/jobs/user/fetch", "general", fetch, _SESSION)
-    site.post("/jobs/user/list", "general", own, Object(_PAGE))
-    site.post("/jobs/user/list_batch", "general", own_batch, Object(_BATCH))
+    job, page = ("job",), {"gives": ("jobs", "pagination_key"), "fails": "The limit is below 1, or the key malformed."}
+    site.get("/jobs/user/fetch", "general", fetch, _SESSION, gives=job)
+    site.post("/jobs/user/list", "general", own, Object(_PAGE), **page)
+    site.post("/jobs/user/list_batch", "general", own_batch, Object(_BATCH), **page)
     site.post("/jobs/user/retry", "general", retry, query=_SESSION, hidden=True)
-    site.post("/jobs/admin/launch", "write", launch, _LAUNCH)
-    site.get("/jobs/admin/fetch", "read", fetch_any, _SESSION)
-    site.post("/jobs/admin/list", "read", any_user, Object(_PAGE | _FILTER))
-    site.post("/jobs/admin/list_batch", "read", any_batch, Object(_BATCH | _FILTER))
+    site.post(
+        "/jobs/admin/launch",
+        "write",
+        launch,
+        _LAUNCH,
+        gives=("session_id", "batch_id"),
+        fails=f"The message has {MESSAGE_LIMIT} bytes or more.",
+    )
+    site.get("/jobs/admin/fetch", "read", fetch_any, _SESSION, gives=job)
+    site.post("/jobs/admin/list", "read", any_user, Object(_PAGE | _FILTER), **page)
+    site.post("/jobs/admin/list_batch", "read", any_batch, Object(_BATCH | _FILTER), **page)
     return site
 
 

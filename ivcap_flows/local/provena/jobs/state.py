@@ -55,6 +55,8 @@ SUB_TYPES: Final[dict[str, tuple[str, frozenset[str]]]] = {
 }
 """Sub type -> (type, keys that its payload must have)."""
 
+_PAGE: Final = 1_000
+"""Rows of a page, however many are asked for: DynamoDB bounds a page by its bytes."""
 _STAGES: Final = (0.05, 0.15)
 _NEXT: Final = {None: "PENDING", "PENDING": "DEQUEUED", "DEQUEUED": "IN_PROGRESS"}
 _INFO: Final = {"DEQUEUED": "A worker has taken the job from its queue.", "IN_PROGRESS": "A worker is at the job."}
@@ -165,6 +167,7 @@ class Jobs:
         if after is not None:
             conditions.append("(created_timestamp, session_id) < (?, ?)")
             values += _place(after)
+        limit = min(limit, _PAGE)
         if limit < 1:
             raise Refusal(500, f"The jobs could not be listed: limit {limit} is below 1.")
         rows = self._store.rows(
@@ -196,8 +199,11 @@ def _stage() -> float:
 
 def _place(key: dict[str, Any]) -> tuple[int, str]:
     try:
-        return int(key["created_timestamp"]), str(key["session_id"])
-    except (KeyError, TypeError, ValueError) as error:
+        created = int(key["created_timestamp"])
+        if abs(created) >= 2**63:
+            raise ValueError(created)
+        return created, str(key["session_id"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Refusal(500, "The jobs could not be listed: the pagination key is malformed.") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT
 from ivcap_flows.local.provena.prov import graph as lineage
 from ivcap_flows.local.provena.prov.document import Relation
 from ivcap_flows.local.provena.prov.record import RECORD, check
@@ -21,6 +22,7 @@ from ivcap_flows.local.provena.web import Api, Call, Desk, Refusal, invalid, sta
 __all__ = ["api"]
 
 _DEEPEST = 10
+_SENDING = f"The token has no email address, or the message {MESSAGE_LIMIT} bytes or more."
 _START = Object({"starting_id": needed(TEXT), "depth": maybe(WHOLE)})
 _WORKFLOW = Object({"workflow_template_id": needed(TEXT)})
 _BATCH = Object({"batch_id": needed(TEXT)})
@@ -92,11 +94,14 @@ def _lodging(site: Api, runs: ModelRuns) -> None:
     change = Object({"model_run_id": needed(TEXT), "reason": needed(TEXT), "record": needed(RECORD)})
     removal = Object({"record_id": needed(TEXT), "trial_mode": given(FLAG, False)})
     both = Object({"model_run_id": needed(TEXT), "study_id": needed(TEXT)})
-    site.post("/model_run/register", "write", register, RECORD)
-    site.post("/model_run/register_batch", "write", register_batch, Object({"records": needed(Many(RECORD))}))
+    cached = "Validation looks at every item anew; nothing is cached for 60 seconds."
+    lodges: dict[str, Any] = {"gives": ("status", "session_id"), "fails": _SENDING, "missing": cached}
+    site.post("/model_run/register", "write", register, RECORD, **lodges)
+    records = Object({"records": needed(Many(RECORD))})
+    site.post("/model_run/register_batch", "write", register_batch, records, **lodges | {"missing": ""})
     site.post("/model_run/register_sync", "admin", register_sync, RECORD, hidden=True)
-    site.post("/model_run/update", "write", update, change)
-    site.post("/model_run/edit/link_to_study", "write", link, query=both)
+    site.post("/model_run/update", "write", update, change, **lodges | {"gives": ("session_id",)})
+    site.post("/model_run/edit/link_to_study", "write", link, query=both, **lodges)
     site.post("/model_run/delete", "admin", delete, removal, hidden=True)
 
 
@@ -120,10 +125,11 @@ def _exploring(site: Api, runs: ModelRuns) -> None:
     def report(call: Call) -> dict[str, Any]:
         return {"session_id": runs.dispatch(call.user, "GENERATE_REPORT", **call.body)}
 
+    gives, unknown = ("status", "record_count", "graph"), "The starting item is unknown."
     for path, (usual, query) in _QUERIES.items():
-        site.get(f"/explore/{path}", "read", explore(query, usual), _START)
+        site.get(f"/explore/{path}", "read", explore(query, usual), _START, gives=gives, fails=unknown)
     wanted = Object({"id": needed(TEXT), "item_subtype": needed(ANY_SUBTYPE), "depth": needed(Whole(1, 3))})
-    site.post("/explore/generate/report", "read", report, wanted)
+    site.post("/explore/generate/report", "read", report, wanted, gives=("session_id",), fails=_SENDING)
 
 
 def _sheets(site: Api, runs: ModelRuns) -> None:
@@ -140,9 +146,12 @@ def _sheets(site: Api, runs: ModelRuns) -> None:
             raise Refusal(401, "A job of the batch belongs to another user.")
         return _csv(regenerate(jobs, runs.fetcher(call.user)), "model_runs.csv")
 
-    site.get("/bulk/generate_template/csv", "read", generate, _WORKFLOW)
-    site.post("/bulk/convert_model_runs/csv", "read", read)
-    site.get("/bulk/regenerate_from_batch/csv", "read", rewrite, _BATCH)
+    twice = "Two columns would have the same name."
+    site.get("/bulk/generate_template/csv", "read", generate, _WORKFLOW, gives="text/csv", fails=twice)
+    converted = ("status", "new_records", "existing_records", "warnings")
+    site.post("/bulk/convert_model_runs/csv", "read", read, upload="csv_file", gives=converted, fails=twice)
+    unknown = f"The batch is unknown. {twice}"
+    site.get("/bulk/regenerate_from_batch/csv", "read", rewrite, _BATCH, gives="text/csv", fails=unknown)
 
 
 def _administration(site: Api, runs: ModelRuns) -> None:

@@ -12,7 +12,16 @@ from ivcap_flows.local.provena.store import without_nulls
 from ivcap_flows.local.provena.users import User
 from ivcap_flows.local.provena.web import Refusal, invalid, status
 
-__all__ = ["GENERAL_LIST", "PAGE", "RELEASES", "SUBTYPE_LIST", "general_page", "releases_page", "subtype_page"]
+__all__ = [
+    "BAD_PAGE",
+    "GENERAL_LIST",
+    "PAGE",
+    "RELEASES",
+    "SUBTYPE_LIST",
+    "general_page",
+    "releases_page",
+    "subtype_page",
+]
 
 _COLUMNS: Final = {
     "CREATED_TIME": "created_timestamp",
@@ -21,6 +30,9 @@ _COLUMNS: Final = {
     "RELEASE_TIMESTAMP": "release_timestamp",
     "ACCESS_INFO_URI_BEGINS_WITH": "access_info_uri",
 }
+
+_MOST: Final = 1_000
+"""Items of a page, however many are asked for: DynamoDB bounds a page by its bytes."""
 
 
 def _prefixed(sort: dict[str, Any]) -> str | None:
@@ -41,6 +53,7 @@ _SORT_BY = maybe(
         rules=(_prefixed,),
     )
 )
+BAD_PAGE: Final = "The page size is below 1, or the key malformed."
 PAGE = {"sort_by": _SORT_BY, "pagination_key": maybe(DICT), "page_size": given(WHOLE, 20)}
 _RECORD_TYPE = given(Choice("COMPLETE_ONLY", "SEED_ONLY", "ALL"), "COMPLETE_ONLY")
 _RELEASE_STATUS = maybe(Choice("NOT_RELEASED", "PENDING", "RELEASED"))
@@ -84,7 +97,7 @@ def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> t
         raise invalid("The sort by release time needs a filter by reviewer.")
     compare, direction = (">", "ASC") if sort["ascending"] else ("<", "DESC")
     if (key := wanted["pagination_key"]) is not None:
-        if "id" not in key or column not in key:
+        if not isinstance(key.get("id"), str) or not _is_place(key.get(column)):
             raise Refusal(500, "The items could not be listed: the pagination key is malformed.")
         conditions.append(f"({column}, id) {compare} (?, ?)")
         values += [key[column], key["id"]]
@@ -94,10 +107,10 @@ def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> t
         f"SELECT * FROM items WHERE {' AND '.join(conditions)}"  # noqa: S608 - column names are our own
         f" ORDER BY {column} {direction}, id {direction} LIMIT ?",
         *values,
-        wanted["page_size"],
+        min(wanted["page_size"], _MOST),
     )
     following = None
-    if len(rows) == wanted["page_size"]:
+    if len(rows) == min(wanted["page_size"], _MOST):
         last = rows[-1]
         partition = {name: last[name] for name in where} or {"universal_partition_key": "OK"}
         following = {"id": last["id"], **partition, column: last[column]}
@@ -164,6 +177,11 @@ def releases_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dic
         "total_dataset_count": len(open_),
         "pagination_key": key,
     }
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a key's value can be compared with a column."""
+    return isinstance(value, str) or (isinstance(value, int | float) and abs(value) < 2**63)
 
 
 def _of_type(entry: Entry, wanted: str) -> bool:

@@ -64,23 +64,36 @@ def _reads(site: Api, registry: Registry, kind: Kind) -> None:
 
     query = Object({"id": needed(TEXT), "seed_allowed": given(FLAG, False)})
     empty = {"item": None, "roles": None, "locked": None, "item_is_seed": None}
-    site.get(f"{kind.prefix}/fetch", "read", _told(fetch, **empty), query)
+    site.get(f"{kind.prefix}/fetch", "read", _told(fetch, **empty), query, gives=("status", *empty))
     site.post(
         f"{kind.prefix}/list",
         "read",
         lambda call: listing.subtype_page(registry, call.user, call.body, kind.subtype),
         listing.SUBTYPE_LIST,
+        gives=("status", "items", "seed_items", "pagination_key"),
+        fails=listing.BAD_PAGE,
     )
     site.post(f"{kind.prefix}/validate", "read", _told(validate), kind.info)
     schema = {"title": kind.subtype} | kind.info.schema()
-    site.get(f"{kind.prefix}/schema", "read", lambda call: _DONE | {"json_schema": schema})
-    site.get(f"{kind.prefix}/ui_schema", "read", lambda call: _DONE | {"ui_schema": {"ui:title": kind.subtype}})
+    site.get(
+        f"{kind.prefix}/schema", "read", lambda call: _DONE | {"json_schema": schema}, gives=("status", "json_schema")
+    )
+    site.get(
+        f"{kind.prefix}/ui_schema",
+        "read",
+        lambda call: _DONE | {"ui_schema": {"ui:title": kind.subtype}},
+        gives=("status", "ui_schema"),
+        missing="The hints are no more than a title.",
+    )
     if kind.subtype == "DATASET":
         site.post(
             f"{kind.prefix}/user/releases",
             "read",
             lambda call: listing.releases_page(registry, call.user, call.body),
             listing.RELEASES,
+            gives=("status", "dataset_items", "pagination_key"),
+            refuses=(400, 403),
+            fails=f"There is no sort_by. {listing.BAD_PAGE}",
         )
 
 
@@ -108,18 +121,25 @@ def _guards(site: Api, registry: Registry, kind: Kind) -> None:
         return _DONE
 
     prefix = kind.prefix
-    site.get(f"{prefix}/auth/evaluate", "read", evaluate, _ID)
-    site.get(f"{prefix}/auth/configuration", "read", configuration, _ID)
+    site.get(f"{prefix}/auth/evaluate", "read", evaluate, _ID, gives=("roles",))
+    site.get(f"{prefix}/auth/configuration", "read", configuration, _ID, gives=("owner", "general", "groups"))
     site.on("PUT", f"{prefix}/auth/configuration", "write", configure, query=_ID, body=access.ACCESS_SETTINGS)
-    site.get(f"{prefix}/auth/roles", "read", lambda call: {"roles": access.described_roles(kind)})
+    site.get(f"{prefix}/auth/roles", "read", lambda call: {"roles": access.described_roles(kind)}, gives=("roles",))
     site.on("PUT", f"{prefix}/locks/lock", "write", lock(True), body=_REASON)
     site.on("PUT", f"{prefix}/locks/unlock", "write", lock(False), body=_REASON)
-    site.get(f"{prefix}/locks/locked", "read", lambda call: {"locked": registry.known(call.query["id"]).locked}, _ID)
+    site.get(
+        f"{prefix}/locks/locked",
+        "read",
+        lambda call: {"locked": registry.known(call.query["id"]).locked},
+        _ID,
+        gives=("locked",),
+    )
     site.get(
         f"{prefix}/locks/history",
         "read",
         lambda call: _DONE | {"history": registry.known(call.query["id"]).lock_history},
         _ID,
+        gives=("status", "history"),
     )
     site.on("DELETE", f"{prefix}/delete", "admin", delete, query=_ID, hidden=True)
 
@@ -142,14 +162,35 @@ def _writes(site: Api, registry: Registry, kind: Kind) -> None:
         return {"new_version_id": entry.id, "version_job_session_id": session}
 
     prefix = kind.prefix
-    no_session = {"register_create_activity_session_id": None}
-    site.post(f"{prefix}/create", "write", _told(create, created_item=None, **no_session), kind.info)
-    site.post(f"{prefix}/seed", "write", lambda call: _DONE | {"seeded_item": registry.seed(call.user, kind).item})
+    other = "The item is of another type."
+    no_session: dict[str, None] = {"register_create_activity_session_id": None}
+    nothing = {"created_item": None} | no_session
+    site.post(f"{prefix}/create", "write", _told(create, **nothing), kind.info, gives=("status", *nothing))
+    site.post(
+        f"{prefix}/seed",
+        "write",
+        lambda call: _DONE | {"seeded_item": registry.seed(call.user, kind).item},
+        gives=("status", "seeded_item"),
+    )
     target = Object({"id": needed(TEXT), "reason": maybe(TEXT)})
-    site.on("PUT", f"{prefix}/update", "write", _told(update, **no_session), query=target, body=kind.info)
-    site.on("PUT", f"{prefix}/revert", "write", _told(revert), body=REVERT)
+    site.on(
+        "PUT",
+        f"{prefix}/update",
+        "write",
+        _told(update, **no_session),
+        query=target,
+        body=kind.info,
+        gives=("status", *no_session),
+        fails=other,
+    )
+    site.on("PUT", f"{prefix}/revert", "write", _told(revert), body=REVERT, fails=other)
     if kind.versioned:
-        site.post(f"{prefix}/version", "write", version, VERSION)
+        gives = ("new_version_id", "version_job_session_id")
+        site.post(f"{prefix}/version", "write", version, VERSION, gives=gives, fails=other)
+
+
+_CONTEXT = "The header X-User-Context cannot be decrypted."
+_SERVICES = "There are no other services that could encrypt the user context."
 
 
 def _proxies(site: Api, kind: Kind) -> None:
@@ -162,7 +203,9 @@ def _proxies(site: Api, kind: Kind) -> None:
 
     methods = {"fetch": "GET", "seed": "POST", "create": "POST", "update": "PUT", "revert": "PUT", "version": "POST"}
     for action, method in methods.items():
-        site.on(method, f"{kind.prefix}/proxy/{action}", "general", handler, hidden=True)
+        site.on(
+            method, f"{kind.prefix}/proxy/{action}", "general", handler, hidden=True, fails=_CONTEXT, missing=_SERVICES
+        )
 
 
 def _general(site: Api, registry: Registry) -> None:
@@ -178,12 +221,15 @@ def _general(site: Api, registry: Registry) -> None:
         return _DONE
 
     version = dict.fromkeys(("commit_id", "commit_url", "tag_name", "release_title", "release_url"), "embedded")
-    site.get("/registry/general/fetch", "read", _told(fetch, item=None), _ID)
+    site.get("/registry/general/fetch", "read", _told(fetch, item=None), _ID, gives=("status", "item"))
     site.post(
         "/registry/general/list",
         "read",
         lambda call: listing.general_page(registry, call.user, call.body),
         listing.GENERAL_LIST,
+        gives=("status", "items", "pagination_key"),
+        refuses=(400, 403),
+        fails=listing.BAD_PAGE,
     )
-    site.get("/registry/general/about/version", "read", lambda call: version)
+    site.get("/registry/general/about/version", "read", lambda call: version, gives=tuple(version))
     site.on("DELETE", "/registry/general/delete", "admin", delete, query=_ID, hidden=True)

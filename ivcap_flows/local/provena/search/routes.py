@@ -24,5 +24,5 @@ def api(desk: Desk) -> Api:
         found = search(desk.store, wanted["query"], wanted["subtype_filter"], wanted["record_limit"])
         return {"status": status(True, f"Found {len(found)} items."), "results": found, "warnings": None}
 
-    site.get("/search/entity-registry", "read", entity_registry, _QUERY)
+    site.get("/search/entity-registry", "read", entity_registry, _QUERY, gives=("status", "results"))
     return site
