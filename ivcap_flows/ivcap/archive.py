@@ -335,10 +335,21 @@ def _bounded(most: int) -> type[tarfile.TarInfo]:
             nonlocal seen
             info = super().frombuf(buf, encoding, errors)
             seen += 1
+            if info.type == tarfile.GNUTYPE_SPARSE:
+                _refuse_sparse()
             if seen > most or (info.type in _HEADERS_ONLY and info.size > _MAX_NAME):
                 raise InputError(
                     "The archive is refused and nothing was unpacked: its headers are too many or too long."
                 )
             return info
 
+        def _proc_gnusparse_10(self, *_: object) -> NoReturn:
+            """The other form, whose map stands before the content."""
+            _refuse_sparse()
+
     return Bounded
+
+
+def _refuse_sparse() -> NoReturn:
+    # tarfile reads the whole map of the holes into memory, and the archive says how long that is.
+    raise InputError("The archive is refused and nothing was unpacked: it holds a sparse file. Pack it without `-S`.")

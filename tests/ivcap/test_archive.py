@@ -295,6 +295,40 @@ def test_a_bomb_is_not_inflated(tmp_path, compress):
     assert list(tmp_path.iterdir()) == []
 
 
+def old_sparse(blocks):
+    """A sparse file of GNU tar's first form: four holes in its header, and blocks of 21 more."""
+    info = tarfile.TarInfo("sparse")
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    hole = 2 * b"00000000001\0"
+    head[386:482], head[482:495], head[148:156] = 4 * hole, b"\x0100000000100\0"[:13], 8 * b" "
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + blocks * (21 * hole + b"\1".ljust(8, b"\0")) + bytes(1024)
+
+
+def new_sparse(blocks):
+    """One of the form that pax archives have: the map is text before the content."""
+    info = tarfile.TarInfo("sparse")
+    lines = b"%d\n" % (blocks << 8) + (blocks << 8) * b"1\n"
+    info.size = len(lines)
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s"}
+    return info.tobuf(tarfile.PAX_FORMAT) + lines + bytes(1024)
+
+
+@pytest.mark.parametrize("make", [old_sparse, new_sparse])
+def test_a_map_of_holes_is_not_read(tmp_path, make):
+    """A few KiB of archive that describe millions of holes are refused before these are in memory."""
+    bomb = gzip.compress(make(8192))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="sparse"):
+            unpack(io.BytesIO(bomb), tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_headers_without_members_are_bounded(tmp_path):
     """A chain of headers that each announce another one ends."""
     info = tarfile.TarInfo("g")
