@@ -44,7 +44,8 @@ def outbox_record(posted: Posted, job: ServiceJob) -> dict[str, Any]:
 
 def ended(status: str, message: str) -> dict[str, Any]:
     """`failed` is what the service did, `error` what happened to it."""
-    return {"status": status, "message": message}
+    # An exception may name a file whose name is no UTF-8.
+    return {"status": status, "message": message.encode("utf-8", "replace").decode()}
 
 
 def gone(what: str, status: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcap_flows.local.directory import Directory, sync_folder, write_atomically
-from ivcap_flows.local.posted import with_products
+from ivcap_flows.local.posted import ended, with_products
 from ivcap_flows.local.processes import note_process
 from ivcap_flows.local.service import ServiceError, ServiceJob
 
@@ -49,11 +49,11 @@ def _run(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[
             return {"status": "succeeded", "result": result}
     except ServiceError as error:
         job.log(f"failed: {error}")
-        return {"status": "failed", "message": str(error)}
+        return ended("failed", str(error))
     except BaseException as error:  # noqa: BLE001 - whatever a service raises is its result
         traceback.print_exc()
         text = str(error)
-        return {"status": "failed", "message": type(error).__name__ + (f": {text}" if text else "")}
+        return ended("failed", type(error).__name__ + (f": {text}" if text else ""))
     return {"status": "succeeded", "result": None}
 
 

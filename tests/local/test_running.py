@@ -51,6 +51,27 @@ def test_how_a_command_ends_is_how_its_job_ends(first, local_twin, command_of, e
     assert order["status"] == status and said in first.job_of(order)["error-message"]
 
 
+@pytest.mark.parametrize(
+    ("ending", "status", "said"),
+    [
+        (r"""post(b'{"$schema":"urn:x:\ud800"}')""", "error", "cannot be kept"),
+        (r"""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"no \udce9.txt"}')""", "failed", "no ?.txt"),
+        (
+            """urllib.request.urlopen(base + '/events/' + job['id'], rb'{"$schema":"urn:x:\\ud800"}')
+post(b'{}')""",
+            "error",
+            "cannot be kept",
+        ),
+    ],
+)
+def test_half_a_character_holds_up_no_other_job(local_home, command_of, ending, status, said):
+    """JSON can escape what no text holds: the job that tells it ends, and the next one is worked on."""
+    caller = local_home.start().caller()
+    order = caller.finished(caller.order(command_of(local_home, "half", POST + ending)))
+    assert order["status"] == status and said in caller.job_of(order)["error-message"]
+    assert caller.finished(caller.order("sleep", seconds="0"))["status"] == "succeeded"
+
+
 def test_a_command_does_not_outlive_its_killed_runner(local_home, command_of, eventually):
     """The job is an error and the process of the service is ended."""
     caller = local_home.start().caller()

@@ -77,7 +77,7 @@ class Dispatcher:
         for row in rows:
             if not self._is_with_runner(row):
                 waiting.append(row)
-            elif not self._look(row):
+            elif not self._care(row):
                 running[row["service"]] += 1
         plans: dict[str, Plan | NoPlan] = {}
         for row in waiting:
@@ -150,9 +150,27 @@ class Dispatcher:
             arguments = ["ivcap_flows.local.runner", str(platform.directory.root), job]
             self._children[job] = spawn_locked(folder / "lock", folder / "log", arguments)
 
-    def _look(self, row: sqlite3.Row) -> bool:
-        """Whether the job is over."""
-        folder, job = self._platform.directory.run(row["id"]), row["id"]
+    def _care(self, row: sqlite3.Row) -> bool:
+        """Whether the job is over. What one service told must not hold up the jobs of all others."""
+        folder = self._platform.directory.run(row["id"])
+        try:
+            over = self._look(row, folder)
+        except (ValueError, RecursionError) as error:
+            # Half a pair of characters, for instance, which a file name in another encoding gives, or endless nesting.
+            _log.warning("What the service of %s told cannot be kept: %s", row["id"], error)
+            message = f"What the service of this job told cannot be kept ({type(error).__name__})."
+            self._platform.jobs.finish(row["id"], Outcome("error", error_message=message))
+            (self._platform.directory.outbox / f"{folder.name}.json").unlink(missing_ok=True)
+            over = True
+        if over:
+            for name in ("job.json", "events", "command.json"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "work", ignore_errors=True)
+            self._log_times.forget(folder)
+        return over
+
+    def _look(self, row: sqlite3.Row, folder: Path) -> bool:
+        job = row["id"]
         started = self._has_begun(job)
         if started:
             self._hosts.begun(job)
@@ -175,10 +193,6 @@ class Dispatcher:
             self._hosts.begun(job)
         else:
             return False
-        for name in ("job.json", "events", "command.json"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "work", ignore_errors=True)
-        self._log_times.forget(folder)
         return True
 
     def _cannot_begin(self, job: str, folder: Path, *, alive: bool) -> str | None:
