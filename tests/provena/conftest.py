@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +22,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from ivcap_flows import handles
 from ivcap_flows.local import provena
+from ivcap_flows.local.provena.keycloak.state import Key
+from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
+from ivcap_flows.provena.collection_format import Approvals
+from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.login import offline_token
+from ivcap_flows.provena.models import (
+    Annotations,
+    Associations,
+    DatasetTemplate,
+    Deferred,
+    Model,
+    ModelRunRecord,
+    Organisation,
+    TemplatedDataset,
+    TemplateUse,
+    WorkflowTemplate,
+)
 
 
 @dataclass
@@ -104,7 +122,7 @@ def scripted_provena() -> Iterator[Scripted]:
 
     def make(url: str) -> Starlette:
         scripted.url = url
-        return Starlette(routes=[Route("/{path:path}", scripted.answer, methods=["GET", "POST"])])
+        return Starlette(routes=[Route("/{path:path}", scripted.answer, methods=["GET", "POST", "PUT", "DELETE"])])
 
     with serving(make):
         yield scripted
@@ -186,4 +204,90 @@ def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
         return Starlette(routes=routes, lifespan=running)
 
     with serving(make, lifespan="on") as url:
-        yield Embedded(provena.environment(directory, url), provena.service_credentials(directory))
+        environment = provena.environment(directory, url) | {"ADMIN": Key(directory).offline_token(ADMIN)}
+        yield Embedded(environment, provena.service_credentials(directory))
+
+
+@dataclass
+class World:
+    """A workflow with all that a model run of it needs."""
+
+    person: str
+    organisation: str
+    model: str
+    template_in: str
+    template_out: str
+    workflow: str
+
+    @property
+    def defaults(self) -> DatasetDefaults:
+        return DatasetDefaults(
+            organisation_id=self.organisation,
+            publisher_id=self.organisation,
+            license="https://creativecommons.org/licenses/by/4.0/",
+            approvals=Approvals(),
+        )
+
+    async def minted(self, client: ProvenaClient) -> tuple[str, str]:
+        """A dataset for a new artifact: its handle and the artifact's URN."""
+        urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
+        artifact = handles.Artifact(urn=urn, platform="p", name="series.csv", media_type="text/csv")
+        return (await client.datastore.mint(collection_format(artifact, self.defaults))).handle, urn
+
+    def record(self, source: str, result: str, **over: object) -> ModelRunRecord:
+        now = int(time.time())
+        values = {
+            "workflow_template_id": self.workflow,
+            "inputs": [
+                TemplatedDataset(dataset_template_id=self.template_in, dataset_id=source, resources={"forcing": "f.nc"})
+            ],
+            "outputs": [TemplatedDataset(dataset_template_id=self.template_out, dataset_id=result)],
+            "annotations": {"cfg": uuid.uuid4().hex},
+            "display_name": "a run",
+            "description": "of a model",
+            "associations": Associations(modeller_id=self.person, requesting_organisation_id=self.organisation),
+            "start_time": now - 60,
+            "end_time": now,
+        }
+        return ModelRunRecord.model_validate(values | over)
+
+
+@pytest.fixture
+async def user(embedded_provena: Embedded) -> AsyncIterator[ProvenaClient]:
+    async with embedded_provena.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def world(user: ProvenaClient) -> World:
+    person = await user.auth_api.linked_person()
+    assert person is not None
+    organisation = await user.registry.create(Organisation, Organisation(display_name="Org", name="Org"))
+    model = await user.registry.create(
+        "MODEL",
+        Model(
+            display_name="M",
+            name="M",
+            description="d",
+            documentation_url="https://example.org/d",
+            source_url="https://example.org/s",
+        ),
+    )
+    forcing = Deferred(key="forcing", description="f", usage_type="FORCING_DATA")
+    template_in = await user.registry.create(
+        DatasetTemplate, DatasetTemplate(display_name="in", deferred_resources=[forcing])
+    )
+    template_out = await user.registry.create(DatasetTemplate, DatasetTemplate(display_name="out"))
+    workflow = await user.registry.create(
+        WorkflowTemplate,
+        WorkflowTemplate(
+            display_name="wf",
+            software_id=model.item.id,
+            input_templates=[TemplateUse(template_id=template_in.item.id)],
+            output_templates=[TemplateUse(template_id=template_out.item.id)],
+            annotations=Annotations(required=["cfg"]),
+        ),
+    )
+    return World(
+        person, organisation.item.id, model.item.id, template_in.item.id, template_out.item.id, workflow.item.id
+    )

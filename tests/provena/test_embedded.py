@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 import uuid
-from dataclasses import dataclass
 
 import pytest
 from pydantic import SecretStr
@@ -20,115 +19,22 @@ from ivcap_flows.errors import (
     UnavailableError,
 )
 from ivcap_flows.provena.client import ProvenaClient
-from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
+from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.login import client_credentials
 from ivcap_flows.provena.models import (
-    Annotations,
-    Associations,
     DatasetInfo,
-    DatasetTemplate,
-    Deferred,
-    Model,
     ModelRun,
-    ModelRunRecord,
-    Organisation,
     Person,
     Study,
-    TemplatedDataset,
-    TemplateUse,
     WorkflowTemplate,
 )
 
 WAIT = 15.0
 
 
-@dataclass
-class World:
-    """A workflow with all that a model run of it needs."""
-
-    person: str
-    organisation: str
-    template_in: str
-    template_out: str
-    workflow: str
-
-    @property
-    def defaults(self) -> DatasetDefaults:
-        return DatasetDefaults(
-            organisation_id=self.organisation,
-            publisher_id=self.organisation,
-            license="https://creativecommons.org/licenses/by/4.0/",
-            approvals=Approvals(),
-        )
-
-    def record(self, source: str, result: str, **over: object) -> ModelRunRecord:
-        now = int(time.time())
-        values = {
-            "workflow_template_id": self.workflow,
-            "inputs": [
-                TemplatedDataset(dataset_template_id=self.template_in, dataset_id=source, resources={"forcing": "f.nc"})
-            ],
-            "outputs": [TemplatedDataset(dataset_template_id=self.template_out, dataset_id=result)],
-            "annotations": {"cfg": uuid.uuid4().hex},
-            "display_name": "a run",
-            "description": "of a model",
-            "associations": Associations(modeller_id=self.person, requesting_organisation_id=self.organisation),
-            "start_time": now - 60,
-            "end_time": now,
-        }
-        return ModelRunRecord.model_validate(values | over)
-
-
-@pytest.fixture
-async def user(embedded_provena):
-    async with embedded_provena.client() as client:
-        yield client
-
-
-@pytest.fixture
-async def world(user: ProvenaClient) -> World:
-    person = await user.auth_api.linked_person()
-    assert person is not None
-    organisation = await user.registry.create(Organisation, Organisation(display_name="Org", name="Org"))
-    model = await user.registry.create(
-        "MODEL",
-        Model(
-            display_name="M",
-            name="M",
-            description="d",
-            documentation_url="https://example.org/d",
-            source_url="https://example.org/s",
-        ),
-    )
-    forcing = Deferred(key="forcing", description="f", usage_type="FORCING_DATA")
-    template_in = await user.registry.create(
-        DatasetTemplate, DatasetTemplate(display_name="in", deferred_resources=[forcing])
-    )
-    template_out = await user.registry.create(DatasetTemplate, DatasetTemplate(display_name="out"))
-    workflow = await user.registry.create(
-        WorkflowTemplate,
-        WorkflowTemplate(
-            display_name="wf",
-            software_id=model.item.id,
-            input_templates=[TemplateUse(template_id=template_in.item.id)],
-            output_templates=[TemplateUse(template_id=template_out.item.id)],
-            annotations=Annotations(required=["cfg"]),
-        ),
-    )
-    return World(person, organisation.item.id, template_in.item.id, template_out.item.id, workflow.item.id)
-
-
-async def minted(client: ProvenaClient, world: World) -> tuple[str, str]:
-    """A dataset for a new artifact: its handle and the artifact's URN."""
-    urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
-    artifact = handles.Artifact(urn=urn, platform="p", name="series.csv", media_type="text/csv")
-    return (await client.datastore.mint(collection_format(artifact, world.defaults))).handle, urn
-
-
 async def test_a_model_run_is_registered_and_read_back(user, world):
     """From templates and datasets to a lodged run with PROV-JSON and its handle."""
-    (source, _), (result, _) = await minted(user, world), await minted(user, world)
+    (source, _), (result, _) = await world.minted(user), await world.minted(user)
     study = await user.registry.create(Study, Study(display_name="S", title="S", description="d"))
     record = world.record(source, result, study_id=study.item.id)
 
@@ -157,7 +63,7 @@ async def test_a_model_run_is_registered_and_read_back(user, world):
 
 async def test_an_artifacts_dataset_is_found_by_its_urn(user, world):
     """The URI filter finds the one dataset that a crash left behind, with its handle."""
-    handle, urn = await minted(user, world)
+    handle, urn = await world.minted(user)
 
     found = [
         item async for item in user.registry.list(DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=urn)
@@ -171,7 +77,7 @@ async def test_an_artifacts_dataset_is_found_by_its_urn(user, world):
 
 async def test_a_batch_has_a_child_for_each_record(user, world):
     """One bad record fails alone; children are matched by content and raise their own reason."""
-    (source, _), (result, _) = await minted(user, world), await minted(user, world)
+    (source, _), (result, _) = await world.minted(user), await world.minted(user)
     good, bad = world.record(source, result), world.record(source, "no-such-dataset")
 
     session = await user.prov.register_batch([good, bad])
@@ -192,7 +98,7 @@ async def test_a_batch_has_a_child_for_each_record(user, world):
 
 async def test_jobs_are_listed_newest_first(user, world):
     """Paging to the end gives each job once, and the newest is on the first page."""
-    (source, _), (result, _) = await minted(user, world), await minted(user, world)
+    (source, _), (result, _) = await world.minted(user), await world.minted(user)
     session = await user.prov.register(world.record(source, result))
     await user.jobs.wait(session, WAIT)
 
@@ -206,7 +112,7 @@ async def test_jobs_are_listed_newest_first(user, world):
 
 async def test_a_refused_record_is_a_bad_request(user, world):
     """What the server's look-ups find wrong is said at once and nothing is registered."""
-    (source, _), (result, _) = await minted(user, world), await minted(user, world)
+    (source, _), (result, _) = await world.minted(user), await world.minted(user)
 
     with pytest.raises(BadRequestError, match="cfg") as caught:
         await user.prov.register(world.record(source, result, annotations={}))
@@ -223,7 +129,7 @@ async def test_an_unknown_job_and_an_unknown_item(user):
 
 async def test_another_users_job_is_closed(embedded_provena, user, world):
     """An item's denial does not blame the token."""
-    (source, _), (result, _) = await minted(user, world), await minted(user, world)
+    (source, _), (result, _) = await world.minted(user), await world.minted(user)
     session = await user.prov.register(world.record(source, result))
     await user.jobs.wait(session, WAIT)
 
@@ -250,7 +156,7 @@ async def test_a_user_links_a_person_once(embedded_provena, world):
     async with embedded_provena.client("PROVENA_OFFLINE_TOKEN_UNLINKED") as user:
         assert await user.auth_api.linked_person() is None
         with pytest.raises(UnavailableError):
-            await minted(user, world)
+            await world.minted(user)
         person = await user.registry.create(
             Person,
             Person(
@@ -265,7 +171,7 @@ async def test_a_user_links_a_person_once(embedded_provena, world):
         await user.auth_api.assign_person(person.item.id)
 
         assert await user.auth_api.linked_person() == person.item.id
-        handle, _ = await minted(user, world)
+        handle, _ = await world.minted(user)
         assert handle
         with pytest.raises(BadRequestError):
             await user.auth_api.assign_person(person.item.id)
