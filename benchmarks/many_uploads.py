@@ -3,14 +3,15 @@
 Each does it in the way that its users have: ours awaits the tasks together (`asyncio.gather` of `aupload_artifact`
 outside of a flow, so that Prefect's own cost is not in it, though journal and key aspects are), the official client has
 only a call that blocks, one file after another. The latency is added by the embedded platform to every request; the
-time is from the first call to the last reply, in a process that has imported everything. No round sends what an
-earlier one has sent.
+time is from the first call to the last reply, in a process that has imported everything and whose journal has its
+tables, as it has but once. No round sends what an earlier one has sent.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +27,10 @@ LIMIT = 0.2
 OURS = """
 import asyncio, sys, time
 from pathlib import Path
+from ivcap_flows.capture import journal
 from ivcap_flows.tasks import aupload_artifact
+
+journal()
 
 async def upload(paths):
     return await asyncio.gather(*(aupload_artifact.fn(path) for path in paths))
@@ -74,8 +78,6 @@ def seconds(python: str, code: str, environment: dict[str, str]) -> float:
 
 
 def main() -> None:
-    import sys
-
     with steered_twin() as (environment, control):
         control.add_fault(delay=LATENCY)
         asked: dict[str, int] = {}

@@ -28,6 +28,8 @@ MAX_FOLDER: Final = 4 * 2**30
 """So is a folder with more bytes."""
 _SHOWN_MEMBERS: Final = 256
 _CHUNK: Final = 2**20
+_DEAR: Final = 4 * 2**20
+"""From this size on a digest is remembered; below, reading the file again is cheaper than a write to the journal."""
 _GRAIN_NS: Final = 50_000_000
 
 
@@ -180,7 +182,7 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
         seen.reason = "gone before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
         return
     seen.sha256 = sha256 = hasher.hexdigest()
-    if digests is not None and not fresh and stamp.size >= _CHUNK:
+    if digests is not None and not fresh and stamp.size >= _DEAR:
         _quietly(
             lambda: digests.remember_sha256(
                 seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode, sha256=sha256

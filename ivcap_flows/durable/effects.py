@@ -65,9 +65,13 @@ class KeyAspects(Protocol):
         """The content of the oldest active record that names an effect, else of the oldest that has begun one (has a
         `progress`), else of the oldest; None if there is none."""
 
-    async def write(self, key: str, content: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
         """Add a record, or replace the one whose `journal` is the same; what the records of other journals say, as far
-        as it came to be known. Writing the same twice is harmless."""
+        as it came to be known. Writing the same twice is harmless.
+
+        `first`: this journal has none yet, so none needs to be looked for. The record of an effect that another
+        journal's names too need not be kept.
+        """
 
 
 def _dump(value: Any) -> Any:

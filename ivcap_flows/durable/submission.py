@@ -298,15 +298,19 @@ class Submission(Generic[T]):
 
     async def _claim_on_platform(self) -> dict[str, Any] | None:
         """Write the key aspect; the content of the one that came before ours, if there is one."""
-        there = await self._read_aspect()
+        # Written before it is read: of two journals at once at least one sees the other. Where it must be read anyway,
+        # as an earlier holder may have written, that is first.
+        first = self.intent.fence == 1
+        there = None if first else await self._read_aspect()
         if there is None and self._key_aspects is not None:
+            refused = None
             try:
-                await self._key_aspects.write(self.intent.key, self._aspect(None, None))
+                await self._key_aspects.write(self.intent.key, self._aspect(None, None), first=first)
             except ForbiddenError as error:
-                self._do_without(error)
-                return None
-            # Two journals may both have found none; the oldest record tells them who came first.
+                refused = error
             there = await self._read_aspect()
+            if refused is not None:
+                self._do_without(refused)
         if there is None or (self._is_ours(there) and there.get("urn") is None):
             return None
         return there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 import weakref
@@ -45,6 +46,7 @@ class Store:
         self.url = parsed.render_as_string(hide_password=True)
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._turns = (os.getpid(), threading.RLock())
         _after_fork(self.engine)
         try:
             self._prepare()
@@ -74,10 +76,31 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A transaction that is on disk when the block ends; writers take turns on SQLite. JournalError otherwise."""
         try:
-            with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            with (
+                self._turn(),
+                self.engine.connect().execution_options(writes=True) as connection,
+                connection.begin(),
+            ):
                 yield connection
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The turn among this process's threads on SQLite, which itself would let them sleep and try again."""
+        if not self.is_sqlite:
+            yield
+            return
+        if self._turns[0] != os.getpid():
+            # In a forked child nobody would ever give back what a thread of the parent held.
+            self._turns = (os.getpid(), threading.RLock())
+        lock = self._turns[1]
+        held = lock.acquire(timeout=_BUSY_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                lock.release()
 
     def now(self, connection: Connection) -> datetime:
         """The journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""

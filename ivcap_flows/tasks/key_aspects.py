@@ -35,12 +35,14 @@ class AspectKeys:
                 return next(content for content in contents if content.get(has) is not None)
         return next(iter(contents), None)
 
-    async def write(self, key: str, content: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
         """Add this journal's record, or replace it; what other journals say, as far as it came to be known.
 
-        A lost reply is answered by looking and writing again.
+        A lost reply is answered by looking and writing again. `first`: this journal has none, as far as it knows.
         """
         entity = key_entity(key)
+        if first:
+            self._read[entity] = []
         for left in reversed(range(TRIES)):
             try:
                 records = await self._write(entity, content)
@@ -66,6 +68,12 @@ class AspectKeys:
         if there is None:
             there = await self._active(entity)
         mine = [record for record in there if _journal(record) == content["journal"]]
+        named = content.get("urn") is not None and any(_urn(r) == content["urn"] for r in there if r not in mine)
+        if named:
+            # Another journal's record says it already.
+            for record in mine:
+                await self._aspects.retract(record.urn)
+            return [record for record in there if record not in mine]
         same = [record for record in mine if fingerprint(record.content) == fingerprint(content)]
         if len(mine) == len(there) == 1 and not same:
             # One request, and the platform itself tells when another journal has come in between.
@@ -96,6 +104,10 @@ def _contents(records: list[AspectRecord]) -> list[dict[str, Any]]:
 
 def _journal(record: AspectRecord) -> Any:
     return record.content.get("journal") if isinstance(record.content, dict) else None
+
+
+def _urn(record: AspectRecord) -> Any:
+    return record.content.get("urn") if isinstance(record.content, dict) else None
 
 
 def _record(urn: str, entity: str, content: dict[str, Any]) -> AspectRecord:

@@ -28,7 +28,7 @@ _READY_WAIT: Final = 30.0
 _TOLD: Final = BLOCK
 """An upload of more bytes tells other journals how far it is; a smaller one is over before they would know."""
 
-AT_ONCE: Final = 16
+AT_ONCE: Final = 12
 """Uploads with one client at a time: more would wait for connections, and hold blocks in memory meanwhile."""
 
 _turns: WeakKeyDictionary[IvcapClient, asyncio.Semaphore] = WeakKeyDictionary()

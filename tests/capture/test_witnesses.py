@@ -161,7 +161,7 @@ def test_too_large_and_unreadable_are_told(tmp_path, monkeypatch):
 def test_unchanged_files_are_not_read_again(tmp_path):
     """The journal's digests of unchanged files are used and kept."""
     path = tmp_path / "big"
-    path.write_bytes(os.urandom(files._CHUNK))
+    path.write_bytes(os.urandom(files._DEAR))
     time.sleep(0.06)
     first = files.look(str(path), "r", journal().files)
     known = journal().files.known_sha256(

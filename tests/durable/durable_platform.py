@@ -110,9 +110,9 @@ class Aspects:
                 return found[0]
         return contents[0] if contents else None
 
-    async def write(self, key: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
         mine = [path for path in self._records(key) if json.loads(path.read_text())["journal"] == content["journal"]]
-        path = mine[0] if mine else self.folder / f"{key.replace(':', '_')}@{time.time()}@{uuid.uuid4()}"
+        path = mine[0] if mine and not first else self.folder / f"{key.replace(':', '_')}@{time.time()}@{uuid.uuid4()}"
         path.write_text(json.dumps(content))
         self.kill_at -= 1
         if self.kill_at == 0:

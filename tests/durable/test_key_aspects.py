@@ -98,7 +98,7 @@ def test_refused_aspects_are_said_once_and_done_without(
     """Where a policy forbids them the order is placed all the same, and the lost guarantee is named once."""
 
     class Refusing(Aspects):
-        async def write(self, key: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+        async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
             raise ForbiddenError("policy", status=403)
 
     for request in ("x", "y"):
@@ -112,7 +112,7 @@ def test_aspect_that_cannot_be_written_stops_before_sending(
     """The key aspect comes before the request; without its answer nothing is sent, and the next call begins anew."""
 
     class Away(Aspects):
-        async def write(self, key: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+        async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
             raise UnavailableError("busy", status=503)
 
     with pytest.raises(UnavailableError):

@@ -376,7 +376,7 @@ def test_holder_taken_for_gone_does_not_send(durable_url: str, durable_journal: 
         asleep = asyncio.Event()
 
         class Sleepy(Aspects):
-            async def write(self, key: str, content: dict[str, Any]) -> None:
+            async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> None:
                 asleep.set()
                 await overtaken.wait()
 
