@@ -96,7 +96,7 @@ class Scripted:
             request.method,
             path,
             dict(request.query_params),
-            {name.lower(): value for name, value in request.headers.items()},
+            {name.lower(): value for name, value in request.headers.items()} | {"x-peer": str(request.client)},
             form if f"{request.method} {path}" in self.form_routes else json.loads(body) if body else None,
         )
         self.seen.append(seen)
