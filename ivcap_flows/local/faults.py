@@ -9,6 +9,8 @@ surely (`probability` from 0 to 1, drawn from a generator of its own that a `see
     drop_reply_after_effect   do everything, then reset the connection instead of replying
     truncate                  send only so many bytes of the reply's body, then reset the connection
     storage_full              nothing can be stored, neither records nor bytes
+    kill_worker               of Provena: not a request is hit but the job whose sub type `path` finds; its worker dies
+                              `before`, `amid` or `after` its work, and the job is IN_PROGRESS for ever
 
 alone or beside it:
 
@@ -45,15 +47,17 @@ __all__ = ["TRANSPORT", "BadRuleError", "FaultLayer", "Rule", "parse_rule", "rep
 TRANSPORT: Final = "ivcap_flows.transport"
 """Where the server's protocol leaves the connection's transport in the scope."""
 
-_MAIN: Final[Mapping[str, type[bool] | type[int] | type[float]]] = {
+_MAIN: Final[Mapping[str, type[bool] | type[int] | type[float] | type[str]]] = {
     "status": int,
     "expire_token": bool,
     "reset": bool,
     "drop_reply_after_effect": bool,
     "truncate": int,
     "storage_full": bool,
+    "kill_worker": str,
 }
 _EFFECTS: Final = {**_MAIN, "delay": float, "late_visibility": float, "late_in_lists": float}
+_DEATHS: Final = ("before", "amid", "after")
 _MATCHED: Final = ("method", "path", "count", "probability", "seed")
 _LOGGED: Final = 20_000
 
@@ -82,7 +86,16 @@ class Rule:
         """Whether the rule acts on this request; each one that it matches is a draw of its own."""
         left = self.count is None or self.hits < self.count
         matches = left and self.method in (None, method) and self.path.search(path) is not None
-        return matches and (self.probability >= 1 or self._random.random() < self.probability)
+        return matches and "kill_worker" not in self.effects and self._draw()
+
+    def kills(self, sub_type: str) -> bool:
+        """As `applies`, for the worker of a job."""
+        left = self.count is None or self.hits < self.count
+        matches = left and "kill_worker" in self.effects and self.path.search(sub_type) is not None
+        return matches and self._draw()
+
+    def _draw(self) -> bool:
+        return self.probability >= 1 or self._random.random() < self.probability
 
     def as_json(self) -> dict[str, Any]:
         matched = {
@@ -147,6 +160,10 @@ def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
             raise BadRuleError(f"{name} has the wrong type.")
     if not 200 <= effects.get("status", 500) <= 599:
         raise BadRuleError("status is an HTTP status from 200 to 599.")
+    if effects.get("kill_worker", "after") not in _DEATHS:
+        raise BadRuleError(f"kill_worker is one of {', '.join(_DEATHS)}.")
+    if "kill_worker" in effects and (len(effects) > 1 or value.get("method") is not None):
+        raise BadRuleError("kill_worker hits jobs, so that no method and no other effect goes with it.")
     for group in (_MAIN, ("late_visibility", "late_in_lists")):
         both = [name for name in group if name in effects]
         if len(both) > 1:
@@ -155,8 +172,8 @@ def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_a(kind: type, value: Any) -> bool:
-    if kind is bool:
-        return isinstance(value, bool)
+    if kind in (bool, str):
+        return isinstance(value, kind)
     number = isinstance(value, int) or (kind is float and isinstance(value, float))
     return number and not isinstance(value, bool) and value >= 0
 
@@ -201,6 +218,15 @@ class FaultLayer:
                 await self._watched(scope, receive, send)
         finally:
             self.in_flight -= 1
+
+    def death_of(self, sub_type: str) -> str | None:
+        """When in its work the worker of a job dies now, if a rule lets it die: `before`, `amid` or `after`."""
+        rule = next((rule for rule in self.rules if rule.kills(sub_type)), None)
+        if rule is None:
+            return None
+        rule.hits += 1
+        death: str = rule.effects["kill_worker"]
+        return death
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = scope.get("query_string", b"").decode("latin-1")

@@ -169,7 +169,7 @@ async def _serve(
     part: provena.ProvenaTwin | None = None
     try:
         platform.changes.bind()
-        part = provena.create_app(place.root, url, SETTLE, platform.seed)
+        part = provena.create_app(place.root, url, SETTLE, platform.seed, lambda sub_type: layer.death_of(sub_type))
         environment = _environment(url, platform) | provena.environment(place.root, url)
         token = secrets.token_urlsafe(24)
         about = {
@@ -184,10 +184,10 @@ async def _serve(
             return await platform.decide_login(**decision, **held) or await part.decide_login(**decision)
 
         routes: list[Any] = control.routes(lambda: about, lambda: layer, token, platform.keep_clock, decide_login)
-        await part.start()
         routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
         # A path with a line feed fits no mount.
         layer = FaultLayer(Starlette(routes=routes, exception_handlers={HTTPException: on_http_error}))
+        await part.start()
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(
             Gate(layer, host),

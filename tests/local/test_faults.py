@@ -307,6 +307,8 @@ def test_faults_reach_provena_too(local_twin, fault):
         ({"reset": True, "method": 1}, "method"),
         ({"reset": True, "status": 503}, "status and reset exclude each other"),
         ({"late_visibility": 1, "late_in_lists": 1}, "exclude each other"),
+        ({"kill_worker": "later"}, "before, amid, after"),
+        ({"kill_worker": "after", "delay": 1}, "no other effect"),
         (7, "object"),
     ],
 )

@@ -20,7 +20,7 @@ from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.handles import routes as handles
 from ivcap_flows.local.provena.jobs import routes as jobs_api
 from ivcap_flows.local.provena.jobs.runner import Runner
-from ivcap_flows.local.provena.jobs.state import Jobs
+from ivcap_flows.local.provena.jobs.state import Dies, Jobs
 from ivcap_flows.local.provena.keycloak import routes as keycloak
 from ivcap_flows.local.provena.keycloak.state import OFFLINE_CLIENT, REALM, Key, Realm
 from ivcap_flows.local.provena.prov import routes as prov
@@ -46,14 +46,16 @@ class ProvenaTwin:
     `apis` has the APIs by the last part of their path.
     """
 
-    def __init__(self, directory: Path, base_url: str, settle: float, seed: int | None) -> None:
+    def __init__(
+        self, directory: Path, base_url: str, settle: float, seed: int | None, dies: Dies = lambda sub_type: None
+    ) -> None:
         root = f"{base_url.rstrip('/')}/{_MOUNT}"
         directory.mkdir(parents=True, exist_ok=True)
         key = Key(directory)
         self._store = Store(directory / _STORE_FILE, seed)
         files = Files(self._store, key, f"{root}/files")
         self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
-        jobs = Jobs(self._store, settle)
+        jobs = Jobs(self._store, settle, dies)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)
@@ -97,15 +99,21 @@ class ProvenaTwin:
         self._store.close()
 
 
-def create_app(directory: Path, base_url: str, settle: float = 2.0, seed: int | None = None) -> ProvenaTwin:
+def create_app(
+    directory: Path,
+    base_url: str,
+    settle: float = 2.0,
+    seed: int | None = None,
+    dies: Dies = lambda sub_type: None,
+) -> ProvenaTwin:
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
     The job of an accepted request can be seen after `settle` seconds at the latest. A `seed` makes the ids of jobs and
-    batches follow from it. Raises NewerSchemaError for a
+    batches follow from it. `dies` lets workers of jobs die. Raises NewerSchemaError for a
     directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a
     directory open.
     """
-    return ProvenaTwin(directory, base_url, settle, seed)
+    return ProvenaTwin(directory, base_url, settle, seed, dies)
 
 
 def environment(directory: Path, base_url: str) -> dict[str, str]:

@@ -185,3 +185,12 @@ def admin(provena: Provena) -> Someone:
 def a_collection() -> Callable[[str], Json]:
     """How to make a valid CollectionFormat of an organisation."""
     return collection
+
+
+@pytest.fixture
+def served_ada(local_twin: Any) -> Iterator[Someone]:
+    """The first user of a twin that serves both platforms, and so has faults."""
+    here = Provena(local_twin.root)
+    here.env = local_twin.environment
+    yield here.user()
+    here.http.close()

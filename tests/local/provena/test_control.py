@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import httpx
 import jwt
@@ -56,3 +57,58 @@ def test_other_users_of_the_machine_let_no_device_in(realm):
     command = [sys.executable, "-c", AS_NOBODY, str(page.port), page.path, form]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "403"
     assert realm("token", grant_type=GRANT, device_code=device["device_code"])["error"] == "authorization_pending"
+
+
+@pytest.fixture
+def dying(local_twin):
+    """Lets one worker of a sub type die at a time of its work."""
+    with local_twin.control() as control:
+
+        def add(sub_type, when):
+            rule = {"path": f"^{sub_type}$", "kill_worker": when, "count": 1}
+            assert control.post("/faults", json=rule).status_code == 201
+
+        add.hits = lambda: [rule["hits"] for rule in control.get("/faults").json()["faults"]]
+        yield add
+        control.delete("/faults")
+
+
+def forever_in_progress(user, session, eventually, hits):
+    """Waits until the worker is dead, and gives the job as it is some steps of its queue later."""
+    eventually(hits, lambda found: found == [1])
+    time.sleep(0.4)
+    return user.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session}).json()["job"]
+
+
+def runs_of(user, name):
+    wanted = {"page_size": 50, "sort_by": {"sort_type": "CREATED_TIME", "ascending": False}}
+    listed = user.ask("registry", "POST", "/registry/activity/model_run/list", json=wanted).json()["items"]
+    return [item for item in listed if item["display_name"] == name]
+
+
+@pytest.mark.parametrize(("when", "status"), [("before", None), ("amid", "COMPLETE"), ("after", "LODGED")])
+def test_a_dead_worker_leaves_its_job_in_progress(served_ada, dying, eventually, when, status):
+    """With nothing done, with a run that is not in the graph, or with all done."""
+    record = served_ada.world() | {"display_name": f"killed {when}"}
+    dying("MODEL_RUN_PROV_LODGE", when)
+    session = served_ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
+    job = forever_in_progress(served_ada, session, eventually, dying.hits)
+    assert (job["status"], job["result"]) == ("IN_PROGRESS", None)
+    found = runs_of(served_ada, record["display_name"])
+    assert [item["record_status"] for item in found] == ([status] if status else [])
+    if found:
+        graph = served_ada.ask("prov", "GET", "/explore/upstream", params={"starting_id": found[0]["id"]}).json()
+        assert (graph["record_count"] > 0) == (status == "LODGED")
+    again = served_ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
+    assert served_ada.job(again)["status"] == "SUCCEEDED"
+
+
+def test_a_batch_whose_worker_died_amid_is_half_lodged(served_ada, dying, eventually):
+    """Its job tells no batch, and the runs of its first half come to be."""
+    record = served_ada.world() | {"display_name": "half a batch"}
+    dying("MODEL_RUN_BATCH_SUBMIT", "amid")
+    reply = served_ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 6})
+    job = forever_in_progress(served_ada, reply.json()["session_id"], eventually, dying.hits)
+    assert (job["status"], job["result"]) == ("IN_PROGRESS", None)
+    found = eventually(lambda: runs_of(served_ada, "half a batch"), lambda found: len(found) >= 3)
+    assert [item["record_status"] for item in found] == ["LODGED"] * 3

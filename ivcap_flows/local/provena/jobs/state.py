@@ -15,7 +15,7 @@ from ivcap_flows.local.clock import LATE
 from ivcap_flows.local.provena.store import Store, dumps, without_nulls
 from ivcap_flows.local.provena.web import Refusal
 
-__all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Done", "Job", "JobError", "Jobs"]
+__all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Dies", "Done", "Job", "JobError", "Jobs"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ class Job:
     username: str
     batch_id: str | None
     payload: dict[str, Any]
+    halfway: Callable[[], None] = lambda: None
+    """To be called in the middle of work of several steps, where a worker may die."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,21 @@ class JobError(Exception):
     """A job that failed; the text becomes its `info`."""
 
 
+class _WorkerDied(Exception):  # noqa: N818 - the end of a worker, not a failure of the job
+    """What was done before is kept."""
+
+
 Worker = Callable[[Job], Done]
+Dies = Callable[[str], str | None]
+"""`dies(sub_type)`: when in its work the worker of a job dies (`before`, `amid`, `after`), or None."""
 
 
 class Jobs:
     """All jobs. Dispatch and advance them inside a transaction."""
 
-    def __init__(self, store: Store, settle: float) -> None:
+    def __init__(self, store: Store, settle: float, dies: Dies) -> None:
         """`settle`: seconds within which the row of an accepted job is there at the latest."""
-        self._store = store
+        self._store, self._dies = store, dies
         self._late = min(_STAGES[1], settle / 2)
         self._workers: dict[str, Worker] = {}
 
@@ -137,11 +145,22 @@ class Jobs:
                 )
 
     def _finish(self, row: sqlite3.Row) -> None:
-        job = Job(row["session_id"], row["username"], row["batch_id"], json.loads(row["payload"]))
         worker = self._workers.get(row["job_sub_type"], _nothing_to_do)
+        death = self._dies(row["job_sub_type"])
+        if death == "before":
+            worker = _nothing_to_do
+
+        def halfway() -> None:
+            if death == "amid":
+                raise _WorkerDied
+
+        job = Job(row["session_id"], row["username"], row["batch_id"], json.loads(row["payload"]), halfway)
         try:
             with self._store.attempt():
-                done = worker(job)
+                try:
+                    done = worker(job)
+                except _WorkerDied:
+                    done = Done({})
         except sqlite3.Error:
             raise
         except (JobError, Refusal) as error:
@@ -151,6 +170,9 @@ class Jobs:
             values = ("FAILED", "The job's payload could not be used. Error: ..", None)
         else:
             values = ("SUCCEEDED", done.info, dumps(without_nulls(done.result)))
+        if death is not None:
+            # Nobody tells of the end of a dead worker's job, whatever that was.
+            values = (row["status"], row["info"], None)
         self._store.run(
             "UPDATE jobs SET status=?, info=?, result=?, due=NULL WHERE session_id=?", *values, job.session_id
         )

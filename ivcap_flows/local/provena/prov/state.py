@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ivcap_flows.local.provena.files import Files
@@ -94,8 +95,10 @@ class ModelRuns:
         self.registry.revise(entry, entry.info | {"record": record}, f"Linked to the study {study_id}", user.username)
         return self.dispatch(user, "MODEL_RUN_LODGE_ONLY", model_run_record_id=run_id, record=record, revalidate=False)
 
-    def lodge(self, username: str, record: dict[str, Any]) -> dict[str, Any]:
-        """Make a run of a checked record; returns its `record_info`."""
+    def lodge(
+        self, username: str, record: dict[str, Any], halfway: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Make a run of a checked record; returns its `record_info`. It is `halfway` before it is in the graph."""
         entry = self.registry.add(username, _RUN, None)
         info = {
             "display_name": record["display_name"],
@@ -105,6 +108,7 @@ class ModelRuns:
             "prov_serialisation": self.lineage(entry.id, record).prov_json(),
         }
         self.registry.revise(entry, info, "Initial record creation", username)
+        halfway()
         self.graph.write(entry.id, self.lineage(entry.id, record))
         self.registry.revise(entry, info | {"record_status": "LODGED"}, "Record lodged into the graph", username)
         return {"id": entry.id, "prov_json": info["prov_serialisation"], "record": record}
@@ -139,14 +143,16 @@ class ModelRuns:
         return entry
 
     def _lodge(self, job: Job) -> Done:
-        return Done({"record": self.lodge(job.username, self._checked(job, "record"))})
+        return Done({"record": self.lodge(job.username, self._checked(job, "record"), job.halfway)})
 
     def _submit(self, job: Job) -> Done:
         records = job.payload["records"]
         if not records:
             raise JobError("The batch could not be submitted. Error: ..")
         batch = self.registry.store.new_id()
-        for record in records:
+        for number, record in enumerate(records):
+            if number == len(records) // 2:
+                job.halfway()
             payload = {"record": record, "revalidate": True, "user_info": job.payload["user_info"]}
             self.jobs.dispatch(job.username, "MODEL_RUN_PROV_LODGE", payload, batch)
         return Done({"batch_id": batch}, f"Launched {len(records)} jobs.")
