@@ -1,43 +1,25 @@
 """What no request gets past: foreign names of this host, pages of other sites, and bodies or heads without bound.
 
-The server is for this machine alone. A browser on it also runs pages of others: one whose name was made to point to
-127.0.0.1 asks with its own name as `Host`, and any page asks with its `Origin` or is marked `cross-site`. Neither is
-answered, so that no page can read or drive the platforms, their public routes included.
+The server is for this machine alone (loopback.py), its public routes included.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ivcap_flows.local.faults import reply
+from ivcap_flows.local.loopback import is_loopback, refused_page
 from ivcap_flows.local.refusals import refusal
 
-__all__ = ["MOST_HEAD", "Gate", "is_loopback"]
+__all__ = ["MOST_HEAD", "Gate"]
 
 MOST_HEAD: Final = 64 * 1024
 """Bytes of a request's target and headers together."""
 _MOST_TARGET: Final = 16 * 1024
 _MOST_BODY: Final = {"/provena": 10 * 1024 * 1024, "/_twin": 1024 * 1024}
 """Bytes of a body by the start of its path. IVCAP's routes know their own; Provena's gateway takes 10 MB."""
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a host's name or address means the machine that asks."""
-    bare = name.lower().strip("[]").rstrip(".")
-    try:
-        return ipaddress.ip_address(bare).is_loopback
-    except ValueError:
-        return bare == "localhost" or bare.endswith(".localhost")
-
-
-def _name(authority: str) -> str:
-    """The host of `host:port`."""
-    end = authority.find("]")
-    return authority[: end + 1] if authority.startswith("[") and end > 0 else authority.partition(":")[0]
 
 
 class Gate:
@@ -68,12 +50,8 @@ class Gate:
             return 431, f"The headers of a request may have {MOST_HEAD} bytes."
         if not self._guarded:
             return None
-        if not all(is_loopback(_name(host)) for host in _headers(scope, b"host")):
-            return 421, "This server answers to the names of this machine alone, such as 127.0.0.1."
-        foreign = any(not is_loopback(urlsplit(origin).hostname or "") for origin in _headers(scope, b"origin"))
-        if foreign or "cross-site" in _headers(scope, b"sec-fetch-site"):
-            return 403, "This server does not answer pages of other sites."
-        return None
+        named = (_headers(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
+        return refused_page(*named)
 
     async def _bounded(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application have so many bytes of body; of more it sees the caller gone, who is told 413."""

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ivcap_flows.local.gate import is_loopback
+from ivcap_flows.local.loopback import is_loopback
 
 __all__ = ["is_own"]
 

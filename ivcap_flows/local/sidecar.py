@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ivcap_flows.identity import urn_id
 from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.loopback import refused_page
 from ivcap_flows.local.posted import Posted
 from ivcap_flows.local.service import ServiceJob
 
@@ -137,7 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         path = "/" + self.path.lstrip("/")
-        if self.headers.get("Ivcap-Forward-Url"):
+        told = (self.headers.get_all(name, []) for name in ("Host", "Origin", "Sec-Fetch-Site"))
+        if (refused := refused_page(*told)) is not None:
+            self._refuse(*refused)
+        elif self.headers.get("Ivcap-Forward-Url"):
             self._refuse(501, "The sidecar forwards no calls to other hosts; unset IVCAP_PROXY_URL.")
         elif self.command == "GET" and path.startswith("/1/secret?"):
             self._secret(path)

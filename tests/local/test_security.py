@@ -13,7 +13,10 @@ import psutil
 import pytest
 
 from ivcap_flows import local
+from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
+from ivcap_flows.local.service import ServiceJob
+from ivcap_flows.local.sidecar import Sidecar
 
 NASTY = [
     "../../escape",
@@ -275,6 +278,22 @@ def test_a_page_of_another_site_drives_nothing(local_twin, first, header, value,
     realm = f"/provena/keycloak/realms/{local_twin.environment['PROVENA_REALM']}/protocol/openid-connect/auth/device"
     form = {"client_id": local_twin.environment["PROVENA_CLIENT_ID"]}
     assert first.http.post(realm, data=form, headers={header: value}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [("Host", "evil.example", 421), ("Origin", "http://evil.example", 403), ("Sec-Fetch-Site", "cross-site", 403)],
+)
+def test_a_page_of_another_site_gets_nothing_from_a_sidecar(tmp_path, header, value, status):
+    """It acts with the token of its job for whoever reaches it, so that a page must not."""
+    job, folder = f"urn:ivcap:job:{uuid.uuid4()}", Directory(tmp_path)
+    ticket = {"job": job, "request": {}, "token": "secret"}
+    with Sidecar(folder) as sidecar:
+        sidecar.seat(ticket, ServiceJob(folder, job=job, order="", service="", account=""))
+        refused = httpx.get(f"{sidecar.url}/next_job", headers={header: value})
+        assert refused.status_code == status and "authorization" not in refused.headers
+        assert httpx.get(f"{sidecar.url}/next_job").json()["id"] == job
+        sidecar.shutdown()
 
 
 def test_heads_are_bounded(local_twin, first):
