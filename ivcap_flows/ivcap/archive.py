@@ -220,7 +220,7 @@ def unpack(
         with explained(target):
             try:
                 _Unpacking(staging, max_size, max_members).run(source)
-            except (tarfile.TarError, EOFError, RecursionError) as error:
+            except (tarfile.TarError, EOFError, RecursionError, ValueError) as error:  # the last for odd numbers
                 raise InputError(f"The archive cannot be unpacked: {error}.") from error
             os.chmod(staging, 0o777 & ~_umask())
             os.replace(staging, target)

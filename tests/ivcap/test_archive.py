@@ -121,6 +121,14 @@ def test_the_archive_is_one_for_other_tools(folder, tmp_path):
     assert tree(tmp_path / "out") == tree(folder)
 
 
+def test_a_header_with_odd_numbers_is_an_error_of_the_input(tmp_path):
+    """tarfile itself fails on it with an error of Python's own."""
+    info = tarfile.TarInfo("f")
+    info.pax_headers = {"GNU.sparse.realsize": "x"}
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        unpack(io.BytesIO(info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)), tmp_path / "out")
+
+
 def test_a_name_that_is_no_utf8_survives(tmp_path):
     """Linux allows any bytes in a name."""
     root = tmp_path / "folder"
