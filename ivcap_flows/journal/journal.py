@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ivcap_flows.journal.bulk import BulkIntents
     from ivcap_flows.journal.deliveries import Deliveries
     from ivcap_flows.journal.facts import Facts
     from ivcap_flows.journal.filestats import FileStats
-    from ivcap_flows.journal.intents import Intents
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.runs import Runs
@@ -26,7 +26,7 @@ class Journal:
     """
 
     runs: Runs
-    intents: Intents
+    intents: BulkIntents
     facts: Facts
     deliveries: Deliveries
     files: FileStats
@@ -39,10 +39,10 @@ class Journal:
     """Without password."""
 
     def __init__(self, store: Store) -> None:
+        from ivcap_flows.journal.bulk import BulkIntents
         from ivcap_flows.journal.deliveries import Deliveries
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
-        from ivcap_flows.journal.intents import Intents
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.processes import Processes
@@ -53,7 +53,7 @@ class Journal:
         self.id = store.journal_id
         self.url = store.url
         self.runs = Runs(store, processes)
-        self.intents = Intents(store, processes)
+        self.intents = BulkIntents(store, processes)
         self.facts = Facts(store)
         self.leases = Leases(store, processes)
         self.deliveries = Deliveries(store, self.leases)

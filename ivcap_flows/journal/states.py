@@ -29,7 +29,7 @@ ARROWS: Final[dict[tuple[State | None, State], str]] = {
     ("in_doubt", "in_doubt"): "its holder is gone, another took over; or the reply was lost again",
     ("in_doubt", "accepted"): "looked for and found, so adopted",
     ("in_doubt", "sent"): "looked for and not found after the settling time, or resumed",
-    ("in_doubt", "abandoned"): "written off by the user",
+    ("in_doubt", "abandoned"): "written off by the user, or found to have failed",
     ("accepted", "accepted"): "a further effect under the key was found and noted",
     ("accepted", "terminal"): "the platform's work has ended",
     ("terminal", "terminal"): "seen to have ended once more",

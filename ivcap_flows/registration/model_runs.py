@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
-from ivcap_flows.errors import InputError, NotFoundError, ProtocolError, WaitTimeoutError
+from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
@@ -95,6 +97,13 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
 
     async def send(intent: IntentRow, progress: Progress) -> ModelRun:
         stored: Any = progress.stored
+        if isinstance(stored, dict) and stored.get("doubtful_since") and not stored.get("session_id"):
+            raise InDoubtError(
+                f"A batch has left the run of {subject} in doubt since {stored['doubtful_since']}. Decide with "
+                "`ivcap-flows models resolve`.",
+                key=intent.key,
+                candidates=[],
+            )
         if not (isinstance(stored, dict) and stored.get("session_id")):
             marked = {**(record.annotations or {}), KEY_FIELD: intent.key, "ivcap-subject": subject}
             stored = {"session_id": await client.prov.register(record.model_copy(update={"annotations": marked}))}
@@ -104,12 +113,17 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         except NotFoundError as error:
             # Provena says otherwise that it has no such job: what is not there is its job API, and the run may be.
             raise ProtocolError(f"{error.message} Check the URL of Provena's job API.", **error.data) from error
+        if ended.checked().result_batch_id is not None:
+            # A batch was at it before, and its job has only sent this run on to a job of its own.
+            ended = await _child(client, ended.result_batch_id or "", intent.key)
         return lodged(ended, intent.key)
 
     async def outcome(row: JobRow, key: str) -> Found[ModelRun] | None:
         """What a registration's job came to; None for one that failed, a guess for one that may still succeed."""
         try:
             ended = row if row.done else await client.jobs.wait(row.session_id, client.settle)
+            if ended.result_batch_id is not None:
+                ended = await _child(client, ended.result_batch_id, key, client.settle)
         except WaitTimeoutError:
             return Found(None, row.session_id, matched_by="guess")  # type: ignore[arg-type]  # a guess is never adopted
         if not ended.succeeded:
@@ -166,10 +180,40 @@ def model_run_handle(
 
 
 async def jobs_with_key(client: ProvenaClient, intent: IntentRow) -> AsyncIterator[JobRow]:
-    """The user's jobs since the intent that were sent with its key, newest first."""
+    """The user's jobs since the intent that lodge a run with its key, newest first.
+
+    Where only the job of its batch shows, and that has not failed, it is that one: a job of its own is still to show.
+    """
+    own, batch = False, None
     async for row in client.jobs.list():
         asked = moment(row.created_timestamp)
         if asked is not None and asked < intent.created_at - CLOCKS:
-            return
-        if any((sent.annotations or {}).get(KEY_FIELD) == intent.key for sent in row.records):
+            break
+        if not any((sent.annotations or {}).get(KEY_FIELD) == intent.key for sent in row.records):
+            continue
+        if row.payload.get("records") is None:
+            own = True
             yield row
+        elif row.status != "FAILED":
+            batch = batch or row
+    if batch is not None and not own:
+        yield batch
+
+
+async def _child(client: ProvenaClient, batch_id: str, key: str, patience: float = _PATIENCE) -> JobRow:
+    """The ended job of the run with this key in a batch. WaitTimeoutError for one that does not end, or show."""
+    deadline = time.monotonic() + patience
+    pause = 0.25
+    while True:
+        async for row in client.jobs.list_batch(batch_id, page_size=500):
+            record = row.record
+            if row.done and record is not None and (record.annotations or {}).get(KEY_FIELD) == key:
+                return row
+        if time.monotonic() > deadline:
+            raise WaitTimeoutError(
+                f"The batch {batch_id} has not lodged its run with the key {key} within {patience:g} s. Wait again.",
+                pending=[batch_id],
+                status=None,
+            )
+        await asyncio.sleep(pause)
+        pause = min(10.0, 1.5 * pause)

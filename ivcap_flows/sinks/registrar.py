@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ivcap_flows.durable import Effect, Performed, perform
-from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
-from ivcap_flows.identity import artifact_urns
 from ivcap_flows.provena.models import TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.registration.mapping import MappingEntry
 from ivcap_flows.registration.model_runs import check_ended, model_run_effect, model_run_record
 from ivcap_flows.registration.registry import dataset_effect, person_of
+from ivcap_flows.registration.work import inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, OpenedAttempt
@@ -42,7 +40,7 @@ class Registrar:
         Raises InputError for what nobody has stated, RegistrationFailedError with Provena's reason.
         """
         check_ended(work)
-        taken, made = _inputs(work, entry), _outputs(work, entry)
+        taken, made = inputs_of(work, entry), outputs_of(work, entry)
         modeller = entry.modeller or await person_of(self.client, self.account)
         record = model_run_record(
             work,
@@ -79,22 +77,3 @@ class Registrar:
         return await perform(
             effect, journal=self.journal, attempt=self.attempt, platform=self.platform, account=self.account
         )
-
-
-def _inputs(work: Order | Job, entry: MappingEntry) -> list[tuple[str, str]]:
-    """Dataset template and artifact URN. A parameter that the work was not given is left out."""
-    given: Any = work.parameters if isinstance(work, Order) else work.request
-    values = {name: given[name] for name in entry.inputs if isinstance(given, dict) and given.get(name) is not None}
-    wrong = [name for name, value in values.items() if not artifact_urns(value)]
-    if wrong:
-        raise InputError(
-            f"The mapping says that {', '.join(wrong)} of {work.service_name or work.service} are artifacts, and "
-            f"{work.urn} was given something else. Take them out of its inputs.",
-            urn=work.urn,
-        )
-    return [(entry.inputs[name], urn) for name, value in values.items() for urn in artifact_urns(value)]
-
-
-def _outputs(work: Order | Job, entry: MappingEntry) -> Sequence[tuple[str, Artifact]]:
-    """Dataset template and product. What the work has not made is left out; Provena knows whether it must be there."""
-    return [(entry.outputs[product.name], product) for product in work.products if product.name in entry.outputs]

@@ -1,0 +1,347 @@
+"""`ivcap-flows models`: files of model runs, checked, registered with Provena once each, and decided where in doubt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import cyclopts
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ivcap_flows import loop
+from ivcap_flows.blocks.resolve import ivcap_client, provena_client
+from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.records import open_journal
+from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError
+from ivcap_flows.handles import Artifact
+from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.registration.batch import IN_FLIGHT, PATIENCE, Batch
+from ivcap_flows.registration.datasets import read_defaults
+from ivcap_flows.registration.mapping import MappingEntry, ModelRunMapping
+from ivcap_flows.registration.model_runs import model_run_handle
+from ivcap_flows.registration.orders import OrderSource
+from ivcap_flows.registration.outcome import BatchReport
+from ivcap_flows.registration.registry import person_of
+from ivcap_flows.registration.sources import Source, open_source
+from ivcap_flows.registration.spool import Spooled
+
+__all__ = ["app"]
+
+app = cyclopts.App(
+    name="models", help="Files of model runs: check them, register each row once, decide what is in doubt."
+)
+
+_SHOWN: Final = 200
+"""Rows of a table that is printed; the outcome file has all."""
+
+Datasets = Annotated[Path | None, Parameter(name="--datasets")]
+Patience = Annotated[float, Parameter(name="--patience")]
+
+
+@app.command
+def validate(file: Path, /, *, datasets: Datasets = None, patience: Patience = PATIENCE, as_json: Json = False) -> int:
+    """Check every row of a file, and send nothing. Status 1 if a row is wrong; all faults are listed.
+
+    Args:
+        file: Provena's CSV template filled in, JSON Lines (a ModelRunRecord each, optionally with `key`), or Parquet.
+        datasets: YAML or TOML file with what you state of datasets that are minted for IVCAP artifacts.
+        patience: Seconds for which Provena may be away.
+    """
+    with _bar() as progress, _batch(open_source(file), datasets, patience, progress) as batch:
+        report = loop.run(batch.check())
+        faults = [asdict(fault) for fault in batch.faults()]
+    if as_json:
+        emit({**asdict(report), "faults": faults})
+    else:
+        _print_faults(report, faults)
+        if not faults:
+            console.print(f"{report.source}: {report.rows} rows, and nothing is wrong with them.")
+    return int(bool(faults))
+
+
+@app.command
+def register(
+    file: Path | None = None,
+    /,
+    *,
+    orders_of: str | None = None,
+    since: datetime | None = None,
+    mapping: Path | None = None,
+    datasets: Datasets = None,
+    skip_invalid: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+    in_flight: int = IN_FLIGHT,
+    patience: Patience = PATIENCE,
+    as_json: Json = False,
+) -> int:
+    """Register every row of a file, or the successful orders of a service, once. Status 1 if one is no model run then.
+
+    Nothing is sent while a row is wrong. Killed at any moment, or started anywhere else with the same file, it goes on;
+    only what failed is sent again.
+
+    Args:
+        file: As for `validate`.
+        orders_of: Instead of a file: name or URN of a service, whose successful orders are registered.
+        since: Only orders placed since then; without an offset in this machine's time.
+        mapping: YAML file that says what orders are as model runs, as for the Provena sink.
+        datasets: As for `validate`; with a mapping its own statements count.
+        skip_invalid: Leave wrong rows out instead.
+        out: CSV file for the handle, reason or doubt of each row.
+        in_flight: Batches on their way together.
+        patience: Seconds without any movement after which a row is left in doubt, and for which Provena may be away.
+    """
+    if in_flight < 1:
+        raise InputError(f"At least one batch has to be on its way; --in-flight cannot be {in_flight}.")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
+    source, entry = _source(file, orders_of, since, mapping)
+    with (
+        _bar() as progress,
+        open_journal() as journal,
+        _batch(source, datasets, patience, progress, entry) as batch,
+    ):
+        report = loop.run(batch.check())
+        faults = [asdict(fault) for fault in batch.faults()]
+        if report.wrong and not skip_invalid:
+            _tell_wrong(report, faults, as_json)
+            return 1
+        report = loop.run(
+            batch.register(journal, skip_invalid=skip_invalid, in_flight=in_flight, out=out and out.absolute())
+        )
+        troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
+    if as_json:
+        emit({**asdict(report), "faults": faults, "troubles": troubles})
+    else:
+        _print_faults(report, faults)
+        _print_troubles(troubles)
+        console.print(f"{report.source}: {report}.")
+        if report.doubtful and file is not None:
+            console.print(f"Doubtful rows are not sent again by themselves: ivcap-flows models resolve {file}")
+    return int(not report.is_whole)
+
+
+@app.command
+def resolve(
+    file: Path,
+    /,
+    *,
+    row: Annotated[list[int] | None, Parameter(name="--row", negative=())] = None,
+    adopt: str | None = None,
+    resend: Annotated[bool, Parameter(negative=())] = False,
+    write_off: Annotated[bool, Parameter(negative=())] = False,
+    as_json: Json = False,
+) -> int:
+    """List the doubtful rows of a file, or decide on some. Status 1 if there are any after it.
+
+    Look at Provena before: a row that is sent again although its run exists is registered twice.
+
+    Args:
+        file: The file that was registered.
+        row: The rows to decide on, as the outcome file counts them; may be given several times.
+        adopt: The one row is this model run of Provena.
+        resend: The next `models register` sends the rows again. Takes back a `--write-off`, too.
+        write_off: The rows are never sent again.
+    """
+    decisions = [bool(adopt), resend, write_off]
+    if sum(decisions) > 1 or (any(decisions) != bool(row)):
+        raise InputError("Decide by --row and one of --adopt, --resend and --write-off; without any, rows are listed.")
+    if adopt and row and len(row) > 1:
+        raise InputError("A model run is that of one row; give one --row with --adopt.")
+    with _bar() as progress, open_journal() as journal, _batch(open_source(file), None, PATIENCE, progress) as batch:
+        loop.run(batch.read())
+        platform = loop.run(_platform())
+        _decide(journal, batch, row or [], _decision(journal, platform, adopt, resend=resend))
+        left = [
+            _doubt(each, intents[each.key])
+            for page in _pages(batch.rows())
+            for intents in [journal.intents.find_many([each.key for each in page])]
+            for each in page
+            if each.key in intents and _is_doubtful(intents[each.key])
+        ]
+    if as_json:
+        emit({"doubtful": left})
+    else:
+        _print_troubles(left)
+        console.print(f"{len(left)} doubtful rows." if left else "No row is in doubt.")
+    return int(bool(left))
+
+
+def _decision(
+    journal: Journal, platform: str, adopt: str | None, *, resend: bool
+) -> Callable[[Spooled, IntentRow], None]:
+    """What is done with each row that the user has named."""
+
+    def decide(row: Spooled, intent: IntentRow) -> None:
+        if resend:
+            journal.intents.send_again(intent.key)
+        elif adopt is None:
+            journal.intents.give_up(intent.key)
+        else:
+            try:
+                item = loop.run(_run(adopt))
+            except NotFoundError as error:
+                raise InputError(f"{adopt} is no model run of this Provena.") from error
+            if item.record.workflow_template_id != row.workflow:
+                raise InputError(
+                    f"{adopt} is a run of the workflow template {item.record.workflow_template_id}, and row "
+                    f"{row.number} is one of {row.workflow}."
+                )
+            handle = model_run_handle(
+                adopt, item.record, intent.request, session_id=None, platform=platform, key=intent.key
+            )
+            journal.intents.resolve(intent.key, urn=adopt, outcome=handle.model_dump(mode="json"))
+
+    return decide
+
+
+def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable[[Spooled, IntentRow], None]) -> None:
+    wanted = set(numbers)
+    for row in batch.rows() if wanted else ():
+        if row.number in wanted:
+            intent = journal.intents.get(row.key)
+            if intent is None:
+                raise InputError(f"Row {row.number} was never sent from here, so there is nothing to decide.")
+            decide(row, intent)
+            wanted.remove(row.number)
+    if wanted:
+        raise InputError(f"The file has no record in row {', '.join(map(str, sorted(wanted)))}.")
+
+
+def _is_doubtful(intent: IntentRow) -> bool:
+    return intent.state == "in_doubt" and isinstance(intent.progress, dict) and "doubtful_since" in intent.progress
+
+
+def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
+    known = intent.progress
+    return {
+        "number": row.number,
+        "key": row.key,
+        "standing": "doubtful",
+        "job": known.get("job"),
+        "since": known["doubtful_since"],
+        "words": intent.error,
+    }
+
+
+def _pages(rows: Iterator[Spooled]) -> Iterator[list[Spooled]]:
+    page: list[Spooled] = []
+    for row in rows:
+        page.append(row)
+        if len(page) == _SHOWN:
+            yield page
+            page = []
+    yield page
+
+
+def _source(
+    file: Path | None, orders_of: str | None, since: datetime | None, mapping: Path | None
+) -> tuple[Source, MappingEntry | None]:
+    if file is not None:
+        if orders_of or since or mapping:
+            raise InputError("Give a file, or --orders-of with --since and --mapping, but not both.")
+        return open_source(file), None
+    if not (orders_of and since and mapping):
+        raise InputError("Give a file, or --orders-of with --since and --mapping.")
+    entries = [each for each in ModelRunMapping.read(mapping).entries if each.service == orders_of]
+    entries.sort(key=lambda each: each.flow is not None)
+    if not entries:
+        raise InputError(f"The mapping {mapping} has no entry for the service {orders_of!r}.")
+    moment = since.astimezone(timezone.utc)
+    return loop.run(_orders(entries[0], moment)), entries[0]
+
+
+async def _orders(entry: MappingEntry, since: datetime) -> Source:
+    client = await ivcap_client(None, deployed=False)
+    registry = await provena_client(None, deployed=False)
+    modeller = entry.modeller or await person_of(registry, await registry.username())
+    return OrderSource(
+        client,
+        entry,
+        service=(await client.services.by_name(entry.service)).urn,
+        since=since,
+        platform=await client.platform(),
+        modeller=modeller,
+    )
+
+
+@contextmanager
+def _batch(
+    source: Source,
+    datasets: Path | None,
+    patience: float,
+    progress: Callable[[str, int, int | None], None],
+    entry: MappingEntry | None = None,
+) -> Iterator[Batch]:
+    stated = read_defaults(datasets) if datasets else entry.datasets if entry else None
+    client = loop.run(provena_client(None, deployed=False))
+    with Batch(source, client, datasets=stated, describe=_artifact, patience=patience, progress=progress) as batch:
+        yield batch
+
+
+async def _artifact(urn: str) -> Artifact:
+    """The artifact as IVCAP knows it; where there is no IVCAP to ask, its URN."""
+    try:
+        client = await ivcap_client(None, deployed=False)
+        return (await client.artifacts.read(urn)).handle(await client.platform())
+    except (PlatformOffError, NotFoundError):
+        return Artifact(urn=urn, platform="IVCAP")
+
+
+async def _run(handle: str) -> ModelRunInfo:
+    client = await provena_client(None, deployed=False)
+    return (await client.registry.fetch(ModelRunInfo, handle)).info
+
+
+async def _platform() -> str:
+    return await (await provena_client(None, deployed=False)).platform()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar on the terminal, on standard error; nothing where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    shown = Console(stderr=True)
+    with Progress(*columns, console=shown, disable=not sys.stderr.isatty(), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield tell
+
+
+def _tell_wrong(report: BatchReport, faults: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        emit({**asdict(report), "faults": faults, "troubles": []})
+        return
+    _print_faults(report, faults)
+    console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
+
+
+def _print_faults(report: BatchReport, faults: list[dict[str, Any]]) -> None:
+    for warning in report.warnings:
+        console.print(warning, style="yellow")
+    if faults:
+        rows = [(str(each["row"]), each["column"], each["kind"], each["words"]) for each in faults]
+        table(f"{report.source}: {len(faults)} faults in {report.wrong} rows", ("row", "column", "kind", "what"), rows)
+
+
+def _print_troubles(troubles: list[dict[str, Any]]) -> None:
+    if troubles:
+        rows = [
+            (str(each["number"]), each["standing"], each["job"] or "", each["since"] or "", each["words"] or "")
+            for each in troubles[:_SHOWN]
+        ]
+        table(f"Rows without a model run ({len(troubles)})", ("row", "outcome", "job", "since", "reason"), rows)
+    if len(troubles) > _SHOWN:
+        console.print(f"{len(troubles) - _SHOWN} more; --out or --json have all.")

@@ -1,0 +1,111 @@
+"""Following sent rows to their end: a batch's job, its children, or the one job of a single run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ivcap_flows.provena.models import JobRow
+from ivcap_flows.registration.keys import key_in
+from ivcap_flows.registration.patience import patiently
+
+if TYPE_CHECKING:
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["End", "Follower", "Pulse", "Unit"]
+
+_PAGE: Final = 500
+_SHORTEST: Final = 0.25
+_LONGEST: Final = 10.0
+_SHARE: Final = 0.05
+"""The pause between two looks, as a share of the time since the first: what is waited too long stays a small part."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is watched: with `parent` the job that makes a batch, else the batch, or without one the job itself."""
+
+    job: str
+    batch: str | None = None
+    parent: bool = False
+
+
+@dataclass(frozen=True)
+class End:
+    """What is left when watching ends: keys whose end was not seen, and why none was.
+
+    `parent_failed` is the reason of a batch's job that failed; what it had not dispatched by then never was.
+    """
+
+    left: frozenset[str]
+    job: str
+    status: str | None
+    parent_failed: str | None
+    jobs: Mapping[str, str]
+    """Key -> its own job, as far as it was seen."""
+
+
+class Pulse:
+    """When anything of what one process has sent was last seen to move. Jobs wait in one queue for few workers, so the
+    patience with one is counted from what any of them did."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+    def beat(self) -> None:
+        self.at = time.monotonic()
+
+
+Told = Callable[[Sequence[tuple[str, JobRow]]], Awaitable[None]]
+"""What is done with keys whose jobs have ended."""
+
+
+class Follower:
+    """Looks after units until their jobs have ended, or nothing has moved for `patience` seconds."""
+
+    def __init__(self, client: ProvenaClient, pulse: Pulse, patience: float) -> None:
+        self._client = client
+        self._pulse = pulse
+        self._patience = patience
+
+    async def follow(self, unit: Unit, keys: Iterable[str], told: Told, *, patience: float, alone: bool) -> End:
+        """Watch a unit for these keys. `alone`: only its own movements count, not those of others."""
+        left, seen = set(keys), dict[str, str]()
+        jobs: dict[str, str] = {}
+        began = moved = time.monotonic()
+        status: str | None = None
+        while True:
+            rows, status, failed = await patiently(lambda: self._look(unit), self._patience)
+            moves = {row.session_id: row.status for row in rows} | {unit.job: status or ""}
+            if moves != seen:
+                seen, moved = moves, time.monotonic()
+                self._pulse.beat()
+            mine = [(key, row) for row in rows if (key := key_in(row.payload.get("record"))) in left]
+            jobs |= {str(key): row.session_id for key, row in mine}
+            ended = [(str(key), row) for key, row in mine if row.done]
+            if ended:
+                await told(ended)
+                left -= {key for key, _ in ended}
+            now = time.monotonic()
+            if not left or failed is not None or now - (moved if alone else max(moved, self._pulse.at)) > patience:
+                return End(frozenset(left), unit.job, status, failed, jobs)
+            await asyncio.sleep(min(_LONGEST, max(_SHORTEST, _SHARE * (now - began))))
+
+    async def _look(self, unit: Unit) -> tuple[list[JobRow], str | None, str | None]:
+        """The jobs that lodge runs, how the unit's own job stands, and why that failed."""
+        batch, status = unit.batch, None
+        if unit.parent or batch is None:
+            row = await self._client.jobs.fetch(unit.job)
+            if row is None:
+                return [], None, None
+            if not unit.parent:
+                return [row], row.status, None
+            if row.status == "FAILED":
+                return [], row.status, (row.info or "").strip() or "Provena gives no reason"
+            batch, status = row.result_batch_id, row.status
+        if batch is None:
+            return [], status, None
+        return [child async for child in self._client.jobs.list_batch(batch, page_size=_PAGE)], status, None

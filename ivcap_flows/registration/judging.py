@@ -1,0 +1,201 @@
+"""What became of rows that were sent: followed to their end, or left in doubt with all that was looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from ivcap_flows.journal import Journal
+from ivcap_flows.provena.models import JobRow
+from ivcap_flows.registration.following import End, Follower, Pulse, Unit
+from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
+from ivcap_flows.registration.lookup import Lookup, Sign
+
+if TYPE_CHECKING:
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["Judge"]
+
+
+class Judge:
+    """Brings rows that were or may have been sent to a handle, a reason or a doubt."""
+
+    def __init__(
+        self,
+        client: ProvenaClient,
+        journal: Journal,
+        ledger: Ledger,
+        lookup: Lookup,
+        pulse: Pulse,
+        *,
+        in_flight: int,
+        patience: float,
+    ) -> None:
+        self._journal = journal
+        self._ledger = ledger
+        self._lookup = lookup
+        self._follower = Follower(client, pulse, patience)
+        self._settle = client.settle
+        self._patience = patience
+        self._in_flight = in_flight
+
+    async def take_up(self, works: Sequence[Work]) -> tuple[list[Work], list[Work]]:
+        """Go on with what was or may have been sent before. What is left was surely not sent: first what never was,
+        then what Provena has not shown within the settling time."""
+        silent = await self.by_signs(works, final=False)
+        unsent = [work for work in silent if work.intent.state == "intent"]
+        doubted = [work for work in silent if work.intent.state != "intent"]
+        if doubted:
+            now = await asyncio.to_thread(self._journal.now)
+            since = [work.intent.sent_at or work.intent.created_at for work in doubted]
+            await asyncio.sleep(max(0.0, self._settle - (now - max(since)).total_seconds()))
+            await self._lookup.everywhere(min(since))
+            doubted = await self.by_signs(doubted, final=True)
+        return unsent, doubted
+
+    async def by_signs(self, works: Sequence[Work], *, final: bool) -> list[Work]:
+        """Act on what Provena shows of rows, or on the job that the journal names; those of which there is nothing.
+
+        A failure counts only in the end (`final`): before, a later job of the same row may be still to show.
+        """
+        signs = self._ledger.signs(work.row for work in works)
+        units: dict[Unit, list[Work]] = {}
+        silent: list[Work] = []
+        failed: list[tuple[Work, str | None, str | None]] = []
+        lodged: list[tuple[Work, Sign]] = []
+        half: list[tuple[Work, str | None, str]] = []
+        for work in works:
+            sign, job = signs.get(work.row.key), job_of(work.intent)
+            if sign is not None and sign.kind == "lodged":
+                lodged.append((work, sign))
+            elif sign is not None and sign.kind == "under way" and sign.job is not None:
+                units.setdefault(_unit(sign, sign.job), []).append(work)
+            elif sign is not None and sign.kind == "half" and (final or job is None):
+                half.append((work, sign.job, _half(sign.handle, sign.words)))
+            elif job is not None and not final:
+                units.setdefault(Unit(job, parent=True), []).append(work)
+            elif sign is not None and final:
+                failed.append((work, sign.job, sign.words))
+            else:
+                silent.append(work)
+        await self._ledger.adopt(lodged)
+        await self._ledger.fail(failed)
+        await self._leave(half)
+        limit = asyncio.Semaphore(self._in_flight)
+
+        async def follow(unit: Unit, members: Sequence[Work]) -> None:
+            async with limit:
+                await self._follow_again(unit, members)
+
+        await asyncio.gather(*(follow(unit, members) for unit, members in units.items()))
+        return silent
+
+    async def follow(self, unit: Unit, works: Sequence[Work], *, patience: float, alone: bool = False) -> None:
+        """Watch what was sent until each row has its end; `alone` is as in `Follower.follow`."""
+        by_key = {work.row.key: work for work in works}
+        failed: list[tuple[Work, JobRow]] = []
+
+        async def told(ended: Sequence[tuple[str, JobRow]]) -> None:
+            lodged: list[tuple[Work, Sign]] = []
+            for key, row in ended:
+                run = row.lodged
+                if run is not None:
+                    lodged.append((by_key[key], Sign("lodged", run.id, job=row.session_id)))
+                else:
+                    failed.append((by_key[key], row))
+            await self._ledger.adopt(lodged, how="sent")
+
+        end = await self._follower.follow(unit, by_key, told, patience=patience, alone=alone)
+        await self._judge_failed(failed)
+        if end.left:
+            await self._judge_left(end, [by_key[key] for key in by_key if key in end.left], patience)
+
+    async def leave(self, works: Sequence[Work], words: str) -> None:
+        """Leave rows in doubt."""
+        await self._leave([(work, None, words) for work in works])
+
+    async def _follow_again(self, unit: Unit, works: Sequence[Work]) -> None:
+        """Watch what was sent before: as long as it is young, or moves."""
+        works = await self._ledger.in_doubt(works, "sent before, and found again")
+        if not works:
+            return
+        now = await asyncio.to_thread(self._journal.now)
+        sent = max(work.intent.sent_at or work.intent.created_at for work in works)
+        known = any(doubted_since(work.intent) for work in works)
+        age = self._patience if known else (now - sent).total_seconds()
+        await self.follow(unit, works, patience=max(self._settle, self._patience - age), alone=True)
+
+    async def _judge_failed(self, failed: Sequence[tuple[Work, JobRow]]) -> None:
+        """A job that fails may have made its run in the registry before; such a run is not made a second time."""
+        if not failed:
+            return
+        await self._lookup.among_items(min(work.intent.created_at for work, _ in failed))
+        signs = self._ledger.signs(work.row for work, _ in failed)
+        ended: list[tuple[Work, str | None, str | None]] = []
+        half: list[tuple[Work, str | None, str]] = []
+        for work, row in failed:
+            sign, words = signs.get(work.row.key), (row.info or "").strip() or None
+            if sign is not None and sign.handle is not None:
+                half.append((work, row.session_id, _half(sign.handle, words)))
+            else:
+                ended.append((work, row.session_id, words))
+        await self._ledger.fail(ended)
+        await self._leave(half)
+
+    async def _judge_left(self, end: End, works: Sequence[Work], patience: float) -> None:
+        """What did not end: look everywhere once, then leave it, or where its batch failed, end it."""
+        if end.parent_failed is not None:
+            # Children that it had dispatched before may still show.
+            await asyncio.sleep(self._settle)
+        await self._lookup.everywhere(min(work.intent.created_at for work in works))
+        signs = self._ledger.signs(work.row for work in works)
+        now = datetime.now(timezone.utc)
+        lodged: list[tuple[Work, Sign]] = []
+        failed: list[tuple[Work, str | None, str | None]] = []
+        stuck: list[tuple[Work, str | None, str]] = []
+        units: dict[Unit, list[Work]] = {}
+        for work in works:
+            sign, own = signs.get(work.row.key), end.jobs.get(work.row.key)
+            if sign is not None and sign.kind == "lodged":
+                lodged.append((work, sign))
+            elif sign is not None and sign.kind == "failed" and not sign.parent:
+                failed.append((work, sign.job, sign.words))
+            elif sign is not None and sign.kind == "under way" and sign.job and not sign.parent and own is None:
+                units.setdefault(_unit(sign, sign.job), []).append(work)
+            elif end.parent_failed is not None and own is None:
+                failed.append((work, end.job, f"Its batch failed: {end.parent_failed}"))
+            else:
+                stuck.append((work, own or end.job or None, _stuck(work, end, own, now)))
+        await self._ledger.adopt(lodged)
+        await self._ledger.fail(failed)
+        await self._leave(stuck)
+        for unit, members in units.items():
+            await self.follow(unit, members, patience=patience, alone=True)
+
+    async def _leave(self, doubtful: Sequence[tuple[Work, str | None, str]]) -> None:
+        now = await asyncio.to_thread(self._journal.now)
+        await self._ledger.leave(doubtful, now.isoformat(timespec="seconds"))
+
+
+def _unit(sign: Sign, job: str) -> Unit:
+    """What to watch of a job that is under way: the whole of its batch where it is in one."""
+    return Unit(job, None, True) if sign.parent else Unit("" if sign.batch else job, sign.batch)
+
+
+def _half(handle: str | None, words: str | None) -> str:
+    return (
+        f"Its job failed ({words or 'no reason given'}), and the registry has the run {handle} under its key all the "
+        "same; looked at: the job and the registry"
+    )
+
+
+def _stuck(work: Work, end: End, own: str | None, now: datetime) -> str:
+    sent = (work.intent.sent_at or work.intent.created_at).isoformat(timespec="seconds")
+    standing = f" (its own job is {end.status})" if end.status else ""
+    what = f"Its job {own} has not ended" if own else f"The batch {end.job} has shown no job for it{standing}"
+    return (
+        f"{what}, and nothing has moved; sent by {sent}; looked, until {now.isoformat(timespec='seconds')}, at the "
+        "batch and its jobs, and at your jobs and the registry's model runs since then"
+    )

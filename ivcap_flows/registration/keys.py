@@ -1,0 +1,67 @@
+"""What a model run is known by: (Provena, user, subject, workflow template), wherever it is registered from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ivcap_flows.identity import fingerprint, flows_urn, key_of
+from ivcap_flows.journal import NewIntent
+from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.registration.model_runs import NOUN
+from ivcap_flows.registration.registry import KEY_FIELD
+
+__all__ = ["SUBJECT_FIELD", "key_in", "marked", "new_intent", "run_key", "subject_of"]
+
+SUBJECT_FIELD: Final = "ivcap-subject"
+"""The annotation that bears what a run was registered of, where that is more than its own record."""
+
+_RECORD: Final = "model-run-record"
+
+
+def subject_of(key: str | None, record: ModelRunRecord) -> str:
+    """What a row is the run of: the user's own key, such as an order's URN, else the record by its canonical JSON."""
+    return key or flows_urn(_RECORD, "sha256:" + fingerprint(record.model_dump(mode="json", exclude_none=True)))
+
+
+def run_key(platform: str, account: str, subject: str, workflow: str) -> str:
+    """The key that the task, the sink and a batch share."""
+    return key_of(platform=platform, account=account, scope="account", noun=NOUN, request=_request(subject, workflow))
+
+
+def new_intent(
+    key: str, platform: str, account: str, subject: str, workflow: str, name: str, attempt: tuple[str, str, int] | None
+) -> NewIntent:
+    """The intent of a run. `attempt` is the logical run, the attempt and its number, where there is one."""
+    run, attempt_id, number = attempt or (None, None, 0)
+    return NewIntent(
+        key=key,
+        base_key=key,
+        noun=NOUN,
+        platform=platform,
+        account=account,
+        scope="account",
+        request=_request(subject, workflow),
+        subject=name,
+        run_id=run,
+        attempt_id=attempt_id,
+        attempt_number=number,
+    )
+
+
+def marked(body: dict[str, Any], key: str, subject: str) -> dict[str, Any]:
+    """A record's JSON as it is sent: with its key among the annotations, by which it is found again."""
+    ours = {KEY_FIELD: key}
+    if not subject.startswith(flows_urn(_RECORD, "")):
+        ours[SUBJECT_FIELD] = subject
+    return {**body, "annotations": {**(body.get("annotations") or {}), **ours}}
+
+
+def key_in(record: Any) -> str | None:
+    """The key that a record's JSON bears."""
+    annotations = record.get("annotations") if isinstance(record, dict) else None
+    found = annotations.get(KEY_FIELD) if isinstance(annotations, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _request(subject: str, workflow: str) -> dict[str, str]:
+    return {"subject": subject, "workflow-template": workflow}

@@ -1,0 +1,157 @@
+"""What Provena knows of rows by their keys: one pass over its lists for all of them, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ivcap_flows.durable import CLOCKS
+from ivcap_flows.provena.models import JobRow
+from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.registration.keys import key_in
+from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.registry import KEY_FIELD, moment
+from ivcap_flows.registration.spool import Seen, Spool
+
+if TYPE_CHECKING:
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["BATCH", "LODGE", "Lookup", "Sign", "of_job", "read_sign"]
+
+LODGE: Final = "MODEL_RUN_PROV_LODGE"
+BATCH: Final = "MODEL_RUN_BATCH_SUBMIT"
+
+_PAGE: Final = 500
+"""Rows of a page that are asked for; Provena's own limit of a page is 1 MB."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What the things seen under one key say together.
+
+    `lodged`: the run is there as `handle`, and `more` are further ones under the key; `under way`: `job` (a `batch`'s
+    child, or with `parent` the one that makes a batch) may still lodge it; `failed`: `words` says why; `half`: the
+    registry has `handle`, and the job that was to lodge it failed.
+    """
+
+    kind: Literal["lodged", "under way", "failed", "half"]
+    handle: str | None = None
+    more: tuple[str, ...] = ()
+    job: str | None = None
+    batch: str | None = None
+    parent: bool = False
+    words: str | None = None
+
+
+def read_sign(seen: Sequence[Seen]) -> Sign | None:
+    """What is seen under a key, oldest first, in one word; None where it is nothing."""
+    jobs = [each for each in seen if each.job and not each.parent]
+    items = [each for each in seen if not each.job]
+    lodged = [each.handle for each in jobs if each.status == "SUCCEEDED" and each.handle]
+    lodged += [each.handle for each in items if each.status == "LODGED"]
+    failed = [each for each in jobs if each.status == "FAILED"]
+    going = [each for each in jobs if each.status not in ("SUCCEEDED", "FAILED")]
+    if not lodged and items and not going and not failed:
+        # After an update the registry does not say LODGED of a run that is.
+        lodged = [each.handle for each in items]
+    if lodged:
+        at = {each.handle: each.at or 0 for each in reversed(seen) if each.handle}
+        first, *rest = sorted(
+            dict.fromkeys([*lodged, *(each.handle for each in items)]), key=lambda one: (at[one], one)
+        )
+        return Sign("lodged", first, tuple(rest))
+    if going:
+        return Sign("under way", job=going[-1].job, batch=going[-1].batch)
+    parents = [each for each in seen if each.parent and each.status != "FAILED"]
+    newest = max((each.at or 0 for each in failed), default=-1)
+    parents = [each for each in parents if (each.at or 0) > newest]
+    if parents:
+        return Sign("under way", job=parents[-1].job, batch=parents[-1].batch, parent=True)
+    if items:
+        return Sign("half", items[0].handle, job=failed[-1].job, words=failed[-1].info)
+    if failed:
+        return Sign("failed", job=failed[-1].job, words=failed[-1].info)
+    broken = [each for each in seen if each.parent]
+    return Sign("failed", job=broken[-1].job, words=broken[-1].info, parent=True) if broken else None
+
+
+class Lookup:
+    """Looks for the rows of a spool that have not come to their end, and notes in it what it sees."""
+
+    def __init__(self, client: ProvenaClient, spool: Spool, patience: float) -> None:
+        self._client = client
+        self._spool = spool
+        self._patience = patience
+
+    async def everywhere(self, since: datetime | None) -> None:
+        """Among the caller's jobs and the registry's model runs that are not older than `since`; None: among all."""
+        await self.among_jobs(since)
+        await self.among_items(since)
+
+    async def among_jobs(self, since: datetime | None) -> None:
+        """Among the caller's jobs that are not older than `since`; None: among all."""
+        await patiently(lambda: self._pass(self._jobs(since)), self._patience)
+
+    async def among_items(self, since: datetime | None) -> None:
+        """Among the registry's model runs that are not older than `since`; None: among all."""
+        await patiently(lambda: self._pass(self._items(since)), self._patience)
+
+    async def _pass(self, shown: AsyncIterator[Seen]) -> None:
+        some: list[Seen] = []
+
+        def note() -> None:
+            wanted = self._spool.wanted([each.key for each in some])
+            self._spool.see([each for each in some if each.key in wanted])
+            some.clear()
+
+        async for each in shown:
+            some.append(each)
+            if len(some) >= _PAGE:
+                note()
+        note()
+
+    async def _jobs(self, since: datetime | None) -> AsyncIterator[Seen]:
+        async for row in self._client.jobs.list(page_size=_PAGE):
+            if _older(row.created_timestamp, since):
+                return
+            for each in of_job(row):
+                yield each
+
+    async def _items(self, since: datetime | None) -> AsyncIterator[Seen]:
+        async for item in self._client.registry.list(ModelRunInfo, sort="CREATED_TIME", page_size=_PAGE):
+            if _older(item.created_timestamp, since):
+                return
+            key = (item.info.record.annotations or {}).get(KEY_FIELD)
+            if key is not None:
+                yield Seen(key, item.id, status=item.info.record_status, at=item.created_timestamp)
+
+
+def of_job(row: JobRow) -> list[Seen]:
+    """What a job says of the runs that it lodges or has lodged by others."""
+    records: Any = ()
+    if row.job_sub_type == BATCH:
+        records = row.payload.get("records")
+    elif row.job_sub_type == LODGE:
+        records = [row.payload.get("record")]
+    lodged = row.lodged if row.job_sub_type == LODGE else None
+    return [
+        Seen(
+            key,
+            lodged.id if lodged is not None else "",
+            row.session_id,
+            batch=row.result_batch_id if row.job_sub_type == BATCH else row.batch_id,
+            status=row.status,
+            info=(row.info or "").strip() or "Provena gives no reason",
+            at=row.created_timestamp,
+            parent=row.job_sub_type == BATCH,
+        )
+        for record in (records if isinstance(records, list) else ())
+        if (key := key_in(record)) is not None
+    ]
+
+
+def _older(seconds: int | None, since: datetime | None) -> bool:
+    at = moment(seconds)
+    return since is not None and at is not None and at < since - CLOCKS

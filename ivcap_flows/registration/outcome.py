@@ -1,0 +1,126 @@
+"""What came of each row: counted, and in a CSV file that at any time holds what is known so far."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ivcap_flows.registration.spool import Outcome, Spool
+
+__all__ = ["HEADER", "BatchReport", "OutcomeFile"]
+
+HEADER: Final = ("row", "key", "outcome", "model_run", "job_id", "since", "reason")
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What came of a source: `sha256` of its bytes, how many rows, and how many stand how.
+
+    `faults` counts what is wrong with rows; `done` are rows that were registered before by the source's own word.
+    """
+
+    source: str
+    sha256: str
+    rows: int
+    faults: int = 0
+    wrong: int = 0
+    done: int = 0
+    registered: int = 0
+    failed: int = 0
+    doubtful: int = 0
+    unsent: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, spool: Spool, source: str, sha256: str, warnings: Iterable[str]) -> BatchReport:
+        """As the spool has it now."""
+        counts = spool.counts()
+        unsent = counts.get("ready", 0) + counts.get("waiting", 0)
+        named = {name: counts.get(name, 0) for name in ("wrong", "done", "registered", "failed", "doubtful")}
+        return cls(
+            source,
+            sha256,
+            sum(counts.values()),
+            faults=spool.count_faults(),
+            unsent=unsent,
+            warnings=tuple(warnings),
+            **named,
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row is a model run."""
+        return self.rows == self.done + self.registered
+
+    def __str__(self) -> str:
+        parts = [f"{self.registered} registered", f"{self.done} done before"] if self.done else []
+        parts = parts or [f"{self.registered} registered"]
+        for count, words in ((self.failed, "failed"), (self.doubtful, "doubtful"), (self.wrong, "wrong")):
+            parts += [f"{count} {words}"] if count else []
+        parts += [f"{self.unsent} not sent"] if self.unsent else []
+        return f"{self.rows} rows: {', '.join(parts)}"
+
+
+class OutcomeFile:
+    """The file. It is replaced, whole, when rows begin to be sent and when all have come to their end; between, rows
+    are added as they come to it, so that one who kills the process finds all that was known."""
+
+    def __init__(self, path: Path, spool: Spool) -> None:
+        self._path = path
+        self._spool = spool
+        self._file: int | None = None
+
+    def begin(self) -> None:
+        """Write what is known now. Raises OSError for a place that cannot be written."""
+        self._write(known_only=True)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Rows that have come to their end; in one write, so that no line is cut."""
+        if self._file is not None:
+            os.write(self._file, _lines(outcomes))
+
+    def finish(self) -> None:
+        """Write all rows in their order."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._write(known_only=False)
+
+    def close(self) -> None:
+        """Leave the file as it stands."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, *, known_only: bool) -> None:
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.write(_text([HEADER]))
+            some: list[Outcome] = []
+            for each in self._spool.outcomes():
+                if known_only and each.standing in ("ready", "waiting"):
+                    continue
+                some.append(each)
+                if len(some) == 500:
+                    file.write(_lines(some))
+                    some.clear()
+            file.write(_lines(some))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+
+
+def _lines(outcomes: Iterable[Outcome]) -> bytes:
+    return _text(astuple(each) for each in outcomes)
+
+
+def _text(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,36 @@
+"""A platform that is away for a while is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from ivcap_flows.errors import PlatformError
+
+__all__ = ["patiently"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_FIRST: Final = 0.25
+_LONGEST: Final = 10.0
+
+
+async def patiently(read: Callable[[], Awaitable[T]], patience: float) -> T:
+    """What `read` gives; it only reads, and is called again for `patience` seconds while Provena cannot answer."""
+    deadline = time.monotonic() + patience
+    pause = _FIRST
+    while True:
+        try:
+            return await read()
+        except PlatformError as error:
+            if not error.retryable or time.monotonic() + pause > deadline:
+                raise
+            if pause == _FIRST:
+                logger.warning("Provena cannot answer and is waited for: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST, 2 * pause)

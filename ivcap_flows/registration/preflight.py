@@ -1,0 +1,350 @@
+"""Everything that can be known to be wrong with rows before one of them is sent, each id asked for once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows.errors import BadRequestError, InputError, NotAuthorizedError, NotFoundError
+from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
+from ivcap_flows.provena.models import DatasetInfo, DatasetTemplate, Item, ModelRunRecord, WorkflowTemplate
+from ivcap_flows.provena.prov import MAX_BATCH_BYTES
+from ivcap_flows.registration.keys import marked, run_key, subject_of
+from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.registry import person_of
+from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record
+from ivcap_flows.registration.sources import Source
+from ivcap_flows.registration.spool import Spool, Spooled
+
+if TYPE_CHECKING:
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["ARTIFACT", "Preflight", "encoded"]
+
+ARTIFACT: Final = "urn:ivcap:artifact:"
+"""How a dataset's id begins that is not a handle but an artifact, whose external dataset is meant."""
+
+_AT_ONCE: Final = 16
+"""Requests in flight together."""
+_BATCH: Final = 500
+_SIDES: Final = ("inputs", "outputs")
+_SIDE: Final = re.compile(r"^(inputs|outputs)\[(\d+)\]")
+
+Progress = Callable[[str, int, int | None], None]
+"""What is being done, how much of it is done, and of how much."""
+
+
+def encoded(body: dict[str, Any]) -> int:
+    """Bytes of a record's JSON, at most, in a batch."""
+    return len(json.dumps(body).encode())
+
+
+class Preflight:
+    """Reads a source into a spool and checks it. `run` once; then the spool holds every fault."""
+
+    def __init__(
+        self,
+        client: ProvenaClient,
+        spool: Spool,
+        *,
+        platform: str,
+        account: str,
+        defaults: DatasetDefaults | None,
+        patience: float,
+        progress: Progress,
+    ) -> None:
+        self._client = client
+        self._spool = spool
+        self._platform = platform
+        self._account = account
+        self._defaults = defaults
+        self._patience = patience
+        self._progress = progress
+        self._workflows: dict[str, WorkflowTemplate] = {}
+        self._templates: dict[str, DatasetTemplate] = {}
+        self._names: Mapping[str, str] = {}
+
+    async def run(self, source: Source) -> None:
+        """Raises InputError for a source that cannot be read at all, and for defaults that nothing can be minted by."""
+        await asyncio.to_thread(self.read, source)
+        self._names = source.names
+        await self._ask_for_ids()
+        await self._look_for_datasets()
+        await asyncio.to_thread(self._check)
+
+    def read(self, source: Source) -> None:
+        """Read the rows, and check each by itself; to be called in a thread."""
+        rows = source.rows()
+        number = 0
+        while batch := list(itertools.islice(rows, _BATCH)):
+            self._names = source.names
+            self._store(batch)
+            number += len(batch)
+            self._progress("read", number, None)
+
+    def _store(self, batch: Iterable[Row]) -> None:
+        rows: list[tuple[Any, ...]] = []
+        faults: list[Fault] = []
+        ids: dict[str, None] = {}
+        artifacts: dict[str, None] = {}
+        for row in batch:
+            if row.is_done:
+                rows.append((row.number, None, row.key, None, None, None, None, "done", row.handle, row.job))
+                continue
+            record, found = None, list(row.faults)
+            if row.body is not None:
+                record, more = read_record(row.number, row.body, frozenset(fault.column for fault in found))
+                found += more
+            if record is None:
+                rows.append((row.number, None, row.key, None, None, None, None, "wrong", None, None))
+            else:
+                rows.append(self._keyed(row, record))
+                for each in _datasets(record):
+                    (artifacts if each.startswith(ARTIFACT) else ids)[each] = None
+                ids |= dict.fromkeys(filter(None, (record.workflow_template_id, record.study_id, *_agents(record))))
+            faults += [replace(fault, column=self._column(fault.column, row.body)) for fault in found]
+        self._spool.add_rows(rows)
+        self._spool.add_faults(faults)
+        self._spool.want_ids(each for each in ids if each.strip())
+        self._spool.want_datasets(artifacts)
+
+    def _keyed(self, row: Row, record: ModelRunRecord) -> tuple[Any, ...]:
+        subject = subject_of(row.key, record)
+        workflow = record.workflow_template_id
+        key = run_key(self._platform, self._account, subject, workflow)
+        body = json.dumps(record.model_dump(mode="json", exclude_none=True))
+        return (row.number, key, row.key, subject, workflow, record.display_name, body, "ready", None, None)
+
+    async def _ask_for_ids(self) -> None:
+        limit = asyncio.Semaphore(_AT_ONCE)
+        asked = 0
+
+        async def ask(id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002 - the platform's word
+            async with limit:
+                return await self._ask(id)
+
+        while ids := self._spool.unasked_ids():
+            self._spool.told_of_ids(await asyncio.gather(*map(ask, ids)))
+            needed = [use.template_id for flow in self._workflows.values() for use in _uses(flow)]
+            needed += [flow.software_id for flow in self._workflows.values()]
+            self._spool.want_ids(needed)
+            asked += len(ids)
+            self._progress("ids", asked, None)
+
+    async def _ask(self, id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002
+        try:
+            item = await patiently(lambda: self._client.registry.fetch_any(id), self._patience)
+        except (NotFoundError, BadRequestError):
+            return None, "unknown id", f"The registry has no item {id}", id
+        except NotAuthorizedError as error:
+            if error.about != "item":
+                raise
+            return None, "no access", f"You may not read {id}; ask its owner", id
+        if not isinstance(item, Item):
+            return item.item_subtype, "unknown id", f"{id} is a seed, an id without content", id
+        if isinstance(item.info, WorkflowTemplate):
+            self._workflows[id] = item.info
+        elif isinstance(item.info, DatasetTemplate):
+            self._templates[id] = item.info
+        return item.item_subtype, None, None, id
+
+    async def _look_for_datasets(self) -> None:
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(artifact: str) -> tuple[str, str] | None:
+            async with limit:
+                handle = await patiently(lambda: self._dataset_of(artifact), self._patience)
+            return (handle, artifact) if handle else None
+
+        after, lacking = "", False
+        while artifacts := self._spool.artifacts(after):
+            found = [each for each in await asyncio.gather(*map(look, artifacts)) if each is not None]
+            self._spool.told_of_datasets(found)
+            lacking = lacking or len(found) < len(artifacts)
+            after = artifacts[-1]
+        if lacking and self._defaults is not None and not missing_defaults(self._defaults):
+            await self._check_defaults(self._defaults)
+
+    async def _dataset_of(self, artifact: str) -> str | None:
+        listed = self._client.registry.list(
+            DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact, ascending=True
+        )
+        async for item in listed:
+            if item.info.access_info_uri == artifact:
+                return item.id
+        return None
+
+    async def _check_defaults(self, defaults: DatasetDefaults) -> None:
+        """Minting is the first effect, so all that would be refused of it is found before."""
+        await person_of(self._client, self._account)
+        wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
+        for name, subtype in wanted.items():
+            if (id_ := getattr(defaults, name)) is None:
+                continue
+            found, _, words, _ = await self._ask(id_)
+            if found != subtype or words is not None:
+                raise InputError(
+                    f"No dataset can be minted: {name} of the DatasetDefaults must be the handle of a complete "
+                    f"{subtype}. {words or f'{id_} is a {found}'}."
+                )
+
+    def _check(self) -> None:
+        broken = {id_: list(self._unusable(workflow)) for id_, workflow in self._workflows.items()}
+        checked = 0
+        for page in self._spool.pages("ready", "wrong"):
+            ids = list({each for row in page for each in _ids(row.body)})
+            known = self._spool.ids(ids)
+            datasets = self._spool.datasets(ids)
+            self._spool.add_faults(
+                [
+                    fault
+                    for row in page
+                    for fault in (
+                        *self._faults(row, known, datasets),
+                        *(self._fault(row, *one) for one in broken.get(row.workflow, ())),
+                    )
+                ]
+            )
+            checked += len(page)
+            self._progress("checked", checked, None)
+        repeated = []
+        for number, first, own_key in self._spool.repeated():
+            if own_key is None:
+                words = f"The row says the same as row {first}; give each a `key` if two runs are meant"
+                repeated.append(Fault(number, "the row", "identical rows", words))
+            else:
+                repeated.append(Fault(number, "key", "repeated key", f"Row {first} has the key {own_key!r} as well"))
+        self._spool.add_faults(repeated)
+
+    def _faults(
+        self, row: Spooled, known: Mapping[str, tuple[str | None, str | None, str | None]], datasets: Mapping[str, str]
+    ) -> Iterator[Fault]:
+        body = row.body
+
+        def fault(place: str, kind: FaultKind, words: str) -> Fault:
+            return self._fault(row, place, kind, words)
+
+        def item(place: str, id: str | None, subtype: str) -> Iterator[Fault]:  # noqa: A002 - the platform's word
+            if not id or not id.strip():
+                return
+            found, trouble, words = known[id]
+            if trouble is not None:
+                kind: FaultKind = "no access" if trouble == "no access" else "unknown id"
+                yield fault(place, kind, words or id)
+            elif found != subtype:
+                yield fault(place, "wrong type", f"{id} is a {found}, and a {subtype} is needed")
+
+        yield from item("workflow_template_id", row.workflow, WorkflowTemplate.subtype)
+        yield from item("study_id", body.get("study_id"), "STUDY")
+        people = body["associations"]
+        yield from item("associations.modeller_id", people.get("modeller_id"), "PERSON")
+        yield from item(
+            "associations.requesting_organisation_id", people.get("requesting_organisation_id"), "ORGANISATION"
+        )
+        for side in _SIDES:
+            for number, part in enumerate(body[side]):
+                place, id_ = f"{side}[{number}].dataset_id", part["dataset_id"]
+                if not id_.startswith(ARTIFACT):
+                    yield from item(place, id_, "DATASET")
+                elif id_ not in datasets and (missing := missing_defaults(self._defaults)):
+                    words = f"{id_} has no dataset, and to mint one nobody has stated {', '.join(missing)}"
+                    yield fault(place, "no dataset", f"{words}. Give them in DatasetDefaults")
+        workflow = self._workflows.get(row.workflow)
+        if workflow is not None:
+            for place, kind, words in self._against(workflow, body):
+                yield fault(place, kind, words)
+        if (size := encoded(marked(body, row.key, row.subject))) > MAX_BATCH_BYTES:
+            yield fault("the row", "too long", f"The record has {size:,} bytes, and Provena takes {MAX_BATCH_BYTES:,}")
+
+    def _unusable(self, workflow: WorkflowTemplate) -> Iterator[tuple[str, FaultKind, str]]:
+        """Why no run of a workflow template can be registered."""
+        for template in _uses(workflow):
+            if template.template_id not in self._templates:
+                words = f"Its dataset template {template.template_id} is no complete DATASET_TEMPLATE that you may read"
+                yield "workflow_template_id", "unknown id", words
+        found, _, words_of_model = self._spool.ids([workflow.software_id])[workflow.software_id]
+        if found != "MODEL" or words_of_model is not None:
+            words = words_of_model or f"{workflow.software_id} is a {found}"
+            yield "workflow_template_id", "unknown id", f"Its model cannot be used: {words}"
+
+    def _against(self, workflow: WorkflowTemplate, body: dict[str, Any]) -> Iterator[tuple[str, FaultKind, str]]:
+        """What the workflow template says of a record. The known templates are those of inputs and outputs together, as
+        Provena has it (source: provena/provena, prov-api)."""
+        every = {use.template_id for use in _uses(workflow)}
+        kinds: dict[str, FaultKind] = {"inputs": "missing input", "outputs": "missing output"}
+        for side, uses in (("inputs", workflow.input_templates), ("outputs", workflow.output_templates)):
+            filled = {part["dataset_template_id"] for part in body[side]}
+            for use in uses:
+                if not use.optional and use.template_id not in filled:
+                    name = self._templates[use.template_id].display_name if use.template_id in self._templates else ""
+                    words = f"No dataset for the template {use.template_id}{f' ({name})' if name else ''}"
+                    yield f"{side}[{use.template_id}]", kinds[side], words
+        for side in _SIDES:
+            for number, part in enumerate(body[side]):
+                place, id_ = f"{side}[{number}]", part["dataset_template_id"]
+                if id_.strip() and id_ not in every:
+                    words = f"The workflow template has no dataset template {id_}"
+                    yield f"{place}.dataset_template_id", "unknown template", words
+                elif id_ in self._templates:
+                    yield from _resources(place, part, self._templates[id_])
+        given = body.get("annotations") or {}
+        for key in workflow.annotations.required if workflow.annotations else ():
+            if key not in given:
+                yield (
+                    f"annotations.{key}",
+                    "missing annotation",
+                    f"The workflow template requires the annotation {key!r}",
+                )
+
+    def _fault(self, row: Spooled, place: str, kind: FaultKind, words: str) -> Fault:
+        return Fault(row.number, self._column(place, row.body), kind, words)
+
+    def _column(self, place: str, body: Mapping[str, Any] | None) -> str:
+        """What the source calls a field of a record."""
+        named = place
+        if (found := _SIDE.match(place)) and body is not None:
+            parts = body.get(found[1])
+            part = parts[int(found[2])] if isinstance(parts, list) and int(found[2]) < len(parts) else None
+            template = part.get("dataset_template_id") if isinstance(part, dict) else None
+            named = f"{found[1]}[{template}]{place[found.end() :]}"
+        return self._names.get(named, self._names.get(place, place))
+
+
+def _resources(place: str, part: Mapping[str, Any], template: DatasetTemplate) -> Iterator[tuple[str, FaultKind, str]]:
+    given = part.get("resources") or {}
+    known = {resource.key: resource for resource in template.deferred_resources}
+    for key, resource in known.items():
+        if not resource.optional and not (given.get(key) or "").strip():
+            yield (
+                f"{place}.resources.{key}",
+                "missing resource",
+                f"The template {template.display_name!r} needs {key!r}",
+            )
+    for key in given:
+        if key not in known:
+            words = f"The template {template.display_name!r} has no deferred resource {key!r}"
+            yield f"{place}.resources.{key}", "unknown resource", words
+
+
+def _uses(workflow: WorkflowTemplate) -> list[Any]:
+    return [*workflow.input_templates, *workflow.output_templates]
+
+
+def _datasets(record: ModelRunRecord) -> list[str]:
+    return [part.dataset_id for part in (*record.inputs, *record.outputs)]
+
+
+def _agents(record: ModelRunRecord) -> tuple[str | None, ...]:
+    return record.associations.modeller_id, record.associations.requesting_organisation_id
+
+
+def _ids(body: Mapping[str, Any]) -> Iterator[str]:
+    yield body["workflow_template_id"]
+    yield from filter(None, (body.get("study_id"), *body["associations"].values()))
+    for side in _SIDES:
+        yield from (part["dataset_id"] for part in body[side])

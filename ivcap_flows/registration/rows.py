@@ -1,0 +1,176 @@
+"""A row that is to become a model run, and what is wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.provena.wire import LATEST_SECONDS, Wire
+
+__all__ = ["FAULT_KINDS", "Fault", "FaultKind", "Row", "read_record"]
+
+FaultKind = Literal[
+    "unreadable",
+    "missing value",
+    "unknown field",
+    "wrong value",
+    "time",
+    "times out of order",
+    "unknown id",
+    "wrong type",
+    "no access",
+    "missing input",
+    "missing output",
+    "unknown template",
+    "missing resource",
+    "unknown resource",
+    "missing annotation",
+    "identical rows",
+    "repeated key",
+    "no dataset",
+    "too long",
+]
+
+FAULT_KINDS: Final[Mapping[FaultKind, str]] = {
+    "unreadable": "the row is no CSV row or JSON object",
+    "missing value": "a field that every model run needs is absent or empty",
+    "unknown field": "a field that a model run does not have",
+    "wrong value": "a field of the wrong type, or with a value that Provena does not take",
+    "time": "a time that cannot be read, or is not in Unix seconds",
+    "times out of order": "the run ends before it starts",
+    "unknown id": "no complete item of the registry has this id",
+    "wrong type": "the item of this id is of another subtype",
+    "no access": "the caller may not read the item",
+    "missing input": "an input template of the workflow template has no dataset",
+    "missing output": "an output template of the workflow template has no dataset",
+    "unknown template": "the workflow template does not have this dataset template",
+    "missing resource": "a deferred resource of the dataset template has no path",
+    "unknown resource": "the dataset template has no such deferred resource",
+    "missing annotation": "an annotation that the workflow template requires is absent",
+    "identical rows": "an earlier row says the same and neither has a key of its own",
+    "repeated key": "an earlier row has the same key",
+    "no dataset": "an IVCAP artifact has no dataset, and nobody has stated what minting one needs",
+    "too long": "the record alone is longer than a batch may be",
+}
+"""Every kind of fault, and what it says."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: in which row (counted from 1), in which column or field, and what, in words."""
+
+    row: int
+    column: str
+    kind: FaultKind
+    words: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a source.
+
+    `body` is the JSON of a ModelRunRecord, None for a row that needs no reading. `key` is the user's own name for the
+    run, such as an order's URN. `handle` and `job` are what Provena's own columns hold of a run registered before.
+    """
+
+    number: int
+    body: dict[str, Any] | None
+    key: str | None = None
+    handle: str | None = None
+    job: str | None = None
+    faults: tuple[Fault, ...] = field(default=())
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.handle or self.job)
+
+
+_STAND_INS: Final[Mapping[str, Any]] = {
+    "display_name": "?",
+    "description": "?",
+    "model_version": None,
+    "study_id": None,
+    "start_time": 0,
+    "end_time": 0,
+    "associations.modeller_id": "",
+    "associations.requesting_organisation_id": None,
+}
+"""What takes the place of a value that cannot be read, so that the others are looked at."""
+
+_WRONG: Final[Mapping[str, FaultKind]] = {"missing": "missing value", "extra_forbidden": "unknown field"}
+
+
+def read_record(
+    number: int, body: Mapping[str, Any], faulty: frozenset[str]
+) -> tuple[ModelRunRecord | None, list[Fault]]:
+    """The record of a row, and what is wrong with it by itself. None where it has not the form of one.
+
+    `faulty` are fields of which a fault is known already; they are not named again.
+    """
+    found: list[Fault] = []
+
+    def fault(place: str, kind: FaultKind, words: str) -> None:
+        if place not in faulty:
+            found.append(Fault(number, place, kind, words))
+
+    try:
+        record = ModelRunRecord.model_validate(body)
+    except ValidationError as error:
+        places = {_place(one["loc"]) for one in error.errors(include_url=False, include_input=False)}
+        for one in error.errors(include_url=False, include_input=True, include_context=False):
+            place = _place(one["loc"])
+            time = place in ("start_time", "end_time") and one["type"] != "missing" and one["input"] is not None
+            kind = (
+                "time" if time else "missing value" if one["input"] is None else _WRONG.get(one["type"], "wrong value")
+            )
+            fault(place, kind, one["msg"])
+        if not places <= _STAND_INS.keys():
+            return None, found
+        # The rest of the row can be looked at all the same.
+        faulty |= places
+        record = ModelRunRecord.model_validate(_filled(body, places))
+    for place, part in _parts(record):
+        for name in part.model_extra or ():
+            fault(f"{place}{name}", "unknown field", f"A {type(part).__name__} has no {name!r}")
+        for name in type(part).model_fields:
+            if isinstance(text := getattr(part, name), str) and not text.strip():
+                fault(f"{place}{name}", "missing value", "The text is empty")
+        if (kind_of := getattr(part, "dataset_type", "DATA_STORE")) != "DATA_STORE":
+            fault(f"{place}dataset_type", "wrong value", f"The only dataset type is DATA_STORE, not {kind_of!r}")
+    in_range = True
+    for name in ("start_time", "end_time"):
+        value = getattr(record, name)
+        if not 0 <= value <= LATEST_SECONDS:
+            in_range = False
+            looks = "looks like milliseconds" if value > 0 else "is negative"
+            fault(name, "time", f"A time is in Unix seconds, and {value} {looks}")
+    if in_range and record.end_time < record.start_time and not {"start_time", "end_time"} & faulty:
+        fault(
+            "end_time", "times out of order", f"The run ends ({record.end_time}) before it starts ({record.start_time})"
+        )
+    return record, found
+
+
+def _filled(body: Mapping[str, Any], places: set[str]) -> dict[str, Any]:
+    filled = {**body, "associations": dict(body["associations"])}
+    for place in places:
+        inner = filled["associations"] if place.startswith("associations.") else filled
+        inner[place.removeprefix("associations.")] = _STAND_INS[place]
+    return filled
+
+
+def _parts(record: ModelRunRecord) -> list[tuple[str, Wire]]:
+    sides = ("inputs", "outputs")
+    datasets = [(f"{side}[{n}].", part) for side in sides for n, part in enumerate(getattr(record, side))]
+    return [("", record), ("associations.", record.associations), *datasets]
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    place = ""
+    for part in location:
+        place += f"[{part}]" if isinstance(part, int) else f"{'.' if place else ''}{part}"
+    return place or "the row"

@@ -1,0 +1,137 @@
+"""Provena's own sheet of model runs: which column is which field (provena/provena, prov-api `bulk/generate_template`).
+
+The header names the workflow template and, for each input and output, its dataset template; the columns of a dataset's
+resources follow its own. A `key` column is this package's addition. Columns without meaning are told of and left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.registration.rows import Fault, Row
+
+__all__ = ["OURS", "Sheet"]
+
+_WORKFLOW: Final = "_workflow template id "
+_START: Final = "execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)"
+_END: Final = "execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)"
+_TEXTS: Final = {
+    "display name": "display_name",
+    "description": "description",
+    "model version (optional)": "model_version",
+    "study id": "study_id",
+}
+_AGENT: Final = "agent id"
+_TIMES: Final = {_START: "start_time", _END: "end_time"}
+_DATASET: Final = re.compile(r"(Input|Output) dataset id for template: .*\[template id: (.+?)\]$", re.DOTALL)
+_RESOURCE: Final = re.compile(r"(Input|Output) resource: (.+)$", re.DOTALL)
+_ANNOTATION: Final = "annotation: "
+OURS: Final = ("_job_id", "_model_run_record_id")
+"""Columns that Provena fills: a row that has one was registered before."""
+_TOLD: Final = ("_job_status", "_error_info")
+
+
+@dataclass
+class Sheet:
+    """The columns of one sheet."""
+
+    workflow: str
+    names: dict[str, str] = field(default_factory=dict)
+    """Field of a record -> column, with a dataset's template in place of its number."""
+    warnings: list[str] = field(default_factory=list)
+    _header: tuple[str, ...] = ()
+    _ends: list[tuple[str, str, int, dict[str, int]]] = field(default_factory=list)
+    """Side, dataset template, column of the dataset's id, columns of its resources."""
+    _annotations: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, header: Sequence[str], what: str) -> Sheet:
+        """Raises InputError, naming `what` was read, for a header of another form."""
+        columns = tuple(name.strip() for name in header)
+        workflows = [name.removeprefix(_WORKFLOW) for name in columns if name.startswith(_WORKFLOW)]
+        twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+        needed = ("display name", "description", _AGENT, _START, _END)
+        missing = [name for name in needed if name not in columns]
+        faults = [f"the column {name!r} is missing" for name in missing]
+        faults += [f"the column {name!r} is there twice" for name in twice]
+        if len(workflows) != 1:
+            faults.insert(0, f"one column must be named `{_WORKFLOW}<handle>`, and {len(workflows) or 'none'} is")
+        if faults:
+            raise InputError(
+                f"The header of {what} is not that of Provena's template for model runs: {'; '.join(faults)}. Get the "
+                "template for your workflow template from Provena's web interface.",
+                faults=faults,
+            )
+        sheet = cls(workflows[0], _header=columns)
+        sheet.names["workflow_template_id"] = f"{_WORKFLOW}{workflows[0]}"
+        for place, name in enumerate(columns):
+            sheet._add(place, name)
+        return sheet
+
+    def row(self, number: int, cells: Sequence[str]) -> Row:
+        """The row of these cells; faults name their columns as fields, like those that are found later."""
+        values = {name: cell.strip() for name, cell in zip(self._header, cells, strict=False)}
+        key = values.get("key") or None
+        job, handle = (values.get(name) or None for name in OURS)
+        if job or handle:
+            return Row(number, None, key, handle, job)
+        faults: list[Fault] = []
+        if any(cell.strip() for cell in cells[len(self._header) :]):
+            words = f"The row has {len(cells)} cells, and the header {len(self._header)}"
+            faults.append(Fault(number, "the row", "unreadable", words))
+        body: dict[str, Any] = {"workflow_template_id": self.workflow, "inputs": [], "outputs": []}
+        body |= {name: values[column] for column, name in _TEXTS.items() if values.get(column)}
+        body["associations"] = {"modeller_id": values[_AGENT]} if values.get(_AGENT) else {}
+        for column, name in _TIMES.items():
+            if text := values.get(column, ""):
+                seconds = _seconds(text)
+                body[name] = 0 if seconds is None else seconds
+                if seconds is None:
+                    words = f"{text!r} is no time of the form YYYY-MM-DD HH:MM:SS+HH:MM, with its offset from UTC"
+                    faults.append(Fault(number, name, "time", words))
+        for side, template, place, resources in self._ends:
+            dataset = cells[place].strip() if place < len(cells) else ""
+            paths = {key: cells[at].strip() for key, at in resources.items() if at < len(cells) and cells[at].strip()}
+            if dataset or paths:
+                part = {"dataset_template_id": template, "dataset_id": dataset, "dataset_type": "DATA_STORE"}
+                body[side].append(part | ({"resources": paths} if paths else {}))
+        annotations = {key: cells[at].strip() for key, at in self._annotations.items() if at < len(cells)}
+        body["annotations"] = {key: text for key, text in annotations.items() if text}
+        return Row(number, body, key, faults=tuple(faults))
+
+    def _add(self, place: int, name: str) -> None:
+        if found := _DATASET.match(name):
+            side, template = found[1].lower() + "s", found[2]
+            self._ends.append((side, template, place, {}))
+            self.names[f"{side}[{template}]"] = self.names[f"{side}[{template}].dataset_id"] = name
+        elif (found := _RESOURCE.match(name)) and self._ends and self._ends[-1][0] == found[1].lower() + "s":
+            side, template, _, resources = self._ends[-1]
+            resources[found[2]] = place
+            self.names[f"{side}[{template}].resources.{found[2]}"] = name
+        elif name.startswith(_ANNOTATION):
+            key = name.removeprefix(_ANNOTATION)
+            self._annotations[key] = place
+            self.names[f"annotations.{key}"] = name
+        elif name in _TEXTS:
+            self.names[_TEXTS[name]] = name
+        elif name in _TIMES:
+            self.names[_TIMES[name]] = name
+        elif name == _AGENT:
+            self.names["associations.modeller_id"] = name
+        elif name and not name.startswith(_WORKFLOW) and name not in (*OURS, *_TOLD, "key"):
+            self.warnings.append(f"The column {name!r} has no meaning and is left out.")
+
+
+def _seconds(text: str) -> int | None:
+    """Unix seconds of a time with an offset; None for another text."""
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00") if text.endswith("Z") else text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else int(moment.timestamp())

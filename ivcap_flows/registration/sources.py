@@ -1,0 +1,227 @@
+"""Where rows come from: a CSV sheet, JSON Lines, Parquet, or records that a flow has. All are read once, row by row."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ivcap_flows.errors import ConfigurationError, InputError, SourceChangedError
+from ivcap_flows.identity import canonical
+from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.registration.rows import Fault, Row
+from ivcap_flows.registration.sheet import OURS, Sheet
+
+__all__ = ["RecordSource", "Source", "open_source"]
+
+_BLOCK: Final = 1 << 20
+_ROWS: Final = 1024
+"""Rows of a Parquet file in memory at a time."""
+_LONGEST: Final = 10_000_000
+"""Characters of a CSV cell; the longest record that can be sent is far shorter."""
+
+
+class Source(Protocol):
+    """Rows to be read once. `sha256`, `names` and `warnings` are whole when all have been read."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Field of a record -> what the source calls it, where that is something else."""
+
+    @property
+    def warnings(self) -> list[str]: ...
+
+    def rows(self) -> Iterator[Row]: ...
+
+
+def open_source(path: Path) -> Source:
+    """The rows in a file, by its ending: .csv, .jsonl or .ndjson, .parquet. InputError for another."""
+    kinds: dict[str, type[_File]] = {".csv": _Csv, ".jsonl": _Lines, ".ndjson": _Lines, ".parquet": _Parquet}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path} is no file of model runs by its name: it must end in {', '.join(kinds)}.")
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    return kind(path)
+
+
+class _Hashing(io.RawIOBase):
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self.digest.update(memoryview(buffer)[:count])
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sha256 = ""
+        self.names: Mapping[str, str] = {}
+        self.warnings: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def rows(self) -> Iterator[Row]:
+        hashing = _Hashing(self.path)
+        with io.TextIOWrapper(io.BufferedReader(hashing, _BLOCK), encoding="utf-8-sig", newline="") as text:
+            try:
+                yield from self._read(text)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{self.path} is no text in UTF-8: {error}.") from error
+            except csv.Error as error:
+                raise InputError(f"{self.path} is no CSV file: {error}.") from error
+        self.sha256 = hashing.digest.hexdigest()
+
+    def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
+        raise NotImplementedError
+
+
+class _Csv(_File):
+    def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
+        csv.field_size_limit(_LONGEST)
+        lines = (cells for cells in csv.reader(text, strict=True) if any(cell.strip() for cell in cells))
+        header = next(lines, None)
+        if header is None:
+            raise InputError(f"{self.path} is empty.")
+        sheet = Sheet.of(header, str(self.path))
+        self.names, self.warnings = sheet.names, sheet.warnings
+        for number, cells in enumerate(lines, 1):
+            yield sheet.row(number, cells)
+
+
+class _Lines(_File):
+    def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
+        for number, line in enumerate(text, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line, parse_constant=_refuse)
+            except (ValueError, RecursionError) as error:
+                yield Row(number, None, faults=(Fault(number, "the row", "unreadable", f"No JSON: {error}"),))
+                continue
+            yield _from_object(number, value)
+
+
+class _Parquet(_File):
+    """Columns as a ModelRunRecord has them, nested, or flat as in Provena's sheet."""
+
+    def rows(self) -> Iterator[Row]:
+        try:
+            from pyarrow import ArrowException
+            from pyarrow.parquet import ParquetFile
+        except ImportError as error:
+            raise ConfigurationError(
+                "Parquet files need an extra. Install it with `pip install 'ivcap-flows[parquet]'`."
+            ) from error
+        # A Parquet file begins at its end, so its bytes are hashed before; what is read then must be the same file.
+        before = self.path.stat()
+        with self.path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        try:
+            with ParquetFile(self.path) as parquet:
+                yield from self._table(parquet)
+        except ArrowException as error:
+            raise InputError(f"{self.path} is no Parquet file that can be read: {error}") from error
+        after = self.path.stat()
+        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
+            raise SourceChangedError(f"{self.path} changed while it was read.", path=str(self.path))
+        self.sha256 = digest.hexdigest()
+
+    def _table(self, parquet: Any) -> Iterator[Row]:
+        header = list(parquet.schema_arrow.names)
+        sheet = None
+        if any(name.startswith("_workflow template id ") for name in header):
+            sheet = Sheet.of(header, str(self.path))
+            self.names, self.warnings = sheet.names, sheet.warnings
+        number = 0
+        for batch in parquet.iter_batches(batch_size=_ROWS):
+            for values in batch.to_pylist():
+                number += 1
+                if sheet is not None:
+                    yield sheet.row(number, ["" if values[name] is None else str(values[name]) for name in header])
+                else:
+                    yield _from_object(number, _plain(values))
+
+
+class RecordSource:
+    """Records that a flow has made; one with a key is a pair `(key, record)`."""
+
+    def __init__(self, records: Iterable[ModelRunRecord | tuple[str, ModelRunRecord]], name: str = "records") -> None:
+        self._records = records
+        self.name = name
+        self.names: Mapping[str, str] = {}
+        self.warnings: list[str] = []
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the records' canonical JSON, one after the other."""
+        return self._digest.hexdigest()
+
+    def rows(self) -> Iterator[Row]:
+        for number, given in enumerate(self._records, 1):
+            key, record = given if isinstance(given, tuple) else (None, given)
+            if not isinstance(record, ModelRunRecord):
+                raise InputError(f"Row {number} is a {type(record).__name__}, and a ModelRunRecord is needed.")
+            body = record.model_dump(mode="json", exclude_none=True)
+            self._digest.update(canonical([key, body]))
+            yield Row(number, body, key)
+
+
+def _from_object(number: int, value: Any) -> Row:
+    if not isinstance(value, dict):
+        words = f"A row is a JSON object, not a {type(value).__name__}"
+        return Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
+    body = {name: part for name, part in value.items() if name not in ("key", "_job_status", "_error_info", *OURS)}
+    job, handle = (str(value[name]) if value.get(name) else None for name in OURS)
+    key = value.get("key")
+    faults: tuple[Fault, ...] = ()
+    if key is not None and not (isinstance(key, str) and key.strip()):
+        key, faults = None, (Fault(number, "key", "wrong value", "A key is a text that is not empty"),)
+    if job or handle:
+        return Row(number, None, key, handle, job)
+    return Row(number, body, key, faults=faults)
+
+
+def _plain(value: Any) -> Any:
+    """A Parquet value as JSON has it: maps as objects, nothing where the file has no value."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items() if part is not None}
+    if isinstance(value, list):
+        if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
+            return {str(name): _plain(part) for name, part in value if part is not None}
+        return [_plain(part) for part in value]
+    if hasattr(value, "timestamp"):
+        return int(value.timestamp())
+    return value
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,276 @@
+"""The rows of one source on local disk while they are checked and registered, so that memory does not grow with them.
+
+A spool lives as long as its process: what must outlive it is in the journal, with Provena, and in the outcome file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+from ivcap_flows.registration.rows import Fault, FaultKind
+
+__all__ = ["Outcome", "Seen", "Spool", "Spooled", "Standing"]
+
+Standing = Literal["wrong", "ready", "waiting", "done", "registered", "failed", "doubtful"]
+"""`wrong`: a fault keeps it from being sent; `ready`: to be sent; `waiting`: it is not known yet what came of it;
+`done`: registered before, by the source's own word; `registered`: has a handle; `failed`: has a reason; `doubtful`:
+nobody knows, and it is not sent again by itself."""
+
+_PAGE: Final = 500
+_SCHEMA: Final = """
+CREATE TABLE rows (
+    number INTEGER PRIMARY KEY, key TEXT, own_key TEXT, subject TEXT, workflow TEXT, name TEXT, body TEXT,
+    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT, looked INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX rows_key ON rows (key);
+CREATE INDEX rows_standing ON rows (standing, number);
+CREATE TABLE faults (row INTEGER, place TEXT, kind TEXT, words TEXT);
+CREATE INDEX faults_row ON faults (row);
+CREATE TABLE ids (id TEXT PRIMARY KEY, subtype TEXT, trouble TEXT, words TEXT);
+CREATE TABLE seen (
+    key TEXT, handle TEXT, job TEXT, batch TEXT, status TEXT, info TEXT, at INTEGER, parent INTEGER,
+    what TEXT, PRIMARY KEY (key, what)
+) WITHOUT ROWID;
+CREATE TABLE datasets (artifact TEXT PRIMARY KEY, handle TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A row as it is registered. `body` is the record's JSON without the key."""
+
+    number: int
+    key: str
+    subject: str
+    workflow: str
+    name: str
+    body: dict[str, Any]
+    looked: bool
+    """Whether it was looked for, after the settling time, since it may have been sent."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a row stands. `words` is the reason, or what a doubt is about; `since` when it began."""
+
+    number: int
+    key: str | None
+    standing: Standing
+    handle: str | None = None
+    job: str | None = None
+    since: str | None = None
+    words: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What Provena shows under a key: a job that is to lodge the run, or (without a job) the run in the registry.
+
+    `batch` is the batch that the job is part of, or with `parent` the one that it has made; `at` is in Unix seconds.
+    """
+
+    key: str
+    handle: str = ""
+    job: str = ""
+    batch: str | None = None
+    status: str | None = None
+    info: str | None = None
+    at: int | None = None
+    parent: bool = False
+
+
+class Spool:
+    """Use as a context manager; the file goes with it. Safe in threads."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ivcap-flows-rows-")
+        self._lock = threading.RLock()
+        place = Path(self._folder.name) / "rows.sqlite"
+        self._database = sqlite3.connect(place, check_same_thread=False, isolation_level=None)
+        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+        self._folder.cleanup()
+
+    def add_rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Rows as `(number, key, own_key, subject, workflow, name, body, standing, handle, job)`, body as JSON text."""
+        self._many(
+            "INSERT INTO rows (number, key, own_key, subject, workflow, name, body, standing, handle, job)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def add_faults(self, faults: Iterable[Fault]) -> None:
+        """Note faults; their rows are wrong from now on."""
+        found = [(fault.row, fault.column, fault.kind, fault.words) for fault in faults]
+        self._many("INSERT INTO faults VALUES (?, ?, ?, ?)", found)
+        self._many("UPDATE rows SET standing = 'wrong' WHERE number = ?", [(row,) for row in {f[0] for f in found}])
+
+    def faults(self) -> Iterator[Fault]:
+        """All faults, row by row, in each row in the order of the record's fields."""
+        last = (0, 0)
+        query = (
+            "SELECT row, rowid, place, kind, words FROM faults WHERE (row, rowid) > (?, ?) ORDER BY row, rowid LIMIT ?"
+        )
+        while page := self._all(query, *last, _PAGE):
+            for row, _, place, kind, words in page:
+                fault_kind: FaultKind = kind
+                yield Fault(row, place, fault_kind, words)
+            last = (page[-1][0], page[-1][1])
+
+    def explain_wrong(self) -> None:
+        """Let the reason of wrong rows be their faults."""
+        with self._lock:
+            self._database.execute(
+                "UPDATE rows SET words = (SELECT group_concat(place || ': ' || words, '; ') FROM faults"
+                " WHERE faults.row = rows.number) WHERE standing = 'wrong'"
+            )
+
+    def count_faults(self) -> int:
+        return int(self._all("SELECT count(*) FROM faults")[0][0])
+
+    def repeated(self) -> list[tuple[int, int, str | None]]:
+        """Rows with the key of an earlier one: their number, that of the first, and the user's own key if any."""
+        return self._all(
+            "SELECT r.number, f.first, r.own_key FROM rows r JOIN (SELECT key, min(number) AS first FROM rows"
+            " WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1) f ON f.key = r.key AND r.number > f.first"
+            " ORDER BY r.number"
+        )
+
+    def want_ids(self, ids: Iterable[str]) -> None:
+        """Note ids of the registry that have to be asked for; each is kept once."""
+        self._many("INSERT OR IGNORE INTO ids (id) VALUES (?)", [(each,) for each in ids])
+
+    def unasked_ids(self) -> list[str]:
+        return [
+            row[0] for row in self._all("SELECT id FROM ids WHERE subtype IS NULL AND trouble IS NULL LIMIT ?", _PAGE)
+        ]
+
+    def told_of_ids(self, told: Sequence[tuple[str | None, str | None, str | None, str]]) -> None:
+        """What the registry says, as `(subtype, trouble, words, id)`."""
+        self._many("UPDATE ids SET subtype = ?, trouble = ?, words = ? WHERE id = ?", told)
+
+    def ids(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
+        """What is known of each: subtype, trouble, words."""
+        found = self._among("SELECT id, subtype, trouble, words FROM ids WHERE id IN", ids)
+        return {row[0]: (row[1], row[2], row[3]) for row in found}
+
+    def want_datasets(self, artifacts: Iterable[str]) -> None:
+        """Note artifacts that stand for datasets."""
+        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(each,) for each in artifacts])
+
+    def artifacts(self, after: str = "") -> list[str]:
+        """The next artifacts behind `after`."""
+        query = "SELECT artifact FROM datasets WHERE artifact > ? ORDER BY artifact LIMIT ?"
+        return [row[0] for row in self._all(query, after, _PAGE)]
+
+    def told_of_datasets(self, handles: Sequence[tuple[str, str]]) -> None:
+        """The dataset's handle and its artifact."""
+        self._many("UPDATE datasets SET handle = ? WHERE artifact = ?", handles)
+
+    def datasets(self, artifacts: Sequence[str]) -> dict[str, str]:
+        """The datasets of artifacts that have one."""
+        found = self._among("SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts)
+        return {str(artifact): str(handle) for artifact, handle in found}
+
+    def page(self, *standings: Standing, after: int = 0, limit: int = _PAGE) -> list[Spooled]:
+        """The next rows behind `after` that stand so and have a record."""
+        marks = ",".join("?" * len(standings))
+        found = self._all(
+            "SELECT number, key, subject, workflow, name, body, looked FROM rows"  # noqa: S608
+            f" WHERE body IS NOT NULL AND standing IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
+            *(*standings, after, limit),
+        )
+        return [
+            Spooled(number, key, subject, workflow, name, json.loads(body), bool(looked))
+            for number, key, subject, workflow, name, body, looked in found
+        ]
+
+    def pages(self, *standings: Standing) -> Iterator[list[Spooled]]:
+        """All rows that stand so, page by page; those of a page may be changed meanwhile."""
+        last = 0
+        while page := self.page(*standings, after=last):
+            yield page
+            last = page[-1].number
+
+    def wanted(self, keys: Sequence[str]) -> set[str]:
+        """Which of these keys are of rows that have not come to their end."""
+        return {
+            str(row[0])
+            for row in self._among("SELECT key FROM rows WHERE standing IN ('ready', 'waiting') AND key IN", keys)
+        }
+
+    def stand(self, outcomes: Iterable[Outcome]) -> None:
+        """How rows stand from now on."""
+        self._many(
+            "UPDATE rows SET standing = ?, handle = ?, job = ?, since = ?, words = ? WHERE number = ?",
+            [(each.standing, each.handle, each.job, each.since, each.words, each.number) for each in outcomes],
+        )
+
+    def look_again(self, numbers: Iterable[int]) -> None:
+        """Let rows be sent that may have been sent before, since they were looked for and did not show."""
+        self._many("UPDATE rows SET standing = 'ready', looked = 1 WHERE number = ?", [(each,) for each in numbers])
+
+    def outcomes(self, *standings: Standing) -> Iterator[Outcome]:
+        """How all rows stand, or those that stand so, in their order."""
+        last = 0
+        where = f" AND standing IN ({','.join('?' * len(standings))})" if standings else ""
+        query = (
+            "SELECT number, coalesce(own_key, key), standing, handle, job, since, words FROM rows"  # noqa: S608
+            f" WHERE number > ?{where} ORDER BY number LIMIT ?"
+        )
+        while page := self._all(query, last, *standings, _PAGE):
+            for row in page:
+                yield Outcome(*row)
+            last = page[-1][0]
+
+    def counts(self) -> dict[str, int]:
+        """How many rows stand how."""
+        return dict(self._all("SELECT standing, count(*) FROM rows GROUP BY standing"))
+
+    def see(self, seen: Sequence[Seen]) -> None:
+        """Note what Provena shows; the same job or run seen again replaces what was seen of it."""
+        self._many(
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*astuple(each), each.job or each.handle) for each in seen],
+        )
+
+    def seen(self, keys: Sequence[str]) -> dict[str, list[Seen]]:
+        """What Provena has shown under each key, oldest first."""
+        found: dict[str, list[Seen]] = {}
+        for row in self._among("SELECT * FROM seen WHERE key IN", keys):
+            key, handle, job, batch, status, info, at, parent, _ = row
+            found.setdefault(key, []).append(Seen(key, handle, job, batch, status, info, at, bool(parent)))
+        for each in found.values():
+            each.sort(key=lambda one: (one.at or 0, one.job, one.handle))
+        return found
+
+    def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
+        """The rows of a query that ends in `IN`, however many values there are."""
+        for start in range(0, len(values), _PAGE):
+            part = values[start : start + _PAGE]
+            yield from self._all(f"{query} ({','.join('?' * len(part))})", *part)
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+    def _many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+        with self._lock:
+            self._database.execute("BEGIN")
+            self._database.executemany(statement, values)
+            self._database.execute("COMMIT")

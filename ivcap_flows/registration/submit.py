@@ -1,0 +1,267 @@
+"""Rows become model runs: each is in the journal before it is sent, and looked for before it is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.submission import may_have_taken_effect
+from ivcap_flows.errors import (
+    BadRequestError,
+    InputError,
+    InvalidParameterError,
+    PlatformError,
+    RegistrationFailedError,
+)
+from ivcap_flows.journal import Journal, OpenedAttempt
+from ivcap_flows.journal.bulk import GIVEN_UP, RESEND
+from ivcap_flows.journal.states import DONE
+from ivcap_flows.provena.prov import MAX_BATCH_BYTES
+from ivcap_flows.registration.following import Pulse, Unit
+from ivcap_flows.registration.judging import Judge
+from ivcap_flows.registration.keys import marked
+from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, kept, with_datasets
+from ivcap_flows.registration.lookup import Lookup
+from ivcap_flows.registration.outcome import OutcomeFile
+from ivcap_flows.registration.preflight import Progress, encoded
+from ivcap_flows.registration.spool import Outcome, Spool, Spooled
+
+if TYPE_CHECKING:
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["Mint", "Submission"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 5.0
+_LOOKS: Final = 8
+"""Into so many parts the settling time is cut for the first look after a lost reply; the pauses double."""
+
+Mint = Callable[[str], Awaitable[str]]
+"""From an artifact's URN to the handle of its dataset, which is found or minted once."""
+
+
+class Submission:
+    """Sends the rows of a spool that are ready; `run` once. Each ends with a handle, a reason, or as doubtful.
+
+    `in_flight` batches are on their way together. `patience` is, in seconds, how long nothing may move before what was
+    sent is left in doubt, and how long Provena may be away.
+    """
+
+    def __init__(
+        self,
+        client: ProvenaClient,
+        journal: Journal,
+        spool: Spool,
+        out: OutcomeFile | None,
+        *,
+        platform: str,
+        account: str,
+        attempt: OpenedAttempt | None,
+        mint: Mint,
+        in_flight: int,
+        patience: float,
+        progress: Progress,
+    ) -> None:
+        pulse = Pulse()
+        self._client = client
+        self._journal = journal
+        self._spool = spool
+        self._mint = mint
+        self._out = out
+        self._in_flight = in_flight
+        self._patience = patience
+        self._ledger = Ledger(
+            journal, spool, out, pulse, platform=platform, account=account, attempt=attempt, progress=progress
+        )
+        self._lookup = Lookup(client, spool, patience)
+        self._judge = Judge(client, journal, self._ledger, self._lookup, pulse, in_flight=in_flight, patience=patience)
+        self._cursor = 0
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Raises the error of a refusal that concerns all rows, such as of the token. What was sent by then is found by
+        the next start."""
+        start_beating(self._journal)
+        try:
+            await self._recall()
+            if self._out is not None:
+                await asyncio.to_thread(self._out.begin)
+            pause = _FIRST_PAUSE
+            while True:
+                before = self._ledger.ended
+                await self._resume()
+                await self._send_all()
+                if not self._spool.page("waiting", "ready", limit=1):
+                    return
+                # Another process is at the rest.
+                pause = _FIRST_PAUSE if self._ledger.ended > before else min(_LONGEST_PAUSE, 1.5 * pause)
+                await asyncio.sleep(pause)
+        finally:
+            stop_beating(self._journal)
+
+    async def _recall(self) -> None:
+        """Ask the journal, and then Provena, for what there is of the rows; note what is going to be sent."""
+        since = await asyncio.to_thread(self._journal.now)
+        unknown = False
+        for page in self._spool.pages("ready"):
+            known = await asyncio.to_thread(self._journal.intents.find_many, [row.key for row in page])
+            since = min([since, *(intent.created_at for intent in known.values() if intent.state not in DONE)])
+            unknown = unknown or len(known) < len(page)
+            found = [(row, known[row.key]) for row in page if row.key in known]
+            await self._ledger.stand([kept(row, intent) for row, intent in found if intent.state in DONE])
+            decided = [(row, intent.error) for row, intent in found if intent.state == "abandoned"]
+            await self._ledger.stand([given_up(row) for row, error in decided if error == GIVEN_UP])
+            self._spool.look_again(row.number for row, error in decided if error == RESEND)
+            self._wait_for([row for row, intent in found if intent.state in ("sent", "in_doubt")])
+        if not self._spool.page("ready", "waiting", limit=1):
+            return
+        # When a journal first knew a row, it had looked for all that there was of it.
+        await self._lookup.everywhere(None if unknown else since)
+        for page in self._spool.pages("ready"):
+            signs = self._ledger.signs(row for row in page if not row.looked)
+            self._wait_for([row for row in page if row.key in signs and signs[row.key].kind != "failed"])
+            await self._ledger.note(page)
+
+    def _wait_for(self, rows: Sequence[Spooled]) -> None:
+        self._spool.stand(Outcome(row.number, row.key, "waiting") for row in rows)
+
+    async def _resume(self) -> None:
+        """Take up what was or may have been sent before, by whomever, unless a live process is at it."""
+        for page in self._spool.pages("waiting"):
+            works = await self._ledger.claim(page)
+            try:
+                for unsent in await self._judge.take_up(works):
+                    self._spool.look_again(work.row.number for work in unsent)
+            finally:
+                self._ledger.release(works)
+
+    async def _send_all(self) -> None:
+        self._cursor = 0
+
+        async def worker() -> None:
+            while (works := await self._next_chunk()) is not None:
+                try:
+                    await self._send(works)
+                finally:
+                    self._ledger.release(works)
+
+        workers = [asyncio.create_task(worker()) for _ in range(self._in_flight)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for each in workers:
+                each.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _next_chunk(self) -> list[Work] | None:
+        """Rows for one batch, held in the journal; None when there are no more."""
+        async with self._turn:
+            rows = await asyncio.to_thread(self._next_rows)
+            if not rows:
+                return None
+            self._wait_for(rows)
+            works = await self._ledger.claim(rows)
+        looked = {row.key for row in rows if row.looked}
+        sendable = {work.row.key for work in works if work.intent.state == "intent" or work.row.key in looked}
+        self._ledger.release(work for work in works if work.row.key not in sendable)
+        return [work for work in works if work.row.key in sendable]
+
+    def _next_rows(self) -> list[Spooled]:
+        rows: list[Spooled] = []
+        room = MAX_BATCH_BYTES
+        while page := self._spool.page("ready", after=self._cursor, limit=100):
+            datasets = self._spool.datasets([each for row in page for each in artifacts_in(row.body)])
+            for row in page:
+                size = encoded(with_datasets(marked(row.body, row.key, row.subject), datasets))
+                if rows and size > room:
+                    return rows
+                rows.append(row)
+                room -= size
+                self._cursor = row.number
+        return rows
+
+    async def _send(self, works: Sequence[Work]) -> None:
+        works = await self._with_datasets(works)
+        deadline = time.monotonic() + self._patience
+        pause = _FIRST_PAUSE
+        while works:
+            works = await self._ledger.mark_sent(works)
+            try:
+                session = await self._client.prov.register_batch([self._ledger.record(work.row) for work in works])
+            except PlatformError as error:
+                late = time.monotonic() > deadline
+                if may_have_taken_effect(error):
+                    works = await self._lost_reply(works, error)
+                elif not error.retryable:
+                    await self._refused(works, error)
+                    return
+                if works and late:
+                    words = f"Provena has answered to none of its batches, the last time by: {error}"
+                    await self._ledger.fail([(work, None, words) for work in works])
+                    return
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+            else:
+                works = await self._ledger.save(works, {"session_id": session})
+                await self._judge.follow(Unit(session, parent=True), works, patience=self._patience)
+                return
+
+    async def _lost_reply(self, works: Sequence[Work], error: PlatformError) -> list[Work]:
+        """Look for a batch until it must show, and go on with what shows; what is left may be sent again."""
+        logger.warning("The reply to a batch of %d model runs was lost, so it is looked for: %s", len(works), error)
+        works = await self._ledger.in_doubt(works, f"{type(error).__name__}: {error}")
+        since: datetime = min(work.intent.created_at for work in works)
+        end = time.monotonic() + self._client.settle
+        pause = self._client.settle / _LOOKS
+        while works:
+            left = end - time.monotonic()
+            try:
+                await self._lookup.among_jobs(since)
+            except PlatformError as failure:
+                words = f"The reply to its batch was lost ({error}), and it could not be looked for: {failure}"
+                await self._judge.leave(works, words)
+                return []
+            signs = self._ledger.signs(work.row for work in works)
+            shown = {key for key, sign in signs.items() if sign.kind != "failed"}
+            if shown:
+                await self._judge.by_signs([work for work in works if work.row.key in shown], final=False)
+                works = [work for work in works if work.row.key not in shown]
+            if left <= 0:
+                break
+            await asyncio.sleep(min(pause, left))
+            pause *= 2
+        return list(works)
+
+    async def _refused(self, works: Sequence[Work], error: PlatformError) -> None:
+        """A batch that Provena refuses for its records ends them; any other refusal ends the whole."""
+        if isinstance(error, BadRequestError | InvalidParameterError):
+            await self._ledger.fail([(work, None, str(error)) for work in works])
+            return
+        await self._ledger.give_back(works, str(error))
+        raise error
+
+    async def _with_datasets(self, works: Sequence[Work]) -> list[Work]:
+        """The works whose artifacts all have datasets now; the others have failed."""
+        lacking = {each for work in works for each in artifacts_in(work.row.body)}
+        lacking -= self._spool.datasets(list(lacking)).keys()
+        troubles: dict[str, str] = {}
+
+        async def mint(artifact: str) -> None:
+            try:
+                self._spool.told_of_datasets([(await self._mint(artifact), artifact)])
+            except (InputError, BadRequestError, RegistrationFailedError) as error:
+                troubles[artifact] = str(error)
+
+        await asyncio.gather(*(mint(each) for each in sorted(lacking)))
+        broken = [
+            (work, [troubles[each] for each in artifacts_in(work.row.body) if each in troubles]) for work in works
+        ]
+        await self._ledger.fail([(work, None, words[0]) for work, words in broken if words])
+        return [work for work, words in broken if not words]
