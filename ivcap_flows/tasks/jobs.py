@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -48,9 +48,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("ivcap_flows.waiting")
-
-_LOOKED_AT: Final = 500
-"""Jobs of the service that a search for a lost one reads at most, newest first."""
 
 
 async def _request_job(
@@ -170,11 +167,12 @@ async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str,
 async def _since(call: IvcapCall, service: str, intent: IntentRow) -> AsyncIterator[JobRecord]:
     """The service's jobs requested since the intent, whole; listings do not tell when a job was requested.
 
-    The key aspect tells the intent's time by the platform's own clock.
+    The key aspect tells the intent's time by the platform's own clock. All are read, however many: one that is passed
+    over would be requested twice.
     """
     asserted = await call.keys.asserted_at(intent.key)
     since = asserted or intent.created_at - CLOCKS
-    async for item in call.client.jobs.list(service, limit=_LOOKED_AT):
+    async for item in call.client.jobs.list(service):
         job = await call.client.jobs.read(service, item.urn, with_request=True, with_result=False)
         if job.requested_at is not None and job.requested_at < since:
             return
