@@ -79,7 +79,7 @@ class RefreshingToken:
         self._expires_at = expires_at
         if access_token is not None and expires_at is None:
             self._expires_at = expiry(access_token.get_secret_value())
-        self._lock = asyncio.Lock()
+        self._renewal: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"RefreshingToken({self._endpoint.url!r}, client_id={self._client_id!r}, token=***)"
@@ -90,12 +90,11 @@ class RefreshingToken:
 
     async def header(self, *, force: bool = False) -> str | None:
         """The header's value. Raises NotAuthorizedError when the endpoint refuses to renew."""
-        seen = self._access
         if force or self._due():
-            async with self._lock:
-                # Who waited for the lock while another renewed takes what the other got.
-                if self._access is seen or self._due():
-                    await self._renew()
+            if self._renewal is None or self._renewal.done():
+                self._renewal = asyncio.ensure_future(self._renew())
+            # Not given up half-way with one who waits: a refresh token may be good for one use only.
+            await asyncio.shield(self._renewal)
         assert self._access is not None
         return f"Bearer {self._access.get_secret_value()}"
 

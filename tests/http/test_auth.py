@@ -71,6 +71,23 @@ async def test_a_token_is_renewed_once_for_all_who_wait(web):
     assert forms(web) == [{"client_id": "client-1", "grant_type": "refresh_token", "refresh_token": "r-s3cr3t"}]
 
 
+async def test_a_renewal_goes_on_when_who_waits_is_cancelled(web):
+    """A refresh token that is good for one use is not lost with the request that sent it, nor sent a second time."""
+
+    async def slow(request):
+        await asyncio.sleep(0.2)
+        return JSONResponse(granted(refresh_token="r-2"))
+
+    web.on("POST /token", slow)
+    auth = refreshing(web)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(auth.header(), 0.05)
+    assert await auth.header() == "Bearer a-1"
+    assert [form["refresh_token"] for form in forms(web)] == ["r-s3cr3t"]
+    assert await auth.header(force=True) == "Bearer a-1"
+    assert [form["refresh_token"] for form in forms(web)] == ["r-s3cr3t", "r-2"]
+
+
 async def test_a_token_is_renewed_before_it_expires(web):
     """Within the skew of its expiry a token counts as old; a rotated refresh token replaces the old one."""
     kept = []
