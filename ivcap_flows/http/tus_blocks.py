@@ -36,6 +36,9 @@ BUFFER: Final = 8 * 1024 * 1024
 Blocks = Iterable[bytes] | AsyncIterable[bytes] | BinaryIO
 """Blocks of bytes of any length, or an open binary file, read from where it stands."""
 
+_END: Final = cast(bytes, object())
+"""Stands for the end of blocks; None would be a block that is none, as a file that does not wait gives it."""
+
 _REFUSED: Final = (BadRequestError, NotFoundError, ConflictError, InvalidParameterError)
 
 
@@ -188,8 +191,8 @@ class _Source:
 
     def _gather(self, size: int) -> None:
         while len(self._held) <= size and not self.ended:
-            block = next(self._quick, None)
-            if block is None:
+            block = next(self._quick, _END)
+            if block is _END:
                 self.ended = True
             else:
                 self._add(block)

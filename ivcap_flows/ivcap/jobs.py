@@ -7,7 +7,7 @@ import builtins
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import Message
@@ -322,11 +322,17 @@ class Jobs:
         """The events of a job as they come, each once, until it is over; from the one after `last_id` on.
 
         Broken streams are opened again where they broke. `wait` is how long, in seconds, the platform may hold a
-        request. On a platform without events it ends at once: read the job instead.
+        request. On a platform without events it ends at once: read the job instead. Raises NotFoundError for a job that
+        the account cannot see.
         """
-        with suppress(NotFoundError, _NoRoute):
+        try:
             async for event in self._follow(service_urn, job_urn, last_id, wait):
                 yield event
+        except _NoRoute:
+            return
+        except NotFoundError:
+            # Either there are no events or there is no such job, which stays an error.
+            await self.read(service_urn, job_urn, with_result=False)
 
     async def told(self, service_urn: str, job_urn: str, *, limit: int = 100) -> builtins.list[JobEvent]:
         """The last events of a job that is over, those of the service itself, oldest first.

@@ -144,10 +144,12 @@ async def test_an_empty_stream_that_was_to_be_longer_is_refused(web):
 
 
 async def test_what_is_no_bytes_is_refused(web):
-    """A text file gives text."""
+    """A text file gives text, a file that does not wait None: that is not the end."""
     web.upload("/blob")
     with pytest.raises(InputError, match="not str"):
         await send(web, io.StringIO("text"), size=4)
+    with pytest.raises(InputError, match="not NoneType"):
+        await send(web, [b"abc", None, b"def"])
 
 
 async def test_an_error_of_the_stream_is_the_callers_and_closes_it(web):

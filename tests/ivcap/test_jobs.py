@@ -116,10 +116,19 @@ async def test_a_job_that_is_over_without_events_ends_at_once(client, scripted):
 @pytest.mark.parametrize("status", [404, 405, 501])
 async def test_a_platform_without_events_has_none(client, scripted, status):
     """The iterator ends; what was told of an ended job is asked for once."""
+    scripted.on(f"GET {JOB}", record("executing"))
     scripted.on(EVENTS, JSONResponse({"message": "no"}, status))
     assert await numbers(client) == []
     assert await client.jobs.told(S, J) == await client.jobs.told(S, J) == []
     assert len(scripted.to(EVENTS)) == 2
+
+
+async def test_the_events_of_a_job_that_is_not_there_are_an_error(client, scripted):
+    """And not an iterator without any."""
+    for route in (EVENTS, f"GET {JOB}"):
+        scripted.on(route, JSONResponse({"message": "no"}, 404))
+    with pytest.raises(NotFoundError):
+        await numbers(client)
 
 
 async def test_keys_are_read_whatever_their_case(client, scripted):
