@@ -123,8 +123,7 @@ class ContextFile:
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
         """Keep other processes of ours from renewing and writing at the same time; the command takes no lock."""
-        self._prepare()
-        descriptor = os.open(self.path.with_name("config.yaml.ivcap-flows.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = self._lock_file()
         try:
             while True:
                 try:
@@ -136,9 +135,10 @@ class ContextFile:
         finally:
             os.close(descriptor)
 
-    def _prepare(self) -> None:
+    def _lock_file(self) -> int:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self.path.with_name("config.yaml.ivcap-flows.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
 

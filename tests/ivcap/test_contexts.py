@@ -216,6 +216,15 @@ async def test_a_cancelled_renewal_is_not_lost(file, provider):
     assert await auth.header() == "Bearer a-2"
 
 
+async def test_a_folder_that_cannot_be_written_is_named_before_a_token_is_spent(tmp_path):
+    """The lock comes first, and its failure is one of the configuration."""
+    path = tmp_path / "config.yaml"
+    path.with_name("config.yaml.ivcap-flows.lock").mkdir()
+    with pytest.raises(ConfigurationError, match="cannot be used: Is a directory"):
+        async with ContextFile(path).locked():
+            pass
+
+
 def test_a_first_login_makes_the_file(tmp_path):
     """With one context, which is the active one; a second beside it is not. A link stays a link."""
     real = tmp_path / "elsewhere" / "config.yaml"
