@@ -15,7 +15,7 @@ from ivcap_flows.errors import NewerSchemaError, TwinError
 from ivcap_flows.local import ids
 from ivcap_flows.local.directory import need_space
 
-__all__ = ["SCHEMA_VERSION", "Store", "dumps", "without_nulls"]
+__all__ = ["SCHEMA_VERSION", "Store", "dumps", "handle_of", "number_of", "without_nulls"]
 
 _MIGRATIONS: Final = (
     """
@@ -73,7 +73,37 @@ CREATE TABLE device_codes (
     expires REAL NOT NULL, polled REAL, username TEXT, denied INTEGER NOT NULL DEFAULT 0
 );
 """,
+    """
+DELETE FROM access_requests;
+
+CREATE INDEX items_created ON items (created_timestamp, id);
+CREATE INDEX items_named ON items (display_name, id);
+CREATE INDEX items_of_subtype_created ON items (item_subtype, created_timestamp, id);
+CREATE INDEX items_of_subtype_named ON items (item_subtype, display_name, id);
+CREATE INDEX items_of_subtype_elsewhere ON items (item_subtype, access_info_uri, id) WHERE access_info_uri IS NOT NULL;
+CREATE INDEX items_of_approver ON items (release_approver, release_timestamp, id) WHERE release_approver IS NOT NULL;
+CREATE INDEX items_of_status ON items (release_status, updated_timestamp, id) WHERE release_status IS NOT NULL;
+CREATE INDEX jobs_created ON jobs (created_timestamp, session_id);
+
+CREATE VIRTUAL TABLE item_words USING fts5(item_subtype, words, tokenize="unicode61 tokenchars '_'");
+INSERT INTO item_words (rowid, item_subtype, words)
+    SELECT CAST(substr(id, length('102.100.100/') + 1) AS INTEGER), item_subtype, words FROM items
+    WHERE record_type = 'COMPLETE_ITEM';
+ALTER TABLE items DROP COLUMN words;
+
+CREATE TABLE graph_items (id TEXT PRIMARY KEY, item_category TEXT NOT NULL, item_subtype TEXT NOT NULL);
+INSERT OR REPLACE INTO graph_items SELECT id, item_category, item_subtype FROM graph_nodes ORDER BY rowid;
+CREATE TABLE graph_edges (
+    source TEXT NOT NULL, target TEXT NOT NULL, type TEXT NOT NULL, PRIMARY KEY (source, target)
+) WITHOUT ROWID;
+CREATE INDEX graph_edges_by_target ON graph_edges (target, source);
+INSERT OR REPLACE INTO graph_edges SELECT source, target, type FROM graph_links ORDER BY rowid;
+DROP INDEX graph_links_by_source;
+DROP INDEX graph_links_by_target;
+CREATE INDEX graph_links_by_ends ON graph_links (source, target);
+""",
 )
+_PREFIX: Final = "102.100.100/"
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
@@ -190,5 +220,14 @@ class Store:
     def new_handle(self) -> str:
         """A handle that no other item has, in the form of the ARDC handle service; later ones sort behind."""
         with self._lock:
-            number = self._db.execute("INSERT INTO handles DEFAULT VALUES").lastrowid
-            return f"102.100.100/{number}"
+            return f"{_PREFIX}{self._db.execute('INSERT INTO handles DEFAULT VALUES').lastrowid}"
+
+
+def handle_of(number: int) -> str:
+    """The handle with this number."""
+    return f"{_PREFIX}{number}"
+
+
+def number_of(handle: str) -> int:
+    """The number of a handle, by which the words of its item are kept."""
+    return int(handle.removeprefix(_PREFIX))

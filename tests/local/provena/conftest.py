@@ -181,7 +181,7 @@ def admin(provena: Provena) -> Someone:
     return Someone(provena.env, token, provena.http)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def a_collection() -> Callable[[str], Json]:
     """How to make a valid CollectionFormat of an organisation."""
     return collection

@@ -1,24 +1,41 @@
 """The lineage graph: what each activity wrote into it, and what is upstream and downstream of an item.
 
-A node or link belongs to every record (activity) that wrote it. Between two nodes one link is shown, and of a node one
-subtype: the last that was written.
+A node or link belongs to every record (activity) that wrote it, and some to very many: all runs of a workflow template
+say what its members are. Between two nodes one link is shown, and of a node one subtype: the last that was written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from ivcap_flows.local.provena.prov.document import Lineage, Node, Relation
-from ivcap_flows.local.provena.store import Store
+from ivcap_flows.local.provena.store import Store, dumps
 
-__all__ = ["Graph", "contributing", "downstream", "effected_agents", "effected_datasets", "shown", "upstream"]
+__all__ = [
+    "MOST_LINKS",
+    "Graph",
+    "TooLargeError",
+    "contributing",
+    "downstream",
+    "effected_agents",
+    "effected_datasets",
+    "shown",
+    "upstream",
+]
 
 Ends = Callable[[Node], bool]
 
+MOST_LINKS: Final = 60_000
+"""Links of an answer: with more it would be over the 6 MB that a Lambda function can give back."""
+
+
+class TooLargeError(Exception):
+    """A question whose answer has more than MOST_LINKS links."""
+
 
 class Graph:
-    """The graph in the store."""
+    """The graph in the store: what each record says, and, as explored, each node and edge once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -26,28 +43,39 @@ class Graph:
     def write(self, record_id: str, lineage: Lineage) -> None:
         """Make this all that a record says."""
         self.remove(record_id)
+        run = self._store.run
         for node in lineage.nodes:
-            self._store.run(
-                "INSERT OR REPLACE INTO graph_nodes VALUES (?, ?, ?, ?)",
-                record_id,
-                node.id,
-                node.category,
-                node.subtype,
-            )
+            said = (node.id, node.category, node.subtype)
+            run("INSERT OR REPLACE INTO graph_nodes VALUES (?, ?, ?, ?)", record_id, *said)
+            run("INSERT OR REPLACE INTO graph_items VALUES (?, ?, ?)", *said)
         for link in lineage.relations:
-            self._store.run(
-                "INSERT OR REPLACE INTO graph_links VALUES (?, ?, ?, ?)", record_id, link.source, link.type, link.target
-            )
+            row = (record_id, link.source, link.type, link.target)
+            run("INSERT OR REPLACE INTO graph_links VALUES (?, ?, ?, ?)", *row)
+            run("INSERT OR REPLACE INTO graph_edges VALUES (?, ?, ?)", link.source, link.target, link.type)
 
     def remove(self, record_id: str) -> None:
-        """Take out what a record says."""
-        self._store.run("DELETE FROM graph_links WHERE record_id=?", record_id)
-        self._store.run("DELETE FROM graph_nodes WHERE record_id=?", record_id)
+        """Take out what a record says; what others say too stays, as they said it."""
+        rows, row, run = self._store.rows, self._store.row, self._store.run
+        nodes = rows("SELECT id FROM graph_nodes WHERE record_id=?", record_id)
+        links = rows("SELECT source, target FROM graph_links WHERE record_id=?", record_id)
+        run("DELETE FROM graph_links WHERE record_id=?", record_id)
+        run("DELETE FROM graph_nodes WHERE record_id=?", record_id)
+        for link in links:
+            ends = (link["source"], link["target"])
+            run("DELETE FROM graph_edges WHERE source=? AND target=?", *ends)
+            left = row("SELECT type FROM graph_links WHERE source=? AND target=? ORDER BY rowid DESC LIMIT 1", *ends)
+            if left:
+                run("INSERT INTO graph_edges VALUES (?, ?, ?)", *ends, left["type"])
+        for node in nodes:
+            run("DELETE FROM graph_items WHERE id=?", node["id"])
+            left = row("SELECT * FROM graph_nodes WHERE id=? ORDER BY rowid DESC LIMIT 1", node["id"])
+            if left:
+                run("INSERT INTO graph_items VALUES (?, ?, ?)", node["id"], left["item_category"], left["item_subtype"])
 
     def clear(self) -> None:
         """Take out everything."""
-        self._store.run("DELETE FROM graph_links")
-        self._store.run("DELETE FROM graph_nodes")
+        for table in ("graph_links", "graph_nodes", "graph_edges", "graph_items"):
+            self._store.run(f"DELETE FROM {table}")  # noqa: S608 - the names are above
 
     def removal(self, record_id: str) -> list[dict[str, Any]]:
         """What `remove` would do, in the words of a diff."""
@@ -66,23 +94,30 @@ class Graph:
             actions.append({"action_type": kind, "node_id": row["id"], "record_id": record_id})
         return actions
 
-    def node(self, id: str) -> Node | None:  # noqa: A002 - the wire's own word
-        """A node as it was last written."""
-        row = self._store.row("SELECT * FROM graph_nodes WHERE id=? ORDER BY rowid DESC LIMIT 1", id)
-        return Node(row["id"], row["item_category"], row["item_subtype"]) if row else None
+    def nodes(self, ids: Iterable[str]) -> dict[str, Node]:
+        """The nodes with these ids, as they were last written."""
+        rows = self._store.rows(
+            "SELECT graph_items.* FROM json_each(?) JOIN graph_items ON graph_items.id = value", dumps(list(ids))
+        )
+        return {row["id"]: Node(row["id"], row["item_category"], row["item_subtype"]) for row in rows}
 
-    def causes(self, id: str) -> list[Relation]:  # noqa: A002
-        """The links that leave a node."""
-        return self._links("source", id)
+    def causes(self, ids: Iterable[str]) -> list[Relation]:
+        """The links that leave these nodes. Raises TooLargeError."""
+        return self._links("source", ids)
 
-    def effects(self, id: str) -> list[Relation]:  # noqa: A002
-        """The links that arrive at a node."""
-        return self._links("target", id)
+    def effects(self, ids: Iterable[str]) -> list[Relation]:
+        """The links that arrive at these nodes. Raises TooLargeError."""
+        return self._links("target", ids)
 
-    def _links(self, end: str, id: str) -> list[Relation]:  # noqa: A002
-        rows = self._store.rows(f"SELECT * FROM graph_links WHERE {end}=? ORDER BY rowid", id)  # noqa: S608
-        last = {(row["source"], row["target"]): Relation(row["source"], row["type"], row["target"]) for row in rows}
-        return list(last.values())
+    def _links(self, end: str, ids: Iterable[str]) -> list[Relation]:
+        rows = self._store.rows(
+            "SELECT graph_edges.* FROM json_each(?)"  # noqa: S608 - source or target
+            f" CROSS JOIN graph_edges ON graph_edges.{end} = value LIMIT ?",
+            *(dumps(list(ids)), MOST_LINKS + 1),
+        )
+        if len(rows) > MOST_LINKS:
+            raise TooLargeError
+        return [Relation(row["source"], row["type"], row["target"]) for row in rows]
 
 
 def upstream(graph: Graph, start: str, depth: int) -> set[Relation]:
@@ -103,7 +138,7 @@ def contributing(graph: Graph, start: str, depth: int, ends: Ends) -> set[Relati
 
 def effected_datasets(graph: Graph, start: str, depth: int) -> set[Relation]:
     """The links of all downstream paths from a dataset to a dataset."""
-    first = graph.node(start)
+    first = graph.nodes([start]).get(start)
     if first is None or first.subtype != "DATASET":
         return set()
     links, distance = _walk(graph.effects, lambda link: link.source, start, depth)
@@ -114,39 +149,41 @@ def effected_datasets(graph: Graph, start: str, depth: int) -> set[Relation]:
 def effected_agents(graph: Graph, start: str, depth: int) -> set[Relation]:
     """The links to agents of all nodes downstream, the start included, and of the paths to those nodes."""
     links, distance = _walk(graph.effects, lambda link: link.source, start, depth)
-    to_agents = {
-        node: [link for link in graph.causes(node) if (end := graph.node(link.target)) and end.category == "AGENT"]
-        for node in distance
-    }
-    has_agent: Ends = lambda node: bool(to_agents.get(node.id))  # noqa: E731
+    causes = graph.causes(distance)
+    agents = {name for name, node in graph.nodes({link.target for link in causes}).items() if node.category == "AGENT"}
+    to_agents = {link for link in causes if link.target in agents}
+    having = {link.source for link in to_agents}
+    has_agent: Ends = lambda node: node.id in having  # noqa: E731
     paths = _on_paths(graph, links, distance, depth, has_agent, lambda link: (link.target, link.source))
-    return paths | {link for found in to_agents.values() for link in found}
+    return paths | to_agents
 
 
 def shown(graph: Graph, links: Iterable[Relation]) -> dict[str, Any]:
     """Links and their nodes in the node-link form of networkx."""
     links = list(links)
     ends = dict.fromkeys(end for link in links for end in (link.source, link.target))
-    nodes = [node for end in ends if (node := graph.node(end)) is not None]
+    nodes = graph.nodes(ends)
     return {
         "directed": True,
         "multigraph": False,
         "graph": {},
-        "nodes": [node.shown for node in nodes],
+        "nodes": [nodes[end].shown for end in ends if end in nodes],
         "links": [{"type": link.type, "source": link.source, "target": link.target} for link in links],
     }
 
 
 def _walk(
-    step: Callable[[str], list[Relation]], far: Callable[[Relation], str], start: str, depth: int
+    step: Callable[[Iterable[str]], list[Relation]], far: Callable[[Relation], str], start: str, depth: int
 ) -> tuple[set[Relation], dict[str, int]]:
-    """The links within `depth` steps of the start, and how many steps each node is away."""
+    """The links within `depth` steps of the start, and how many steps each node is away. Raises TooLargeError."""
     links: set[Relation] = set()
     distance = {start: 0}
     edge = [start]
     for away in range(1, depth + 1):
-        found = [link for node in edge for link in step(node)]
+        found = step(edge)
         links.update(found)
+        if len(links) > MOST_LINKS:
+            raise TooLargeError
         edge = [node for node in dict.fromkeys(map(far, found)) if node not in distance]
         distance.update(dict.fromkeys(edge, away))
     return links, distance
@@ -162,7 +199,7 @@ def _on_paths(
 ) -> set[Relation]:
     """The links that lie on a way from the start to such an end, of at most `depth` steps."""
     steps = [(link, *ways(link)) for link in links]
-    remaining = {end: 0 for end in distance if (node := graph.node(end)) is not None and ends(node)}
+    remaining = {name: 0 for name, node in graph.nodes(distance).items() if ends(node)}
     for left in range(1, depth + 1):
         for _, near, far in steps:
             if remaining.get(far) == left - 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT
 from ivcap_flows.local.provena.prov import graph as lineage
@@ -106,14 +106,17 @@ def _lodging(site: Api, runs: ModelRuns) -> None:
 
 
 def _exploring(site: Api, runs: ModelRuns) -> None:
-    def explore(query: Explore, usual: int) -> Callable[[Call], dict[str, Any]]:
-        def handler(call: Call) -> dict[str, Any]:
+    def explore(query: Explore, usual: int) -> Callable[[Call], dict[str, Any] | Response]:
+        def handler(call: Call) -> dict[str, Any] | Response:
             start, depth = call.query["starting_id"], call.query["depth"] or usual
             if depth > _DEEPEST:
                 raise invalid(f"The depth {depth} is over the limit of {_DEEPEST}.")
             if runs.registry.get(start) is None:
                 raise Refusal(500, f"The starting item {start} could not be fetched from the registry.")
-            found = lineage.shown(runs.graph, query(runs.graph, start, depth))
+            try:
+                found = lineage.shown(runs.graph, query(runs.graph, start, depth))
+            except lineage.TooLargeError:
+                return JSONResponse({"message": "Internal server error"}, 502)
             return {
                 "status": status(True, f"Explored to a depth of {depth}."),
                 "record_count": len(found["nodes"]),
@@ -125,7 +128,10 @@ def _exploring(site: Api, runs: ModelRuns) -> None:
     def report(call: Call) -> dict[str, Any]:
         return {"session_id": runs.dispatch(call.user, "GENERATE_REPORT", **call.body)}
 
-    gives, unknown = ("status", "record_count", "graph"), "The starting item is unknown."
+    gives, unknown = (
+        ("status", "record_count", "graph"),
+        f"The starting item is unknown. More than {lineage.MOST_LINKS} links are 502.",
+    )
     for path, (usual, query) in _QUERIES.items():
         site.get(f"/explore/{path}", "read", explore(query, usual), _START, gives=gives, fails=unknown)
     wanted = Object({"id": needed(TEXT), "item_subtype": needed(ANY_SUBTYPE), "depth": needed(Whole(1, 3))})
@@ -155,25 +161,27 @@ def _sheets(site: Api, runs: ModelRuns) -> None:
 
 
 def _administration(site: Api, runs: ModelRuns) -> None:
-    def store(call: Call, *records: dict[str, Any]) -> dict[str, Any]:
+    def store(call: Call, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        count = 0
         for stored in records:
+            count += 1
             if call.query.get("validate_record", True):
                 check(stored["record"], runs.fetcher(call.user))
             runs.relodge(stored["id"], stored["record"])
-        return {"status": status(True, f"Stored {len(records)} records.")}
+        return {"status": status(True, f"Stored {count} records.")}
 
     def store_all(call: Call) -> dict[str, Any]:
         rows = runs.registry.store.rows(
             "SELECT id FROM items WHERE item_subtype='MODEL_RUN' AND record_type='COMPLETE_ITEM'"
         )
-        return store(call, *(runs.registry.known(row["id"]).item for row in rows))
+        return store(call, (runs.registry.known(row["id"]).item for row in rows))
 
     def clear(call: Call) -> dict[str, Any]:
         runs.graph.clear()
         return {"status": status(True, "The graph is empty.")}
 
-    site.post("/admin/store_record", "admin", lambda call: store(call, call.body), _STORED, query=_VALIDATE)
-    site.post("/admin/store_records", "admin", lambda call: store(call, *call.body), Many(_STORED), query=_VALIDATE)
+    site.post("/admin/store_record", "admin", lambda call: store(call, [call.body]), _STORED, query=_VALIDATE)
+    site.post("/admin/store_records", "admin", lambda call: store(call, call.body), Many(_STORED), query=_VALIDATE)
     site.post("/admin/store_all_registry_records", "admin", store_all, query=_VALIDATE)
     site.on("DELETE", "/graph/admin/clear", "admin", clear, hidden=True)
 

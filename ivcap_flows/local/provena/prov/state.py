@@ -10,7 +10,7 @@ from typing import Any
 from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.jobs.state import Done, Job, JobError, Jobs
 from ivcap_flows.local.provena.prov import document
-from ivcap_flows.local.provena.prov.graph import Graph
+from ivcap_flows.local.provena.prov.graph import Graph, TooLargeError
 from ivcap_flows.local.provena.prov.record import RECORD, Fetch, check
 from ivcap_flows.local.provena.prov.report import REPORTED, report
 from ivcap_flows.local.provena.registry.kinds import KINDS
@@ -229,7 +229,11 @@ class ModelRuns:
             raise JobError("The report could not be generated. Error: ..")
         path = f"reports/{job.session_id}.docx"
         media = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-        self._files.put(path, media, report(self.registry, self.graph, entry, job.payload["depth"]))
+        try:
+            written = report(self.registry, self.graph, entry, job.payload["depth"])
+        except TooLargeError as error:
+            raise JobError("The report could not be generated. Error: ..") from error
+        self._files.put(path, media, written)
         return Done({"report_url": self._files.url(path, _REPORT_SECONDS)})
 
 

@@ -34,6 +34,9 @@ _COLUMNS: Final = {
 _MOST: Final = 1_000
 """Items of a page, however many are asked for: DynamoDB bounds a page by its bytes."""
 
+_LAST: Final = "\U0010ffff"
+"""The character behind all others."""
+
 
 def _prefixed(sort: dict[str, Any]) -> str | None:
     wants = sort["sort_type"] == "ACCESS_INFO_URI_BEGINS_WITH"
@@ -91,8 +94,8 @@ def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> t
     if sort["sort_type"] == "ACCESS_INFO_URI_BEGINS_WITH":
         if "item_subtype" not in where:
             raise invalid("The sort by the beginning of the access URI needs a filter by subtype.")
-        conditions.append("substr(access_info_uri, 1, ?)=?")
-        values += [len(sort["begins_with"]), sort["begins_with"]]
+        conditions.append("access_info_uri >= ? AND access_info_uri < ?")
+        values += [sort["begins_with"], sort["begins_with"] + _LAST]
     if sort["sort_type"] == "RELEASE_TIMESTAMP" and "release_approver" not in where:
         raise invalid("The sort by release time needs a filter by reviewer.")
     compare, direction = (">", "ASC") if sort["ascending"] else ("<", "DESC")

@@ -11,7 +11,7 @@ from ivcap_flows.local import clock
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.jobs.state import Jobs
 from ivcap_flows.local.provena.registry.kinds import KINDS, Kind
-from ivcap_flows.local.provena.store import Store, dumps
+from ivcap_flows.local.provena.store import Store, dumps, number_of
 from ivcap_flows.local.provena.users import User
 from ivcap_flows.local.provena.web import Refusal, denied, invalid
 
@@ -19,6 +19,7 @@ __all__ = ["Entry", "Registry", "UnsuccessfulError"]
 
 _ADMIN = "entity-registry-admin"
 _READS = {"metadata-read", "metadata-write", "admin"}
+_UNSEARCHED = "prov_serialisation"
 _ENVELOPE = (
     *("id", "owner_username", "created_timestamp", "updated_timestamp", "item_category", "item_subtype"),
     *("record_type", "workflow_links", "versioning_info", "history"),
@@ -214,6 +215,7 @@ class Registry:
         """Remove an item that is not locked."""
         self.unlocked(id)
         self.store.run("DELETE FROM items WHERE id=?", id)
+        self.store.run("DELETE FROM item_words WHERE rowid=?", number_of(id))
 
     def unlocked(self, id: str) -> Entry:  # noqa: A002
         """The entry of an id; a refusal if there is none (400) or if it is locked (401)."""
@@ -260,14 +262,18 @@ class Registry:
         """Keep an entry as it is now."""
         item = entry.item
         self.store.run(
-            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(item["id"], item["item_subtype"], item["record_type"]),
             *(item["created_timestamp"], item["updated_timestamp"], item.get("display_name")),
             *(item.get("access_info_uri"), item.get("release_approver"), item.get("release_status")),
             item.get("release_timestamp"),
-            " ".join([item["id"], *_words(entry.info)]).lower(),
             *(dumps(item), dumps(entry.access), entry.locked, dumps(entry.lock_history), entry.visible_from),
         )
+        if not entry.is_seed:
+            self.store.run(
+                "INSERT OR REPLACE INTO item_words (rowid, item_subtype, words) VALUES (?, ?, ?)",
+                *(number_of(entry.id), item["item_subtype"], " ".join([entry.id, *_words(entry.info)])),
+            )
 
     def record_creation(self, user: User, entry: Entry) -> str | None:
         """Start the chain of jobs that puts the creation of an item into the graph, for the kinds that have one."""
@@ -310,7 +316,7 @@ def entry_of(row: sqlite3.Row) -> Entry:
 
 def _words(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [word for inner in value.values() for word in _words(inner)]
+        return [word for key, inner in value.items() if key != _UNSEARCHED for word in _words(inner)]
     if isinstance(value, list):
         return [word for inner in value for word in _words(inner)]
     return [value] if isinstance(value, str) else []
