@@ -1,0 +1,261 @@
+"""Tasks for items of Provena's registry that exist: read, list, search, change, lock, make a new version."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from ivcap_flows.capture import found, note
+from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
+from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
+from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
+from ivcap_flows.journal import IntentRow
+from ivcap_flows.provena.models import DatasetInfo, Info, Item, Seed
+from ivcap_flows.provena.registry import Sort
+from ivcap_flows.provenance.describe import describe
+from ivcap_flows.registration.registry import KEY_FIELD, moment
+from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.settled import settled
+
+__all__ = [
+    "afetch_item",
+    "alist_items",
+    "alock_item",
+    "asearch_registry",
+    "aunlock_item",
+    "aupdate_item",
+    "aversion_item",
+    "fetch_item",
+    "list_items",
+    "lock_item",
+    "search_registry",
+    "unlock_item",
+    "update_item",
+    "version_item",
+]
+
+H = TypeVar("H", RegistryItem, ModelRun, RegistryItem | ModelRun)
+
+
+async def _fetch_item(item: RegistryItem | ModelRun | str, *, credentials: ProvenaCredentialsLike = None) -> Item[Any]:
+    """What an item of Provena's registry states now, whatever its subtype: the envelope, and in `info` its statements.
+
+    Raises NotFoundError for an unknown id, InputError for a seed, which states nothing yet.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(item)
+    whole = await stated(call, urn_of(item))
+    note(*describe(whole.handle(call.platform)))
+    return whole
+
+
+async def _list_items(
+    subtype: type[Info] | str,
+    *,
+    sort: Sort = "CREATED_TIME",
+    ascending: bool = False,
+    begins_with: str | None = None,
+    limit: int | None = None,
+    credentials: ProvenaCredentialsLike = None,
+) -> list[RegistryItem | ModelRun]:
+    """The handles of all complete items of a subtype that the caller may read, newest first; at most `limit` of them.
+
+    `subtype` is a class such as `Model` or Provena's name such as `"MODEL"`. `begins_with` needs the sort
+    ACCESS_INFO_URI_BEGINS_WITH and finds external datasets by their URI.
+    """
+    call = await ProvenaCall.of(credentials)
+    listed = call.client.registry.list(
+        subtype, sort=sort, ascending=ascending, begins_with=begins_with, page_size=100, limit=limit
+    )
+    return [_found(call, item) async for item in listed]
+
+
+async def _search_registry(
+    query: str,
+    *,
+    subtype: type[Info] | str | None = None,
+    limit: int = 10,
+    credentials: ProvenaCredentialsLike = None,
+) -> list[RegistryItem | ModelRun]:
+    """The handles of the items whose texts fit the query, the best first, at most `limit` (1 to 50).
+
+    What the search finds and the caller may not read is left out.
+    """
+    call = await ProvenaCall.of(credentials)
+    hits = await call.client.search.registry(query, subtype=subtype, limit=limit)
+    read = await asyncio.gather(*(_readable(call, hit.id) for hit in hits))
+    return [_found(call, item) for item in read if item is not None]
+
+
+async def _update_item(
+    item: RegistryItem | str, info: Info, *, reason: str, credentials: ProvenaCredentialsLike = None
+) -> RegistryItem:
+    """Replace all that an item of the registry states; `reason` goes into its history.
+
+    Idempotent: what the item states is read first, and again where a reply is lost; equal statements are not sent. The
+    key that this package put into its user metadata stays there. Datasets are changed by `update_dataset`. Raises
+    InputError for fields that neither this version nor the platform knows, NotFoundError for an item of another
+    subtype, NotAuthorizedError (about "item") for a locked one.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(item)
+    urn, kind = urn_of(item), type(info)
+    if only_planned("registry item update", urn):
+        return RegistryItem(urn=urn, platform=call.platform, subtype=info.subtype, display_name=info.display_name)
+    registry = call.client.registry
+    before = await registry.fetch(kind, urn)
+    if strange := sorted((info.model_extra or {}).keys() - (before.info.model_extra or {}).keys()):
+        raise InputError(f"Provena does not know the fields {', '.join(strange)} of a {info.subtype}.", faults=strange)
+    wanted = info.model_copy(update={"user_metadata": with_key(info.user_metadata, before.info.user_metadata)})
+
+    async def holds() -> bool:
+        return (await registry.fetch(kind, urn)).info.plain() == wanted.plain()
+
+    if before.info.plain() != wanted.plain():
+        await settled(lambda: registry.update(kind, urn, wanted, reason=reason), holds)
+    found(urn)
+    return RegistryItem(urn=urn, platform=call.platform, subtype=info.subtype, display_name=info.display_name)
+
+
+async def _lock_item(
+    item: RegistryItem | ModelRun | str, *, reason: str, credentials: ProvenaCredentialsLike = None
+) -> RegistryItem | ModelRun:
+    """Lock an item, so that nobody can change it; `reason` goes into the history of its locks.
+
+    Idempotent: whether it is locked is read first, and again where a reply is lost. Takes an admin of the item
+    (NotAuthorizedError).
+    """
+    return await _locked(item, True, reason, credentials)
+
+
+async def _unlock_item(
+    item: RegistryItem | ModelRun | str, *, reason: str, credentials: ProvenaCredentialsLike = None
+) -> RegistryItem | ModelRun:
+    """Unlock an item; `reason` goes into the history of its locks. As `lock_item`."""
+    return await _locked(item, False, reason, credentials)
+
+
+async def _locked(
+    item: RegistryItem | ModelRun | str, wanted: bool, reason: str, credentials: ProvenaCredentialsLike
+) -> RegistryItem | ModelRun:
+    call = await ProvenaCall.of(credentials)
+    call.check(item)
+    urn = urn_of(item)
+    if only_planned("registry item lock" if wanted else "registry item unlock", urn):
+        return _as_handle(call, item)
+    handle = item if not isinstance(item, str) else (await stated(call, urn)).handle(call.platform)
+    kind = "MODEL_RUN" if isinstance(handle, ModelRun) else handle.subtype
+    locks = call.client.registry.locks
+    change = locks.lock if wanted else locks.unlock
+
+    async def holds() -> bool:
+        return await locks.locked(kind, urn) is wanted
+
+    if not await holds():
+        await settled(lambda: change(kind, urn, reason=reason), holds)
+    found(urn)
+    return handle
+
+
+async def _version_item(
+    item: RegistryItem | str, *, reason: str, credentials: ProvenaCredentialsLike = None
+) -> RegistryItem:
+    """Make a new version of a model, a template or a dataset, once: asked again, the same version is the result.
+
+    It states what the item does; the new version of a dataset has no files yet. Raises BadRequestError, naming it,
+    where somebody else made the next version, and InputError for subtypes that have none.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(item)
+    urn = urn_of(item)
+
+    async def send(intent: IntentRow, progress: Progress) -> RegistryItem:
+        subtype = item.subtype if isinstance(item, RegistryItem) else (await stated(call, urn)).item_subtype
+        if subtype == DatasetInfo.subtype:
+            new = await call.client.datastore.version(urn, reason=reason)
+        else:
+            new = await call.client.registry.version(subtype, urn, reason=reason)
+        return _in_registry((await stated(call, new.id)).handle(call.platform))
+
+    async def find(intent: IntentRow) -> list[Found[RegistryItem]]:
+        versions = (await stated(call, urn)).versioning_info
+        if versions is None or versions.next_version is None:
+            return []
+        new = await stated(call, versions.next_version)
+        made = moment(new.created_timestamp)
+        if made is not None and made < intent.created_at - CLOCKS:
+            return []
+        return [Found(_in_registry(new.handle(call.platform)), new.id, made, matched_by="content")]
+
+    done = await call.perform(
+        Effect(
+            noun="item version",
+            request={"item": urn},
+            send=send,
+            find=find,
+            decode=_decoded,
+            placeholder=lambda key: _as_handle(call, item).model_copy(update={"urn": f"urn:ivcap-flows:planned:{key}"}),
+            settle=call.client.settle,
+            scope="account",
+        )
+    )
+    return done.value
+
+
+async def stated(call: ProvenaCall, urn: str) -> Item[Any]:
+    """The complete item of an id. Raises NotFoundError for an unknown one, InputError for a seed."""
+    item = await call.client.registry.fetch_any(urn)
+    if not isinstance(item, Item):
+        raise InputError(f"{urn} is a seed of a {item.item_subtype}: it states nothing yet. Give it its content first.")
+    return item
+
+
+def with_key(given: dict[str, str] | None, known: dict[str, str] | None) -> dict[str, str] | None:
+    """User metadata or annotations that replace others, with the key by which this package finds the item again."""
+    key = (known or {}).get(KEY_FIELD)
+    return given if key is None else {**(given or {}), KEY_FIELD: key}
+
+
+async def _readable(call: ProvenaCall, urn: str) -> Item[Any] | Seed | None:
+    try:
+        return await call.client.registry.fetch_any(urn)
+    except NotFoundError:
+        return None
+    except NotAuthorizedError as error:
+        if error.about != "item":
+            raise
+        return None
+
+
+def _found(call: ProvenaCall, item: Item[Any] | Seed) -> RegistryItem | ModelRun:
+    found(item.id)
+    if isinstance(item, Item):
+        return item.handle(call.platform)
+    return RegistryItem(urn=item.id, platform=call.platform, subtype=item.item_subtype)
+
+
+def _as_handle(call: ProvenaCall, item: H | str) -> H | RegistryItem:
+    """The handle as it was given; of an id what that alone tells."""
+    return RegistryItem(urn=urn_of(item), platform=call.platform, subtype="") if isinstance(item, str) else item
+
+
+def _in_registry(handle: RegistryItem | ModelRun) -> RegistryItem:
+    if not isinstance(handle, RegistryItem):
+        raise InputError(f"{handle.urn} is a model run, and these have no versions.")
+    return handle
+
+
+def _decoded(value: Any) -> RegistryItem:
+    kind: type[RegistryItem] = Dataset if value.get("kind") == "dataset" else RegistryItem
+    return kind.model_validate(value)
+
+
+fetch_item, afetch_item = task_pair(_fetch_item, name="Fetch item", run_name="fetch {item}")
+list_items, alist_items = task_pair(_list_items, name="List items", run_name="list items")
+search_registry, asearch_registry = task_pair(_search_registry, name="Search registry", run_name="search {query}")
+update_item, aupdate_item = task_pair(_update_item, name="Update item", run_name="update {item}")
+lock_item, alock_item = task_pair(_lock_item, name="Lock item", run_name="lock {item}")
+unlock_item, aunlock_item = task_pair(_unlock_item, name="Unlock item", run_name="unlock {item}")
+version_item, aversion_item = task_pair(_version_item, name="Version item", run_name="new version of {item}")

@@ -1,0 +1,160 @@
+"""Tasks that change model runs which are registered: the study they belong to, their record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from ivcap_flows.capture import found
+from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.handles import ModelRun, RegistryItem
+from ivcap_flows.provena import models
+from ivcap_flows.provena.models import JobRow, ModelRunRecord
+from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.items import with_key
+from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.settled import settled
+
+__all__ = ["alink_model_run_to_study", "aupdate_model_run", "link_model_run_to_study", "update_model_run"]
+
+_RECENT: Final = 100
+"""Jobs of the caller among which one that nobody heard of is looked for."""
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 10.0
+"""Seconds between two looks."""
+
+
+async def _link_model_run_to_study(
+    model_run: ModelRun | str,
+    study: RegistryItem | str,
+    *,
+    timeout: float = 600.0,
+    credentials: ProvenaCredentialsLike = None,
+) -> ModelRun:
+    """Add a model run to a study, in the registry and then in the graph, and wait for that at most `timeout` seconds.
+
+    Idempotent: the run's study is read first, and again where a reply is lost. Raises InputError for a run of another
+    study, which cannot be changed so, BadRequestError for an unknown study, WaitTimeoutError.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(model_run, study)
+    run, wanted = urn_of(model_run), urn_of(study)
+    if only_planned("link to a study", run):
+        return _planned(call, model_run)
+    before = await _read(call, run)
+    if before.record.study_id not in (None, wanted):
+        raise InputError(
+            f"The model run {run} belongs to the study {before.record.study_id}; update its record to change that.",
+            study=before.record.study_id,
+        )
+    session: str | None = None
+
+    async def send() -> None:
+        nonlocal session
+        session = await call.client.prov.link_to_study(run, wanted)
+
+    async def holds() -> bool:
+        return (await _read(call, run)).record.study_id == wanted
+
+    if before.record.study_id is None:
+        await settled(send, holds)
+    if session is not None:
+        (await call.client.jobs.wait(session, timeout)).checked()
+    return await _changed(call, model_run)
+
+
+async def _update_model_run(
+    model_run: ModelRun | str,
+    record: ModelRunRecord,
+    *,
+    reason: str,
+    timeout: float = 600.0,
+    credentials: ProvenaCredentialsLike = None,
+) -> ModelRun:
+    """Replace the record of a model run, in the registry and in the graph; `reason` goes into its history.
+
+    Idempotent: the record is read first, and equal ones are not sent; where a reply is lost, the job is looked for. The
+    key that this package put into the annotations stays there. Waits for at most `timeout` seconds. Raises InputError
+    before sending, BadRequestError for what Provena refuses, RegistrationFailedError with its reason, WaitTimeoutError.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(model_run)
+    run = urn_of(model_run)
+    if only_planned("model run update", run):
+        return _planned(call, model_run)
+    before = (await _read(call, run)).record
+    wanted = record.model_copy(update={"annotations": with_key(record.annotations, before.annotations)})
+    if before.plain() != wanted.plain():
+        known = {row.session_id for row in await _updates(call, run, wanted)}
+        try:
+            session = await call.client.prov.update(run, wanted, reason=reason)
+        except PlatformError as error:
+            if not error.retryable or error.data.get("sent") is False:
+                raise
+            unheard = await _unheard(call, run, wanted, known, timeout)
+            if unheard is None:
+                raise
+            session = unheard
+        (await call.client.jobs.wait(session, timeout)).checked()
+    return await _changed(call, model_run)
+
+
+async def _unheard(call: ProvenaCall, run: str, record: ModelRunRecord, known: set[str], timeout: float) -> str | None:
+    """The session of an update whose reply was lost; None where none has shown in the time that the platform takes."""
+    deadline = time.monotonic() + min(timeout, call.client.settle)
+    pause = _FIRST_PAUSE
+    while True:
+        for row in await _updates(call, run, record):
+            if row.session_id not in known:
+                return row.session_id
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        await asyncio.sleep(min(left, pause))
+        pause = min(_LONGEST_PAUSE, 2 * pause)
+
+
+async def _updates(call: ProvenaCall, run: str, record: ModelRunRecord) -> list[JobRow]:
+    """The caller's recent jobs that give the run this record."""
+    rows = [row async for row in call.client.jobs.list(page_size=_RECENT, limit=_RECENT)]
+    return [
+        row
+        for row in rows
+        if row.job_sub_type == "MODEL_RUN_UPDATE"
+        and row.payload.get("model_run_record_id") == run
+        and row.record is not None
+        and row.record.plain() == record.plain()
+    ]
+
+
+async def _read(call: ProvenaCall, run: str) -> models.ModelRun:
+    return (await call.client.registry.fetch(models.ModelRun, run)).info
+
+
+async def _changed(call: ProvenaCall, model_run: ModelRun | str) -> ModelRun:
+    """The handle of the run as it is now, with what only the given one knows."""
+    item = await call.client.registry.fetch(models.ModelRun, urn_of(model_run))
+    found(item.id)
+    now = item.handle(call.platform)
+    assert isinstance(now, ModelRun)
+    if isinstance(model_run, str):
+        return now
+    own = {name: getattr(model_run, name) for name in ("session_id", "subject", "key")}
+    return now.model_copy(update=own)
+
+
+def _planned(call: ProvenaCall, model_run: ModelRun | str) -> ModelRun:
+    if isinstance(model_run, ModelRun):
+        return model_run
+    return ModelRun(urn=model_run, platform=call.platform, workflow_template="")
+
+
+link_model_run_to_study, alink_model_run_to_study = task_pair(
+    _link_model_run_to_study, name="Link model run to study", run_name="link {model_run} to {study}"
+)
+update_model_run, aupdate_model_run = task_pair(
+    _update_model_run, name="Update model run", run_name="update {model_run}"
+)

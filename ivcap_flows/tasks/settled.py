@@ -1,0 +1,35 @@
+"""Writes that set a state: where a reply is lost, the state tells what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ivcap_flows.errors import BadRequestError, PlatformError
+
+__all__ = ["settled"]
+
+_PAUSES: Final = (1.0, 5.0)
+"""Seconds before the second sending and before the third, in which a request that is late may still take effect."""
+
+
+async def settled(send: Callable[[], Awaitable[object]], holds: Callable[[], Awaitable[bool]]) -> None:
+    """Send until the state is as wanted: at once where the reply comes, else after looking, three times at most.
+
+    A refusal is none where the state holds: an earlier sending may have brought it about. Raises what the last sending
+    raised.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            await send()
+        except PlatformError as error:
+            if not (error.retryable or isinstance(error, BadRequestError)):
+                raise
+            if await holds():
+                return
+            if pause is None or not error.retryable:
+                raise
+            await asyncio.sleep(pause)
+        else:
+            return

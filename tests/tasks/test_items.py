@@ -1,0 +1,359 @@
+"""Items, datasets, runs and lineage of Provena in flows: read, changed once whatever happens, locked, followed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zipfile
+
+import pytest
+from pydantic import SecretStr
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.durable import plan
+from ivcap_flows.errors import (
+    BadRequestError,
+    ForeignHandleError,
+    InputError,
+    NotAuthorizedError,
+    NotFoundError,
+    RegistrationFailedError,
+)
+from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
+from ivcap_flows.provena import models
+from ivcap_flows.provena.datasets import collection_format
+from ivcap_flows.provena.models import Model, Organisation, Study
+from ivcap_flows.registration.registry import KEY_FIELD
+from ivcap_flows.tasks import (
+    explore_lineage,
+    fetch_item,
+    lineage_report,
+    link_model_run_to_study,
+    list_items,
+    lock_item,
+    mint_dataset,
+    register_dataset,
+    register_item,
+    register_model_run,
+    search_registry,
+    unlock_item,
+    update_dataset,
+    update_item,
+    update_model_run,
+    version_item,
+)
+
+
+@pytest.fixture
+def provena(ivcap_twin):
+    """`provena(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
+
+    def run(ask):
+        async def asked():
+            async with ProvenaCredentials.from_environment().get_client() as client:
+                return await ask(client)
+
+        return loop.run(asked())
+
+    return run
+
+
+@pytest.fixture
+def metadata(registry, artifact):
+    """The metadata of a dataset that no other test has."""
+    return collection_format(artifact, registry.defaults)
+
+
+@pytest.fixture
+def lodged(ended_order, artifact, registry):
+    """Within a flow: a registered model run of an artifact's dataset."""
+
+    def make() -> ModelRun:
+        data = {registry.template: artifact}
+        return register_model_run(
+            ended_order, workflow_template=registry.workflow, inputs=data, outputs=data, datasets=registry.defaults
+        )
+
+    return make
+
+
+def an_organisation(name: str) -> Organisation:
+    return Organisation(display_name=name, name=name)
+
+
+def a_model(name: str) -> Model:
+    page = "https://example.org"
+    return Model(display_name=name, name=name, description="d", documentation_url=page, source_url=page)
+
+
+def writes(effects, ending):
+    """The requests to a path of this ending that took effect."""
+    found = [r for r in effects.twin.requests() if r["path"].endswith(ending)]
+    return len([r for r in found if r["status"] is not None and r["status"] < 300])
+
+
+def test_an_item_is_read_listed_and_found(in_flow, unique):
+    """By its handle, by its id alone, in the list of its subtype and by its words."""
+
+    def body():
+        made = register_item(an_organisation(unique))
+        return (
+            made,
+            [fetch_item(each) for each in (made, made.urn)],
+            list_items("ORGANISATION", limit=1),
+            search_registry(unique, subtype=Organisation),
+        )
+
+    made, read, listed, searched = in_flow(body)
+    assert [item.id for item in read] == [made.urn] * 2
+    assert read[0].info.name == unique
+    assert listed == searched == [made]
+    with pytest.raises(NotFoundError):
+        in_flow(lambda: fetch_item("102.100.100/0"))
+    with pytest.raises(ForeignHandleError):
+        in_flow(lambda: fetch_item(RegistryItem(urn="1", platform="elsewhere", subtype="MODEL")))
+
+
+def test_an_update_is_sent_once(in_flow, effects, unique):
+    """Equal statements are not sent again; the key by which the item is found stays in its user metadata."""
+
+    def body():
+        made = register_item(an_organisation(unique))
+        changed = an_organisation(f"{unique} changed")
+        handles = [update_item(made, changed, reason="a better name") for _ in range(2)]
+        return made, handles, fetch_item(made), register_item(an_organisation(unique))
+
+    made, handles, item, again = in_flow(body)
+    assert writes(effects, "/organisation/update") == 1
+    assert {handle.display_name for handle in handles} == {f"{unique} changed"}
+    assert item.history[0].reason == "a better name"
+    assert KEY_FIELD in item.info.user_metadata
+    assert again.urn == made.urn
+
+
+def test_an_update_whose_reply_is_lost_is_read_and_not_repeated(in_flow, effects, unique):
+    """What the item states decides: one that took effect is not sent again, one that did not is."""
+    name = f"{unique} changed"
+
+    def body():
+        made = register_item(an_organisation(unique))
+        update_item(made, an_organisation(name), reason="r")
+        return fetch_item(made)
+
+    path = "/organisation/update$"
+    effects.twin.add_fault(method="PUT", path=path, count=1, drop_reply_after_effect=True)
+    assert in_flow(body).info.name == name
+    assert len(effects.twin.requests("PUT")) == 1
+
+    effects.twin.forget_requests()
+    effects.twin.add_fault(method="PUT", path=path, count=1, status=503)
+    unique, name = uuid.uuid4().hex, uuid.uuid4().hex
+    assert in_flow(body).history[0].item["name"] == name
+    assert [r["status"] for r in effects.twin.requests("PUT")] == [503, 200]
+
+
+def test_fields_that_nobody_knows_are_no_update(in_flow, effects, unique):
+    """A slip of the pen is refused before anything is sent."""
+    with pytest.raises(InputError, match="naem"):
+        in_flow(
+            lambda: update_item(
+                register_item(an_organisation(unique)),
+                Organisation(display_name="o", name="o", naem="o"),
+                reason="r",
+            )
+        )
+    assert writes(effects, "/organisation/update") == 0
+
+
+def test_a_lock_is_put_on_once_and_taken_off(in_flow, effects, unique):
+    """Twice the same changes nothing; a locked item refuses an update; a lost reply is answered by looking."""
+    effects.twin.add_fault(method="PUT", path="/locks/lock$", count=1, drop_reply_after_effect=True)
+
+    def body():
+        made = register_item(an_organisation(unique))
+        handles = [lock_item(each, reason="done") for each in (made, made.urn)]
+        with pytest.raises(NotAuthorizedError) as caught:
+            update_item(made, an_organisation("x"), reason="r")
+        for each in (made.urn, made):
+            unlock_item(each, reason="again")
+        update_item(made, an_organisation("x"), reason="r")
+        return made, handles, caught.value
+
+    made, handles, error = in_flow(body)
+    assert handles == [made, made]
+    assert error.about == "item"
+    assert len(effects.twin.requests("PUT")) == 2 + 1 + 1
+    assert writes(effects, "/locks/unlock") == 1
+
+
+def test_a_version_is_made_once(in_flow, effects, registry, metadata, unique):
+    """Of an item and of a dataset: asked again, also in another flow and after a lost reply, it is the same."""
+    effects.twin.add_fault(method="POST", path="/version$", count=1, drop_reply_after_effect=True)
+
+    def body():
+        model, dataset = register_item(a_model(unique)), register_dataset(metadata)
+        return [
+            (each, version_item(each, reason="better"), version_item(each.urn, reason="x")) for each in (model, dataset)
+        ]
+
+    made = in_flow(body)
+    assert in_flow(body, name="another") == made
+    for first, second, again in made:
+        assert second == again
+        assert (second.urn != first.urn, type(second)) == (True, type(first))
+    assert writes(effects, "/version") <= 2
+    assert [intent.how for intent in effects.intents("item version")] == ["adopted", "sent"]
+
+
+def test_somebody_elses_version_is_none_of_ours(in_flow, provena, unique):
+    """A next version that was there before is named, not taken for what this flow made."""
+    made = in_flow(lambda: register_item(a_model(unique)))
+    theirs = provena(lambda client: client.registry.version(Model, made.urn, reason="theirs"))
+    with pytest.raises(BadRequestError, match=theirs.id):
+        in_flow(lambda: version_item(made, reason="ours"))
+
+
+def test_a_dataset_is_minted_once_by_its_metadata(in_flow, effects, metadata):
+    """The same metadata are the same dataset, also after a lost reply; a change is sent once and keeps its key."""
+    effects.twin.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
+    better = metadata.model_copy(deep=True)
+    better.dataset_info.purpose = "to test"
+
+    def body():
+        made = [register_dataset(metadata) for _ in range(2)]
+        changed = [update_dataset(made[0], better, reason="why") for _ in range(2)]
+        return made, changed, fetch_item(made[0])
+
+    made, changed, item = in_flow(body)
+    assert made[0] == made[1]
+    assert len({handle.urn for handle in (*made, *changed)}) == 1
+    assert isinstance(made[0], Dataset)
+    stated = item.info.collection_format.dataset_info
+    assert (stated.purpose, KEY_FIELD in stated.user_metadata) == ("to test", True)
+    assert (len(item.history), item.history[0].reason) == (2, "why")
+    with pytest.raises(NotFoundError):
+        in_flow(lambda: update_dataset("102.100.100/0", metadata, reason="r"))
+
+
+def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
+    """The run's own record tells that it is linked; a second study is refused with the name of the first."""
+    effects.twin.add_fault(method="POST", path="/link_to_study$", count=1, drop_reply_after_effect=True)
+
+    def body():
+        study, other = (register_item(Study(display_name=name, title=name, description="d")) for name in (unique, "o"))
+        run = lodged()
+        linked = [link_model_run_to_study(each, study) for each in (run, run.urn)]
+        with pytest.raises(InputError, match=study.urn):
+            link_model_run_to_study(run, other)
+        return run, study, linked, fetch_item(run)
+
+    run, study, linked, item = in_flow(body)
+    assert [each.urn for each in linked] == [run.urn] * 2
+    assert linked[0] == run
+    assert item.info.record.study_id == study.urn
+    assert len([r for r in effects.twin.requests("POST") if r["path"].endswith("/link_to_study")]) == 1
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["heard", "lost reply"])
+def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
+    """An equal record is not sent again, and a job whose session nobody heard is found in the list."""
+    if lost:
+        effects.twin.add_fault(method="POST", path="/model_run/update$", count=1, drop_reply_after_effect=True)
+
+    def body():
+        run = lodged()
+        record = fetch_item(run).info.record.model_copy(update={"description": "better", "annotations": {"a": "b"}})
+        changed = [update_model_run(run, record, reason="typo") for _ in range(2)]
+        return run, changed, fetch_item(run)
+
+    run, changed, item = in_flow(body)
+    assert changed == [run, run]
+    assert item.info.record.description == "better"
+    assert item.info.record.annotations == {"a": "b", KEY_FIELD: run.key}
+    assert [entry.reason for entry in item.history].count("typo") == 1
+
+
+def test_lineage_is_followed_and_reported(in_flow, tmp_path, lodged, registry, artifact):
+    """From the dataset down to the run and from the run up to its agents, and a document about it."""
+
+    def body():
+        run, dataset = lodged(), mint_dataset(artifact)
+        return (
+            run,
+            dataset,
+            explore_lineage(dataset, "downstream", depth=1),
+            explore_lineage(run.urn, ends="agents"),
+            explore_lineage(dataset, "upstream", ends="datasets"),
+            lineage_report(run, tmp_path / "report.docx"),
+        )
+
+    run, dataset, down, agents, datasets, file = in_flow(body)
+    assert (run.urn, "used", dataset.urn) in {(link.source, link.type, link.target) for link in down.links}
+    assert (run.urn, "wasAssociatedWith") in {(link.source, link.type) for link in agents.links}
+    assert {node.item_subtype for node in datasets.nodes} <= {"DATASET", "MODEL_RUN"}
+    assert file.path == str(tmp_path / "report.docx")
+    assert zipfile.is_zipfile(file.path)
+    with pytest.raises(NotFoundError):
+        in_flow(lambda: explore_lineage("102.100.100/0"))
+    with pytest.raises(RegistrationFailedError):
+        in_flow(lambda: lineage_report(registry.workflow, tmp_path / "no.docx"))
+    assert not (tmp_path / "no.docx").exists()
+
+
+def test_a_plan_changes_nothing(in_flow, effects, artifact, metadata, unique):
+    """While planning, the changes are noted with what they are about, and nothing is sent but questions."""
+    run = ModelRun(urn="102.100.100/2", platform=artifact.platform, workflow_template="w")
+    record = models.ModelRunRecord(
+        workflow_template_id="w",
+        display_name="r",
+        description="d",
+        associations=models.Associations(modeller_id="p"),
+        start_time=1,
+        end_time=2,
+    )
+
+    def body():
+        item = register_item(a_model(unique))
+        update_item(item, a_model("x"), reason="r")
+        lock_item(item, reason="r")
+        unlock_item("102.100.100/1", reason="r")
+        version_item(item, reason="r")
+        update_dataset(register_dataset(metadata), metadata, reason="r")
+        link_model_run_to_study(run, "102.100.100/4")
+        return update_model_run(run.urn, record, reason="r")
+
+    with plan() as planned:
+        in_flow(body)
+    assert [effect.noun for effect in planned.effects] == [
+        "registry item",
+        "registry item update",
+        "registry item lock",
+        "registry item unlock",
+        "item version",
+        "dataset",
+        "dataset update",
+        "link to a study",
+        "model run update",
+    ]
+    assert {effect.source for effect in planned.effects} == {"new"}
+    assert [r for r in effects.twin.requests("POST") if not r["path"].endswith(("/list", "/token"))] == []
+    assert effects.twin.requests("PUT") == []
+
+
+def test_a_user_without_rights_is_refused(in_flow, user_of, unique):
+    """Only an admin of an item locks it."""
+    made = in_flow(lambda: register_item(an_organisation(unique)))
+    with pytest.raises(NotAuthorizedError):
+        in_flow(lambda: lock_item(made, reason="r", credentials=user_of("2")))
+
+
+@pytest.fixture
+def user_of(ivcap_twin):
+    """Credentials of another user of the embedded Provena, by the suffix of the token's name."""
+
+    def credentials(suffix: str) -> ProvenaCredentials:
+        token = SecretStr(os.environ[f"PROVENA_OFFLINE_TOKEN_{suffix}"])
+        return ProvenaCredentials.from_environment().model_copy(update={"offline_token": token})
+
+    return credentials
