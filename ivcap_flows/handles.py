@@ -26,6 +26,7 @@ __all__ = [
     "JobEvent",
     "LocalFile",
     "ModelRun",
+    "ModelRuns",
     "Order",
     "Products",
     "Queue",
@@ -241,3 +242,22 @@ class ModelRun(Handle):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     key: str | None = None
+
+
+class ModelRuns(BaseModel):
+    """What came of many registrations: the `runs` there are, and how many rows have none.
+
+    `source` names the file, `sha256` is of its bytes; `wrong` rows were not sent, `failed` ones have a reason, and of
+    `doubtful` ones nobody knows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    platform: str
+    source: str
+    sha256: str
+    rows: int
+    wrong: int = 0
+    failed: int = 0
+    doubtful: int = 0
+    runs: tuple[ModelRun, ...] = ()

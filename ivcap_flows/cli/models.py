@@ -161,7 +161,7 @@ def resolve(
         _decide(journal, batch, row or [], _decision(journal, platform, adopt, resend=resend))
         left = [
             _doubt(each, intents[each.key])
-            for page in _pages(batch.rows())
+            for page in _pages(batch.records())
             for intents in [journal.intents.find_many([each.key for each in page])]
             for each in page
             if each.key in intents and _is_doubtful(intents[each.key])
@@ -204,7 +204,7 @@ def _decision(
 
 def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable[[Spooled, IntentRow], None]) -> None:
     wanted = set(numbers)
-    for row in batch.rows() if wanted else ():
+    for row in batch.records() if wanted else ():
         if row.number in wanted:
             intent = journal.intents.get(row.key)
             if intent is None:

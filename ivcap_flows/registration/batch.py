@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from ivcap_flows.durable import perform
 from ivcap_flows.errors import InputError
@@ -31,6 +31,8 @@ IN_FLIGHT: Final = 4
 PATIENCE: Final = 1800.0
 """Seconds without any movement after which what was sent is left in doubt: workers start on demand, and each takes
 one job at a time."""
+
+_ALL: Final[tuple[Standing, ...]] = get_args(Standing)
 
 Describe = Callable[[str], Awaitable[Artifact]]
 """From an artifact's URN to what is known of it, for the dataset that is minted."""
@@ -151,10 +153,14 @@ class Batch:
         """How rows stand, in their order; those of these standings or all."""
         return self._spool.outcomes(*standings)
 
-    def rows(self) -> Iterator[Spooled]:
+    def records(self) -> Iterator[Spooled]:
         """All rows that have a record, in their order."""
-        for page in self._spool.pages("ready", "wrong"):
+        for page in self._spool.pages(*_ALL):
             yield from page
+
+    def registered(self) -> Iterator[list[Spooled]]:
+        """The rows that have a handle, page by page."""
+        return self._spool.pages("registered")
 
     async def _preflight(self) -> Preflight:
         return Preflight(

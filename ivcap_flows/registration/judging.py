@@ -167,7 +167,7 @@ class Judge:
             elif end.parent_failed is not None and own is None:
                 failed.append((work, end.job, f"Its batch failed: {end.parent_failed}"))
             else:
-                stuck.append((work, own or end.job or None, _stuck(work, end, own, now)))
+                stuck.append((work, own or end.job or None, _stuck(work, end, own, sign.handle if sign else None, now)))
         await self._ledger.adopt(lodged)
         await self._ledger.fail(failed)
         await self._leave(stuck)
@@ -191,10 +191,11 @@ def _half(handle: str | None, words: str | None) -> str:
     )
 
 
-def _stuck(work: Work, end: End, own: str | None, now: datetime) -> str:
+def _stuck(work: Work, end: End, own: str | None, handle: str | None, now: datetime) -> str:
     sent = (work.intent.sent_at or work.intent.created_at).isoformat(timespec="seconds")
     standing = f" (its own job is {end.status})" if end.status else ""
     what = f"Its job {own} has not ended" if own else f"The batch {end.job} has shown no job for it{standing}"
+    what += f"; the registry has its run {handle}, which is not lodged" if handle else ""
     return (
         f"{what}, and nothing has moved; sent by {sent}; looked, until {now.isoformat(timespec='seconds')}, at the "
         "batch and its jobs, and at your jobs and the registry's model runs since then"

@@ -32,8 +32,8 @@ class Sign:
     """What the things seen under one key say together.
 
     `lodged`: the run is there as `handle`, and `more` are further ones under the key; `under way`: `job` (a `batch`'s
-    child, or with `parent` the one that makes a batch) may still lodge it; `failed`: `words` says why; `half`: the
-    registry has `handle`, and the job that was to lodge it failed.
+    child, or with `parent` the one that makes a batch) may still lodge it, as `handle` where the registry has that
+    already; `failed`: `words` says why; `half`: the registry has `handle`, and the job that was to lodge it failed.
     """
 
     kind: Literal["lodged", "under way", "failed", "half"]
@@ -63,7 +63,7 @@ def read_sign(seen: Sequence[Seen]) -> Sign | None:
         )
         return Sign("lodged", first, tuple(rest))
     if going:
-        return Sign("under way", job=going[-1].job, batch=going[-1].batch)
+        return Sign("under way", items[0].handle if items else None, job=going[-1].job, batch=going[-1].batch)
     parents = [each for each in seen if each.parent and each.status != "FAILED"]
     newest = max((each.at or 0 for each in failed), default=-1)
     parents = [each for each in parents if (each.at or 0) > newest]

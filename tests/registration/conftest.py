@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.local import Twin
+from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.settings import Settings
@@ -42,6 +45,27 @@ def provena(ivcap_twin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proven
     ivcap_twin.forget_requests()
     yield client
     loop.run(client.aclose())
+
+
+@pytest.fixture
+def failing_jobs(_twin: Twin) -> Callable[[str], AbstractContextManager[None]]:
+    """While the block runs, jobs that lodge the run of this display name fail as soon as they are there."""
+
+    @contextmanager
+    def failing(name: str) -> Iterator[None]:
+        place = Directory(_twin.directory).root / "provena.sqlite"
+        with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
+            connection.execute(
+                "CREATE TRIGGER out_of_luck AFTER INSERT ON jobs WHEN NEW.job_sub_type = 'MODEL_RUN_PROV_LODGE' AND "
+                f"json_extract(NEW.payload, '$.record.display_name') = '{name}' BEGIN UPDATE jobs SET status = "
+                "'FAILED', info = 'Out of luck.', due = NULL WHERE session_id = NEW.session_id; END"
+            )
+            try:
+                yield
+            finally:
+                connection.execute("DROP TRIGGER out_of_luck")
+
+    return failing
 
 
 @pytest.fixture

@@ -12,9 +12,15 @@ import pytest
 from registration_rows import Items, read_outcomes, write_lines
 
 from ivcap_flows import loop
+from ivcap_flows.durable import perform
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.registration import submit
 from ivcap_flows.registration.batch import Batch
+from ivcap_flows.registration.model_runs import model_run_effect
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.sources import open_source
 
@@ -45,9 +51,7 @@ def journal(tmp_path: Path, sqlite_url: str) -> Any:
 def rows_of(items: Items, count: int, **changes: Any) -> tuple[str, list[dict[str, Any]]]:
     """Rows of this test alone, and how their names begin."""
     name = uuid.uuid4().hex
-    return name, [
-        items.record(n, **{"display_name": f"{name} {n}", **changes}) for n in range(count)
-    ]
+    return name, [items.record(n, **{"display_name": f"{name} {n}", **changes}) for n in range(count)]
 
 
 def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_path, ivcap_twin):
@@ -64,3 +68,216 @@ def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_pat
     assert again == first and read_outcomes(tmp_path / "out.csv") == outcomes
     assert len(ivcap_twin.requests("POST", REGISTER)) == 1
     assert len(lodged(name)) == 60
+
+
+def test_the_reply_to_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """Provena took the batch and nobody heard of it: the batch is found by its keys, and not sent again."""
+    name, rows = rows_of(run_items, 10)
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 10
+
+
+def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """Provena never saw the batch: after the settling time, and no earlier, it is sent again."""
+    name, rows = rows_of(run_items, 10)
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, reset=True)
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 2 and len(lodged(name)) == 10
+
+
+def test_a_bad_day(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch):
+    """A tenth of the replies is lost, a fifth of the requests gets 503: no row twice, every row accounted for."""
+    name, rows = rows_of(run_items, 150)
+    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
+    ivcap_twin.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
+    ivcap_twin.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
+    report = register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=40.0)
+    ivcap_twin.clear_faults()
+    runs = lodged(name)
+    assert report.registered == len(runs) == len({run.display_name for run in runs}) == 150
+
+
+def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """Provena answers to nothing just when the batch is sent, and comes back: the batch goes on."""
+    name, rows = rows_of(run_items, 20)
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, delay=0.2, drop_reply_after_effect=True)
+    ivcap_twin.add_fault(path="^/provena/(job|registry)", count=12, status=503)
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=40.0).registered == 20
+    assert len(lodged(name)) == 20
+
+
+@pytest.mark.parametrize("death", ["before", "amid"])
+def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged, tmp_path, ivcap_twin, death):
+    """A job that never ends is told with its id, since when, and what was looked at; it is not sent again."""
+    name, rows = rows_of(run_items, 5)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker=death)
+    report = register(file, journal, patience=1.5)
+    assert (report.registered, report.doubtful) == (4, 1)
+    [doubt] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
+    assert uuid.UUID(doubt["job_id"]) and doubt["since"] and "registry" in doubt["reason"]
+    assert register(file, journal, patience=1.5) == report
+    [still] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
+    assert (still["job_id"], still["since"]) == (doubt["job_id"], doubt["since"])
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
+    # Halfway, the registry has the run, and lineage does not.
+    there = [run.record_status for run in lodged(name)]
+    assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
+    assert ("the registry has its run" in doubt["reason"]) == (death == "amid")
+
+
+def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """The job never ends, and the registry has the run all the same: that is the row's handle."""
+    name, rows = rows_of(run_items, 5)
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="after")
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=1.5).registered == 5
+    assert len(lodged(name)) == 5
+
+
+@pytest.mark.parametrize("death", ["before", "amid", "after"])
+def test_the_worker_of_a_batch_dies(run_items, register, journal, lodged, tmp_path, ivcap_twin, death):
+    """What it had sent on becomes model runs; the rest is in doubt, and nothing is there twice."""
+    name, rows = rows_of(run_items, 6)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(path="MODEL_RUN_BATCH_SUBMIT", count=1, kill_worker=death)
+    report = register(file, journal, patience=1.5)
+    assert report.registered + report.doubtful == 6
+    assert len(lodged(name)) == report.registered == {"before": 0, "after": 6}.get(death, report.registered)
+
+
+def test_no_journal(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """Elsewhere, with the same file and nothing else, every run is found by its key in one pass, and none is sent."""
+    name, rows = rows_of(run_items, 50)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    register(file, journal)
+    before = read_outcomes(tmp_path / "out.csv")
+    ivcap_twin.forget_requests()
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        assert register(file, other).registered == 50
+    assert [each["model_run"] for each in read_outcomes(tmp_path / "out.csv")] == [each["model_run"] for each in before]
+    lists = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("list")]
+    assert len(lists) <= 6 and not ivcap_twin.requests("POST", REGISTER) and len(lodged(name)) == 50
+
+
+def test_no_journal_while_the_runs_are_under_way(run_items, register, journal, lodged, tmp_path, ivcap_twin, provena):
+    """What another machine has just sent is followed to its end, and not sent again."""
+    name, rows = rows_of(run_items, 30)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+
+    async def both() -> None:
+        with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+            one, two = (Batch(open_source(file), provena, patience=20) for _ in range(2))
+            with one, two:
+                await asyncio.gather(one.check(), two.check())
+                first = asyncio.create_task(one.register(journal))
+                while not ivcap_twin.requests("POST", REGISTER):
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(0.3)
+                assert (await two.register(other)).registered == (await first).registered == 30
+
+    loop.run(both())
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 30
+
+
+def test_two_at_once(run_items, journal, lodged, tmp_path, ivcap_twin, provena, monkeypatch):
+    """Two starts on one journal share the rows: both tell the handles of all, and none is there twice."""
+    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 15_000)
+    name, rows = rows_of(run_items, 120)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+
+    async def one(number: int) -> list[dict[str, str]]:
+        out = tmp_path / f"out-{number}.csv"
+        with Batch(open_source(file), provena, patience=20) as batch:
+            await batch.check()
+            assert (await batch.register(journal, out=out, in_flight=2)).registered == 120
+        return read_outcomes(out)
+
+    async def both() -> list[list[dict[str, str]]]:
+        return list(await asyncio.gather(one(1), one(2)))
+
+    first, second = loop.run(both())
+    assert len(ivcap_twin.requests("POST", REGISTER)) > 4
+    assert [each["model_run"] for each in first] == [each["model_run"] for each in second]
+    assert len(lodged(name)) == 120
+
+
+def test_only_what_failed_is_sent_again(run_items, register, journal, lodged, tmp_path, ivcap_twin, failing_jobs):
+    """A failed row has Provena's reason; the next start sends it, and no other, again."""
+    name, rows = rows_of(run_items, 6)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    with failing_jobs(f"{name} 3"):
+        report = register(file, journal)
+    assert (report.registered, report.failed) == (5, 1)
+    [failed] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "failed"]
+    assert (failed["row"], failed["reason"]) == ("4", "Out of luck.")
+    ivcap_twin.forget_requests()
+    assert register(file, journal).is_whole
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 6
+
+
+def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """Nothing is sent while a row is wrong; with `skip_invalid` the others are, and the wrong one has its reason."""
+    name, rows = rows_of(run_items, 4)
+    rows[2]["study_id"] = run_items.person
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(InputError, match="1 of the 4 rows of rows.jsonl are wrong"):
+        register(file, journal)
+    assert lodged(name) == [] and not (tmp_path / "out.csv").exists()
+    report = register(file, journal, skip_invalid=True)
+    assert (report.registered, report.wrong) == (3, 1)
+    wrong = read_outcomes(tmp_path / "out.csv")[2]
+    assert wrong["outcome"] == "wrong" and wrong["reason"].startswith("study_id: ")
+
+
+def test_rows_that_provena_has_filled_are_done(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+    """A row with Provena's own columns is not sent, and has its handle in the outcome."""
+    name, rows = rows_of(run_items, 2)
+    rows[0] |= {"_model_run_record_id": "102.100.100/7", "_job_id": "j"}
+    report = register(write_lines(tmp_path / "rows.jsonl", rows), journal)
+    assert (report.done, report.registered, report.is_whole) == (1, 1, True)
+    first = read_outcomes(tmp_path / "out.csv")[0]
+    assert (first["outcome"], first["model_run"], first["job_id"]) == ("done", "102.100.100/7", "j")
+    assert len(lodged(name)) == 1
+
+
+def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged, tmp_path, ivcap_twin, provena):
+    """An order's URN as the key is the key of the task and the sink: whoever comes second finds the run."""
+    name, rows = rows_of(run_items, 3)
+    orders = [f"urn:ivcap:order:{uuid.uuid4()}" for _ in rows]
+    rows = [row | {"key": order} for row, order in zip(rows, orders, strict=True)]
+
+    async def by_task(number: int) -> ModelRun:
+        record = ModelRunRecord(**{key: value for key, value in rows[number].items() if key != "key"})
+        platform, account = await provena.platform(), await provena.username()
+        effect = model_run_effect(orders[number], record, client=provena, platform=platform)
+        done = await perform(effect, journal=journal, attempt=None, platform=platform, account=account)
+        return done.value
+
+    first = loop.run(by_task(0))
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).is_whole
+    outcomes = read_outcomes(tmp_path / "out.csv")
+    assert outcomes[0]["model_run"] == first.urn
+    assert loop.run(by_task(2)).urn == outcomes[2]["model_run"]
+    assert len(lodged(name)) == 3
+
+
+def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
+    """Artifacts in the place of datasets are minted once each, with what the user has stated, and found again."""
+    name, rows = rows_of(run_items, 12)
+    artifacts = [f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in range(3)]
+    for number, row in enumerate(rows):
+        row["outputs"][0]["dataset_id"] = artifacts[number % 3]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+
+    async def one(opened: Journal) -> None:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=20) as batch:
+            await batch.check()
+            assert (await batch.register(opened)).is_whole
+
+    loop.run(one(journal))
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        loop.run(one(other))
+    minted = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+    assert len(minted) == 3 and len(lodged(name)) == 12
+    assert len({run.record.outputs[0].dataset_id for run in lodged(name)}) == 3

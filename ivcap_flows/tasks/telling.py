@@ -1,0 +1,115 @@
+"""How a batch of registrations shows in Prefect: a progress artifact while it runs, tables of what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Iterator, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final
+from uuid import UUID
+
+from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
+from prefect.context import TaskRunContext
+
+from ivcap_flows.registration.outcome import BatchReport
+from ivcap_flows.registration.rows import Fault
+from ivcap_flows.registration.spool import Outcome
+
+__all__ = ["Shown", "tell_faults", "tell_outcomes"]
+
+logger = logging.getLogger("ivcap_flows.tasks")
+
+_EVERY: Final = 2.0
+"""Seconds between two updates."""
+_ROWS: Final = 1000
+"""Rows of a table; a file has all."""
+
+
+class Shown:
+    """The progress artifact of the running task; nothing outside of one. Use as an asynchronous context manager."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._total = 0
+        self._task: asyncio.Task[None] | None = None
+        self._id: UUID | None = None
+        self._said = -1.0
+
+    def tell(self, what: str, done: int, total: int | None) -> None:
+        """How far it is; shown within seconds. May be called in any thread."""
+        if total is not None:
+            self._done, self._total = done, total
+
+    async def __aenter__(self) -> Shown:
+        if TaskRunContext.get() is not None:
+            self._task = asyncio.create_task(self._keep_telling())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            await self._update()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await self._update()
+            await asyncio.sleep(_EVERY)
+
+    async def _update(self) -> None:
+        percent = 100.0 * self._done / self._total if self._total else 0.0
+        if percent == self._said:
+            return
+        self._said = percent
+        words = f"{self._done} of {self._total} rows have come to their end"
+        if self._id is None:
+            self._id = await _shown(acreate_progress_artifact(percent, description=words))
+        else:
+            await _shown(aupdate_progress_artifact(self._id, percent, description=words))
+
+
+async def tell_faults(faults: Iterator[Fault], report: BatchReport) -> None:
+    """A table of what is wrong with rows."""
+    some = [
+        {"row": each.row, "column": each.column, "kind": each.kind, "what": each.words}
+        for each in islice(faults, _ROWS)
+    ]
+    await _table(some, report.faults, f"{report.source}: {report.faults} faults in {report.wrong} rows")
+
+
+async def tell_outcomes(outcomes: Iterator[Outcome], report: BatchReport) -> None:
+    """A table of what came of rows."""
+    some = [
+        {
+            "row": each.number,
+            "outcome": each.standing,
+            "model run": each.handle or "",
+            "job": each.job or "",
+            "since": each.since or "",
+            "reason": each.words or "",
+        }
+        for each in islice(outcomes, _ROWS)
+    ]
+    await _table(some, report.rows, f"{report.source}: {report}")
+
+
+async def _table(rows: Sequence[dict[str, Any]], count: int, title: str) -> None:
+    if TaskRunContext.get() is None or not rows:
+        return
+    more = f" (the first {len(rows)} of {count})" if count > len(rows) else ""
+    await _shown(acreate_table_artifact(list(rows), description=title + more))
+
+
+async def _shown(artifact: Awaitable[UUID]) -> UUID | None:
+    """The artifact's id. What cannot be shown does not keep anything from being done."""
+    try:
+        return await artifact
+    except Exception as error:  # noqa: BLE001 - Prefect's API may be away; the outcome is in the journal and the file
+        logger.warning("Prefect could not be shown how a batch of model runs is: %s", error)
+        return None

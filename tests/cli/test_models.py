@@ -1,0 +1,198 @@
+"""`ivcap-flows models`: files of model runs from the terminal, from their faults to their doubts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
+
+from registration_rows import Items, make_items, sheet, sheet_header, write_lines
+
+REGISTER = "/provena/prov/model_run/register_batch"
+
+
+@pytest.fixture(scope="module")
+def items(_twin: Any) -> Items:
+    """Made once."""
+
+    async def make() -> Items:
+        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+            return await make_items(client)
+
+    return loop.run(make())
+
+
+def named(items: Items, count: int) -> list[dict[str, Any]]:
+    name = uuid.uuid4().hex
+    return [items.record(n, display_name=f"{name} {n}") for n in range(count)]
+
+
+def test_validate_names_every_fault(ivcap_flows, items, tmp_path, ivcap_twin):
+    """All faults in one table, row by row and column by column; status 1; nothing is sent."""
+    rows = named(items, 3)
+    rows[0]["study_id"] = items.person
+    rows[2]["annotations"] = {}
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    said = ivcap_flows("models", "validate", file)
+    lines = said.out.splitlines()
+    assert said.status == 1 and lines[0] == "rows.jsonl: 2 faults in 2 rows"
+    assert lines[2].split()[:2] == ["1", "study_id"] and lines[3].split()[:2] == ["3", "annotations.region"]
+    told = ivcap_flows("models", "validate", file, "--json").json
+    assert [(each["row"], each["kind"]) for each in told["faults"]] == [(1, "wrong type"), (3, "missing annotation")]
+    assert ivcap_flows("models", "register", file).status == 1
+    assert not ivcap_twin.requests("POST", REGISTER)
+
+
+def test_validate_a_sheet_without_faults(ivcap_flows, items, tmp_path):
+    """A filled-in template of Provena is taken as it is; a column without meaning is told of."""
+    header = sheet_header(items)
+    row = {
+        "display name": "Run",
+        "description": "A run",
+        "agent id": items.person,
+        header[6]: "2020-01-01 00:00:00+10:00",
+        header[7]: "2020-01-01 01:00:00+10:00",
+        header[8]: items.datasets[0],
+        "Input resource: forcing": "in.nc",
+        header[12]: items.datasets[1],
+        "annotation: region": "coral",
+    }
+    (tmp_path / "rows.csv").write_text(sheet([*header, "colour"], [row | {"colour": "red"}]), newline="")
+    said = ivcap_flows("models", "validate", tmp_path / "rows.csv")
+    assert said.status == 0
+    assert said.out == (
+        "The column 'colour' has no meaning and is left out.\nrows.csv: 1 rows, and nothing is wrong with them.\n"
+    )
+
+
+def test_register_and_again(ivcap_flows, items, tmp_path, ivcap_twin):
+    """Rows get their handles in the outcome file; the same command again sends nothing."""
+    file, out = write_lines(tmp_path / "rows.jsonl", named(items, 3)), tmp_path / "out.csv"
+    first = ivcap_flows("models", "register", file, "--out", out)
+    assert (first.status, first.out) == (0, "rows.jsonl: 3 rows: 3 registered.\n")
+    text = out.read_text()
+    assert [row["outcome"] for row in csv.DictReader(text.splitlines())] == ["registered"] * 3
+    again = ivcap_flows("models", "register", file, "--out", out)
+    assert again == first and out.read_text() == text and len(ivcap_twin.requests("POST", REGISTER)) == 1
+
+
+def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, ivcap_twin):
+    """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
+    file = write_lines(tmp_path / "rows.jsonl", named(items, 4))
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=3)
+    said = ivcap_flows("models", "register", file, "--patience", 1)
+    assert said.status == 1 and "4 rows: 1 registered, 3 doubtful." in said.out and "models resolve" in said.out
+    doubts = ivcap_flows("models", "resolve", file, "--json").json["doubtful"]
+    numbers = [each["number"] for each in doubts]
+    assert len(numbers) == 3 and all(each["job"] and each["since"] for each in doubts)
+
+    listed = ivcap_flows("models", "register", file, "--patience", 1, "--json")
+    assert [each["number"] for each in listed.json["troubles"]] == numbers
+    elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(items, 1)), "--json")
+    assert elsewhere.status == 0
+    [handle] = [row for row in ivcap_twin_runs() if row]
+    ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", handle)
+    ivcap_flows("models", "resolve", file, "--row", numbers[1], "--write-off")
+    last = ivcap_flows("models", "resolve", file, "--row", numbers[2], "--resend")
+    assert (last.status, last.out) == (0, "No row is in doubt.\n")
+    ivcap_twin.forget_requests()
+    done = ivcap_flows("models", "register", file, "--json", "--out", tmp_path / "out.csv")
+    assert (done.json["registered"], done.json["failed"], done.json["doubtful"]) == (3, 1, 0)
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert rows[numbers[0] - 1]["model_run"] == handle
+    assert rows[numbers[1] - 1]["reason"] == "given up by the user"
+    assert ivcap_flows("models", "resolve", file, "--row", numbers[1], "--resend").status == 0
+    assert ivcap_flows("models", "register", file).status == 0
+
+
+def ivcap_twin_runs() -> list[str]:
+    """The newest model run on the embedded Provena."""
+    from ivcap_flows.provena.models import ModelRun
+
+    async def newest() -> list[str]:
+        async with ProvenaCredentials.from_environment().get_client() as client:
+            async for item in client.registry.list(ModelRun, page_size=1):
+                return [item.id]
+        return []
+
+    return loop.run(newest())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["validate", "rows.txt"], "must end in .csv"),
+        (["validate", "none.csv"], "There is no file"),
+        (["register"], "Give a file, or --orders-of"),
+        (["register", "rows.jsonl", "--orders-of", "x"], "but not both"),
+        (["register", "rows.jsonl", "--in-flight", "0"], "At least one batch"),
+        (["register", "rows.jsonl", "--out", "no/where/out.csv"], "There is no folder"),
+        (["resolve", "rows.jsonl", "--resend"], "Decide by --row"),
+        (["resolve", "rows.jsonl", "--row", "1"], "Decide by --row"),
+        (["resolve", "rows.jsonl", "--row", "1", "--row", "2", "--adopt", "x"], "that of one row"),
+        (["resolve", "rows.jsonl", "--row", "9", "--resend"], "no record in row 9"),
+        (["resolve", "rows.jsonl", "--row", "1", "--resend"], "never sent from here"),
+    ],
+)
+def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, arguments, said):
+    """Status 2 and one line that names the next step."""
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "rows.jsonl", named(items, 1))
+    ended = ivcap_flows("models", *arguments)
+    assert ended.status == 2 and said in ended.err
+
+
+def test_orders_of_a_service(ivcap_flows, items, tmp_path, ivcap_twin, world):
+    """The successful orders since a time become runs by the mapping, and the same ones once."""
+    mapping = [
+        {
+            "service": "cli-upper",
+            "workflow_template": items.workflow,
+            "inputs": {"series": items.source},
+            "outputs": {"upper.csv": items.result},
+            "annotations": {"region": "all"},
+            "datasets": json.loads(items.defaults.model_dump_json()),
+        }
+    ]
+    (tmp_path / "mapping.yaml").write_text(json.dumps(mapping), encoding="utf-8")
+    words = ("models", "register", "--orders-of", "cli-upper", "--since", "2020-01-01", "--mapping")
+    said = ivcap_flows(*words, tmp_path / "mapping.yaml", "--json")
+    faults = said.json["faults"]
+    assert said.status == 1 and {each["kind"] for each in faults} == {"missing resource"}
+    mapping[0]["inputs"] = {"series": items.extra}
+    mapping[0]["workflow_template"] = plain_workflow(items)
+    (tmp_path / "mapping.yaml").write_text(json.dumps(mapping), encoding="utf-8")
+    first = ivcap_flows(*words, tmp_path / "mapping.yaml", "--json")
+    assert first.status == 0 and first.json["registered"] == first.json["rows"] == len(faults) > 0
+    ivcap_twin.forget_requests()
+    assert ivcap_flows(*words, tmp_path / "mapping.yaml", "--json").json == first.json
+    assert not ivcap_twin.requests("POST", REGISTER)
+
+
+def plain_workflow(items: Items) -> str:
+    """A workflow template without resources and annotations."""
+    from ivcap_flows.provena.models import TemplateUse, WorkflowTemplate
+
+    async def make() -> str:
+        async with ProvenaCredentials.from_environment().get_client() as client:
+            info = WorkflowTemplate(
+                display_name="Plain",
+                software_id=items.model,
+                input_templates=[TemplateUse(template_id=items.extra)],
+                output_templates=[TemplateUse(template_id=items.result)],
+            )
+            return (await client.registry.create(WorkflowTemplate, info)).item.id
+
+    return loop.run(make())

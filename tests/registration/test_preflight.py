@@ -1,0 +1,281 @@
+"""All that is wrong is told at once, row by row and column by column, before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from registration_rows import Items, sheet, sheet_header, write_lines
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.errors import InputError
+from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.provena.datasets import DatasetDefaults
+from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.registration.batch import Batch
+from ivcap_flows.registration.outcome import BatchReport
+from ivcap_flows.registration.rows import FAULT_KINDS, Fault
+from ivcap_flows.registration.sources import RecordSource, Source, open_source
+
+
+@pytest.fixture
+def check(provena: ProvenaClient) -> Callable[..., tuple[BatchReport, list[Fault]]]:
+    """What is wrong with the rows of a file or of another source."""
+
+    def run(source: Path | Source, **options: Any) -> tuple[BatchReport, list[Fault]]:
+        async def checked() -> tuple[BatchReport, list[Fault]]:
+            with Batch(open_source(source) if isinstance(source, Path) else source, provena, **options) as batch:
+                return await batch.check(), list(batch.faults())
+
+        return loop.run(checked())
+
+    return run
+
+
+def spoiled(items: Items) -> tuple[list[dict[str, Any]], set[tuple[int, str, str]]]:
+    """500 rows with 17 faults of 9 kinds: row, column, kind."""
+    rows = [items.record(n) for n in range(500)]
+    unknown = "102.100.100/not-there"
+    rows[9]["inputs"][0]["dataset_id"] = unknown
+    rows[19]["associations"]["modeller_id"] = unknown
+    rows[29]["study_id"] = unknown
+    rows[39]["outputs"][0]["dataset_id"] = items.person
+    rows[49]["associations"]["modeller_id"] = items.organisation
+    rows[59]["inputs"] = []
+    rows[69]["inputs"] = []
+    rows[79]["outputs"] = []
+    rows[89]["inputs"][0]["resources"] = {}
+    rows[99]["inputs"][0].pop("resources")
+    rows[109]["inputs"][0]["resources"]["wind"] = "x.nc"
+    rows[119]["annotations"] = {}
+    rows[129].pop("annotations")
+    rows[139]["end_time"] = 1
+    rows[149]["end_time"] = rows[149]["start_time"] - 1
+    rows[159] = dict(rows[158])
+    rows[499] = dict(rows[498])
+    faults = {
+        (10, "inputs[0].dataset_id", "unknown id"),
+        (20, "associations.modeller_id", "unknown id"),
+        (30, "study_id", "unknown id"),
+        (40, "outputs[0].dataset_id", "wrong type"),
+        (50, "associations.modeller_id", "wrong type"),
+        (60, f"inputs[{items.source}]", "missing input"),
+        (70, f"inputs[{items.source}]", "missing input"),
+        (80, f"outputs[{items.result}]", "missing output"),
+        (90, "inputs[0].resources.forcing", "missing resource"),
+        (100, "inputs[0].resources.forcing", "missing resource"),
+        (110, "inputs[0].resources.wind", "unknown resource"),
+        (120, "annotations.region", "missing annotation"),
+        (130, "annotations.region", "missing annotation"),
+        (140, "end_time", "times out of order"),
+        (150, "end_time", "times out of order"),
+        (160, "the row", "identical rows"),
+        (500, "the row", "identical rows"),
+    }
+    return rows, faults
+
+
+def test_500_rows_with_17_faults_of_9_kinds(run_items, check, tmp_path, ivcap_twin):
+    """Each fault is named once, with its row and column; every id is asked for once, and nothing is sent."""
+    rows, faults = spoiled(run_items)
+    report, found = check(write_lines(tmp_path / "rows.jsonl", rows))
+    assert len(faults) == 17 and len({kind for _, _, kind in faults}) == 9
+    assert {(each.row, each.column, each.kind) for each in found} == faults and len(found) == 17
+    assert (report.rows, report.faults, report.wrong, report.unsent) == (500, 17, 17, 483)
+    fetched = [each for each in ivcap_twin.requests() if "/registry/" in each["path"]]
+    ids = {
+        run_items.workflow,
+        run_items.source,
+        run_items.result,
+        run_items.extra,
+        run_items.model,
+        *run_items.datasets,
+    }
+    assert len(fetched) == len(ids) + len({run_items.person, run_items.organisation, "unknown"})
+    assert not [each for each in ivcap_twin.requests("POST") if "/prov/" in each["path"]]
+
+
+SINGLE = {
+    "unknown field": ("model", lambda row, items: row.update(model="x")),
+    "missing value": ("display_name", lambda row, items: row.update(display_name=" ")),
+    "wrong value": ("annotations.region", lambda row, items: row.update(annotations={"region": 7})),
+    "time": ("start_time", lambda row, items: row.update(start_time=1_600_000_000_000, end_time=1_600_000_001)),
+    "unknown template": (
+        "inputs[1].dataset_template_id",
+        lambda row, items: row["inputs"].append({**row["inputs"][0], "dataset_template_id": items.workflow}),
+    ),
+    "too long": ("the row", lambda row, items: row.update(description="x" * 150_000)),
+    "no dataset": (
+        "inputs[0].dataset_id",
+        lambda row, items: row["inputs"][0].update(dataset_id=f"urn:ivcap:artifact:{uuid.uuid4()}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_each_further_kind(run_items, check, tmp_path, kind):
+    """One thing wrong is one fault, at its place."""
+    column, spoil = SINGLE[kind]
+    row = run_items.record(1)
+    spoil(row, run_items)
+    _, [fault] = check(write_lines(tmp_path / "rows.jsonl", [row, run_items.record(2)]))
+    assert (fault.row, fault.column, fault.kind) == (1, column, kind)
+    assert kind in FAULT_KINDS
+
+
+def test_several_faults_of_a_row_are_told_together(run_items, check, tmp_path):
+    """What cannot be read does not hide what is wrong elsewhere in the row."""
+    row = run_items.record(1, start_time="yesterday", study_id=run_items.person)
+    row.pop("display_name")
+    row["inputs"][0]["dataset_id"] = run_items.study
+    _, found = check(write_lines(tmp_path / "rows.jsonl", [row]))
+    assert {(each.column, each.kind) for each in found} == {
+        ("display_name", "missing value"),
+        ("start_time", "time"),
+        ("study_id", "wrong type"),
+        ("inputs[0].dataset_id", "wrong type"),
+    }
+
+
+def test_what_cannot_be_read_is_told_by_row(run_items, check, tmp_path):
+    """A line that is no JSON object spoils its row, and no other."""
+    report, found = check(write_lines(tmp_path / "rows.jsonl", [run_items.record(1), "{", "[]", '{"start_time": NaN}']))
+    assert [(each.row, each.kind) for each in found] == [(2, "unreadable"), (3, "unreadable"), (4, "unreadable")]
+    assert report.unsent == 1
+
+
+def test_own_keys_tell_equal_rows_apart(run_items, check, tmp_path):
+    """With keys of their own two equal rows are two runs; one key twice is a fault."""
+    row = run_items.record(1)
+    rows = [{**row, "key": "a"}, {**row, "key": "b"}, {**run_items.record(2), "key": "a"}]
+    _, found = check(write_lines(tmp_path / "rows.jsonl", rows))
+    assert [(each.row, each.column, each.kind) for each in found] == [(3, "key", "repeated key")]
+
+
+def test_items_that_are_closed_to_the_user(run_items, provena, check, tmp_path, ivcap_twin):
+    """An id that the caller may not read is told as that, not as unknown."""
+    owner = ProvenaCredentials.from_environment().model_copy(
+        update={"offline_token": SecretStr(os.environ["PROVENA_OFFLINE_TOKEN_2"])}
+    )
+
+    async def close() -> str:
+        from ivcap_flows.provena.models import Study
+
+        async with owner.get_client() as other:
+            study = await other.registry.create(Study, Study(display_name="Closed", title="Closed", description="No"))
+            session = other.registry._session
+            path = "/registry/activity/study/auth/configuration"
+            params = {"id": study.item.id}
+            access = (await session.request("GET", path, repeat="idempotent", params=params)).json()
+            await session.request("PUT", path, repeat="unsafe", params=params, json={**access, "general": []})
+            return study.item.id
+
+    closed = loop.run(close())
+    _, [fault] = check(write_lines(tmp_path / "rows.jsonl", [run_items.record(1, study_id=closed)]))
+    assert (fault.column, fault.kind) == ("study_id", "no access")
+
+
+def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path, ivcap_twin):
+    """The fault names the legal facts that are missing; with all stated there is none, and nothing is minted yet."""
+    row = run_items.record(1)
+    row["outputs"][0]["dataset_id"] = f"urn:ivcap:artifact:{uuid.uuid4()}"
+    file = write_lines(tmp_path / "rows.jsonl", [row])
+    [fault] = check(file)[1]
+    assert all(name in fault.words for name in ("organisation_id", "publisher_id", "license", "approvals"))
+    [fault] = check(file, datasets=run_items.defaults.model_copy(update={"license": None}))[1]
+    assert "stated license." in fault.words
+    assert check(file, datasets=run_items.defaults)[1] == []
+    wrong = DatasetDefaults(**{**vars(run_items.defaults), "publisher_id": run_items.person})
+    with pytest.raises(InputError, match="publisher_id of the DatasetDefaults"):
+        check(file, datasets=wrong)
+    assert not [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+
+
+CELLS: dict[str, Callable[[Items], tuple[str, str, str]]] = {
+    "a time": lambda items: ("execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)", "2020-13-01 00:00:00+00:00", "time"),
+    "no offset": lambda items: ("execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)", "2021-01-01 00:00:00", "time"),
+    "no agent": lambda items: ("agent id", "", "missing value"),
+    "a dataset": lambda items: (
+        f"Input dataset id for template: Source [template id: {items.source}]",
+        "102.100.100/none",
+        "unknown id",
+    ),
+    "no output": lambda items: (
+        f"Output dataset id for template: Result [template id: {items.result}]",
+        "",
+        "missing output",
+    ),
+    "no resource": lambda items: ("Input resource: forcing", "", "missing resource"),
+    "no annotation": lambda items: ("annotation: region", "", "missing annotation"),
+    "no name": lambda items: ("display name", "", "missing value"),
+}
+
+
+def cells(items: Items, number: int) -> dict[str, str]:
+    """A row of Provena's template without a fault."""
+    header = sheet_header(items)
+    return {
+        "display name": f"Run {number}",
+        "description": "A run",
+        "agent id": items.person,
+        header[6]: "2020-01-01 00:00:00+10:00",
+        header[7]: "2020-01-01 01:00:00+10:00",
+        header[8]: items.datasets[0],
+        "Input resource: forcing": "in.nc",
+        header[12]: items.datasets[1],
+        "annotation: region": "coral",
+    }
+
+
+@pytest.mark.parametrize("case", CELLS)
+def test_faults_of_a_sheet_name_its_columns(run_items, check, tmp_path, case):
+    """In Provena's CSV template a fault is named by the column's header."""
+    column, value, kind = CELLS[case](run_items)
+    text = sheet(sheet_header(run_items), [cells(run_items, 1), cells(run_items, 2) | {column: value}])
+    (tmp_path / "rows.csv").write_bytes(text.encode("utf-8-sig"))
+    _, [fault] = check(tmp_path / "rows.csv")
+    assert (fault.row, fault.column, fault.kind) == (2, column, kind)
+
+
+def test_a_sheet_says_what_provena_would_read(run_items, provena, tmp_path):
+    """Records read here are those that Provena's own tool converts, and rows that it filled count as done."""
+    header = sheet_header(run_items)
+    one = cells(run_items, 1) | {"Input resource: mask": "m.nc", header[11]: run_items.datasets[0]}
+    done = cells(run_items, 2) | {"_job_id": str(uuid.uuid4()), "_model_run_record_id": "102/9"}
+    text = sheet(header, [one, done]).encode()
+    (tmp_path / "rows.csv").write_bytes(text)
+    first, second = open_source(tmp_path / "rows.csv").rows()
+    converted = loop.run(provena.prov.convert_csv(text))
+    [theirs] = converted.new_records
+    assert ModelRunRecord.model_validate(first.body).body() == theirs.body()
+    assert (second.is_done, second.handle, second.job) == (True, "102/9", done["_job_id"])
+
+
+def test_a_header_of_another_form_is_refused(run_items, tmp_path):
+    """A sheet that is not Provena's is told so at once, with all that its header lacks."""
+    (tmp_path / "rows.csv").write_text("display name,agent id,agent id\nx,y,z\n")
+    with pytest.raises(InputError, match=r"`_workflow template id <handle>`.*'description' is missing.*there twice"):
+        list(open_source(tmp_path / "rows.csv").rows())
+
+
+def test_parquet_and_records_say_the_same(run_items, check, tmp_path):
+    """Nested Parquet columns, and records of a flow, are the rows that JSON Lines are: same keys, same faults."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    rows = [{**run_items.record(n, study_id=run_items.study), "key": f"k{n}"} for n in range(5)]
+    rows[3]["study_id"] = run_items.person
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    lines = check(write_lines(tmp_path / "rows.jsonl", rows))
+    other = check(tmp_path / "rows.parquet")
+    records = [(row["key"], ModelRunRecord(**{k: v for k, v in row.items() if k != "key"})) for row in rows]
+    third = check(RecordSource(records))
+    assert lines[1] == other[1] == third[1] and [each.row for each in lines[1]] == [4]
+    assert replace(lines[0], source="", sha256="") == replace(other[0], source="", sha256="")

@@ -1,0 +1,96 @@
+"""Many model runs by one task: in lineage, in Prefect's artifacts, in a plan, and in errors that name rows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from ivcap_flows.durable.plan import plan
+from ivcap_flows.errors import InputError, RegistrationFailedError
+from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
+from ivcap_flows.sinks import run_graph
+from ivcap_flows.tasks import linked_person, mint_dataset, register_model_runs
+
+BATCH = "/provena/prov/model_run/register_batch"
+
+
+@pytest.fixture
+def records(in_flow, artifact, registry, unique) -> list[ModelRunRecord]:
+    """Three records without a fault."""
+
+    def body() -> tuple[str, str]:
+        return linked_person().urn, mint_dataset(artifact, datasets=registry.defaults).urn
+
+    person, dataset = in_flow(body)
+    part = TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset)
+    return [
+        ModelRunRecord(
+            workflow_template_id=registry.workflow,
+            inputs=[part],
+            outputs=[part],
+            display_name=f"{unique} {number}",
+            description="A run",
+            associations=Associations(modeller_id=person),
+            start_time=100,
+            end_time=200 + number,
+        )
+        for number in range(3)
+    ]
+
+
+def shown(kind: str) -> list[dict[str, Any]]:
+    """Prefect's artifacts of a kind, newest first."""
+
+    async def read() -> list[Any]:
+        async with get_client() as client:
+            return list(await client.read_artifacts(sort="ID_DESC"))
+
+    return [vars(each) for each in asyncio.run(read()) if each.type == kind]
+
+
+def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
+    """Records become runs once, whichever run asks; the runs are what the task generated, and Prefect shows them."""
+
+    def body():
+        return register_model_runs(records, out=tmp_path / "out.csv")
+
+    first, again = in_flow(body), in_flow(body, name="another")
+    assert first == again and effects.count(BATCH) == 1
+    assert [run.display_name for run in first.runs] == [record.display_name for record in records]
+    assert (first.rows, first.failed, first.doubtful) == (3, 0, 0)
+    graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
+    assert {run.urn for run in first.runs} <= graph.nodes.keys()
+    table = next(each for each in shown("table") if "3 registered" in each["description"])
+    assert [row["model run"] for row in json.loads(table["data"])] == [run.urn for run in first.runs]
+    assert any(each["data"] == 100.0 for each in shown("progress"))
+
+
+def test_wrong_records_are_named(in_flow, effects, records):
+    """One wrong record keeps all from being sent; the error and a table say what is wrong with which."""
+    records[1].study_id = "102.100.100/none"
+    with pytest.raises(InputError, match="row 2, study_id: unknown id") as caught:
+        in_flow(lambda: register_model_runs(records))
+    assert len(caught.value.faults) == 1 and effects.count(BATCH) == 0
+    rows = json.loads(next(each for each in shown("table") if "1 faults" in each["description"])["data"])
+    assert [(row["row"], row["column"]) for row in rows] == [(2, "study_id")]
+    assert in_flow(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
+
+
+def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
+    """Rows without a run are raised when all have ended, or counted."""
+    effects.twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
+    with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
+        in_flow(lambda: register_model_runs(records, patience=1.0))
+    left = in_flow(lambda: register_model_runs(records, patience=1.0, raise_on_failure=False), name="another")
+    assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(BATCH) == 1
+
+
+def test_a_plan_sends_nothing(in_flow, effects, records):
+    """While planning, rows are checked and none is sent."""
+    with plan() as made:
+        assert register_model_runs.fn(records).rows == 3
+    assert [each.noun for each in made.effects] == ["model runs"] and effects.count(BATCH) == 0
