@@ -1,0 +1,152 @@
+"""Many intents in one transaction: the same states, fences and leases as one by one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ivcap_flows.errors import DurabilityError, FencedError
+from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal.bulk import GIVEN_UP, RESEND, Settled
+
+FORK = multiprocessing.get_context("fork")
+
+
+def wanted(count: int, begin: int = 0) -> list[NewIntent]:
+    keys = [f"k1:{n:04}" for n in range(begin, begin + count)]
+    return [
+        NewIntent(key, key, "model run", "https://x", "ada", "account", {"n": key}, subject="a run") for key in keys
+    ]
+
+
+def test_claimed_sent_and_settled(journal: Journal) -> None:
+    """A batch goes the way of each of its intents; what is done is kept for whoever asks."""
+    claims = journal.intents.claim_many(wanted(1200))
+    assert {claim.kind for claim in claims} == {"new"}
+    assert [claim.intent.key for claim in claims] == [each.key for each in wanted(1200)]
+    sent = journal.intents.mark_sent_many([claim.intent for claim in claims])
+    assert {row.state for row in sent} == {"sent"} and all(row.sent_at for row in sent)
+    sent = journal.intents.progress_many(sent, {"session_id": "s"})
+    journal.intents.settle_many([Settled(row, f"102/{row.key}", {"urn": row.key}, "sent") for row in sent[:1000]])
+    journal.intents.abandon_many({row.key: "refused" for row in sent[1000:]}, sent[1000:])
+    again = journal.intents.claim_many(wanted(1200))
+    assert [claim.kind for claim in again] == ["kept"] * 1000 + ["new"] * 200
+    assert again[7].intent == journal.intents.get(again[7].intent.key) and again[7].intent.outcome == {"urn": "k1:0007"}
+    assert journal.intents.find_many([each.key for each in wanted(1201)]).keys() == {each.key for each in wanted(1200)}
+
+
+def test_one_by_one_and_in_bulk_are_the_same(journal: Journal) -> None:
+    """A key that is claimed alone is held for a batch, and the other way round; rows look alike."""
+    alone, other = wanted(2)
+    first = journal.intents.claim(alone).intent
+    held, new = journal.intents.claim_many([alone, other])
+    assert (held.kind, new.kind) == ("held", "new")
+    assert journal.intents.claim(other).kind == "held"
+    known = journal.intents.get(other.key)
+    assert known is not None
+    same = dict.fromkeys(("key", "base_key", "request", "token", "created_at", "updated_at"))
+    assert replace(known, **same) == replace(first, **same)
+    journal.intents.release_many([first, new.intent])
+    assert [claim.kind for claim in journal.intents.claim_many([alone, other])] == ["new", "new"]
+
+
+def _claim_and_stay(url: str, ready: Any) -> None:
+    journal = Journal.open(url)
+    claims = journal.intents.claim_many(wanted(10))
+    journal.intents.mark_sent_many([claim.intent for claim in claims[:5]])
+    ready.send(None)
+    time.sleep(60)
+
+
+def test_killed_amid_a_batch(journal_url: str, journal: Journal) -> None:
+    """While the holder lives all is held; killed, what was sent is in doubt and what was not is as new."""
+    ours, theirs = FORK.Pipe()
+    child = FORK.Process(target=_claim_and_stay, args=(journal_url, theirs), daemon=True)
+    child.start()
+    ours.recv()
+    assert {claim.kind for claim in journal.intents.claim_many(wanted(10))} == {"held"}
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join()
+    claims = journal.intents.claim_many(wanted(10))
+    assert [claim.kind for claim in claims] == ["doubt"] * 5 + ["new"] * 5
+    assert [claim.intent for claim in claims] == [journal.intents.get(claim.intent.key) for claim in claims]
+    assert all(claim.intent.fence == 2 and claim.intent.sent_at for claim in claims[:5])
+    assert all(claim.intent.sent_at is None for claim in claims[5:])
+
+
+def test_what_was_taken_over_is_left_out(journal: Journal) -> None:
+    """A holder that was taken for gone moves none of what another has claimed, and is told which are still its own."""
+    intents = [claim.intent for claim in journal.intents.claim_many(wanted(3))]
+    journal.intents.release(intents[1])
+    taken = journal.intents.claim(wanted(3)[1]).intent
+    moved = journal.intents.mark_sent_many(intents)
+    assert [row.key for row in moved] == [intents[0].key, intents[2].key]
+    settled = journal.intents.settle_many([Settled(row, "102/1", {}, "sent") for row in (moved[0], intents[1])])
+    assert [row.key for row in settled] == [moved[0].key]
+    row = journal.intents.get(taken.key)
+    assert row is not None and (row.state, row.fence) == ("intent", 2)
+    with pytest.raises(FencedError):
+        journal.intents.mark_sent(intents[1])
+
+
+def test_two_claim_the_same_at_once(journal_url: str, journal: Journal) -> None:
+    """Callers with the same keys in another order neither wait for each other for ever nor get a key twice."""
+    got: list[str] = []
+
+    def claim(keys: list[NewIntent]) -> None:
+        with Journal.open(journal_url) as opened:
+            got.extend(claim.intent.key for claim in opened.intents.claim_many(keys) if claim.kind == "new")
+
+    keys = wanted(300)
+    threads = [threading.Thread(target=claim, args=(part,)) for part in (keys, keys[::-1], keys[100:])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(got) == [each.key for each in keys]
+
+
+def test_noted_intents_are_nobodys(journal: Journal) -> None:
+    """What is noted has no holder, keeps the time of its first note, and leaves what is there as it is."""
+    done = journal.intents.mark_sent(journal.intents.claim(wanted(1)[0]).intent)
+    journal.intents.settle_outcome(done, urn="102/1", outcome={}, how="sent")
+    journal.intents.note_many(wanted(3))
+    noted = journal.intents.find_many([each.key for each in wanted(3)])
+    assert [noted[each.key].state for each in wanted(3)] == ["accepted", "intent", "intent"]
+    journal.intents.note_many(wanted(3))
+    assert journal.intents.find_many([each.key for each in wanted(3)]) == noted
+    assert [claim.kind for claim in journal.intents.claim_many(wanted(3))] == ["kept", "new", "new"]
+
+
+def test_left_in_doubt_for_the_user(journal: Journal) -> None:
+    """What is left in doubt is free, keeps why and since when, and is given up or sent again by the user's word."""
+    claims = journal.intents.claim_many(wanted(3))
+    sent = journal.intents.mark_sent_many([claim.intent for claim in claims])
+    doubted = journal.intents.mark_in_doubt_many(sent, "the reply was lost")
+    assert {row.error for row in doubted} == {"the reply was lost"}
+    with pytest.raises(DurabilityError, match="is being worked on"):
+        journal.intents.give_up(doubted[0].key)
+    journal.intents.leave_many({r.key: {"job": r.key} for r in doubted}, {r.key: "stuck" for r in doubted}, doubted)
+    row = journal.intents.get(doubted[0].key)
+    assert row is not None and (row.state, row.error, row.progress) == ("in_doubt", "stuck", {"job": row.key})
+    assert row.sent_at == doubted[0].sent_at
+    assert journal.intents.give_up(doubted[0].key).error == GIVEN_UP
+    assert journal.intents.send_again(doubted[0].key).error == RESEND
+    assert journal.intents.send_again(doubted[1].key).state == "abandoned"
+    assert [claim.kind for claim in journal.intents.claim_many(wanted(3))] == ["new", "new", "doubt"]
+
+
+def test_nothing_is_asked_of_nothing(journal: Journal) -> None:
+    """No call minds an empty batch."""
+    intents = journal.intents
+    assert intents.claim_many([]) == intents.mark_sent_many([]) == intents.settle_many([]) == []
+    assert intents.progress_many([], {}) == intents.abandon_many({}, []) == intents.mark_in_doubt_many([], "") == []
+    assert intents.leave_many({}, {}, []) == [] and intents.find_many([]) == {}
+    intents.note_many([])
