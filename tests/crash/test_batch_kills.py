@@ -1,0 +1,146 @@
+"""`kill -9` of a batch at random moments; the same command again ends with each row as one model run.
+
+The short form is one kill of a small batch. With `--crash-rounds N` above 1 it is one of 2,000 rows, killed N times.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.provena.models import ModelRun
+from ivcap_flows.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
+
+from registration_rows import Items, make_items, write_lines
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
+
+REGISTER = "/provena/prov/model_run/register_batch"
+
+
+@pytest.fixture(scope="module")
+def items(_twin: Any) -> Items:
+    """Made once."""
+
+    async def make() -> Items:
+        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+            return await make_items(client)
+
+    return loop.run(make())
+
+
+class Command:
+    """`ivcap-flows models register` on one file, as a user types it."""
+
+    def __init__(self, folder: Path, items: Items, count: int) -> None:
+        self.folder = folder
+        self.name = uuid.uuid4().hex
+        self.count = count
+        rows = [items.record(n, display_name=f"{self.name} {n}") for n in range(count)]
+        self.file = write_lines(folder / "rows.jsonl", rows)
+        self.out = folder / "out.csv"
+
+    def start(self, **variables: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "ivcap_flows.cli", "models", "register", str(self.file), "--out", str(self.out)]
+        with (self.folder / "command.log").open("ab") as log:
+            return subprocess.Popen([*words, "--json"], env={**os.environ, **variables}, stdout=log, stderr=log)
+
+    def again(self, **variables: str) -> None:
+        status = self.start(**variables).wait(600)
+        assert status == 0, (self.folder / "command.log").read_text()[-6000:]
+
+    def outcomes(self) -> list[dict[str, str]]:
+        with self.out.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def check(self) -> None:
+        """Each row is one model run, and the outcome file names it."""
+
+        async def lodged() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            async with ProvenaCredentials.from_environment().get_client() as client:
+                async for item in client.registry.list(ModelRun, page_size=500):
+                    if item.info.display_name.startswith(self.name):
+                        found.setdefault(item.info.display_name, []).append(item.id)
+            return found
+
+        runs = loop.run(lodged())
+        assert len(runs) == self.count and all(len(handles) == 1 for handles in runs.values())
+        outcomes = self.outcomes()
+        assert [each["model_run"] for each in outcomes] == [runs[f"{self.name} {n}"][0] for n in range(self.count)]
+        assert {each["outcome"] for each in outcomes} == {"registered"}
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait(10)
+
+
+@pytest.fixture
+def command(request: pytest.FixtureRequest, tmp_path: Path, ivcap_twin: Any, items: Items) -> Command:
+    """A small batch, or the long form's."""
+    return Command(tmp_path, items, 2000 if request.config.getoption("--crash-rounds") > 1 else 40)
+
+
+def test_killed_at_random_moments(command, ivcap_twin, request):
+    """Wherever the kills fall, and once with the journal gone: no row twice, none missing, the file complete."""
+    rounds = request.config.getoption("--crash-rounds")
+    span = None
+    for number in range(rounds):
+        process = command.start()
+        if span is None:
+            # The first is killed just when Provena has the batch.
+            end = time.monotonic() + 120
+            begun = time.monotonic()
+            while not ivcap_twin.requests("POST", REGISTER) and time.monotonic() < end:
+                time.sleep(0.02)
+            span = 3 * (time.monotonic() - begun)
+        else:
+            time.sleep(random.uniform(0.3, 1.0) * span)
+        kill(process)
+        if command.out.exists():
+            with command.out.open(encoding="utf-8", newline="") as file:
+                assert all(None not in row.values() for row in csv.DictReader(file)), f"cut in round {number}"
+    command.again()
+    command.check()
+    before = command.outcomes()
+    command.again(IVCAP_FLOWS_JOURNAL=f"sqlite:///{command.folder / 'elsewhere.sqlite'}")
+    assert [each["model_run"] for each in command.outcomes()] == [each["model_run"] for each in before]
+    command.check()
+
+
+@pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"delay": 30.0}], ids=["taken", "not yet"])
+def test_killed_with_a_batch_on_its_way(command, ivcap_twin, fault):
+    """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, **fault)
+    process = command.start()
+    end = time.monotonic() + 120
+    while not any(rule["hits"] for rule in ivcap_twin.faults() if "register_batch" in rule["path"]):
+        assert process.poll() is None and time.monotonic() < end, (command.folder / "command.log").read_text()[-6000:]
+        time.sleep(0.02)
+    kill(process)
+    ivcap_twin.clear_faults()
+    command.again()
+    command.check()
+
+
+def test_two_commands_at_once(command, ivcap_twin):
+    """The same command in two terminals: both end well, and no row is there twice."""
+    first, second = command.start(), command.start()
+    assert (first.wait(600), second.wait(600)) == (0, 0), (command.folder / "command.log").read_text()[-6000:]
+    command.check()
+    text = (command.folder / "command.log").read_text()
+    assert text.count(f'"registered": {command.count}') == 2
