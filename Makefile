@@ -19,7 +19,7 @@ install: $(VENV)/.installed ## Create .venv with the package, its examples and t
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples]'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples,parquet]'
 	@touch $@
 
 # The official clients and service SDKs, each in an environment of its own since their pins clash with Prefect's and
@@ -63,7 +63,7 @@ bench: install peers ## Run every benchmark; each prints one JSON line
 crash: install ## Long form of the kill tests: make crash N=20
 	$(BIN)/python -m pytest tests/crash tests/e2e -k kill -n 2 --crash-rounds $(or $(N),20)
 
-fuzz: install ## Ask the embedded IVCAP thousands of right and wrong things: make fuzz N=100
+fuzz: install ## Ask the embedded platforms thousands of right and wrong things: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)
 
 clean: ## Remove what the targets above made
