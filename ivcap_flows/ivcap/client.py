@@ -31,6 +31,10 @@ SETTLE: Final = 120.0
 """Seconds within which an accepted request is taken to be seen by a look-up: gateways hold requests that long."""
 
 
+_RECORDS: Final = 50
+"""Artifacts, and orders, that are looked at for the account that acts."""
+
+
 class IvcapClient:
     """One attribute for each noun of one deployment, and `search`. Close with `aclose()` or `async with`.
 
@@ -121,22 +125,37 @@ class IvcapClient:
         if self._account is None:
             header = await self._session.auth.header() if self._session.auth else None
             named = claims(header).get("acc")
-            found = named if isinstance(named, str) and named else await self._account_of_a_record()
+            found = named if isinstance(named, str) and named else await self._account_of_records()
             if found is None:
                 raise ConfigurationError(
-                    "The account cannot be told: the token names none (claim `acc`) and there is no order or artifact "
-                    "of the account yet. Use the token of a user's login."
+                    "The account cannot be told: the token names none (claim `acc`) and there is no artifact or order "
+                    "that is surely of the account. Use the token of a user's login."
                 )
             self._account = ivcap_urn("account", found)
         return self._account
 
-    async def _account_of_a_record(self) -> str | None:
-        async for order in self.orders.list(limit=1):
-            if order.account:
-                return order.account
-        async for artifact in self.artifacts.list(limit=1):
-            return artifact.account or (await self.artifacts.read(artifact.urn)).account
-        return None
+    async def _account_of_records(self) -> str | None:
+        """The account of an artifact or order that is surely its own: those of others are seen too where they are open.
+
+        Orders do not tell their policy (IVCAP OpenAPI 0.48), so they tell an account only where all name the same.
+        """
+        seen: set[str] = set()
+        async for listed in self.artifacts.list(limit=_RECORDS):
+            known = listed.account and listed.policy
+            artifact = listed if known else await self.artifacts.read(listed.urn)
+            if artifact.account and not _is_open(artifact.policy):
+                if artifact.policy is not None:
+                    return artifact.account
+                seen.add(artifact.account)
+        async for order in self.orders.list(limit=_RECORDS):
+            if order.account and not _is_open(order.policy):
+                seen.add(order.account)
+        return seen.pop() if len(seen) == 1 else None
+
+
+def _is_open(policy: str | None) -> bool:
+    """Whether everybody sees what is under this policy."""
+    return (policy or "").startswith("urn:ivcap:policy:ivcap.open.")
 
 
 async def _twin(url: str) -> tuple[str, float] | None:

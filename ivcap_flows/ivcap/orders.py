@@ -38,6 +38,8 @@ class OrderRecord(Wire):
     """`pending`, `scheduled`, `executing`, `succeeded`, `failed`, `error`, `unknown`, or what a newer server says."""
     service: Text = None
     account: Text = None
+    policy: Text = None
+    """Of newer servers only (IVCAP OpenAPI 0.48 has none)."""
     name: Text = None
     tags: list[str] | None = None
     ordered_at: Instant = None

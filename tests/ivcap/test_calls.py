@@ -326,6 +326,31 @@ async def test_the_account_of_an_opaque_token_is_that_of_a_record(client, script
     assert await client.account() == await client.account() == "urn:ivcap:account:x"
 
 
+async def test_the_account_is_never_that_of_what_is_open_to_all(client, scripted):
+    """Artifacts and orders that others have opened are passed over; the next one tells."""
+    opened = {"policy": "urn:ivcap:policy:ivcap.open.artifact", "account": "urn:ivcap:account:other"}
+    own = {"policy": "urn:ivcap:policy:ivcap.base.artifact", "account": "urn:ivcap:account:own"}
+    theirs, ours = ({"id": f"{A}{n}", "status": "ready", **of} for n, of in enumerate((opened, own)))
+    order = {"id": "urn:ivcap:order:o", "status": "succeeded", **opened}
+    scripted.on("GET /1/orders", listing(order))
+    scripted.on("GET /1/artifacts", listing(theirs))
+    with pytest.raises(ConfigurationError, match="account cannot be told"):
+        await client.account()
+    scripted.on("GET /1/artifacts", listing(theirs, {"id": f"{A}1", "status": "ready"}))
+    scripted.on(f"GET /1/artifacts/{A}1", ours)
+    assert await client.account() == "urn:ivcap:account:own"
+
+
+async def test_orders_tell_the_account_where_all_are_of_one(client, scripted):
+    """They do not say who sees them, so an order of another account puts all of them in doubt."""
+    orders = [{"id": f"urn:ivcap:order:{n}", "status": "failed", "account": f"urn:ivcap:account:{n}"} for n in "ab"]
+    scripted.on("GET /1/artifacts", listing())
+    scripted.on("GET /1/orders", listing(*orders), listing(*orders[:1]))
+    with pytest.raises(ConfigurationError, match="account cannot be told"):
+        await client.account()
+    assert await client.account() == "urn:ivcap:account:a"
+
+
 @pytest.mark.parametrize(
     "answer",
     [Response(status_code=404), Response(status_code=401), Response("<html>"), JSONResponse({}), JSONResponse([])],
