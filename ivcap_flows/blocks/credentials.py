@@ -172,12 +172,16 @@ class ProvenaCredentials(CredentialsBlock):
                 "Provena is configured and no token is set. Set PROVENA_OFFLINE_TOKEN (a user) or "
                 "PROVENA_CLIENT_SECRET (a service account)."
             )
+        return cls.located(found, offline_token=found.provena_offline_token, client_secret=found.provena_client_secret)
+
+    @classmethod
+    def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
+        """Credentials for where the settings say that Provena is, with none of their secrets but with these."""
         return cls(
+            **secrets,
             domain=found.provena_domain,
-            realm=found.provena_realm,
+            realm=found.provena_realm or "",
             client_id=found.provena_client_id,
-            offline_token=found.provena_offline_token,
-            client_secret=found.provena_client_secret,
             keycloak=found.provena_keycloak,
             auth_api=found.provena_auth_api,
             registry_api=found.provena_registry_api,

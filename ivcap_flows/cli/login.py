@@ -1,8 +1,9 @@
-"""`ivcap-flows login`: log in to an IVCAP deployment by device code, for flows and for the `ivcap` command alike."""
+"""`ivcap-flows login`: log in by device code, to an IVCAP deployment as the `ivcap` command does, or to Provena."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
@@ -19,17 +20,32 @@ if TYPE_CHECKING:
 
 __all__ = ["login"]
 
+_BLOCK_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
-def login(url: str | None = None, /, *, context: Annotated[str | None, Parameter(name="--context")] = None) -> None:
-    """Log in to IVCAP: shows a page and a code to confirm in a browser, waits, and keeps the tokens.
 
-    The tokens go into a context in the file of the `ivcap` command, so that its login and this one are the same. Flows
-    use the context where IVCAP_CONTEXT or credentials name it.
+def login(
+    url: str | None = None,
+    /,
+    *,
+    context: Annotated[str | None, Parameter(name="--context")] = None,
+    provena: Annotated[str | None, Parameter(name="--provena")] = None,
+) -> None:
+    """Log in to IVCAP or Provena: shows a page and a code to confirm in a browser, waits, and keeps the tokens.
+
+    IVCAP's go into a context in the file of the `ivcap` command, so that its login and this one are the same. Flows use
+    the context where IVCAP_CONTEXT or credentials name it. Provena's go into a block of Prefect.
 
     Args:
         url: Base URL of the deployment; without it, that of the context.
         context: Name of the context; by default the host of the URL, or without a URL the active one.
+        provena: Log in to Provena instead, where PROVENA_DOMAIN and PROVENA_REALM say it is, and keep the offline token
+            in the block ProvenaCredentials of this name.
     """
+    if provena is not None:
+        if url is not None or context is not None:
+            raise InputError("A login to Provena takes no URL and no context: its settings say where it is.")
+        _to_provena(provena)
+        return
     # Imported here, as for every command the login would else load the client and its cryptography.
     from ivcap_flows.ivcap.contexts import ACTIVE, ContextFile
 
@@ -90,3 +106,29 @@ def _show(verification: Verification) -> None:
 async def _keep(file: ContextFile, name: str, tokens: Tokens, more: dict[str, str]) -> None:
     async with file.locked():
         file.write(name, tokens, more)
+
+
+def _to_provena(name: str) -> None:
+    from ivcap_flows.blocks import ProvenaCredentials
+    from ivcap_flows.http.auth import claims
+    from ivcap_flows.provena.login import device_login
+    from ivcap_flows.settings import Settings
+
+    if not _BLOCK_NAME.fullmatch(name):
+        raise InputError(f"A block is named by small letters, digits and dashes, not {name!r}.")
+    settings = Settings()
+    if not (settings.provena_configured and settings.provena_realm):
+        raise ConfigurationError("Where Provena is, is not known. Set PROVENA_DOMAIN and PROVENA_REALM.")
+    place = ProvenaCredentials.located(settings)
+    realm = place.endpoints().realm
+    tokens = loop.run(device_login(realm, place.client_id, show=_show).tokens())
+    hide(tokens.access.get_secret_value())
+    if tokens.refresh is None:
+        raise ConfigurationError(
+            f"The client {place.client_id} of {realm} gives no offline token. Set PROVENA_CLIENT_ID to one that does."
+        )
+    hide(tokens.refresh.get_secret_value())
+    ProvenaCredentials.located(settings, offline_token=tokens.refresh).save(name, overwrite=True)
+    who = claims(f"Bearer {tokens.access.get_secret_value()}").get("preferred_username")
+    console.print(f"Logged in to {realm}{f' as {who}' if who else ''}.")
+    console.print(f'Flows use this login with credentials="{name}"')

@@ -8,12 +8,15 @@ import stat
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
-from ivcap_flows.blocks import IvcapCredentials
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.errors import InputError
 from ivcap_flows.ivcap.contexts import config_file
 
@@ -137,3 +140,44 @@ def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, ivcap_twin):
     monkeypatch.setenv("IVCAP_ACCESS_TOKEN", token)
     assert loop.run(who(IvcapCredentials.from_environment()))[1].startswith("urn:ivcap:account:")
     assert config_file().read_text() == before
+
+
+def test_a_login_to_provena_is_kept_in_a_block(ivcap_twin, prefect_server, monkeypatch):
+    """Confirmed by device code, the offline token is in the named block alone, from which flows take it."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server["PREFECT_API_URL"])
+    monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
+    realm = f"{os.environ['PROVENA_KEYCLOAK']}/realms/{os.environ['PROVENA_REALM']}"
+    with subprocess.Popen(
+        [*COMMAND, "--provena", "reef"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as process:
+        shown = process.stdout.readline() + process.stdout.readline()
+        code = re.search(r"code (\S+) within \d+ minutes", shown)
+        assert code, shown + process.stderr.read()
+        answer = urlencode({"user_code": code[1], "account": "embedded-user-2", "answer": "allow"}).encode()
+        urlopen(f"{realm}/device", answer).close()
+        out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err) == (0, "")
+    assert f"Logged in to {realm} as embedded-user-2." in out
+    assert 'credentials="reef"' in out
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        block = ProvenaCredentials.load("reef")
+        ProvenaCredentials.delete("reef")
+    assert block.offline_token.get_secret_value() not in shown + out
+    assert loop.run(user_of(block)) == "embedded-user-2"
+
+
+async def user_of(credentials):
+    async with credentials.get_client() as client:
+        assert await client.auth_api.linked_person()
+        return await client.username()
+
+
+def test_a_login_to_provena_that_cannot_be(ivcap_flows, monkeypatch):
+    """It needs to know where Provena is, and what the block is called; nothing of IVCAP goes with it."""
+    for name in [name for name in os.environ if name.startswith("PROVENA_")]:
+        monkeypatch.delenv(name)
+
+    assert "Set PROVENA_DOMAIN and PROVENA_REALM" in ivcap_flows("login", "--provena", "reef").err
+    assert ivcap_flows("login", "--provena", "Reef!").status == 2
+    assert ivcap_flows("login", "https://develop.ivcap.net", "--provena", "reef").status == 2
