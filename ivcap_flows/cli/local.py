@@ -37,6 +37,7 @@ def serve(
     directory: Folder = None,
     env_file: Path | None = None,
     seed: int | None = None,
+    s3_endpoint: str | None = None,
 ) -> None:
     """Serve the embedded platforms until interrupted; prints the environment that clients need.
 
@@ -45,12 +46,13 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         env_file: File to write the environment to as well, one KEY=value a line.
         seed: Make the ids of new things follow from this number, from now on; else they are random.
+        s3_endpoint: Address of an S3 server for the files of Provena's datasets: http[s]://[key:secret@]host[:port].
     """
     from ivcap_flows import local
 
     if not _of_this_machine(host):
         raise InputError(f"The embedded platforms serve this machine alone; {host} is no loopback address.")
-    local.serve(host, port, _folder(directory), env_file, seed=seed)
+    local.serve(host, port, _folder(directory), env_file, seed=seed, s3=s3_endpoint)
 
 
 def _of_this_machine(host: str) -> bool:

@@ -18,14 +18,17 @@ def serve(
     idle: float | None = None,
     announce: bool = True,
     seed: int | None = None,
+    s3: str | None = None,
 ) -> None:
     """Serve a directory in the foreground until a signal, or until idle for so many seconds.
 
     With a seed, which stays with the directory, the ids of what is made follow from it: an empty directory and the same
     requests give the same ids. The environment is printed as `KEY=value` lines once the server is about to answer, and
-    written to `env_file`. Raises TwinError, also when another server has the directory, and NewerSchemaError.
+    written to `env_file`. The files of Provena's datasets are on the S3 server at `s3`
+    (`http[s]://[key:secret@]host[:port]`), if one is named. Raises TwinError, also when another server has the
+    directory, and NewerSchemaError.
     """
     # Starlette and uvicorn are only for those who serve.
     from ivcap_flows.local.server import run
 
-    run(host, port, directory, env_file=env_file, idle=idle, announce=announce, seed=seed)
+    run(host, port, directory, env_file=env_file, idle=idle, announce=announce, seed=seed, s3=s3)

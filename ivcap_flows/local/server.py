@@ -135,6 +135,7 @@ def run(
     idle: float | None,
     announce: bool,
     seed: int | None = None,
+    s3: str | None = None,
 ) -> None:
     """Serve until a signal or until idle. Raises TwinError, NewerSchemaError."""
     place = Directory(directory.expanduser().absolute())
@@ -149,7 +150,7 @@ def run(
         )
     try:
         with _bind(host, port) as listener:
-            asyncio.run(_serve(listener, host, place, env_file, idle, announce, seed))
+            asyncio.run(_serve(listener, host, place, env_file, idle, announce, seed, s3))
     finally:
         os.close(lock)
 
@@ -162,6 +163,7 @@ async def _serve(
     idle: float | None,
     announce: bool,
     seed: int | None,
+    s3: str | None,
 ) -> None:
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -169,8 +171,8 @@ async def _serve(
     part: provena.ProvenaTwin | None = None
     try:
         platform.changes.bind()
-        part = provena.create_app(place.root, url, SETTLE, platform.seed, lambda sub_type: layer.death_of(sub_type))
-        environment = _environment(url, platform) | provena.environment(place.root, url)
+        part = provena.create_app(place.root, url, SETTLE, platform.seed, lambda sub_type: layer.death_of(sub_type), s3)
+        environment = _environment(url, platform) | provena.environment(place.root, url, s3)
         token = secrets.token_urlsafe(24)
         about = {
             "instance": platform.instance,

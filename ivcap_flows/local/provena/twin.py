@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from ivcap_flows.local.provena.auth import routes as auth
 from ivcap_flows.local.provena.auth.state import Groups, Links
+from ivcap_flows.local.provena.bucket import Bucket, endpoint_of
 from ivcap_flows.local.provena.datastore import routes as datastore
 from ivcap_flows.local.provena.datastore.state import Datasets
 from ivcap_flows.local.provena.files import Files
@@ -47,12 +48,19 @@ class ProvenaTwin:
     """
 
     def __init__(
-        self, directory: Path, base_url: str, settle: float, seed: int | None, dies: Dies = lambda sub_type: None
+        self,
+        directory: Path,
+        base_url: str,
+        settle: float,
+        seed: int | None,
+        dies: Dies = lambda sub_type: None,
+        s3: str | None = None,
     ) -> None:
         root = f"{base_url.rstrip('/')}/{_MOUNT}"
         directory.mkdir(parents=True, exist_ok=True)
         key = Key(directory)
         self._store = Store(directory / _STORE_FILE, seed)
+        self._bucket = Bucket(s3) if s3 else None
         files = Files(self._store, key, f"{root}/files")
         self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
         jobs = Jobs(self._store, settle, dies)
@@ -65,7 +73,7 @@ class ProvenaTwin:
             "registry": registry_api.api(desk, registry),
             "prov": prov.api(desk, runs),
             "jobs": jobs_api.api(desk, jobs),
-            "data": datastore.api(desk, Datasets(registry, self._store, files)),
+            "data": datastore.api(desk, Datasets(registry, self._store, self._bucket or files)),
             "search": search.api(desk),
             "handle": handles.api(desk),
         }
@@ -96,6 +104,8 @@ class ProvenaTwin:
     async def stop(self) -> None:
         """Stop after the step at hand and close the state; unfinished jobs go on at the next start."""
         await self._runner.stop()
+        if self._bucket is not None:
+            self._bucket.close()
         self._store.close()
 
 
@@ -105,19 +115,21 @@ def create_app(
     settle: float = 2.0,
     seed: int | None = None,
     dies: Dies = lambda sub_type: None,
+    s3: str | None = None,
 ) -> ProvenaTwin:
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
     The job of an accepted request can be seen after `settle` seconds at the latest. A `seed` makes the ids of jobs and
-    batches follow from it. `dies` lets workers of jobs die. Raises NewerSchemaError for a
+    batches follow from it. `dies` lets workers of jobs die. `s3` is the address of a server for the files of
+    datasets (Bucket). Raises NewerSchemaError for a
     directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a
     directory open.
     """
-    return ProvenaTwin(directory, base_url, settle, seed, dies)
+    return ProvenaTwin(directory, base_url, settle, seed, dies, s3)
 
 
-def environment(directory: Path, base_url: str) -> dict[str, str]:
-    """The variables under which clients find the embedded Provena, secrets among them."""
+def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[str, str]:
+    """The variables under which clients find the embedded Provena, secrets among them, and AWS's own one for `s3`."""
     root = f"{base_url.rstrip('/')}/{_MOUNT}"
     key = Key(directory)
     apis = {
@@ -137,6 +149,7 @@ def environment(directory: Path, base_url: str) -> dict[str, str]:
         "PROVENA_OFFLINE_TOKEN_2": key.offline_token(OTHER),
         "PROVENA_OFFLINE_TOKEN_UNLINKED": key.offline_token(UNLINKED),
         "PROVENA_OFFLINE_TOKEN_READER": key.offline_token(READER),
+        **({"AWS_ENDPOINT_URL_S3": endpoint_of(s3)} if s3 else {}),
     } | {f"PROVENA_{name}_API": f"{root}/{path}" for name, path in apis.items()}
 
 

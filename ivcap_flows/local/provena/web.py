@@ -177,11 +177,14 @@ class Api:
     @property
     def routes(self) -> list[BaseRoute]:
         """The operations, to be mounted."""
-        return [self._route(operation) for operation in self.operations]
+        paths: dict[str, dict[str, Operation]] = {}
+        for operation in self.operations:
+            paths.setdefault(operation.path, {})[operation.method] = operation
+        return [self._route(path, operations) for path, operations in paths.items()]
 
-    def _route(self, operation: Operation) -> Route:
+    def _route(self, path: str, operations: dict[str, Operation]) -> Route:
         async def answer(request: Request) -> Response:
-            raw = await request.body()
+            operation, raw = operations[request.method], await request.body()
             try:
                 return await run_in_threadpool(self._answer, operation, request, raw)
             except CrashError:
@@ -196,9 +199,9 @@ class Api:
                 if operation.method != "GET":
                     self.desk.changed()
 
-        route = Route(operation.path, answer, methods=[operation.method])
+        route = Route(path, answer, methods=list(operations))
         # FastAPI, unlike Starlette, has no HEAD beside a GET.
-        route.methods = {operation.method}
+        route.methods = set(operations)
         return route
 
     def check_access(self) -> None:

@@ -188,9 +188,21 @@ def a_collection() -> Callable[[str], Json]:
 
 
 @pytest.fixture
-def served_ada(local_twin: Any) -> Iterator[Someone]:
-    """The first user of a twin that serves both platforms, and so has faults."""
-    here = Provena(local_twin.root)
-    here.env = local_twin.environment
-    yield here.user()
-    here.http.close()
+def a_provena_user() -> Iterator[Callable[[Any], Someone]]:
+    """How to be the first user of a twin that serves both platforms, and so has faults and options."""
+    http = httpx.Client(timeout=20)
+
+    def user(home: Any) -> Someone:
+        here = Provena(home.root)
+        here.http.close()
+        here.env, here.http = home.environment, http
+        return here.user()
+
+    yield user
+    http.close()
+
+
+@pytest.fixture
+def served_ada(local_twin: Any, a_provena_user: Callable[[Any], Someone]) -> Someone:
+    """The first user of the twin that the tests of a module share."""
+    return a_provena_user(local_twin)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -221,3 +223,71 @@ def test_a_job_that_cannot_be_done_does_not_hold_up_the_others(admin, ada, recor
     ]
     assert lodged(ada, record)
     assert [admin.job(session)["status"] for session in bad] == ["FAILED", "FAILED"]
+
+
+def test_a_request_for_access_is_kept_noted_and_moved_on(ada, admin):
+    """Its user sees its state; one that asks for nothing new is not kept."""
+    report = ok(ada.ask("auth", "GET", "/access-control/user/generate-access-report"))["report"]
+    change = "/access-control/user/request-change"
+    assert ada.ask("auth", "POST", change, json=report).json()["status"]["success"] is False
+    roles = {role["role_name"]: role for part in report["components"] for role in part["component_roles"]}
+    roles["handle-read"]["access_granted"] = True
+    ok(ada.ask("auth", "POST", change, json=report, params={"send_email": False}))
+    mine = "/access-control/user/pending-request-history"
+    (request,) = ok(ada.ask("auth", "GET", mine))["items"]
+    assert (request["status"], request["username"]) == ("PENDING_APPROVAL", "embedded-user")
+    named = [part["component_name"] for part in json.loads(request["request_diff_contents"])["components"]]
+    assert named == ["handle-service"]
+    about = {"username": "embedded-user", "request_id": request["request_id"]}
+    prefix = "/access-control/admin"
+    ok(admin.ask("auth", "POST", f"{prefix}/add-note", json=about | {"note": "seen"}))
+    wanted = about | {"desired_state": "DENIED_PENDING_DELETION", "additional_note": "no"}
+    moved = ok(admin.ask("auth", "POST", f"{prefix}/change-request-state", json=wanted))
+    assert moved["state_change"]["success"] is True
+    assert ok(ada.ask("auth", "GET", mine))["items"] == []
+    one = ok(admin.ask("auth", "GET", f"{prefix}/user-request-history", params={"username": "embedded-user"}))["items"]
+    assert [(entry["ui_friendly_status"], entry["notes"]) for entry in one] == [("request denied", "seen,no")]
+    ok(admin.ask("auth", "POST", f"{prefix}/delete-request", json=about))
+    assert ok(admin.ask("auth", "GET", f"{prefix}/all-request-history"))["items"] == []
+    again = admin.ask("auth", "POST", f"{prefix}/delete-request", json=about).json()
+    assert again["status"]["success"] is False
+
+
+def test_groups_go_out_and_come_in_as_the_mode_allows(admin):
+    """A trial changes nothing, and groups are deleted only by a mode and a flag that say so."""
+    groups = "/groups/admin"
+    for name in ("one", "two"):
+        ok(admin.ask("auth", "POST", f"{groups}/add_group", json={"id": name, "display_name": name, "description": ""}))
+    items = ok(admin.ask("auth", "GET", f"{groups}/export"))["items"]
+    less = [item for item in items if item["id"] != "two"]
+    new = {"id": "three", "display_name": "3", "description": "", "users": [{"username": "eve"}]}
+
+    def take(what, mode, **more):
+        body = {"import_mode": mode, "items": what, "trial_mode": False, **more}
+        return admin.ask("auth", "POST", f"{groups}/import", json=body).json()
+
+    def there():
+        return {group["id"] for group in ok(admin.ask("auth", "GET", f"{groups}/list_groups"))["groups"]}
+
+    before = there()
+    assert take([*items, new], "ADD_ONLY")["status"]["success"] is False
+    assert take([new], "OVERWRITE_ONLY")["status"]["success"] is False
+    assert take(less, "SYNC_DELETION_ALLOWED")["status"]["success"] is False
+    assert take([new], "ADD_ONLY", trial_mode=True)["statistics"]["new_entries"] == 1
+    assert there() == before
+    assert take([*less, new], "SYNC_DELETION_ALLOWED", allow_entry_deletion=True)["statistics"]["deleted_entries"] == 1
+    assert there() == before - {"two"} | {"three"}
+    members = ok(admin.ask("auth", "GET", f"{groups}/list_members", params={"id": "three"}))["group"]["users"]
+    assert [member["username"] for member in members] == ["eve"]
+
+
+def test_the_default_of_a_group_holds_for_new_datasets_of_its_members(ada, admin):
+    """Whoever is in the group may do with a member's dataset what the group says."""
+    group = {"id": "lab", "display_name": "Lab", "description": "", "default_data_store_access": ["dataset-data-write"]}
+    ok(admin.ask("auth", "POST", "/groups/admin/add_group", json=group))
+    for username in ("embedded-user", "embedded-user-2"):
+        ok(admin.ask("auth", "POST", "/groups/admin/add_member?group_id=lab", json={"username": username}))
+    dataset = ada.mint(ada.create("agent/organisation", name="o"))
+    ok(admin.ask("auth", "DELETE", "/groups/admin/remove_group", params={"id": "lab"}))
+    path = "/registry/entity/dataset/auth/configuration"
+    assert ok(ada.ask("registry", "GET", path, params={"id": dataset}))["groups"] == {"lab": ["dataset-data-write"]}

@@ -92,6 +92,12 @@ class Groups:
         """Ids of the groups that a user is in."""
         return {row["group_id"] for row in self._store.rows("SELECT * FROM group_members WHERE username=?", username)}
 
+    def default_access(self, username: str, roles: set[str]) -> dict[str, list[str]]:
+        """What the groups of a user say that their members have on each other's new datasets, of these roles."""
+        ids = self.of_user(username)
+        wanted = {group["id"]: group["default_data_store_access"] or [] for group in self.every() if group["id"] in ids}
+        return {id: known for id, said in wanted.items() if (known := [role for role in said if role in roles])}  # noqa: A001
+
     def add_member(self, id: str, member: dict[str, Any]) -> None:  # noqa: A002
         """Add a user to a group."""
         self._store.run("INSERT OR REPLACE INTO group_members VALUES (?, ?, ?)", id, member["username"], dumps(member))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any
 
 from ivcap_flows.local import clock
+from ivcap_flows.local.provena.bucket import NAME, Bucket
 from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.registry.kinds import KINDS
 from ivcap_flows.local.provena.registry.state import Entry, Registry, UnsuccessfulError
@@ -17,7 +18,6 @@ from ivcap_flows.local.provena.web import CrashError, Refusal, denied, invalid
 __all__ = ["Datasets"]
 
 _DATASET = KINDS["DATASET"]
-_BUCKET: Final = "embedded-provena"
 _SESSION = timedelta(hours=8)
 _UNRELEASED: dict[str, Any] = {
     "release_history": [],
@@ -30,7 +30,7 @@ _UNRELEASED: dict[str, Any] = {
 class Datasets:
     """What the data-store-api does with DATASET items and their files."""
 
-    def __init__(self, registry: Registry, store: Store, files: Files) -> None:
+    def __init__(self, registry: Registry, store: Store, files: Files | Bucket) -> None:
         self.registry, self._store, self._files = registry, store, files
 
     def mint(self, user: User, collection: dict[str, Any]) -> tuple[Entry, str | None]:
@@ -44,6 +44,7 @@ class Datasets:
             raise Refusal(500, detail) from refusal
         self.check(collection)
         entry = self.registry.add(user.username, _DATASET, None)
+        entry.access["groups"] = self.registry.groups.default_access(user.username, set(_DATASET.roles))
         info = self._info(collection, {"s3": _place(entry.id)} | _UNRELEASED)
         self.registry.revise(entry, info, "Initial record creation", user.username)
         self._write_metadata(entry)
@@ -105,17 +106,15 @@ class Datasets:
         return self._files.url(key, seconds)
 
     def credentials(self, user: User, id: str, *, write: bool) -> dict[str, str]:  # noqa: A002
-        """Temporary credentials in the form of AWS; there is no S3 that would take them."""
+        """Temporary credentials in the form of AWS; without an S3 server there is none that would take them."""
         entry = self.fetch(user, id)
         self._needs(user, entry, {"dataset-data-write", "admin"} | (set() if write else {"dataset-data-read"}))
         if write:
             self.registry.unlocked(id)
             if entry.item["release_status"] != "NOT_RELEASED":
                 raise Refusal(403, f"The dataset {id} is {entry.item['release_status']}, so its files cannot change.")
-        return {
-            "aws_access_key_id": f"ASIA{secrets.token_hex(8).upper()}",
-            "aws_secret_access_key": secrets.token_urlsafe(30),
-            "aws_session_token": secrets.token_urlsafe(60),
+        keys = self._files.credentials() if isinstance(self._files, Bucket) else _random_keys()
+        return keys | {
             "expiry": (datetime.fromtimestamp(clock.seconds(), timezone.utc) + _SESSION).isoformat(),
         }
 
@@ -196,6 +195,14 @@ class Datasets:
             raise denied(f"You may not do this with the dataset {entry.id}.")
 
 
+def _random_keys() -> dict[str, str]:
+    return {
+        "aws_access_key_id": f"ASIA{secrets.token_hex(8).upper()}",
+        "aws_secret_access_key": secrets.token_urlsafe(30),
+        "aws_session_token": secrets.token_urlsafe(60),
+    }
+
+
 def _place(id: str) -> dict[str, str]:  # noqa: A002
     path = f"datasets/{id.replace('.', '-').replace('/', '-')}/"
-    return {"bucket_name": _BUCKET, "path": path, "s3_uri": f"s3://{_BUCKET}/{path}"}
+    return {"bucket_name": NAME, "path": path, "s3_uri": f"s3://{NAME}/{path}"}

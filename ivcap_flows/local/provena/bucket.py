@@ -1,0 +1,117 @@
+"""The files of datasets on an S3 server, where the twin is told of one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from ivcap_flows.errors import TwinError
+from ivcap_flows.local import clock
+from ivcap_flows.local.provena.web import Refusal
+
+__all__ = ["NAME", "Bucket", "endpoint_of", "presigned"]
+
+NAME: Final = "embedded-provena"
+_REGION: Final = "us-east-1"
+_ALGORITHM: Final = "AWS4-HMAC-SHA256"
+_ANY: Final = "embedded"
+"""Key id and secret for a server that takes any."""
+_OWN_SECONDS: Final = 60
+
+
+class Bucket:
+    """Objects by key in the twin's bucket of a server, which is addressed by path."""
+
+    def __init__(self, endpoint: str) -> None:
+        """`endpoint`: `http[s]://[key:secret@]host[:port]`; makes the bucket. Raises TwinError."""
+        parts = urlsplit(endpoint)
+        self.endpoint = endpoint_of(endpoint)
+        self._key, self._secret = unquote(parts.username or _ANY), unquote(parts.password or _ANY)
+        self._http = httpx.Client(timeout=10)
+        try:
+            made = self._http.put(self._signed("PUT", "", _OWN_SECONDS))
+        except httpx.TransportError as error:
+            raise TwinError(
+                f"The S3 server at {self.endpoint} does not answer ({error}). Start it before the embedded platforms."
+            ) from error
+        # 409: it is there.
+        if made.status_code not in (200, 409):
+            raise TwinError(f"The S3 server at {self.endpoint} refused to make a bucket ({made.status_code}).")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def credentials(self) -> dict[str, str]:
+        """Keys that the server takes, and, as the real ones need not, where it is."""
+        return {
+            "aws_access_key_id": self._key,
+            "aws_secret_access_key": self._secret,
+            "aws_session_token": "",
+            "endpoint_url": self.endpoint,
+        }
+
+    def put(self, path: str, media_type: str, content: bytes) -> None:
+        """Keep an object, replacing one of the same path."""
+        self._asked("PUT", path, {"Content-Type": media_type}, content)
+
+    def has(self, path: str) -> bool:
+        """Whether there is such an object."""
+        return self._asked("HEAD", path).status_code == httpx.codes.OK
+
+    def url(self, path: str, seconds: int) -> str:
+        """Where an object can be read for so many seconds."""
+        return self._signed("GET", path, seconds)
+
+    def _asked(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes = b""
+    ) -> httpx.Response:
+        """The answer of the server. Raises a 500 refusal, as the real API fails where S3 does."""
+        try:
+            url = self._signed(method, path, _OWN_SECONDS)
+            reply = self._http.request(method, url, headers=headers, content=content)
+        except httpx.TransportError as error:
+            raise Refusal(500, f"The S3 server does not answer ({type(error).__name__}).") from error
+        if reply.status_code not in (200, 404):
+            raise Refusal(500, f"The S3 server answered {reply.status_code}.")
+        return reply
+
+    def _signed(self, method: str, path: str, seconds: int) -> str:
+        # S3 has the machine's time, whatever the twin's clock shows.
+        return presigned(method, f"{self.endpoint}/{NAME}/{path}", self._key, self._secret, seconds, clock.machine())
+
+
+def endpoint_of(address: str) -> str:
+    """The address of a server without its keys. Raises TwinError."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TwinError("The address of the S3 server has to be of the form http://[key:secret@]host:port.")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def presigned(method: str, url: str, key: str, secret: str, seconds: int, now: float) -> str:
+    """A URL that may be asked for so many seconds (AWS Signature Version 4 in the query, the payload unsigned)."""
+    parts = urlsplit(url)
+    stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{stamp[:8]}/{_REGION}/s3/aws4_request"
+    fields = {
+        "X-Amz-Algorithm": _ALGORITHM,
+        "X-Amz-Credential": f"{key}/{scope}",
+        "X-Amz-Date": stamp,
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-SignedHeaders": "host",
+    }
+    query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in fields.items())
+    path = quote(parts.path, safe="/-_.~")
+    request = "\n".join([method, path, query, f"host:{parts.netloc}", "", "host", "UNSIGNED-PAYLOAD"])
+    text = "\n".join([_ALGORITHM, stamp, scope, hashlib.sha256(request.encode()).hexdigest()])
+    signing = f"AWS4{secret}".encode()
+    for word in (stamp[:8], _REGION, "s3", "aws4_request", text):
+        signing = hmac.digest(signing, word.encode(), "sha256")
+    return f"{parts.scheme}://{parts.netloc}{path}?{query}&X-Amz-Signature={signing.hex()}"
