@@ -1,8 +1,8 @@
-"""Drives every operation of a served twin with schemathesis, by the OpenAPI document that the twin gives.
+"""Drives every operation of a served twin with schemathesis, by the OpenAPI documents that the twin gives.
 
-`python tests/local/fuzz.py --examples 100` is `make fuzz`; the tests run a short form. Fails on a broken check (a reply
-with a status, media type, header or body that the document does not have, an accepted bad request, a missing 401, a
-5xx that is not declared) and on a traceback in the server's log. Prints the number of cases.
+`python tests/local/fuzz.py --examples 100` is `make fuzz`; the tests run a short form for each platform. Fails on a
+broken check (a reply with a status, media type, header or body that the document does not have, an accepted bad
+request, a missing 401, a 5xx that is not declared) and on a traceback in the server's log. Prints the number of cases.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import jwt
 import schemathesis
 from schemathesis.checks import CHECKS
 from schemathesis.cli import schemathesis as command
+
+from ivcap_flows.local.provena.keycloak.state import Key
 
 LEFT_OUT: Final = (
     # Whether a filter, a cursor, a JSON path, an order or a program is a good one is more than a JSON schema can say.
@@ -135,22 +138,113 @@ def told(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
     return document
 
 
-def run(examples: int, phases: str, *, seed: int | None = None) -> tuple[int, list[str]]:
+def ivcap(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any]]:
+    """A token, and the document with ids of what is there."""
+    token = environment["IVCAP_JWT"]
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=environment["IVCAP_URL"], headers=headers, timeout=60) as twin:
+        return token, told(twin.get("/1/openapi/openapi3.json").json(), known_ids(twin))
+
+
+def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any]]:
+    """A token with every role, and the documents of the seven APIs in one, with ids of what is there."""
+    stems = ("entity-registry", "handle", "job-service", "sys-admin")
+    claims = {
+        "preferred_username": "embedded-user",
+        "email": "embedded-user@example.org",
+        "realm_access": {"roles": [f"{stem}-{level}" for stem in stems for level in ("read", "write", "admin")]},
+        "exp": time.time() + 24 * 3600,
+    }
+    token = jwt.encode(claims, Key(folder / "twin").private, "RS256")
+    merged: dict[str, Any] = {}
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=60) as twin:
+        ids = things(twin, environment)
+        for name, url in environment.items():
+            if name.startswith("PROVENA_") and name.endswith("_API"):
+                document = twin.get(f"{url}/openapi.json").json()
+                root = httpx.URL(url).path
+                document["paths"] = {root + path: each for path, each in document["paths"].items()}
+                merged["paths"] = {**merged.get("paths", {}), **document.pop("paths")}
+                merged = document | merged
+    merged.pop("servers")
+    return token, some_known(merged, ids)
+
+
+def things(twin: httpx.Client, environment: dict[str, str]) -> dict[str, list[str]]:
+    """Ids of registry items, by the names of what they are for."""
+
+    def made(path: str, **info: Any) -> str:
+        url = f"{environment['PROVENA_REGISTRY_API']}/registry/{path}/create"
+        reply = twin.post(url, json={"display_name": "fuzzed", **info}).raise_for_status().json()
+        identifier: str = reply["created_item"]["id"]
+        return identifier
+
+    page = "https://example.org/"
+    organisation, study = made("agent/organisation", name="o"), made("activity/study", title="t", description="d")
+    model = made("entity/model", name="m", description="d", documentation_url=page, source_url=page)
+    key = {"key": "k", "description": "d", "usage_type": "GENERAL_DATA", "optional": True}
+    template = made("entity/dataset_template", deferred_resources=[key])
+    ends = {"input_templates": [{"template_id": template, "optional": True}]}
+    workflow = made("entity/model_run_workflow", software_id=model, **ends)
+    person = twin.get(f"{environment['PROVENA_AUTH_API']}/link/user/lookup").json()["person_id"]
+    handle = twin.post(f"{environment['PROVENA_HANDLE_API']}/handle/mint", json={"value_type": "DESC", "value": "v"})
+    people = {"modeller_id": person}
+    run = {"workflow_template_id": workflow, "inputs": [], "outputs": [], "display_name": "r", "description": "d"}
+    records = {"records": [run | {"associations": people, "start_time": 1, "end_time": 2}] * 3}
+    session = twin.post(f"{environment['PROVENA_PROV_API']}/model_run/register_batch", json=records).json()[
+        "session_id"
+    ]
+    job: dict[str, Any] = {}
+    while job.get("status") != "SUCCEEDED":
+        time.sleep(0.2)
+        found = twin.get(f"{environment['PROVENA_JOB_API']}/jobs/user/fetch", params={"session_id": session}).json()
+        job = found.get("job", {})
+    names = {
+        "organisation_id publisher_id requesting_organisation_id": [organisation],
+        "study_id": [study],
+        "software_id": [model],
+        "template_id dataset_template_id": [template],
+        "workflow_template_id": [workflow],
+        "person_id modeller_id data_custodian_id reviewer_id approver_id": [person],
+        "session_id": [session],
+        "batch_id": [job["result"]["batch_id"]],
+        "id starting_id": [organisation, study, model, template, workflow, person, handle.json()["id"]],
+    }
+    return {name: ids for several, ids in names.items() for name in several.split()}
+
+
+def some_known(schema: Any, ids: dict[str, list[str]], name: str = "") -> Any:
+    """The document, with ids among what a text with one of these names may be."""
+    if isinstance(schema, list):
+        return [some_known(one, ids, name) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema == {"type": "string"} and name in ids:
+        return {"anyOf": [{"type": "string", "enum": ids[name]}, schema]}
+    if "in" in schema and "schema" in schema:
+        return schema | {"schema": some_known(schema["schema"], ids, schema["name"])}
+    return {key: some_known(value, ids, key) for key, value in schema.items()}
+
+
+PLATFORMS: Final = {"ivcap": (ivcap, LEFT_OUT), "provena": (provena, (*LEFT_OUT, "bad_requests_are_refused"))}
+"""How a document is got, and the checks that say nothing of it: Provena, as pydantic 1, takes numbers for texts."""
+
+
+def run(platform: str, examples: int, phases: str, *, seed: int | None = None) -> tuple[int, list[str]]:
     """The number of cases, and what went wrong."""
+    prepare, left_out = PLATFORMS[platform]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with served(folder) as (environment, log):
-            headers = {"Authorization": f"Bearer {environment['IVCAP_JWT']}"}
-            with httpx.Client(base_url=environment["IVCAP_URL"], headers=headers, timeout=60) as twin:
-                document = told(twin.get("/1/openapi/openapi3.json").json(), known_ids(twin))
+            token, document = prepare(environment, folder)
             (folder / "openapi.json").write_text(json.dumps(document))
             options = {
                 "--url": environment["IVCAP_URL"],
-                "--header": f"Authorization: {headers['Authorization']}",
+                "--header": f"Authorization: Bearer {token}",
                 "--phases": phases,
                 "--max-examples": str(examples),
                 "--checks": "all",
-                "--exclude-checks": ",".join(LEFT_OUT),
+                "--exclude-checks": ",".join(left_out),
                 "--suppress-health-check": "all",
                 "--generation-database": "none",
                 "--request-timeout": "120",
@@ -175,11 +269,15 @@ def run(examples: int, phases: str, *, seed: int | None = None) -> tuple[int, li
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--platform", choices=PLATFORMS, action="append", help="each, unless told")
     parser.add_argument("--examples", type=int, default=100, help="cases per operation and kind of data")
     parser.add_argument("--phases", default="examples,coverage,fuzzing")
     parser.add_argument("--seed", type=int)
     given = parser.parse_args()
-    cases, faults = run(given.examples, given.phases, seed=given.seed)
+    cases, faults = 0, list[str]()
+    for platform in given.platform or PLATFORMS:
+        more, found = run(platform, given.examples, given.phases, seed=given.seed)
+        cases, faults = cases + more, faults + found
     print("\n".join(faults))
     print(f"{cases} cases, {len(faults)} faults")
     return 1 if faults else 0
