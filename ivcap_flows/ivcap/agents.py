@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
-from ivcap_flows.errors import InputError, NotFoundError, WaitTimeoutError
+from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError, WaitTimeoutError
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
@@ -46,10 +46,16 @@ class AgentRecord(Wire):
 
 
 class Agents:
-    """The agents among the services. Methods take the URN of a service, or its bare id."""
+    """The agents among the services. Methods take the URN of a service, or its bare id.
 
-    def __init__(self, session: Session, aspects: Aspects, services: Services, jobs: Jobs) -> None:
+    `settle` tells the seconds within which the platform shows a job that it has accepted.
+    """
+
+    def __init__(
+        self, session: Session, aspects: Aspects, services: Services, jobs: Jobs, settle: Callable[[], float]
+    ) -> None:
         self._session, self._aspects, self._services, self._jobs = session, aspects, services, jobs
+        self._settle = settle
 
     async def list(self, *, limit: int | None = None) -> AsyncIterator[AgentRecord]:
         """The agents, each once; `limit` is the total."""
@@ -95,23 +101,38 @@ class Agents:
         """Run an agent on a request (a mapping or a pydantic model) and wait; the record of the job, however it ended.
 
         `agent` is a record, name or URN. Raises ParameterError, before anything is sent, for a request that does not
-        fit, and WaitTimeoutError after `timeout` seconds; the job goes on. Keyed: the request is sent once.
+        fit, and WaitTimeoutError after `timeout` seconds; the job goes on. Keyed: the request is sent once. Whatever is
+        raised once the platform has accepted it names the job, and has its URN as `job`: to ask again is another job.
         """
         chosen = agent if isinstance(agent, AgentRecord) else await self.get(agent)
         document = plain(request)
         validate_request(chosen.request_schema, document, service=chosen.name or chosen.urn)
         end = None if timeout is None else time.monotonic() + timeout
         job = await self._jobs.request(chosen.urn, document)
-        pause = job.retry_later or _SOONEST
+        try:
+            return await self._ended(chosen, job, end, timeout)
+        except IvcapFlowsError as error:
+            raise type(error)(
+                f"{job.urn} was requested and goes on, but could not be waited for: {error.message}",
+                **{**error.data, "job": job.urn},
+            ) from error
+
+    async def _ended(self, agent: AgentRecord, job: JobRecord, end: float | None, timeout: float | None) -> JobRecord:
+        """The record of a job just requested, once it has ended. A platform may show it a while after its reply."""
+        pause, shown_by = job.retry_later or _SOONEST, time.monotonic() + self._settle()
         while True:
-            found = await self._jobs.read(chosen.urn, job.urn, with_request=True)
-            if found.done:
-                return found
+            try:
+                found = await self._jobs.read(agent.urn, job.urn, with_request=True)
+            except NotFoundError:
+                if time.monotonic() >= shown_by:
+                    raise
+            else:
+                if found.done:
+                    return found
             left = pause if end is None else min(pause, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeoutError(
-                    f"{found.urn} of {chosen.name or chosen.urn} has not ended after {timeout:g} s; it goes on.",
-                    pending=[found.urn],
+                    f"{job.urn} of {agent.name or agent.urn} has not ended after {timeout:g} s.", pending=[job.urn]
                 )
             await asyncio.sleep(left)
             pause = min(_LATEST, 1.5 * pause)

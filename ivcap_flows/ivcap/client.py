@@ -73,7 +73,7 @@ class IvcapClient:
         self.services = Services(self._session, self.aspects, self.account)
         self.orders = Orders(self._session, self.aspects)
         self.jobs = Jobs(self._session, self.aspects)
-        self.agents = Agents(self._session, self.aspects, self.services, self.jobs)
+        self.agents = Agents(self._session, self.aspects, self.services, self.jobs, lambda: self.settle)
         self._manager = None if secret_manager is None else Session(secret_manager, platform="the secret manager")
         self.secrets = Secrets(self._session, self._manager)
         self.queues = Queues(self._session)

@@ -6,7 +6,15 @@ import pytest
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
-from ivcap_flows.errors import InputError, NotFoundError, ParameterError, WaitTimeoutError
+from ivcap_flows.errors import (
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    ParameterError,
+    ProtocolError,
+    WaitTimeoutError,
+)
+from ivcap_flows.ivcap import agents
 
 S, J = "urn:ivcap:service:s", "urn:ivcap:job:j"
 TOOL = "urn:sd-core:schema.ai-tool.1"
@@ -66,6 +74,32 @@ async def test_a_run_is_waited_for_up_to_a_deadline(client, scripted):
     with pytest.raises(WaitTimeoutError) as late:
         await client.agents.exec(agent, {"message": "x"}, timeout=0.3)
     assert late.value.pending == [J] and time.monotonic() - began < 5
+
+
+async def test_a_job_that_shows_late_is_waited_for(client, scripted, monkeypatch):
+    """Within the settling time a job that is not found yet is the accepted one, and not asked for again."""
+    monkeypatch.setattr(agents, "_SOONEST", 0.01)
+    scripted.on("GET /1/aspects", listing(tool()))
+    scripted.on(f"POST /1/services2/{S}/jobs", JSONResponse({"job-id": J, "location": "x"}, 202))
+    late = JSONResponse({"message": "not found"}, 404)
+    scripted.on(f"GET /1/services2/{S}/jobs/{J}", late, late, {"id": J, "status": "succeeded", "service": S})
+    assert (await client.agents.exec(await client.agents.read(S), {"message": "x"})).urn == J
+    assert len(scripted.to(f"POST /1/services2/{S}/jobs")) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(JSONResponse({}, 404), NotFoundError), (JSONResponse({}, 403), ForbiddenError), ({"id": 3}, ProtocolError)],
+)
+async def test_what_is_raised_after_the_request_names_the_job(client, scripted, answer, error):
+    """The job goes on, and who asks again by mistake would have another."""
+    client.settle = 0.0
+    scripted.on("GET /1/aspects", listing(tool()))
+    scripted.on(f"POST /1/services2/{S}/jobs", JSONResponse({"job-id": J, "location": "x"}, 202))
+    scripted.on(f"GET /1/services2/{S}/jobs/{J}", answer)
+    with pytest.raises(error, match=f"^{J} was requested and goes on") as raised:
+        await client.agents.exec(await client.agents.read(S), {"message": "x"})
+    assert raised.value.job == J
 
 
 async def test_agents_run_on_the_twin(twin):
