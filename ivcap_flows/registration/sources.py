@@ -6,7 +6,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -46,7 +47,12 @@ class Source(Protocol):
 
 def open_source(path: Path) -> Source:
     """The rows in a file, by its ending: .csv, .jsonl or .ndjson, .parquet. InputError for another."""
-    kinds: dict[str, type[_File]] = {".csv": _Csv, ".jsonl": _Lines, ".ndjson": _Lines, ".parquet": _Parquet}
+    kinds: dict[str, Callable[[Path], Source]] = {
+        ".csv": _Csv,
+        ".jsonl": _Lines,
+        ".ndjson": _Lines,
+        ".parquet": _Parquet,
+    }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path} is no file of model runs by its name: it must end in {', '.join(kinds)}.")
@@ -86,6 +92,8 @@ class _File:
     def name(self) -> str:
         return self.path.name
 
+
+class _Text(_File, ABC):
     def rows(self) -> Iterator[Row]:
         hashing = _Hashing(self.path)
         with io.TextIOWrapper(io.BufferedReader(hashing, _BLOCK), encoding="utf-8-sig", newline="") as text:
@@ -97,11 +105,11 @@ class _File:
                 raise InputError(f"{self.path} is no CSV file: {error}.") from error
         self.sha256 = hashing.digest.hexdigest()
 
-    def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, text: io.TextIOWrapper) -> Iterator[Row]: ...
 
 
-class _Csv(_File):
+class _Csv(_Text):
     def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
         csv.field_size_limit(_LONGEST)
         lines = (cells for cells in csv.reader(text, strict=True) if any(cell.strip() for cell in cells))
@@ -114,7 +122,7 @@ class _Csv(_File):
             yield sheet.row(number, cells)
 
 
-class _Lines(_File):
+class _Lines(_Text):
     def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
         for number, line in enumerate(text, 1):
             if not line.strip():
