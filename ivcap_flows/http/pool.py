@@ -15,36 +15,41 @@ __all__ = ["Pool"]
 # Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
 # All that were needed at once are kept: with fewer, each of many requests at once would open and close one.
 _LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
+_STREAM_LIMITS: Final = httpx.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=4.0)
 # A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
 _DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 class Pool:
-    """The open connections to all hosts that are asked, at most 32 at once; proxies and CA certificates are those of
-    the environment."""
+    """The open connections to all hosts that are asked; proxies and CA certificates are those of the environment.
+
+    At most 32 at once for replies that are read whole, and 128 for streams: these are held for as long as their reader
+    likes, and leave the others alone.
+    """
 
     def __init__(self) -> None:
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[bool, httpx.AsyncClient] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def opened(self) -> httpx.AsyncClient:
-        """The client of httpx for the running loop."""
+    def opened(self, *, streaming: bool = False) -> httpx.AsyncClient:
+        """The client of httpx for the running loop, and for streams or all else."""
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
+        if self._loop is not loop:
             # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
-            self._loop = loop
-            self._client = httpx.AsyncClient(
+            self._loop, self._clients = loop, {}
+        if streaming not in self._clients:
+            self._clients[streaming] = httpx.AsyncClient(
                 verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-                limits=_LIMITS,
+                limits=_STREAM_LIMITS if streaming else _LIMITS,
                 follow_redirects=False,
                 mounts=dict.fromkeys(_DIRECT),
             )
-        return self._client
+        return self._clients[streaming]
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens them anew."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.aclose()
 
 

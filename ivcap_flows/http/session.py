@@ -163,7 +163,7 @@ class Session:
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
         async def once() -> httpx.Response:
-            response = await self._send(method, path, params, wanted, None, timeout)
+            response = await self._send(method, path, params, wanted, None, timeout, streaming=True)
             try:
                 await self._accept(response, method, path, expect)
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -203,11 +203,14 @@ class Session:
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
+        *,
+        streaming: bool = False,
     ) -> httpx.Response:
         """One send, and a second with a fresh token where the reply says that the token was the trouble."""
         url = self._base.join(path)
+        client = self._pool.opened(streaming=streaming)
         token = await self.auth.header() if self.auth and self._base.owns(url) else None
-        response = await self._exchange(method, url, path, params, headers, content, timeout, token)
+        response = await self._exchange(client, method, url, path, params, headers, content, timeout, token)
         if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
             challenge = response.headers.get("www-authenticate", "").lower()
             if challenge.startswith("bearer") or self.auth.expired:
@@ -215,11 +218,12 @@ class Session:
                 fresh = await self.auth.header()
                 if fresh == token:
                     fresh = await self.auth.header(force=True)
-                response = await self._exchange(method, url, path, params, headers, content, timeout, fresh)
+                response = await self._exchange(client, method, url, path, params, headers, content, timeout, fresh)
         return response
 
     async def _exchange(
         self,
+        client: httpx.AsyncClient,
         method: str,
         url: str,
         path: str,
@@ -233,7 +237,6 @@ class Session:
         sent = {**self._headers, **headers, **({"Authorization": token} if token else {})}
         if self._base.owns(url):
             sent |= self._host
-        client = self._pool.opened()
         try:
             request = client.build_request(
                 method,

@@ -67,12 +67,19 @@ class _Foreign(NamedTuple):
     error: type[IvcapFlowsError]
     sent: bool
     phrase: str
+    step: str = ""
+    """What to do where it is not what follows from `sent`."""
 
 
 FOREIGN: Final[Mapping[type[Exception], _Foreign]] = {
     httpx.ConnectTimeout: _Foreign(UnreachableError, False, "no connection within the time allowed"),
     httpx.ConnectError: _Foreign(UnreachableError, False, "the connection failed"),
-    httpx.PoolTimeout: _Foreign(UnreachableError, False, "no free connection within the time allowed"),
+    httpx.PoolTimeout: _Foreign(
+        UnreachableError,
+        False,
+        "all connections of this client were in use for longer than allowed",
+        "Do less at once, or close streams of events and downloads that are not read on.",
+    ),
     httpx.ProxyError: _Foreign(UnreachableError, False, "the proxy refused"),
     httpx.UnsupportedProtocol: _Foreign(ConfigurationError, False, "the URL must begin with http:// or https://"),
     httpx.InvalidURL: _Foreign(ConfigurationError, False, "the URL is malformed"),
@@ -176,7 +183,7 @@ def foreign_error(
             **data,
         )
     if issubclass(known.error, PlatformError):
-        step = "Try again later." if known.sent else "Check the URL and the network."
+        step = known.step or ("Try again later." if known.sent else "Check the URL and the network.")
         return known.error(f"{platform} at {base_url} gave no reply to {method} {path}: {words}. {step}", **data)
     return known.error(f"{method} {path} of {platform} at {base_url} was not sent: {words}.", **data)
 

@@ -5,9 +5,11 @@ import gc
 import logging
 import time
 import warnings
+from contextlib import AsyncExitStack
 
+import httpx
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ivcap_flows.errors import (
     ConfigurationError,
@@ -18,6 +20,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
+from ivcap_flows.http import pool
 from ivcap_flows.http import session as session_module
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.http.session import Session
@@ -316,3 +319,37 @@ async def test_a_signed_url_is_asked_as_it_was_given(wire):
     async with wire.session() as session:
         await session.request("GET", session.own(f"{wire.url}/b?sig=a%2Bb%20c%3D&x=1"), repeat="idempotent")
     assert wire.requests[0].startswith(b"GET /b?sig=a%2Bb%20c%3D&x=1 HTTP/1.1")
+
+
+async def test_streams_leave_connections_to_all_else(web):
+    """As many streams as there are connections for plain requests are held open, and a plain one is answered."""
+    held = asyncio.Event()
+
+    async def endless(request):
+        async def blocks():
+            yield b"first"
+            while not held.is_set():
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(blocks())
+
+    web.on("GET /1/events", endless)
+    web.on("GET /1/x", {"ok": True})
+    async with web.session(timeout=2, budget=1) as session, AsyncExitStack() as open_streams:
+        for _ in range(32):
+            await open_streams.enter_async_context(session.stream("GET", "/1/events", repeat="idempotent"))
+        try:
+            assert (await session.request("GET", "/1/x", repeat="idempotent")).json() == {"ok": True}
+        finally:
+            held.set()
+
+
+async def test_too_many_at_once_are_told_so(web, monkeypatch):
+    """The network is not to blame when this client has no connection left."""
+    monkeypatch.setattr(pool, "_STREAM_LIMITS", httpx.Limits(max_connections=1))
+    web.on("GET /1/x", {"ok": True})
+    async with web.session(timeout=0.1, budget=0.1) as session, session.stream("GET", "/1/x", repeat="idempotent"):
+        with pytest.raises(UnreachableError, match="all connections of this client.* Do less at once") as error:
+            async with session.stream("GET", "/1/x", repeat="idempotent"):
+                pass
+    assert "network" not in str(error.value)
