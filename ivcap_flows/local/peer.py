@@ -29,7 +29,8 @@ def is_own(peer: tuple[str, int] | None, server: tuple[str, int | None] | None) 
         wanted = [_shown(family, *peer), _shown(family, server[0], server[1])]
     except (OSError, ValueError):
         return not _TABLES[family].exists()
-    owners = [int(words[7]) for words in map(str.split, lines) if words[1:3] == wanted]
+    # A connection that its process has closed is no file of anybody (inode 0), and is shown as root's.
+    owners = [int(words[7]) for words in map(str.split, lines) if words[1:3] == wanted and words[9] != "0"]
     return any(owner in (_ROOT, os.getuid()) for owner in owners)
 
 

@@ -3,7 +3,8 @@
 It is a server on the loopback interface. It takes the results and events that the services SDKs post
 (`POST /results/<job>`, `POST /events/<job>`), hands out jobs in the batch protocol of ivcap-service (`GET /next_job`),
 reads secrets (`GET /1/secret`), and passes everything else under `/1/` on to the platform, streaming, with the job's
-token and `Ivcap-Job-Id`: the artifacts that a service creates are the products of its job.
+token and `Ivcap-Job-Id`: the artifacts that a service creates are the products of its job. Since whoever it answers
+acts with that token, it answers the processes of its own user alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from ivcap_flows.identity import urn_id
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.loopback import refused_page
+from ivcap_flows.local.peer import is_own
 from ivcap_flows.local.posted import Posted
 from ivcap_flows.local.service import ServiceJob
 
@@ -123,6 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Sidecar
 
+    def setup(self) -> None:
+        super().setup()
+        self._from_own = is_own(self.client_address, ("127.0.0.1", self.server.server_address[1]))
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Requests are no part of a job's log."""
 
@@ -139,7 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         path = "/" + self.path.lstrip("/")
         told = (self.headers.get_all(name, []) for name in ("Host", "Origin", "Sec-Fetch-Site"))
-        if (refused := refused_page(*told)) is not None:
+        if not self._from_own:
+            self._refuse(403, "The sidecar answers the processes of its own user alone.")
+        elif (refused := refused_page(*told)) is not None:
             self._refuse(*refused)
         elif self.headers.get("Ivcap-Forward-Url"):
             self._refuse(501, "The sidecar forwards no calls to other hosts; unset IVCAP_PROXY_URL.")

@@ -202,7 +202,7 @@ def test_page_is_not_for_other_users_of_the_machine(begin, ask):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the table of connections is Linux's")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_owner_of_a_connection_is_found(host):
-    """A connection that this process holds is its user's; one that there is not, or from elsewhere, is not."""
+    """A connection that this process holds is its user's; one that is closed, is not there or from elsewhere is not."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         socket.create_server((host, 0), family=family) as server,
@@ -212,6 +212,8 @@ def test_owner_of_a_connection_is_found(host):
         assert is_own(here, there)
         assert not is_own((host, 1), there)
         assert not is_own(("203.0.113.9", here[1]), there)
+        mine.close()
+        assert not is_own(here, there)
 
 
 def test_page_escapes_what_it_is_asked_with(local_twin):

@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import uuid
 from contextlib import closing
 from urllib.parse import quote, urlsplit
@@ -293,6 +296,26 @@ def test_a_page_of_another_site_gets_nothing_from_a_sidecar(tmp_path, header, va
         refused = httpx.get(f"{sidecar.url}/next_job", headers={header: value})
         assert refused.status_code == status and "authorization" not in refused.headers
         assert httpx.get(f"{sidecar.url}/next_job").json()["id"] == job
+        sidecar.shutdown()
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not sys.platform.startswith("linux"), reason="only root can be another user")
+def test_other_users_of_the_machine_get_nothing_from_a_sidecar(tmp_path):
+    """Who can reach the port could else act with the token of its job."""
+    folder, job = Directory(tmp_path), "urn:ivcap:job:j"
+    ticket = {"job": job, "token": "t", "request": {}}
+    ask = (
+        "import encodings.idna, os, sys, urllib.error, urllib.request\n"
+        "os.setuid(65534)\n"
+        "try: print(urllib.request.urlopen(sys.argv[1]).status)\n"
+        "except urllib.error.HTTPError as error: print(error.code)"
+    )
+    with Sidecar(folder) as sidecar:
+        sidecar.seat(ticket, ServiceJob(folder, job=job, order="", service="", account=""))
+        command = [sys.executable, "-c", ask, f"{sidecar.url}/next_job"]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "403"
+        with httpx.Client() as own:
+            assert [own.get(f"{sidecar.url}/next_job").json().get("id") for _ in range(2)] == [job, None]
         sidecar.shutdown()
 
 
