@@ -171,7 +171,7 @@ async def test_items_are_found_by_their_words(user, world):
     assert hit.id == made.item.id
     assert hit.score > 0
     assert await user.search.registry(word, subtype="PERSON") == []
-    assert await user.search.registry(word, limit=50) == [hit]
+    assert [each.id for each in await user.search.registry(word, limit=50)] == [hit.id]
     with pytest.raises(InputError):
         await user.search.registry(word, limit=51)
 
