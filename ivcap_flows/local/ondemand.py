@@ -56,8 +56,8 @@ def _running(place: Directory) -> Twin | None:
     return Twin(server["url"], place.root, server["instance"], server["environment"], server["control"])
 
 
-def ensure(directory: Path | str) -> Twin:
-    """The server of a directory, started when there is none; it ends by itself when idle (`IDLE` seconds).
+def ensure(directory: Path | str, *, idle: float = IDLE) -> Twin:
+    """The server of a directory, started when there is none; it ends by itself when `idle` for so many seconds.
 
     Safe to call from many processes at once. Raises TwinError, and NewerSchemaError for a directory made by a newer
     version.
@@ -69,14 +69,14 @@ def ensure(directory: Path | str) -> Twin:
     place.prepare()
     with place.starting():
         found = _running(place)
-        return found if found is not None else _start(place)
+        return found if found is not None else _start(place, idle)
 
 
-def _start(place: Directory) -> Twin:
+def _start(place: Directory, idle: float) -> Twin:
     command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(place.root)]
     with place.server_log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - the interpreter and this package
-            [*command, "--idle", f"{IDLE:g}", "--quiet"],
+            [*command, "--idle", f"{idle:g}", "--quiet"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -24,9 +25,13 @@ from ivcap_flows.local.remote import TwinControl
 __all__ = ["ivcap_journal", "ivcap_twin"]
 
 
+_IDLE: Final = 3600.0
+"""Seconds for which a session may be busy with tests that do not need the platforms."""
+
+
 @pytest.fixture(scope="session")
 def _twin(tmp_path_factory: pytest.TempPathFactory) -> local.Twin:
-    return local.ensure(tmp_path_factory.mktemp("twin"))
+    return local.ensure(tmp_path_factory.mktemp("twin"), idle=_IDLE)
 
 
 @pytest.fixture

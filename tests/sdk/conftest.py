@@ -26,7 +26,7 @@ class Bench:
         self.start()
 
     def start(self):
-        twin = local.ensure(self.root)
+        twin = local.ensure(self.root, idle=3600)
         token = twin.environment["IVCAP_JWT"]
         self.http = httpx.Client(base_url=twin.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
