@@ -25,7 +25,7 @@ from ivcap_flows.http.download import explained
 from ivcap_flows.http.tus import BLOCK, FileState
 from ivcap_flows.ivcap.inflate import inflated
 
-__all__ = ["MAX_MEMBERS", "MAX_SIZE", "pack", "unpack", "unpack_stream"]
+__all__ = ["MAX_MEMBERS", "MAX_SIZE", "linked_within", "pack", "unpack", "unpack_stream"]
 
 MAX_SIZE: Final = 16 * 1024**3
 """Bytes that an archive may unpack to, unless told otherwise."""
@@ -86,17 +86,10 @@ def _described(path: Path, name: Path) -> tuple[tarfile.TarInfo, FileState | Non
     info = tarfile.TarInfo(name.as_posix())
     try:
         found = path.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            info.type, info.linkname, info.mode = tarfile.SYMTYPE, os.readlink(path), 0o777
     except OSError as error:
         raise _unreadable(path, error) from error
-    if info.type == tarfile.SYMTYPE:
-        if not _stays(PurePosixPath(info.name), info.linkname):
-            raise InputError(
-                f"{path} is a link to {info.linkname}, which may lead out of the folder. Put the content in its place, "
-                "or make it a link relative to where it lies.",
-                path=str(path),
-            )
+    if stat.S_ISLNK(found.st_mode):
+        info.type, info.linkname, info.mode = tarfile.SYMTYPE, linked_within(path, PurePosixPath(info.name)), 0o777
     elif stat.S_ISDIR(found.st_mode):
         info.type, info.mode = tarfile.DIRTYPE, 0o755
     elif stat.S_ISREG(found.st_mode):
@@ -105,6 +98,21 @@ def _described(path: Path, name: Path) -> tuple[tarfile.TarInfo, FileState | Non
     else:
         raise InputError(f"{path} is neither a file nor a folder nor a link.", path=str(path))
     return info, None
+
+
+def linked_within(path: Path, name: PurePosixPath) -> str:
+    """What the link at `path` names, whose path within the folder is `name`. Raises InputError if it may lead out."""
+    try:
+        target = os.readlink(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not _stays(name, target):
+        raise InputError(
+            f"{path} is a link to {target}, which may lead out of the folder. Put the content in its place, or make it "
+            "a link relative to where it lies.",
+            path=str(path),
+        )
+    return target
 
 
 def _content(path: Path, state: FileState) -> Iterator[bytes]:

@@ -142,7 +142,8 @@ async def _upload_directory(
     is `name` (default: the folder's name). An equal folder is the same collection; after a failure the next call goes
     on with the files that are missing. Folders without files are not kept. "tar": one artifact `name` (default: the
     folder's name and `.tar`) without times and owners, so that an equal folder has equal bytes; it is spooled to a
-    temporary file first. Raises InputError for what a collection, or an archive, cannot hold.
+    temporary file first. Raises InputError for links out of the folder, and for what a collection, or an
+    archive, cannot hold.
     """
     call = await IvcapCall.of(credentials)
     if pack == "tar":

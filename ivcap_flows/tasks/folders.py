@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ivcap_flows.capture import note
@@ -94,7 +94,11 @@ def _checked(folder: Path) -> Path:
 
 
 def _files(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a folder by its relative path, sorted. Raises InputError for what is neither file nor folder."""
+    """Every file below a folder by its relative path, sorted.
+
+    A link to a file stands for the file. Raises InputError for one that leads out of the folder, as packing it would,
+    and for what is neither file nor folder.
+    """
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -105,7 +109,10 @@ def _files(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
         if entry.is_dir(follow_symlinks=False):
             yield from _files(path, root)
         elif entry.is_file():
-            yield path.relative_to(root).as_posix(), path
+            name = path.relative_to(root)
+            if entry.is_symlink():
+                archive.linked_within(path, PurePosixPath(name))
+            yield name.as_posix(), path
         else:
             raise InputError(
                 f"{path} is neither a file nor a folder, so a collection cannot hold it. Leave it out, or pack a tar.",

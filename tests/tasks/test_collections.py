@@ -225,6 +225,27 @@ def test_what_a_collection_cannot_hold(in_flow, effects, folder):
     assert effects.twin.requests("POST") == []
 
 
+@pytest.mark.parametrize("pack", ["collection", "tar"])
+def test_a_link_out_of_the_folder_is_refused(in_flow, effects, folder, tmp_path, pack):
+    """What lies elsewhere, a key perhaps, is not sent with the folder, however it is packed."""
+    elsewhere = tmp_path / "secret"
+    elsewhere.write_text("s3cr3t", encoding="utf-8")
+    for target in (elsewhere, "../secret"):
+        link = folder / "link"
+        link.symlink_to(target)
+        with pytest.raises(InputError, match="may lead out of the folder"):
+            in_flow(lambda: upload_directory(folder, pack=pack))
+        link.unlink()
+    assert effects.twin.requests("POST") == []
+
+
+def test_a_link_within_the_folder_is_its_file(in_flow, effects, folder):
+    """It is a member like the file that it leads to."""
+    (folder / "deep" / "link").symlink_to("../b.txt")
+    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    assert len(in_flow(lambda: collection_items(made))) == 5
+
+
 def test_a_folder_as_a_tar(in_flow, effects, ivcap_journal, folder, tmp_path):
     """One artifact of the same bytes each time, which comes back as the folder that it was, on record as generated."""
     packed = in_flow(lambda: upload_directory(folder, pack="tar"))
