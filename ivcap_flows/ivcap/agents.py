@@ -14,7 +14,8 @@ from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError, WaitT
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
-from ivcap_flows.ivcap.jobs import JobRecord, Jobs
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.jobs import Jobs
 from ivcap_flows.ivcap.request_model import RequestModel, model_of
 from ivcap_flows.ivcap.requests import plain, validate_request
 from ivcap_flows.ivcap.services import TOOL_SCHEMA, Services, tool_schema_of

@@ -16,7 +16,7 @@ from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, Platfo
 from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.ivcap.jobs import JobOutput, JobRecord
+from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow

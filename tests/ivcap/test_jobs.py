@@ -11,7 +11,7 @@ from ivcap_flows.errors import NotFoundError, ProtocolError, UnavailableError, U
 from ivcap_flows.http import sse
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap import job_events
-from ivcap_flows.ivcap.jobs import JobOutput
+from ivcap_flows.ivcap.job_records import JobOutput
 
 S, J, A = "urn:ivcap:service:s", "urn:ivcap:job:j", "urn:ivcap:artifact:a"
 JOB = f"/1/services2/{S}/jobs/{J}"

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.aspects import AspectRecord
-from ivcap_flows.ivcap.jobs import JobRecord, is_json_type
+from ivcap_flows.ivcap.job_records import JobRecord, is_json_type
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 
