@@ -18,6 +18,7 @@ from ivcap_flows import recorded, tasks
 from ivcap_flows.handles import (
     Artifact,
     Aspect,
+    Collection,
     Dataset,
     Handle,
     Job,
@@ -25,7 +26,9 @@ from ivcap_flows.handles import (
     ModelRun,
     Order,
     Products,
+    Queue,
     RegistryItem,
+    Service,
 )
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
@@ -130,6 +133,9 @@ HANDLES = [
     Dataset(urn="102/2", platform="p", access_uri=ARTIFACT.urn),
     ModelRun(urn="102/3", platform="p", workflow_template="102/4", inputs=("102/2",)),
     LocalFile(path="/a.csv", sha256="0" * 64, size=1),
+    Service(urn="urn:ivcap:service:1", platform="p", name="echo"),
+    Collection(urn="urn:ivcap:collection:1", platform="p", name="seasons"),
+    Queue(urn="urn:ivcap:queue:1", platform="p", name="stations"),
 ]
 NOTE = "$schema", "urn:example:schema:shape.1"
 
@@ -273,7 +279,7 @@ def test_runs_have_names_that_people_read(in_flow, source):
         while len(runs) < 3 and time.monotonic() < end:  # Prefect writes task runs in the background
             time.sleep(0.1)
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
-    assert sorted(run.name for run in runs) == ["order echo", f"upload {source}", "wait for 1 order"]
+    assert sorted(run.name for run in runs) == ["order echo", f"upload {source.name}", "wait for 1 order"]
 
 
 def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
