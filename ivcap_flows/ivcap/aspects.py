@@ -109,8 +109,8 @@ class Aspects:
         `schema` may hold `%` as a wildcard; `content_path` is a PostgreSQL JSONPath; `filter` is the platform's own
         grammar, such as `entity ~= 'urn:example:%'`. `order_by` names one column or several, the first deciding most:
         `entity`, `schema`, `content`, `policy`, `account`, `created_by`, `retracted_by`, `replaces`, `valid_from`,
-        `valid_to`; `order_direction` is one for all, or one for each, "ASC" or "DESC". Raises InputError where these do
-        not fit.
+        `valid_to`, or a name in the content, as `ivcap job list` has it. `order_direction` is one for all, or one for
+        each, "ASC" or "DESC". Raises InputError where these do not fit.
         """
         columns, directions = _ordering(order_by, order_direction)
         params = {

@@ -109,17 +109,20 @@ class Jobs:
         return listed(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", params, limit)
 
     async def list_all(self, *, status: str | None = None, limit: int | None = None) -> AsyncIterator[JobRecord]:
-        """The account's jobs across services, newest first, from the aspects that the platform keeps of them.
+        """The account's jobs across services, newest first by when they were requested, from the aspects that the
+        platform keeps of them, ordered as `ivcap job list` asks for them.
 
         They have `id`, `service`, `service_name`, `status` and `requested_at`. `status` leaves out all others; `limit`
         is the total.
         """
+        if limit is not None and limit <= 0:
+            return
         path = None if status is None else f"$.status ? (@ == {json.dumps(status)})"
         seen: set[str] = set()
         # One pattern for both spellings; it fits others too, which are passed over.
-        async for aspect in self._aspects.list(schema="urn:ivcap:schema%job.2", content_path=path):
-            if limit is not None and len(seen) >= limit:
-                return
+        async for aspect in self._aspects.list(
+            schema="urn:ivcap:schema%job.2", content_path=path, order_by="requested-at"
+        ):
             content = aspect.content if isinstance(aspect.content, Mapping) else {}
             if aspect.schema_urn not in _STATUS_SCHEMAS or aspect.entity in seen:
                 continue
@@ -130,6 +133,8 @@ class Jobs:
             shown = ("service-name", "status", "requested-at", "started-at", "finished-at")
             given = {name: content[name] for name in shown if content.get(name)}
             yield record_of(JobRecord, known | given, session=self._session, path="/1/aspects")
+            if len(seen) == limit:
+                return
 
     async def products(self, job: JobRecord) -> AsyncIterator[ArtifactRecord]:
         """The products of a job as read, over all pages. Raises ProtocolError for pages that do not end."""
@@ -248,7 +253,8 @@ class Jobs:
     async def told(self, service_urn: str, job_urn: str, *, limit: int = 100) -> builtins.list[JobEvent]:
         """The last events of a job that is over, those of the service itself, oldest first.
 
-        A platform without events is asked once, and one that is slow for ten seconds.
+        A platform that says it has no events (405, 501) is asked once for all jobs, and one that is slow for ten
+        seconds. Where it knows none for this job there are none.
         """
         told: deque[JobEvent] = deque(maxlen=limit)
 
@@ -261,9 +267,9 @@ class Jobs:
         if self._tells_events:
             try:
                 await asyncio.wait_for(read(), _TOLD_WITHIN)
-            except (NotFoundError, _NoRoute):
+            except _NoRoute:
                 self._tells_events = False
-            except asyncio.TimeoutError:
+            except (NotFoundError, asyncio.TimeoutError):
                 pass
         return list(told)
 

@@ -115,12 +115,12 @@ async def test_a_job_that_is_over_without_events_ends_at_once(client, scripted):
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 async def test_a_platform_without_events_has_none(client, scripted, status):
-    """The iterator ends; what was told of an ended job is asked for once."""
+    """The iterator ends; it is asked once for what was told of ended jobs, unless 404 may be about the job alone."""
     scripted.on(f"GET {JOB}", record("executing"))
     scripted.on(EVENTS, JSONResponse({"message": "no"}, status))
     assert await numbers(client) == []
     assert await client.jobs.told(S, J) == await client.jobs.told(S, J) == []
-    assert len(scripted.to(EVENTS)) == 2
+    assert len(scripted.to(EVENTS)) == (3 if status == 404 else 2)
 
 
 async def test_the_events_of_a_job_that_is_not_there_are_an_error(client, scripted):
@@ -179,6 +179,14 @@ async def test_the_services_own_events_of_an_ended_job(client, scripted):
     assert [event.data["n"] for event in await client.jobs.told(S, J, limit=3)] == [5, 6, 7]
 
 
+async def test_one_job_without_events_says_nothing_of_others(client, scripted):
+    """404 is about the job; 405 and 501 are about the platform, which is asked no more."""
+    scripted.on(f"GET {JOB}", record("succeeded"))
+    scripted.on(EVENTS, JSONResponse({}, 404), stream(told(1), told(2, "succeeded")), JSONResponse({}, 501))
+    assert [len(await client.jobs.told(S, J)) for _ in range(4)] == [0, 1, 0, 0]
+    assert len(scripted.to(EVENTS)) == 3
+
+
 async def test_jobs_across_services(client, scripted):
     """From the aspects of either spelling, each job once, others passed over; status and limit hold."""
 
@@ -203,6 +211,33 @@ async def test_jobs_across_services(client, scripted):
     assert [job.urn async for job in client.jobs.list_all(limit=2)] == [J + "1", J + "2"]
     assert [job.urn async for job in client.jobs.list_all(status="failed")] == [J + "2"]
     assert scripted.calls[-1].query["content-path"] == '$.status ? (@ == "failed")'
+    assert scripted.calls[-1].query["order-by"] == "requested-at"
+
+
+async def test_no_more_jobs_are_asked_for_than_wanted(client, scripted):
+    """None for a limit of none, and no page after the one that holds the last."""
+
+    def aspect(number):
+        content = {"service-id": S, "status": "succeeded"}
+        return {"id": str(number), "entity": f"{J}{number}", "schema": "urn:ivcap:schema:job.2", "content": content}
+
+    following = [{"rel": "next", "type": "application/json", "href": "/1/aspects?page=c"}]
+    scripted.on("GET /1/aspects", {**listing(*map(aspect, range(50))), "links": following})
+    assert [job async for job in client.jobs.list_all(limit=0)] == [] and scripted.calls == []
+    assert len([job async for job in client.jobs.list_all(limit=50)]) == 50
+    assert len(scripted.calls) == 1
+
+
+async def test_jobs_are_listed_by_their_request_on_the_twin(twin):
+    """One that was requested first and ends last is not the newest."""
+    slow, quick = [await twin.services.by_name(name) for name in ("sleep", "echo")]
+    first = await twin.jobs.request(slow.urn, {"seconds": 1.5})
+    await asyncio.sleep(1.1)  # the time of a request is told in whole seconds
+    second = await twin.jobs.request(quick.urn, {"message": "x"}, hold=20)
+    assert not (await twin.jobs.read(slow.urn, first.urn)).done
+    while not (await twin.jobs.read(slow.urn, first.urn)).done:
+        await asyncio.sleep(0.05)
+    assert [job.urn async for job in twin.jobs.list_all(limit=2)] == [second.urn, first.urn]
 
 
 async def test_a_job_is_found_by_its_id_alone(client, scripted):
