@@ -185,7 +185,7 @@ async def _version_item(
             return []
         new = await stated(call, versions.next_version)
         made = moment(new.created_timestamp)
-        if made is not None and made < intent.created_at - CLOCKS:
+        if new.owner_username != call.account or (made is not None and made < intent.created_at - CLOCKS):
             return []
         return [Found(_in_registry(new.handle(call.platform)), new.id, made, matched_by="content")]
 

@@ -49,9 +49,9 @@ from ivcap_flows.tasks import (
 def provena(ivcap_twin):
     """`provena(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
 
-    def run(ask):
+    def run(ask, credentials=None):
         async def asked():
-            async with ProvenaCredentials.from_environment().get_client() as client:
+            async with (credentials or ProvenaCredentials.from_environment()).get_client() as client:
                 return await ask(client)
 
         return loop.run(asked())
@@ -206,10 +206,22 @@ def test_a_version_is_made_once(in_flow, effects, registry, metadata, unique):
     assert [intent.how for intent in effects.intents("item version")] == ["adopted", "sent"]
 
 
-def test_somebody_elses_version_is_none_of_ours(in_flow, provena, unique):
-    """A next version that was there before is named, not taken for what this flow made."""
+@pytest.mark.parametrize("in_doubt", [False, True], ids=["told", "in doubt"])
+def test_somebody_elses_version_is_none_of_ours(in_flow, effects, provena, user_of, unique, in_doubt):
+    """A next version that another user made is named, not taken for what this flow made, even where a reply is lost."""
     made = in_flow(lambda: register_item(a_model(unique)))
-    theirs = provena(lambda client: client.registry.version(Model, made.urn, reason="theirs"))
+
+    async def open_to_all(client):
+        settings = await client.registry.access.configuration(Model, made.urn)
+        await client.registry.access.modify(Model, made.urn, settings.model_copy(update={"general": ["admin"]}))
+
+    async def version(client):
+        return await client.registry.version(Model, made.urn, reason="theirs")
+
+    provena(open_to_all)
+    theirs = provena(version, user_of("2"))
+    if in_doubt:
+        effects.twin.add_fault(method="POST", path="/version$", count=1, status=503)
     with pytest.raises(BadRequestError, match=theirs.id):
         in_flow(lambda: version_item(made, reason="ours"))
 
