@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.provena.models import JobRow
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["End", "Follower", "Pulse", "Unit"]
 
 _PAGE: Final = 500
-_SHORTEST: Final = 0.25
+_SHORTEST: Final = 0.5
 _LONGEST: Final = 10.0
-_SHARE: Final = 0.05
+_SHARE: Final = 0.1
 """The pause between two looks, as a share of the time since the first: what is waited too long stays a small part."""
 
 
@@ -77,9 +78,11 @@ class Follower:
         jobs: dict[str, str] = {}
         began = moved = time.monotonic()
         status: str | None = None
+        if not alone:
+            await asyncio.sleep(_SHORTEST)
         while True:
-            rows, status, failed = await patiently(lambda: self._look(unit), self._patience)
-            moves = {row.session_id: row.status for row in rows} | {unit.job: status or ""}
+            rows, unit, status, failed = await patiently(partial(self._look, unit, status), self._patience)
+            moves = {row.session_id: row.status for row in rows} | {"": status or ""}
             if moves != seen:
                 seen, moved = moves, time.monotonic()
                 self._pulse.beat()
@@ -94,18 +97,19 @@ class Follower:
                 return End(frozenset(left), unit.job, status, failed, jobs)
             await asyncio.sleep(min(_LONGEST, max(_SHORTEST, _SHARE * (now - began))))
 
-    async def _look(self, unit: Unit) -> tuple[list[JobRow], str | None, str | None]:
-        """The jobs that lodge runs, how the unit's own job stands, and why that failed."""
-        batch, status = unit.batch, None
-        if unit.parent or batch is None:
+    async def _look(self, unit: Unit, status: str | None) -> tuple[list[JobRow], Unit, str | None, str | None]:
+        """The jobs that lodge runs, what to look at from now on, how the unit's own job stands, and why that failed."""
+        if unit.parent or unit.batch is None:
             row = await self._client.jobs.fetch(unit.job)
             if row is None:
-                return [], None, None
+                return [], unit, None, None
             if not unit.parent:
-                return [row], row.status, None
+                return [row], unit, row.status, None
             if row.status == "FAILED":
-                return [], row.status, (row.info or "").strip() or "Provena gives no reason"
-            batch, status = row.result_batch_id, row.status
-        if batch is None:
-            return [], status, None
-        return [child async for child in self._client.jobs.list_batch(batch, page_size=_PAGE)], status, None
+                return [], unit, row.status, (row.info or "").strip() or "Provena gives no reason"
+            status = row.status
+            if row.result_batch_id is None:
+                return [], unit, status, None
+            unit = Unit(unit.job, row.result_batch_id)
+        children = self._client.jobs.list_batch(unit.batch or "", page_size=_PAGE)
+        return [child async for child in children], unit, status, None

@@ -12,6 +12,7 @@ from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.following import End, Follower, Pulse, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
 from ivcap_flows.registration.lookup import Lookup, Sign
+from ivcap_flows.registration.registry import moment
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
@@ -62,6 +63,7 @@ class Judge:
         """
         signs = self._ledger.signs(work.row for work in works)
         units: dict[Unit, list[Work]] = {}
+        began: dict[Unit, int] = {}
         silent: list[Work] = []
         failed: list[tuple[Work, str | None, str | None]] = []
         lodged: list[tuple[Work, Sign]] = []
@@ -71,7 +73,9 @@ class Judge:
             if sign is not None and sign.kind == "lodged":
                 lodged.append((work, sign))
             elif sign is not None and sign.kind == "under way" and sign.job is not None:
-                units.setdefault(_unit(sign, sign.job), []).append(work)
+                unit = _unit(sign, sign.job)
+                units.setdefault(unit, []).append(work)
+                began[unit] = max(sign.at or 0, began.get(unit, 0))
             elif sign is not None and sign.kind == "half" and (final or job is None):
                 half.append((work, sign.job, _half(sign.handle, sign.words)))
             elif job is not None and not final:
@@ -87,7 +91,7 @@ class Judge:
 
         async def follow(unit: Unit, members: Sequence[Work]) -> None:
             async with limit:
-                await self._follow_again(unit, members)
+                await self._follow_again(unit, members, moment(began.get(unit)))
 
         await asyncio.gather(*(follow(unit, members) for unit, members in units.items()))
         return silent
@@ -116,13 +120,13 @@ class Judge:
         """Leave rows in doubt."""
         await self._leave([(work, None, words) for work in works])
 
-    async def _follow_again(self, unit: Unit, works: Sequence[Work]) -> None:
-        """Watch what was sent before: as long as it is young, or moves."""
+    async def _follow_again(self, unit: Unit, works: Sequence[Work], began: datetime | None) -> None:
+        """Watch what was sent before, and of which a job is there since `began`: as long as it is young, or moves."""
         works = await self._ledger.in_doubt(works, "sent before, and found again")
         if not works:
             return
         now = await asyncio.to_thread(self._journal.now)
-        sent = max(work.intent.sent_at or work.intent.created_at for work in works)
+        sent = began or max(work.intent.sent_at or work.intent.created_at for work in works)
         known = any(doubted_since(work.intent) for work in works)
         age = self._patience if known else (now - sent).total_seconds()
         await self.follow(unit, works, patience=max(self._settle, self._patience - age), alone=True)

@@ -43,6 +43,8 @@ class Sign:
     batch: str | None = None
     parent: bool = False
     words: str | None = None
+    at: int | None = None
+    """Since when a job is under way, in Unix seconds."""
 
 
 def read_sign(seen: Sequence[Seen]) -> Sign | None:
@@ -63,12 +65,14 @@ def read_sign(seen: Sequence[Seen]) -> Sign | None:
         )
         return Sign("lodged", first, tuple(rest))
     if going:
-        return Sign("under way", items[0].handle if items else None, job=going[-1].job, batch=going[-1].batch)
+        last = going[-1]
+        return Sign("under way", items[0].handle if items else None, job=last.job, batch=last.batch, at=last.at)
     parents = [each for each in seen if each.parent and each.status != "FAILED"]
     newest = max((each.at or 0 for each in failed), default=-1)
     parents = [each for each in parents if (each.at or 0) > newest]
     if parents:
-        return Sign("under way", job=parents[-1].job, batch=parents[-1].batch, parent=True)
+        last = parents[-1]
+        return Sign("under way", job=last.job, batch=last.batch, parent=True, at=last.at)
     if items:
         return Sign("half", items[0].handle, job=failed[-1].job, words=failed[-1].info)
     if failed:
@@ -135,7 +139,8 @@ def of_job(row: JobRow) -> list[Seen]:
         records = row.payload.get("records")
     elif row.job_sub_type == LODGE:
         records = [row.payload.get("record")]
-    lodged = row.lodged if row.job_sub_type == LODGE else None
+    keys = [key for record in (records if isinstance(records, list) else ()) if (key := key_in(record)) is not None]
+    lodged = row.lodged if keys and row.job_sub_type == LODGE else None
     return [
         Seen(
             key,
@@ -147,8 +152,7 @@ def of_job(row: JobRow) -> list[Seen]:
             at=row.created_timestamp,
             parent=row.job_sub_type == BATCH,
         )
-        for record in (records if isinstance(records, list) else ())
-        if (key := key_in(record)) is not None
+        for key in keys
     ]
 
 

@@ -192,7 +192,7 @@ class Spool:
         marks = ",".join("?" * len(standings))
         found = self._all(
             "SELECT number, key, subject, workflow, name, body, looked FROM rows"  # noqa: S608
-            f" WHERE body IS NOT NULL AND standing IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
+            f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
             *(*standings, after, limit),
         )
         return [
@@ -228,7 +228,7 @@ class Spool:
     def outcomes(self, *standings: Standing) -> Iterator[Outcome]:
         """How all rows stand, or those that stand so, in their order."""
         last = 0
-        where = f" AND standing IN ({','.join('?' * len(standings))})" if standings else ""
+        where = f" AND {_column(standings)} IN ({','.join('?' * len(standings))})" if standings else ""
         query = (
             "SELECT number, coalesce(own_key, key), standing, handle, job, since, words FROM rows"  # noqa: S608
             f" WHERE number > ?{where} ORDER BY number LIMIT ?"
@@ -274,3 +274,8 @@ class Spool:
             self._database.execute("BEGIN")
             self._database.executemany(statement, values)
             self._database.execute("COMMIT")
+
+
+def _column(standings: Sequence[Standing]) -> str:
+    """The column to compare: rows of several standings are read in their order, which an index of standings has not."""
+    return "standing" if len(standings) == 1 else "+standing"

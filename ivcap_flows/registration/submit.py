@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0
+_WAITED_FOR: Final = 4
+"""So many batches are waited for, for each that is on its way: what is accepted keeps no other from being sent."""
 _LOOKS: Final = 8
 """Into so many parts the settling time is cut for the first look after a lost reply; the pauses double."""
 
@@ -50,8 +52,8 @@ Mint = Callable[[str], Awaitable[str]]
 class Submission:
     """Sends the rows of a spool that are ready; `run` once. Each ends with a handle, a reason, or as doubtful.
 
-    `in_flight` batches are on their way together. `patience` is, in seconds, how long nothing may move before what was
-    sent is left in doubt, and how long Provena may be away.
+    `in_flight` batches are on their way together, and some times as many are waited for. `patience` is, in seconds, how
+    long nothing may move before what was sent is left in doubt, and how long Provena may be away.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Submission:
         self._mint = mint
         self._out = out
         self._in_flight = in_flight
+        self._posting = asyncio.Semaphore(in_flight)
         self._patience = patience
         self._ledger = Ledger(
             journal, spool, out, pulse, platform=platform, account=account, attempt=attempt, progress=progress
@@ -152,7 +155,7 @@ class Submission:
                 finally:
                     self._ledger.release(works)
 
-        workers = [asyncio.create_task(worker()) for _ in range(self._in_flight)]
+        workers = [asyncio.create_task(worker()) for _ in range(_WAITED_FOR * self._in_flight)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -192,9 +195,15 @@ class Submission:
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
         while works:
-            works = await self._ledger.mark_sent(works)
             try:
-                session = await self._client.prov.register_batch([self._ledger.record(work.row) for work in works])
+                async with self._posting:
+                    works = await self._ledger.mark_sent(works)
+                    if not works:
+                        return
+                    session = await self._client.prov.register_batch([self._ledger.record(work.row) for work in works])
+            except InputError as error:
+                await self._ledger.fail([(work, None, str(error)) for work in works])
+                return
             except PlatformError as error:
                 late = time.monotonic() > deadline
                 if may_have_taken_effect(error):

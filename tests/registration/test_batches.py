@@ -13,7 +13,7 @@ from registration_rows import Items, read_outcomes, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.durable import perform
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import ForbiddenError, InputError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.client import ProvenaClient
@@ -125,6 +125,10 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     there = [run.record_status for run in lodged(name)]
     assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
     assert ("the registry has its run" in doubt["reason"]) == (death == "amid")
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        elsewhere = register(file, other, patience=1.5)
+    assert (elsewhere.registered, elsewhere.doubtful) == (4, 1)
+    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
 
 
 def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lodged, tmp_path, ivcap_twin):
@@ -214,6 +218,20 @@ def test_only_what_failed_is_sent_again(run_items, register, journal, lodged, tm
     ivcap_twin.forget_requests()
     assert register(file, journal).is_whole
     assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 6
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_refusal(run_items, register, journal, lodged, tmp_path, ivcap_twin, status):
+    """What Provena refuses of records is their reason, what it refuses of the caller is raised; both go on later."""
+    name, rows = rows_of(run_items, 3)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, status=status)
+    if status == 403:
+        with pytest.raises(ForbiddenError):
+            register(file, journal)
+    else:
+        assert register(file, journal).failed == 3
+    assert lodged(name) == [] and register(file, journal).is_whole and len(lodged(name)) == 3
 
 
 def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodged, tmp_path, ivcap_twin):
