@@ -1,19 +1,21 @@
 """Logins that are shared with IVCAP's own `ivcap` command: the contexts in its file (ivcap-cli `cmd/config.go`).
 
-The file is the command's. What is not about a context's tokens is kept as it stands, down to the quotes. It is replaced
-whole, is readable by its owner alone, and is written by one process of ours at a time.
+The file is the command's. What is not about a context's tokens keeps its keys, values, quotes and order; comments and
+blank lines, of which the command writes none, are lost. It is replaced whole, is readable by its owner alone, and is
+written by one process of ours at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,8 @@ from ivcap_flows.ivcap.authinfo import discover
 from ivcap_flows.secrets import hide
 
 __all__ = ["ACTIVE", "Context", "ContextFile", "ContextToken", "config_file"]
+
+_log = logging.getLogger(__name__)
 
 ACTIVE: Final = "active"
 """Stands for the context that is the active one of the `ivcap` command."""
@@ -97,9 +101,10 @@ class ContextFile:
         )
 
     def write(self, name: str, tokens: Tokens, more: Mapping[str, str] | None = None) -> None:
-        """Put tokens, and `more` keys, into the context of this name, which is made where it does not exist.
+        """Put tokens into the context of this name, which is made where it does not exist.
 
-        Hold `locked()` meanwhile. The first context of all becomes the active one.
+        `more` keys come with a login, after which nothing of the tokens before is left; after a renewal without a new
+        refresh token the old one stays. Hold `locked()` meanwhile. The first context of all becomes the active one.
         """
         document = self._document()
         if document is None:
@@ -116,8 +121,12 @@ class ContextFile:
         if tokens.expires_at is not None:
             moment = datetime.fromtimestamp(tokens.expires_at - _MARGIN, timezone.utc)
             _put(found, "access-token-expiry", moment.isoformat(timespec="seconds").replace("+00:00", "Z"), _TIME)
+        else:
+            _drop(found, "access-token-expiry")
         if tokens.refresh is not None:
             _put(found, "refresh-token", tokens.refresh.get_secret_value())
+        elif more is not None:
+            _drop(found, "refresh-token")
         self._replace(yaml.serialize(document, Dumper=yaml.SafeDumper, width=2**31, allow_unicode=True))
 
     @asynccontextmanager
@@ -159,17 +168,19 @@ class ContextFile:
         return document
 
     def _replace(self, text: str) -> None:
-        # A link into a folder that is kept elsewhere stays one.
-        target = self.path.resolve()
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config.")  # of mode 0600
+        temporary: str | None = None
         try:
+            # A link into a folder that is kept elsewhere stays one.
+            target = self.path.resolve()
+            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config.")  # of mode 0600
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> ConfigurationError:
@@ -178,13 +189,18 @@ class ContextFile:
 
 
 class ContextToken:
-    """The token of a context, renewed by its refresh token and written back, so that the command's login stays good."""
+    """The token of a context, renewed by its refresh token and written back, so that the command's login stays good.
+
+    Where it cannot be written back, it goes on with the tokens that it holds, warns, and writes after the next renewal.
+    """
 
     refreshable = True
 
     def __init__(self, name: str, file: ContextFile | None = None) -> None:
         self._file = file or ContextFile()
         self._context = self._file.read(name)
+        self._spent: SecretStr | None = None
+        """The refresh token that the file still has after a newer one could not be written."""
         self._lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -219,6 +235,9 @@ class ContextToken:
                     f"The context {context.name!r} in {self._file.path} has become one of another deployment or "
                     "account. Start again to work with that one."
                 )
+            in_file = context.refresh
+            if self._spent is not None and in_file == self._spent:
+                context = self._context
             if context.due or context.access == seen:
                 if context.refresh is None:
                     raise NotAuthorizedError(
@@ -232,9 +251,34 @@ class ContextToken:
                 async with Session(context.url, platform="IVCAP", host=context.host) as session:
                     provider = await discover(session)
                 tokens = await renewed(provider.token_url, provider.client_id, context.refresh)
-                await asyncio.to_thread(self._file.write, context.name, tokens)
-                context = await asyncio.to_thread(self._file.read, context.name)
+                context = _renewed(context, tokens)
+                # Kept here before anything can fail, since the old refresh token may be spent.
+                self._context = context
+                await self._write_back(tokens, in_file)
             self._context = context
+
+    async def _write_back(self, tokens: Tokens, in_file: SecretStr | None) -> None:
+        whole = replace(tokens, refresh=self._context.refresh)
+        try:
+            await asyncio.to_thread(self._file.write, self._context.name, whole)
+        except ConfigurationError as error:
+            self._spent = in_file
+            _log.warning(
+                "The renewed login of the context %r is kept in this process alone: %s Others that use the context may "
+                "have to log in anew.",
+                self._context.name,
+                error,
+            )
+        else:
+            self._spent = None
+
+
+def _renewed(context: Context, tokens: Tokens) -> Context:
+    hide(tokens.access.get_secret_value())
+    if tokens.refresh is not None:
+        hide(tokens.refresh.get_secret_value())
+    expires_at = None if tokens.expires_at is None else tokens.expires_at - _MARGIN
+    return replace(context, access=tokens.access, refresh=tokens.refresh or context.refresh, expires_at=expires_at)
 
 
 _TEXT: Final = "tag:yaml.org,2002:str"
@@ -261,6 +305,10 @@ def _put(mapping: yaml.MappingNode, key: str, value: str, tag: str = _TEXT) -> N
             mapping.value[index] = (name, node)
             return
     mapping.value.append((yaml.ScalarNode(_TEXT, key), node))
+
+
+def _drop(mapping: yaml.MappingNode, key: str) -> None:
+    mapping.value[:] = [(name, value) for name, value in mapping.value if name.value != key]
 
 
 def _sequence(document: yaml.MappingNode) -> yaml.SequenceNode:

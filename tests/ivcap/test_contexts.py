@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
+import tempfile
 import time
 from datetime import datetime, timezone
 from urllib.parse import parse_qsl
@@ -214,6 +216,50 @@ async def test_a_cancelled_renewal_is_not_lost(file, provider):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     assert await auth.header() == "Bearer a-2"
+
+
+@pytest.mark.parametrize("failing", [(os, "fsync"), (tempfile, "mkstemp")])
+async def test_a_renewal_that_cannot_be_written_is_kept(file, provider, monkeypatch, caplog, failing):
+    """With a full disk the old refresh token is spent all the same: this process goes on, and writes the next one."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = file.path.read_text()
+    auth = ContextToken("prod", file)
+    with monkeypatch.context() as patch:
+        patch.setattr(*failing, full)
+        assert await auth.header() == await auth.header() == "Bearer a-2"
+    assert file.path.read_text() == before and sorted(file.path.parent.iterdir())[0] == file.path
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "No space left on device" in warning and "a-2" not in caplog.text and "r-2" not in caplog.text
+    assert await auth.header(force=True) == "Bearer a-3"
+    assert (file.read("prod").access, file.read("prod").refresh) == (SecretStr("a-3"), SecretStr("r-3"))
+
+
+async def test_a_login_meanwhile_goes_before_what_could_not_be_written(file, provider, monkeypatch):
+    """Tokens that another process has put into the file are newer than those that are held."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    auth = ContextToken("prod", file)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        await auth.header()
+    file.write("prod", Tokens(SecretStr("b-1"), SecretStr("s-1"), None, time.time() + 3600), {})
+    assert await auth.header(force=True) == "Bearer b-1"
+
+
+def test_a_login_leaves_nothing_of_the_tokens_before(file):
+    """They may be another user's; a renewal without a new refresh token keeps the one that it was made with."""
+    file.write("prod", Tokens(SecretStr("a-2")))
+    found = file.read("prod")
+    assert (found.refresh, found.expires_at) == (SecretStr("r-1"), None)
+    file.write("prod", Tokens(SecretStr("b-1")), {"email": "b@example.org"})
+    found = file.read("prod")
+    assert (found.access, found.refresh, found.expires_at) == (SecretStr("b-1"), None, None)
+    assert "r-1" not in file.path.read_text()
 
 
 async def test_a_folder_that_cannot_be_written_is_named_before_a_token_is_spent(tmp_path):
