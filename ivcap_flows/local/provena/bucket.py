@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import http.client
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
-
-import httpx
 
 from ivcap_flows.errors import TwinError
 from ivcap_flows.local import clock
@@ -23,6 +24,7 @@ _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _ANY: Final = "embedded"
 """Key id and secret for a server that takes any."""
 _OWN_SECONDS: Final = 60
+_PATIENCE: Final = 10
 
 
 class Bucket:
@@ -33,20 +35,15 @@ class Bucket:
         parts = urlsplit(endpoint)
         self.endpoint = endpoint_of(endpoint)
         self._key, self._secret = unquote(parts.username or _ANY), unquote(parts.password or _ANY)
-        self._http = httpx.Client(timeout=10)
         try:
-            made = self._http.put(self._signed("PUT", "", _OWN_SECONDS))
-        except httpx.TransportError as error:
+            made = self._status("PUT", "")
+        except (OSError, http.client.HTTPException) as error:
             raise TwinError(
                 f"The S3 server at {self.endpoint} does not answer ({error}). Start it before the embedded platforms."
             ) from error
         # 409: it is there.
-        if made.status_code not in (200, 409):
-            raise TwinError(f"The S3 server at {self.endpoint} refused to make a bucket ({made.status_code}).")
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        if made not in (200, 409):
+            raise TwinError(f"The S3 server at {self.endpoint} refused to make a bucket ({made}).")
 
     def credentials(self) -> dict[str, str]:
         """Keys that the server takes, and, as the real ones need not, where it is."""
@@ -63,24 +60,28 @@ class Bucket:
 
     def has(self, path: str) -> bool:
         """Whether there is such an object."""
-        return self._asked("HEAD", path).status_code == httpx.codes.OK
+        return self._asked("HEAD", path) == HTTPStatus.OK
 
     def url(self, path: str, seconds: int) -> str:
         """Where an object can be read for so many seconds."""
         return self._signed("GET", path, seconds)
 
-    def _asked(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes = b""
-    ) -> httpx.Response:
-        """The answer of the server. Raises a 500 refusal, as the real API fails where S3 does."""
+    def _asked(self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes = b"") -> int:
+        """The status of an answer, 200 or 404. Raises a 500 refusal, as the real API fails where S3 does."""
         try:
-            url = self._signed(method, path, _OWN_SECONDS)
-            reply = self._http.request(method, url, headers=headers, content=content)
-        except httpx.TransportError as error:
+            found = self._status(method, path, headers, content)
+        except (OSError, http.client.HTTPException) as error:
             raise Refusal(500, f"The S3 server does not answer ({type(error).__name__}).") from error
-        if reply.status_code not in (200, 404):
-            raise Refusal(500, f"The S3 server answered {reply.status_code}.")
-        return reply
+        if found not in (200, 404):
+            raise Refusal(500, f"The S3 server answered {found}.")
+        return found
+
+    def _status(self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes = b"") -> int:
+        target = urlsplit(self._signed(method, path, _OWN_SECONDS))
+        kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+        with contextlib.closing(kind(target.netloc, timeout=_PATIENCE)) as connection:
+            connection.request(method, f"{target.path}?{target.query}", content, dict(headers or {}))
+            return connection.getresponse().status
 
     def _signed(self, method: str, path: str, seconds: int) -> str:
         # S3 has the machine's time, whatever the twin's clock shows.

@@ -60,7 +60,6 @@ class ProvenaTwin:
         directory.mkdir(parents=True, exist_ok=True)
         key = Key(directory)
         self._store = Store(directory / _STORE_FILE, seed)
-        self._bucket = Bucket(s3) if s3 else None
         files = Files(self._store, key, f"{root}/files")
         self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
         jobs = Jobs(self._store, settle, dies)
@@ -73,7 +72,7 @@ class ProvenaTwin:
             "registry": registry_api.api(desk, registry),
             "prov": prov.api(desk, runs),
             "jobs": jobs_api.api(desk, jobs),
-            "data": datastore.api(desk, Datasets(registry, self._store, self._bucket or files)),
+            "data": datastore.api(desk, Datasets(registry, self._store, Bucket(s3) if s3 else files)),
             "search": search.api(desk),
             "handle": handles.api(desk),
         }
@@ -104,8 +103,6 @@ class ProvenaTwin:
     async def stop(self) -> None:
         """Stop after the step at hand and close the state; unfinished jobs go on at the next start."""
         await self._runner.stop()
-        if self._bucket is not None:
-            self._bucket.close()
         self._store.close()
 
 
