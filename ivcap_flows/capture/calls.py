@@ -72,7 +72,7 @@ class Call:
         again = [(seen.role, path + os.sep if seen.folder else path) for path, seen in self.entry.items()]
         again += [(role, path) for role, path in self.given.paths if path.endswith(os.sep)]
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
-            seen = files.look(path, role, digests)
+            seen = files.look(path, role, digests, self.entry.get(os.path.abspath(path)))
             if seen is not None and seen.stamp is not None:
                 self.exit.setdefault(seen.path, seen)
 

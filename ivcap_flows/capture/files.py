@@ -69,10 +69,11 @@ class Seen:
     at_ns: int = 0
 
 
-def look(path: str, role: str, digests: Digests | None) -> Seen | None:
+def look(path: str, role: str, digests: Digests | None, before: Seen | None = None) -> Seen | None:
     """What lies at a path now; small files are hashed at once. None for what is no file or folder.
 
-    A path that ends with a separator may be a folder; any other is looked at only if it is a file or nothing.
+    A path that ends with a separator may be a folder; any other is looked at only if it is a file or nothing. A file
+    that is just as it was `before` is not read again.
     """
     may_be_folder = path.endswith(os.sep)
     absolute = os.path.abspath(path)
@@ -85,7 +86,10 @@ def look(path: str, role: str, digests: Digests | None) -> Seen | None:
         return None
     if modes.S_ISREG(found.st_mode):
         seen.stamp = Stamp.of(found)
-        _hash(seen, digests, limit=AT_ONCE)
+        if before is not None and before.stamp == seen.stamp and before.at_ns - seen.stamp.changed_ns >= _GRAIN_NS:
+            seen.sha256 = before.sha256
+        if seen.sha256 is None:
+            _hash(seen, digests, limit=AT_ONCE)
         return seen
     if modes.S_ISDIR(found.st_mode) and may_be_folder:
         seen.folder, seen.stamp = True, Stamp.of(found)
@@ -157,10 +161,10 @@ def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
 def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     stamp = seen.stamp
     assert stamp is not None
-    fresh = seen.at_ns - stamp.mtime_ns < _GRAIN_NS
-    if digests is not None and not fresh:
+    kept = digests if stamp.size >= _DEAR and seen.at_ns - stamp.mtime_ns >= _GRAIN_NS else None
+    if kept is not None:
         seen.sha256 = _quietly(
-            lambda: digests.known_sha256(seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode)
+            lambda: kept.known_sha256(seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode)
         )
     if seen.sha256 is not None or (stamp.size > limit and limit < HUGE):
         return
@@ -182,9 +186,9 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
         seen.reason = "gone before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
         return
     seen.sha256 = sha256 = hasher.hexdigest()
-    if digests is not None and not fresh and stamp.size >= _DEAR:
+    if kept is not None:
         _quietly(
-            lambda: digests.remember_sha256(
+            lambda: kept.remember_sha256(
                 seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode, sha256=sha256
             )
         )
