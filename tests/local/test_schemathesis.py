@@ -11,10 +11,10 @@ FUZZ = Path(__file__).parent / "fuzz.py"
 
 
 @pytest.mark.parametrize(("platform", "examples", "least"), [("ivcap", 5, 200), ("provena", 1, 400)])
-def test_no_request_breaks_what_the_document_says(platform, examples, least):
+def test_no_request_breaks_what_the_document_says(platform, examples, least, tmp_path):
     """Some hundred requests, right and wrong ones, to all operations find no reply that the document lacks."""
     options = ["--platform", platform, "--examples", str(examples), "--phases", "fuzzing", "--seed", "1"]
-    done = subprocess.run([sys.executable, str(FUZZ), *options], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(FUZZ), *options], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     cases = re.search(r"^(\d+) cases, 0 faults$", done.stdout, re.MULTILINE)
     assert cases, done.stdout[-2000:]
