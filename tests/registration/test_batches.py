@@ -234,6 +234,26 @@ def test_a_refusal(run_items, register, journal, lodged, tmp_path, ivcap_twin, s
     assert lodged(name) == [] and register(file, journal).is_whole and len(lodged(name)) == 3
 
 
+def test_the_outcome_file_grows(run_items, journal, tmp_path, provena, monkeypatch):
+    """Each row is in the outcome file as soon as it has come to its end, so that a kill loses none that is known."""
+    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 5_000)
+    _, rows = rows_of(run_items, 40)
+    file, out = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "out.csv"
+    seen: list[tuple[int, int]] = []
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        if what == "registered":
+            seen.append((done, len({each["model_run"] for each in read_outcomes(out)})))
+
+    async def both() -> None:
+        with Batch(open_source(file), provena, patience=20, progress=tell) as batch:
+            await batch.check()
+            await batch.register(journal, out=out)
+
+    loop.run(both())
+    assert len(seen) > 2 and all(done == known for done, known in seen) and seen[-1] == (40, 40)
+
+
 def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodged, tmp_path, ivcap_twin):
     """Nothing is sent while a row is wrong; with `skip_invalid` the others are, and the wrong one has its reason."""
     name, rows = rows_of(run_items, 4)
