@@ -167,10 +167,10 @@ async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str,
 async def _since(call: IvcapCall, service: str, intent: IntentRow) -> AsyncIterator[JobRecord]:
     """The service's jobs requested since the intent, whole; listings do not tell when a job was requested.
 
-    The key aspect tells the intent's time by the platform's own clock. All are read, however many: one that is passed
-    over would be requested twice.
+    The key aspect tells the intent's time by the platform's own clock, until one with the outcome replaces it. All are
+    read, however many: one that is passed over would be requested twice.
     """
-    asserted = await call.keys.asserted_at(intent.key)
+    asserted = await call.keys.asserted_at(intent.key) if intent.urn is None else None
     since = asserted or intent.created_at - CLOCKS
     async for item in call.client.jobs.list(service):
         job = await call.client.jobs.read(service, item.urn, with_request=True, with_result=False)

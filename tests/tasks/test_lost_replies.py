@@ -84,6 +84,29 @@ def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform,
     assert len(notes) == 1 and all(urn in notes[0] for urn in made)
 
 
+def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
+    """Known by its request, since it bears no key; a job of the same request that another key claims is none."""
+    settle = on_platform(settling_time)
+    effects.twin.add_fault(
+        method="POST", path="/jobs$", count=1, drop_reply_after_effect=True, late_visibility=settle + 1
+    )
+
+    def both():
+        return request_job("echo", {"message": unique}), request_job("echo", {"message": unique}, discriminator="b")
+
+    with caplog.at_level(logging.ERROR, "ivcap_flows.durable"):
+        kept, other = in_flow(both)
+        end = time.monotonic() + 30
+        while not any(row.duplicates for row in effects.intents("job")) and time.monotonic() < end:
+            time.sleep(0.1)
+    assert len(posts(effects, "/jobs")) == 3
+    made = {one.urn for one in on_platform(lambda client: listed(client.jobs.list(kept.service, limit=3)))}
+    [late] = made - {kept.urn, other.urn}
+    assert {row.urn: row.duplicates for row in effects.intents("job")} == {kept.urn: [late], other.urn: []}
+    [said] = [record.getMessage() for record in caplog.records if "Two effects may exist" in record.getMessage()]
+    assert kept.urn in said and late in said and other.urn not in said
+
+
 async def settling_time(client):
     await client.platform()
     return client.settle
