@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from ivcap_flows.http.session import Reply, Session
 
-__all__ = ["PAGE_SIZE", "cursor_of", "next_cursor", "paged", "walked"]
+__all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "walked"]
 
 T = TypeVar("T")
-
-_TURNS: Final = 6
-"""Turns of the loop in which httpx hands a request to an open connection (4), with some to spare."""
 
 PAGE_SIZE: Final = 50
 """Most items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
@@ -23,7 +20,7 @@ PAGE_SIZE: Final = 50
 def cursor_of(href: str) -> str | None:
     """The cursor in a next link: the query parameter `page` wherever it stands, or the whole of a bare cursor.
 
-    Host and path of the link are not used, so a link to a foreign host leads nowhere.
+    Host and path of the link are not used.
     """
     text = href.strip()
     if "?" in text or "://" in text or text.startswith("/"):
@@ -35,14 +32,14 @@ def cursor_of(href: str) -> str | None:
     return text.removeprefix("page=") or None
 
 
-def next_cursor(body: Mapping[str, Any]) -> str | None:
-    """The cursor of the page after this one; None at the end."""
+def next_link(body: Mapping[str, Any]) -> str | None:
+    """The link to the page after this one, or its bare cursor; None at the end."""
     links = body.get("links")
     if isinstance(links, Mapping):  # the prose documentation shows an object instead of a list
         links = [{"rel": rel, "href": href} for rel, href in links.items()]
     for link in links if isinstance(links, list) else ():
         if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
-            return cursor_of(link["href"])
+            return str(link["href"])
     return None
 
 
@@ -53,36 +50,36 @@ def paged(
     params: Mapping[str, Any] | None = None,
     limit: int | None = None,
     page_size: int = PAGE_SIZE,
-    first: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[dict[str, Any]]:
     """The objects of a list, a page at a time as they are asked for.
 
-    `limit` is the total number of items, None for all. `first` is a first page that is at hand already. Raises
-    ProtocolError for a reply that is no list, and for a cursor that repeats and would never end.
+    `limit` is the total number of items, None for all. Raises ProtocolError for a reply that is no list, for a next
+    link to another host (see `Session.own`), and for a cursor that repeats and would never end.
     """
 
     async def ask(asked: Mapping[str, Any]) -> Reply:
         # A server reads only `limit` beside `page`; the rest is for those whose cursor does not hold the query.
         return await session.request("GET", path, params={**(params or {}), **asked}, repeat="idempotent")
 
-    return walked(ask, dict, limit=limit, page_size=page_size, first=first)
+    return walked(session, ask, dict, limit=limit, page_size=page_size)
 
 
 async def walked(
+    session: Session,
     ask: Callable[[Mapping[str, Any]], Awaitable[Reply]],
     kind: type[T],
     *,
     items: str = "items",
-    following: Callable[[Mapping[str, Any]], str | None] = next_cursor,
+    following: Callable[[Mapping[str, Any]], str | None] = next_link,
+    cursor_in: Callable[[str], str | None] = cursor_of,
     limit: int | None = None,
     page_size: int = PAGE_SIZE,
-    first: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[T]:
     """The items of any list that comes in pages: `ask` gets a page by the parameters `limit` and `page` (a cursor).
 
-    `items` is the member of a page that holds them, each a `kind`; `following` tells the cursor of the page after one.
-    Who asks for a second page is likely to want the rest: from then on the next page is read while this one is used.
-    The rest is as for `paged`.
+    `items` is the member of a page that holds them, each a `kind`; `following` tells the link to the page after one,
+    and `cursor_in` the cursor in a link. Who asks for a second page is likely to want the rest: from then on the next
+    page is asked for while this one is used, as far as its user lets the loop turn. The rest is as for `paged`.
     """
     seen: set[str] = set()
 
@@ -92,15 +89,18 @@ async def walked(
         page = _members(body, items, kind)
         if page is None:
             raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
-        if (upcoming := following(body)) in seen:
+        link = following(body)
+        if link is not None and _names_host(link):
+            session.own(link)
+        upcoming = None if link is None else cursor_in(link)
+        if upcoming in seen:
             raise reply.violation("names a page as the next that was read before")
         return page, upcoming
 
     left = limit
     if left is not None and left <= 0:
         return
-    at_hand = None if first is None else _members(first, items, kind)
-    page, cursor = await read(None, left) if first is None or at_hand is None else (at_hand, following(first))
+    page, cursor = await read(None, left)
     ahead: asyncio.Task[tuple[list[T], str | None]] | None = None
     try:
         while True:
@@ -111,7 +111,8 @@ async def walked(
             if cursor is not None:
                 seen.add(cursor)
             if more and going_on:
-                ahead = await _begun(read(cursor, left))
+                ahead = asyncio.create_task(read(cursor, left))
+                await asyncio.sleep(0)  # it begins now, and goes on whenever the user of the items waits
             for item in page:
                 yield item
             if not more:
@@ -124,12 +125,9 @@ async def walked(
             await asyncio.gather(ahead, return_exceptions=True)
 
 
-async def _begun(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task whose request is on its way, even if the loop gets no other turn until the reply is needed."""
-    task = asyncio.create_task(work)
-    for _ in range(_TURNS):
-        await asyncio.sleep(0)
-    return task
+def _names_host(link: str) -> bool:
+    """Whether a link is more than a cursor or a path."""
+    return "://" in link.partition("?")[0] or link.strip().startswith("//")
 
 
 def _members(body: Any, items: str, kind: type[T]) -> list[T] | None:

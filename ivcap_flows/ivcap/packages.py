@@ -27,7 +27,7 @@ class Packages:
                 "GET", "/1/packages/list", params={"tag": tag, **asked}, repeat="idempotent"
             )
 
-        return walked(ask, str, limit=limit)
+        return walked(self._session, ask, str, limit=limit)
 
     async def remove(self, tag: str) -> None:
         """Remove an image, `name:tag`. Removing one that is gone changes nothing."""

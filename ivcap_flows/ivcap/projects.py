@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict
 
 from ivcap_flows.errors import InputError, NotFoundError
-from ivcap_flows.http.paging import cursor_of, walked
+from ivcap_flows.http.paging import walked
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, record_of, replied, segment, urn_argument
 
@@ -155,13 +155,13 @@ class Projects:
         async def ask(asked: Mapping[str, Any]) -> Reply:
             return await self._session.request("GET", path, params={**params, **asked}, repeat="idempotent")
 
-        async for item in walked(ask, dict, items=items, following=_following, limit=limit):
+        async for item in walked(self._session, ask, dict, items=items, following=_following, limit=limit):
             yield record_of(cls, item, session=self._session, path=path)
 
 
 def _following(body: Mapping[str, Any]) -> str | None:
     page = body.get("page")
-    return cursor_of(page) if isinstance(page, str) else None
+    return page if isinstance(page, str) else None
 
 
 def _body(*, name: str | None, account: str | None, parent: str | None, details: str | None) -> dict[str, Any]:

@@ -36,4 +36,4 @@ def search(
             repeat="idempotent",
         )
 
-    return walked(ask, object, limit=limit)
+    return walked(session, ask, object, limit=limit)

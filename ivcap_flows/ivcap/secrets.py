@@ -59,7 +59,7 @@ class Secrets:
             params = {"filter": pattern, "limit": asked["limit"], **cursor}
             return await self._session.request("GET", path, params=params, repeat="idempotent")
 
-        async for item in walked(ask, dict, following=_following, limit=limit):
+        async for item in walked(self._session, ask, dict, cursor_in=_cursor, limit=limit):
             named = {name: value for name, value in item.items() if name != "secret-value"}
             yield record_of(SecretRecord, named, session=self._session, path=path)
 
@@ -114,11 +114,7 @@ def _name(name: str) -> str:
     return name
 
 
-def _following(body: Mapping[str, Any]) -> str | None:
-    """The cursor that the next link holds as `page` or as `offset`, under its name."""
-    links = body.get("links")
-    for link in links if isinstance(links, list) else ():
-        if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
-            query = dict(parse_qsl(urlsplit(link["href"]).query))
-            return urlencode({name: query[name] for name in _CURSORS if query.get(name)}) or None
-    return None
+def _cursor(link: str) -> str | None:
+    """What the link holds as `page` or as `offset`, under its name."""
+    query = dict(parse_qsl(urlsplit(link).query))
+    return urlencode({name: query[name] for name in _CURSORS if query.get(name)}) or None

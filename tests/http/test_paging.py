@@ -1,4 +1,4 @@
-"""Lists in pages: lazy, bounded, and never led to another host."""
+"""Lists in pages: lazy, bounded, and never of another host."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse
 
 from ivcap_flows.errors import ProtocolError
-from ivcap_flows.http.paging import cursor_of, next_cursor, paged
+from ivcap_flows.http.paging import cursor_of, next_link, paged
 
 
 def page(items, following=None):
@@ -53,12 +53,12 @@ def test_any_link_is_survived(href):
 @pytest.mark.parametrize("links", [None, [], "x", [None], [{"rel": "next"}], [{"rel": "self", "href": "a"}], {}])
 def test_no_next_link_is_the_end(links):
     """Missing and malformed links end the list."""
-    assert next_cursor({"items": [], "links": links}) is None
+    assert next_link({"items": [], "links": links}) is None
 
 
 def test_links_may_be_an_object():
     """The form that the prose documentation shows is read too."""
-    assert next_cursor({"links": {"self": "x", "next": "/1/x?page=c"}}) == "c"
+    assert next_link({"links": {"self": "x", "next": "/1/x?page=c"}}) == "/1/x?page=c"
 
 
 async def test_pages_are_read_to_the_end(web):
@@ -121,11 +121,42 @@ async def test_what_fails_ahead_is_told_where_it_is_needed(web):
             await anext(pages)
 
 
-async def test_a_next_link_to_another_host_leads_nowhere(web):
-    """Only the cursor of the link is used: the request goes to the same host and path."""
-    web.on("GET /1/x", page([1], "http://evil.example/steal?page=c&limit=9"), page([2]))
-    assert await collect(web) == [1, 2]
+@pytest.mark.parametrize("link", ["http://evil.example/1/x?page=c", "//evil.example/1/x?page=c", "ftp://h/?page=c"])
+async def test_a_next_link_to_another_host_is_refused(web, link):
+    """The platform that names it is not the one that was asked, or is not to be trusted: nothing more is asked."""
+    web.on("GET /1/x", page([1], link), page([2]))
+    with pytest.raises(ProtocolError, match="it is not followed"):
+        await collect(web)
+    assert len(web.seen) == 1
+
+
+async def test_inside_a_container_links_of_any_host_are_the_sidecars(web):
+    """The platform names itself as it is known outside."""
+    web.on("GET /1/x", page([1], "https://api.example.org/1/x?page=c&limit=9"), page([2]))
+    async with web.session(rewrite_hosts=True) as session:
+        assert [item["n"] async for item in paged(session, "/1/x")] == [1, 2]
     assert web.seen[1].query == {"limit": "50", "page": "c"}
+
+
+@pytest.mark.parametrize("link", ["c://x", "?page=http://h/c", "http://h:x/?page=c"])
+async def test_odd_links_are_a_cursor_or_refused(web, link):
+    """A cursor in a query may look like anything; what looks like a link must be a good one."""
+    web.on("GET /1/x", page([1], link), page([2]))
+    if link.startswith("?"):
+        assert await collect(web) == [1, 2]
+    else:
+        with pytest.raises(ProtocolError, match="it is not followed"):
+            await collect(web)
+
+
+async def test_a_page_that_is_read_ahead_is_given_up_with_the_list(web):
+    """No request and no task outlives the loop over the items."""
+    web.on("GET /1/x", page([1], "?page=a"), page([2], "?page=b"), page([3], "?page=c"))
+    async with web.session() as session:
+        pages = paged(session, "/1/x")
+        assert [(await anext(pages))["n"] for _ in range(2)] == [1, 2]
+        await pages.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_list_that_never_ends_is_refused(web):
