@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -12,6 +14,9 @@ import pytest
 from ivcap_flows.cli.local import register
 from ivcap_flows.errors import InputError
 from ivcap_flows.local.descriptions import register_description
+from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.hosting import HostFiles, HostPlan
+from ivcap_flows.local.ivcap.jobs.hosts import Hosts
 from ivcap_flows.local.mapping import RunnerMapping
 
 SERVER = """
@@ -248,6 +253,46 @@ def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(local_home, rest
     assert job["status"] == "error" and "killed" in job["error-message"]
     eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
     assert job_of_mode(caller, service)["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(("ending", "said"), [("kill -9 $$", "by SIGKILL, 3 times"), ("exit 0", "status 0, 3 times")])
+def test_a_host_that_never_gets_to_a_job_is_given_up(tmp_path, monkeypatch, ending, said):
+    """One that is killed while it starts, by a lack of memory for instance, is not started for ever."""
+    started = []
+
+    def start(self, plan):
+        started.append(subprocess.Popen(["sh", "-c", ending]))
+        return started[-1]
+
+    monkeypatch.setattr(HostFiles, "start", start)
+    hosts, plan = Hosts(Directory(tmp_path)), HostPlan("urn:ivcap:service:s", "s", ("true",), "/", "/", None)
+    for job in ("urn:ivcap:job:1", "urn:ivcap:job:2"):
+        started.clear()
+        hosts.hand_over(job, plan)
+        deadline = time.monotonic() + 20
+        while (reason := hosts.look(job)) is None:
+            assert time.monotonic() < deadline and len(started) <= 3
+            time.sleep(0.01)
+        hosts.begun(job)
+        assert said in reason and len(started) == 3
+
+
+def test_a_host_that_lingers_holds_up_nobody(tmp_path, monkeypatch):
+    """The look at its jobs comes back at once, since all other jobs wait for it."""
+    lingering = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr(HostFiles, "start", lambda self, plan: lingering)
+    hosts, plan = Hosts(Directory(tmp_path)), HostPlan("urn:ivcap:service:s", "s", ("true",), "/", "/", None)
+    hosts.hand_over("urn:ivcap:job:1", plan)
+    ending = threading.Timer(5, lingering.kill)
+    ending.start()
+    try:
+        began = time.monotonic()
+        assert hosts.look("urn:ivcap:job:1") is hosts.look("urn:ivcap:job:1") is None
+        assert time.monotonic() - began < 4
+    finally:
+        ending.cancel()
+        lingering.kill()
+        lingering.wait()
 
 
 def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_home, rest_service, eventually):

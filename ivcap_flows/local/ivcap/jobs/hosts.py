@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+from collections import Counter
+from typing import Final
 
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.hosting import HostFiles, HostPlan
 
 __all__ = ["Hosts"]
+
+
+_MOST_STARTS: Final = 3
+"""So often a host is started until one of its jobs begins."""
 
 
 class Hosts:
@@ -17,6 +24,7 @@ class Hosts:
         self._directory = directory
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._plans: dict[str, HostPlan] = {}
+        self._starts: Counter[str] = Counter()
         self.waiting: dict[str, str] = {}
 
     def sweep(self) -> None:
@@ -41,22 +49,39 @@ class Hosts:
         self.waiting[job] = plan.service
 
     def look(self, job: str) -> str | None:
-        """See that a job which waits has a host. Returns why there can be none."""
+        """See that a job which waits has a host. Returns why there can be none. Does not wait for anything."""
         service = self.waiting[job]
         files = HostFiles.of(self._directory, service)
         if files.runs():
             return None
-        child = self._children.pop(service, None)
-        if child is not None and child.wait() > 0:
-            return f"The host of the service ended with exit status {child.returncode}. It said: {files.last_words()}"
+        child = self._children.get(service)
+        if child is not None:
+            code = child.poll()
+            if code is None:
+                return None  # it has let go of its lock and is about to be gone
+            del self._children[service]
+            if code > 0 or self._starts[service] >= _MOST_STARTS:
+                how = f"with exit status {code}" if code >= 0 else f"by {_signal(-code)}"
+                times = f", {self._starts[service]} times before a job began" if code <= 0 else ""
+                return f"The host of the service ended {how}{times}. It said: {files.last_words()}"
         self._children[service] = files.start(self._plans[service])
+        self._starts[service] += 1
         return None
 
     def begun(self, job: str) -> None:
         """The job is with its host, or over."""
-        self.waiting.pop(job, None)
+        service = self.waiting.pop(job, None)
+        if service is not None:
+            del self._starts[service]
 
     def reap(self) -> None:
         for service, child in list(self._children.items()):
             if child.poll() is not None and service not in self.waiting.values():
                 del self._children[service]
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
