@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import shlex
 from pathlib import Path
@@ -49,17 +48,11 @@ def serve(
         s3_endpoint: Address of an S3 server for the files of Provena's datasets: http[s]://[key:secret@]host[:port].
     """
     from ivcap_flows import local
+    from ivcap_flows.local.loopback import is_loopback
 
-    if not _of_this_machine(host):
+    if not is_loopback(host):
         raise InputError(f"The embedded platforms serve this machine alone; {host} is no loopback address.")
     local.serve(host, port, _folder(directory), env_file, seed=seed, s3=s3_endpoint)
-
-
-def _of_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @app.command

@@ -46,7 +46,7 @@ def read_definition(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"The service definition {path} is neither YAML nor JSON: {error}", path=str(path)) from error
     if not isinstance(value, dict):
-        raise InputError(f"The service definition {path} must be a mapping with name and entry.", path=str(path))
+        raise InputError(f"The service definition {path} must be a mapping.", path=str(path))
     return value
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ivcap_flows.capture import found
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
@@ -26,6 +25,7 @@ from ivcap_flows.tasks.waiting import (
     PAGES,
     PlannedError,
     all_of,
+    first_of,
     note_end,
     resubmission,
     service_named,
@@ -318,14 +318,9 @@ async def _list_jobs(
         record = await call.client.services.by_name(str(service))
         name = record.name
         records = call.client.jobs.list(record.urn, limit=limit if status is None else None)
-    jobs: list[Job] = []
-    async for each in records:
-        if limit is not None and len(jobs) >= limit:
-            break
-        if status is None or each.status == status:
-            jobs.append(each.handle(call.platform, service_name=name))
-            found(each.urn)
-    return jobs
+    return await first_of(
+        records, lambda each: each.handle(call.platform, service_name=name), status=status, limit=limit
+    )
 
 
 async def _job_result(job: Job | str, *, credentials: IvcapCredentialsLike = None) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from collections.abc import Collection as Collecting
 from typing import Any, Final
 
-from ivcap_flows.capture import found
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, planning
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
@@ -22,6 +21,7 @@ from ivcap_flows.tasks.waiting import (
     PAGES,
     PlannedError,
     all_of,
+    first_of,
     note_end,
     resubmission,
     service_named,
@@ -246,16 +246,10 @@ async def _list_orders(
     neither parameters nor products: `attach_order` reads one whole.
     """
     call = await IvcapCall.of(credentials)
-    orders: list[Order] = []
-    async for record in call.client.orders.list(
+    records = call.client.orders.list(
         order_by="ordered-at", order_desc=True, filter=filter, limit=limit if status is None else None
-    ):
-        if limit is not None and len(orders) >= limit:
-            break
-        if status is None or record.status == status:
-            orders.append(record.handle(call.platform))
-            found(record.urn)
-    return orders
+    )
+    return await first_of(records, lambda each: each.handle(call.platform), status=status, limit=limit)
 
 
 async def _order_log(order: Order | str, *, lines: int | None = None, credentials: IvcapCredentialsLike = None) -> str:

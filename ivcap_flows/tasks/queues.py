@@ -10,9 +10,9 @@ from ivcap_flows.errors import ConflictError
 from ivcap_flows.handles import Queue, QueueMessage
 from ivcap_flows.identity import Scope
 from ivcap_flows.ivcap.queues import QueueRecord
+from ivcap_flows.ivcap.requests import plain
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
-from ivcap_flows.tasks.documents import plain
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.waiting import PlannedError

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress
-from ivcap_flows.errors import InputError, NotFoundError
+from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.local.register import read_definition
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 
@@ -72,7 +70,10 @@ async def _register_service(
     Raises InputError for a definition that lacks something or cannot be read.
     """
     call = await IvcapCall.of(credentials)
-    wanted = dict(definition) if isinstance(definition, Mapping) else await asyncio.to_thread(_read, definition)
+    if isinstance(definition, Mapping):
+        wanted = dict(definition)
+    else:
+        wanted = await asyncio.to_thread(read_definition, Path(definition))
     urn = await call.client.services.urn_of(wanted)
 
     async def send(intent: IntentRow, progress: Progress) -> Service:
@@ -104,23 +105,6 @@ async def _register_service(
     if done.how == "adopted":
         found(done.value.urn)
     return done.value
-
-
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            # Not every JSON is YAML: its escapes of characters beyond 16 bits are not.
-            value = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"The service definition {path} cannot be read ({error.strerror}).", path=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"The service definition {path} is neither YAML nor JSON: {error}", path=str(path)) from error
-    if not isinstance(value, dict):
-        raise InputError(f"The service definition {path} is no mapping.", path=str(path))
-    return value
 
 
 async def _is_so(call: IvcapCall, urn: str, wanted: Mapping[str, Any]) -> bool:

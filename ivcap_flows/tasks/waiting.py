@@ -1,20 +1,23 @@
-"""What orders and jobs share: the mark by which they are found again, the shared pollers, and how work that has ended
-is told."""
+"""What orders and jobs share: the mark by which they are found again, the shared pollers, their lists, and how work
+that has ended is told."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks.call import IvcapCall
 
@@ -22,6 +25,7 @@ __all__ = [
     "PAGES",
     "PlannedError",
     "all_of",
+    "first_of",
     "note_end",
     "resubmission",
     "service_named",
@@ -35,6 +39,7 @@ logger = logging.getLogger("ivcap_flows.waiting")
 T = TypeVar("T")
 R = TypeVar("R")
 W = TypeVar("W", Order, Job)
+S = TypeVar("S", OrderRecord, JobRecord)
 P = TypeVar("P", bound=Poller[Any])
 
 PAGES: Final = 20
@@ -85,6 +90,22 @@ async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T]) -> list[R
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def first_of(
+    records: AsyncIterator[S], handle: Callable[[S], W], *, status: str | None, limit: int | None
+) -> list[W]:
+    """The handles of the records of a status, or of all: at most `limit`, and no record is read beyond the last."""
+    kept: list[W] = []
+    if limit is not None and limit <= 0:
+        return kept
+    async for record in records:
+        if status is None or record.status == status:
+            kept.append(handle(record))
+            found(kept[-1].urn)
+            if len(kept) == limit:
+                break
+    return kept
 
 
 async def service_named(call: IvcapCall, work: W) -> W:

@@ -17,6 +17,7 @@ from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.durable import plan, waiter
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, ParameterError, WaitTimeoutError
 from ivcap_flows.ivcap import job_events
+from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.local.register import register
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
@@ -37,6 +38,7 @@ from ivcap_flows.tasks import (
     wait_for_orders,
     waiting,
 )
+from ivcap_flows.tasks.waiting import first_of
 
 SERVICE = """
 def told(request, job):
@@ -127,7 +129,7 @@ def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
     with pytest.raises(InputError, match="lacks description, controller-schema, controller"):
         in_flow(lambda: register_service({"name": "x"}))
     (tmp_path / "list.yaml").write_text("- a\n")
-    for path, words in ((tmp_path / "list.yaml", "is no mapping"), (tmp_path / "none.yaml", "cannot be read")):
+    for path, words in ((tmp_path / "list.yaml", "must be a mapping"), (tmp_path / "none.yaml", "cannot be read")):
         with pytest.raises(InputError, match=words):
             in_flow(lambda path=path: register_service(path))
 
@@ -379,3 +381,23 @@ def test_a_platform_without_events_is_asked_once(in_flow, monkeypatch, unique):
     done = in_flow(lambda: wait_for_jobs([request_job("echo", {"message": unique})]))
     again = in_flow(lambda: wait_for_jobs(done))
     assert [job.events for job in [*done, *again]] == [(), ()] and len(asked) == 1
+
+
+async def test_a_list_is_read_no_further_than_asked():
+    """The last record wanted is the last one read, also where others are left out for their status."""
+    read = []
+
+    async def records():
+        for number, status in enumerate(("failed", "succeeded", "failed", "succeeded", "failed")):
+            read.append(number)
+            yield OrderRecord(id=f"o{number}", status=status)
+
+    async def first(limit, status="succeeded"):
+        read.clear()
+        found = await first_of(records(), lambda record: record.handle("p"), status=status, limit=limit)
+        return [order.urn for order in found], len(read)
+
+    assert await first(0) == ([], 0)
+    assert await first(1) == (["urn:ivcap:order:o1"], 2)
+    assert await first(2) == (["urn:ivcap:order:o1", "urn:ivcap:order:o3"], 4)
+    assert (await first(None))[1] == 5 and len((await first(None, None))[0]) == 5
