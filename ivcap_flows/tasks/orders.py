@@ -16,6 +16,7 @@ from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.collections import holding
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.waiting import (
     PAGES,
@@ -190,6 +191,7 @@ async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str) -> O
     await note_end(call.journal, handle)
     if handle.collection is not None and handle.succeeded and products and planning() is None:
         await call.client.collections.add(handle.collection, [product.urn for product in products])
+        holding(Collection(urn=handle.collection, platform=call.platform), products)
     return handle
 
 

@@ -149,8 +149,8 @@ def test_orders_are_listed_and_their_logs_read(in_flow, unique):
     assert "last words" in whole and whole.endswith(end) and "\n" not in end
 
 
-def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, telling, unique):
-    """Once it has succeeded, and once only, though it is waited for twice."""
+def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap_journal, telling, unique):
+    """Once it has succeeded, and once only, though it is waited for twice; the record has that it holds them."""
     urn = f"urn:ivcap:collection:{unique}"
     on_platform(lambda client: client.collections.create(unique, urn=urn))
 
@@ -164,7 +164,10 @@ def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, telli
     async def members(client):
         return [item.urn async for item in client.collections.items(urn)]
 
-    assert on_platform(members) == [product.urn for product in order.products] and order.collection == urn
+    products = [product.urn for product in order.products]
+    assert on_platform(members) == products and order.collection == urn
+    relations = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).relations.values()
+    assert [(r.source, r.target) for r in relations if r.type == "hadMember"] == [(urn, each) for each in products]
 
 
 def test_an_unknown_collection_is_told_before_an_order_is_sent(in_flow, effects, unique):
@@ -368,8 +371,8 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     assert {context.task_run.name for _, context in said} == {"wait for 2 jobs"}
 
 
-def test_a_platform_without_events_is_asked_once(in_flow, monkeypatch, unique):
-    """Its jobs have none, and no wait fails for it."""
+def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
+    """Its jobs have none. A 404 may be about one job alone, so it is asked for each."""
     asked = []
     opened = job_events.event_stream
 
@@ -380,7 +383,7 @@ def test_a_platform_without_events_is_asked_once(in_flow, monkeypatch, unique):
     monkeypatch.setattr(job_events, "event_stream", absent)
     done = in_flow(lambda: wait_for_jobs([request_job("echo", {"message": unique})]))
     again = in_flow(lambda: wait_for_jobs(done))
-    assert [job.events for job in [*done, *again]] == [(), ()] and len(asked) == 1
+    assert [job.events for job in [*done, *again]] == [(), ()] and len(asked) == 2
 
 
 async def test_a_list_is_read_no_further_than_asked():
