@@ -1,0 +1,238 @@
+"""How the coastal El Niño index depends on its base period: hundreds of runs on IVCAP, all registered with Provena.
+
+    ivcap-flows local register flows/services/coastal_el_nino_index.yaml
+    python -m flows.register_runs --help
+
+The series is cut to windows of years, and the index of each window is ordered against every base period that lies in
+it. With nothing configured it runs on the embedded platforms; with `IVCAP_URL`, `IVCAP_JWT` and the Provena settings,
+on the real ones.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cyclopts
+from prefect import flow, task
+from pydantic import BaseModel
+
+from flows.coastal_el_nino import DATA, dataset_defaults, read_terms, register_workflow
+from flows.services.icen import BasePeriod
+from flows.services.months import read_series
+from ivcap_flows import recorded
+from ivcap_flows.errors import InputError, IvcapFlowsError
+from ivcap_flows.handles import Artifact, ModelRuns, Order
+from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
+from ivcap_flows.registration.model_runs import model_run_record
+from ivcap_flows.tasks import (
+    explore_lineage,
+    linked_person,
+    place_order,
+    register_model_runs,
+    upload_artifact,
+    wait_for_orders,
+)
+
+__all__ = ["Case", "Explored", "RegisterRuns", "grid", "register_runs"]
+
+WINDOW_YEARS = (40, 50, 60)
+BASE_YEARS = (15, 20, 25, 30)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: the years of the series that it sees, and those that its climatology is the mean of."""
+
+    window: BasePeriod
+    base: BasePeriod
+
+    def __str__(self) -> str:
+        return f"{self.window} against {self.base}"
+
+
+class Explored(BaseModel):
+    """What Provena's lineage leads to from an item, counted by subtype."""
+
+    start: str
+    direction: Literal["upstream", "downstream"]
+    items: dict[str, int]
+
+
+class RegisterRuns(BaseModel):
+    """What a run leaves behind."""
+
+    runs: ModelRuns
+    explored: list[Explored]
+
+
+def grid(
+    years: BasePeriod, window_years: Sequence[int] = WINDOW_YEARS, base_years: Sequence[int] = BASE_YEARS, step: int = 5
+) -> list[Case]:
+    """Every window in the years, beginning `step` years after the one before, with every base period in it alike.
+
+    Raises InputError where there is none.
+    """
+    cases = [
+        Case(window, base)
+        for length in window_years
+        for window in _periods(years, length, step)
+        for within in base_years
+        for base in _periods(window, within, step)
+    ]
+    if not cases:
+        raise InputError(f"No window of {window_years} years lies in {years} with a base period of {base_years} years.")
+    return cases
+
+
+def _periods(within: BasePeriod, length: int, step: int) -> Iterator[BasePeriod]:
+    for start in range(within.start, within.end - length + 2, step):
+        yield BasePeriod(start, start + length - 1)
+
+
+@flow(name="register-runs")
+@recorded
+def register_runs(
+    source: Path = DATA / "ersst_nino12_monthly.csv",
+    window_years: tuple[int, ...] = WINDOW_YEARS,
+    base_years: tuple[int, ...] = BASE_YEARS,
+    step: int = 5,
+    at_once: int = 8,
+    output: Path = Path("results"),
+    terms: Path = DATA / "terms.yaml",
+) -> RegisterRuns:
+    """Order the index of every case, `at_once` at a time, and register all as model runs in one go.
+
+    Started again, it makes only what is not there yet. The outcome of each run is in `model-runs.csv` in the folder
+    `output`.
+    """
+    stated = read_terms(terms)
+    output = output.expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    cases = grid(years_of(source), window_years, base_years, step)
+    series = {
+        window: upload_artifact(cut(source, output / f"series-{window}.csv", window.start, window.end))
+        for window in dict.fromkeys(case.window for case in cases)
+    }
+    orders: list[Order] = []
+    for first in range(0, len(cases), at_once):
+        placed = [order(series[case.window], case) for case in cases[first : first + at_once]]
+        orders += wait_for_orders(placed)
+
+    records = describe(cases, orders, series)
+    runs = register_model_runs(records, datasets=dataset_defaults(stated), out=output / "model-runs.csv")
+    return RegisterRuns(runs=runs, explored=explore(runs))
+
+
+def years_of(source: Path) -> BasePeriod:
+    """The first and the last year of a series."""
+    months = read_series(source.expanduser().read_bytes())
+    return BasePeriod(min(months).year, max(months).year)
+
+
+@task(name="Cut the series")
+@recorded
+def cut(source: Path, target: Path, start: int, end: int) -> Path:
+    """The rows of these years, both included, as a file of their own."""
+    header, *rows = source.expanduser().read_text(encoding="utf-8").splitlines()
+    kept = [row for row in rows if start <= int(row.split(",")[0]) <= end]
+    target.write_text("".join(f"{row}\n" for row in (header, *kept)), encoding="utf-8")
+    return target
+
+
+def order(series: Artifact, case: Case) -> Order:
+    """Placed once for ever, since it would give the same another time; anew only where it ended badly."""
+    parameters = {"series": series, "base_start": case.base.start, "base_end": case.base.end}
+    name = f"Coastal El Niño index, {case}"
+    return place_order("coastal-el-nino-index", parameters, name=name, scope="account", on_failure="resubmit")
+
+
+def describe(
+    cases: Sequence[Case], orders: Sequence[Order], series: dict[BasePeriod, Artifact]
+) -> list[tuple[str, ModelRunRecord]]:
+    """The records of all runs, each with its order's URN as the key. Templates are registered if Provena lacks them."""
+    series_form, index_form, events_form, workflow = register_workflow()
+    person = linked_person()
+
+    def dataset(form: str, artifact: Artifact) -> TemplatedDataset:
+        return TemplatedDataset(dataset_template_id=form, dataset_id=artifact.urn)
+
+    return [
+        (
+            done.urn,
+            model_run_record(
+                done,
+                workflow_template=workflow.urn,
+                modeller=person.urn,
+                inputs=[dataset(series_form.urn, series[case.window])],
+                outputs=[
+                    dataset(index_form.urn, done.products["index.csv"]),
+                    dataset(events_form.urn, done.products["events.csv"]),
+                ],
+                display_name=f"Coastal El Niño index, {case}",
+                description=f"ICEN (ENFEN 2012) of the years {case.window} against the climatology of {case.base}.",
+                annotations={"window": str(case.window), "base-period": str(case.base)},
+            ),
+        )
+        for case, done in zip(cases, orders, strict=True)
+    ]
+
+
+def explore(runs: ModelRuns) -> list[Explored]:
+    """What came of each window's series, and what the last run came of."""
+    starts = dict.fromkeys(dataset for run in runs.runs for dataset in run.inputs)
+    found = [_explored(start, "downstream") for start in starts]
+    return [*found, _explored(runs.runs[-1].urn, "upstream")]
+
+
+def _explored(start: str, direction: Literal["upstream", "downstream"]) -> Explored:
+    items: dict[str, int] = {}
+    for node in explore_lineage(start, direction).nodes:
+        if node.id != start:
+            items[node.subtype] = items.get(node.subtype, 0) + 1
+    return Explored(start=start, direction=direction, items=items)
+
+
+app = cyclopts.App(version_flags=())
+
+
+@app.default
+def main(
+    *,
+    source: Path = DATA / "ersst_nino12_monthly.csv",
+    window_years: tuple[int, ...] = WINDOW_YEARS,
+    base_years: tuple[int, ...] = BASE_YEARS,
+    step: int = 5,
+    at_once: int = 8,
+    output: Path = Path("results"),
+    terms: Path = DATA / "terms.yaml",
+) -> None:
+    """Compute the coastal El Niño index over a grid of windows and base periods, and register all runs.
+
+    Args:
+        source: CSV with the columns YEAR, JAN to DEC, in °C.
+        window_years: Lengths of the windows that the series is cut to.
+        base_years: Lengths of the base periods.
+        step: Years from the begin of one window or base period to that of the next.
+        at_once: Orders that are on their way together.
+        output: Folder for the windows and the outcome of each run.
+        terms: YAML file with what you state about the datasets: owner, licence, approvals.
+    """
+    try:
+        made = register_runs(source, window_years, base_years, step, at_once, output, terms)
+    except IvcapFlowsError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    show(made)
+
+
+def show(made: RegisterRuns) -> None:
+    """Print how many runs there are, and what lineage leads to in both directions."""
+    print(f"\n{len(made.runs.runs)} of {made.runs.rows} model runs are registered.\n")
+    for each in made.explored:
+        counts = ", ".join(f"{count} {subtype}" for subtype, count in sorted(each.items.items()))
+        print(f"{each.direction:<10} of {each.start:<20} {counts or 'nothing'}")
+
+
+if __name__ == "__main__":
+    app()

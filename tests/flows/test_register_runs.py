@@ -1,0 +1,92 @@
+"""Many runs of the coastal El Niño index, from the grid to the lineage on the embedded Provena."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from flows.register_runs import Case, app, grid, register_runs, show
+from flows.services.icen import BasePeriod
+from ivcap_flows.errors import InputError
+from ivcap_flows.local.register import read_definition, register
+
+FLOWS = Path(__file__).parents[2] / "flows"
+YEARS = BasePeriod(1950, 2010)
+
+
+def test_the_grid_has_200_cases_and_more():
+    """Every case is another one, and has its base period in its window and its window in the data."""
+    cases = grid(YEARS)
+    assert len(set(cases)) == len(cases) >= 200
+    for case in cases:
+        assert YEARS.start <= case.window.start <= case.base.start <= case.base.end <= case.window.end <= YEARS.end
+
+
+def test_the_grid_has_the_last_period_that_fits():
+    """A window that ends with the data is in, and so is a base period that ends with its window."""
+    cases = grid(BasePeriod(2000, 2009), (8,), (6,), 2)
+    assert cases == [
+        Case(BasePeriod(start, start + 7), BasePeriod(start + more, start + more + 5))
+        for start in (2000, 2002)
+        for more in (0, 2)
+    ]
+
+
+def test_a_grid_without_cases_is_refused():
+    """Windows that are longer than the data are an error, not a flow that does nothing."""
+    with pytest.raises(InputError, match="No window"):
+        grid(BasePeriod(2000, 2009), (20,), (5,), 1)
+
+
+def test_the_script_offers_every_parameter_of_the_flow(capsys):
+    """`--help` lists an option for each parameter of the flow."""
+    with pytest.raises(SystemExit):
+        app(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in text for name in register_runs.parameters.properties)
+
+
+@pytest.fixture
+def on_prefect_server(prefect_server):
+    settings = {
+        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
+        PREFECT_HOME: prefect_server["PREFECT_HOME"],
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
+    with temporary_settings(settings):
+        yield
+
+
+@pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+def test_runs_are_registered_and_explored(on_prefect_server, ivcap_twin, ivcap_journal, tmp_path, capsys):
+    """A small grid becomes as many model runs in one batch; a second start makes nothing anew."""
+    service = FLOWS / "services/coastal_el_nino_index.yaml"
+    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
+
+    def start():
+        return register_runs(window_years=(55,), base_years=(50,), step=5, output=tmp_path / "results")
+
+    made = start()
+
+    # Windows begin in 1950 and 1955, and base periods with each window and five years later.
+    assert len(made.runs.runs) == made.runs.rows == 4
+    *downstream, upstream = made.explored
+    assert [(each.direction, each.items["MODEL_RUN"], each.items["DATASET"]) for each in downstream] == [
+        ("downstream", 2, 4),
+        ("downstream", 2, 4),
+    ]
+    assert upstream.direction == "upstream" and upstream.items["DATASET"] == 1 and upstream.items["PERSON"] == 1
+    with (tmp_path / "results/model-runs.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["model_run"] for row in csv.DictReader(file)] == [run.urn for run in made.runs.runs]
+    assert len(ivcap_twin.requests("POST", "/provena/prov/model_run/register_batch")) == 1
+    show(made)
+    assert "4 of 4 model runs are registered." in capsys.readouterr().out
+
+    ivcap_twin.forget_requests()
+    again = start()
+    assert again.runs.runs == made.runs.runs
+    assert again.explored == made.explored
+    sent = [each["path"] for each in ivcap_twin.requests("POST")]
+    assert not [path for path in sent if path.endswith(("/orders", "register_batch", "/create", "mint-dataset"))]
