@@ -96,6 +96,19 @@ def test_pages_give_every_item_once_and_newest_first(ada):
     assert [item["id"] for item in seen if item["id"] in made] == made[::-1]
 
 
+def test_a_direction_alone_sorts_by_the_last_change(ada):
+    """`sort_by` may leave its type out, as the official client does where it counts items."""
+    path, wanted = "/registry/general/list", {"page_size": 50}
+    pages = [
+        ada.ask("registry", "POST", path, json=wanted | {"sort_by": {"ascending": True} | more})
+        for more in ({}, {"sort_type": None}, {"sort_type": "UPDATED_TIME"})
+    ]
+    assert [page.status_code for page in pages] == [200] * 3
+    items = [[item["id"] for item in page.json()["items"]] for page in pages]
+    assert len(items[0]) > 1
+    assert items[0] == items[1] == items[2]
+
+
 def test_a_request_that_fails_half_way_leaves_nothing_behind(provena, ada, record):
     """Linking a study changes the registry, then dispatches a job; where the job cannot be, the change is undone."""
     study = ada.create("activity/study", title="t", description="d")

@@ -52,7 +52,7 @@ def _one_release_filter(chosen: dict[str, Any]) -> str | None:
 
 _SORT_BY = maybe(
     Object(
-        {"sort_type": needed(Choice(*_COLUMNS)), "ascending": given(FLAG, False), "begins_with": maybe(TEXT)},
+        {"sort_type": maybe(Choice(*_COLUMNS)), "ascending": given(FLAG, False), "begins_with": maybe(TEXT)},
         rules=(_prefixed,),
     )
 )
@@ -85,8 +85,8 @@ RELEASES = Object(
 
 def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> tuple[list[Entry], Any]:
     """The entries of a page with these column values, and the key to go on from."""
-    sort = wanted["sort_by"] or {"sort_type": "UPDATED_TIME", "ascending": False, "begins_with": None}
-    column, now = _COLUMNS[sort["sort_type"]], clock.seconds()
+    sort = wanted["sort_by"] or {"sort_type": None, "ascending": False, "begins_with": None}
+    column, now = _COLUMNS[sort["sort_type"] or "UPDATED_TIME"], clock.seconds()
     conditions, values = [f"{column} IS NOT NULL", "visible_from BETWEEN ? AND ?"], list[Any]([-now, now])
     for name, value in where.items():
         conditions.append(f"{name}=?")
@@ -167,7 +167,7 @@ def releases_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dic
     chosen = wanted["filter_by"]
     if chosen["release_reviewer"] != registry.person_of(user):
         raise Refusal(403, "Releases can be listed for yourself only.")
-    if wanted["sort_by"] is None:
+    if wanted["sort_by"] is None or wanted["sort_by"]["sort_type"] is None:
         raise Refusal(500, "The releases could not be listed: there is no index of that order.")
     where = {"release_approver": chosen["release_reviewer"]}
     if chosen["release_status"] is not None:
