@@ -41,6 +41,4 @@ class ReleasesApi(Api):
 
     async def remove_reviewer(self, person: str) -> None:
         """Let a person no longer approve releases, as a system administrator."""
-        await self.call_any(
-            "DELETE", "/release/sys-reviewers/delete", repeat="keyed", params={"reviewer_id": person}
-        )
+        await self.call_any("DELETE", "/release/sys-reviewers/delete", repeat="keyed", params={"reviewer_id": person})

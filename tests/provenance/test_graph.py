@@ -164,7 +164,10 @@ def test_the_roles_of_one_input_add_up():
         ([entity("e", "file"), entity("f", "file"), relation("used", "e", "f")], "only activity may be"),
         ([entity("e", "file"), relation("wasDerivedFrom", "e", "e")], "relates a thing to itself"),
         ([entity("e", "file"), entity("f", "file"), relation("resembles", "e", "f")], "no known relation"),
-        ([entity("e", "file"), entity("f", "file"), relation("hadMember", "e", "f")], "only collection, directory may be"),
+        (
+            [entity("e", "file"), entity("f", "file"), relation("hadMember", "e", "f")],
+            "only collection, directory may be",
+        ),
         (
             [
                 entity("e", "artifact"),
