@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from counting import calls
 from ivcap_client import IVCAP
 from ivcap_client.api.dashboard import dashboard_list
 from ivcap_client.api.metadata import metadata_add, metadata_list
@@ -37,7 +38,7 @@ from ivcap_client.models.payload_for_create_endpoint import PayloadForCreateEndp
 from ivcap_client.models.project_create_request import ProjectCreateRequest
 from ivcap_client.models.service_definition_t import ServiceDefinitionT
 from ivcap_client.models.set_secret_request_t import SetSecretRequestT
-from official_calls import Json, calls, count_calls, finished, plain, raw, seen
+from official_calls import Json, count_calls, finished, plain, raw, seen
 
 HELD = "urn:contract:schema:held.1"
 

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from counting import calls
 from ivcap_client import IVCAP
 from ivcap_client.api.aspect import aspect_read
 from ivcap_client.api.order import order_create, order_products, order_read
@@ -30,7 +31,7 @@ from ivcap_client.exception import IvcapApiError, NotAuthorizedException, Resour
 from ivcap_client.job import Job
 from ivcap_client.models.order_request_t import OrderRequestT
 from ivcap_client.models.parameter_t import ParameterT
-from official_calls import Json, calls, count_calls, finished, plain, raw, seen
+from official_calls import Json, count_calls, finished, plain, raw, seen
 
 IN_COLLECTION = "urn:ivcap:schema:artifact-in-collection.1"
 """What the platform says of an artifact that is uploaded into a collection."""

@@ -5,16 +5,14 @@ Runs where `ivcap-client` is installed and this project is not.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import time
-from collections import Counter
-from contextvars import ContextVar
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from counting import calls, counted
 from ivcap_client import IVCAP
 from ivcap_client.agent import Agent
 from ivcap_client.artifact import Artifact, DataUrlArtifact
@@ -28,33 +26,6 @@ from ivcap_client.types import Unset
 from ivcap_client.utils import process_error
 
 Json = dict[str, Any]
-
-calls: Counter[str] = Counter()
-inside: ContextVar[bool] = ContextVar("inside", default=False)
-
-
-def counted(name: str, function: Any) -> Any:
-    """The function, counted where it is called from outside of the client."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        calls[name] += not inside.get()
-        token = inside.set(True)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            inside.reset(token)
-
-    @functools.wraps(function)
-    async def acall(*args: Any, **kwargs: Any) -> Any:
-        calls[name] += not inside.get()
-        token = inside.set(True)
-        try:
-            return await function(*args, **kwargs)
-        finally:
-            inside.reset(token)
-
-    return acall if inspect.iscoroutinefunction(function) else call
 
 
 def count_calls() -> None:
