@@ -107,10 +107,10 @@ def test_the_job_is_read_alike(told, ours):
 
 def test_lists_have_the_same_order(told, ours):
     """Runs, and the dataset templates, of which there are several."""
-    templates = [item.id for item in run(first(100, ours.registry.list(DatasetTemplate)))]
+    templates = [item.id for item in run(first(100, ours.registry.list(DatasetTemplate, sort="UPDATED_TIME")))]
     assert templates == told["templates"]
     assert len(templates) > 1
-    runs = [item.id for item in run(first(100, ours.registry.list(ModelRun)))]
+    runs = [item.id for item in run(first(100, ours.registry.list(ModelRun, sort="UPDATED_TIME")))]
     assert [item for item in runs if item in told["listed"]] == told["listed"]
 
 
