@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -34,6 +35,13 @@ def _open_and_stay(url: str, who: RunIdentity, ready: Any) -> None:
 Opener = Callable[[RunIdentity], tuple[str, Callable[[], None]]]
 
 
+def _kill(pid: int) -> None:
+    """Kill a child and don't wait for it: until its parent looks, it still has an entry in the process table."""
+    os.kill(pid, signal.SIGKILL)
+    while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def in_child(journal_url: str, journal: Journal) -> Iterator[Opener]:
     """Opens an attempt in another process; gives its id and a function that kills the process."""
@@ -44,8 +52,7 @@ def in_child(journal_url: str, journal: Journal) -> Iterator[Opener]:
         child = FORK.Process(target=_open_and_stay, args=(journal_url, who, theirs), daemon=True)
         child.start()
         children.append(child)
-        # Not waited for: until its parent looks, a killed child still has an entry in the process table.
-        return ours.recv(), lambda: (os.kill(child.pid or 0, signal.SIGKILL), time.sleep(0.1))[0]
+        return ours.recv(), lambda: _kill(child.pid or 0)
 
     yield start
     for child in children:
