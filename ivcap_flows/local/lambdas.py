@@ -46,6 +46,8 @@ _READY: Final = 300.0
 """Seconds that a service is given to become ready."""
 _READY_URL: Final = "/_healtz"
 """Where ivcap-ai-tool tells that it is ready."""
+_LAST_LINES: Final = 2.0
+"""Seconds that what a service said before it ended may take to arrive."""
 _HOLD: Final = 60
 """Seconds that the service is asked to hold a request before it answers 204."""
 _RETRY: Final = 3.0
@@ -100,7 +102,8 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        threading.Thread(target=self._copy_log, args=(process.stdout,), daemon=True).start()
+        self._copying = threading.Thread(target=self._copy_log, args=(process.stdout,), daemon=True)
+        self._copying.start()
         threading.Thread(target=self._watch_ready, daemon=True).start()
         return process
 
@@ -130,6 +133,7 @@ class Host:
             status, now = process.poll(), time.monotonic()
             self._land()
             if status is not None:
+                self._copying.join(_LAST_LINES)
                 self._end(status)
                 return
             retiring = self._retiring()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +35,13 @@ class Twin:
     instance: str
     environment: dict[str, str] = field(repr=False)
     control: str = field(repr=False)
+
+    def end(self) -> None:
+        """End the server; jobs that run go on, and the next server of the directory finds them."""
+        server = Directory(self.directory).server()
+        if server is not None and _probe(server):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server["pid"], signal.SIGTERM)
 
 
 def _probe(server: dict[str, Any]) -> bool:

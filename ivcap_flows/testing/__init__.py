@@ -30,15 +30,17 @@ _IDLE: Final = 3600.0
 
 
 @pytest.fixture(scope="session")
-def _twin(tmp_path_factory: pytest.TempPathFactory) -> local.Twin:
-    return local.ensure(tmp_path_factory.mktemp("twin"), idle=_IDLE)
+def _twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Twin]:
+    twin = local.ensure(tmp_path_factory.mktemp("twin"), idle=_IDLE)
+    yield twin
+    twin.end()
 
 
 @pytest.fixture
 def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwinControl]:
     """One embedded platform for all tests of a session, to which the environment points.
 
-    It gives faults on purpose, the requests of the test, and a clock that can be set. It ends by itself when idle.
+    It gives faults on purpose, the requests of the test, and a clock that can be set. It ends with the session.
     """
     control = TwinControl(_twin)
     control.clear_faults()

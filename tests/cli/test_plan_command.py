@@ -25,7 +25,7 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, ivcap_twin):
     said = ivcap_flows("plan", flow, "-p", f"message={message}", "--param", "times=2", "--json")
     assert (said.status, said.err) == (0, "")
     assert [(e["source"], e["noun"], e["subject"]) for e in said.json["effects"]] == [("new", "order", "echo")] * 2
-    assert "wait for 2" in said.json["end"]
+    assert "needs 2 that are not sent" in said.json["end"]
     assert changes(ivcap_twin) == []
     assert ivcap_flows("runs", "--json").json == []
 

@@ -81,7 +81,7 @@ def test_a_file_where_an_artifact_belongs(in_flow, effects, tasks_service, sourc
 
 
 NONSENSE = [
-    (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "has no schema. Pass schema="),
+    (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "declares no aspect schema"),
     (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "A handle or a URN is needed"),
     (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
     (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
