@@ -3,6 +3,7 @@ real Prefect server, process workers, an embedded platform and a PostgreSQL, eac
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -25,6 +26,9 @@ from ivcap_flows.journal import Journal
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Keys of embedded platforms, and journals, stay out of the user's own folders.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="ivcap-flows-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
 pytest_plugins = ["ivcap_flows.testing"]
 
