@@ -13,6 +13,9 @@ __all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "walked"]
 
 T = TypeVar("T")
 
+_BREATH: Final = 5
+"""Items after which the loop gets a turn while a page is read ahead: a user who never waits would keep it from leaving."""
+
 PAGE_SIZE: Final = 50
 """Most items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
 
@@ -79,7 +82,7 @@ async def walked(
 
     `items` is the member of a page that holds them, each a `kind`; `following` tells the link to the page after one,
     and `cursor_in` the cursor in a link. Who asks for a second page is likely to want the rest: from then on the next
-    page is asked for while this one is used, as far as its user lets the loop turn. The rest is as for `paged`.
+    page is asked for while this one is used. The rest is as for `paged`.
     """
     seen: set[str] = set()
 
@@ -112,8 +115,9 @@ async def walked(
                 seen.add(cursor)
             if more and going_on:
                 ahead = asyncio.create_task(read(cursor, left))
-                await asyncio.sleep(0)  # it begins now, and goes on whenever the user of the items waits
-            for item in page:
+            for number, item in enumerate(page):
+                if ahead is not None and number % _BREATH == 0:
+                    await asyncio.sleep(0)
                 yield item
             if not more:
                 return

@@ -101,11 +101,11 @@ class Session:
 
     @property
     def backoff(self) -> Backoff:
-        """How this session waits, for loops that resume above it."""
+        """How long to wait between tries, for loops that resume above the requests."""
         return self._backoff
 
     def own(self, url: str) -> str:
-        """A server-given URL as something this session may request.
+        """A server-given URL as something that may be requested here.
 
         The base URL's host, and a bare path: path and query on the base URL. Another host: the same where the session
         rewrites hosts, the URL itself where the host is trusted (no token is sent there). Raises ProtocolError else.

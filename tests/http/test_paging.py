@@ -1,6 +1,7 @@
 """Lists in pages: lazy, bounded, and never of another host."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,16 @@ async def test_the_rest_is_read_ahead(web):
     web.seen.clear()
     assert await collect(web, limit=1) == [4]
     assert len(web.seen) == 1
+
+
+async def test_a_user_who_never_waits_has_the_rest_read_ahead_too(web):
+    """The next page is asked for before the items of one are used up, though the user never lets the loop turn."""
+    web.on("GET /1/x", page([1], "?page=a"), page(range(50), "?page=b"), page([3]))
+    async with web.session() as session:
+        async for item in paged(session, "/1/x"):
+            if item["n"] == 45:
+                time.sleep(0.3)  # the server has a thread of its own
+                assert len(web.seen) == 3
 
 
 async def test_what_fails_ahead_is_told_where_it_is_needed(web):
