@@ -14,7 +14,7 @@ __all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "walked"]
 T = TypeVar("T")
 
 _BREATH: Final = 5
-"""Items after which the loop gets a turn while a page is read ahead: a user who never waits would keep it from leaving."""
+"""Items after which the loop gets a turn while a page is read ahead, for users who never wait themselves."""
 
 PAGE_SIZE: Final = 50
 """Most items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
