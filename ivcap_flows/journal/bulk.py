@@ -160,7 +160,8 @@ class BulkIntents(Intents):
                     self._take_turn(connection, f"key:{key}")
             now = self._store.now(connection)
             self._processes.touch(connection, process_id, now)
-            known = self._rows(connection, list(tokens))
+            # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
+            known = self._rows(connection, sorted(tokens), lock=True)
             holders: dict[str, ProcessRow] = {}
             claims: list[Claim] = []
             fresh: list[dict[str, Any]] = []

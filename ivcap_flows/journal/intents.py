@@ -71,7 +71,8 @@ class Intents:
                 self._processes.begin(token)
                 return Claim("new", self._get(connection, wanted.key))
 
-            row = self._get(connection, wanted.key)
+            # Locked, or its holder could go on from what is read here, and be done, before it is asked after.
+            row = self._get(connection, wanted.key, lock=True)
             again = (row.run_id, row.asked_attempt) == (wanted.run_id, wanted.attempt_number)
             if row.run_id == wanted.run_id and row.asked_attempt < wanted.attempt_number:
                 asked = sa.update(_I).where(_I.c.base_key == wanted.base_key, _I.c.run_id == wanted.run_id)
@@ -190,7 +191,7 @@ class Intents:
 
     def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
-            row = self._get(connection, key)
+            row = self._get(connection, key, lock=True)
             now = self._store.now(connection)
             if row.state not in OPEN:
                 raise DurabilityError(
@@ -322,12 +323,14 @@ class Intents:
             raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
         return self._get(connection, held.key)
 
-    def _find(self, connection: Connection, key: str) -> IntentRow | None:
-        row = connection.execute(sa.select(_I).where(_I.c.key == key)).mappings().first()
+    def _find(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
+        query = sa.select(_I).where(_I.c.key == key)
+        # SQLite has no such lock and needs none: its writers take turns.
+        row = connection.execute(query.with_for_update() if lock else query).mappings().first()
         return None if row is None else IntentRow(**row)
 
-    def _get(self, connection: Connection, key: str) -> IntentRow:
-        row = self._find(connection, key)
+    def _get(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow:
+        row = self._find(connection, key, lock=lock)
         if row is None:
             raise DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
         return row

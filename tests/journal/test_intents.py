@@ -6,8 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +28,8 @@ from hypothesis.stateful import (
 )
 
 from ivcap_flows.errors import DurabilityError, FencedError, JournalError, SpendLimitError
-from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.states import ARROWS, allowed
 
 FORK = multiprocessing.get_context("fork")
@@ -248,6 +250,47 @@ def test_claim_whose_commit_was_not_confirmed_is_free_again(journal: Journal, mo
     assert journal.intents.claim(WANTED).kind == "new"
     with journal.leases.hold("sink:x") as mine:
         assert mine
+
+
+@pytest.fixture
+def sending(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody who sends, and writes the outcome, while another who asks for the same looks whether he is there."""
+    intent = journal.intents.claim(WANTED).intent
+    holds = Processes.holds
+
+    def send() -> None:
+        journal.intents.settle_outcome(journal.intents.mark_sent(intent), urn="urn:o", outcome={}, how="sent")
+
+    sender = threading.Thread(target=send)
+
+    def after_a_while(*asked: Any) -> bool:
+        sender.start()
+        sender.join(0.5)
+        return holds(*asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Processes, "holds", after_a_while)
+        yield
+    sender.join(10)
+    row = journal.intents.get(WANTED.key)
+    assert row is not None
+    assert (row.state, row.urn, row.fence) == ("accepted", "urn:o", 1)
+
+
+@pytest.mark.usefixtures("sending")
+@pytest.mark.parametrize(
+    "claim", [lambda intents: intents.claim(WANTED), lambda intents: intents.claim_many([WANTED])[0]]
+)
+def test_what_is_just_being_sent_is_held(journal: Journal, claim: Callable[[Any], Claim]) -> None:
+    """A claim is never granted on what was read before its holder sent: the same would be sent twice."""
+    assert claim(journal.intents).kind == "held"
+
+
+@pytest.mark.usefixtures("sending")
+def test_user_does_not_decide_what_is_just_being_sent(journal: Journal) -> None:
+    """The user's word does not undo an outcome that is written while it is given."""
+    with pytest.raises(DurabilityError, match="being worked on"):
+        journal.intents.resolve(WANTED.key, urn="urn:other", outcome={})
 
 
 def test_spend_limit_counts_over_all_attempts(journal: Journal) -> None:
