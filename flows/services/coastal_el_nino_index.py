@@ -5,31 +5,19 @@ It needs nothing but the series; `flows.services.icen` says what is computed and
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from flows.services.icen import DECIMALS, BasePeriod, BasePeriodError, Event, anomalies, climatology, events, icen
-from flows.services.months import Month, Series, SeriesError, read_series
+from flows.services.icen import BasePeriod, BasePeriodError, Event, anomalies, climatology, events, icen
+from flows.services.job import Job, artifact
+from flows.services.months import Month, Series, read_series
 from flows.services.plot import plot
+from flows.services.tables import EVENTS_HEADER, INDEX_HEADER, decimal, table
 
-__all__ = ["EVENTS_HEADER", "RESULT_SCHEMA", "Job", "run"]
+__all__ = ["RESULT_SCHEMA", "run"]
 
 RESULT_SCHEMA: Final = "urn:ivcap-flows-examples:schema:coastal-el-nino-index.result.1"
-EVENTS_HEADER: Final = ("kind", "category", "start", "end", "months", "peak", "peak_month")
-INDEX_HEADER: Final = ("month", "temperature", "climatology", "anomaly", "icen")
-
-
-class Job(Protocol):
-    """What the platform hands to a service."""
-
-    def read_artifact(self, urn: str) -> bytes: ...
-
-    def add_product(self, name: str, data: bytes, media_type: str) -> object: ...
-
-    def log(self, text: str) -> object: ...
 
 
 def run(request: Mapping[str, Any], job: Job) -> dict[str, Any]:
@@ -39,9 +27,7 @@ def run(request: Mapping[str, Any], job: Job) -> dict[str, Any]:
     that a faulty series or base period leaves none behind: `SeriesError` names line and column, `BasePeriodError` the
     years.
     """
-    series_urn = str(request.get("series") or "")
-    if not series_urn:
-        raise SeriesError("the parameter series is missing; it should be the URN of an artifact")
+    series_urn = artifact(request, "series")
     base = BasePeriod(_year(request, "base_start", 1981), _year(request, "base_end", 2010))
     series = read_series(job.read_artifact(series_urn))
     job.log(f"Read {len(series)} months, {min(series)} to {max(series)}, of {series_urn}.")
@@ -83,27 +69,15 @@ def _plain(event: Event) -> dict[str, Any]:
 
 
 def _index_csv(series: Series, normals: tuple[float, ...], departures: Series, index: Series) -> bytes:
-    return _csv(
+    return table(
         INDEX_HEADER,
         (
-            (at, value, *(_decimal(part) for part in (normals[at.month - 1], departures[at], index.get(at))))
+            (at, value, *(decimal(part) for part in (normals[at.month - 1], departures[at], index.get(at))))
             for at, value in series.items()
         ),
     )
 
 
 def _events_csv(found: Iterable[Event]) -> bytes:
-    rows = (_plain(event) | {"peak": _decimal(event.peak)} for event in found)
-    return _csv(EVENTS_HEADER, ([row[name] for name in EVENTS_HEADER] for row in rows))
-
-
-def _decimal(value: float | None) -> str:
-    return "" if value is None else f"{value:.{DECIMALS}f}"
-
-
-def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    rows = (_plain(event) | {"peak": decimal(event.peak)} for event in found)
+    return table(EVENTS_HEADER, ([row[name] for name in EVENTS_HEADER] for row in rows))

@@ -10,7 +10,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from flows.coastal_el_nino import CoastalElNinoEvents, app, coastal_el_nino, read_events, read_terms
-from flows.services.coastal_el_nino_index import EVENTS_HEADER
+from flows.services.tables import EVENTS_HEADER
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import LocalFile
 
