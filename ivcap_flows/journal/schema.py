@@ -23,13 +23,17 @@ __all__ = [
     "intents",
     "journal_info",
     "leases",
+    "lookouts",
     "metadata",
     "once",
+    "paces",
     "processes",
     "runs",
+    "sightings",
+    "watches",
 ]
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "ivcap_flows_version"
@@ -221,4 +225,48 @@ files = sa.Table(
     sa.Column("mtime_ns", sa.BigInteger, nullable=False),
     sa.Column("inode", sa.Text, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
+)
+
+# What follows is forgotten without harm: whoever waits finds it out anew.
+
+lookouts = sa.Table(
+    "lookouts",
+    metadata,
+    sa.Column("watchlist", sa.Text, primary_key=True),
+    sa.Column("process_id", sa.Text, nullable=False),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("until", Instant, nullable=False),
+    sa.Column("trouble", sa.Text),
+)
+
+watches = sa.Table(
+    "watches",
+    metadata,
+    sa.Column("watchlist", sa.Text, primary_key=True),
+    sa.Column("watcher", sa.Text, primary_key=True),
+    sa.Column("urn", sa.Text, primary_key=True),
+    sa.Column("service", sa.Text, nullable=False),
+    sa.Column("process_id", sa.Text, nullable=False),
+    sa.Column("since", Instant, nullable=False),
+    sa.Column("not_before", Instant),
+    sa.Index("watches_since", "watchlist", "since"),
+)
+
+sightings = sa.Table(
+    "sightings",
+    metadata,
+    sa.Column("watchlist", sa.Text, primary_key=True),
+    sa.Column("urn", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("seen_at", Instant, nullable=False),
+    sa.Index("sightings_seen_at", "watchlist", "seen_at"),
+)
+
+paces = sa.Table(
+    "paces",
+    metadata,
+    sa.Column("watchlist", sa.Text, primary_key=True),
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("seconds", Json, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
 )
