@@ -12,6 +12,7 @@ from ivcap_flows.http.status import redact
 __all__ = ["BaseUrl"]
 
 _DEFAULT_PORT: Final = {"http": 80, "https": 443}
+_WHOLE: Final = ("http://", "https://")
 
 
 class BaseUrl:
@@ -29,6 +30,7 @@ class BaseUrl:
         """`alias` is another name of the same platform, `host` or `host:port`, which its links may bear."""
         self._parts = _checked(url, platform)
         self.url = url.strip().rstrip("/")
+        self._origin = _origin(self._parts)
         self._platform = platform
         self._trusted = frozenset(host.lower() for host in trusted_hosts)
         self._rewrite = rewrite_hosts
@@ -36,11 +38,11 @@ class BaseUrl:
 
     def join(self, path: str) -> str:
         """The whole URL of a path below the base; a whole URL stays as it is."""
-        return path if path.startswith(("http://", "https://")) else f"{self.url}/{path.lstrip('/')}"
+        return path if path.startswith(_WHOLE) else f"{self.url}/{path.lstrip('/')}"
 
-    def owns(self, url: str) -> bool:
-        """Whether a whole URL leads to the platform itself."""
-        return _origin(urlsplit(url)) == _origin(self._parts)
+    def owns(self, path: str) -> bool:
+        """Whether a path or a whole URL leads to the platform itself."""
+        return not path.startswith(_WHOLE) or _origin(urlsplit(path)) == self._origin
 
     def own(self, url: str) -> str:
         """See `Session.own`."""
@@ -51,7 +53,7 @@ class BaseUrl:
             raise self._refused(url, "is malformed") from error
         if parts.scheme not in ("", "http", "https"):
             raise self._refused(url, "has an unknown scheme")
-        if not parts.netloc or given in (_origin(self._parts), self._alias) or self._rewrite:
+        if not parts.netloc or given in (self._origin, self._alias) or self._rewrite:
             path = parts.path or "/"
             prefix = self._parts.path.rstrip("/")
             if prefix and path.startswith(prefix + "/"):

@@ -7,6 +7,7 @@ import os
 import ssl
 from functools import lru_cache
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -17,7 +18,7 @@ __all__ = ["Pool"]
 _LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
 _STREAM_LIMITS: Final = httpx.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=4.0)
 # A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
-_DIRECT: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+_DIRECT: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Pool:
@@ -28,29 +29,56 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        # The transports of httpx without a client above them: its redirects, flows of authentication, hooks and merging
+        # of defaults are not used here, and take as much time as a fifth of a small request.
+        self._transports: dict[tuple[str | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._routes: dict[tuple[str, str, int | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._cookies = httpx.Cookies()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def opened(self, *, streaming: bool = False) -> httpx.AsyncClient:
-        """The client of httpx for the running loop, and for streams or all else."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
-            self._loop, self._clients = loop, {}
-        if streaming not in self._clients:
-            self._clients[streaming] = httpx.AsyncClient(
-                verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-                limits=_STREAM_LIMITS if streaming else _LIMITS,
-                follow_redirects=False,
-                mounts=dict.fromkeys(_DIRECT),
-            )
-        return self._clients[streaming]
+    async def send(self, request: httpx.Request, *, streaming: bool = False) -> httpx.Response:
+        """The reply, its body still to be read and then closed; `streaming` for one that is read at leisure."""
+        transport = self._transport(request.url, streaming)
+        if self._cookies:
+            self._cookies.set_cookie_header(request)
+        response = await transport.handle_async_request(request)
+        response.request = request
+        if "set-cookie" in response.headers:
+            self._cookies.extract_cookies(response)
+        return response
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens them anew."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
+        transports = [*self._transports.values()]
+        self._transports, self._routes = {}, {}
+        for transport in transports:
+            await transport.aclose()
+
+    def _transport(self, url: httpx.URL, streaming: bool) -> httpx.AsyncHTTPTransport:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
+            self._loop, self._transports, self._routes = loop, {}, {}
+        route = (url.scheme, url.host, url.port, streaming)
+        if route not in self._routes:
+            proxy = _proxy(url)
+            if (proxy, streaming) not in self._transports:
+                self._transports[proxy, streaming] = httpx.AsyncHTTPTransport(
+                    verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+                    limits=_STREAM_LIMITS if streaming else _LIMITS,
+                    proxy=proxy,
+                )
+            self._routes[route] = self._transports[proxy, streaming]
+        return self._routes[route]
+
+
+def _proxy(url: httpx.URL) -> str | None:
+    """The proxy of the environment for a URL, as urllib (and requests with it) reads it; None for none."""
+    if url.host in _DIRECT or proxy_bypass(url.netloc.decode("ascii")):
+        return None
+    known = getproxies()
+    proxy = known.get(url.scheme) or known.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
 @lru_cache(maxsize=4)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json as jsonlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.pool import Pool
@@ -22,6 +24,8 @@ from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
 """A request body: bytes, or what makes an iterator over its blocks anew for each send."""
@@ -78,7 +82,12 @@ class Session:
         self.base_url = self._base.url
         self.platform = platform
         self.auth = auth
-        self._headers = {"User-Agent": "ivcap-flows", "Accept-Encoding": "gzip, deflate", **(headers or {})}
+        self._headers = {
+            "Accept": "*/*",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": "ivcap-flows",
+            **(headers or {}),
+        }
         self._table = error_map
         self._timeout = timeout
         self._backoff = Backoff(budget=budget)
@@ -145,7 +154,7 @@ class Session:
             finally:
                 await response.aclose()
 
-        return await self._retrying(repeat, method, path)(once)
+        return await self._tried(once, repeat, method, path)
 
     @asynccontextmanager
     async def stream(
@@ -173,27 +182,27 @@ class Session:
                 raise
             return response
 
-        response: httpx.Response = await self._retrying(repeat, method, path)(once)
+        response = await self._tried(once, repeat, method, path)
         try:
             yield StreamedReply(response, lambda error: self._mapped(error, method, path))
         finally:
             await response.aclose()
 
-    def _retrying(self, repeat: Repeat, method: str, path: str) -> AsyncRetrying:
-        def again(error: BaseException) -> bool:
-            return is_transient(error) and may_repeat(repeat, error)
-
-        def wait(state: RetryCallState) -> float:
-            return self._backoff.delay(state.attempt_number, _asked(state))
-
-        def stop(state: RetryCallState) -> bool:
-            return self._backoff.exhausted(state.seconds_since_start or 0.0, state.upcoming_sleep)
-
-        def say(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, state.upcoming_sleep)
-
-        return AsyncRetrying(retry=retry_if_exception(again), wait=wait, stop=stop, before_sleep=say, reraise=True)
+    async def _tried(self, once: Callable[[], Awaitable[T]], repeat: Repeat, method: str, path: str) -> T:
+        """What `once` gives, tried again for as long as failures may pass and the budget allows."""
+        begun, attempt = time.monotonic(), 1
+        while True:
+            try:
+                return await once()
+            except IvcapFlowsError as error:
+                if not (is_transient(error) and may_repeat(repeat, error)):
+                    raise
+                wait = self._backoff.delay(attempt, _asked(error))
+                if self._backoff.exhausted(time.monotonic() - begun, wait):
+                    raise
+                _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, wait)
+            attempt += 1
+            await asyncio.sleep(wait)
 
     async def _send(
         self,
@@ -207,10 +216,15 @@ class Session:
         streaming: bool = False,
     ) -> httpx.Response:
         """One send, and a second with a fresh token where the reply says that the token was the trouble."""
-        url = self._base.join(path)
-        client = self._pool.opened(streaming=streaming)
-        token = await self.auth.header() if self.auth and self._base.owns(url) else None
-        response = await self._exchange(client, method, url, path, params, headers, content, timeout, token)
+        own = self._base.owns(path)
+        token = await self.auth.header() if self.auth and own else None
+        if own:
+            headers = {**headers, **self._host}
+
+        def exchanged(token: str | None) -> Awaitable[httpx.Response]:
+            return self._exchange(method, path, params, headers, content, timeout, token, streaming=streaming)
+
+        response = await exchanged(token)
         if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
             challenge = response.headers.get("www-authenticate", "").lower()
             if challenge.startswith("bearer") or self.auth.expired:
@@ -218,34 +232,32 @@ class Session:
                 fresh = await self.auth.header()
                 if fresh == token:
                     fresh = await self.auth.header(force=True)
-                response = await self._exchange(client, method, url, path, params, headers, content, timeout, fresh)
+                response = await exchanged(fresh)
         return response
 
     async def _exchange(
         self,
-        client: httpx.AsyncClient,
         method: str,
-        url: str,
         path: str,
         params: Mapping[str, Any] | None,
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
         token: str | None,
+        *,
+        streaming: bool,
     ) -> httpx.Response:
         silence = self._timeout if timeout is None else timeout
-        sent = {**self._headers, **headers, **({"Authorization": token} if token else {})}
-        if self._base.owns(url):
-            sent |= self._host
+        patience = {"connect": min(silence, _CONNECT_TIMEOUT), "read": silence, "write": silence, "pool": silence}
         try:
-            request = client.build_request(
+            request = httpx.Request(
                 method,
-                _with_query(url, params),
-                headers=sent,
+                _with_query(self._base.join(path), params),
+                headers={**self._headers, **headers, **({"Authorization": token} if token else {})},
                 content=content() if callable(content) else content,
-                timeout=httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT)),
+                extensions={"timeout": patience},
             )
-            return await client.send(request, stream=True)
+            return await self._pool.send(request, streaming=streaming)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise self._mapped(error, method, path, token) from error
         except UnicodeError as error:
@@ -293,8 +305,11 @@ class Session:
 
     async def _read(self, response: httpx.Response, method: str, path: str) -> Reply:
         body = bytearray()
+        # What is not encoded needs none of the layers that decode and count.
+        blocks = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
+        assert isinstance(blocks, AsyncIterable)
         try:
-            async for block in response.aiter_bytes():
+            async for block in blocks:
                 body += block
                 if len(body) > MAX_BODY:
                     raise self._reply(response, method, path, b"").violation(f"is larger than {MAX_BODY} bytes")
@@ -329,16 +344,17 @@ def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) ->
     return text.encode(), {"Content-Type": "application/json"}
 
 
-def _with_query(url: str, params: Mapping[str, Any] | None) -> httpx.URL:
-    """The URL with the parameters added. One that gets none keeps its query as it was, perhaps signed."""
-    plain = {name: value for name, value in (params or {}).items() if value is not None}
-    query = {name: str(value).lower() if isinstance(value, bool) else value for name, value in plain.items()}
-    return httpx.URL(url).copy_merge_params(query) if query else httpx.URL(url)
+def _with_query(url: str, params: Mapping[str, Any] | None) -> str:
+    """The URL with the parameters added. Its own query stays as it was, perhaps signed."""
+    query = {name: value for name, value in (params or {}).items() if value is not None}
+    if not query:
+        return url
+    told = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(told, doseq=True)}"
 
 
-def _asked(state: RetryCallState) -> float | None:
-    error = state.outcome.exception() if state.outcome else None
-    asked = getattr(error, "data", {}).get("retry_after")
+def _asked(error: IvcapFlowsError) -> float | None:
+    asked = error.data.get("retry_after")
     return asked if isinstance(asked, float) else None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import logging
 import time
 import warnings
@@ -290,6 +291,51 @@ async def test_a_proxy_of_the_environment_is_used_for_others(wire, monkeypatch):
     async with Session("http://ivcap.invalid", platform="IVCAP") as session:
         await session.request("GET", "/1/x", repeat="idempotent")
     assert wire.requests[0].startswith(b"GET http://ivcap.invalid/1/x HTTP/1.1")
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("http://api.example/1/x", "http://plain:3128"),
+        ("https://api.example/1/x", "https://secure:3129"),
+        ("https://inner.example/1/x", None),
+        ("https://a.inner.example:8443/1/x", None),
+        ("http://localhost:8088/1/x", None),
+        ("http://[::1]:8088/1/x", None),
+    ],
+)
+def test_each_scheme_has_its_proxy_and_hosts_may_have_none(monkeypatch, url, proxy):
+    """HTTP_PROXY, HTTPS_PROXY and NO_PROXY are read as by other tools; a proxy without a scheme speaks HTTP."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "plain:3128")
+    monkeypatch.setenv("HTTPS_PROXY", "https://secure:3129")
+    monkeypatch.setenv("NO_PROXY", "inner.example")
+    assert pool._proxy(httpx.URL(url)) == proxy
+
+
+async def test_a_proxy_for_all_is_one(monkeypatch):
+    """ALL_PROXY is asked where the scheme has none of its own."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", "http://any:1080")
+    assert pool._proxy(httpx.URL("https://api.example")) == "http://any:1080"
+
+
+async def test_a_cookie_comes_back_to_the_host_that_set_it(web):
+    """A gateway may tell by it which of its servers has an upload."""
+    web.on("GET /1/x", Response(headers={"Set-Cookie": "server=7; Path=/"}), Response())
+    async with web.session() as session:
+        await session.request("GET", "/1/x", repeat="idempotent")
+        await session.request("GET", "/1/x", repeat="idempotent")
+    assert [seen.headers.get("cookie") for seen in web.seen] == [None, "server=7"]
+
+
+async def test_an_encoded_reply_is_decoded(web):
+    """Compressed on the wire or not, the body is the same."""
+    web.on("GET /1/x", Response(gzip.compress(b'{"n": 1}'), headers={"Content-Encoding": "gzip"}))
+    async with web.session() as session:
+        assert (await session.request("GET", "/1/x", repeat="idempotent")).json() == {"n": 1}
 
 
 def test_a_session_may_move_to_another_loop(web):
