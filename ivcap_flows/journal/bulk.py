@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.intents import Intents
+from ivcap_flows.journal.intents import Intents, fresh_row
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
 from ivcap_flows.journal.states import DONE, State, allowed
 
@@ -57,7 +57,7 @@ class BulkIntents(Intents):
         with self._store.write() as connection:
             now = self._store.now(connection)
             known = self._rows(connection, [each.key for each in wanted])
-            rows = [_fresh(each, now) | _LEFT for each in wanted if each.key not in known]
+            rows = [fresh_row(each, now) | _LEFT for each in wanted if each.key not in known]
             for row in rows:
                 self._store.insert_new(connection, _I, row)
 
@@ -170,7 +170,7 @@ class BulkIntents(Intents):
                 mine = {"process_id": process_id, "token": tokens[each.key]}
                 row = known.get(each.key)
                 if row is None:
-                    fresh.append(_fresh(each, now) | mine)
+                    fresh.append(fresh_row(each, now) | mine)
                     claims.append(Claim("new", IntentRow(**fresh[-1])))
                     continue
                 again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)
@@ -255,18 +255,3 @@ class BulkIntents(Intents):
             for row in connection.execute(query).mappings():
                 found[row["key"]] = IntentRow(**row)
         return found
-
-
-def _fresh(wanted: NewIntent, now: Any) -> dict[str, Any]:
-    """The row of an intent that nobody has asked for before."""
-    nothing = dict.fromkeys(("sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error"))
-    return {
-        **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
-        **nothing,
-        "asked_attempt": wanted.attempt_number,
-        "state": "intent",
-        "fence": 1,
-        "created_at": now,
-        "updated_at": now,
-        "duplicates": [],
-    }

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +21,7 @@ from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["Intents"]
+__all__ = ["Intents", "fresh_row"]
 
 _I = schema.intents
 
@@ -57,19 +59,11 @@ class Intents:
             self._processes.touch(connection, process_id, now)
             holder = {"process_id": process_id, "token": token, "updated_at": now}
             owner = {"run_id": wanted.run_id, "attempt_id": wanted.attempt_id}
-            fresh = {
-                **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
-                **holder,
-                "asked_attempt": wanted.attempt_number,
-                "state": "intent",
-                "fence": 1,
-                "created_at": now,
-                "duplicates": [],
-            }
+            fresh = {**fresh_row(wanted, now), **holder}
             if self._store.insert_new(connection, _I, fresh):
                 self._check_limit(connection, wanted, spend_limit)
                 self._processes.begin(token)
-                return Claim("new", self._get(connection, wanted.key))
+                return Claim("new", IntentRow(**fresh))
 
             # Locked, or its holder could go on from what is read here, and be done, before it is asked after.
             row = self._get(connection, wanted.key, lock=True)
@@ -310,18 +304,20 @@ class Intents:
 
     def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
         """One arrow of the table. The row is locked by the update itself, so state and fence are checked with it."""
-        row = self._get(connection, held.key)
-        if row.fence != held.fence:
-            raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
-        self._check_arrow(row, after)
-        changed = connection.execute(
-            sa.update(_I)
-            .where(_I.c.key == held.key, _I.c.fence == held.fence, _I.c.state == row.state)
-            .values({**values, "state": after, "updated_at": self._store.now(connection)})
-        )
-        if changed.rowcount != 1:
-            raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
-        return self._get(connection, held.key)
+        changed = {**values, "state": after, "updated_at": self._store.now(connection)}
+        # Who has the newest fence and state knows the rest of the row, so it is read only where that is not so.
+        row = held
+        if not allowed(held.state, after) or not self._moved(connection, held, changed):
+            row = self._get(connection, held.key)
+            if row.fence == held.fence:
+                self._check_arrow(row, after)
+            if row.fence != held.fence or not self._moved(connection, row, changed):
+                raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
+        return replace(row, **changed)
+
+    def _moved(self, connection: Connection, row: IntentRow, changed: dict[str, Any]) -> bool:
+        still = (_I.c.key == row.key, _I.c.fence == row.fence, _I.c.state == row.state)
+        return connection.execute(sa.update(_I).where(*still).values(changed)).rowcount == 1
 
     def _find(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
         query = sa.select(_I).where(_I.c.key == key)
@@ -341,3 +337,18 @@ class Intents:
 
 
 _LEFT: dict[str, Any] = {"process_id": None, "token": None}
+
+
+def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
+    """The row of an intent that nobody has asked for before."""
+    nothing = dict.fromkeys(("sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error"))
+    return {
+        **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
+        **nothing,
+        "asked_attempt": wanted.attempt_number,
+        "state": "intent",
+        "fence": 1,
+        "created_at": now,
+        "updated_at": now,
+        "duplicates": [],
+    }
