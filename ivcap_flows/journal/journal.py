@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.runs import Runs
+    from ivcap_flows.journal.sightings import Sightings
     from ivcap_flows.journal.store import Store
 
 __all__ = ["Journal"]
@@ -32,6 +33,7 @@ class Journal:
     files: FileStats
     leases: Leases
     once: Once
+    sightings: Sightings
 
     id: str
     """What tells this journal from another, wherever it is moved."""
@@ -47,6 +49,7 @@ class Journal:
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.processes import Processes
         from ivcap_flows.journal.runs import Runs
+        from ivcap_flows.journal.sightings import Sightings
 
         self._store = store
         processes = Processes(store)
@@ -59,6 +62,7 @@ class Journal:
         self.deliveries = Deliveries(store, self.leases)
         self.files = FileStats(store)
         self.once = Once(store)
+        self.sightings = Sightings(store, processes)
 
     @classmethod
     def open(cls, url: str) -> Journal:
