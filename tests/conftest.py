@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import json
 import os
 import shutil
 import signal
@@ -76,62 +78,113 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes] | psutil.Process) -> None:
     process.terminate()
     try:
         process.wait(15)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
         process.kill()
         process.wait(5)
 
 
+def end_at_once(process: psutil.Process) -> None:
+    """Kill a process of ours and all that it started."""
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+@contextlib.contextmanager
+def turn(lock: Path) -> Iterator[None]:
+    """Only one process of the session is in the block at a time."""
+    with open(lock, "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def start_prefect_server(home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    host, port = environment["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").split(":")
+    with open(home / "server.log", "wb") as log:
+        command = [*PREFECT, "server", "start", "--host", host, "--port", port, "--no-ui"]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    end = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=2):
+                return server
+        except OSError:
+            if server.poll() is not None or time.monotonic() > end:
+                stop(server)
+                raise RuntimeError((home / "server.log").read_text()[-4000:]) from None
+            time.sleep(0.2)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server on SQLite; the value is the environment in which its clients run."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
+    """A Prefect server on SQLite; the value is the environment in which its clients run.
+
+    Its start takes longer than most tests, so the processes of a session share one: the first that needs it starts it,
+    the last ends it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    home, told, users = folder / "prefect", folder / "prefect.json", folder / "prefect-users"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
         "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
         "DO_NOT_TRACK": "1",
     }
-    with open(home / "server.log", "wb") as log:
-        command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + 90
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
-                    break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError((home / "server.log").read_text()[-4000:]) from None
-                time.sleep(0.2)
-        yield environment
-    finally:
-        stop(server)
+    server: subprocess.Popen[bytes] | None = None
+    with turn(folder / "prefect.lock"):
+        home.mkdir(exist_ok=True)
+        users.mkdir(exist_ok=True)
+        if not told.exists():
+            environment["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api"
+            server = start_prefect_server(home, environment)
+            told.write_text(json.dumps({"pid": server.pid, "url": environment["PREFECT_API_URL"]}))
+        known = json.loads(told.read_text())
+        environment["PREFECT_API_URL"] = known["url"]
+        (users / str(os.getpid())).touch()
+    yield environment
+    with turn(folder / "prefect.lock"):
+        (users / str(os.getpid())).unlink()
+        if not any(users.iterdir()):
+            told.unlink()
+            # The process that started it may be another, and gone.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stop(psutil.Process(known["pid"]))
+    if server is not None:
+        # Whether this process or another has ended it or will: it is not left behind.
+        server.returncode = 0
 
 
-@pytest.fixture
-def worker(prefect_server: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts process workers of the pool `local`, each with variables of its own added; all end with the test."""
+@pytest.fixture(scope="session")
+def work_pool(prefect_server: dict[str, str]) -> str:
+    """A pool for process workers."""
     subprocess.run(
         [*PREFECT, "work-pool", "create", "local", "--type", "process", "--overwrite"],
         env=prefect_server,
         check=True,
         capture_output=True,
     )
+    return "local"
+
+
+@pytest.fixture
+def worker(
+    prefect_server: dict[str, str], work_pool: str, tmp_path: Path
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts process workers of the pool `local`, each with variables of its own added; all end with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**variables: str) -> subprocess.Popen[bytes]:
         with open(tmp_path / f"worker-{len(started)}.log", "wb") as log:
             process = subprocess.Popen(
-                [*PREFECT, "worker", "start", "--pool", "local"],
+                [*PREFECT, "worker", "start", "--pool", work_pool],
                 env={**prefect_server, **variables},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -141,7 +194,9 @@ def worker(prefect_server: dict[str, str], tmp_path: Path) -> Iterator[Callable[
 
     yield start
     for process in started:
-        stop(process)
+        # Asked to end, a worker takes its time, and what it ran has ended.
+        end_at_once(psutil.Process(process.pid))
+        process.wait(5)
 
 
 CHILDREN_FIRST = ("leases", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")

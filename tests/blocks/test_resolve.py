@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
@@ -19,9 +19,10 @@ IVCAP = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
 PROVENA = ProvenaCredentials(domain="example.org", realm="r", offline_token="s3cret-one")
 
 
-@pytest.fixture(scope="module")
-def prefect_api() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=60):
+@pytest.fixture
+def prefect_api(prefect_server: dict[str, str]) -> Iterator[None]:
+    settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
+    with temporary_settings(settings):
         yield
 
 
