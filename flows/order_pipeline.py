@@ -125,16 +125,21 @@ def years(base: str) -> dict[str, int]:
 
 
 def carry_out(steps: Sequence[Step]) -> list[Order]:
-    """Place the orders of all steps and wait for them; those that failed are placed again, up to REPEATS times."""
+    """Place the orders of all steps and wait for them; those that fail are placed again, up to REPEATS times each."""
+    done: dict[int, Order] = {}
     for last in (False,) * REPEATS + (True,):
-        orders = [
-            place_order(step.service, step.parameters, name=step.title, on_failure="resubmit", max_resubmits=REPEATS)
-            for step in steps
-        ]
-        done = wait_for_orders(orders, raise_on_failure=last)
-        if all(order.succeeded for order in done):
+        wanted = [number for number in range(len(steps)) if number not in done]
+        placed = [place(steps[number]) for number in wanted]
+        ended = wait_for_orders(placed, raise_on_failure=last)
+        done |= {number: order for number, order in zip(wanted, ended, strict=True) if order.succeeded}
+        if len(done) == len(steps):
             break
-    return done
+    return [done[number] for number in range(len(steps))]
+
+
+def place(step: Step) -> Order:
+    """The order of a step; where it failed in this run before, another one."""
+    return place_order(step.service, step.parameters, name=step.title, on_failure="resubmit", max_resubmits=REPEATS)
 
 
 def put_together(name: str, steps: Sequence[Step], orders: Sequence[Order], output: Path) -> Path:

@@ -1,0 +1,68 @@
+"""The chain of orders on the embedded platform, from the series to the report."""
+
+import os
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from flows import order_pipeline as module
+from flows.order_pipeline import app, order_pipeline, show
+from ivcap_flows.errors import InputError, OrderFailedError
+from ivcap_flows.local.register import read_definition, register
+
+SERVICES = Path(__file__).parents[2] / "flows/services"
+
+
+@pytest.fixture
+def registered(prefect_server, ivcap_twin, ivcap_journal):
+    for path in SERVICES.glob("*.yaml"):
+        register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
+    settings = {
+        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
+        PREFECT_HOME: prefect_server["PREFECT_HOME"],
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
+    with temporary_settings(settings):
+        yield ivcap_twin
+
+
+def placed(twin) -> int:
+    return len(twin.requests("POST", "/1/orders"))
+
+
+@pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+def test_every_season_of_every_base_period_is_in_the_report(registered, tmp_path, capsys):
+    """One order for each step, each placed once, and a report and a plot at the end of the chain."""
+    made = order_pipeline(
+        bases=("1961-1990", "1981-2010"), seasons=("DJF", "JJA"), resamples=100, breakdowns=0.0, output=tmp_path
+    )
+    assert placed(registered) == len(made.orders) == 2 + 4 + 2 + 1
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| season | 1961-1990 | 1981-2010 |" in page and "| JJA warmest | +3.79 (1983) | +3.43 (1983) |" in page
+    assert Path(made.plot.path).read_bytes().startswith(b"\x89PNG")
+    show(made)
+    assert "4 x coastal-el-nino-season" in capsys.readouterr().out
+
+
+@pytest.mark.xdist_group("e2e")
+def test_an_order_that_fails_is_placed_again_so_often_and_no_more(registered, tmp_path, monkeypatch):
+    """With every job breaking down, the error names the order after the last repeat, with the words of its log."""
+    monkeypatch.setattr(module, "REPEATS", 1)
+    with pytest.raises(OrderFailedError, match="Order it again"):
+        order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, breakdowns=1.0, output=tmp_path)
+    assert placed(registered) == 1 + 2 + 1
+
+
+def test_a_base_period_that_is_none_is_refused():
+    """Nothing is ordered for a base period that is not two years."""
+    with pytest.raises(InputError, match="should be two years"):
+        module.years("thirty years")
+
+
+def test_the_script_offers_every_parameter_of_the_flow(capsys):
+    """`--help` lists an option for each parameter of the flow."""
+    with pytest.raises(SystemExit):
+        app(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in order_pipeline.parameters.properties)
