@@ -199,7 +199,7 @@ def worker(
         process.wait(5)
 
 
-CHILDREN_FIRST = ("leases", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")
+CHILDREN_FIRST = ("leases", "parks", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")
 
 
 @pytest.fixture(scope="session")

@@ -27,13 +27,14 @@ __all__ = [
     "metadata",
     "once",
     "paces",
+    "parks",
     "processes",
     "runs",
     "sightings",
     "watches",
 ]
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "ivcap_flows_version"
@@ -225,6 +226,26 @@ files = sa.Table(
     sa.Column("mtime_ns", sa.BigInteger, nullable=False),
     sa.Column("inode", sa.Text, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
+)
+
+parks = sa.Table(
+    "parks",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("flow_run_id", sa.Text, nullable=False),
+    sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("credentials", sa.Text),
+    sa.Column("waits", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("why", sa.Text),
+    sa.Column("began_at", Instant, nullable=False),
+    sa.Column("parked_at", Instant, nullable=False),
+    sa.Column("wake_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant),
+    sa.Index("parks_state", "state"),
 )
 
 # What follows is forgotten without harm: whoever waits finds it out anew.
