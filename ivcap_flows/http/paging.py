@@ -13,7 +13,10 @@ __all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "walked"]
 
 T = TypeVar("T")
 
-_BREATH: Final = 5
+_TURNS: Final = 3
+"""Turns of the loop in which a request on an open connection is sent."""
+
+_BREATH: Final = 10
 """Items after which the loop gets a turn while a page is read ahead, for users who never wait themselves."""
 
 PAGE_SIZE: Final = 50
@@ -115,6 +118,8 @@ async def walked(
                 seen.add(cursor)
             if more and going_on:
                 ahead = asyncio.create_task(read(cursor, left))
+                for _ in range(_TURNS):  # so that the server works while the first items are made already
+                    await asyncio.sleep(0)
             for number, item in enumerate(page):
                 if ahead is not None and number % _BREATH == 0:
                     await asyncio.sleep(0)
