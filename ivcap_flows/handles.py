@@ -242,13 +242,16 @@ class ModelRun(Handle):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     key: str | None = None
+    record_sha256: str | None = None
+    """Of what was registered, where it was registered or looked up by its key."""
 
 
 class ModelRuns(BaseModel):
     """What came of many registrations: the `runs` there are, and how many rows have none.
 
     `source` names the file, `sha256` is of its bytes; `wrong` rows were not sent, `failed` ones have a reason, and of
-    `doubtful` ones nobody knows.
+    `doubtful` ones nobody knows. `differing` counts the runs that were registered with another record under the row's
+    key, and stay as they were.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
@@ -260,4 +263,5 @@ class ModelRuns(BaseModel):
     wrong: int = 0
     failed: int = 0
     doubtful: int = 0
+    differing: int = 0
     runs: tuple[ModelRun, ...] = ()

@@ -117,11 +117,13 @@ def register(
             batch.register(journal, skip_invalid=skip_invalid, in_flight=in_flight, out=out and out.absolute())
         )
         troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
+        others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
     if as_json:
-        emit({**asdict(report), "faults": faults, "troubles": troubles})
+        emit({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
     else:
         _print_faults(report, faults)
-        _print_troubles(troubles)
+        _print_outcomes("Rows without a model run", troubles)
+        _print_outcomes("Runs that were registered with another record", others)
         console.print(f"{report.source}: {report}.")
         if report.doubtful and file is not None:
             console.print(f"Doubtful rows are not sent again by themselves: ivcap-flows models resolve {file}")
@@ -169,7 +171,7 @@ def resolve(
     if as_json:
         emit({"doubtful": left})
     else:
-        _print_troubles(left)
+        _print_outcomes("Rows in doubt", left)
         console.print(f"{len(left)} doubtful rows." if left else "No row is in doubt.")
     return int(bool(left))
 
@@ -223,7 +225,7 @@ def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
     known = intent.progress
     return {
         "number": row.number,
-        "key": row.key,
+        "key": row.called,
         "standing": "doubtful",
         "job": known.get("job"),
         "since": known["doubtful_since"],
@@ -322,7 +324,7 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
 
 def _tell_wrong(report: BatchReport, faults: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        emit({**asdict(report), "faults": faults, "troubles": []})
+        emit({**asdict(report), "faults": faults, "troubles": [], "others": []})
         return
     _print_faults(report, faults)
     console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
@@ -336,12 +338,12 @@ def _print_faults(report: BatchReport, faults: list[dict[str, Any]]) -> None:
         table(f"{report.source}: {len(faults)} faults in {report.wrong} rows", ("row", "column", "kind", "what"), rows)
 
 
-def _print_troubles(troubles: list[dict[str, Any]]) -> None:
-    if troubles:
+def _print_outcomes(title: str, outcomes: list[dict[str, Any]]) -> None:
+    if outcomes:
         rows = [
             (str(each["number"]), each["standing"], each["job"] or "", each["since"] or "", each["words"] or "")
-            for each in troubles[:_SHOWN]
+            for each in outcomes[:_SHOWN]
         ]
-        table(f"Rows without a model run ({len(troubles)})", ("row", "outcome", "job", "since", "reason"), rows)
-    if len(troubles) > _SHOWN:
-        console.print(f"{len(troubles) - _SHOWN} more; --out or --json have all.")
+        table(f"{title} ({len(outcomes)})", ("row", "outcome", "job", "since", "reason"), rows)
+    if len(outcomes) > _SHOWN:
+        console.print(f"{len(outcomes) - _SHOWN} more; --out or --json have all.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -106,7 +107,8 @@ class Judge:
             for key, row in ended:
                 run = row.lodged
                 if run is not None:
-                    lodged.append((by_key[key], Sign("lodged", run.id, job=row.session_id)))
+                    there = json.dumps(row.payload.get("record"))
+                    lodged.append((by_key[key], Sign("lodged", run.id, job=row.session_id, record=there)))
                 else:
                     failed.append((by_key[key], row))
             await self._ledger.adopt(lodged, how="sent")

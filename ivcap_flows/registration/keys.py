@@ -8,12 +8,9 @@ from ivcap_flows.identity import fingerprint, flows_urn, key_of
 from ivcap_flows.journal import NewIntent
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.model_runs import NOUN
-from ivcap_flows.registration.registry import KEY_FIELD
+from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD
 
-__all__ = ["SUBJECT_FIELD", "key_in", "marked", "new_intent", "run_key", "subject_of"]
-
-SUBJECT_FIELD: Final = "ivcap-subject"
-"""The annotation that bears what a run was registered of, where that is more than its own record."""
+__all__ = ["has_own_key", "key_in", "marked", "new_intent", "run_key", "subject_of"]
 
 _RECORD: Final = "model-run-record"
 
@@ -21,6 +18,11 @@ _RECORD: Final = "model-run-record"
 def subject_of(key: str | None, record: ModelRunRecord) -> str:
     """What a row is the run of: the user's own key, such as an order's URN, else the record by its canonical JSON."""
     return key or flows_urn(_RECORD, "sha256:" + fingerprint(record.model_dump(mode="json", exclude_none=True)))
+
+
+def has_own_key(subject: str) -> bool:
+    """Whether the user has given the run its key, so that a row under it may say something else another time."""
+    return not subject.startswith(flows_urn(_RECORD, ""))
 
 
 def run_key(platform: str, account: str, subject: str, workflow: str) -> str:
@@ -51,7 +53,7 @@ def new_intent(
 def marked(body: dict[str, Any], key: str, subject: str) -> dict[str, Any]:
     """A record's JSON as it is sent: with its key among the annotations, by which it is found again."""
     ours = {KEY_FIELD: key}
-    if not subject.startswith(flows_urn(_RECORD, "")):
+    if has_own_key(subject):
         ours[SUBJECT_FIELD] = subject
     return {**body, "annotations": {**(body.get("annotations") or {}), **ours}}
 

@@ -12,18 +12,22 @@ from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.bulk import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.following import Pulse
-from ivcap_flows.registration.keys import marked, new_intent
+from ivcap_flows.registration.keys import has_own_key, marked, new_intent
 from ivcap_flows.registration.lookup import Sign, read_sign
-from ivcap_flows.registration.model_runs import model_run_handle
+from ivcap_flows.registration.model_runs import digest_of, model_run_handle
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import ARTIFACT, Progress
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 
-__all__ = ["Ledger", "Work", "artifacts_in", "doubted_since", "given_up", "job_of", "kept", "with_datasets"]
+__all__ = ["Ledger", "Work", "artifacts_in", "doubted_since", "given_up", "job_of", "with_datasets"]
 
 logger = logging.getLogger(__name__)
 
 _NO_REASON: Final = "Provena gives no reason"
+_DIFFERS: Final = (
+    "The run was registered under this key with another record, which this row does not change; give the row another "
+    "key for a run of its own, or change the run with update_model_run"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Ledger:
         """The rows that this process may go on with; those that are done stand so from now on."""
         claims = await asyncio.to_thread(self._intents.claim_many, [self._intent(row) for row in rows])
         pairs = list(zip(rows, claims, strict=True))
-        await self.stand([kept(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
+        await self.stand([self.kept(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
         return [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
 
     def release(self, works: Iterable[Work]) -> None:
@@ -104,7 +108,7 @@ class Ledger:
                 )
             handle = model_run_handle(
                 sign.handle,
-                self.record(work.row),
+                ModelRunRecord.model_validate_json(sign.record) if sign.record else self.record(work.row),
                 work.intent.request,
                 session_id=sign.job,
                 platform=self._platform,
@@ -114,7 +118,7 @@ class Ledger:
             matched = "key" if how == "adopted" else None
             settled.append(Settled(work.intent, sign.handle, outcome, how, matched, sign.more))
         moved = {row.key: row for row in await asyncio.to_thread(self._intents.settle_many, settled)}
-        await self.stand([kept(work.row, moved[work.row.key]) for work, _ in lodged if work.row.key in moved])
+        await self.stand([self.kept(work.row, moved[work.row.key]) for work, _ in lodged if work.row.key in moved])
 
     async def fail(self, failed: Sequence[tuple[Work, str | None, str | None]]) -> None:
         """Rows of which surely nothing came: work, job, reason. The next start sends them again."""
@@ -123,7 +127,7 @@ class Ledger:
         moved = {row.key for row in await asyncio.to_thread(self._intents.abandon_many, errors, intents)}
         await self.stand(
             [
-                Outcome(work.row.number, work.row.key, "failed", None, job, None, errors[work.intent.key])
+                Outcome(work.row.number, work.row.called, "failed", None, job, None, errors[work.intent.key])
                 for work, job, _ in failed
                 if work.intent.key in moved
             ]
@@ -141,7 +145,7 @@ class Ledger:
         moved = {row.key for row in await asyncio.to_thread(self._intents.leave_many, progress, errors, intents)}
         await self.stand(
             [
-                Outcome(work.row.number, work.row.key, "doubtful", None, job, since[work.row.key], words)
+                Outcome(work.row.number, work.row.called, "doubtful", None, job, since[work.row.key], words)
                 for work, job, words in doubtful
                 if work.row.key in moved
             ]
@@ -163,6 +167,14 @@ class Ledger:
         self.ended += len(outcomes)
         self._progress("registered", self.ended, self._total)
 
+    def kept(self, row: Spooled, intent: IntentRow) -> Outcome:
+        """How a row stands whose intent is done. That its run says something else than the row is told."""
+        run = intent.outcome if isinstance(intent.outcome, dict) else {}
+        there = run.get("record_sha256") if has_own_key(row.subject) else None
+        differs = there is not None and there != digest_of(self.record(row))
+        words = _DIFFERS if differs else None
+        return Outcome(row.number, row.called, "registered", intent.urn, run.get("session_id"), None, words)
+
     def signs(self, rows: Iterable[Spooled]) -> dict[str, Sign]:
         """What Provena has shown of rows, as far as it was looked for."""
         seen = self._spool.seen([row.key for row in rows])
@@ -177,15 +189,9 @@ class Ledger:
         return new_intent(row.key, self._platform, self._account, row.subject, row.workflow, row.name, self._attempt)
 
 
-def kept(row: Spooled, intent: IntentRow) -> Outcome:
-    """How a row stands whose intent is done."""
-    job = intent.outcome.get("session_id") if isinstance(intent.outcome, dict) else None
-    return Outcome(row.number, row.key, "registered", intent.urn, job)
-
-
 def given_up(row: Spooled) -> Outcome:
     """How a row stands that the user has given up."""
-    return Outcome(row.number, row.key, "failed", words=GIVEN_UP)
+    return Outcome(row.number, row.called, "failed", words=GIVEN_UP)
 
 
 def job_of(intent: IntentRow) -> str | None:

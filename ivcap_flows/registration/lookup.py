@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +46,8 @@ class Sign:
     words: str | None = None
     at: int | None = None
     """Since when a job is under way, in Unix seconds."""
+    record: str | None = None
+    """The JSON of what the run that is lodged was registered with."""
 
 
 def read_sign(seen: Sequence[Seen]) -> Sign | None:
@@ -63,7 +66,8 @@ def read_sign(seen: Sequence[Seen]) -> Sign | None:
         first, *rest = sorted(
             dict.fromkeys([*lodged, *(each.handle for each in items)]), key=lambda one: (at[one], one)
         )
-        return Sign("lodged", first, tuple(rest))
+        records = {each.handle: each.record for each in seen if each.record}
+        return Sign("lodged", first, tuple(rest), record=records.get(first))
     if going:
         last = going[-1]
         return Sign("under way", items[0].handle if items else None, job=last.job, batch=last.batch, at=last.at)
@@ -127,9 +131,11 @@ class Lookup:
         async for item in self._client.registry.list(ModelRunInfo, sort="CREATED_TIME", page_size=_PAGE):
             if _older(item.created_timestamp, since):
                 return
-            key = (item.info.record.annotations or {}).get(KEY_FIELD)
+            run = item.info
+            key = (run.record.annotations or {}).get(KEY_FIELD)
             if key is not None:
-                yield Seen(key, item.id, status=item.info.record_status, at=item.created_timestamp)
+                there = json.dumps(run.record.plain())
+                yield Seen(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
 
 
 def of_job(row: JobRow) -> list[Seen]:
@@ -151,6 +157,7 @@ def of_job(row: JobRow) -> list[Seen]:
             info=(row.info or "").strip() or "Provena gives no reason",
             at=row.created_timestamp,
             parent=row.job_sub_type == BATCH,
+            record=json.dumps(row.payload.get("record")) if lodged is not None else None,
         )
         for key in keys
     ]

@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
+from ivcap_flows.identity import fingerprint
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment
+from ivcap_flows.provena.wire import Wire
+from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD, items_since, moment
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["NOUN", "check_ended", "jobs_with_key", "model_run_effect", "model_run_handle", "model_run_record"]
+__all__ = [
+    "NOUN",
+    "check_ended",
+    "digest_of",
+    "jobs_with_key",
+    "model_run_effect",
+    "model_run_handle",
+    "model_run_record",
+]
 
 NOUN: Final = "model run"
 """The noun under which registrations are in the journal."""
@@ -81,8 +91,8 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
     """
     request = {"subject": subject, "workflow-template": record.workflow_template_id}
 
-    def handle(id: str, session_id: str | None, key: str) -> ModelRun:  # noqa: A002 - the platform's own word
-        return model_run_handle(id, record, request, session_id=session_id, platform=platform, key=key)
+    def handle(id: str, session_id: str | None, key: str, there: ModelRunRecord | None = None) -> ModelRun:  # noqa: A002 - the platform's own word
+        return model_run_handle(id, there or record, request, session_id=session_id, platform=platform, key=key)
 
     def lodged(row: JobRow, key: str) -> ModelRun:
         run = row.checked().lodged
@@ -93,7 +103,7 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
                 status=200,
                 sent=True,
             )
-        return handle(run.id, row.session_id, key)
+        return handle(run.id, row.session_id, key, row.record)
 
     async def send(intent: IntentRow, progress: Progress) -> ModelRun:
         stored: Any = progress.stored
@@ -105,7 +115,7 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
                 candidates=[],
             )
         if not (isinstance(stored, dict) and stored.get("session_id")):
-            marked = {**(record.annotations or {}), KEY_FIELD: intent.key, "ivcap-subject": subject}
+            marked = {**(record.annotations or {}), KEY_FIELD: intent.key, SUBJECT_FIELD: subject}
             stored = {"session_id": await client.prov.register(record.model_copy(update={"annotations": marked}))}
             await progress.save(stored)
         try:
@@ -136,7 +146,7 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         found = [one for one in outcomes if one is not None]
         if not found:
             found += [
-                Found(handle(item.id, None, intent.key), item.id, moment(item.created_timestamp))
+                Found(handle(item.id, None, intent.key, item.info.record), item.id, moment(item.created_timestamp))
                 async for item in items_since(client, ModelRunInfo, intent.created_at)
                 if (item.info.record.annotations or {}).get(KEY_FIELD) == intent.key
             ]
@@ -176,7 +186,22 @@ def model_run_handle(
         inputs=tuple(part.dataset_id for part in record.inputs) if record is not None else (),
         outputs=tuple(part.dataset_id for part in record.outputs) if record is not None else (),
         key=key,
+        record_sha256=digest_of(record) if record is not None else None,
     )
+
+
+def digest_of(record: ModelRunRecord) -> str:
+    """SHA-256 of what a record says: without the annotations and fields that this package or a server adds to it."""
+    said = _said(record)
+    annotations = said.pop("annotations", {})
+    own = {name: text for name, text in annotations.items() if name not in (KEY_FIELD, SUBJECT_FIELD)}
+    return fingerprint({**said, "annotations": own})
+
+
+def _said(part: Any) -> Any:
+    if isinstance(part, Wire):
+        return {name: _said(value) for name in type(part).model_fields if (value := getattr(part, name))}
+    return [_said(each) for each in part] if isinstance(part, list) else part
 
 
 async def jobs_with_key(client: ProvenaClient, intent: IntentRow) -> AsyncIterator[JobRow]:

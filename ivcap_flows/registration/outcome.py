@@ -21,7 +21,8 @@ HEADER: Final = ("row", "key", "outcome", "model_run", "job_id", "since", "reaso
 class BatchReport:
     """What came of a source: `sha256` of its bytes, how many rows, and how many stand how.
 
-    `faults` counts what is wrong with rows; `done` are rows that were registered before by the source's own word.
+    `faults` counts what is wrong with rows; `done` are rows that were registered before by the source's own word, and
+    `differing` those of the registered whose run says something else than the row.
     """
 
     source: str
@@ -34,6 +35,7 @@ class BatchReport:
     failed: int = 0
     doubtful: int = 0
     unsent: int = 0
+    differing: int = 0
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -48,6 +50,7 @@ class BatchReport:
             sum(counts.values()),
             faults=spool.count_faults(),
             unsent=unsent,
+            differing=spool.count_differing(),
             warnings=tuple(warnings),
             **named,
         )
@@ -58,8 +61,9 @@ class BatchReport:
         return self.rows == self.done + self.registered
 
     def __str__(self) -> str:
-        parts = [f"{self.registered} registered", f"{self.done} done before"] if self.done else []
-        parts = parts or [f"{self.registered} registered"]
+        other = f" ({self.differing} with another record)" if self.differing else ""
+        parts = [f"{self.registered} registered{other}"]
+        parts += [f"{self.done} done before"] if self.done else []
         for count, words in ((self.failed, "failed"), (self.doubtful, "doubtful"), (self.wrong, "wrong")):
             parts += [f"{count} {words}"] if count else []
         parts += [f"{self.unsent} not sent"] if self.unsent else []

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["KEY_FIELD", "dataset_effect", "items_since", "moment", "person_of"]
+__all__ = ["KEY_FIELD", "SUBJECT_FIELD", "dataset_effect", "items_since", "moment", "person_of"]
 
 KEY_FIELD: Final = "ivcap-flows-key"
 """The user metadata and annotation that bears the key, by which an item or a run is found again."""
+
+SUBJECT_FIELD: Final = "ivcap-subject"
+"""The annotation that bears what a run was registered of, where that is more than its own record."""
 
 
 def dataset_effect(

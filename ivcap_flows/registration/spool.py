@@ -36,7 +36,7 @@ CREATE TABLE faults (row INTEGER, place TEXT, kind TEXT, words TEXT);
 CREATE INDEX faults_row ON faults (row);
 CREATE TABLE ids (id TEXT PRIMARY KEY, subtype TEXT, trouble TEXT, words TEXT);
 CREATE TABLE seen (
-    key TEXT, handle TEXT, job TEXT, batch TEXT, status TEXT, info TEXT, at INTEGER, parent INTEGER,
+    key TEXT, handle TEXT, job TEXT, batch TEXT, status TEXT, info TEXT, at INTEGER, parent INTEGER, record TEXT,
     what TEXT, PRIMARY KEY (key, what)
 ) WITHOUT ROWID;
 CREATE TABLE datasets (artifact TEXT PRIMARY KEY, handle TEXT);
@@ -55,11 +55,14 @@ class Spooled:
     body: dict[str, Any]
     looked: bool
     """Whether it was looked for, after the settling time, since it may have been sent."""
+    called: str
+    """The user's own key, else the key."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a row stands. `words` is the reason, or what a doubt is about; `since` when it began."""
+    """How a row stands. `key` is the user's own, else the row's. `words` is the reason, or what a doubt is about, or
+    what has to be said of a run; `since` when a doubt began."""
 
     number: int
     key: str | None
@@ -74,7 +77,8 @@ class Outcome:
 class Seen:
     """What Provena shows under a key: a job that is to lodge the run, or (without a job) the run in the registry.
 
-    `batch` is the batch that the job is part of, or with `parent` the one that it has made; `at` is in Unix seconds.
+    `batch` is the batch that the job is part of, or with `parent` the one that it has made; `at` is in Unix seconds;
+    `record` is the JSON of what one run was registered with.
     """
 
     key: str
@@ -85,6 +89,7 @@ class Seen:
     info: str | None = None
     at: int | None = None
     parent: bool = False
+    record: str | None = None
 
 
 class Spool:
@@ -143,6 +148,10 @@ class Spool:
     def count_faults(self) -> int:
         return int(self._all("SELECT count(*) FROM faults")[0][0])
 
+    def count_differing(self) -> int:
+        """How many rows have a run of which something has to be said."""
+        return int(self._all("SELECT count(*) FROM rows WHERE standing = 'registered' AND words IS NOT NULL")[0][0])
+
     def repeated(self) -> list[tuple[int, int, str | None]]:
         """Rows with the key of an earlier one: their number, that of the first, and the user's own key if any."""
         return self._all(
@@ -191,13 +200,13 @@ class Spool:
         """The next rows behind `after` that stand so and have a record."""
         marks = ",".join("?" * len(standings))
         found = self._all(
-            "SELECT number, key, subject, workflow, name, body, looked FROM rows"  # noqa: S608
+            "SELECT number, key, subject, workflow, name, body, looked, coalesce(own_key, key) FROM rows"  # noqa: S608
             f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
             *(*standings, after, limit),
         )
         return [
-            Spooled(number, key, subject, workflow, name, json.loads(body), bool(looked))
-            for number, key, subject, workflow, name, body, looked in found
+            Spooled(number, key, subject, workflow, name, json.loads(body), bool(looked), called)
+            for number, key, subject, workflow, name, body, looked, called in found
         ]
 
     def pages(self, *standings: Standing) -> Iterator[list[Spooled]]:
@@ -245,7 +254,7 @@ class Spool:
     def see(self, seen: Sequence[Seen]) -> None:
         """Note what Provena shows; the same job or run seen again replaces what was seen of it."""
         self._many(
-            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(*astuple(each), each.job or each.handle) for each in seen],
         )
 
@@ -253,8 +262,8 @@ class Spool:
         """What Provena has shown under each key, oldest first."""
         found: dict[str, list[Seen]] = {}
         for row in self._among("SELECT * FROM seen WHERE key IN", keys):
-            key, handle, job, batch, status, info, at, parent, _ = row
-            found.setdefault(key, []).append(Seen(key, handle, job, batch, status, info, at, bool(parent)))
+            key, handle, job, batch, status, info, at, parent, record, _ = row
+            found.setdefault(key, []).append(Seen(key, handle, job, batch, status, info, at, bool(parent), record))
         for each in found.values():
             each.sort(key=lambda one: (one.at or 0, one.job, one.handle))
         return found

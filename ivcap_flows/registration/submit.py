@@ -25,7 +25,7 @@ from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.following import Pulse, Unit
 from ivcap_flows.registration.judging import Judge
 from ivcap_flows.registration.keys import marked
-from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, kept, with_datasets
+from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
 from ivcap_flows.registration.lookup import Lookup
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import Progress, encoded
@@ -118,7 +118,7 @@ class Submission:
             since = min([since, *(intent.created_at for intent in known.values() if intent.state not in DONE)])
             unknown = unknown or len(known) < len(page)
             found = [(row, known[row.key]) for row in page if row.key in known]
-            await self._ledger.stand([kept(row, intent) for row, intent in found if intent.state in DONE])
+            await self._ledger.stand([self._ledger.kept(row, intent) for row, intent in found if intent.state in DONE])
             decided = [(row, intent.error) for row, intent in found if intent.state == "abandoned"]
             await self._ledger.stand([given_up(row) for row, error in decided if error == GIVEN_UP])
             self._spool.look_again(row.number for row, error in decided if error == RESEND)
@@ -133,7 +133,7 @@ class Submission:
             await self._ledger.note(page)
 
     def _wait_for(self, rows: Sequence[Spooled]) -> None:
-        self._spool.stand(Outcome(row.number, row.key, "waiting") for row in rows)
+        self._spool.stand(Outcome(row.number, row.called, "waiting") for row in rows)
 
     async def _resume(self) -> None:
         """Take up what was or may have been sent before, by whomever, unless a live process is at it."""

@@ -144,6 +144,7 @@ async def _register_model_runs(
         wrong=report.wrong,
         failed=report.failed,
         doubtful=report.doubtful,
+        differing=report.differing,
         runs=handles,
     )
 

@@ -319,3 +319,29 @@ def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, ivca
     minted = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
     assert len(minted) == 3 and len(lodged(name)) == 12
     assert len({run.record.outputs[0].dataset_id for run in lodged(name)}) == 3
+
+
+@pytest.mark.parametrize("known_by", ["the journal", "Provena"])
+def test_another_record_under_a_key_is_told(run_items, register, journal, lodged, tmp_path, known_by):
+    """A row that was changed after it was registered under its own key is not sent, and not taken for the run either:
+    its outcome says that the run has another record, and the handle has what the run was registered with."""
+    name, rows = rows_of(run_items, 3)
+    for number, row in enumerate(rows):
+        row["key"] = f"{name}-{number}"
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).differing == 0
+    rows[1]["end_time"] += 1
+    rows[1]["inputs"][0]["dataset_id"] = run_items.datasets[1]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        kept = journal if known_by == "the journal" else other
+        report = register(file, kept)
+        assert register(file, kept) == report
+        [run] = [each for each in kept.intents.where(limit=None) if each.subject == f"{name} 1"]
+    assert (report.registered, report.differing, report.is_whole) == (3, 1, True)
+    assert str(report) == "3 rows: 3 registered (1 with another record)"
+    outcomes = read_outcomes(tmp_path / "out.csv")
+    assert [each["key"] for each in outcomes] == [row["key"] for row in rows]
+    assert [bool(each["reason"]) for each in outcomes] == [False, True, False]
+    assert "another record" in outcomes[1]["reason"]
+    assert ModelRun.model_validate(run.outcome).inputs == (run_items.datasets[0],)
+    assert len(lodged(name)) == 3
