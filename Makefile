@@ -19,7 +19,7 @@ install: $(VENV)/.installed ## Create .venv with the package, its examples and t
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples,parquet]'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples,parquet,s3]'
 	@touch $@
 
 # The official clients and service SDKs, each in an environment of its own since their pins clash with Prefect's and
