@@ -1,6 +1,7 @@
 """`kill -9` of a batch at random moments; the same command again ends with each row as one model run.
 
-The short form is one kill of a small batch. With `--crash-rounds N` above 1 it is one of 2,000 rows, killed N times.
+The short form is one kill of a small batch. With `--crash-rounds N` above 1 it is one of 2,000 rows, killed N times,
+and the journal is lost among 50,000 other runs.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import csv
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import pytest
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.settings import Settings
 
@@ -40,6 +45,12 @@ def items(_twin: Any) -> Items:
             return await make_items(client)
 
     return loop.run(make())
+
+
+@pytest.fixture
+def database(_twin: Any) -> Path:
+    """Of the embedded Provena."""
+    return Path(Directory(_twin.directory).root, "provena.sqlite")
 
 
 class Command:
@@ -84,6 +95,40 @@ class Command:
         assert {each["outcome"] for each in outcomes} == {"registered"}
 
 
+@contextmanager
+def among_others(database: Path, like: str, count: int) -> Iterator[None]:
+    """While the block runs, the user has so many more runs, and jobs that lodged them, of about the same time; each is
+    that of the display name `like` with another name, handle and key."""
+    with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+        found = connection.execute(
+            "SELECT id, json_extract(item, '$.record.annotations.ivcap-flows-key') FROM items WHERE display_name = ?",
+            (like,),
+        )
+        handle, key = next((run, key) for run, key in found if key is not None)
+        connection.execute("BEGIN")
+        for table, id_, which in (
+            ("items", "id", "id = :handle"),
+            ("jobs", "session_id", "job_sub_type = 'MODEL_RUN_PROV_LODGE' AND instr(payload, :key)"),
+        ):
+            values = []
+            for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"):
+                value = f"replace(replace(replace({name}, :handle, 'other/' || n), :key, 'k1:' || n), :like, 'Other')"
+                given = {id_: "'other/' || n", "created_timestamp": "created_timestamp - n % 3600", "due": "NULL"}
+                values.append(given.get(name, value))
+            connection.execute(
+                "WITH RECURSIVE others (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM others WHERE n < :count) "
+                f"INSERT INTO {table} SELECT {', '.join(values)} FROM {table}, others WHERE {which}",
+                {"handle": handle, "key": key, "like": like, "count": count},
+            )
+            assert connection.execute("SELECT changes()").fetchone() == (count,)
+        connection.execute("COMMIT")
+        try:
+            yield
+        finally:
+            connection.execute("DELETE FROM items WHERE id LIKE 'other/%'")
+            connection.execute("DELETE FROM jobs WHERE session_id LIKE 'other/%'")
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait(10)
@@ -95,8 +140,9 @@ def command(request: pytest.FixtureRequest, tmp_path: Path, ivcap_twin: Any, ite
     return Command(tmp_path, items, 2000 if request.config.getoption("--crash-rounds") > 1 else 40)
 
 
-def test_killed_at_random_moments(command, ivcap_twin, request):
-    """Wherever the kills fall, and once with the journal gone: no row twice, none missing, the file complete."""
+def test_killed_at_random_moments(command, ivcap_twin, request, database):
+    """Wherever the kills fall, and once with the journal gone among many other runs: no row twice, none missing, the
+    file complete."""
     rounds = request.config.getoption("--crash-rounds")
     span = None
     for number in range(rounds):
@@ -117,9 +163,12 @@ def test_killed_at_random_moments(command, ivcap_twin, request):
     command.again()
     command.check()
     before = command.outcomes()
-    command.again(IVCAP_FLOWS_JOURNAL=f"sqlite:///{command.folder / 'elsewhere.sqlite'}")
+    ivcap_twin.forget_requests()
+    with among_others(database, f"{command.name} 0", 50_000 if rounds > 1 else 1200):
+        command.again(IVCAP_FLOWS_JOURNAL=f"sqlite:///{command.folder / 'elsewhere.sqlite'}")
+        command.check()
+    assert not ivcap_twin.requests("POST", REGISTER)
     assert [each["model_run"] for each in command.outcomes()] == [each["model_run"] for each in before]
-    command.check()
 
 
 @pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"delay": 30.0}], ids=["taken", "not yet"])
