@@ -5,15 +5,17 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ivcap_flows.cli import main
 from ivcap_flows.local.remote import TwinControl
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
@@ -26,43 +28,73 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("round_", range(metafunc.config.getoption("--crash-rounds")))
 
 
+class Process:
+    """A process that was forked from the server, whose child it is."""
+
+    def __init__(self, server: subprocess.Popen[bytes], asked: dict[str, object]) -> None:
+        assert server.stdin is not None and server.stdout is not None
+        self.told = server.stdout
+        server.stdin.write(json.dumps(asked).encode() + b"\n")
+        self.pid = int(self.told.readline())
+        self.status: int | None = None
+
+    def poll(self) -> int | None:
+        if self.status is None and select.select([self.told], [], [], 0)[0]:
+            self.wait(0)
+        return self.status
+
+    def wait(self, seconds: float) -> int:
+        if self.status is None:
+            assert select.select([self.told], [], [], seconds)[0], f"process {self.pid} does not end"
+            self.status = int(self.told.readline())
+        return self.status
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.wait(10) == -signal.SIGKILL
+
+
 class Flow:
-    """The command that a user types, in this test's folder and environment."""
+    """The flow in this test's folder and environment, each time in a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.environment = environment
-        (folder / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
+    def __init__(self, folder: Path, server: subprocess.Popen[bytes]) -> None:
+        self.folder, self.server = folder, server
+        self.source, self.log = folder / "series.csv", folder / "flow.log"
+        self.source.write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
 
-    def start(self, **variables: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(PIPELINE), str(self.folder / "series.csv")]
-        environment = {**self.environment, **variables}
-        with open(self.folder / "flow.log", "ab") as log:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    def start(self, **variables: str) -> Process:
+        environment = {**ours(), **variables}
+        return Process(self.server, {"source": str(self.source), "environment": environment, "log": str(self.log)})
 
     def again(self) -> str:
-        """The same command once more; it must succeed."""
+        """The same once more; it must succeed."""
         status = self.start().wait(120)
-        said = (self.folder / "flow.log").read_text()
-        assert status == 0, said[-6000:]
-        return said
+        assert status == 0, self.said
+        return self.log.read_text()
 
-    def shown(self) -> dict:
-        done = subprocess.run(
-            [sys.executable, "-m", "ivcap_flows.cli", "show", "latest", "--json"],
-            cwd=self.folder,
-            env=self.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return json.loads(done.stdout)
+    @property
+    def said(self) -> str:
+        return self.log.read_text()[-6000:]
+
+
+def ours() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+
+
+@pytest.fixture(scope="module")
+def flow_server(prefect_server: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, str(PIPELINE), "--serve"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=prefect_server
+    ) as server:
+        yield server
+        assert server.stdin is not None
+        server.stdin.close()
 
 
 @pytest.fixture
-def killed_flow(tmp_path, prefect_server, ivcap_twin, round_) -> Flow:
-    ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
-    return Flow(tmp_path, {**prefect_server, **ours})
+def killed_flow(tmp_path, flow_server, ivcap_twin, round_) -> Flow:
+    return Flow(tmp_path, flow_server)
 
 
 @pytest.fixture
@@ -70,45 +102,48 @@ def on_either_database(journal_url, monkeypatch) -> None:
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", journal_url)
 
 
-def until(condition: Callable[[], object], flow: subprocess.Popen[bytes], folder: Path) -> None:
+def until(condition: Callable[[], object], process: Process, flow: Flow) -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert flow.poll() is None, (folder / "flow.log").read_text()[-6000:]
+        assert process.poll() is None, flow.said
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait(10)
+def shown(capsys: pytest.CaptureFixture[str]) -> dict:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["show", "latest", "--json"])
+    assert ended.value.code == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def accepted(twin: TwinControl, noun: str) -> int:
     return len([r for r in twin.requests("POST", ROUTES[noun]) if (r["status"] or 500) < 300])
 
 
-def check(flow: Flow, twin: TwinControl) -> None:
+def check(twin: TwinControl, capsys: pytest.CaptureFixture[str]) -> None:
     """One order and one model run on the platforms, one run with both attempts on record."""
     assert accepted(twin, "order") == 1
     assert accepted(twin, "model run") == 1
     assert len(twin.requests("POST", "/1/artifacts")) == 1
-    shown = flow.shown()
-    assert [a["outcome"] for a in shown["attempts"]] == ["lost", "completed"]
-    effects = [(e["noun"], e["state"]) for e in shown["effects"]]
+    run = shown(capsys)
+    assert [a["outcome"] for a in run["attempts"]] == ["lost", "completed"]
+    effects = [(e["noun"], e["state"]) for e in run["effects"]]
     assert effects.count(("order", "terminal")) == 1 and effects.count(("model run", "accepted")) == 1
 
 
-def test_killed_at_the_wait(killed_flow, ivcap_twin):
+def test_killed_at_the_wait(killed_flow, ivcap_twin, capsys):
     """Killed while it waits, the flow goes on with the order that it had placed."""
     process = killed_flow.start()
-    until(lambda: [r for r in ivcap_twin.requests("GET") if "/1/orders/" in r["path"]], process, killed_flow.folder)
-    kill(process)
+    until(lambda: [r for r in ivcap_twin.requests("GET") if "/1/orders/" in r["path"]], process, killed_flow)
+    process.kill()
     assert "Continues run" in killed_flow.again()
-    check(killed_flow, ivcap_twin)
+    check(ivcap_twin, capsys)
 
 
 @pytest.mark.parametrize("noun", ROUTES)
-def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, noun):
+def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, capsys, noun):
     """The platform took the request, and no reply came before the kill: the effect is found and adopted."""
     # The effect takes place at once; what is delayed is only that anybody hears of it.
     ivcap_twin.add_fault(method="POST", path=f"^{ROUTES[noun]}$", count=1, drop_reply_after_effect=True)
@@ -116,17 +151,17 @@ def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, noun):
         method="GET", path="^/1/(orders|aspects)$" if noun == "order" else "^/provena/job", delay=3.0, count=2
     )
     process = killed_flow.start()
-    until(lambda: ivcap_twin.requests("POST", ROUTES[noun]), process, killed_flow.folder)
-    kill(process)
+    until(lambda: ivcap_twin.requests("POST", ROUTES[noun]), process, killed_flow)
+    process.kill()
     killed_flow.again()
-    check(killed_flow, ivcap_twin)
+    check(ivcap_twin, capsys)
 
 
 @pytest.mark.usefixtures("on_either_database")
 @pytest.mark.parametrize("noun", ROUTES)
-def test_killed_between_the_reply_and_its_being_written(killed_flow, ivcap_twin, noun):
+def test_killed_between_the_reply_and_its_being_written(killed_flow, ivcap_twin, capsys, noun):
     """The reply came and the journal never heard of it: the effect is found and adopted."""
     process = killed_flow.start(KILL_BEFORE_OUTCOME_OF=f"{noun}:{killed_flow.folder / 'killed'}")
-    assert process.wait(90) == -signal.SIGKILL, (killed_flow.folder / "flow.log").read_text()[-6000:]
+    assert process.wait(90) == -signal.SIGKILL, killed_flow.said
     killed_flow.again()
-    check(killed_flow, ivcap_twin)
+    check(ivcap_twin, capsys)
