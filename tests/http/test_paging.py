@@ -113,13 +113,26 @@ async def test_the_rest_is_read_ahead(web):
 
 
 async def test_a_user_who_never_waits_has_the_rest_read_ahead_too(web):
-    """The next page is asked for before the items of one are used up, though the user never lets the loop turn."""
-    web.on("GET /1/x", page([1], "?page=a"), page(range(50), "?page=b"), page([3]))
+    """The next page is asked for before the first item of one is given, and other tasks get turns between items."""
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    web.on("GET /1/x", page([99], "?page=a"), page(range(50), "?page=b"), page([100]))
     async with web.session() as session:
+        other = asyncio.create_task(count())
         async for item in paged(session, "/1/x"):
-            if item["n"] == 45:
+            if item["n"] == 0:
                 time.sleep(0.3)  # the server has a thread of its own
                 assert len(web.seen) == 3
+                turns = 0
+            if item["n"] == 45:
+                assert turns >= 4
+        other.cancel()
 
 
 async def test_what_fails_ahead_is_told_where_it_is_needed(web):
