@@ -41,7 +41,7 @@ demo: install ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows trace results/events.csv
 
 test: install peers ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .

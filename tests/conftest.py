@@ -38,24 +38,23 @@ OURS = ("IVCAP_", "PROVENA_")
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
-LONGEST_FIRST = ("e2e", "wheel", "crash", "tasks", "cli", "capture", "local")
-TOGETHER = {"blocks", "capture", "cli", "contract", "docs", "e2e", "sdk", "wheel"}
+TOGETHER = ("e2e", "wheel", "sdk", "cli", "docs", "capture", "contract", "blocks")
 """Folders whose tests share what is dear to set up, and so run in one process."""
+LONGEST_FIRST = (*TOGETHER, "crash", "local", "tasks", "registration")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep both workers busy to the end, and let no two of them set up the same."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep all processes busy to the end, and let no two of them set up the same: a file's tests stay in one."""
     root = Path(__file__).parent
-
-    def folder(item: pytest.Item) -> str:
-        return item.path.relative_to(root).parts[0]
-
     rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(folder(item), len(rank)))
-    for item in items:
-        if folder(item) in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(folder(item)))
+    places = {item: item.path.relative_to(root) for item in items}
+    items.sort(key=lambda item: rank.get(places[item].parts[0], len(rank)))
+    for item, place in places.items():
+        folder = place.parts[0]
+        if folder == "crash" and config.getoption("--crash-rounds") > 1:
+            continue
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(place.with_suffix(""))))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
