@@ -299,7 +299,7 @@ def _outcome_of_error(error: BaseException) -> tuple[str, str | None]:
     kind = type(error)
     names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
     if "Pause" in names:
-        return "parked", None
+        return "parked", getattr(getattr(error, "state", None), "message", None)
     cause = f"{kind.__name__}: {error}"
     if names & {"CancelledError", "CancelledRun"}:
         return "cancelled", cause

@@ -21,6 +21,8 @@ log = logging.getLogger("ivcap_flows.capture")
 TERMINATED: Final = "TerminationSignal"
 """How the cause of an attempt begins that Prefect ended by a signal."""
 _LATEST: Final = 50
+_PARKED: Final = "Parked"
+"""The name of the state, scheduled for later, of a run that left its process by itself."""
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
     "COMPLETED": "completed",
@@ -112,5 +114,5 @@ def prefect_says(flow_run_id: str) -> PrefectWord | None:
     except Exception as error:  # noqa: BLE001 - the lease is a witness of its own
         log.debug("Prefect's API says nothing of flow run %s: %s", flow_run_id, error)
         return None
-    outcome = _OUTCOMES.get(state.type.value) if state is not None else None
+    outcome = _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value) if state is not None else None
     return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None

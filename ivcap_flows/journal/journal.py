@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.filestats import FileStats
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.once import Once
+    from ivcap_flows.journal.parks import Parks
     from ivcap_flows.journal.runs import Runs
     from ivcap_flows.journal.sightings import Sightings
     from ivcap_flows.journal.store import Store
@@ -33,6 +34,7 @@ class Journal:
     files: FileStats
     leases: Leases
     once: Once
+    parks: Parks
     sightings: Sightings
 
     id: str
@@ -47,6 +49,7 @@ class Journal:
         from ivcap_flows.journal.filestats import FileStats
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.once import Once
+        from ivcap_flows.journal.parks import Parks
         from ivcap_flows.journal.processes import Processes
         from ivcap_flows.journal.runs import Runs
         from ivcap_flows.journal.sightings import Sightings
@@ -62,6 +65,7 @@ class Journal:
         self.deliveries = Deliveries(store, self.leases)
         self.files = FileStats(store)
         self.once = Once(store)
+        self.parks = Parks(store, processes)
         self.sightings = Sightings(store, processes)
 
     @classmethod

@@ -44,6 +44,15 @@ class Leases:
             with self._store.write() as connection:
                 connection.execute(sa.delete(_L).where(_L.c.name == name, _L.c.token == token))
 
+    def held(self, name: str) -> bool:
+        """Whether a live process holds a lease."""
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(_L).where(_L.c.name == name)).mappings().first()
+            if row is None:
+                return False
+            holder = self._processes.read(connection, row["process_id"])
+            return self._processes.holds(holder, row["token"], self._store.now(connection))
+
     def _take(self, name: str, token: str) -> bool:
         process_id = self._processes.mine()
         with self._store.write() as connection:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
-from ivcap_flows import loop
+from ivcap_flows import __version__, loop
 from ivcap_flows.capture import recorded
 
 __all__ = ["task_pair"]
@@ -52,6 +52,8 @@ def task_pair(
     asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
     options: dict[str, Any] = {
         "name": name,
+        # By this its runs are told from those of a user's task of the same name.
+        "version": f"ivcap-flows {__version__}",
         "task_run_name": run_name if isinstance(run_name, str) else _naming(run_name),
         "retries": 0,
         "cache_policy": NO_CACHE,

@@ -1,0 +1,152 @@
+"""Parked runs: which have left their process, what they wait for, and when they wake by themselves.
+
+A park is a note, never the truth. Whether a wait is over is known from the orders' own status, and that a run comes
+back is Prefect's business; without its note a run still wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.rows import ProcessRow
+from ivcap_flows.journal.store import Store
+
+__all__ = ["ParkRow", "ParkState", "Parks", "Wait"]
+
+ParkState = Literal["parked", "woken", "over"]
+"""`woken`: the run was told to go on, or goes on; `over`: it will not, `why` says for what reason."""
+
+_K, _P = schema.parks, schema.processes
+_PARKS = sa.select(
+    *[column for column in _K.c if column.name != "process_id"],
+    *[column.label(f"process_{column.name}") for column in _P.c],
+).join_from(_K, _P, _K.c.process_id == _P.c.id)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """An order or job (`noun`) that a run waits for. `service` is the service's URN."""
+
+    urn: str
+    noun: str
+    service: str
+
+
+@dataclass(frozen=True)
+class ParkRow:
+    """One round of parking of a logical run; rounds count from 1.
+
+    `process` is the one that the run left, `credentials` the name of a block, None for what the environment means.
+    `began_at` is when the run first waited for these, over all its rounds.
+    """
+
+    run_id: str
+    round: int
+    attempt_id: str
+    flow_run_id: str
+    process: ProcessRow
+    platform: str
+    credentials: str | None
+    waits: tuple[Wait, ...]
+    state: ParkState
+    why: str | None
+    began_at: datetime
+    parked_at: datetime
+    wake_at: datetime
+    ended_at: datetime | None
+
+
+class Parks:
+    """The parks of one journal."""
+
+    def __init__(self, store: Store, processes: Processes) -> None:
+        self._store = store
+        self._processes = processes
+
+    def park(
+        self,
+        *,
+        run_id: str,
+        attempt_id: str,
+        flow_run_id: str,
+        platform: str,
+        credentials: str | None,
+        waits: Sequence[Wait],
+        began_at: datetime,
+        wake_at: datetime,
+    ) -> ParkRow:
+        """Note that this process is about to leave the run; what was noted before is then woken."""
+        process_id = self._processes.mine()
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            self._processes.touch(connection, process_id, now)
+            self._close(connection, _K.c.run_id == run_id, "woken", None)
+            last = connection.execute(sa.select(sa.func.max(_K.c.round)).where(_K.c.run_id == run_id)).scalar()
+            row = {
+                "run_id": run_id,
+                "round": (last or 0) + 1,
+                "attempt_id": attempt_id,
+                "flow_run_id": flow_run_id,
+                "process_id": process_id,
+                "platform": platform,
+                "credentials": credentials,
+                "waits": [asdict(wait) for wait in waits],
+                "state": "parked",
+                "began_at": began_at,
+                "parked_at": now,
+                "wake_at": wake_at,
+            }
+            connection.execute(sa.insert(_K), row)
+            chosen = _PARKS.where(_K.c.run_id == run_id, _K.c.round == row["round"])
+            return _park(connection.execute(chosen).mappings().one())
+
+    def end(self, park: ParkRow, state: ParkState, why: str | None = None) -> bool:
+        """Note that a park has ended; False where that was noted before."""
+        with self._store.write() as connection:
+            where = sa.and_(_K.c.run_id == park.run_id, _K.c.round == park.round)
+            return self._close(connection, where, state, why)
+
+    def woke(self, run_id: str) -> list[ParkRow]:
+        """Note that a run is at work again; all its parks, oldest first."""
+        with self._store.write() as connection:
+            self._close(connection, _K.c.run_id == run_id, "woken", "by itself")
+            rows = connection.execute(_PARKS.where(_K.c.run_id == run_id).order_by(_K.c.round)).mappings()
+            return [_park(row) for row in rows]
+
+    def of(self, run_id: str) -> list[ParkRow]:
+        """The parks of a run, oldest first."""
+        with self._store.read() as connection:
+            rows = connection.execute(_PARKS.where(_K.c.run_id == run_id).order_by(_K.c.round)).mappings()
+            return [_park(row) for row in rows]
+
+    def open(self) -> list[ParkRow]:
+        """What is parked now, the earliest to wake first."""
+        with self._store.read() as connection:
+            rows = connection.execute(_PARKS.where(_K.c.state == "parked").order_by(_K.c.wake_at)).mappings()
+            return [_park(row) for row in rows]
+
+    def left(self, park: ParkRow) -> bool:
+        """Whether the process that the run left is gone, by this machine's process table, else by its last beat."""
+        with self._store.read() as connection:
+            process = self._processes.read(connection, park.process.id)
+            return not self._processes.alive(process, self._store.now(connection))
+
+    def _close(self, connection: sa.engine.Connection, where: Any, state: ParkState, why: str | None) -> bool:
+        values = {"state": state, "why": why, "ended_at": self._store.now(connection)}
+        done = connection.execute(sa.update(_K).where(where, _K.c.state == "parked").values(values))
+        return done.rowcount > 0
+
+
+def _park(row: RowMapping) -> ParkRow:
+    process: dict[str, Any] = {name[8:]: value for name, value in row.items() if name.startswith("process_")}
+    own: dict[str, Any] = {name: value for name, value in row.items() if not name.startswith("process_")}
+    own["waits"] = tuple(Wait(**wait) for wait in own["waits"])
+    return ParkRow(**own, process=ProcessRow(**process))

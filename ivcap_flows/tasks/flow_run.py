@@ -1,0 +1,273 @@
+"""A deployed flow run seen from inside and outside: may it leave its process, and how it leaves and is woken.
+
+It leaves in one step, from Running to Scheduled at its wake time, so that at no moment a run is parked and nothing
+wakes it. What Prefect does with such a state was seen with Prefect 3.8.8: the process ends by itself, a slot of the
+deployment's limit is given back, and a worker starts the run again when the time has come, in a new process and from
+the flow's first line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from types import CodeType
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, State, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Scheduled
+
+__all__ = ["PARKED", "REPLAY_SAFE", "Obstacle", "OwnRun", "end_cancelling", "standing", "wake"]
+
+PARKED: Final = "Parked"
+"""The name of the state of a parked run."""
+REPLAY_SAFE: Final = "replay-safe"
+"""The tag of a task that may run again when a parked run wakes."""
+
+_PAGE: Final = 200
+_NAMED: Final = 3
+"""Tasks that an obstacle names at most."""
+_OUT_OF_REACH: Final = 1.0
+"""Seconds between two tries to learn whether a run is parked."""
+_SURELY_ITSELF: Final = 20.0
+"""A run that wakes so soon (seconds) is left to itself: a worker fetches it up to ten seconds early, and a run that is
+scheduled again after it was fetched would be started twice."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a run stays in its process, and what the user may change. `passing`: it may be gone the next time."""
+
+    reason: str
+    passing: bool = False
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """The flow run that the calling code is the body of."""
+
+    flow: Any
+    id: UUID
+    deployment_id: UUID
+    run_count: int
+
+    @classmethod
+    def here(cls) -> OwnRun | Obstacle:
+        """The run of the flow whose body calls this, or what hinders it from ever being parked."""
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None or context.flow is None:
+            return Obstacle("it was called outside of a flow, and only a flow's run parks")
+        if TaskRunContext.get() is not None:
+            return Obstacle("it was called in a task; call it in the flow's body")
+        flow_run = context.flow_run
+        if flow_run.deployment_id is None and flow_run.parent_task_run_id is not None:
+            return Obstacle("it was called in a subflow; call it in the body of the deployed flow")
+        if flow_run.deployment_id is None:
+            return Obstacle("the flow was not started from a deployment, so no worker could go on with it")
+        if flow_run.parent_task_run_id is not None:
+            return Obstacle("another flow waits for the run; start it by run_deployment(..., as_subflow=False)")
+        if os.environ.get("PREFECT__FLOW_RUN_ID") != str(flow_run.id):
+            return Obstacle("the run has no process of its own; let a worker start it")
+        if not _is_in_body_of(context.flow.fn):
+            return Obstacle(
+                "it was called beside the flow's body, in a thread or another asyncio task; call it in the body itself"
+            )
+        if context.flow.retries:
+            return Obstacle(
+                "the flow has retries=, and a run that parks uses them up; leave them out, since the package retries "
+                "by itself what is safe to retry"
+            )
+        return cls(context.flow, flow_run.id, flow_run.deployment_id, flow_run.run_count)
+
+    def obstacle(self) -> Obstacle | None:
+        """What hinders the run from leaving its process now. Asks Prefect's API; blocks."""
+        try:
+            with get_client(sync_client=True) as client:
+                return self._deployment(client) or self._tasks(client, client.read_flow_run(self.id))
+        except Exception as error:  # noqa: BLE001 - whatever the API is short of, the wait goes on in the process
+            return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
+
+    def leave(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
+        """Set the run to be started again at a time; the state to leave with. Blocks until it is known."""
+        state: State[Any] = Scheduled(scheduled_time=wake_at, name=PARKED, message=message)
+        try:
+            with get_client(sync_client=True) as client:
+                now = client.read_flow_run(self.id).state
+                if now is None or not now.is_running():
+                    return Obstacle(f"the run is {now.name if now else 'without a state'}", passing=True)
+                # A parked run has no process that a cancellation would have to end; Prefect must not look for one.
+                client.request(
+                    "PATCH", "/flow_runs/{id}", path_params={"id": self.id}, json={"infrastructure_pid": None}
+                )
+                client.set_flow_run_state(self.id, state)
+        except Exception as error:  # noqa: BLE001 - the request may have been obeyed all the same
+            failed = f"{type(error).__name__}: {error}"
+        else:
+            failed = ""
+        # Going on while a worker starts the run again would make two of it.
+        found = self._as_the_server_has_it()
+        if found is not None and found.name == PARKED:
+            return found
+        return Obstacle(failed or f"Prefect made the run {found.name if found else 'unknown'}", passing=True)
+
+    def _as_the_server_has_it(self) -> State[Any] | None:
+        while True:
+            try:
+                with get_client(sync_client=True) as client:
+                    return client.read_flow_run(self.id).state
+            except ObjectNotFound:
+                return None
+            except Exception:  # noqa: BLE001 - nobody can start the run while its server is away
+                time.sleep(_OUT_OF_REACH)
+
+    def _deployment(self, client: SyncPrefectClient) -> Obstacle | None:
+        try:
+            deployment = client.read_deployment(self.deployment_id)
+        except ObjectNotFound:
+            return Obstacle("its deployment was deleted, so no worker could go on with it")
+        options = deployment.concurrency_options
+        if options is not None and options.collision_strategy == ConcurrencyLimitStrategy.CANCEL_NEW:
+            return Obstacle(
+                f"the deployment {deployment.name!r} has the collision strategy CANCEL_NEW, which would cancel the run "
+                "when it wakes while another is at work; use ENQUEUE"
+            )
+        return None
+
+    def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | None:
+        """What the run's own tasks and subflows are against: some run, or some would be run again."""
+        since = run.state.timestamp if run.state is not None else datetime.now(timezone.utc)
+        running: list[str] = []
+        again: list[str] = []
+        never_cached = {task.task_key for task in _tasks_near(self.flow.fn) if task.cache_policy == NO_CACHE}
+        for flow_run, count in ((run, self.run_count), *_subflows(client, run, since)):
+            for task_run in _task_runs(client, flow_run.id):
+                # Those of earlier attempts are done with; one whose process was killed is shown as running for ever.
+                if task_run.state is None or task_run.state.state_details.child_flow_run_id is not None:
+                    continue
+                if count is not None and task_run.flow_run_run_count != count:
+                    continue
+                if not task_run.state.is_final():
+                    running.append(task_run.name)
+                elif not _is_replay_safe(task_run, never_cached):
+                    again.append(task_run.name)
+            if flow_run is not run:
+                if flow_run.deployment_id is not None:
+                    again.append(flow_run.name)
+                elif flow_run.state is None or not flow_run.state.is_final():
+                    running.append(flow_run.name)
+        if again:
+            return Obstacle(
+                f"waking starts the flow from its first line, and {_some(again)} would run again; give such a task "
+                f"persist_result=True, or the tag {REPLAY_SAFE!r} if running it again does no harm"
+            )
+        if running:
+            return Obstacle(f"{_some(running)} still at work; the run parks when that has ended", passing=True)
+        return None
+
+
+def standing(ids: list[str]) -> dict[str, State[Any] | None]:
+    """The states of these flow runs; one that is missing was deleted. Asks Prefect's API; blocks."""
+    found: dict[str, State[Any] | None] = {}
+    with get_client(sync_client=True) as client:
+        for first in range(0, len(ids), _PAGE):
+            some = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(each) for each in ids[first : first + _PAGE]]))
+            found |= {str(run.id): run.state for run in client.read_flow_runs(flow_run_filter=some, limit=_PAGE)}
+    return found
+
+
+def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
+    """Have a parked run started at once. "itself": it wakes in a moment anyhow; "gone": it is not parked. Blocks."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return "gone"
+        if state is None or state.name != PARKED:
+            return "gone"
+        due = state.state_details.scheduled_time
+        if due is not None and due.timestamp() - time.time() < _SURELY_ITSELF:
+            return "itself"
+        # The name that Prefect itself gives to a run on its way back.
+        client.set_flow_run_state(UUID(flow_run_id), Scheduled(name="Resuming"))
+        return "woken"
+
+
+def end_cancelling(flow_run_id: str) -> None:
+    """End the cancellation of a run that has no process any more. Blocks."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run_id), Cancelled(message="Cancelled while it was parked."), force=True)
+
+
+def _is_in_body_of(function: Callable[..., Any]) -> bool:
+    """Whether the calling code runs within the function, in its thread and its asyncio task."""
+    bodies: set[CodeType] = set()
+    inner: Any = function
+    while inner is not None:
+        bodies.add(getattr(inner, "__func__", inner).__code__)
+        inner = getattr(inner, "__wrapped__", None)
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code in bodies:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _tasks_near(function: Callable[..., Any]) -> Iterator[Task[..., Any]]:
+    """The tasks that a flow's module names. The API does not tell a task's cache policy."""
+    inner = inspect.unwrap(function)
+    for value in list(getattr(inner, "__globals__", {}).values()):
+        if isinstance(value, Task):
+            yield value
+
+
+def _is_replay_safe(task_run: TaskRun, never_cached: set[str]) -> bool:
+    # What the package's own tasks did is in the journal; only what took a message off a queue would take another.
+    ours = (task_run.task_version or "").startswith("ivcap-flows ") and "dequeue" not in task_run.task_key
+    if ours or REPLAY_SAFE in task_run.tags:
+        return True
+    completed = task_run.state is not None and task_run.state.is_completed()
+    kept = task_run.state is not None and task_run.state.data is not None
+    return completed and kept and task_run.task_key not in never_cached
+
+
+def _task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> Iterator[TaskRun]:
+    offset = 0
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    while page := client.read_task_runs(flow_run_filter=chosen, limit=_PAGE, offset=offset):
+        yield from page
+        offset += len(page)
+
+
+def _subflows(client: SyncPrefectClient, run: FlowRun, since: datetime) -> Iterator[tuple[FlowRun, int | None]]:
+    """The subflows of this attempt, and theirs, that would be run again or still run."""
+    parents = [run.id]
+    while parents:
+        chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=parents))
+        parents = []
+        offset = 0
+        while page := client.read_flow_runs(flow_run_filter=chosen, limit=_PAGE, offset=offset):
+            offset += len(page)
+            for child in page:
+                state = child.state
+                kept = state is not None and state.is_completed() and state.data is not None
+                if kept or (child.created is not None and child.created < since):
+                    continue
+                parents.append(child.id)
+                yield child, None
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMED])
+    more = len(names) - _NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
