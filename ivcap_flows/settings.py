@@ -94,6 +94,18 @@ class Settings(BaseSettings):
     max_orders: int | None = Field(
         None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Orders and jobs that one logical run may ask for at most."
     )
+    polls_per_minute: int = Field(
+        1200,
+        ge=1,
+        alias="IVCAP_FLOWS_POLLS_PER_MINUTE",
+        description="Requests that a process may make in a minute at most to wait for orders and jobs of an account.",
+    )
+    park_after: float = Field(
+        60.0,
+        ge=0,
+        alias="IVCAP_FLOWS_PARK_AFTER",
+        description="Seconds that `wait_or_park` waits in its process before the run parks.",
+    )
     embedded: bool = Field(
         False, alias="IVCAP_FLOWS_EMBEDDED", description="Allow a deployed run to use the embedded platforms."
     )

@@ -1,8 +1,8 @@
-"""Waiting for remote work: one poller for all that a process waits for on one list of a platform.
+"""Waiting for remote work: one poller for all that a process waits for on one list of a platform, and, among processes
+that share a journal, one that asks for all.
 
-It reads pages of the list, not one record per order, and asks more rarely the longer the work takes. Polling is the
-truth; a platform that cannot be reached is waited out, since only the caller's deadline ends a wait. What each wait
-is waiting for is said once a minute.
+Polling is the truth; a platform that cannot be reached is waited out, since only the caller's deadline ends a wait.
+What each wait is waiting for is said once a minute.
 """
 
 from __future__ import annotations
@@ -13,38 +13,46 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from ivcap_flows.durable.board import Board
+from ivcap_flows.durable.budget import Budget
+from ivcap_flows.durable.looking import Rounds, Source
+from ivcap_flows.durable.pace import SHORTEST, Pace, interval
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
+from ivcap_flows.journal.sightings import Watch
 
-__all__ = ["Poller", "interval"]
+__all__ = ["Poller"]
 
 R = TypeVar("R")
 
-SHORTEST: Final = 0.5
-"""Seconds between two looks at work that has just begun."""
-LONGEST: Final = 60.0
-SHARE: Final = 0.1
-"""The interval as a share of the age of the youngest work: a wait ends at most a tenth late."""
-SINGLE_READS: Final = 3
-"""Up to so many are read one by one; more are looked for in the list first."""
+STREAMS: Final = 4
+"""Up to so many are listened to where the platform tells of events; of more, only the lists are read."""
 TELLING: Final = 60.0
 """Seconds between two lines about one wait."""
+
+_LEAST: Final = 0.1
+"""Seconds between two rounds at least."""
+_EXCHANGE: Final = 1.0
+"""Seconds between two looks into the journal for what other processes want or have seen."""
+_LOOKS: Final = 0.5
+"""The share of the budget that rounds may use up; the rest is for reading what has ended."""
+_AT_ONCE: Final = 8
+_UNREAD: Final = "unread"
+"""Said of a record of which it is not known how it stands: whoever waits for it reads it."""
 
 logger = logging.getLogger("ivcap_flows.waiting")
 
 
-def interval(age: float, *, jitter: float) -> float:
-    """Seconds until the next look at work that is `age` seconds old; `jitter` in [0, 1) spreads many waiters."""
-    return min(LONGEST, max(SHORTEST, SHARE * age)) * (0.75 + 0.5 * jitter)
-
-
 @dataclass
 class _Watch(Generic[R]):
+    service: str
     since: float
+    not_before: float
+    """The monotonic time before which the platform does not want to be asked."""
     status: str = "unknown"
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
@@ -52,46 +60,80 @@ class _Watch(Generic[R]):
 class Poller(Generic[R]):
     """Resolves records once their status is terminal. Lives on the package's loop.
 
-    `read(urn)` gives the whole record; `recent(urns)` yields (urn, status) of these and others, newest first, page by
-    page; `status` takes a record. A record that is not found within `settle` seconds of the first look is waited for: a
-    platform shows an accepted request late.
+    A record that is not found within `settle` seconds of the first look is waited for: a platform shows an accepted
+    request late. Without a `board` nothing is shared with other processes. `on_idle` is called when nothing is waited
+    for any more.
     """
 
     def __init__(
         self,
+        source: Source[R],
         *,
-        what: str,
-        read: Callable[[str], Awaitable[R]],
-        recent: Callable[[Collection[str]], AsyncIterator[tuple[str, str]]],
-        status: Callable[[R], str],
+        budget: Budget,
         settle: float,
+        board: Board | None = None,
+        on_idle: Callable[[], object] = lambda: None,
     ) -> None:
-        self._what, self._read, self._recent, self._status, self._settle = what, read, recent, status, settle
+        self._source, self._budget, self._settle, self._board = source, budget, settle, board
+        self._on_idle = on_idle
+        self._rounds = Rounds(source, budget, self._note, self._read_target)
         self._watched: dict[str, _Watch[R]] = {}
+        self._others: dict[str, Watch] = {}
+        self._others_at = 0.0
+        self._reported: dict[str, str] = {}
+        self._to_report: dict[str, str] = {}
+        self._ending: dict[str, float] = {}
+        """What is said to have ended, and since when, until its record says so."""
+        self._tried: set[str] = set()
+        self._listeners: dict[str, asyncio.Task[None]] = {}
+        self._telling: set[str] = set()
+        """Those whose end the platform tells by itself."""
+        self._mute: set[str] = set()
+        self._paces: dict[str, Pace] = {}
+        self._learned: dict[str, list[float]] = {}
         self._ticker: asyncio.Task[None] | None = None
-        self._joined = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._unreachable_since: float | None = None
+        self._trouble: str | None = None
 
     @property
     def watched(self) -> frozenset[str]:
         """What any wait is still waiting for."""
         return frozenset(self._watched)
 
-    async def wait(self, urns: Sequence[str], *, timeout: float | None = None) -> list[R]:
+    @property
+    def rounds(self) -> int:
+        """How often this process has asked the platform."""
+        return self._rounds.count
+
+    async def wait(
+        self,
+        urns: Sequence[str],
+        *,
+        services: Mapping[str, str] | None = None,
+        not_before: Mapping[str, float] | None = None,
+        timeout: float | None = None,
+        told: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> list[R]:
         """The terminal records in the order of `urns`; after `timeout` seconds a WaitTimeoutError names the pending.
 
-        A record that cannot be read for good ends the wait with its error, whatever the others do.
+        `services` are those of the work, where known; `not_before` the monotonic times before which some of it is not
+        to be asked after; `told` hears the statuses now and then. A record that cannot be read for good ends the wait
+        with its error, whatever the others do.
         """
         loop = asyncio.get_running_loop()
+        services, not_before = services or {}, not_before or {}
         futures: dict[str, asyncio.Future[R]] = {}
+        now = time.monotonic()
         for urn in dict.fromkeys(urns):
             futures[urn] = loop.create_future()
-            self._watched.setdefault(urn, _Watch(time.monotonic())).futures.append(futures[urn])
-        self._joined.set()
+            new = _Watch[R](services.get(urn, ""), now, not_before.get(urn, 0.0))
+            self._watched.setdefault(urn, new).futures.append(futures[urn])
+        self._stirred.set()
         if futures and (self._ticker is None or self._ticker.done()):
-            self._ticker = loop.create_task(self._tick())
+            self._ticker = loop.create_task(self._run())
         try:
-            await self._all(futures, timeout)
+            await self._all(futures, timeout, told)
             return [futures[urn].result() for urn in urns]
         finally:
             for urn, future in futures.items():
@@ -100,121 +142,312 @@ class Poller(Generic[R]):
                 future.cancel()
                 watch = self._watched.get(urn)
                 if watch and all(f.done() for f in watch.futures):
-                    del self._watched[urn]
+                    self._take(urn)
+            self._stirred.set()
 
-    async def _all(self, futures: Mapping[str, asyncio.Future[R]], timeout: float | None) -> None:
+    async def _all(
+        self,
+        futures: Mapping[str, asyncio.Future[R]],
+        timeout: float | None,
+        told: Callable[[Mapping[str, str]], None] | None,
+    ) -> None:
         """Until all are done, one has failed, or the time is up."""
         if not futures:
             return
-        logger.info("Waiting for %d %s.", len(futures), self._what)
-        began = time.monotonic()
+        logger.info("Waiting for %d %s.", len(futures), self._source.what)
+        began = said = time.monotonic()
         while True:
             left = None if timeout is None else timeout - (time.monotonic() - began)
-            rest = TELLING if left is None else max(0.0, min(TELLING, left))
+            pause = min(TELLING, _EXCHANGE) if told else TELLING
+            rest = pause if left is None else max(0.0, min(pause, left))
             done, pending = await asyncio.wait(futures.values(), timeout=rest, return_when=asyncio.FIRST_EXCEPTION)
             for future in done:
                 future.result()
+            if told is not None:
+                told(self._statuses(futures))
             if not pending:
                 return
-            if timeout is not None and time.monotonic() - began >= timeout:
+            now = time.monotonic()
+            if timeout is not None and now - began >= timeout:
                 late = [urn for urn, future in futures.items() if not future.done()]
                 raise WaitTimeoutError(
-                    f"{len(late)} of {len(futures)} {self._what} not finished after {timeout:g} s; "
+                    f"{len(late)} of {len(futures)} {self._source.what} not finished after {timeout:g} s; "
                     "they go on remotely, and waiting again continues.",
                     pending=late,
                 )
-            self._tell(futures, time.monotonic() - began)
+            if now - said >= TELLING:
+                said = now
+                self._tell(futures, now - began)
+
+    def _statuses(self, futures: Mapping[str, asyncio.Future[R]]) -> dict[str, str]:
+        return {
+            urn: self._source.status(future.result()) if future.done() else self._status_of(urn)
+            for urn, future in futures.items()
+        }
 
     def _tell(self, futures: Mapping[str, asyncio.Future[R]], waited: float) -> None:
-        counts = Counter(
-            self._status(future.result()) if future.done() else self._status_of(urn) for urn, future in futures.items()
-        )
+        counts = Counter(self._statuses(futures).values())
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        logger.info("Still waiting for %s after %.0f s: %s.", self._what, waited, told)
+        logger.info("Still waiting for %s after %.0f s: %s.", self._source.what, waited, told)
 
     def _status_of(self, urn: str) -> str:
         watch = self._watched.get(urn)
         return watch.status if watch else "unknown"
 
-    async def _tick(self) -> None:
+    async def _run(self) -> None:
         while self._watched:
             try:
-                await self._look()
-                self._reached()
+                await self._tick()
+            finally:
+                for listener in self._listeners.values():
+                    listener.cancel()
+                if self._board is not None:
+                    await self._board.leave()
+        self._on_idle()
+
+    async def _tick(self) -> None:
+        due = True
+        while self._watched:
+            leads = True
+            try:
+                await self._know_paces()
+                leads = self._board is None or await self._board.lead()
+                if not leads:
+                    self._others, self._reported, self._to_report = {}, {}, {}
+                if due:
+                    await (self._look() if leads else self._follow())
+                    self._listen(leads=leads)
+                await self._read_ends()
+                if leads:
+                    self._reached()
             except PlatformError as error:
                 if error.retryable:
-                    self._out_of_reach(error)
+                    self._out_of_reach(error.message)
                 else:
                     self._fail(list(self._watched), error)
             except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
                 self._fail(list(self._watched), error)
-            await self._rest()
-
-    async def _rest(self) -> None:
-        """Rest for as long as the youngest work allows; a wait that joins meanwhile may bring younger work."""
-        began, jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
-        while self._watched:
-            age = max(0.0, began - max(watch.since for watch in self._watched.values()))
-            left = began + interval(age, jitter=jitter) - time.monotonic()
-            if left <= 0:
-                return
-            self._joined.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._joined.wait(), left)
+            if leads:
+                await self._report()
+            due = await self._rest(leads=leads)
 
     async def _look(self) -> None:
-        """One round: the list for many, then the records of those that are terminal or were not in it."""
-        to_read = list(self._watched)
-        if len(to_read) > SINGLE_READS:
-            unseen, finished = set(to_read), []
-            async for urn, status in self._recent(to_read):
-                if urn in unseen:
-                    unseen.discard(urn)
-                    self._note(urn, status)
-                    if status in TERMINAL:
-                        finished.append(urn)
-                if not unseen:
-                    break
-            to_read = [*finished, *unseen]
-        failures: list[PlatformError] = []
-        for urn in to_read:
-            try:
-                await self._read_one(urn)
-            except PlatformError as error:
-                # A record that cannot be read must not hide the others, nor an outage be asked about for each of them.
-                failures.append(error)
-                if len(failures) > SINGLE_READS:
-                    break
-        if failures:
-            raise failures[0]
+        """Ask the platform for all that any process waits for."""
+        await self._hear_of_others()
+        now = time.monotonic()
+        targets = {urn: watch.service for urn, watch in self._watched.items() if watch.not_before <= now}
+        for urn, watch in self._others.items():
+            if self._reported.get(urn) not in TERMINAL and self._others_at + watch.not_before <= now:
+                targets.setdefault(urn, watch.service)
+        if targets:
+            await self._rounds.look(targets)
 
-    async def _read_one(self, urn: str) -> None:
+    async def _hear_of_others(self) -> bool:
+        """Whether others wait for something else than before."""
+        found = None if self._board is None else await self._board.others()
+        if found is None:
+            return False
+        self._others, self._others_at = dict(found), time.monotonic()
+        self._reported = {urn: status for urn, status in self._reported.items() if urn in self._others}
+        self._to_report = {urn: status for urn, status in self._to_report.items() if urn in self._others}
+        return True
+
+    async def _report(self) -> None:
+        trouble = None if self._unreachable_since is None else "the platform does not answer"
+        if self._board is not None and self._others and (self._to_report or trouble != self._trouble):
+            statuses, self._to_report, self._trouble = self._to_report, {}, trouble
+            await self._board.report(statuses, trouble)
+            self._reported.update(statuses)
+
+    async def _follow(self) -> None:
+        """Hear what the process has seen that asks for all."""
+        if self._board is None:
+            return
+        now = time.monotonic()
+        mine = {urn: Watch(urn, each.service, max(0.0, each.not_before - now)) for urn, each in self._watched.items()}
+        statuses, trouble = await self._board.news(mine)
+        for urn, status in statuses.items():
+            self._note(urn, status)
+        if trouble is None:
+            self._reached()
+        else:
+            self._out_of_reach(f"{trouble}, says the process that asks for all.".capitalize())
+
+    async def _rest(self, *, leads: bool) -> bool:
+        """Rest for as long as the work allows. Whether a round is due then, or only ends are to be read.
+
+        A wait that joins meanwhile may bring younger work; one of another process does within seconds.
+        """
+        began, jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
+        floor = self._rounds.used / (_LOOKS * self._budget.rate) if leads else _LEAST
+        exchanged = began
+        while self._watched:
+            self._stirred.clear()
+            now = time.monotonic()
+            left = began + max(_LEAST, floor, jitter * self._interval(now)) - now
+            left = max(left, self._first_asking() - now)
+            if left <= 0:
+                return True
+            if self._to_report or any(urn not in self._tried for urn in self._ending):
+                return False
+            if self._board is not None:
+                left = min(left, exchanged + _EXCHANGE - now)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), max(0.0, left))
+            if self._board is not None and time.monotonic() - exchanged >= _EXCHANGE:
+                exchanged = time.monotonic()
+                if await self._board.lead() != leads:
+                    return True
+                if leads:
+                    await self._hear_of_others()
+                else:
+                    await self._follow()
+        return True
+
+    def _interval(self, now: float) -> float:
+        """The longest rest that all of the work allows."""
+        longest = [interval(now - told) for told in self._ending.values()]
+        longest += [
+            interval(now - watch.since, surely=self._surely(watch.service), told=urn in self._telling)
+            for urn, watch in self._watched.items()
+        ]
+        if any(urn not in self._reported for urn in self._others):
+            longest.append(SHORTEST)
+        elif self._others:
+            longest.append(interval(now - self._others_at))
+        return min(longest, default=SHORTEST)
+
+    def _first_asking(self) -> float:
+        """The time before which the platform wants to be asked about nothing; the server's word is first."""
+        theirs = (self._others_at + watch.not_before for watch in self._others.values())
+        return min([*(watch.not_before for watch in self._watched.values()), *theirs], default=0.0)
+
+    def _surely(self, service: str) -> float:
+        pace = self._paces.get(service)
+        return pace.surely if pace else 0.0
+
+    async def _know_paces(self) -> None:
+        for service in {watch.service for watch in self._watched.values()} - self._paces.keys():
+            self._paces[service] = Pace(() if self._board is None else await self._board.pace(service))
+
+    def _listen(self, *, leads: bool) -> None:
+        """Listen to the events of few, as a hint to look early; of many the changes tell."""
+        services = {urn: watch.service for urn, watch in self._watched.items()}
+        services |= {urn: each.service for urn, each in self._others.items() if self._reported.get(urn) not in TERMINAL}
+        if not leads or not self._source.tells_events or len(services) > STREAMS:
+            services = {}
+        for urn in [urn for urn in self._listeners if urn not in services]:
+            self._listeners.pop(urn).cancel()
+        for urn, service in services.items():
+            running = self._listeners.get(urn)
+            if (running is None or running.done()) and urn not in self._mute and self._budget.take_now():
+                self._listeners[urn] = asyncio.get_running_loop().create_task(self._listen_to(urn, service))
+        self._mute.intersection_update(services)
+
+    async def _listen_to(self, urn: str, service: str) -> None:
+        heard = False
+        try:
+            async with contextlib.aclosing(self._source.hints(urn, service)) as hints:
+                async for ended in hints:
+                    heard = True
+                    self._telling.add(urn)
+                    if ended:
+                        self._note(urn, _UNREAD)
+                        self._stirred.set()
+        except Exception as error:  # noqa: BLE001 - a hint that does not come fails no wait
+            logger.debug("The events of %s cannot be heard: %s", urn, error)
+            heard = False
+        finally:
+            self._telling.discard(urn)
+            if not heard:
+                self._mute.add(urn)
+
+    async def _read_ends(self) -> None:
+        """Read the records of what is said to have ended, each once if it is true."""
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def read(urn: str) -> None:
+            async with turns:
+                await self._budget.take()
+                self._tried.add(urn)
+                await self._read_one(urn)
+
+        reading = [asyncio.ensure_future(read(urn)) for urn in self._ending]
+        try:
+            await asyncio.gather(*reading)
+        finally:
+            for each in reading:
+                each.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+            if self._learned and self._board is not None:
+                learned, self._learned = self._learned, {}
+                await self._board.learn(learned)
+
+    async def _read_target(self, urn: str) -> str | None:
+        """The status of one that the round wants to be read, for whichever process."""
+        if urn in self._watched:
+            return await self._read_one(urn)
+        watch = self._others.get(urn)
+        if watch is None:
+            return None
+        try:
+            status = self._source.status(await self._source.read(urn, watch.service))
+        except PlatformError as error:
+            if error.retryable:
+                raise
+            self._note(urn, _UNREAD)
+            return None
+        self._note(urn, status)
+        return status
+
+    async def _read_one(self, urn: str) -> str | None:
         watch = self._watched.get(urn)
         if watch is None:
-            return
+            return None
         try:
-            record = await self._read(urn)
+            record = await self._source.read(urn, watch.service)
         except NotFoundError as error:
             if time.monotonic() - watch.since > self._settle:
                 self._fail([urn], error)
-            return
+            return None
         except PlatformError as error:
             if error.retryable:
                 raise
             self._fail([urn], error)
-            return
-        self._note(urn, self._status(record))
-        if self._status(record) in TERMINAL:
-            for future in self._take(urn):
-                future.set_result(record)
+            return None
+        status = self._source.status(record)
+        if status not in TERMINAL:
+            # A record may lag behind what was told of it, and then is read again.
+            watch.status = status
+            return status
+        self._note(urn, status)
+        took = self._source.took(record)
+        if took is not None:
+            service, seconds = took
+            self._paces.setdefault(service, Pace()).learn(seconds)
+            self._learned.setdefault(service, []).append(seconds)
+        for future in self._take(urn):
+            future.set_result(record)
+        return status
 
     def _note(self, urn: str, status: str) -> None:
-        if urn in self._watched:
-            self._watched[urn].status = status
+        watch = self._watched.get(urn)
+        if watch is not None:
+            if status in TERMINAL or status == _UNREAD:
+                self._ending.setdefault(urn, time.monotonic())
+            else:
+                watch.status = status
+        if urn in self._others and self._reported.get(urn) != status:
+            self._to_report[urn] = status
 
     def _take(self, urn: str) -> list[asyncio.Future[R]]:
         """Stop watching; the futures that still want an answer."""
         watch = self._watched.pop(urn, None)
+        self._ending.pop(urn, None)
+        for known in (self._telling, self._mute, self._tried):
+            known.discard(urn)
+        if urn in self._listeners:
+            self._listeners.pop(urn).cancel()
         return [future for future in watch.futures if not future.done()] if watch else []
 
     def _fail(self, urns: list[str], error: BaseException) -> None:
@@ -222,10 +455,10 @@ class Poller(Generic[R]):
             for future in self._take(urn):
                 future.set_exception(error)
 
-    def _out_of_reach(self, error: PlatformError) -> None:
+    def _out_of_reach(self, why: str) -> None:
         if self._unreachable_since is None:
             self._unreachable_since = time.monotonic()
-            logger.warning("Still waiting for %d %s: %s", len(self._watched), self._what, error.message)
+            logger.warning("Still waiting for %d %s: %s", len(self._watched), self._source.what, why)
 
     def _reached(self) -> None:
         if self._unreachable_since is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from ivcap_flows.http.session import Reply, Session
 
-__all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "walked"]
+__all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "pages", "walked"]
 
 T = TypeVar("T")
 
@@ -70,6 +70,24 @@ def paged(
     return walked(session, ask, dict, limit=limit, page_size=page_size)
 
 
+async def pages(
+    session: Session, path: str, *, params: Mapping[str, Any] | None = None
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """The pages of a list, each asked for when it is wanted and not before. The rest is as for `paged`."""
+    seen: set[str] = set()
+    cursor: str | None = None
+    while True:
+        asked = {**(params or {}), "limit": PAGE_SIZE, "page": cursor}
+        reply = await session.request("GET", path, params=asked, repeat="idempotent")
+        page, cursor = _read(reply, session, "items", dict, next_link, cursor_of)
+        yield page
+        if cursor is None:
+            return
+        if cursor in seen:
+            raise reply.violation("names a page as the next that was read before")
+        seen.add(cursor)
+
+
 async def walked(
     session: Session,
     ask: Callable[[Mapping[str, Any]], Awaitable[Reply]],
@@ -91,14 +109,7 @@ async def walked(
 
     async def read(cursor: str | None, left: int | None) -> tuple[list[T], str | None]:
         reply = await ask({"limit": page_size if left is None else min(page_size, left), "page": cursor})
-        body = reply.json()
-        page = _members(body, items, kind)
-        if page is None:
-            raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
-        link = following(body)
-        if link is not None and _names_host(link):
-            session.own(link)
-        upcoming = None if link is None else cursor_in(link)
+        page, upcoming = _read(reply, session, items, kind, following, cursor_in)
         if upcoming in seen:
             raise reply.violation("names a page as the next that was read before")
         return page, upcoming
@@ -132,6 +143,25 @@ async def walked(
         if ahead is not None:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
+
+
+def _read(
+    reply: Reply,
+    session: Session,
+    items: str,
+    kind: type[T],
+    following: Callable[[Mapping[str, Any]], str | None],
+    cursor_in: Callable[[str], str | None],
+) -> tuple[list[T], str | None]:
+    """The items of a page, and the cursor of the next."""
+    body = reply.json()
+    page = _members(body, items, kind)
+    if page is None:
+        raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
+    link = following(body)
+    if link is not None and _names_host(link):
+        session.own(link)
+    return page, None if link is None else cursor_in(link)
 
 
 def _names_host(link: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import builtins
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError
 from ivcap_flows.handles import Aspect
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
-from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
+from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, listed_pages, replied, segment, urn_argument
 
 __all__ = ["AspectRecord", "Aspects"]
 
@@ -124,6 +125,19 @@ class Aspects:
             "include-content": include_content,
         }
         return listed(AspectRecord, self._session, "/1/aspects", params, limit)
+
+    def newest(self, schema: str) -> AsyncGenerator[builtins.list[AspectRecord], None]:
+        """The aspects of a schema, which may hold `%` as a wildcard, newest first and with their content, page by page.
+
+        Since nothing in an aspect is changed later, what is new on a second look stands before what was there.
+        """
+        params = {
+            "schema": schema,
+            "order-by": "valid_from",
+            "order-direction": "DESC",
+            "include-content": True,
+        }
+        return listed_pages(AspectRecord, self._session, "/1/aspects", params)
 
     async def retract(self, urn: str) -> None:
         """Retract an aspect: it is no longer active and stays readable by its URN. Again it changes nothing."""

@@ -16,17 +16,18 @@ from ivcap_flows.handles import JobEvent
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
-from ivcap_flows.ivcap.aspects import Aspects
-from ivcap_flows.ivcap.job_events import follow, is_status
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.job_events import follow, heard, is_status
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord, accepted, finished, is_json_type
 from ivcap_flows.ivcap.requests import indirect
-from ivcap_flows.ivcap.wire import instant, listed, record_of, replied, segment, urn_argument
+from ivcap_flows.ivcap.wire import instant, listed, listed_pages, record_of, replied, segment, urn_argument
 
 __all__ = ["Jobs"]
 
 _STATUS_SCHEMAS: Final = ("urn:ivcap:schema:job.2", "urn:ivcap:schema.job.2")
 """Both spellings occur."""
 
+_STATUS_PATTERN: Final = "urn:ivcap:schema%job.2"
 _REDIRECTS: Final = 3
 _TOLD_WITHIN: Final = 10.0
 """Seconds that the events of an ended job may take to be read."""
@@ -108,6 +109,33 @@ class Jobs:
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", params, limit)
 
+    def pages(self, service_urn: str) -> AsyncGenerator[builtins.list[JobRecord], None]:
+        """The jobs of a service, newest first, page by page; a page is one request, made when it is wanted."""
+        return listed_pages(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", {})
+
+    async def changes(self) -> AsyncGenerator[builtins.list[AspectRecord], None]:
+        """The aspects that the platform writes with each status of the jobs of all services, newest first, by page."""
+        async with aclosing(self._aspects.newest(_STATUS_PATTERN)) as pages:
+            async for page in pages:
+                yield [aspect for aspect in page if aspect.schema_urn in _STATUS_SCHEMAS]
+
+    async def hear(self, service_urn: str, job_urn: str, *, wait: int = 30) -> AsyncGenerator[JobEvent, None]:
+        """The events of a job from its begin, by one request that the platform may hold for `wait` seconds.
+
+        It ends whatever becomes of the job, and at once where the platform has no events.
+        """
+        if not self._tells_events:
+            return
+        path = f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}/events"
+        try:
+            async with aclosing(heard(self._session, path, wait=wait)) as events:
+                async for event in events:
+                    yield event
+        except BadRequestError as error:
+            if error.data.get("status") not in (405, 501):
+                raise
+            self._tells_events = False
+
     async def list_all(self, *, status: str | None = None, limit: int | None = None) -> AsyncIterator[JobRecord]:
         """The account's jobs across services, newest first by when they were requested, from the aspects that the
         platform keeps of them, ordered as `ivcap job list` asks for them.
@@ -120,9 +148,7 @@ class Jobs:
         path = None if status is None else f"$.status ? (@ == {json.dumps(status)})"
         seen: set[str] = set()
         # One pattern for both spellings; it fits others too, which are passed over.
-        async for aspect in self._aspects.list(
-            schema="urn:ivcap:schema%job.2", content_path=path, order_by="requested-at"
-        ):
+        async for aspect in self._aspects.list(schema=_STATUS_PATTERN, content_path=path, order_by="requested-at"):
             content = aspect.content if isinstance(aspect.content, Mapping) else {}
             if aspect.schema_urn not in _STATUS_SCHEMAS or aspect.entity in seen:
                 continue

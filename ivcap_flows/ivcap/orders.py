@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,11 +14,23 @@ from ivcap_flows.handles import TERMINAL, Order
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
-from ivcap_flows.ivcap.aspects import Aspects
-from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, record_of, replied, segment, urn_argument
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.wire import (
+    Instant,
+    Text,
+    Wire,
+    instant,
+    listed,
+    listed_pages,
+    record_of,
+    replied,
+    segment,
+    urn_argument,
+)
 
 __all__ = ["ContainerUse", "OrderMetadata", "OrderRecord", "Orders", "ParameterValue"]
 
+_FINISHED: Final = "urn:ivcap:schema%order-finished.1"
 _LINE: Final = 4096
 """Bytes of a log line that are kept; the rest of a longer one is dropped."""
 
@@ -152,6 +164,15 @@ class Orders:
         """The orders, newest first unless ordered otherwise; `limit` is the total."""
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(OrderRecord, self._session, "/1/orders", params, limit)
+
+    def pages(self) -> AsyncGenerator[builtins.list[OrderRecord], None]:
+        """The orders, newest first, page by page; a page is one request, made when it is wanted."""
+        params = {"order-by": "ordered-at", "order-desc": True}
+        return listed_pages(OrderRecord, self._session, "/1/orders", params)
+
+    def ends(self) -> AsyncGenerator[builtins.list[AspectRecord], None]:
+        """What the platform notes about each order that has ended (`order-finished.1`), newest first, page by page."""
+        return self._aspects.newest(_FINISHED)
 
     async def status(self, urn: str) -> str:
         """The order's status as the platform says now."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import datetime, timezone
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
@@ -10,10 +11,21 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ivcap_flows.errors import InputError, ProtocolError
-from ivcap_flows.http.paging import paged
+from ivcap_flows.http.paging import paged, pages
 from ivcap_flows.http.session import Reply, Session
 
-__all__ = ["Instant", "Text", "Wire", "instant", "listed", "record_of", "replied", "segment", "urn_argument"]
+__all__ = [
+    "Instant",
+    "Text",
+    "Wire",
+    "instant",
+    "listed",
+    "listed_pages",
+    "record_of",
+    "replied",
+    "segment",
+    "urn_argument",
+]
 
 
 class Wire(BaseModel):
@@ -70,6 +82,15 @@ async def listed(
     """The records of a paged list, read as they are asked for."""
     async for item in paged(session, path, params=params, limit=limit):
         yield record_of(cls, item, session=session, path=path)
+
+
+async def listed_pages(
+    cls: type[W], session: Session, path: str, params: Mapping[str, Any]
+) -> AsyncGenerator[list[W], None]:
+    """The records of a paged list, page by page; a page is one request, made when it is wanted."""
+    async with aclosing(pages(session, path, params=params)) as found:
+        async for page in found:
+            yield [record_of(cls, item, session=session, path=path) for item in page]
 
 
 def segment(urn: str) -> str:

@@ -188,9 +188,7 @@ class Sightings:
                 row = {"watchlist": watchlist, "service": service, "seconds": kept, "updated_at": now}
                 self._store.upsert(connection, _P, row)
 
-    def _lookout(
-        self, connection: Connection, watchlist: str, *, lock: bool = False
-    ) -> sa.engine.RowMapping | None:
+    def _lookout(self, connection: Connection, watchlist: str, *, lock: bool = False) -> sa.engine.RowMapping | None:
         chosen = sa.select(_L).where(_L.c.watchlist == watchlist)
         return connection.execute(chosen.with_for_update() if lock else chosen).mappings().first()
 

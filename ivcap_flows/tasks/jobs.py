@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
-from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
-    PAGES,
     PlannedError,
     all_of,
     first_of,
     note_end,
     resubmission,
     service_named,
-    shared_poller,
     waiting_for,
 )
+from ivcap_flows.tasks.watched import JobSource, ask_later, wait_for
 
 __all__ = [
     "aattach_job",
@@ -79,6 +77,7 @@ async def _request_job(
 
     async def send(intent: IntentRow, progress: Progress) -> Job:
         sent = await call.client.jobs.request(record.urn, asked.sent, policy=policy)
+        ask_later(sent.urn, sent.retry_later)
         handle = sent.handle(call.platform, service_name=record.name, key=intent.key)
         return handle.model_copy(update={"service": record.urn, "request": asked.document})
 
@@ -196,7 +195,8 @@ async def _wait_for_jobs(
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
     services = dict(zip(asked, await all_of(lambda job: _service_of(call, job), asked.values()), strict=True))
-    records = await _poller(call.client).wait_for(services, timeout=timeout)
+    async with progress_of("jobs", asked) as told:
+        records = await wait_for(call, JobSource(call.client.jobs), services, timeout=timeout, told=told)
     ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
     known = {job.urn: job for job in ended}
     done = [known[urn_of(job)] for job in jobs]
@@ -236,54 +236,6 @@ async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job |
     handle = handle.model_copy(update={"products": Products(products), "events": tuple(events)})
     await note_end(call.journal, handle)
     return handle
-
-
-class _JobPoller(Poller[JobRecord]):
-    """The jobs of all services together; each service has a list of its own."""
-
-    def __init__(self, client: IvcapClient) -> None:
-        self._jobs = client.jobs
-        self._service: dict[str, str] = {}
-        super().__init__(
-            what="jobs",
-            read=self._read_job,
-            recent=self._recent_jobs,
-            status=lambda job: job.status,
-            settle=client.settle,
-        )
-
-    async def wait_for(self, services: Mapping[str, str], *, timeout: float | None) -> list[JobRecord]:
-        """As `wait`, for jobs with the service of each."""
-        self._service.update(services)
-        try:
-            return await self.wait(list(services), timeout=timeout)
-        finally:
-            for urn in set(services) - self.watched:
-                self._service.pop(urn, None)
-
-    async def _read_job(self, urn: str) -> JobRecord:
-        return await self._jobs.read(self._service[urn], urn, with_request=True)
-
-    async def _recent_jobs(self, urns: Collection[str]) -> AsyncIterator[tuple[str, str]]:
-        by_service: dict[str, set[str]] = {}
-        for urn in urns:
-            by_service.setdefault(self._service[urn], set()).add(urn)
-        for service, unseen in by_service.items():
-            try:
-                async for job in self._jobs.list(service, limit=PAGES * 50):
-                    yield job.urn, job.status
-                    unseen.discard(job.urn)
-                    if not unseen:
-                        break
-            except PlatformError as error:
-                if error.retryable:
-                    raise
-                # The list of one service, withdrawn perhaps, must not end the waits for others: its jobs are read.
-                logger.debug("The jobs of %s cannot be listed: %s", service, error.message)
-
-
-def _poller(client: IvcapClient) -> _JobPoller:
-    return shared_poller(client, "jobs", lambda: _JobPoller(client))
 
 
 async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from collections.abc import Collection as Collecting
 from typing import Any, Final
 
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, planning
-from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import Scope, short_id
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collections import holding
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
-    PAGES,
     PlannedError,
     all_of,
     first_of,
     note_end,
     resubmission,
     service_named,
-    shared_poller,
     tag,
     waiting_for,
 )
+from ivcap_flows.tasks.watched import OrderSource, wait_for
 
 __all__ = [
     "aattach_order",
@@ -168,7 +165,9 @@ async def _wait_for_orders(
     call.check(list(orders))
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
-    records = await _poller(call.client).wait(list(asked), timeout=timeout)
+    services = {urn: order.service if isinstance(order, Order) else "" for urn, order in asked.items()}
+    async with progress_of("orders", asked) as told:
+        records = await wait_for(call, OrderSource(call.client.orders), services, timeout=timeout, told=told)
     ended = await all_of(lambda record: _ended(call, record, asked[record.urn]), records)
     known = {order.urn: order for order in ended}
     done = [known[urn_of(order)] for order in orders]
@@ -210,19 +209,6 @@ async def _log_tail(call: IvcapCall, urn: str) -> str:
         return await call.client.orders.log_tail(urn, _LOG_LINES)
     except PlatformError as error:
         return f"(its log cannot be read: {error.message})"
-
-
-def _poller(client: IvcapClient) -> Poller[OrderRecord]:
-    orders, settle = client.orders, client.settle
-
-    async def recent(urns: Collecting[str]) -> AsyncIterator[tuple[str, str]]:
-        async for order in orders.list(order_by="ordered-at", order_desc=True, limit=PAGES * 50):
-            yield order.urn, order.status
-
-    def make() -> Poller[OrderRecord]:
-        return Poller(what="orders", read=orders.read, recent=recent, status=lambda order: order.status, settle=settle)
-
-    return shared_poller(client, "orders", make)
 
 
 async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:

@@ -1,5 +1,5 @@
-"""What orders and jobs share: the mark by which they are found again, the shared pollers, their lists, and how work
-that has ended is told."""
+"""What orders and jobs share: the mark by which they are found again, their lists, and how work that has ended is
+told."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
-from ivcap_flows.durable.waiter import Poller
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks.call import IvcapCall
 
 __all__ = [
-    "PAGES",
     "PlannedError",
     "all_of",
     "first_of",
     "note_end",
     "resubmission",
     "service_named",
-    "shared_poller",
     "tag",
     "waiting_for",
 ]
@@ -40,10 +35,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 W = TypeVar("W", Order, Job)
 S = TypeVar("S", OrderRecord, JobRecord)
-P = TypeVar("P", bound=Poller[Any])
 
-PAGES: Final = 20
-"""Pages of a list that one look of a poller reads at most; what is older is read by itself."""
 _AT_ONCE: Final = 8
 
 
@@ -59,21 +51,6 @@ class PlannedError(BaseException):
         waiting = [str(each) for each in work if str(each).startswith("urn:ivcap-flows:planned:")]
         if waiting and planning() is not None:
             raise cls(f"The plan ends here: the flow needs {len(waiting)} that are not sent.")
-
-
-_pollers: WeakKeyDictionary[IvcapClient, dict[str, Any]] = WeakKeyDictionary()
-
-
-def shared_poller(client: IvcapClient, noun: str, make: Callable[[], P]) -> P:
-    """The one poller of a noun that all waits with a client share.
-
-    It is gone with the client, so it must hold the client's parts and never the client.
-    """
-    pollers = _pollers.setdefault(client, {})
-    if noun not in pollers:
-        pollers[noun] = make()
-    found: P = pollers[noun]
-    return found
 
 
 async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T]) -> list[R]:

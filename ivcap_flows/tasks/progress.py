@@ -1,0 +1,186 @@
+"""How far a wait is, told to Prefect: a progress artifact of each long wait, and one table of all work of a flow run.
+
+Prefect is told rarely, beside the wait and never instead of it: where it cannot be reached the wait goes on unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from ivcap_flows.capture.context import flow_context, task_context
+from ivcap_flows.handles import TERMINAL, Job, Order
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+__all__ = ["TABLE_KEY", "progress_of"]
+
+TABLE_KEY: Final = "ivcap-work"
+"""The key of the table artifact; each flow run makes one version of it."""
+
+FIRST: Final = 3.0
+"""Seconds for which a wait lasts before Prefect is told of it at all, unless it ends."""
+EVERY: Final = 20.0
+"""Seconds between two tellings at least, but for the end."""
+_PATIENCE: Final = 10.0
+"""Seconds that one telling may take."""
+_AWAY: Final = 60.0
+"""Seconds for which a Prefect that did not answer is not told anything."""
+_ROWS: Final = 1000
+_RUNS: Final = 20
+"""Flow runs of a process whose tables are known; an older one would get a new table."""
+
+logger = logging.getLogger("ivcap_flows.waiting")
+
+
+@dataclass
+class _Table:
+    """The table of one flow run."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    artifact: UUID | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_tables: OrderedDict[str, _Table] = OrderedDict()
+_away_until = 0.0
+
+
+@asynccontextmanager
+async def progress_of(
+    what: str, asked: Mapping[str, Order | Job | str]
+) -> AsyncIterator[Callable[[Mapping[str, str]], None]]:
+    """Within the block, statuses by URN that the value is called with are shown in the flow run that waits, if any."""
+    flow_run, task_run = _runs()
+    if flow_run is None or not asked:
+        yield lambda statuses: None
+        return
+    shown = _Shown(what, asked, flow_run, task_run)
+    try:
+        yield shown.hear
+    except Exception:
+        await shown.end()
+        raise
+    await shown.end()
+
+
+def _runs() -> tuple[str | None, str | None]:
+    """The flow run and the task run that wait."""
+    flow, task = flow_context(), task_context()
+    of_task = getattr(getattr(task, "task_run", None), "flow_run_id", None)
+    of_flow = getattr(getattr(flow, "flow_run", None), "id", None)
+    found = of_task or of_flow
+    return None if found is None else str(found), None if task is None else str(task.task_run.id)
+
+
+class _Shown:
+    """One wait as Prefect sees it."""
+
+    def __init__(self, what: str, asked: Mapping[str, Order | Job | str], flow_run: str, task_run: str | None) -> None:
+        self._what, self._flow_run, self._task_run = what, flow_run, task_run
+        self._statuses = dict.fromkeys(asked, "unknown")
+        self._told_at = time.monotonic() - EVERY + FIRST
+        self._bar: UUID | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._changed = True
+        if flow_run not in _tables:
+            _tables[flow_run] = _Table()
+            while len(_tables) > _RUNS:
+                _tables.popitem(last=False)
+        self._table = _tables[flow_run]
+        for urn, work in asked.items():
+            service = None if isinstance(work, str) else work.service_name or work.service
+            since = None if isinstance(work, str) else work.requested_at
+            self._table.rows[urn] = {
+                what.removesuffix("s"): urn,
+                "service": service,
+                "status": "unknown",
+                "requested": None if since is None else since.isoformat(timespec="seconds"),
+                "ended": None,
+            }
+
+    def hear(self, statuses: Mapping[str, str]) -> None:
+        """Note the statuses, and tell Prefect beside it when it is time."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        for urn, status in statuses.items():
+            if self._statuses.get(urn) == status:
+                continue
+            self._changed = True
+            self._statuses[urn] = status
+            row = self._table.rows[urn]
+            row["status"] = status
+            if status in TERMINAL:
+                row["ended"] = now
+        if time.monotonic() - self._told_at >= EVERY and (self._telling is None or self._telling.done()):
+            self._told_at = time.monotonic()
+            self._telling = asyncio.get_running_loop().create_task(self._tell(bar=True))
+
+    async def end(self) -> None:
+        """Tell how it ended."""
+        if self._telling is not None:
+            await asyncio.gather(self._telling, return_exceptions=True)
+        await self._tell(bar=self._bar is not None)
+
+    async def _tell(self, *, bar: bool) -> None:
+        global _away_until
+        if time.monotonic() < _away_until or not self._changed:
+            return
+        self._changed = False
+        try:
+            await asyncio.wait_for(self._tell_prefect(bar=bar), _PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever Prefect has, the wait goes on
+            _away_until = time.monotonic() + _AWAY
+            logger.debug("Prefect could not be told how far the wait is: %s", error)
+
+    async def _tell_prefect(self, *, bar: bool) -> None:
+        from prefect.client.orchestration import get_client
+
+        async with get_client() as client, self._table.turn:
+            if bar:
+                self._bar = await self._put(client, self._bar, "progress", self._share(), self._said())
+            self._table.artifact = await self._put(
+                client, self._table.artifact, "table", json.dumps(self._rows()), "Orders and jobs of this run."
+            )
+
+    async def _put(
+        self, client: PrefectClient, known: UUID | None, kind: str, data: Any, description: str
+    ) -> UUID | None:
+        from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+
+        if known is not None:
+            await client.update_artifact(known, ArtifactUpdate(data=data, description=description))
+            return known
+        new = ArtifactCreate(
+            key=TABLE_KEY if kind == "table" else None,
+            type=kind,
+            data=data,
+            description=description,
+            flow_run_id=UUID(self._flow_run),
+            task_run_id=UUID(self._task_run) if self._task_run and kind == "progress" else None,
+        )
+        return (await client.create_artifact(new)).id
+
+    def _share(self) -> float:
+        ended = sum(status in TERMINAL for status in self._statuses.values())
+        return round(100 * ended / len(self._statuses), 1)
+
+    def _said(self) -> str:
+        ended = sum(status in TERMINAL for status in self._statuses.values())
+        return f"{ended} of {len(self._statuses)} {self._what} have ended."
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The newest rows, and how many are left out."""
+        rows = list(self._table.rows.values())
+        if len(rows) <= _ROWS:
+            return rows
+        return [*rows[-_ROWS:], {"status": f"and {len(rows) - _ROWS} earlier ones"}]

@@ -1,0 +1,168 @@
+"""Orders and jobs as the poller sees them, and the one poller of each that all waits of an account share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from ivcap_flows.durable.board import Board
+from ivcap_flows.durable.budget import Budget
+from ivcap_flows.durable.looking import Change, Source
+from ivcap_flows.durable.waiter import Poller
+from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.ivcap.aspects import AspectRecord
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.job_events import tells_end
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.jobs import Jobs
+from ivcap_flows.ivcap.orders import OrderRecord, Orders
+from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.call import IvcapCall
+
+__all__ = ["JobSource", "OrderSource", "ask_later", "wait_for"]
+
+R = TypeVar("R", OrderRecord, JobRecord)
+
+
+class OrderSource:
+    """The orders of an account: one list, whatever the service."""
+
+    what = "orders"
+    tells_events = False
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    async def read(self, urn: str, service: str) -> OrderRecord:
+        return await self._orders.read(urn)
+
+    def list_of(self, service: str) -> str:
+        return ""
+
+    async def pages(self, name: str) -> AsyncGenerator[Sequence[tuple[str, str]], None]:
+        async with aclosing(self._orders.pages()) as pages:
+            async for page in pages:
+                yield [(order.urn, order.status) for order in page]
+
+    async def changes(self) -> AsyncGenerator[Sequence[Change], None]:
+        async with aclosing(self._orders.ends()) as pages:
+            async for page in pages:
+                yield [_change(aspect) for aspect in page]
+
+    async def hints(self, urn: str, service: str) -> AsyncGenerator[bool, None]:
+        return
+        yield  # makes it a generator
+
+    def status(self, record: OrderRecord) -> str:
+        return record.status
+
+    def took(self, record: OrderRecord) -> tuple[str, float] | None:
+        return _took(record.service, record.ordered_at, record.finished_at)
+
+
+class JobSource:
+    """The jobs of an account: a list for each service."""
+
+    what = "jobs"
+    tells_events = True
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def read(self, urn: str, service: str) -> JobRecord:
+        return await self._jobs.read(service, urn, with_request=True)
+
+    def list_of(self, service: str) -> str:
+        return service
+
+    async def pages(self, name: str) -> AsyncGenerator[Sequence[tuple[str, str]], None]:
+        async with aclosing(self._jobs.pages(name)) as pages:
+            async for page in pages:
+                yield [(job.urn, job.status) for job in page]
+
+    async def changes(self) -> AsyncGenerator[Sequence[Change], None]:
+        async with aclosing(self._jobs.changes()) as pages:
+            async for page in pages:
+                yield [_change(aspect) for aspect in page]
+
+    async def hints(self, urn: str, service: str) -> AsyncGenerator[bool, None]:
+        async with aclosing(self._jobs.hear(service, urn)) as events:
+            async for event in events:
+                yield tells_end(event)
+
+    def status(self, record: JobRecord) -> str:
+        return record.status
+
+    def took(self, record: JobRecord) -> tuple[str, float] | None:
+        return _took(record.service, record.requested_at, record.finished_at)
+
+
+def _change(aspect: AspectRecord) -> Change:
+    content = aspect.content if isinstance(aspect.content, Mapping) else {}
+    status = content.get("status")
+    return Change(aspect.id, aspect.entity, status if isinstance(status, str) and status else None)
+
+
+def _took(service: str | None, begin: datetime | None, end: datetime | None) -> tuple[str, float] | None:
+    if not service or begin is None or end is None:
+        return None
+    return ivcap_urn("service", service), (end - begin).total_seconds()
+
+
+_pollers: WeakKeyDictionary[IvcapClient, dict[tuple[str, str], Poller[Any]]] = WeakKeyDictionary()
+"""By noun and journal, while they wait. They hold the client's parts and never the client, to be gone with it."""
+_budgets: WeakKeyDictionary[IvcapClient, Budget] = WeakKeyDictionary()
+_not_before: dict[str, float] = {}
+
+
+def ask_later(urn: str, seconds: float | None) -> None:
+    """The platform wants to be asked after this work in so many seconds and not before, as its reply said."""
+    now = time.monotonic()
+    for known in [known for known, at in _not_before.items() if at <= now]:
+        del _not_before[known]
+    if seconds is not None and seconds > 0:
+        _not_before[urn] = now + seconds
+
+
+async def wait_for(
+    call: IvcapCall,
+    source: Source[R],
+    services: Mapping[str, str],
+    *,
+    timeout: float | None,
+    told: Callable[[Mapping[str, str]], None] | None = None,
+) -> list[R]:
+    """The ended records of this work, by URN and service (empty where it is not known), in its order.
+
+    `told` hears the statuses as they change. Raises WaitTimeoutError after `timeout` seconds.
+    """
+    later = {urn: _not_before[urn] for urn in services if urn in _not_before}
+    poller = _poller(call, source)
+    return await poller.wait(list(services), services=services, not_before=later, timeout=timeout, told=told)
+
+
+def _poller(call: IvcapCall, source: Source[R]) -> Poller[R]:
+    """The one poller of a noun that all waits with a client share."""
+    pollers, key = _pollers.setdefault(call.client, {}), (source.what, call.journal.id)
+    if key not in pollers:
+        pollers[key] = Poller(
+            source,
+            budget=_budget(call.client),
+            settle=call.client.settle,
+            board=Board(call.journal, noun=source.what, platform=call.platform, account=call.account),
+            on_idle=lambda: pollers.pop(key, None),
+        )
+    found: Poller[R] = pollers[key]
+    return found
+
+
+def _budget(client: IvcapClient) -> Budget:
+    """What all waits with a client may ask in a minute."""
+    wanted = Settings().polls_per_minute
+    if client not in _budgets or _budgets[client].per_minute != wanted:
+        _budgets[client] = Budget(wanted)
+    return _budgets[client]

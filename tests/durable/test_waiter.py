@@ -1,0 +1,334 @@
+"""The poller that all waits of a process share: what it gives, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from waiting_work import Work
+
+from ivcap_flows.durable import pace, waiter
+from ivcap_flows.durable.budget import Budget
+from ivcap_flows.durable.looking import PAGES, ROUND, Change, Rounds
+from ivcap_flows.durable.pace import LONGEST, PROMPT, SHARE, SHORTEST, Pace, interval
+from ivcap_flows.errors import NotFoundError, WaitTimeoutError
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rest a fifth of what is shipped."""
+    monkeypatch.setattr(pace, "SHORTEST", 0.2)
+
+
+async def until(true, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        await asyncio.sleep(0.01)
+    assert true()
+
+
+def later(seconds: float, do, *args) -> None:
+    asyncio.get_running_loop().call_later(seconds, do, *args)
+
+
+async def test_records_come_in_the_order_asked_for():
+    """The result is in input order, duplicates included, whatever ends first."""
+    work = Work(a="executing", b="succeeded")
+    later(0.2, work.status.update, {"a": "failed"})
+    assert await work.poller().wait(["a", "b", "a"]) == [("a", "failed"), ("b", "succeeded"), ("a", "failed")]
+
+
+async def test_many_are_looked_for_in_the_list_and_read_once_when_done():
+    """Forty orders cost one page a round and one read each at their end, not forty reads a round."""
+    work = Work(**{f"o{i}": "executing" for i in range(40)})
+    later(1.0, lambda: work.end(*work.status))
+    poller = work.poller()
+    await poller.wait(list(work.status))
+    assert work.asked["read"] == 40 and 2 <= work.asked["page"] <= poller.rounds
+
+
+async def test_a_deadline_names_what_is_pending_and_a_later_wait_goes_on():
+    """The deadline ends the wait, not the work."""
+    work = Work(a="succeeded", b="executing")
+    poller = work.poller()
+    with pytest.raises(WaitTimeoutError) as late:
+        await poller.wait(["a", "b"], timeout=0.2)
+    assert late.value.pending == ["b"]
+    work.status["b"] = "succeeded"
+    assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
+
+
+async def test_an_unreachable_platform_is_waited_out(caplog):
+    """An outage is said once and does not end a wait."""
+    work = Work(a="succeeded")
+    work.down = True
+    later(0.8, setattr, work, "down", False)
+    with caplog.at_level("WARNING", "ivcap_flows.waiting"):
+        assert await work.poller().wait(["a"]) == [("a", "succeeded")]
+    assert sum("Still waiting" in r.message for r in caplog.records) == 1
+    assert sum("answers again" in r.message for r in caplog.records) == 1
+
+
+async def test_a_record_that_cannot_be_read_hides_no_other():
+    """One wait goes on for a record that always fails; another, asked for later, ends."""
+    work = Work(a="unreadable", b="succeeded")
+    poller = work.poller()
+    first = asyncio.create_task(poller.wait(["a"]))
+    await asyncio.sleep(0)
+    assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
+    assert not first.done()
+    first.cancel()
+
+
+async def test_young_work_does_not_wait_for_old_work():
+    """Who joins while the poller rests for the sake of old work is looked at as soon as if it were alone."""
+    work = Work(old="executing", young="succeeded")
+    poller = work.poller()
+    first = asyncio.create_task(poller.wait(["old"]))
+    await until(lambda: work.reads["old"] == 1)
+    poller._watched["old"].since -= 36_000
+    assert await poller.wait(["young"], timeout=1.0) == [("young", "succeeded")]
+    first.cancel()
+
+
+async def test_a_late_record_is_waited_for_until_it_settles():
+    """A record that is not visible yet is not an error; one that never appears is."""
+    work = Work()
+    later(0.3, work.status.update, {"a": "succeeded"})
+    assert await work.poller().wait(["a"]) == [("a", "succeeded")]
+    with pytest.raises(NotFoundError):
+        await work.poller(settle=0.2).wait(["never"])
+
+
+async def test_the_servers_word_is_first():
+    """Before the time that the platform named nothing is asked; work of which it named none is asked after at once."""
+    work = Work(a="succeeded", b="succeeded")
+    poller = work.poller()
+    waits = asyncio.create_task(poller.wait(["a"], not_before={"a": time.monotonic() + 0.7}))
+    await asyncio.sleep(0.5)
+    assert work.requests == 0
+    assert await poller.wait(["b"], timeout=0.15) == [("b", "succeeded")]
+    assert work.reads["a"] == 0
+    assert await asyncio.wait_for(waits, 2) == [("a", "succeeded")]
+
+
+async def test_an_event_is_a_hint_to_look_at_once(monkeypatch):
+    """The end is known without delay though the next round is far off, and the record is what counts."""
+    monkeypatch.setattr(pace, "PROMPT", 30.0)
+    monkeypatch.setattr(waiter.random, "random", lambda: 1.0)
+    work = Work(a="executing")
+    work.events = {"a": asyncio.Event()}
+    wait = asyncio.create_task(work.poller().wait(["a"]))
+    await until(lambda: work.asked["stream"] == 1)
+    await asyncio.sleep(0.5)
+    assert work.reads["a"] == 1
+    work.end("a", status="failed")
+    assert await asyncio.wait_for(wait, 1.0) == [("a", "failed")]
+
+
+async def test_an_event_is_not_the_truth():
+    """A record that still says otherwise is read again until it says so."""
+    work = Work(a="executing")
+    work.events = {"a": asyncio.Event()}
+    wait = asyncio.create_task(work.poller().wait(["a"]))
+    await until(lambda: work.asked["stream"] == 1)
+    work.events["a"].set()
+    await until(lambda: work.reads["a"] >= 2)
+    assert not wait.done()
+    work.status["a"] = "succeeded"
+    assert await asyncio.wait_for(wait, 2.0) == [("a", "succeeded")]
+
+
+async def test_streams_are_few():
+    """Of many nothing is listened to, and a stream ends with its wait."""
+    names = [f"o{i}" for i in range(waiter.STREAMS + 1)]
+    work = Work(**dict.fromkeys(names, "executing"))
+    work.events = {name: asyncio.Event() for name in names}
+    poller = work.poller()
+    many = asyncio.create_task(poller.wait(names))
+    await until(lambda: poller.rounds >= 2)
+    assert work.asked["stream"] == 0
+    work.end(names[0])
+    await until(lambda: work.asked["stream"] == waiter.STREAMS)
+    many.cancel()
+    await until(lambda: poller._ticker.done())
+    assert not poller._listeners or all(each.cancelling() or each.done() for each in poller._listeners.values())
+
+
+async def test_no_minute_has_more_requests_than_the_budget():
+    """However much has ended: what may be asked at once, and then what a minute's rest gives."""
+    work = Work(**{f"o{i}": "succeeded" for i in range(2000)})
+    poller = work.poller(per_minute=240)
+    waits = asyncio.create_task(poller.wait(list(work.status)))
+    await asyncio.sleep(3.0)
+    waits.cancel()
+    assert 60 <= work.requests <= 60 + 3.2 * 180 / 60
+
+
+def test_a_budget_holds_in_every_minute(monkeypatch):
+    """Whatever it is, and however much is left from before."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for per_minute in (1, 2, 3, 10, 1200):
+        now[0] = 0.0
+        budget, taken = Budget(per_minute), []
+        while now[0] < 240:
+            now[0] += 0.05
+            if budget.take_now():
+                taken.append(now[0])
+        assert max(sum(begin <= at < begin + 60 for at in taken) for begin in taken) <= per_minute
+        assert len(taken) >= per_minute
+
+
+def round_of(work: Work, heard: dict[str, str], per_minute: int = 60_000) -> Rounds:
+    async def read(urn: str) -> str:
+        heard[urn] = (await work.poller()._source.read(urn, ""))[1]
+        return heard[urn]
+
+    return Rounds(work.poller()._source, Budget(per_minute), heard.__setitem__, read)
+
+
+async def test_a_round_has_a_bound_and_nobody_starves():
+    """What is older than all pages that are read is read by itself, each in its turn, also while new work comes."""
+    pages = 400
+    work = Work(**{f"o{i}": "executing" for i in range(40)})
+    work.status.update({f"done{i}": "succeeded" for i in range(pages * 50)})
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    targets = {f"o{i}": "" for i in range(40)}
+    for number in range(40):
+        before = work.requests
+        fresh = {f"new{number}-{i}": "" for i in range(6)}
+        work.status.update(dict.fromkeys(fresh, "executing"))
+        await rounds.look(targets | fresh)
+        assert work.requests - before <= ROUND
+    assert set(targets) <= heard.keys()
+    assert min(work.reads[urn] for urn in targets) >= 1
+
+
+async def test_barren_pages_are_not_read_again_and_again():
+    """Once it is known how deep the wanted stand, the pages beyond are left to a round now and then."""
+    work = Work(**{f"done{i}": "succeeded" for i in range(2000)})
+    work.status["gone"] = "executing"
+    work.status.update({f"o{i}": "executing" for i in range(60)})
+    work.status = {"hidden": "executing"} | work.status
+    rounds = round_of(work, {})
+    targets = {**{f"o{i}": "" for i in range(60)}, "hidden": ""}
+    asked = []
+    for _ in range(7):
+        before = work.asked["page"]
+        await rounds.look(targets)
+        asked.append(work.asked["page"] - before)
+    assert asked[0] == PAGES and max(asked[1:]) <= 4
+
+
+async def test_five_lists_of_a_thousand_fit_into_a_round():
+    """A thousand live jobs of five services, newest on their lists of ten thousand: 20 pages a round."""
+    work = Work()
+    for service in "abcde":
+        for state, count in (("succeeded", 10_000), ("executing", 200)):
+            for number in range(count):
+                work.status[f"{service}{state}{number}"] = state
+                work.service[f"{service}{state}{number}"] = service
+    live = {urn: service for urn, service in work.service.items() if work.status[urn] == "executing"}
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    for _ in range(3):
+        await rounds.look(live)
+    assert heard.keys() == live.keys() and work.requests == 60
+
+
+async def test_changes_spare_the_lists():
+    """Where the platform tells what has changed, a round is one request and the lists are gone through now and then."""
+    work = Work(**{f"o{i}": "executing" for i in range(1000)})
+    work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(1000)]
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    targets = dict.fromkeys(work.status, "")
+    await rounds.look(targets)
+    before = work.requests
+    for number in range(5):
+        work.end(f"o{number}")
+        await rounds.look(targets)
+        assert heard[f"o{number}"] == "succeeded"
+    assert work.requests - before == 5
+    work.end(*(f"o{i}" for i in range(100, 500)))
+    await rounds.look(targets)
+    await rounds.look(targets)
+    assert all(heard[f"o{i}"] == "succeeded" for i in range(500) if not 5 <= i < 100)
+
+
+async def test_changes_that_are_not_complete_are_believed_no_longer():
+    """An end that the lists show and no change tells of: from then on the lists are gone through in each round."""
+    work = Work(**{f"o{i}": "executing" for i in range(60)})
+    work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(60)]
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    targets = dict.fromkeys(work.status, "")
+    await rounds.look(targets)
+    work.end("o3", tell=False)
+    while "o3" in targets and rounds.count < 20:
+        await rounds.look(targets)
+        if heard["o3"] == "succeeded":
+            del targets["o3"]
+    assert rounds.count <= 9
+    await rounds.look(targets)
+    work.end("o4", tell=False)
+    await rounds.look(targets)
+    assert heard["o4"] == "succeeded"
+
+
+async def test_a_thousand_waits_take_no_thread_and_little_memory():
+    """Below 100 KiB of memory for each; in one task."""
+    import threading
+    import tracemalloc
+
+    work = Work(**{f"o{i}": "executing" for i in range(1000)})
+    poller, threads = work.poller(), threading.active_count()
+    tracemalloc.start()
+    waits = [asyncio.create_task(poller.wait([urn])) for urn in work.status]
+    await until(lambda: poller.rounds >= 2)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert threading.active_count() == threads
+    assert taken / len(waits) < 100 * 1024
+    for each in waits:
+        each.cancel()
+
+
+def test_the_interval_grows_with_age_within_its_bounds():
+    """Young work is looked at often, old work rarely; events, and what is known of such work, spare looks."""
+    assert interval(0) == pace.SHORTEST < SHORTEST and interval(36_000) == LONGEST
+    assert interval(100) == SHARE * 100 and interval(0, told=True) == PROMPT
+    assert interval(0, surely=600) == SHARE * 600
+
+
+def test_the_pace_is_learned_from_some_ends():
+    """Three or more tell how long such work surely takes; older ones are forgotten."""
+    known = Pace([100, 120])
+    assert known.surely == 0
+    known.learn(80)
+    assert known.surely == 40
+    for _ in range(20):
+        known.learn(10)
+    assert known.surely == 5
+
+
+async def test_ends_teach_the_next_wait(monkeypatch):
+    """After some ends of a service, young work of it is looked at more rarely than before."""
+    monkeypatch.setattr(waiter.random, "random", lambda: 1.0)
+    counts = []
+    work = Work()
+    poller = work.poller()
+    for seconds in (0.0, 60.0):
+        work.took_seconds = seconds
+        for number in range(3):
+            work.status = {f"quick{number}": "succeeded"}
+            await poller.wait(list(work.status))
+        work.status = {"slow": "executing"}
+        work.reads.clear()
+        with pytest.raises(WaitTimeoutError):
+            await poller.wait(["slow"], timeout=1.2)
+        counts.append(work.reads["slow"])
+    assert counts[0] >= 4 and counts[1] <= 2
