@@ -1,5 +1,6 @@
 """What every test gets: an environment without settings of the user's, state in a temporary folder, and on demand a
-real Prefect server, process workers, an embedded platform and a PostgreSQL, each in processes of their own."""
+real Prefect server, process workers, an embedded platform, a PostgreSQL and an S3 server, each in processes of their
+own."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,13 +20,18 @@ import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
+from botocore.session import get_session
 
 from ivcap_flows.journal import Journal
+from ivcap_flows.local import Twin, ensure
+from ivcap_flows.local.directory import Directory
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -196,6 +203,53 @@ def worker(
         # Asked to end, a worker takes its time, and what it ran has ended.
         end_at_once(psutil.Process(process.pid))
         process.wait(5)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server that runs: its `url`, and the keys that it takes, which are any."""
+
+    url: str
+
+    def client(self) -> Any:
+        """A client of botocore, to look at what is there."""
+        key = "somebody"
+        return get_session().create_client(
+            "s3", "us-east-1", endpoint_url=self.url, aws_access_key_id=key, aws_secret_access_key=key
+        )
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """moto's server of Amazon's APIs, a program of its own."""
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("wb") as said:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        server = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 60
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+            assert server.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.02)
+        yield S3Server(found[0])
+    finally:
+        stop(server)
+
+
+@pytest.fixture(scope="session")
+def s3_twin(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+    """Embedded platforms that keep the files of datasets on the S3 server."""
+    folder = tmp_path_factory.mktemp("s3-twin")
+    options = ["--port", "0", "--dir", str(folder / "state"), "--s3-endpoint", s3_server.url, "--quiet"]
+    server = subprocess.Popen([sys.executable, "-m", "ivcap_flows.local", "serve", *options])
+    try:
+        end = time.monotonic() + 60
+        while Directory(folder / "state").server() is None:
+            assert server.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        yield ensure(folder / "state")
+    finally:
+        stop(server)
 
 
 CHILDREN_FIRST = ("leases", "parks", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")

@@ -19,7 +19,7 @@ from ivcap_flows.errors import ConfigurationError, InputError, IntegrityError, U
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.session import Session, StreamedReply
 
-__all__ = ["BLOCK", "explained", "fetch", "save", "stream", "verify"]
+__all__ = ["BLOCK", "explained", "fetch", "save", "store", "stream", "verify"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +45,23 @@ async def fetch(
     IntegrityError when the bytes have another size or sha256 than given, InputError for a target that cannot be
     written, ConfigurationError for a full disk. Nothing is left behind on failure.
     """
+    what = urn or source.partition("?")[0]
+    return await store(_pieces(session, source), target, size=size, sha256=sha256, urn=what)
+
+
+async def store(
+    pieces: AsyncGenerator[tuple[int, bytes], None],
+    target: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    urn: str,
+) -> LocalFile:
+    """Write what arrives into the file `target`, as `fetch` does; a piece at position 0 begins anew."""
     with _Partial(Path(os.path.abspath(target))) as partial:  # noqa: ASYNC240 - reads the working directory only
-        async with aclosing(_pieces(session, source)) as pieces:
+        async with aclosing(pieces):
             await _store(pieces, partial)
-        return await _finished(partial, size, sha256, urn or source.partition("?")[0])
+        return await _finished(partial, size, sha256, urn)
 
 
 async def save(

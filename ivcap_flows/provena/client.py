@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from ivcap_flows.http.session import Session
 from ivcap_flows.provena.auth_api import AuthApi
 from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.documents import Documents
+from ivcap_flows.provena.files import DatasetFiles, opened
 from ivcap_flows.provena.ids import IdsApi
 from ivcap_flows.provena.jobs import JobsApi
 from ivcap_flows.provena.prov import ProvApi
@@ -43,6 +45,7 @@ _PREFIXES: Final = {
 _SELDOM: Final = frozenset({"search", "handles"})
 """Registering and reading do without these, so that their URLs may be left out."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_TWIN: Final = "urn:ivcap-flows:twin:"
 
 
 class Endpoints(BaseModel):
@@ -101,8 +104,9 @@ class ProvenaClient:
     """An asynchronous client; use as an async context manager or call `aclose()`.
 
     `settle` is, in seconds, how long an accepted request may stay invisible; `platform()` corrects it for a server
-    that tells its own. `documents` saves what is behind a presigned URL. `trusted_hosts` may be in such URLs, beside
-    Provena's own and Amazon S3's; no token goes there. All APIs share one pool of connections.
+    that tells its own. `documents` saves what is behind a presigned URL, `files` moves those of a dataset.
+    `trusted_hosts` may be in such URLs, beside Provena's own and Amazon S3's; no token goes there. All APIs
+    share one pool of connections.
     """
 
     def __init__(self, endpoints: Endpoints, auth: Auth, *, trusted_hosts: Collection[str] = ()) -> None:
@@ -149,6 +153,15 @@ class ProvenaClient:
             raise _unknown("id-service", "PROVENA_HANDLE_API")
         return self._ids
 
+    def files(self, id: str, *, write: bool = False) -> AbstractAsyncContextManager[DatasetFiles]:  # noqa: A002
+        """The files of a dataset, to list and download them, and with `write` to upload: `async with client.files(id)`.
+
+        Keys are asked for when it is entered, and again before they expire; they stay in memory. Raises
+        ConfigurationError without the extra `s3`, NotFoundError for an unknown dataset, what `datastore` raises where
+        it gives no keys, and InputError for `write` and a dataset whose files lie elsewhere.
+        """
+        return opened(self.datastore, self.documents, id, write=write, embedded=self._is_twin)
+
     async def platform(self) -> str:
         """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens."""
         async with self._asking:
@@ -170,6 +183,9 @@ class ProvenaClient:
             )
         return name
 
+    async def _is_twin(self) -> bool:
+        return (await self.platform()).startswith(_TWIN)
+
     async def _ask_twin(self) -> str | None:
         parts = urlsplit(self.endpoints.registry)
         if parts.hostname not in _LOOPBACK:
@@ -178,7 +194,7 @@ class ProvenaClient:
             reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
         is_json = reply.status == 200 and "json" in reply.headers.get("content-type", "")
         told = reply.json() if is_json else None
-        if not isinstance(told, dict) or not str(told.get("instance", "")).startswith("urn:ivcap-flows:twin:"):
+        if not isinstance(told, dict) or not str(told.get("instance", "")).startswith(_TWIN):
             return None
         self.settle = float(told.get("settle", SETTLE))
         return str(told["instance"])

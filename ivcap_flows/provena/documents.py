@@ -35,8 +35,9 @@ class Documents:
         Raises ProtocolError for a host that is not trusted, and what a platform's refusal means, such as ForbiddenError
         for a URL that has expired.
         """
-        parts = urlsplit(url.get_secret_value() if isinstance(url, SecretStr) else url)
-        if not self._trusts(parts.scheme, (parts.hostname or "").lower()):
+        plain = url.get_secret_value() if isinstance(url, SecretStr) else url
+        parts = urlsplit(plain)
+        if not self.trusts(plain):
             raise ProtocolError(
                 f"Provena gave a URL of the host {parts.hostname} for {what}, which is neither its own nor Amazon "
                 "S3's. It is not followed. If it is right, name the host in the credentials' `trusted_hosts`.",
@@ -51,7 +52,10 @@ class Documents:
         async with Session(f"{parts.scheme}://{parts.netloc}", platform="Provena", pool=self._pool) as session:
             return await download.fetch(session, source, target, urn=what)
 
-    def _trusts(self, scheme: str, host: str) -> bool:
+    def trusts(self, url: str) -> bool:
+        """Whether a URL leads to one of these hosts."""
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, (parts.hostname or "").lower()
         if scheme not in ("http", "https"):
             return False
         return host in self._hosts or (scheme == "https" and _S3.fullmatch(host) is not None)

@@ -1,0 +1,389 @@
+"""The files of a dataset, which lie in Provena's S3 bucket: list, upload and download them with keys of Provena's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from ivcap_flows.errors import (
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    IvcapFlowsError,
+    NotFoundError,
+    PlatformError,
+    ProtocolError,
+)
+from ivcap_flows.handles import LocalFile
+from ivcap_flows.http import download
+from ivcap_flows.http.download import explained as writing
+from ivcap_flows.provena import file_names, s3
+from ivcap_flows.provena.datastore import DataStoreApi, S3Credentials
+from ivcap_flows.provena.documents import Documents
+from ivcap_flows.provena.infos import DatasetInfo, S3Location
+from ivcap_flows.provena.items import Item
+from ivcap_flows.provena.s3_upload import PART, SHA256, Room, send, sha256_of
+
+__all__ = ["DatasetFiles", "StoredFile", "UploadedFile", "opened"]
+
+T = TypeVar("T")
+
+_HEX: Final = re.compile("[0-9a-f]{64}")
+_MD5: Final = re.compile('"[0-9a-f]{32}"')
+_SHOWN: Final = 5
+_LONGEST_KEY: Final = 1024
+_BREAKS: Final = 5
+"""How often a download goes on without having got any further."""
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a dataset: its relative `path`, its `size` in bytes, and its `uri` on S3."""
+
+    path: str
+    size: int
+    modified_at: datetime
+    uri: str
+    etag: str
+
+
+class UploadedFile(NamedTuple):
+    """A file that the dataset has now; `sent` is False where it had it before."""
+
+    path: str
+    uri: str
+    content: LocalFile
+    sent: bool
+
+
+@asynccontextmanager
+async def opened(
+    datastore: DataStoreApi,
+    documents: Documents,
+    id: str,  # noqa: A002 - the platform's own word
+    *,
+    write: bool,
+    embedded: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[DatasetFiles]:
+    """As `ProvenaClient.files`, which this is; `embedded` tells whether this is the embedded Provena."""
+    s3.need_library()
+    item = await datastore.fetch_dataset(id)
+    place = _place_of(item)
+    access = item.info.collection_format.dataset_info.access_info
+    if write and not access.reposited:
+        raise InputError(f"The files of {id} lie at {access.uri}, not in the data store; none can be uploaded there.")
+    ask = datastore.write_credentials if write else datastore.read_credentials
+    is_embedded = await embedded()
+
+    def endpoint(keys: S3Credentials) -> str | None:
+        return _endpoint(keys, documents, embedded=is_embedded)
+
+    async with s3.Bucket(place.bucket_name, lambda: ask(id), endpoint) as bucket:
+        yield DatasetFiles(item, bucket, place.path)
+
+
+class DatasetFiles:
+    """The files of one dataset, under names relative to its folder. `item` is the dataset as it was read."""
+
+    def __init__(self, item: Item[DatasetInfo], bucket: s3.Bucket, prefix: str) -> None:
+        self.item = item
+        self._bucket, self._prefix = bucket, prefix
+
+    def uri(self, path: str) -> str:
+        """The name of a file on S3: `s3://<bucket>/<key>`, the key as in a URL."""
+        return self._bucket.uri(self._prefix + path)
+
+    async def list(self, paths: Collection[str] = ()) -> Sequence[StoredFile]:
+        """All files, or those that `paths` name, as files or folders; sorted by path. Names are told as they are.
+
+        Raises NotFoundError for a path that is neither.
+        """
+        found = await self._listed(_common(paths))
+        for path in paths:
+            if not any(file_names.matches(each.path, path) for each in found):
+                raise NotFoundError(
+                    f"The dataset {self.item.id} has neither a file nor a folder {path!r}.",
+                    platform="Provena",
+                    method=None,
+                    path=None,
+                    status=None,
+                    detail=None,
+                )
+        return [each for each in found if not paths or any(file_names.matches(each.path, path) for path in paths)]
+
+    async def upload(self, files: Mapping[str, LocalFile]) -> Sequence[UploadedFile]:
+        """Put files under relative paths; one that is there with equal content is not sent again.
+
+        Another content under the same path is replaced. What an earlier call sent of a large file counts. An object
+        bears the sha256 of its content as metadata. Raises InputError, before anything is sent, for a name that could
+        not be downloaded everywhere, and SourceChangedError for a file that is not as its handle says.
+        """
+        self._check(files)
+        there = {each.path: each for each in await self._listed(_common(files))} if files else {}
+
+        async def equal(path: str) -> bool:
+            stored, content = there.get(path), files[path]
+            return stored is not None and stored.size == content.size and await self._same(stored, content)
+
+        same = dict(zip(files, await _all(_bound(equal, path) for path in files), strict=True))
+        if same.get(file_names.PLATFORM_FILE) is False:
+            raise InputError(
+                f"{file_names.PLATFORM_FILE} is Provena's own file in the dataset {self.item.id}. Give yours another "
+                "name, or another folder in the dataset."
+            )
+        room = Room()
+
+        async def put(path: str) -> None:
+            await send(self._bucket, self._prefix + path, files[path], room)
+
+        await _all(_bound(put, path) for path in files if not same[path])
+        return [UploadedFile(path, self.uri(path), files[path], not same[path]) for path in files]
+
+    async def download(self, folder: str | os.PathLike[str], paths: Collection[str] = ()) -> dict[str, LocalFile]:
+        """Get all files, or those that `paths` name, as files or folders, into a folder; by their paths.
+
+        Each appears under its whole path when its size and its sha256 are right (its MD5, where another client
+        uploaded it); one that is there with equal content is not fetched again. Raises InputError, before anything is
+        fetched, for names that would leave the folder or meet on some machine; NotFoundError for a path that is neither
+        file nor folder; IntegrityError for wrong bytes, of which nothing is left.
+        """
+        wanted = await self.list(paths)
+        names = [each.path for each in wanted]
+        faults = [f"{name[:200]!r} {why}" for name in names if (why := file_names.fault(name))]
+        if faults:
+            raise InputError(
+                f"The dataset {self.item.id} has names that may not be written to a folder, and nothing was fetched: "
+                f"{'; '.join(faults[:_SHOWN])}. Name the files that you need.",
+                faults=faults,
+            )
+        if clash := file_names.rivals(names):
+            raise InputError(
+                f"The dataset {self.item.id} has {clash[0]!r} and {clash[1]!r}, which are not two files on every "
+                "machine, and nothing was fetched. Name the one that you need."
+            )
+        root = Path(os.path.abspath(folder))  # noqa: ASYNC240 - reads the working directory only
+        with writing(root):
+            await self._bucket.run(lambda: root.mkdir(parents=True, exist_ok=True))
+        done = await _all(_bound(self._get, root, each) for each in wanted)
+        return dict(zip(names, done, strict=True))
+
+    async def _listed(self, begin: str) -> Sequence[StoredFile]:
+        """The files whose paths begin so, without the empty objects that some tools make for folders."""
+        start = len(self._prefix)
+        return [
+            StoredFile(each.key[start:], each.size, each.modified_at, self._bucket.uri(each.key), each.etag)
+            async for each in self._bucket.list(self._prefix + begin)
+            if not (each.key.endswith("/") and each.size == 0)
+        ]
+
+    def _check(self, files: Iterable[str]) -> None:
+        names = list(files)
+        for name in names:
+            why = file_names.fault(name)
+            if why is None and len((self._prefix + name).encode()) > _LONGEST_KEY:
+                why = f"is longer than S3 allows ({_LONGEST_KEY} bytes with the dataset's own folder)"
+            if why is not None:
+                raise InputError(f"The name {name[:200]!r} {why}. Give the file another one; nothing was sent.")
+        if clash := file_names.rivals(names):
+            raise InputError(
+                f"{clash[0]!r} and {clash[1]!r} are not two files on every machine. Rename one; nothing was sent."
+            )
+
+    async def _same(self, stored: StoredFile, content: LocalFile) -> bool:
+        """Whether a file of the same size has the same content: by MD5 where that is cheap, else by its sha256."""
+        if content.size <= PART and await self._same_md5(stored, content):
+            return True
+        stated = await sha256_of(self._bucket, self._prefix + stored.path)
+        if stated is None:
+            return content.size > PART and await self._same_md5(stored, content)
+        return stated == content.sha256
+
+    async def _same_md5(self, stored: StoredFile, content: LocalFile) -> bool:
+        if not _MD5.fullmatch(stored.etag):
+            return False
+        _, md5 = await self._bucket.run(_digests, content.path)
+        return stored.etag == f'"{md5}"'
+
+    async def _get(self, root: Path, stored: StoredFile) -> LocalFile:
+        target = await self._bucket.run(_target, root, stored.path)
+        there = await self._bucket.run(_file_of_size, target, stored.size)
+        if there is not None and await self._same(stored, there):
+            return there
+        asked = {"Key": self._prefix + stored.path, "IfMatch": stored.etag}
+        first = await self._asked(stored, asked)
+        stated = str(first.get("Metadata", {}).get(SHA256, "")).lower()
+        sha256 = stated if _HEX.fullmatch(stated) else None
+        md5 = hashlib.md5(usedforsecurity=False) if sha256 is None and _has_md5(stored, first) else None
+        with contextlib.closing(first["Body"]):
+            pieces = self._pieces(stored, asked, first, md5)
+            return await download.store(pieces, target, size=stored.size, sha256=sha256, urn=stored.uri)
+
+    async def _asked(self, stored: StoredFile, asked: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._bucket.ask("get_object", **asked)
+        except PlatformError as error:
+            if error.status == 412 or isinstance(error, NotFoundError):
+                raise IntegrityError(
+                    f"{stored.uri} was replaced or removed while the dataset was downloaded. Run it again.",
+                    urn=stored.uri,
+                    expected=stored.etag,
+                    found=None,
+                ) from None
+            raise
+
+    async def _pieces(
+        self, stored: StoredFile, asked: Mapping[str, Any], first: dict[str, Any], md5: Any
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """What arrives, each piece with its position; after a break the rest of the same object is asked for."""
+        position, breaks, reply = 0, 0, first
+        while True:
+            try:
+                with contextlib.closing(reply["Body"]) as body:
+                    while block := await self._bucket.run(_block, body, md5):
+                        yield position, block
+                        position += len(block)
+                        breaks = 0
+                break
+            except Exception as error:  # noqa: BLE001 - as in Bucket.ask
+                told = error if isinstance(error, IvcapFlowsError) else s3.explained(error, "GetObject", stored.uri)
+                breaks += 1
+                if not told.retryable or breaks > _BREAKS:
+                    raise told from None
+            reply = await self._asked(stored, {**asked, "Range": f"bytes={position}-"})
+        if md5 is not None and stored.etag != f'"{md5.hexdigest()}"':
+            raise IntegrityError(
+                f"{stored.uri} gave bytes with the MD5 {md5.hexdigest()}, not {stored.etag}; nothing was written.",
+                urn=stored.uri,
+                expected=stored.etag.strip('"'),
+                found=md5.hexdigest(),
+            )
+
+
+def _place_of(item: Item[DatasetInfo]) -> S3Location:
+    place = item.info.s3
+    if place is None or not place.path.strip("/") or not place.path.endswith("/"):
+        raise ProtocolError(
+            f"Provena tells no folder of the dataset {item.id} on S3.",
+            platform="Provena",
+            method="GET",
+            path="/registry/items/fetch-dataset",
+            status=None,
+            detail=None,
+        )
+    return place
+
+
+def _endpoint(keys: S3Credentials, documents: Documents, *, embedded: bool) -> str | None:
+    """Where the S3 server is: as Provena tells beside the keys, else as AWS's own variables say; None for Amazon's."""
+    told = (keys.model_extra or {}).get("endpoint_url")
+    if isinstance(told, str) and told:
+        if not documents.trusts(told):
+            raise ProtocolError(
+                "Provena names an S3 server that is neither on its own hosts nor Amazon's. Nothing is sent there. "
+                "If it is right, name the host in the credentials' `trusted_hosts`.",
+                platform="Provena",
+                method=None,
+                path=None,
+                status=None,
+                detail=None,
+            )
+        return told
+    known = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
+    if known is None and embedded:
+        raise ConfigurationError(
+            "The embedded Provena keeps no files of datasets by itself. Start an S3 server, and "
+            "`ivcap-flows local serve --s3-endpoint URL` with its address."
+        )
+    return known
+
+
+async def _all(steps: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+    """The results of all steps, a few at a time. After a failure none is begun, and what goes on is waited for."""
+    waiting = enumerate(steps)
+    results: dict[int, T] = {}
+    failures: list[BaseException] = []
+
+    async def work() -> None:
+        for number, step in waiting:
+            try:
+                results[number] = await step()
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+            if failures:
+                return
+
+    await asyncio.gather(*(work() for _ in range(s3.AT_ONCE)))
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(results))]
+
+
+def _common(paths: Iterable[str]) -> str:
+    """The characters with which all begin."""
+    return os.path.commonprefix([*paths])  # noqa: RUF071 - keys have no parts, to S3
+
+
+def _bound(do: Callable[..., Awaitable[T]], *arguments: Any) -> Callable[[], Awaitable[T]]:
+    return lambda: do(*arguments)
+
+
+def _has_md5(stored: StoredFile, reply: Mapping[str, Any]) -> bool:
+    """Whether the ETag is the content's MD5, as of all that went in one part and is not encrypted by keys of KMS."""
+    encrypted = reply.get("ServerSideEncryption") not in (None, "AES256") or reply.get("SSECustomerAlgorithm")
+    return not encrypted and _MD5.fullmatch(stored.etag) is not None
+
+
+def _block(body: Any, md5: Any) -> bytes:
+    block: bytes = body.read(download.BLOCK)
+    if md5 is not None:
+        md5.update(block)
+    return block
+
+
+def _digests(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The sha256 and the MD5 of a file."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(download.BLOCK):
+                sha256.update(block)
+                md5.update(block)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", path=os.fspath(path)) from error
+    return sha256.hexdigest(), md5.hexdigest()
+
+
+def _target(root: Path, name: str) -> Path:
+    """Where a file goes, its folders made. Raises InputError for a link among them, which could lead out."""
+    *parts, last = name.split("/")
+    folder = root
+    for part in parts:
+        folder /= part
+        with writing(folder):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise InputError(f"{folder} is no folder of its own, so {name} cannot be written.", path=str(folder))
+    return folder / last
+
+
+def _file_of_size(path: Path, size: int) -> LocalFile | None:
+    """The file, if there is one of that size and it is no link."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        return None
+    return LocalFile(path=str(path), sha256=_digests(path)[0], size=size)

@@ -1,0 +1,270 @@
+"""One file into an object of S3: at once, or in parts of which those that are there already are not sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, NamedTuple
+
+from ivcap_flows.errors import (
+    ForbiddenError,
+    InputError,
+    IvcapFlowsError,
+    NotAuthorizedError,
+    NotFoundError,
+    SourceChangedError,
+)
+from ivcap_flows.handles import LocalFile
+from ivcap_flows.provena.s3 import Bucket, media_type_of
+
+__all__ = ["PART", "SHA256", "Room", "send"]
+
+PART: Final = 8 * 1024 * 1024
+"""Bytes of a part, and of the largest file that goes at once."""
+SHA256: Final = "sha256"
+"""The object's metadata with the sha256 of its content: S3's own checksums of large objects depend on their parts."""
+_MOST_PARTS: Final = 10_000
+_MIB: Final = 1024 * 1024
+_ROOM: Final = 8 * PART
+_STALE: Final = timedelta(days=1)
+"""After so long nobody is taken to be still busy with an unfinished upload of other content; it is removed."""
+_TRIES: Final = 3
+
+
+class Room:
+    """Memory for parts on their way: who finds no room waits. A part that is larger than all of it gets all of it."""
+
+    def __init__(self, size: int = _ROOM) -> None:
+        self._size = self._left = size
+        self._freed = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        """Wait until there is room."""
+        while self._left < min(size, self._size):
+            self._freed.clear()
+            await self._freed.wait()
+        self._left -= min(size, self._size)
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        self._left += min(size, self._size)
+        self._freed.set()
+
+    @asynccontextmanager
+    async def of(self, size: int) -> AsyncIterator[None]:
+        """Room for as long as the block runs."""
+        await self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+
+class _Block(NamedTuple):
+    content: bytes
+    sha256: bytes
+
+    @property
+    def checksum(self) -> str:
+        return base64.b64encode(self.sha256).decode("ascii")
+
+
+class _Begun(NamedTuple):
+    """An unfinished upload of several parts: those that are there, as S3 wants them told at the end."""
+
+    id: str
+    parts: dict[int, dict[str, Any]]
+
+
+async def send(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
+    """Make the object `key` from a file; S3 checks what arrives by sha256.
+
+    Parts that an earlier call sent before it was killed or lost its connection are not sent again. Raises
+    SourceChangedError for a file that has another content than its handle says; of that nothing is left behind.
+    """
+    adopt = True
+    for left in reversed(range(_TRIES)):
+        try:
+            if file.size <= PART:
+                await _whole(bucket, key, file, room)
+                return
+            adopted = await _in_parts(bucket, key, file, room, adopt=adopt)
+        except NotFoundError as error:
+            # Another call, or an earlier try of this one whose reply was lost, has completed or removed the upload.
+            if error.data.get("code") != "NoSuchUpload" or not left:
+                raise
+            adopted = True
+        if not adopted or await sha256_of(bucket, key) == file.sha256:
+            return
+        adopt = False
+
+
+async def sha256_of(bucket: Bucket, key: str) -> str | None:
+    """The sha256 that an object states of its content, if it is there and does."""
+    try:
+        found = await bucket.ask("head_object", Key=key)
+    except NotFoundError:
+        return None
+    stated: str | None = found.get("Metadata", {}).get(SHA256)
+    return stated
+
+
+def _begin(file: LocalFile, key: str) -> dict[str, Any]:
+    return {"Key": key, "Metadata": {SHA256: file.sha256}, "ContentType": media_type_of(key)}
+
+
+async def _whole(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
+    async with room.of(file.size):
+        block = await bucket.run(_read, file.path, 0, file.size + 1)
+        if block.sha256.hex() != file.sha256:
+            raise _changed(file)
+        await bucket.ask("put_object", Body=block.content, ChecksumSHA256=block.checksum, **_begin(file, key))
+
+
+async def _in_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, *, adopt: bool) -> bool:
+    """Whether an upload was gone on with whose beginning is not known to have told the file's sha256."""
+    size = _part_size(file.size)
+    found = await _unfinished(bucket, key, file, size, room) if adopt else None
+    if found is None:
+        begun = await bucket.ask("create_multipart_upload", ChecksumAlgorithm="SHA256", **_begin(file, key))
+    upload = found or _Begun(begun["UploadId"], {})
+    try:
+        await _send_parts(bucket, key, file, room, size, upload)
+        parts = [upload.parts[number] for number in sorted(upload.parts)]
+        await bucket.ask("complete_multipart_upload", Key=key, UploadId=upload.id, MultipartUpload={"Parts": parts})
+    except IvcapFlowsError as error:
+        # What can be gone on with is left for the next call.
+        if not (error.retryable or isinstance(error, NotAuthorizedError)):
+            await _remove(bucket, key, upload.id)
+        raise
+    return found is not None
+
+
+async def _send_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, size: int, upload: _Begun) -> None:
+    total = hashlib.sha256()
+    sending: list[asyncio.Task[None]] = []
+
+    async def put(number: int, block: _Block) -> None:
+        reply = await bucket.ask(
+            "upload_part",
+            Key=key,
+            UploadId=upload.id,
+            PartNumber=number,
+            Body=block.content,
+            ChecksumSHA256=block.checksum,
+        )
+        upload.parts[number] = _told(number, reply)
+
+    there = frozenset(upload.parts)
+    try:
+        for number, offset in enumerate(range(0, file.size, size), 1):
+            await room.take(size)
+            try:
+                block = await bucket.run(_read, file.path, offset, size, total)
+            except BaseException:
+                room.give(size)
+                raise
+            if number in there:
+                room.give(size)
+            else:
+                sending.append(asyncio.ensure_future(put(number, block)))
+                sending[-1].add_done_callback(lambda _: room.give(size))
+            del block
+            if any(task.done() and task.exception() for task in sending):
+                break
+            sending = [task for task in sending if not task.done()]
+        await asyncio.gather(*sending)
+    finally:
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+    if total.hexdigest() != file.sha256:
+        raise _changed(file)
+
+
+def _told(number: int, part: dict[str, Any]) -> dict[str, Any]:
+    told = {"PartNumber": number, "ETag": part["ETag"]}
+    return told | ({"ChecksumSHA256": part["ChecksumSHA256"]} if part.get("ChecksumSHA256") else {})
+
+
+async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room: Room) -> _Begun | None:
+    """The newest unfinished upload of the object that has parts, all of them the file's."""
+    try:
+        answer = await bucket.ask("list_multipart_uploads", Prefix=key)
+    except ForbiddenError:
+        return None  # keys need not allow to look
+    found = [each for each in answer.get("Uploads", ()) if each["Key"] == key]
+    for each in sorted(found, key=lambda each: str(each["Initiated"]), reverse=True):
+        begun = _Begun(each["UploadId"], {})
+        try:
+            if await _is_of(bucket, key, begun, file, size, room):
+                return begun
+        except (ForbiddenError, NotFoundError):
+            continue
+        if _age(each["Initiated"]) > _STALE:
+            await _remove(bucket, key, begun.id)
+    return None
+
+
+async def _is_of(bucket: Bucket, key: str, begun: _Begun, file: LocalFile, size: int, room: Room) -> bool:
+    """Whether an upload has parts and all are the file's; they are added to it."""
+    after = 0
+    while True:
+        page = await bucket.ask("list_parts", Key=key, UploadId=begun.id, PartNumberMarker=after)
+        for part in page.get("Parts", ()):
+            number = after = int(part["PartNumber"])
+            async with room.of(size):
+                block = await bucket.run(_read, file.path, (number - 1) * size, size)
+                if not (block.content and part["Size"] == len(block.content) and _has(part, block)):
+                    return False
+            begun.parts[number] = _told(number, part)
+        if not page.get("IsTruncated"):
+            return bool(begun.parts)
+
+
+def _has(part: dict[str, Any], block: _Block) -> bool:
+    """Whether a part has this content, by its sha256 where the server keeps that, else by its MD5."""
+    if checksum := part.get("ChecksumSHA256"):
+        return bool(checksum == block.checksum)
+    return bool(part["ETag"].strip('"') == hashlib.md5(block.content, usedforsecurity=False).hexdigest())
+
+
+async def _remove(bucket: Bucket, key: str, id: str) -> None:  # noqa: A002 - S3's own word
+    """Parts that nobody completes cost money for ever; if they cannot be removed now, the first failure is told."""
+    with contextlib.suppress(IvcapFlowsError):
+        await bucket.ask("abort_multipart_upload", Key=key, UploadId=id)
+
+
+def _age(begun: datetime) -> timedelta:
+    return datetime.now(timezone.utc) - begun
+
+
+def _part_size(size: int) -> int:
+    """The same for the same file, so that another call finds the same parts."""
+    return max(PART, -(-size // _MOST_PARTS // _MIB) * _MIB)
+
+
+def _read(path: str, offset: int, size: int, total: Any = None) -> _Block:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            content = file.read(size) or b""
+            while len(content) < size and (more := file.read(size - len(content))):
+                content += more
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", path=path) from error
+    if total is not None:
+        total.update(content)
+    return _Block(content, hashlib.sha256(content).digest())
+
+
+def _changed(file: LocalFile) -> SourceChangedError:
+    return SourceChangedError(
+        f"{file.path} changed after its sha256 was taken, so it was not uploaded. Run it again when nothing writes.",
+        path=file.path,
+    )
