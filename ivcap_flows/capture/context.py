@@ -28,6 +28,7 @@ from ivcap_flows.provenance.records import Record, activity, agent, entity, rela
 from ivcap_flows.secrets import scrub, scrub_text
 
 if TYPE_CHECKING:
+    from ivcap_flows.capture.files import Seen
     from ivcap_flows.durable import LogicalRun, Plan
     from ivcap_flows.journal import Journal, OpenedAttempt, Outcome, RunIdentity
 
@@ -44,6 +45,7 @@ __all__ = [
     "open_flow_attempt",
     "process_recorder",
     "recorder",
+    "seen",
     "task_context",
     "use_journal",
 ]
@@ -137,6 +139,12 @@ def found(urn: str) -> None:
     call = _call.get()
     if call is not None:
         call.found.add(urn)
+
+
+def seen(path: str | os.PathLike[str]) -> Seen | None:
+    """A file among the arguments of the running call, as it was when the call began."""
+    call = _call.get()
+    return None if call is None else call.entry.get(os.path.abspath(path))
 
 
 def current_attempt() -> OpenedAttempt:

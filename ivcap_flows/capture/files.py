@@ -142,12 +142,12 @@ def records_of(seen: Seen) -> list[Record]:
     return found
 
 
-def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
-    """The sha256 of a file, computed again only when its stat has changed since it was remembered.
+def sha256_of(path: str | os.PathLike[str], digests: Digests | None, before: Seen | None = None) -> str:
+    """The sha256 of a file, computed again only when its stat has changed since it was remembered, or seen `before`.
 
     Raises InputError for what is no readable file, SourceChangedError for one that changes while it is read.
     """
-    seen = look(os.fspath(path), "", digests)
+    seen = look(os.fspath(path), "", digests, before)
     if seen is None or seen.stamp is None or seen.folder:
         raise InputError(f"{os.fspath(path)} is no file that can be read.", path=os.fspath(path))
     if seen.sha256 is None and seen.reason is None:

@@ -98,8 +98,8 @@ class Submission(Generic[T]):
             self.journal.intents.release(self.intent)
 
     async def _before_sending(self) -> Performed[T] | None:
-        """Write the key aspect, and adopt what is on the platform already."""
-        theirs = await self._claim_on_platform()
+        """Write the key aspect where others are to know, and adopt what is on the platform already."""
+        theirs = await (self._claim_on_platform() if self.effect.announced else self._aspect_of_another())
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._from_aspect(theirs)])
         if theirs is not None:
@@ -261,6 +261,7 @@ class Submission(Generic[T]):
     ) -> Performed[T]:
         urn = self.urn = self.effect.urn(value)
         outcome = self.effect.encode(value)
+        duplicates = [*duplicates, *self._left_behind(urn)]
         # What can be gone on with loses nothing where the process ends before its row is written, and all know of it.
         told_first = self.effect.resumable
         more = await self._tell_outcome(urn, outcome) if told_first else []
@@ -280,6 +281,11 @@ class Submission(Generic[T]):
         if not told_first and (more := await self._tell_outcome(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key)
+
+    def _left_behind(self, urn: str | None) -> list[str]:
+        """What was begun here and another was then taken for: it may be whole by now."""
+        begun = self.intent.progress.get("urn") if isinstance(self.intent.progress, dict) else None
+        return [begun] if isinstance(begun, str) and begun != urn else []
 
     async def _abandon(self, error: BaseException) -> None:
         try:
@@ -311,9 +317,15 @@ class Submission(Generic[T]):
             there = await self._read_aspect()
             if refused is not None:
                 self._do_without(refused)
-        if there is None or (self._is_ours(there) and there.get("urn") is None):
-            return None
-        return there
+        return self._unless_ours(there)
+
+    async def _aspect_of_another(self) -> dict[str, Any] | None:
+        """The content of the key aspect that decides, if there is one."""
+        return self._unless_ours(await self._read_aspect())
+
+    def _unless_ours(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The content, unless it is only the claim of this very intent."""
+        return None if content is not None and content.get("urn") is None and self._is_ours(content) else content
 
     def _is_ours(self, content: dict[str, Any]) -> bool:
         """Whether this very intent wrote it, and not one that a journal restored from a copy has forgotten."""

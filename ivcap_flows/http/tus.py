@@ -228,10 +228,6 @@ class _Source:
         self._ahead: asyncio.Task[bytes] | None = None
 
     async def __aenter__(self) -> _Source:
-        try:
-            self._file = await asyncio.to_thread(open, self._path, "rb", 0)
-        except OSError as error:
-            raise self._unreadable(error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -260,8 +256,9 @@ class _Source:
             self._ahead = None
 
     def _block(self, position: int, size: int) -> bytes:
-        assert self._file is not None
         try:
+            # Opened by the first read, which is in a thread anyway; no two are at once.
+            self._file = self._file or open(self._path, "rb", 0)  # noqa: SIM115 - closed at the end of the upload
             block = os.pread(self._file.fileno(), size, position)
         except OSError as error:
             raise self._unreadable(error) from error

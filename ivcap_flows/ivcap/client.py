@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -82,6 +83,7 @@ class IvcapClient:
         self.settle = SETTLE
         """Seconds after which an accepted request is surely seen by a look-up; the twin's own after `platform()`."""
         self._platform: str | None = None
+        self._asking = asyncio.Lock()
         self._account = account
 
     def __repr__(self) -> str:
@@ -110,11 +112,13 @@ class IvcapClient:
     async def platform(self) -> str:
         """The platform's id: its normalised URL, or the instance id of an embedded one, which survives a new port."""
         if self._platform is None:
-            twin = await _twin(self._session.base_url)
-            if twin is None:
-                self._platform = platform_id(self._session.base_url)
-            else:
-                self._platform, self.settle = twin
+            # Many tasks begin at once, and the answer is the same for all.
+            async with self._asking:
+                if self._platform is None:
+                    self._platform, self.settle = await _twin(self._session.base_url) or (
+                        platform_id(self._session.base_url),
+                        self.settle,
+                    )
         return self._platform
 
     async def account(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -14,17 +15,19 @@ from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 __all__ = ["AspectKeys"]
 
 TRIES: Final = 4
+FRESH: Final = 1.0
+"""Seconds for which an entity without records is taken to have none."""
 
 
 class AspectKeys:
     """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal.
 
-    For one call: it keeps what it read last, so that a write after a read costs one request.
+    For one call: it keeps what it read last, so that a write soon after a read costs one request.
     """
 
     def __init__(self, aspects: Aspects) -> None:
         self._aspects = aspects
-        self._read: dict[str, list[AspectRecord]] = {}
+        self._read: dict[str, tuple[float, list[AspectRecord] | None]] = {}
 
     async def read(self, key: str) -> dict[str, Any] | None:
         """The content of the oldest active record that names an effect, else of the oldest that has begun one, else of
@@ -42,7 +45,7 @@ class AspectKeys:
         """
         entity = key_entity(key)
         if first:
-            self._read[entity] = []
+            self._read[entity] = (time.monotonic(), [])
         for left in reversed(range(TRIES)):
             try:
                 records = await self._write(entity, content)
@@ -64,8 +67,9 @@ class AspectKeys:
 
     async def _write(self, entity: str, content: dict[str, Any]) -> list[AspectRecord]:
         """Write once; the records there are then."""
-        there = self._read.pop(entity, None)
-        if there is None:
+        read_at, there = self._read.pop(entity, (0.0, None))
+        # Where nothing of ours is there, the platform cannot tell of another's that has come in between.
+        if there is None or (not there and time.monotonic() - read_at > FRESH):
             there = await self._active(entity)
         mine = [record for record in there if _journal(record) == content["journal"]]
         named = content.get("urn") is not None and any(_urn(r) == content["urn"] for r in there if r not in mine)
@@ -94,7 +98,8 @@ class AspectKeys:
 
     async def _active(self, entity: str) -> list[AspectRecord]:
         records = self._aspects.list(entity=entity, schema=INTENT_SCHEMA, order_direction="ASC")
-        self._read[entity] = found = [record async for record in records]
+        found = [record async for record in records]
+        self._read[entity] = (time.monotonic(), found)
         return found
 
 

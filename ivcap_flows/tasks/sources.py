@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
+from ivcap_flows.capture.context import seen
 from ivcap_flows.capture.files import Digests, sha256_of
 from ivcap_flows.errors import InputError
 from ivcap_flows.http.tus import FileState
@@ -58,12 +59,15 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
     one that can is put back to where it was. Raises InputError for what is none of these.
     """
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        state = await asyncio.to_thread(FileState.of, path)
-        yield Source(path, await asyncio.to_thread(sha256_of, path, digests), state)
+        yield await asyncio.to_thread(_file, Path(source), digests)
         return
     async with spooled(_blocks(source)) as spool:
         yield spool
+
+
+def _file(path: Path, digests: Digests) -> Source:
+    state = FileState.of(path)
+    return Source(path, sha256_of(path, digests, seen(path)), state)
 
 
 @asynccontextmanager

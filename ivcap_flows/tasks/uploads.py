@@ -25,8 +25,9 @@ __all__ = ["AT_ONCE", "content_of", "upload", "uploaded"]
 _READY_WAIT: Final = 30.0
 """Seconds within which an artifact whose bytes are all there becomes `ready`."""
 
-_TOLD: Final = BLOCK
-"""An upload of more bytes tells other journals how far it is; a smaller one is over before they would know."""
+_ANNOUNCED: Final = BLOCK
+"""An upload of more bytes tells other journals that it has begun, and how far it is; a smaller one is over before they
+would know, and tells them of its outcome alone."""
 
 AT_ONCE: Final = 12
 """Uploads with one client at a time: more would wait for connections, and hold blocks in memory meanwhile."""
@@ -56,7 +57,7 @@ async def upload(
             await _all(
                 call.client.artifacts.send(record, source.path, offset=0, state=source.state),
                 _state_content(call, record.urn, source),
-                *([progress.tell()] if source.size > _TOLD else []),
+                *([progress.tell()] if effect.announced else []),
             )
         else:
             if not record.ready:
@@ -87,6 +88,7 @@ async def upload(
         scope="account",
         discriminator=discriminator,
         subject=name,
+        announced=source.size > _ANNOUNCED,
         resumable=True,
         patience=call.client.settle,
         stands=stands,

@@ -181,6 +181,29 @@ def test_killed(uploader, ivcap_twin, capsys, step, source):
     assert [u for u in found if any(u in note for note in notes)] == unready
 
 
+@pytest.mark.parametrize("killed_at", ["before its name is in the journal", "before the outcome is on the platform"])
+def test_killed_with_a_small_one(uploader, ivcap_twin, capsys, tmp_path, killed_at):
+    """A small upload tells other journals of its outcome alone. Again here it is gone on with; a machine elsewhere that
+    was first makes its own, which is then kept here, and the journal names both."""
+    uploader.path.write_bytes(os.urandom(1000))
+    uploader.kill("file", killed_at)
+    whole = [record.urn for record in artifacts(uploader.path.name) if record.status == "ready"]
+    urn = uploader.again("file")
+    assert [r.urn for r in artifacts(uploader.path.name) if r.status == "ready"] == [urn] and whole in ([], [urn])
+
+    uploader.path.write_bytes(os.urandom(1000))
+    uploader.kill("file", killed_at)
+    elsewhere = uploader.again("file", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    assert uploader.again("file") == elsewhere
+    ready = {record.urn for record in artifacts(uploader.path.name) if record.status == "ready"}
+    with Journal.open(uploader.journal) as journal:
+        rows = {row.urn: row.duplicates for row in journal.intents.where(noun="upload")}
+    assert ready == {urn, elsewhere, *rows[elsewhere]}
+    assert len(rows[elsewhere]) == (killed_at != LEFT_BEHIND)
+    named = [note for note in doctor(capsys) if uploader.path.name in note]
+    assert all(any(other in note for note in named) for other in rows[elsewhere])
+
+
 @pytest.mark.parametrize("killed_at", ["in the middle of a chunk", "before the outcome is in the journal"])
 def test_killed_and_gone_on_with_elsewhere(uploader, ivcap_twin, tmp_path, killed_at):
     """Another machine, with a journal of its own, goes on with what the killed process had begun; so does the first."""

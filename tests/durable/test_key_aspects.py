@@ -145,13 +145,16 @@ def test_lost_outcome_row_is_restored_from_the_aspect(
     assert (again.how, again.value) == ("adopted", first.value)
 
 
-def upload(platform: Platform, *, patience: float = SETTLE, seconds: float = 0.0) -> Effect[dict[str, Any]]:
+def upload(
+    platform: Platform, *, patience: float = SETTLE, seconds: float = 0.0, announced: bool = True
+) -> Effect[dict[str, Any]]:
     """A resumable effect as an upload is one: it takes a name, tells it, and lasts."""
 
     async def send(intent: IntentRow, progress: Progress) -> dict[str, Any]:
         if progress.stored is None:
             await progress.save({"urn": platform.take(intent.key, intent.request)})
-            await progress.tell()
+            if announced:
+                await progress.tell()
         if platform.faults and platform.faults.pop(0) == "hang":
             await asyncio.sleep(60)
         await asyncio.sleep(seconds)
@@ -160,7 +163,8 @@ def upload(platform: Platform, *, patience: float = SETTLE, seconds: float = 0.0
     async def find(intent: IntentRow) -> list[Found[dict[str, Any]]]:
         return []
 
-    return replace(order(platform, settle=0.0, resumable=True), send=send, find=find, patience=patience)
+    plain = order(platform, settle=0.0, resumable=True)
+    return replace(plain, send=send, find=find, patience=patience, announced=announced)
 
 
 def test_two_machines_upload_once(two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects) -> None:
@@ -225,3 +229,74 @@ def test_two_effects_under_one_key_are_reported(
     assert f"here it is {second.value['urn']}, there {first.value['urn']}" in caplog.text
     [row] = two_journals[1].intents.where()
     assert (row.urn, row.duplicates) == (second.value["urn"], [first.value["urn"]])
+
+
+class Counted(Aspects):
+    """Tells what was asked of it."""
+
+    asked: list[str]
+
+    def __init__(self, folder: Path, *, slow: float = 0.0) -> None:
+        super().__init__(folder)
+        self.asked, self.slow = [], slow
+
+    async def read(self, key: str) -> dict[str, Any] | None:
+        self.asked.append("read")
+        found = await super().read(key)
+        await asyncio.sleep(self.slow)
+        return found
+
+    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
+        self.asked.append("outcome" if content["urn"] is not None else "claim")
+        return await super().write(key, content, first=first)
+
+
+def test_what_is_not_announced_is_known_by_its_outcome(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
+) -> None:
+    """One look and one record; another journal adopts by them."""
+    counted = Counted(aspects.folder)
+    first = run(upload(platform, announced=False), two_journals[0], counted)
+    assert counted.asked == ["read", "outcome"]
+    second = run(upload(platform, announced=False), two_journals[1], counted)
+    assert (second.how, second.value) == ("adopted", first.value)
+    assert platform.urns == [first.value["urn"]]
+
+
+def test_two_machines_that_announce_nothing(
+    two_journals: tuple[Journal, Journal],
+    sqlite_journal: Journal,
+    platform: Platform,
+    aspects: Aspects,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At the same moment each makes its own; the later one, and who asks after them, say so and keep it on record."""
+    slow = Counted(aspects.folder, slow=0.1)
+
+    async def both() -> list[Performed[Any]]:
+        effect = upload(platform, announced=False)
+        return await asyncio.gather(*(call(effect, journal, slow) for journal in two_journals))
+
+    done = [one.value["urn"] for one in asyncio.run(both())]
+    assert sorted(done) == sorted(platform.urns) and len(set(done)) == 2
+    noted = [row.duplicates for journal in two_journals for row in journal.intents.where()]
+    assert sorted(noted, key=len) in ([[], [urn]] for urn in done)
+    caplog.clear()
+    third = run(upload(platform, announced=False), sqlite_journal, aspects)
+    [row] = sqlite_journal.intents.where()
+    assert third.how == "adopted" and {row.urn, *row.duplicates} == set(done)
+    assert "Another journal has brought about" in caplog.text
+
+
+def test_what_was_left_for_another_is_on_record(
+    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
+) -> None:
+    """A journal that had begun, and adopts what another made instead, keeps the name of its own: it may be whole."""
+    platform.faults = ["hang"]
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(call(upload(platform, announced=False), two_journals[0], aspects), 0.3))
+    second = run(upload(platform, announced=False), two_journals[1], aspects)
+    first = run(upload(platform, announced=False), two_journals[0], aspects)
+    assert (first.how, first.value) == ("adopted", second.value)
+    [row] = two_journals[0].intents.where()
+    assert [*row.duplicates, row.urn] == platform.urns

@@ -1,5 +1,6 @@
 """What the client sends and how it reads the replies, the odd ones included."""
 
+import asyncio
 from datetime import datetime, timezone
 
 import jwt
@@ -362,6 +363,14 @@ async def test_what_is_no_twin_is_named_by_its_url(scripted, answer):
         assert await client.platform() == scripted.url
         assert client.settle == 120
     assert "authorization" not in scripted.calls[0].headers
+
+
+async def test_a_platform_is_asked_once_what_it_is(scripted):
+    """Tasks that begin at once wait for one answer."""
+    scripted.on("GET /_twin", JSONResponse({"instance": "urn:ivcap-flows:twin:1", "settle": 2}))
+    async with IvcapClient(scripted.url, StaticToken("t0ken")) as client:
+        assert set(await asyncio.gather(*(client.platform() for _ in range(5)))) == {"urn:ivcap-flows:twin:1"}
+    assert len(scripted.calls) == 1
 
 
 async def test_only_this_machine_is_asked_for_a_twin():

@@ -148,6 +148,15 @@ def test_older_fence_is_refused_everywhere(journal: Journal) -> None:
     assert journal.intents.get(WANTED.key) == new
 
 
+def test_holder_with_an_older_row_moves_on(journal: Journal) -> None:
+    """The fence decides who may write, not how new the row in the hand is; what is given back is the newest."""
+    claimed = journal.intents.claim(WANTED).intent
+    journal.intents.progress(journal.intents.mark_sent(claimed), {"at": 1})
+    again = journal.intents.mark_sent(claimed)
+    assert (again.state, again.progress) == ("sent", {"at": 1})
+    assert again == journal.intents.get(WANTED.key)
+
+
 def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
     """Every pair of states without an arrow is refused, and the row stays as it was."""
     moves = {

@@ -8,16 +8,25 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ivcap_flows.capture import use_journal
+from ivcap_flows.capture import files, use_journal
 from ivcap_flows.errors import InputError, IntegrityError, UnavailableError
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
-from ivcap_flows.tasks import artifact_for_file, download_artifact, list_artifacts, read_artifact, upload_artifact
+from ivcap_flows.tasks import (
+    artifact_for_file,
+    download_artifact,
+    key_aspects,
+    list_artifacts,
+    read_artifact,
+    upload_artifact,
+)
+from ivcap_flows.tasks.key_aspects import AspectKeys
 
 MIB = 1024 * 1024
 
@@ -43,7 +52,8 @@ def uploading(path: Path, journal: Path, barrier: Path) -> subprocess.Popen[str]
 
 
 def test_two_machines_at_the_same_moment(effects, source, tmp_path):
-    """Two processes with a journal each upload one file at once: one artifact, which both have."""
+    """Two processes with a journal each upload one file of some size at once: one artifact, which both have."""
+    source.write_bytes(os.urandom(2 * MIB))
     barrier = tmp_path / "go"
     journals = [tmp_path / "a.sqlite", tmp_path / "b.sqlite"]
     processes = [uploading(source, journal, barrier) for journal in journals]
@@ -57,6 +67,47 @@ def test_two_machines_at_the_same_moment(effects, source, tmp_path):
     urns = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert urns[0] == urns[1] and urns[0].startswith("urn:ivcap:artifact:")
     assert effects.count("/1/artifacts") == 1
+
+
+def test_a_small_one_is_sent_without_ado(in_flow, effects, source):
+    """Six requests: a look whether it is known, the record, its bytes, its digest, whether it is ready, the outcome."""
+    in_flow(lambda: upload_artifact(b"The account and the platform are known then.", name="first"))
+    effects.twin.forget_requests()
+    in_flow(lambda: upload_artifact(source))
+    asked = Counter((request["method"], request["path"].split("/")[2]) for request in effects.twin.requests())
+    assert asked == {
+        ("GET", "aspects"): 1,
+        ("POST", "artifacts"): 1,
+        ("PATCH", "artifacts"): 1,
+        ("GET", "artifacts"): 1,
+        ("POST", "aspects"): 2,
+    }
+
+
+def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
+    """What was read before a long time is read again before the outcome is written, and another's is heard of."""
+
+    async def outcomes(client):
+        mine, theirs = AspectKeys(client.aspects), AspectKeys(client.aspects)
+        assert await mine.read(f"k1:{unique}") is None
+        await theirs.write(f"k1:{unique}", {"journal": "theirs", "urn": "urn:b"})
+        return [other["urn"] for other in await mine.write(f"k1:{unique}", {"journal": "mine", "urn": "urn:a"})]
+
+    monkeypatch.setattr(key_aspects, "FRESH", 0.0)
+    assert on_platform(outcomes) == ["urn:b"]
+
+
+def test_a_file_is_hashed_once(in_flow, effects, source, monkeypatch):
+    """The record of the call and the upload share the digest of a file that was not touched in between."""
+    hashed = []
+    real = files._hash
+    monkeypatch.setattr(
+        files, "_hash", lambda seen, *given, **more: (hashed.append(seen.path), real(seen, *given, **more))
+    )
+    os.utime(source, (0, 0))
+    time.sleep(0.06)
+    assert in_flow(lambda: upload_artifact(source)).sha256 == digest(source.read_bytes())
+    assert hashed == [str(source)]
 
 
 def in_blocks(content: bytes) -> Iterator[bytes]:
