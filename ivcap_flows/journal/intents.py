@@ -83,11 +83,12 @@ class Intents:
             values: dict[str, Any] = {**holder, "state": after, "fence": row.fence + 1}
             if unsent:
                 values |= {**owner, "asked_attempt": wanted.attempt_number, "sent_at": None, "error": None}
+                values |= {"spends": wanted.spends, "definition": wanted.definition, "reuse": wanted.reuse}
             elif row.state == "sent" and row.sent_at is not None and last is not None:
                 # The request can have left as late as its holder was last seen.
                 values["sent_at"] = max(row.sent_at, last.beat_at)
             connection.execute(sa.update(_I).where(_I.c.key == wanted.key).values(values))
-            if row.state == "abandoned":
+            if row.state == "abandoned" or (unsent and not row.spends):
                 self._check_limit(connection, wanted, spend_limit)
             self._processes.begin(token)
             return Claim("new" if unsent else "doubt", self._get(connection, wanted.key), again)
@@ -118,7 +119,7 @@ class Intents:
         matched_by: str | None = None,
         duplicates: Sequence[str] = (),
     ) -> IntentRow:
-        """The effect exists; ends the claim. `how` is "sent" or "adopted", `outcome` its JSON form.
+        """The effect exists; ends the claim. `how` is "sent", "adopted" or "reused", `outcome` its JSON form.
 
         InDoubtError if it is known by its content alone and another key has taken it meanwhile.
         """

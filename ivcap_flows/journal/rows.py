@@ -113,7 +113,9 @@ class OpenedAttempt:
 @dataclass(frozen=True)
 class NewIntent:
     """An effect about to be asked for. `subject` groups requests that replace each other when a replayed flow
-    diverges, such as the orders of one service; `spends` counts against the run's limit of orders."""
+    diverges, such as the orders of one service; `spends` counts against the run's limit of orders. `definition` is a
+    digest of what is asked, such as the service's definition, which may change while its name stays; `reuse` says what
+    an earlier effect of an equal request was found to be good for, None where none was looked for."""
 
     key: str
     base_key: str
@@ -129,15 +131,17 @@ class NewIntent:
     run_id: str | None = None
     attempt_id: str | None = None
     attempt_number: int = 0
+    definition: str | None = None
+    reuse: str | None = None
 
 
 @dataclass(frozen=True)
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left. `how` is "sent" or "adopted", for the latter
-    `matched_by` says "key", "content" or "user"; `status` is the platform's terminal status; `duplicates` are the
-    URNs of further effects under the key.
+    `sent_at` is the last moment at which a request may have left. `how` is "sent", "adopted" or "reused"; of what was
+    adopted `matched_by` says "key", "content" or "user". `status` is the platform's terminal status; `duplicates` are
+    the URNs of further effects under the key.
     """
 
     key: str
@@ -169,6 +173,8 @@ class IntentRow:
     status: str | None
     error: str | None
     duplicates: list[str]
+    definition: str | None = None
+    reuse: str | None = None
 
 
 @dataclass(frozen=True)

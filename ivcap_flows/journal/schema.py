@@ -34,7 +34,7 @@ __all__ = [
     "watches",
 ]
 
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "ivcap_flows_version"
@@ -161,6 +161,8 @@ intents = sa.Table(
     sa.Column("status", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("duplicates", Json, nullable=False),
+    sa.Column("definition", sa.Text),
+    sa.Column("reuse", sa.Text),
     sa.Index("intents_base_key", "base_key", "generation"),
     sa.Index("intents_run", "run_id"),
     sa.Index("intents_state", "state", "noun"),
