@@ -27,15 +27,20 @@ class Budget:
     async def take(self) -> None:
         """Return when one request may be made."""
         async with self._turn:
-            while not self.take_now():
+            if not self.take_now():
                 await asyncio.sleep((1 - self._left) / self.rate)
+                self._fill()
+                self._left -= 1
 
     def take_now(self) -> bool:
         """Whether one request may be made at once; then it counts as made."""
-        now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._filled_at) * self.rate)
-        self._filled_at = now
+        self._fill()
         if self._left < 1:
             return False
         self._left -= 1
         return True
+
+    def _fill(self) -> None:
+        now = time.monotonic()
+        self._left = min(self._most, self._left + (now - self._filled_at) * self.rate)
+        self._filled_at = now

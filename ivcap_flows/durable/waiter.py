@@ -57,6 +57,15 @@ class _Watch(Generic[R]):
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Other:
+    """What another process waits for; times as of `_Watch`."""
+
+    service: str
+    since: float
+    not_before: float
+
+
 class Poller(Generic[R]):
     """Resolves records once their status is terminal. Lives on the package's loop.
 
@@ -78,8 +87,7 @@ class Poller(Generic[R]):
         self._on_idle = on_idle
         self._rounds = Rounds(source, budget, self._note, self._read_target)
         self._watched: dict[str, _Watch[R]] = {}
-        self._others: dict[str, Watch] = {}
-        self._others_at = 0.0
+        self._others: dict[str, _Other] = {}
         self._reported: dict[str, str] = {}
         self._to_report: dict[str, str] = {}
         self._ending: dict[str, float] = {}
@@ -236,9 +244,9 @@ class Poller(Generic[R]):
         await self._hear_of_others()
         now = time.monotonic()
         targets = {urn: watch.service for urn, watch in self._watched.items() if watch.not_before <= now}
-        for urn, watch in self._others.items():
-            if self._reported.get(urn) not in TERMINAL and self._others_at + watch.not_before <= now:
-                targets.setdefault(urn, watch.service)
+        for urn, other in self._others.items():
+            if self._reported.get(urn) not in TERMINAL and other.not_before <= now:
+                targets.setdefault(urn, other.service)
         if targets:
             await self._rounds.look(targets)
 
@@ -247,7 +255,9 @@ class Poller(Generic[R]):
         found = None if self._board is None else await self._board.others()
         if found is None:
             return False
-        self._others, self._others_at = dict(found), time.monotonic()
+        now = time.monotonic()
+        new = {urn: _Other(watch.service, now, now + watch.not_before) for urn, watch in found.items()}
+        self._others = {urn: self._others.get(urn, other) for urn, other in new.items()}
         self._reported = {urn: status for urn, status in self._reported.items() if urn in self._others}
         self._to_report = {urn: status for urn, status in self._to_report.items() if urn in self._others}
         return True
@@ -311,16 +321,13 @@ class Poller(Generic[R]):
             interval(now - watch.since, surely=self._surely(watch.service), told=urn in self._telling)
             for urn, watch in self._watched.items()
         ]
-        if any(urn not in self._reported for urn in self._others):
-            longest.append(SHORTEST)
-        elif self._others:
-            longest.append(interval(now - self._others_at))
+        longest += [interval(now - other.since) for other in self._others.values()]
         return min(longest, default=SHORTEST)
 
     def _first_asking(self) -> float:
         """The time before which the platform wants to be asked about nothing; the server's word is first."""
-        theirs = (self._others_at + watch.not_before for watch in self._others.values())
-        return min([*(watch.not_before for watch in self._watched.values()), *theirs], default=0.0)
+        mine = (watch.not_before for watch in self._watched.values())
+        return min([*mine, *(other.not_before for other in self._others.values())], default=0.0)
 
     def _surely(self, service: str) -> float:
         pace = self._paces.get(service)
@@ -387,15 +394,16 @@ class Poller(Generic[R]):
         """The status of one that the round wants to be read, for whichever process."""
         if urn in self._watched:
             return await self._read_one(urn)
-        watch = self._others.get(urn)
-        if watch is None:
+        other = self._others.get(urn)
+        if other is None:
             return None
         try:
-            status = self._source.status(await self._source.read(urn, watch.service))
+            status = self._source.status(await self._source.read(urn, other.service))
         except PlatformError as error:
             if error.retryable:
                 raise
-            self._note(urn, _UNREAD)
+            if not isinstance(error, NotFoundError) or time.monotonic() - other.since > self._settle:
+                self._note(urn, _UNREAD)
             return None
         self._note(urn, status)
         return status

@@ -1,0 +1,211 @@
+"""Processes that share a journal wait together: one asks for all, and another takes its place when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from waiting_work import Work
+
+from ivcap_flows.durable import board as boards
+from ivcap_flows.durable.board import Board
+from ivcap_flows.durable.looking import ROUND
+from ivcap_flows.errors import JournalError, NotFoundError
+from ivcap_flows.journal import Journal
+from ivcap_flows.journal.sightings import Watch
+
+SCRIPT = Path(__file__).with_name("waiting_process.py")
+
+
+class Waiting:
+    """Processes that wait for ten works each; what they ask is counted by process."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.processes: list[subprocess.Popen[str]] = []
+        self.work: dict[str, str] = {}
+
+    def start(self, count: int) -> None:
+        for _ in range(count):
+            urns = [f"o{len(self.work) + i}" for i in range(10)]
+            self.set(dict.fromkeys(urns, "executing"))
+            command = [sys.executable, str(SCRIPT), self.url, str(self.folder), ",".join(urns)]
+            self.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+
+    def set(self, statuses: dict[str, str]) -> None:
+        self.work |= statuses
+        partial = self.folder / "work.part"
+        partial.write_text(json.dumps(self.work))
+        partial.replace(self.folder / "work.json")
+
+    def asked(self) -> Counter[int]:
+        log = self.folder / "requests"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return Counter(int(line.split()[0]) for line in lines)
+
+    def asking(self, seconds: float) -> Counter[int]:
+        """Who asks how often from now on, for so long."""
+        before = self.asked()
+        time.sleep(seconds)
+        return self.asked() - before
+
+    def only(self, true: Callable[[Counter[int]], bool], within: float) -> int:
+        """The one process that asks, once exactly one does and the condition holds."""
+        end = time.monotonic() + within
+        while time.monotonic() < end:
+            found = self.asking(0.5)
+            if len(found) == 1 and true(found):
+                return next(iter(found))
+        raise AssertionError(f"Not one process asks: {found}")
+
+    def process(self, pid: int) -> subprocess.Popen[str]:
+        return next(each for each in self.processes if each.pid == pid)
+
+
+@pytest.fixture
+def waiting(durable_url: str, tmp_path: Path) -> Iterator[Waiting]:
+    found = Waiting(durable_url, tmp_path)
+    yield found
+    for each in found.processes:
+        if each.poll() is None:
+            each.send_signal(signal.SIGCONT)
+            each.kill()
+        if each.stdout is not None and not each.stdout.closed:
+            each.communicate(timeout=5)
+
+
+def test_one_asks_for_all_whatever_becomes_of_it(waiting: Waiting):
+    """Killed, another takes its place within seconds; suspended, too, and when it goes on it is one of the others."""
+    waiting.start(3)
+    first = waiting.only(lambda asked: True, 20)
+    assert waiting.asking(0.5).keys() == {first}
+    waiting.process(first).kill()
+    second = waiting.only(lambda asked: first not in asked, 5)
+    os.kill(second, signal.SIGSTOP)
+    third = waiting.only(lambda asked: second not in asked, 8)
+    before = waiting.asked()[second]
+    os.kill(second, signal.SIGCONT)
+    waiting.only(lambda asked: third in asked, 5)
+    assert waiting.asked()[second] - before <= ROUND
+    waiting.set(dict.fromkeys(waiting.work, "failed"))
+    for each in waiting.processes:
+        if each.pid != first:
+            said, _ = each.communicate(timeout=20)
+            assert each.returncode == 0 and {status for _, status in json.loads(said)} == {"failed"}
+    reads = [line for line in (waiting.folder / "requests").read_text().splitlines() if " read " in line]
+    assert len(reads) == 20, "each end is read once, by the process that waits for it"
+
+
+async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog):
+    """Each process asks for itself then, and says so once in a while."""
+
+    def broken(*_: object) -> bool:
+        raise JournalError("the disk is full")
+
+    work = Work(a="executing", b="succeeded")
+    poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
+    for name in ("lead", "others", "report", "watch", "seen", "pace", "learn", "resign"):
+        monkeypatch.setattr(sqlite_journal.sightings, name, broken)
+    asyncio.get_running_loop().call_later(0.5, work.end, "a")
+    assert await poller.wait(["a", "b"], timeout=10) == [("a", "succeeded"), ("b", "succeeded")]
+    assert sum("without what other processes know" in record.message for record in caplog.records) == 1
+
+
+async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """Two writes take and leave the lead; the lease is renewed once in seconds, however often the platform is asked."""
+    writes = []
+    begun = sqlite_journal.sightings._store.write
+    monkeypatch.setattr(sqlite_journal.sightings._store, "write", lambda: writes.append(1) or begun())
+    monkeypatch.setattr("ivcap_flows.durable.pace.SHORTEST", 0.1)
+    sqlite_journal.sightings._processes.mine()
+    writes.clear()
+    work = Work(a="executing")
+    poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
+    asyncio.get_running_loop().call_later(1.5, work.end, "a")
+    await poller.wait(["a"])
+    await poller._ticker
+    assert poller.rounds >= 8 and len(writes) == 2
+
+
+def test_a_lookout_of_before_tells_nothing(durable_journal: Journal):
+    """What it saw is refused once another has the lease, and the dead are not waited for."""
+    seen = durable_journal.sightings
+    assert seen.lead("list", "one") and seen.lead("list", "one")
+    assert not seen.lead("list", "two")
+    seen.watch("list", "me", [Watch("o1", "s", 0.0), Watch("o2", "s", 5.0)])
+    found = seen.others("list", "somebody", (0, 0))
+    assert found.watches is not None and found.watches.keys() == {"o1", "o2"} and found.watches["o2"].not_before > 4
+    assert seen.others("list", "somebody", found.mark).watches is None
+    assert seen.report("list", "one", {"o1": "executing", "o3": "executing"}, trouble="it rains")
+    statuses, at, trouble = seen.seen("list", None)
+    assert statuses == {"o1": "executing"} and trouble == "it rains", "what nobody watches is not kept"
+    seen.resign("list", "one")
+    assert seen.lead("list", "two")
+    assert not seen.report("list", "one", {"o1": "succeeded"})
+    assert seen.report("list", "two", {"o1": "failed"})
+    assert seen.seen("list", at)[0] == {"o1": "failed"}
+    seen.unwatch("list", "me")
+    assert seen.others("list", "somebody", found.mark).watches == {}
+
+
+async def test_a_process_hears_what_another_saw(durable_journal: Journal):
+    """Two waits on one journal: the platform is asked by one, and the other reads its own records once at their end."""
+    asked: list[Work] = []
+    waits = []
+    for part in ("a", "b"):
+        work = Work(**{f"{part}{i}": "executing" for i in range(10)})
+        asked.append(work)
+        board = Board(durable_journal, noun="orders", platform="p", account="two")
+        waits.append(asyncio.create_task(work.poller(board=board).wait(list(work.status))))
+        await asyncio.sleep(0.3)
+    first, second = asked
+    first.status |= second.status
+    await asyncio.sleep(2.0)
+    assert second.requests == 0 and first.asked["page"] >= 2
+    for work in asked:
+        work.status = dict.fromkeys(work.status, "succeeded")
+    assert await asyncio.wait_for(waits[1], 10) == [(f"b{i}", "succeeded") for i in range(10)]
+    assert second.asked["read"] == 10 and second.asked["page"] <= 1
+    await waits[0]
+    await asyncio.sleep(0.3)
+
+
+async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal: Journal, monkeypatch):
+    """Accounts may see what others of them do not; and what never appears is an error of the wait that named it."""
+    monkeypatch.setattr("ivcap_flows.durable.pace.SHORTEST", 0.2)
+    first, second = Work(a="executing"), Work(b="executing")
+
+    def waits(work: Work, urn: str) -> asyncio.Task[object]:
+        board = Board(sqlite_journal, noun="orders", platform="p", account="strangers")
+        return asyncio.create_task(work.poller(board=board, settle=0.3).wait([urn]))
+
+    one = waits(first, "a")
+    await asyncio.sleep(0.3)
+    two, three = waits(second, "b"), waits(Work(), "never")
+    await asyncio.sleep(2.0)
+    second.end("b")
+    assert await asyncio.wait_for(two, 10) == [("b", "succeeded")]
+    with pytest.raises(NotFoundError):
+        await asyncio.wait_for(three, 10)
+    first.end("a")
+    await one
+    await asyncio.sleep(0.3)
+
+
+async def test_how_long_work_takes_is_known_to_the_next_process(durable_journal: Journal):
+    """The last twenty ends of each service, from the journal."""
+    board = Board(durable_journal, noun="orders", platform="p", account="pace")
+    assert await board.pace("s") == ()
+    await board.learn({"s": [1.0, 2.0], "t": [9.0]})
+    await board.learn({"s": [float(i) for i in range(19)]})
+    later = boards.Board(durable_journal, noun="orders", platform="p", account="pace")
+    assert await later.pace("s") == [2.0, *map(float, range(19))]

@@ -1,0 +1,58 @@
+"""A process that waits for work which stands in a file, and writes down each request that it makes.
+
+Arguments: the journal's URL, a folder with `work.json` (status by URN), the URNs to wait for with commas between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from waiting_work import Seen, Work
+
+from ivcap_flows.durable import pace, waiter
+from ivcap_flows.durable.board import Board
+from ivcap_flows.durable.budget import Budget
+from ivcap_flows.durable.waiter import Poller
+from ivcap_flows.journal import Journal, sightings
+
+pace.SHORTEST = 0.2
+waiter._EXCHANGE = 0.2
+sightings.LOOKOUT_SECONDS = 1.0
+
+
+class Filed(Seen):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Work())
+        self._folder = folder
+
+    def _ask(self, what: str) -> None:
+        with (self._folder / "requests").open("a") as log:
+            log.write(f"{os.getpid()} {what}\n")
+        self._work.status = json.loads((self._folder / "work.json").read_text())
+
+    async def read(self, urn: str, service: str) -> tuple[str, str]:
+        self._ask(f"read {urn}")
+        return await self._work.read(urn, service)
+
+    async def pages(self, name: str):
+        self._ask("page")
+        async for page in self._work.pages(name):
+            yield page
+
+
+async def main(url: str, folder: Path, urns: list[str]) -> None:
+    with Journal.open(url) as journal:
+        board = Board(journal, noun="orders", platform="p", account=folder.name)
+        poller = Poller(Filed(folder), settle=5.0, budget=Budget(60_000), board=board)
+        ended = await poller.wait(urns)
+        if poller._ticker is not None:
+            await poller._ticker
+    print(json.dumps(ended))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")))
