@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 import ivcap_flows
-from ivcap_flows.cli import doctor, export, local, login, models, orders, plan, runs, show, sync, trace
+from ivcap_flows.cli import doctor, export, local, login, models, orders, plan, runs, show, sync, trace, watch
 from ivcap_flows.cli.output import complain
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
@@ -26,6 +26,7 @@ app.command(show.show)
 app.command(trace.trace)
 app.command(export.export)
 app.command(sync.sync)
+app.command(watch.watch)
 app.command(orders.app)
 app.command(models.app)
 app.command(plan.plan)

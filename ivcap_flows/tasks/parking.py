@@ -1,0 +1,301 @@
+"""`wait_or_park`: a wait that leaves its process where it may. A plain function, called in a flow's body.
+
+A run that parks is over for its process and goes on in another one, from the flow's first line. Whether a wait is over
+is always asked of the orders and jobs themselves, so a run may wake for whatever reason, at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
+
+from ivcap_flows import loop
+from ivcap_flows.capture import recorder
+from ivcap_flows.capture.context import close_attempt
+from ivcap_flows.durable import planning
+from ivcap_flows.durable.board import Board
+from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
+from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
+from ivcap_flows.handles import Job, Order
+from ivcap_flows.journal.parks import Wait
+from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
+from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
+from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
+from ivcap_flows.tasks.watched import JobSource, OrderSource, wait_for
+
+__all__ = ["await_or_park", "pending_of", "wait_or_park"]
+
+logger = logging.getLogger("ivcap_flows.waiting")
+
+W = TypeVar("W", bound=Order | Job)
+
+LEAST: Final = 2.0
+"""Seconds in the process before parking: so long it may take until Prefect's API shows a task that has just begun."""
+WOKEN: Final = 5.0
+"""Seconds that a run which woke waits in its process before it parks again for the same."""
+AGAIN: Final = 10.0
+"""Seconds until what hindered is looked at again."""
+_FLUSH: Final = 60.0
+"""Seconds that a run takes to write its facts before it leaves."""
+
+_told_once: set[str] = set()
+"""The attempts that were told why they do not park."""
+
+
+def wait_or_park(
+    work: Sequence[W | str],
+    *,
+    timeout: float | None = None,
+    raise_on_failure: bool = True,
+    credentials: IvcapCredentialsLike = None,
+) -> list[W]:
+    """Wait for orders, jobs or both as `wait_for_orders` and `wait_for_jobs` do, and free the worker where possible.
+
+    Call it in the flow's body. It waits in the process for IVCAP_FLOWS_PARK_AFTER seconds (60). Then a deployed run
+    *parks*: the process ends, its slot is free, and a worker starts the run again when the work should have ended, or
+    as soon as it has where `ivcap-flows watch` runs. The flow then goes through its body from the first line: this
+    package's tasks give what they gave, and so do the user's own with a persisted result. Where one of these would do
+    something again, or anything else forbids it, the wait goes on in the process, and a warning says why, once.
+
+    `timeout` (seconds) counts over all rounds of parking. Raises what the two tasks raise.
+    """
+    reads = _reads(work, raise_on_failure)
+    decided = loop.run(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
+    if isinstance(decided, State):
+        raise Pause(state=decided)
+    ended: list[Any] = []
+    while True:
+        try:
+            some, told = reads.send(ended) if ended else next(reads)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        wait: Any = wait_for_jobs if _is_job(some[0]) else wait_for_orders
+        ended = wait(some, timeout=decided, raise_on_failure=told, credentials=credentials)
+
+
+async def await_or_park(
+    work: Sequence[W | str],
+    *,
+    timeout: float | None = None,
+    raise_on_failure: bool = True,
+    credentials: IvcapCredentialsLike = None,
+) -> list[W]:
+    """`wait_or_park` for an asynchronous flow. Await it in the flow's body itself, not by `gather` or a task group."""
+    reads = _reads(work, raise_on_failure)
+    decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
+    if isinstance(decided, State):
+        raise Pause(state=decided)
+    ended: list[Any] = []
+    while True:
+        try:
+            some, told = reads.send(ended) if ended else next(reads)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        wait: Any = await_for_jobs if _is_job(some[0]) else await_for_orders
+        ended = await wait(some, timeout=decided, raise_on_failure=told, credentials=credentials)
+
+
+def _reads(work: Sequence[Any], raises: bool) -> Generator[tuple[list[Any], bool], list[Any], list[Any]]:
+    """The lists to wait for one after the other, each with whether a failure in it raises; in the end all handles."""
+    jobs = [each for each in work if _is_job(each)]
+    orders = [each for each in work if not _is_job(each)]
+    done: dict[str, Any] = {}
+    for some in (orders, jobs):
+        if some:
+            # With both, all must have ended before a failure is told.
+            done |= {ended.urn: ended for ended in (yield some, raises and (some is jobs or not jobs))}
+    failed = [done[urn_of(order)] for order in orders if not done[urn_of(order)].succeeded]
+    if failed and raises and jobs:
+        yield failed, True
+    return [done[urn_of(each)] for each in work]
+
+
+def _is_job(each: Order | Job | str) -> bool:
+    """Whether it is a job; else it is an order. InputError for what is neither."""
+    urn = urn_of(each)
+    for kind, noun in ((Job, "job"), (Order, "order")):
+        if isinstance(each, kind) or urn.startswith(f"urn:ivcap:{noun}:"):
+            return noun == "job"
+    raise InputError(f"Only orders and jobs are waited for, and {urn} is neither.")
+
+
+async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float | None) -> set[str]:
+    """The URNs of those that have not ended after `timeout` seconds."""
+
+    async def of(source: Any, noun: str) -> Collection[str]:
+        services = {wait.urn: wait.service for wait in waits if wait.noun == noun}
+        if not services:
+            return ()
+        try:
+            await wait_for(call, source, services, timeout=timeout)
+        except WaitTimeoutError as error:
+            return error.pending  # type: ignore[no-any-return]
+        return ()
+
+    late = await asyncio.gather(of(OrderSource(call.client.orders), "order"), of(JobSource(call.client.jobs), "job"))
+    return {urn for some in late for urn in some}
+
+
+def _told(waits: Collection[Wait]) -> str:
+    counts = Counter(wait.noun for wait in waits)
+    return " and ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(counts.items()))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one call waits for."""
+
+    work: Mapping[str, Order | Job | str]
+    timeout: float | None
+    credentials: IvcapCredentialsLike
+
+    @classmethod
+    def of(cls, work: Sequence[Order | Job | str], timeout: float | None, credentials: IvcapCredentialsLike) -> _Asked:
+        return cls({urn_of(each): each for each in work}, timeout, credentials)
+
+    async def waits(self, call: IvcapCall) -> list[Wait]:
+        """Each with its service, by which a job is read."""
+        found = []
+        for urn, each in self.work.items():
+            service = each.service if isinstance(each, Order | Job) else ""
+            if _is_job(each) and not service:
+                service = await call.client.jobs.service_of(urn)
+            found.append(Wait(urn, "job" if _is_job(each) else "order", service))
+        return found
+
+    @property
+    def block(self) -> str | None:
+        """The name under which the credentials are stored: all of them that a journal may hold."""
+        given = self.credentials
+        return given if given is None or isinstance(given, str) else given._block_document_name
+
+
+async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | None:
+    """The state to leave the process with, or how many seconds the wait may still take in it (None: any)."""
+    if planning() is not None or not asked.work:
+        return asked.timeout
+    call = await IvcapCall.of(asked.credentials)
+    call.check(list(asked.work.values()))
+    stay = await _Stay.begin(call, asked)
+    stay.pending = await pending_of(call, stay.waits, timeout=min(stay.patience, stay.left))
+    while stay.pending and stay.left > SHORTEST:
+        hindered = own if isinstance(own, Obstacle) else await asyncio.to_thread(own.obstacle)
+        if hindered is None and isinstance(own, OwnRun):
+            left = await stay.park(own, asked)
+            if isinstance(left, State):
+                return left
+            hindered = left
+        assert hindered is not None
+        stay.tell(hindered)
+        if not hindered.passing:
+            break
+        stay.pending = await pending_of(call, stay.waits, timeout=min(AGAIN, stay.left))
+    if stay.pending and stay.left <= 0:
+        raise WaitTimeoutError(
+            f"{len(stay.pending)} of {len(stay.waits)} not finished after {asked.timeout:g} s; "
+            "they go on remotely, and waiting again continues.",
+            pending=[wait.urn for wait in stay.waits if wait.urn in stay.pending],
+        )
+    return None if asked.timeout is None else max(0.0, stay.left)
+
+
+@dataclass
+class _Stay:
+    """One call's time in this process."""
+
+    call: IvcapCall
+    waits: list[Wait]
+    began_at: datetime
+    until: float
+    """When the caller's time is up, by this process's clock."""
+    patience: float
+    """Seconds to wait in the process before parking."""
+    pending: set[str] = field(default_factory=set)
+
+    @classmethod
+    async def begin(cls, call: IvcapCall, asked: _Asked) -> _Stay:
+        waits, patience = await asked.waits(call), max(LEAST, Settings().park_after)
+        assert call.attempt is not None
+        journal, run_id = call.journal, call.attempt.run.id
+        began_at = now = await asyncio.to_thread(journal.now)
+        urns = {wait.urn for wait in waits}
+        for park in await asyncio.to_thread(journal.parks.woke, run_id):
+            # Another journal, or none of these rounds in it, only means that the time counts anew.
+            if {wait.urn for wait in park.waits} <= urns:
+                began_at = min(began_at, park.began_at)
+                patience = min(patience, WOKEN)
+        left = math.inf if asked.timeout is None else asked.timeout - (now - began_at).total_seconds()
+        return cls(call, waits, began_at, time.monotonic() + left, patience)
+
+    @property
+    def left(self) -> float:
+        """Seconds that the wait may still take."""
+        return self.until - time.monotonic()
+
+    async def park(self, own: OwnRun, asked: _Asked) -> State[Any] | Obstacle:
+        """Leave the process until the work should have ended, with all that it did on record."""
+        assert self.call.attempt is not None
+        opened, journal = self.call.attempt, self.call.journal
+        waits = [wait for wait in self.waits if wait.urn in self.pending]
+        try:
+            if not await asyncio.to_thread(recorder().flush, _FLUSH):
+                return Obstacle("its facts are still being written to the journal", passing=True)
+            now = await asyncio.to_thread(journal.now)
+            watched = await asyncio.to_thread(journal.leases.held, WATCHER)
+            seconds = min(self.left, rest([await self._pending(wait, asked, now) for wait in waits], watched=watched))
+            wake_at = now + timedelta(seconds=seconds)
+            park = await asyncio.to_thread(
+                journal.parks.park,
+                run_id=opened.run.id,
+                attempt_id=opened.attempt.id,
+                flow_run_id=str(own.id),
+                platform=self.call.platform,
+                credentials=asked.block,
+                waits=waits,
+                began_at=self.began_at,
+                wake_at=wake_at,
+            )
+        except JournalError as error:
+            return Obstacle(f"the park cannot be noted: {error}", passing=True)
+        cause = f"Parked for {_told(waits)}; wakes by itself at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
+        left = await asyncio.to_thread(own.leave, wake_at, cause)
+        try:
+            if isinstance(left, Obstacle):
+                await asyncio.to_thread(journal.parks.end, park, "over", "the run stayed in its process")
+            else:
+                logger.info(cause)
+                await asyncio.to_thread(close_attempt, opened, "parked", cause)
+        except JournalError as error:
+            # The run is out of this process's hands; the next attempt notes what became of this one.
+            logger.warning("The journal does not say how this attempt ended: %s", error)
+        return left
+
+    async def _pending(self, wait: Wait, asked: _Asked, now: datetime) -> Pending:
+        work = asked.work[wait.urn]
+        since = work.requested_at if isinstance(work, Order | Job) and work.requested_at else self.began_at
+        board = Board(self.call.journal, noun=f"{wait.noun}s", platform=self.call.platform, account=self.call.account)
+        return Pending((now - since).total_seconds(), await board.pace(wait.service) if wait.service else ())
+
+    def tell(self, obstacle: Obstacle) -> None:
+        """Say once why the run waits in its process."""
+        assert self.call.attempt is not None
+        attempt_id = self.call.attempt.attempt.id
+        if attempt_id not in _told_once:
+            _told_once.add(attempt_id)
+            logger.warning(
+                "The run does not park and waits in its process%s: %s.",
+                " for now" if obstacle.passing else "",
+                obstacle.reason,
+            )
