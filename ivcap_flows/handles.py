@@ -21,6 +21,7 @@ __all__ = [
     "Aspect",
     "Collection",
     "Dataset",
+    "DatasetFile",
     "Handle",
     "Job",
     "JobEvent",
@@ -228,6 +229,21 @@ class Dataset(RegistryItem):
     kind: Literal["dataset"] = "dataset"  # type: ignore[assignment]  # narrows the base's literal
     subtype: str = "DATASET"
     access_uri: str | None = None
+
+
+class DatasetFile(Handle):
+    """A file of a Provena dataset; `urn` is its S3 URI, `path` its name within the dataset, `size` in bytes.
+
+    `sha256` is known when this package sent its bytes; another upload to the same path replaces the content.
+    """
+
+    kind: Literal["dataset-file"] = "dataset-file"
+    dataset: str
+    """The dataset's handle."""
+    path: str
+    size: int
+    sha256: str | None = None
+    modified_at: datetime | None = None
 
 
 class ModelRun(Handle):

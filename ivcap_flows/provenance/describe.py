@@ -11,6 +11,7 @@ from ivcap_flows.handles import (
     Aspect,
     Collection,
     Dataset,
+    DatasetFile,
     Handle,
     Job,
     JobEvent,
@@ -65,6 +66,8 @@ def describe(value: object) -> list[Record]:
         return [entity(identify(value), "file", sha256=value.sha256, size=value.size, path=value.path)]
     if isinstance(value, Artifact):
         return [_artifact(value)]
+    if isinstance(value, DatasetFile):
+        return list(_dataset_file(value))
     if isinstance(value, Order | Job):
         return list(_work(value))
     if isinstance(value, Aspect):
@@ -186,6 +189,14 @@ def _model_run(value: ModelRun) -> Iterator[Record]:
     for handle in value.outputs:
         yield entity(handle, "dataset")
         yield relation("wasGeneratedBy", handle, value.urn)
+
+
+def _dataset_file(value: DatasetFile) -> Iterator[Record]:
+    yield entity(
+        value.urn, "dataset-file", name=value.path, size=value.size, sha256=value.sha256, platform=value.platform
+    )
+    yield entity(value.dataset, "dataset")
+    yield relation("hadMember", value.dataset, value.urn)
 
 
 def _registry_item(value: RegistryItem) -> Iterator[Record]:

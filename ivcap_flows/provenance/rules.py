@@ -33,6 +33,7 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "unhashed": "a file or folder whose content was not read; the reason is told",
         "collection": "an IVCAP collection of artifacts, or of whatever has a URN",
         "dataset": "a Provena dataset",
+        "dataset-file": "a file of a Provena dataset",
         "registry-item": "another item of Provena's registry",
         "aspect": "an IVCAP aspect",
         "parameters": "the parameters of a run as they were given",
@@ -51,7 +52,7 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
 }
 """The types of each kind and what they mean; a relation's type is the name of its rule."""
 
-GROUPS: Final = frozenset({"directory", "collection"})
+GROUPS: Final = frozenset({"directory", "collection", "dataset"})
 PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
 SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "collection", "order", "job", "model-run"})
 """Types that a platform makes once; a file's content may be made again and again."""
@@ -154,7 +155,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity",),
         ("entity",),
         ("Membership", "collection", "entity"),
-        "the folder or collection holds the thing",
+        "the folder, collection or dataset holds the thing",
         plain=True,
         source_types=GROUPS,
     ),

@@ -47,6 +47,14 @@ from ivcap_flows.tasks.collections import (
     remove_from_collection,
     retract_collection,
 )
+from ivcap_flows.tasks.dataset_files import (
+    adownload_dataset_files,
+    alist_dataset_files,
+    aupload_dataset_files,
+    download_dataset_files,
+    list_dataset_files,
+    upload_dataset_files,
+)
 from ivcap_flows.tasks.datasets import aregister_dataset, aupdate_dataset, register_dataset, update_dataset
 from ivcap_flows.tasks.items import (
     afetch_item,
@@ -156,6 +164,7 @@ __all__ = [
     "adelete_queue",
     "adequeue",
     "adownload_artifact",
+    "adownload_dataset_files",
     "aenqueue",
     "aexec_agent",
     "aexplore_lineage",
@@ -169,6 +178,7 @@ __all__ = [
     "alist_artifacts",
     "alist_aspects",
     "alist_collections",
+    "alist_dataset_files",
     "alist_items",
     "alist_jobs",
     "alist_orders",
@@ -205,6 +215,7 @@ __all__ = [
     "aupdate_item",
     "aupdate_model_run",
     "aupload_artifact",
+    "aupload_dataset_files",
     "aupload_directory",
     "aversion_item",
     "await_for_jobs",
@@ -215,6 +226,7 @@ __all__ = [
     "delete_queue",
     "dequeue",
     "download_artifact",
+    "download_dataset_files",
     "enqueue",
     "exec_agent",
     "explore_lineage",
@@ -228,6 +240,7 @@ __all__ = [
     "list_artifacts",
     "list_aspects",
     "list_collections",
+    "list_dataset_files",
     "list_items",
     "list_jobs",
     "list_orders",
@@ -258,6 +271,7 @@ __all__ = [
     "update_item",
     "update_model_run",
     "upload_artifact",
+    "upload_dataset_files",
     "upload_directory",
     "version_item",
     "wait_for_jobs",

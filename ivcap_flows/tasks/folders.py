@@ -21,7 +21,7 @@ from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.sources import Source, opened, spooled
 from ivcap_flows.tasks.uploads import AT_ONCE, upload
 
-__all__ = ["upload_as_collection", "upload_as_tar"]
+__all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
                 call, source, name=member, media_type=media_type_of(member), policy=policy, discriminator=member
             )
 
-    paths = await asyncio.to_thread(lambda: dict(_files(folder, folder)))
+    paths = await asyncio.to_thread(lambda: dict(files_in(folder, folder)))
     sources = dict(zip(paths, await _each(hashed(path) for path in paths.values()), strict=True))
     contents = [[member, source.size, source.sha256] for member, source in sources.items()]
     urn = collection_urn(call, "folder", named, policy, contents)
@@ -93,7 +93,7 @@ def _checked(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _files(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
+def files_in(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
     """Every file below a folder by its relative path, sorted.
 
     A link to a file stands for the file. Raises InputError for one that leads out of the folder, as packing it would,
@@ -107,7 +107,7 @@ def _files(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
     for entry in entries:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(path, root)
+            yield from files_in(path, root)
         elif entry.is_file():
             name = path.relative_to(root)
             if entry.is_symlink():
@@ -115,6 +115,6 @@ def _files(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
             yield name.as_posix(), path
         else:
             raise InputError(
-                f"{path} is neither a file nor a folder, so a collection cannot hold it. Leave it out, or pack a tar.",
+                f"{path} is neither a file nor a folder, so it cannot be uploaded. Leave it out.",
                 path=str(path),
             )

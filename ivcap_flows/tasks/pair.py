@@ -33,9 +33,9 @@ def task_pair(
     """The tasks (verb, averb) of a body `_verb`; both have its signature and docstring.
 
     `name` is the task's name in Prefect, `run_name` a template over the arguments, or what makes the name from them;
-    `writes` are the parameters that name what the task only writes; `persist` says whether Prefect stores results, None
-    leaves it to its settings. The tasks neither retry nor cache: what is safe to
-    repeat is repeated inside, and a cached task would record nothing.
+    `writes` are the parameters that name what the task only writes, or no file of this machine; `persist` says whether
+    Prefect stores results, None leaves it to its settings. The tasks neither retry nor cache: what is safe to repeat is
+    repeated inside, and a cached task would record nothing.
     """
 
     @functools.wraps(body)

@@ -69,9 +69,11 @@ def test_the_embedded_platforms_share_no_code_with_the_clients(graph):
     assert wrong == []
 
 
-@pytest.mark.parametrize(("package", "rooms"), [("httpx", {"http"}), ("prefect", KNOWS_PREFECT)])
+@pytest.mark.parametrize(
+    ("package", "rooms"), [("httpx", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)]
+)
 def test_a_package_is_known_in_its_rooms_only(graph, package, rooms):
-    """One room speaks HTTP; only the upper rooms know Prefect."""
+    """One room speaks HTTP, another S3; only the upper rooms know Prefect."""
     knows = {room_of(importer) for importer, imported in imports(graph) if imported.split(".")[0] == package}
     assert knows <= rooms
 

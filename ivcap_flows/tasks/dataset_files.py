@@ -1,0 +1,180 @@
+"""Tasks for the files of Provena datasets: upload what is missing, list, download verified."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from ivcap_flows.capture import found, note
+from ivcap_flows.capture.context import current_activity
+from ivcap_flows.capture.files import sha256_of
+from ivcap_flows.durable import planning
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Dataset, DatasetFile, LocalFile
+from ivcap_flows.provena.files import DatasetFiles
+from ivcap_flows.provenance import describe, relation
+from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.folders import files_in
+from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.waiting import PlannedError
+
+__all__ = [
+    "adownload_dataset_files",
+    "alist_dataset_files",
+    "aupload_dataset_files",
+    "download_dataset_files",
+    "list_dataset_files",
+    "upload_dataset_files",
+]
+
+
+async def _upload_dataset_files(
+    dataset: Dataset | str,
+    source: str | os.PathLike[str],
+    *,
+    to: str = "",
+    credentials: ProvenaCredentialsLike = None,
+) -> list[DatasetFile]:
+    """Upload a file, or all files of a folder under their relative paths, into a dataset; `to` is a folder there.
+
+    Idempotent by reading: what is there with equal content is not sent again, and of a large file that was cut off only
+    the missing parts; another content under the same path is replaced. S3 checks each part by its sha256, and each
+    object bears that of its content. Needs the extra `s3`. Raises InputError, before anything is sent, for names that
+    could not be downloaded everywhere, for links out of the folder, and for a dataset whose files lie elsewhere;
+    SourceChangedError for a file that changes meanwhile; ForbiddenError for a dataset that is released or waits for it,
+    NotAuthorizedError (about "item") for a locked one.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(dataset)
+    urn = urn_of(dataset)
+    below = f"{to.rstrip('/')}/" if to else ""
+    files = await asyncio.to_thread(_contents, call, Path(source), below)
+    if only_planned("dataset files", f"{urn} {os.fspath(source)}"):
+        place = f"urn:ivcap-flows:planned:{urn}"
+        return [_handle(call, urn, path, f"{place}/{quote(path)}", content) for path, content in files.items()]
+    async with call.client.files(urn, write=True) as there:
+        done = await there.upload(files)
+    handles = [_handle(call, urn, each.path, each.uri, each.content) for each in done]
+    for handle, each in zip(handles, done, strict=True):
+        if not each.sent:
+            found(handle.urn)
+    _state(call, there, [])
+    return handles
+
+
+async def _download_dataset_files(
+    dataset: Dataset | str,
+    folder: str | os.PathLike[str],
+    *,
+    paths: str | Sequence[str | DatasetFile] = (),
+    credentials: ProvenaCredentialsLike = None,
+) -> list[LocalFile]:
+    """Download all files of a dataset, or those that `paths` name as files or folders, into a folder.
+
+    Each keeps its path within the dataset, and appears only when its size and its sha256 are right (its MD5, where
+    another client uploaded it in one piece). A file that is there with equal content is not fetched again; others are
+    replaced. A download that breaks off goes on. Needs the extra `s3`. Raises InputError, before anything is fetched,
+    for names that would leave the folder or that are one name on some machine; NotFoundError for a path that is neither
+    file nor folder; IntegrityError for wrong bytes, of which nothing is left.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(dataset)
+    PlannedError.refuse([dataset])
+    urn = urn_of(dataset)
+    async with call.client.files(urn) as there:
+        got = await there.download(folder, _paths(paths))
+    members = [_handle(call, urn, path, there.uri(path), content) for path, content in got.items()]
+    _state(call, there, members)
+    return list(got.values())
+
+
+async def _list_dataset_files(
+    dataset: Dataset | str,
+    *,
+    paths: str | Sequence[str | DatasetFile] = (),
+    credentials: ProvenaCredentialsLike = None,
+) -> list[DatasetFile]:
+    """All files of a dataset, or those that `paths` name as files or folders, by path; with Provena's `metadata.json`.
+
+    Needs the extra `s3`. Raises NotFoundError for an unknown dataset, and for a path that is neither file nor folder.
+    """
+    call = await ProvenaCall.of(credentials)
+    call.check(dataset)
+    PlannedError.refuse([dataset])
+    urn = urn_of(dataset)
+    async with call.client.files(urn) as there:
+        listed = await there.list(_paths(paths))
+    handles = [
+        DatasetFile(
+            urn=each.uri,
+            platform=call.platform,
+            dataset=urn,
+            path=each.path,
+            size=each.size,
+            modified_at=each.modified_at,
+        )
+        for each in listed
+    ]
+    for handle in handles:
+        found(handle.urn)
+    _state(call, there, [])
+    return handles
+
+
+def _contents(call: ProvenaCall, source: Path, below: str) -> Mapping[str, LocalFile]:
+    """The files by their paths in the dataset."""
+    if source.is_dir():
+        root = source.resolve()
+        named: Iterable[tuple[str, Path]] = files_in(root, root)
+    else:
+        named = [(source.name, source)]
+    files = {}
+    for name, path in named:
+        sha256 = sha256_of(path, call.journal.files)
+        files[below + name] = LocalFile(path=str(path.absolute()), sha256=sha256, size=path.stat().st_size)
+    if not files:
+        raise InputError(f"{source} is a folder without files.", path=str(source))
+    return files
+
+
+def _paths(paths: str | Sequence[str | DatasetFile]) -> list[str]:
+    given = [paths] if isinstance(paths, str) else paths
+    return [each.path if isinstance(each, DatasetFile) else each for each in given]
+
+
+def _handle(call: ProvenaCall, dataset: str, path: str, uri: str, content: LocalFile) -> DatasetFile:
+    return DatasetFile(
+        urn=uri, platform=call.platform, dataset=dataset, path=path, size=content.size, sha256=content.sha256
+    )
+
+
+def _state(call: ProvenaCall, there: DatasetFiles, taken: Iterable[DatasetFile]) -> None:
+    """State that the running call worked with the dataset, by whatever name it was given, and took these files."""
+    if planning() is not None:
+        return
+    item, here = there.item, current_activity()
+    uri = item.info.collection_format.dataset_info.access_info.uri
+    dataset = Dataset(
+        urn=item.id, platform=call.platform, display_name=item.info.collection_format.dataset_info.name, access_uri=uri
+    )
+    for handle in (dataset, *taken):
+        used = [relation("used", here, handle.urn)] if here is not None else []
+        note(*describe(handle), *used)
+
+
+upload_dataset_files, aupload_dataset_files = task_pair(
+    _upload_dataset_files, name="Upload dataset files", run_name="upload {source} to {dataset}", writes=("to",)
+)
+download_dataset_files, adownload_dataset_files = task_pair(
+    _download_dataset_files,
+    name="Download dataset files",
+    run_name="download {dataset} to {folder}",
+    writes=("folder", "paths"),
+)
+list_dataset_files, alist_dataset_files = task_pair(
+    _list_dataset_files, name="List dataset files", run_name="list files of {dataset}", writes=("paths",)
+)

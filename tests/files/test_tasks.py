@@ -1,0 +1,115 @@
+"""The tasks for files of datasets, and what they put on record."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows import tasks
+from ivcap_flows.capture import recorder, use_journal
+from ivcap_flows.durable import plan
+from ivcap_flows.errors import InputError, NotFoundError
+from ivcap_flows.identity import file_urn
+from ivcap_flows.journal import Journal
+from ivcap_flows.provena.collection_format import AccessInfo
+from ivcap_flows.provenance import Graph
+from ivcap_flows.sinks import run_graph
+
+# The tasks' own functions record themselves without Prefect, as part of the process's run.
+download_dataset_files = tasks.download_dataset_files.fn
+list_dataset_files = tasks.list_dataset_files.fn
+register_dataset = tasks.register_dataset.fn
+upload_dataset_files = tasks.upload_dataset_files.fn
+
+
+@pytest.fixture(autouse=True)
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as opened, use_journal(opened):
+        yield opened
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """A folder of two files that no other test has."""
+    folder = tmp_path / "series"
+    (folder / "by year").mkdir(parents=True)
+    (folder / "all.csv").write_text(f"{uuid.uuid4()}\n")
+    (folder / "by year" / "1950.csv").write_text(f"{uuid.uuid4()}\n")
+    return folder
+
+
+def recorded(journal: Journal) -> Graph:
+    assert recorder().flush()
+    [row] = journal.runs.recent()
+    return run_graph(journal, row.id)
+
+
+def pairs(graph: Graph, name: str) -> set[tuple[str | None, str | None]]:
+    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
+
+
+def test_files_go_there_and_come_back_on_record(journal, stated, series, tmp_path):
+    """What is downloaded leads to what was uploaded, by its content; the dataset holds its files."""
+    dataset = register_dataset(stated)
+    sent = upload_dataset_files(dataset, series, to="raw")
+    got = download_dataset_files(dataset.urn, tmp_path / "back", paths=["raw/by year", sent[0]])
+    listed = list_dataset_files(dataset, paths="raw")
+
+    assert [(each.path, each.size) for each in sent] == [("raw/all.csv", 37), ("raw/by year/1950.csv", 37)]
+    assert [(each.urn, each.path, each.size) for each in listed] == [(each.urn, each.path, each.size) for each in sent]
+    assert [each.sha256 for each in got] == [each.sha256 for each in sent]
+    assert (tmp_path / "back/raw/by year/1950.csv").read_bytes() == (series / "by year/1950.csv").read_bytes()
+
+    graph = recorded(journal)
+    content = file_urn(sent[0].sha256)
+    [upload] = {maker for made, maker in pairs(graph, "wasGeneratedBy") if made == sent[0].urn}
+    [download] = {maker for made, maker in pairs(graph, "wasGeneratedBy") if made == content}
+    assert (dataset.urn, sent[0].urn) in pairs(graph, "hadMember")
+    assert pairs(graph, "used") >= {(download, dataset.urn), (download, sent[0].urn)}
+    assert content in graph.lineage(sent[0].urn, "up").nodes
+    assert upload in graph.lineage(content, "up").nodes
+    assert download in graph.lineage(content, "down").nodes
+
+
+def test_what_is_there_was_found_and_not_made(journal, stated, series):
+    """A second upload makes only the file that changed."""
+    dataset = register_dataset(stated)
+    first = upload_dataset_files(dataset, series)
+    (series / "all.csv").write_text("changed")
+    second = upload_dataset_files(dataset, series)
+    graph = recorded(journal)
+    made = pairs(graph, "wasGeneratedBy")
+    assert [each.urn for each in first] == [each.urn for each in second]
+    assert [len([urn for urn, _ in made if urn == each.urn]) for each in first] == [2, 1]
+
+
+def test_a_plan_sends_no_files(stated, series):
+    """It names the upload and goes on with handles of what there would be."""
+    dataset = register_dataset(stated)
+    with plan() as planned:
+        files = upload_dataset_files(dataset, series)
+    assert [each.path for each in files] == ["all.csv", "by year/1950.csv"]
+    assert [each.noun for each in planned.effects] == ["dataset files"]
+    assert [each.path for each in list_dataset_files(dataset)] == ["metadata.json"]
+
+
+def test_what_cannot_be_moved_is_told(stated, series, tmp_path):
+    """A dataset whose files lie elsewhere, a folder without files, a link out of it, a path that is not there."""
+    elsewhere = AccessInfo(reposited=False, uri=f"https://example.org/{uuid.uuid4()}", description="There.")
+    info = stated.dataset_info.model_copy(update={"access_info": elsewhere})
+    far = register_dataset(stated.model_copy(update={"dataset_info": info}))
+    near = register_dataset(stated)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="lie at https://example.org"):
+        upload_dataset_files(far, series)
+    with pytest.raises(InputError, match="without files"):
+        upload_dataset_files(near, tmp_path / "empty")
+    os.symlink("/etc/hostname", series / "link")
+    with pytest.raises(InputError, match="lead out of the folder"):
+        upload_dataset_files(near, series)
+    with pytest.raises(NotFoundError, match="neither a file nor a folder 'raw'"):
+        download_dataset_files(near, tmp_path / "back", paths="raw")
