@@ -11,12 +11,14 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from ivcap_flows.http.lanes import Lanes
+
 __all__ = ["Pool"]
 
+_AT_ONCE: Final = 32
+_STREAMS_AT_ONCE: Final = 128
 # Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
-# All that were needed at once are kept: with fewer, each of many requests at once would open and close one.
-_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
-_STREAM_LIMITS: Final = httpx.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=4.0)
+_KEPT: Final = 4.0
 # A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
 _DIRECT: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -31,8 +33,8 @@ class Pool:
     def __init__(self) -> None:
         # The transports of httpx without a client above them: its redirects, flows of authentication, hooks and merging
         # of defaults are not used here, and take as much time as a fifth of a small request.
-        self._transports: dict[tuple[str | None, bool], httpx.AsyncHTTPTransport] = {}
-        self._routes: dict[tuple[str, str, int | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str | None, bool], Lanes] = {}
+        self._routes: dict[tuple[str, str, int | None, bool], Lanes] = {}
         self._cookies = httpx.Cookies()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -54,7 +56,7 @@ class Pool:
         for transport in transports:
             await transport.aclose()
 
-    def _transport(self, url: httpx.URL, streaming: bool) -> httpx.AsyncHTTPTransport:
+    def _transport(self, url: httpx.URL, streaming: bool) -> Lanes:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
@@ -63,10 +65,11 @@ class Pool:
         if route not in self._routes:
             proxy = _proxy(url)
             if (proxy, streaming) not in self._transports:
-                self._transports[proxy, streaming] = httpx.AsyncHTTPTransport(
-                    verify=_trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-                    limits=_STREAM_LIMITS if streaming else _LIMITS,
-                    proxy=proxy,
+                trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+                self._transports[proxy, streaming] = Lanes(
+                    _STREAMS_AT_ONCE if streaming else _AT_ONCE,
+                    _KEPT,
+                    lambda limits: httpx.AsyncHTTPTransport(verify=trust, limits=limits, proxy=proxy),
                 )
             self._routes[route] = self._transports[proxy, streaming]
         return self._routes[route]

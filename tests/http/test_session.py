@@ -392,7 +392,7 @@ async def test_streams_leave_connections_to_all_else(web):
 
 async def test_too_many_at_once_are_told_so(web, monkeypatch):
     """The network is not to blame when this client has no connection left."""
-    monkeypatch.setattr(pool, "_STREAM_LIMITS", httpx.Limits(max_connections=1))
+    monkeypatch.setattr(pool, "_STREAMS_AT_ONCE", 1)
     web.on("GET /1/x", {"ok": True})
     async with web.session(timeout=0.1, budget=0.1) as session, session.stream("GET", "/1/x", repeat="idempotent"):
         with pytest.raises(UnreachableError, match="all connections of this client.* Do less at once") as error:
