@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
@@ -33,6 +34,7 @@ Cl = TypeVar("Cl", bound=_Closable)
 
 _lock = threading.Lock()
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Any]] = WeakKeyDictionary()
+_asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
 
 
 async def ivcap_client(credentials: IvcapCredentials | str | None, *, deployed: bool) -> IvcapClient:
@@ -67,8 +69,7 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
     if isinstance(given, cls):
         return given
     if given is None:
-        # The embedded platform may have to be started, which takes seconds.
-        return await asyncio.to_thread(cls.from_environment, deployed=deployed)
+        return await _of_environment(cls, deployed)
     if not isinstance(given, str):
         raise ConfigurationError(f"Credentials are a {cls.__name__} or its name, not {type(given).__name__}.")
     try:
@@ -77,6 +78,20 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
         raise ConfigurationError(
             f"There is no block {cls.__name__} named {given!r}. Save one by `{cls.__name__}(...).save({given!r})`."
         ) from error
+
+
+async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
+    """What the environment means now; who asks while the same is being found out gets the same answer."""
+    loop = asyncio.get_running_loop()
+    asked = _asked.setdefault(loop, {})
+    question = (cls, deployed, frozenset(os.environ.items()))
+    answer = asked.get(question)
+    if answer is None:
+        # The embedded platform may have to be started, which takes seconds.
+        answer = asked[question] = loop.create_task(asyncio.to_thread(cls.from_environment, deployed=deployed))
+        answer.add_done_callback(lambda _: asked.pop(question))
+    found: Cr = await asyncio.shield(answer)
+    return found
 
 
 def _shared(credentials: IvcapCredentials | ProvenaCredentials, make: Callable[[], Cl]) -> Cl:

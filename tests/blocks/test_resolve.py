@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -55,6 +57,29 @@ def test_nothing_given_means_the_environment(monkeypatch):
     assert repr(loop.run(ivcap_client(None, deployed=True))) != repr(first)
     with pytest.raises(PlatformOffError):
         loop.run(provena_client(None, deployed=True))
+
+
+def test_who_asks_at_once_is_answered_at_once(monkeypatch):
+    """Tasks that begin together have the environment read once; another environment is another question."""
+    real, read = IvcapCredentials.from_environment, []
+
+    def slowly(**options):
+        read.append(os.environ["IVCAP_JWT"])
+        time.sleep(0.1)
+        return real(**options)
+
+    async def together():
+        first = [asyncio.ensure_future(ivcap_credentials(None, deployed=True)) for _ in range(5)]
+        await asyncio.sleep(0.02)
+        monkeypatch.setenv("IVCAP_JWT", "s3cret-two")
+        return [*await asyncio.gather(*first), await ivcap_credentials(None, deployed=True)]
+
+    monkeypatch.setenv("IVCAP_URL", "https://one.example.org")
+    monkeypatch.setenv("IVCAP_JWT", "s3cret-one")
+    monkeypatch.setattr(IvcapCredentials, "from_environment", slowly)
+    found = loop.run(together())
+    assert read == ["s3cret-one", "s3cret-two"]
+    assert len({id(one) for one in found[:5]}) == 1 and found[5].token.get_secret_value() == "s3cret-two"
 
 
 def test_anything_else_is_refused():
