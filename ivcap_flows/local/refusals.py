@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["expired", "refusal"]
+from starlette.requests import Request
+from starlette.responses import Response
+
+__all__ = ["caller_gone", "expired", "refusal"]
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -84,3 +87,8 @@ def _provena(status: int, message: str) -> Answer:
 def _answer(status: int, headers: Mapping[str, str], body: Any) -> Answer:
     data = b"" if status in _BODILESS else json.dumps(body).encode()
     return status, {"Content-Type": "application/json", **headers}, data
+
+
+async def caller_gone(request: Request, error: Exception) -> Response:
+    """For the log of requests alone (nginx's 499): nobody is there to get it."""
+    return Response(status_code=499)

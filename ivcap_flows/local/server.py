@@ -20,6 +20,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -33,6 +34,7 @@ from ivcap_flows.local.ivcap.app import create_app
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.ivcap.routing import on_http_error
+from ivcap_flows.local.refusals import caller_gone
 from ivcap_flows.local.settings import SETTLE
 from ivcap_flows.local.tokens import LIFETIME
 
@@ -188,7 +190,8 @@ async def _serve(
         routes: list[Any] = control.routes(lambda: about, lambda: layer, token, platform.keep_clock, decide_login)
         routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
         # A path with a line feed fits no mount.
-        layer = FaultLayer(Starlette(routes=routes, exception_handlers={HTTPException: on_http_error}))
+        handlers = {HTTPException: on_http_error, ClientDisconnect: caller_gone}
+        layer = FaultLayer(Starlette(routes=routes, exception_handlers=handlers))
         await part.start()
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from ivcap_flows.local.provena.web import Operation
+from ivcap_flows.local.provena.operation import Operation
 
 __all__ = ["document"]
 

@@ -9,6 +9,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
@@ -34,6 +35,7 @@ from ivcap_flows.local.provena.search import routes as search
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import OTHER, READER, SERVICE_CLIENT, UNLINKED, USER
 from ivcap_flows.local.provena.web import Api, Desk, http_error
+from ivcap_flows.local.refusals import caller_gone
 
 __all__ = ["ProvenaTwin", "create_app", "environment", "service_credentials"]
 
@@ -84,7 +86,7 @@ class ProvenaTwin:
                 *(Mount(f"/{name}", routes=api.routes) for name, api in self.apis.items()),
                 Route("/files/{path:path}", files.read),
             ],
-            exception_handlers={HTTPException: http_error},
+            exception_handlers={HTTPException: http_error, ClientDisconnect: caller_gone},
         )
 
     async def start(self) -> None:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -21,17 +21,15 @@ from starlette.routing import BaseRoute, Route
 from ivcap_flows.local.nesting import loads
 from ivcap_flows.local.provena.keycloak.state import Realm, TokenError
 from ivcap_flows.local.provena.openapi import document
+from ivcap_flows.local.provena.operation import Call, Handler, Level, Operation
 from ivcap_flows.local.provena.shape import FLAG, Fault, Object, Shape, given
 from ivcap_flows.local.provena.store import Store, dumps
 from ivcap_flows.local.provena.users import User
 
 __all__ = [
     "Api",
-    "Call",
     "CrashError",
     "Desk",
-    "Level",
-    "Operation",
     "Refusal",
     "denied",
     "http_error",
@@ -39,7 +37,6 @@ __all__ = [
     "status",
 ]
 
-Level = Literal["public", "general", "read", "write", "admin"]
 _STACK: dict[Level, tuple[str, ...]] = {
     "read": ("read",),
     "write": ("read", "write"),
@@ -77,55 +74,12 @@ def status(success: bool, details: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Call:
-    """A checked request."""
-
-    user: User
-    query: dict[str, Any]
-    body: Any
-    request: Request
-    raw: bytes
-
-    @property
-    def token(self) -> str:
-        """The bearer token itself, which the access checks echo."""
-        return self.request.headers.get("authorization", "")[len("Bearer ") :]
-
-
-@dataclass(frozen=True)
 class Desk:
     """What every API needs to answer: who is asking, the state, and a call to make after a change."""
 
     realm: Realm
     store: Store
     changed: Callable[[], None]
-
-
-Handler = Callable[[Call], Any]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A route: what it checks before its handler, and what the OpenAPI text and the reference say of it.
-
-    `roles` is another stem of role names than the API's own. `upload` is the file of a multipart form that stands in
-    the place of a body. `gives` names what the object of a success always holds, or is the media type of what is none.
-    `fails` says when the real server answers 500, and so this one too; `missing` what it lacks of the real one.
-    """
-
-    method: str
-    path: str
-    level: Level
-    handler: Handler
-    query: Object | None = None
-    body: Shape | None = None
-    roles: str | None = None
-    upload: str | None = None
-    gives: tuple[str, ...] | str = ("status",)
-    refuses: tuple[int, ...] = (400,)
-    fails: str = ""
-    missing: str = ""
-    hidden: bool = False
 
 
 _PLAIN = "text/plain"
@@ -184,8 +138,9 @@ class Api:
 
     def _route(self, path: str, operations: dict[str, Operation]) -> Route:
         async def answer(request: Request) -> Response:
-            operation, raw = operations[request.method], await request.body()
+            operation = operations[request.method]
             try:
+                raw = await request.body()
                 return await run_in_threadpool(self._answer, operation, request, raw)
             except CrashError:
                 return PlainTextResponse("Internal Server Error", 500)

@@ -9,9 +9,10 @@ from typing import Any
 from ivcap_flows.local.provena.auth.report import ACCESS_REPORT, access_report
 from ivcap_flows.local.provena.auth.requests import STATES, AccessRequests
 from ivcap_flows.local.provena.auth.state import GROUP, IMPORT_MODES, MEMBER, Groups, Links, read_groups
+from ivcap_flows.local.provena.operation import Call, Level
 from ivcap_flows.local.provena.registry.state import Registry, UnsuccessfulError
 from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Many, Object, given, maybe, needed
-from ivcap_flows.local.provena.web import Api, Call, Desk, Level, Refusal, denied, invalid, status
+from ivcap_flows.local.provena.web import Api, Desk, Refusal, denied, invalid, status
 
 __all__ = ["api"]
 

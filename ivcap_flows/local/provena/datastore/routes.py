@@ -7,11 +7,12 @@ from typing import Any
 
 from ivcap_flows.local.provena.datastore.format import COLLECTION_FORMAT
 from ivcap_flows.local.provena.datastore.state import Datasets
+from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.registry.listing import BAD_PAGE, PAGE, subtype_page
 from ivcap_flows.local.provena.registry.routes import REVERT, VERSION
 from ivcap_flows.local.provena.registry.state import UnsuccessfulError
 from ivcap_flows.local.provena.shape import FLAG, TEXT, Object, Whole, given, needed
-from ivcap_flows.local.provena.web import Api, Call, Desk, status
+from ivcap_flows.local.provena.web import Api, Desk, status
 
 __all__ = ["api"]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ivcap_flows.local.provena.handles.state import Handles
+from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.shape import TEXT, WHOLE, Choice, Object, needed
-from ivcap_flows.local.provena.web import Api, Call, Desk
+from ivcap_flows.local.provena.web import Api, Desk
 
 __all__ = ["api"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT, SUB_TYPES, Jobs
+from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Object, given, maybe, needed
-from ivcap_flows.local.provena.web import Api, Call, Desk, denied, invalid
+from ivcap_flows.local.provena.web import Api, Desk, denied, invalid
 
 __all__ = ["api"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT
+from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.prov import graph as lineage
 from ivcap_flows.local.provena.prov.document import Relation
 from ivcap_flows.local.provena.prov.record import RECORD, check
@@ -17,7 +18,7 @@ from ivcap_flows.local.provena.prov.sheet import Sheet, convert, regenerate
 from ivcap_flows.local.provena.prov.state import ModelRuns
 from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
 from ivcap_flows.local.provena.shape import FLAG, TEXT, WHOLE, Many, Object, Whole, given, maybe, needed
-from ivcap_flows.local.provena.web import Api, Call, Desk, Refusal, invalid, status
+from ivcap_flows.local.provena.web import Api, Desk, Refusal, invalid, status
 
 __all__ = ["api"]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.registry import access, listing
 from ivcap_flows.local.provena.registry.kinds import KINDS, Kind
 from ivcap_flows.local.provena.registry.state import Registry, UnsuccessfulError
 from ivcap_flows.local.provena.shape import FLAG, TEXT, WHOLE, Object, given, maybe, needed
 from ivcap_flows.local.provena.store import without_nulls
-from ivcap_flows.local.provena.web import Api, Call, CrashError, Desk, invalid, status
+from ivcap_flows.local.provena.web import Api, CrashError, Desk, invalid, status
 
 __all__ = ["REVERT", "VERSION", "api"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
 from ivcap_flows.local.provena.search.state import search
 from ivcap_flows.local.provena.shape import TEXT, WHOLE, Object, given, maybe, needed
-from ivcap_flows.local.provena.web import Api, Call, Desk, status
+from ivcap_flows.local.provena.web import Api, Desk, status
 
 __all__ = ["api"]
 
