@@ -10,7 +10,7 @@ PATHS = (
 )
 
 
-def leave(home, path.format(**home.environment), token):
+def leave(home, path, token):
     """Promise a body, send a part of it, and go."""
     host, port = home.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as caller:
