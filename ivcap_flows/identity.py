@@ -18,6 +18,7 @@ __all__ = [
     "CONTENT_SCHEMA",
     "INTENT_SCHEMA",
     "KEY_VERSION",
+    "REUSE_SCHEMA",
     "Scope",
     "artifact_urns",
     "canonical",
@@ -28,6 +29,7 @@ __all__ = [
     "ivcap_urn",
     "key_entity",
     "key_of",
+    "mark_of",
     "platform_id",
     "short_id",
     "urn_id",
@@ -35,6 +37,8 @@ __all__ = [
 
 KEY_VERSION: Final = "k1"
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
+REUSE_SCHEMA: Final = "urn:ivcap-flows:schema:reuse.1"
+"""An aspect on an order or job without a key aspect, with the mark by which an equal request finds it."""
 
 CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 """An aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP itself keeps no digest."""
@@ -80,6 +84,11 @@ def key_of(
     parts = [KEY_VERSION, platform, account, scope, noun, request, discriminator]
     key = f"{KEY_VERSION}:{digest(canonical(parts))}"
     return f"{key}.{generation}" if generation else key
+
+
+def mark_of(*, platform: str, account: str, noun: str, definition: str, request: Any) -> str:
+    """What equal requests of one service definition share in an account, whoever asks: 64 hex digits."""
+    return digest(canonical(["m1", platform, account, noun, definition, request]))
 
 
 def key_entity(key: str) -> str:

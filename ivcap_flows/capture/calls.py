@@ -37,7 +37,8 @@ def now() -> datetime:
 class Call:
     """An activity of ours. `parent` started it; `before` is the try that failed before this one.
 
-    `found` are the URNs of things that were there already, though the call returns them.
+    `found` are the URNs of things that were there already, though the call returns them; `reused` those of them that
+    were asked for elsewhere.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Call:
     entry: dict[str, Seen] = field(default_factory=dict)
     exit: dict[str, Seen] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
+    reused: set[str] = field(default_factory=set)
     written: bool = False
 
     def look_at_entry(self, digests: Digests | None) -> None:
@@ -131,7 +133,7 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
 
 def _took(call: Call, thing: Record, role: str) -> Record:
     if thing.kind == "activity":
-        return relation("wasInformedBy", call.id, thing.id, role=role)
+        return relation("wasInformedBy", call.id, thing.id, role="reused" if thing.id in call.reused else role)
     return relation("used", call.id, thing.id, call.started, role=role)
 
 

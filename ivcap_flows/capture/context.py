@@ -134,11 +134,16 @@ def current_activity() -> str | None:
     return None if call is None else call.id
 
 
-def found(urn: str) -> None:
-    """State that the running call found this thing and did not make it: returned, it counts as used."""
+def found(urn: str, *, reused: bool = False) -> None:
+    """State that the running call found this thing and did not make it: returned, it counts as used.
+
+    `reused`: it was asked for elsewhere, and stands in the place of an equal request.
+    """
     call = _call.get()
     if call is not None:
         call.found.add(urn)
+        if reused:
+            call.reused.add(urn)
 
 
 def seen(path: str | os.PathLike[str]) -> Seen | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ivcap_flows.durable.divergence import OnDivergence, aonce, once
-from ivcap_flows.durable.effects import CLOCKS, Effect, Found, KeyAspects, MatchedBy, Performed, Progress
+from ivcap_flows.durable.effects import CLOCKS, Effect, Found, KeyAspects, MatchedBy, Performed, Progress, Reusable
 from ivcap_flows.durable.perform import OnFailure, perform
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
 from ivcap_flows.durable.runs import LogicalRun
@@ -21,6 +21,7 @@ __all__ = [
     "Plan",
     "Planned",
     "Progress",
+    "Reusable",
     "aonce",
     "once",
     "perform",

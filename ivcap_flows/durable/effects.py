@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from ivcap_flows.identity import Scope
-from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal import IntentRow, NewIntent
 
-__all__ = ["CLOCKS", "Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress"]
+__all__ = ["CLOCKS", "Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress", "Reusable"]
 
 T = TypeVar("T")
 
@@ -34,11 +34,19 @@ class Found(Generic[T]):
 @dataclass(frozen=True)
 class Performed(Generic[T]):
     """An effect that exists. "sent": by this call; "kept": known from the journal; "adopted": found on the platform;
-    "planned": only a placeholder, nothing was sent."""
+    "reused": an earlier one of an equal request; "planned": only a placeholder, nothing was sent."""
 
     value: T
-    how: Literal["sent", "kept", "adopted", "planned"]
+    how: Literal["sent", "kept", "adopted", "reused", "planned"]
     key: str
+
+
+@dataclass(frozen=True)
+class Reusable(Generic[T]):
+    """What came of the look for an earlier effect of an equal request: the one to use, or why there is none."""
+
+    found: Found[T] | None
+    why: str
 
 
 class Progress(Protocol):
@@ -99,6 +107,9 @@ class Effect(Generic[T]):
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
     read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that
     `stands`, given its progress, told something new.
+
+    `definition` is a digest of what is asked, for those that may be used again in the place of an equal request;
+    `reuse` looks for such an earlier one before anything is sent, and is None where none is wanted.
     """
 
     noun: str
@@ -119,3 +130,5 @@ class Effect(Generic[T]):
     resumable: bool = False
     patience: float = 0.0
     stands: Callable[[Any], Awaitable[Any]] | None = None
+    definition: str | None = None
+    reuse: Callable[[NewIntent], Awaitable[Reusable[T]]] | None = None

@@ -12,7 +12,7 @@ from rfc8785 import CanonicalizationError
 
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
-from ivcap_flows.durable.effects import Effect, KeyAspects, Performed
+from ivcap_flows.durable.effects import Effect, KeyAspects, Performed, Reusable
 from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, warn_shared
@@ -53,7 +53,8 @@ async def perform(
     then send again.
 
     `on_failure="resubmit"` sends a new generation when the newest ended in failure, up to `max_resubmits` of them.
-    `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent.
+    `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. Where the effect says how, an
+    earlier one of an equal request is looked for before anything is sent; it does not count as spent.
 
     Raises JournalError when the intent cannot be written (nothing was sent), InDoubtError when it cannot be told
     which effect is ours, DivergenceError, SpendLimitError, and the PlatformError of a refusal or of a platform that
@@ -70,12 +71,16 @@ async def perform(
 
     wait = _FIRST_WAIT
     sent: str | None = None
+    earlier: Reusable[T] | None = None
     start_beating(journal)
     try:
         while True:
             if newest is not None:
                 again = _resubmits(newest, on_failure, max_resubmits)
                 wanted = _generation(wanted, newest.generation + again)
+            if effect.reuse is not None and earlier is None and _unsent(newest, wanted):
+                earlier = await effect.reuse(wanted)
+                wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
             claim = await _claim(journal, wanted, max_orders)
             if claim.again and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, effect.scope)
@@ -90,8 +95,17 @@ async def perform(
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_WAIT, 1.5 * wait)
                 continue
-            submission = Submission(effect, journal, claim, platform=platform, key_aspects=key_aspects)
+            submission = Submission(
+                effect,
+                journal,
+                claim,
+                platform=platform,
+                key_aspects=key_aspects,
+                flow=None if attempt is None else attempt.run.flow_name,
+            )
             try:
+                if claim.kind == "new" and earlier is not None and earlier.found is not None:
+                    return await submission.reuse(earlier.found)
                 return await submission.run()
             except FencedError:
                 # This process was taken for gone. Whoever took over decides, and is told of what was sent here.
@@ -160,6 +174,7 @@ def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platfo
         discriminator=effect.discriminator,
         subject=effect.subject,
         spends=effect.spends,
+        definition=effect.definition,
         run_id=attempt.run.id if attempt is not None else None,
         attempt_id=attempt.attempt.id if attempt is not None else None,
         attempt_number=attempt.attempt.number if attempt is not None else 0,
@@ -177,6 +192,11 @@ def _generation(wanted: NewIntent, generation: int) -> NewIntent:
         generation=generation,
     )
     return replace(wanted, key=key, generation=generation)
+
+
+def _unsent(newest: IntentRow | None, wanted: NewIntent) -> bool:
+    """Whether nothing is known to have left under the key."""
+    return newest is None or newest.key != wanted.key or newest.state in ("intent", "abandoned")
 
 
 def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> bool:

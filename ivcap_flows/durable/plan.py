@@ -13,9 +13,10 @@ from ivcap_flows.journal import RunRow
 
 __all__ = ["Plan", "Planned", "plan", "planning"]
 
-Source = Literal["new", "kept", "adopted", "in doubt", "resubmitted"]
-"""`new`: would be sent; `kept`: known from the journal; `adopted`: on the platform already; `in doubt`: sent before,
-to be looked for first; `resubmitted`: would be sent again, since the earlier one failed."""
+Source = Literal["new", "kept", "adopted", "reused", "in doubt", "resubmitted"]
+"""`new`: would be sent; `kept`: known from the journal; `adopted`: on the platform already; `reused`: an earlier one of
+an equal request; `in doubt`: sent before, to be looked for first; `resubmitted`: would be sent again, since the earlier
+one failed."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,16 @@ async def preview(
     def note(source: Source, urn: str | None = None, origin: str | None = None) -> None:
         plan.add(Planned(wanted.noun, wanted.subject, wanted.request, key, source, urn, origin))
 
+    async def reused() -> Performed[T] | None:
+        earlier = None if effect.reuse is None else await effect.reuse(wanted)
+        if earlier is None or earlier.found is None:
+            return None
+        note("reused", earlier.found.urn, earlier.why)
+        return Performed(earlier.found.value, "reused", key)
+
     if resubmit:
+        if (performed := await reused()) is not None:
+            return performed
         note("resubmitted")
     elif newest is not None and newest.state in DONE:
         note("kept", newest.urn, f"run {newest.run_id}" if newest.run_id else f"journal {journal.url}")
@@ -55,6 +64,8 @@ async def preview(
             if found:
                 note("adopted", found[0].urn, "the platform")
                 return Performed(found[0].value, "adopted", key)
+        if (performed := await reused()) is not None:
+            return performed
         note("in doubt" if aspect is not None and aspect.get("journal") != journal.id else "new")
     return Performed(effect.placeholder(key), "planned", key)
 

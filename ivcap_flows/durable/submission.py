@@ -26,7 +26,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.identity import canonical, digest
+from ivcap_flows.identity import canonical, digest, mark_of
 from ivcap_flows.journal import Claim, Journal
 
 __all__ = ["Submission", "may_have_taken_effect"]
@@ -75,7 +75,14 @@ class Submission(Generic[T]):
     """Carries a claim to its outcome; `run` once. `urn` is what was sent here, also when the journal refused it."""
 
     def __init__(
-        self, effect: Effect[T], journal: Journal, claim: Claim, *, platform: str, key_aspects: KeyAspects | None
+        self,
+        effect: Effect[T],
+        journal: Journal,
+        claim: Claim,
+        *,
+        platform: str,
+        key_aspects: KeyAspects | None,
+        flow: str | None = None,
     ) -> None:
         self.effect = effect
         self.journal = journal
@@ -85,6 +92,14 @@ class Submission(Generic[T]):
         self._looked = False
         self._platform = platform
         self._key_aspects = key_aspects
+        self._flow = flow
+
+    async def reuse(self, earlier: Found[T]) -> Performed[T]:
+        """Let an earlier effect of an equal request stand for this one; nothing is sent."""
+        try:
+            return await self._accept(earlier.value, "reused")
+        finally:
+            self.journal.intents.release(self.intent)
 
     async def run(self) -> Performed[T]:
         """The effect. The claim is given up at the end, whatever it is; FencedError if it was lost meanwhile."""
@@ -255,7 +270,7 @@ class Submission(Generic[T]):
     async def _accept(
         self,
         value: T,
-        how: Literal["sent", "adopted"],
+        how: Literal["sent", "adopted", "reused"],
         matched_by: MatchedBy | None = None,
         duplicates: Sequence[str] = (),
     ) -> Performed[T]:
@@ -390,7 +405,15 @@ class Submission(Generic[T]):
             "urn": urn,
             "outcome": outcome,
             **({"progress": row.progress} if urn is None and row.progress is not None else {}),
+            **({} if row.definition is None else self._for_reuse(row.definition)),
         }
+
+    def _for_reuse(self, definition: str) -> dict[str, Any]:
+        """How an equal request of anybody in the account finds this one, and who asked."""
+        row = self.intent
+        of = {"platform": row.platform, "account": row.account, "noun": row.noun, "request": row.request}
+        mark = mark_of(definition=definition, **of)
+        return {"definition": definition, "mark": mark, "run": row.run_id, "flow": self._flow}
 
     def _from_aspect(self, content: dict[str, Any]) -> Found[T]:
         return Found(self.effect.decode(content.get("outcome")), str(content["urn"]))

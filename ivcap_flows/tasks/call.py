@@ -61,8 +61,8 @@ class _Call:
             max_orders=Settings().max_orders if effect.spends else None,
         )
         urn = effect.urn(done.value)
-        if done.how == "kept" and urn is not None:
-            found(urn)
+        if done.how in ("kept", "reused") and urn is not None:
+            found(urn, reused=done.how == "reused")
         return done
 
     def check(self, *values: Any) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress
+from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, Reusable
+from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
-from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
@@ -59,6 +60,7 @@ async def _request_job(
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
     on_divergence: OnDivergence = "raise",
+    reuse: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
     """Request a job of a service, at most once within `scope`, and return without waiting for it.
@@ -73,7 +75,7 @@ async def _request_job(
     PlannedError.refuse([service])
     record = await call.client.services.by_name(str(service))
     asked = await _asked(call, record, request, request_aspect)
-    await _validate(call, record, asked.document)
+    model = await _validate(call, record, asked.document)
 
     async def send(intent: IntentRow, progress: Progress) -> Job:
         sent = await call.client.jobs.request(record.urn, asked.sent, policy=policy)
@@ -90,6 +92,20 @@ async def _request_job(
                 handle = job.handle(call.platform, service_name=record.name, key=intent.key)
                 found.append(Found(handle, job.urn, job.requested_at, matched_by="content"))
         return found
+
+    async def earlier(wanted: NewIntent) -> Reusable[Job]:
+        async def handle(urn: str) -> Found[Job]:
+            whole = await call.client.jobs.read(record.urn, urn, with_request=True)
+            alike = [asked.sent, asked.document]
+            products = await usable(
+                call.client, whole, account=call.account, service=record.urn, request=alike, policy=policy
+            )
+            made = whole.handle(call.platform, service_name=record.name, key=wanted.key)
+            given = {"service": record.urn, "request": asked.document}
+            handles = Products(product.handle(call.platform) for product in products)
+            return Found(made.model_copy(update={**given, "products": handles}), whole.urn, whole.requested_at)
+
+        return await look_for_reuse(call.client, wanted, handle)
 
     done = await call.perform(
         Effect(
@@ -112,6 +128,8 @@ async def _request_job(
             discriminator=discriminator,
             subject=record.name or record.urn,
             spends=True,
+            definition=definition_of(record, model),
+            reuse=earlier if reuse else None,
         ),
         key_aspects=call.keys,
         on_failure=on_failure,
@@ -155,12 +173,14 @@ def request_of(request: Mapping[str, Any] | BaseModel | None) -> dict[str, Any]:
     return document
 
 
-async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str, Any]) -> None:
+async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Check a request against the service's model, which is returned."""
     try:
         schema = await call.client.services.request_schema(service.urn)
     except NotFoundError:
-        return  # a service without a published model says itself what it does not take
+        return None  # a service without a published model says itself what it does not take
     validate_request(schema, document, service=service.name or service.urn)
+    return schema
 
 
 async def _since(call: IvcapCall, service: str, intent: IntentRow) -> AsyncIterator[JobRecord]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, planning
+from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
+from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import Scope, short_id
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
-from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collections import holding
 from ivcap_flows.tasks.pair import task_pair
@@ -58,6 +59,7 @@ async def _place_order(
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
     on_divergence: OnDivergence = "raise",
+    reuse: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Place an order for a service, at most once within `scope`, and return without waiting for it.
@@ -68,6 +70,9 @@ async def _place_order(
     same order; `discriminator` tells two apart that are meant. An order that ended badly stays the answer, unless
     `on_failure="resubmit"` places it anew, up to `max_resubmits` times. `on_divergence` says what happens when a
     replayed flow asks for something else than it did before.
+
+    With `reuse`, an earlier order of the account that succeeded, of any run and machine, is used instead of paying
+    again: of the same definition of the service, with equal parameters and policy, whose products can still be read.
 
     Raises ParameterError, InputError for an unknown service, NotFoundError for an unknown collection, InDoubtError,
     DivergenceError and SpendLimitError.
@@ -100,6 +105,18 @@ async def _place_order(
                 found.append(Found(_handle(whole, call, record, encoded, intent.key), whole.urn, whole.ordered_at))
         return found
 
+    async def earlier(wanted: NewIntent) -> Reusable[Order]:
+        async def handle(urn: str) -> Found[Order]:
+            whole = await call.client.orders.read(urn)
+            products = await usable(
+                call.client, whole, account=call.account, service=record.urn, request=[encoded], policy=policy
+            )
+            handles = Products(product.handle(call.platform) for product in products)
+            made = _handle(whole, call, record, encoded, wanted.key).model_copy(update={"products": handles})
+            return Found(made, whole.urn, whole.ordered_at)
+
+        return await look_for_reuse(call.client, wanted, handle)
+
     done = await call.perform(
         Effect(
             noun="order",
@@ -121,6 +138,8 @@ async def _place_order(
             discriminator=discriminator,
             subject=record.name or record.urn,
             spends=True,
+            definition=definition_of(record),
+            reuse=earlier if reuse else None,
         ),
         key_aspects=call.keys,
         on_failure=on_failure,

@@ -1,0 +1,202 @@
+"""An earlier order or job of an equal request that is used instead of paying again.
+
+Every key aspect of an order or job bears a *mark*: a digest over platform, account, noun, the service's definition and
+the request, without scope and discriminator. So whoever asks in the account finds what was asked for before, from any
+run, journal or machine, by one look-up that needs no further record. What the mark names is believed only as far as the
+order or job itself says the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from ivcap_flows.durable.effects import Found, Reusable
+from ivcap_flows.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InvalidParameterError,
+    NotFoundError,
+    PlatformError,
+)
+from ivcap_flows.handles import TERMINAL
+from ivcap_flows.identity import fingerprint, mark_of
+from ivcap_flows.ivcap.artifacts import ArtifactRecord
+from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.orders import OrderRecord
+from ivcap_flows.ivcap.services import ServiceRecord
+from ivcap_flows.journal import NewIntent
+
+__all__ = ["Earlier", "Refused", "definition_of", "earlier_of", "look_for_reuse", "usable"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+_OURS: Final = "urn:ivcap-flows:schema:%"
+"""Key aspects, and what `reuse scan` writes, bear the mark."""
+_DEFINED: Final = {"name", "description", "parameters", "controller_schema", "controller"}
+CANDIDATES: Final = 10
+"""Earlier ones that are looked at, newest first."""
+LOOKED_AT: Final = 500
+"""Aspects that are read where the platform does not look into their content itself."""
+_AT_ONCE: Final = 8
+
+
+class Refused(Exception):  # noqa: N818 - an answer, no error: it never leaves who asked
+    """Why an earlier order or job is not used."""
+
+    def __init__(self, why: str, *, running: bool = False) -> None:
+        super().__init__(why)
+        self.running = running
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An order or job of an equal request, as an aspect names it; `run`, `flow` and `key` where it was placed by us."""
+
+    urn: str
+    at: datetime | None
+    key: str | None = None
+    run: str | None = None
+    flow: str | None = None
+
+
+def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | None = None) -> str:
+    """A digest of what the platform shows of a service's definition; of one that takes jobs, with the request's schema.
+
+    What it does not show, such as a new image under an old tag, changes nothing here.
+    """
+    shown = service.model_dump(mode="json", include=_DEFINED)
+    return fingerprint({"service": service.urn, **shown, "request": request_schema})
+
+
+async def earlier_of(aspects: Aspects, mark: str) -> list[Earlier]:
+    """The orders or jobs that bear a mark, newest first, each once, at most `CANDIDATES`."""
+    known: dict[str, Earlier] = {}
+    async for record in _marked(aspects, mark):
+        content = record.content if isinstance(record.content, Mapping) else {}
+        urn = content.get("urn")
+        if content.get("mark") == mark and isinstance(urn, str) and urn not in known:
+            told = {name: content.get(name) for name in ("key", "run", "flow")}
+            known[urn] = Earlier(urn, record.valid_from, **told)
+            if len(known) == CANDIDATES:
+                break
+    return list(known.values())
+
+
+async def _marked(aspects: Aspects, mark: str) -> AsyncIterator[AspectRecord]:
+    path = f"$.mark ? (@ == {json.dumps(mark)})"
+    try:
+        async for record in aspects.list(schema=_OURS, content_path=path):
+            yield record
+    except (BadRequestError, InvalidParameterError):
+        async for record in aspects.list(schema=_OURS, limit=LOOKED_AT):
+            yield record
+
+
+async def look_for_reuse(
+    client: IvcapClient, wanted: NewIntent, handle: Callable[[str], Awaitable[Found[T]]]
+) -> Reusable[T]:
+    """The newest earlier one that `handle` makes a value of, where it does not raise `Refused` or a PlatformError.
+
+    One that still runs is only reported: it may fail yet.
+    """
+    assert wanted.definition is not None
+    mark = mark_of(
+        platform=wanted.platform,
+        account=wanted.account,
+        noun=wanted.noun,
+        definition=wanted.definition,
+        request=wanted.request,
+    )
+    try:
+        candidates = await earlier_of(client.aspects, mark)
+    except ForbiddenError as error:
+        return Reusable(None, f"key aspects cannot be read: {error.message}")
+    reasons: list[str] = []
+    for earlier in candidates:
+        try:
+            found = await handle(earlier.urn)
+        except Refused as refused:
+            reasons.append(str(refused))
+            if refused.running:
+                logger.warning(
+                    "An equal %s for %s is under way: %s. A further one is asked for, since that one may fail yet; "
+                    "`attach_%s` waits for it instead.",
+                    wanted.noun,
+                    wanted.subject,
+                    earlier.urn,
+                    wanted.noun,
+                )
+        except (NotFoundError, ForbiddenError) as error:
+            reasons.append(f"{earlier.urn} or what it made cannot be read any more: {error.message}")
+        else:
+            by = f" of the flow {earlier.flow}" if earlier.flow else ""
+            logger.info("Uses %s%s instead of paying for an equal %s.", earlier.urn, by, wanted.noun)
+            return Reusable(found, f"{earlier.urn}{by} is used")
+    if reasons:
+        logger.info("No earlier %s for %s is used: %s", wanted.noun, wanted.subject, "; ".join(reasons))
+    return Reusable(None, "; ".join(reasons) or "no equal one of the same definition of the service is known")
+
+
+async def usable(
+    client: IvcapClient,
+    record: OrderRecord | JobRecord,
+    *,
+    account: str,
+    service: str,
+    request: Sequence[Any],
+    policy: str | None,
+) -> list[ArtifactRecord]:
+    """The products of an order or job that can be used instead of an equal one; raises `Refused` with the reason, and
+    the platform's error for what cannot be read. `request` are the forms in which an equal request may be told."""
+    urn = record.urn
+    if record.status not in TERMINAL:
+        raise Refused(f"{urn} is {record.status}", running=True)
+    if record.status != "succeeded":
+        raise Refused(f"{urn} ended as {record.status}")
+    if record.account not in (None, account):
+        raise Refused(f"{urn} is of another account")
+    # Not every server tells the policy, and none was asked for says nothing of what it became.
+    other_policy = None not in (policy, record.policy) and record.policy != policy
+    if other_policy or not _is_of(record, service) or not _asks_for(record, request):
+        raise Refused(f"{urn} asks for something else than the aspect that names it says")
+    if isinstance(record, OrderRecord):
+        products = [product async for product in client.orders.products(urn)]
+    else:
+        products = [product async for product in client.jobs.products(record)]
+        if record.result_content is None and record.result_content_type is not None:
+            await client.jobs.result(service, urn)
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def ready(product: ArtifactRecord) -> None:
+        async with turns:
+            try:
+                found = await client.artifacts.read(product.urn)
+            except PlatformError as error:
+                raise Refused(f"the product {product.urn} of {urn} cannot be read: {error.message}") from error
+        if found.status in ("pending", "partial", "error"):
+            raise Refused(f"the product {product.urn} of {urn} is {found.status}")
+
+    await asyncio.gather(*(ready(product) for product in products))
+    return products
+
+
+def _is_of(record: OrderRecord | JobRecord, service: str) -> bool:
+    return record.service is None or record.service.rsplit(":", 1)[-1] == service.rsplit(":", 1)[-1]
+
+
+def _asks_for(record: OrderRecord | JobRecord, request: Sequence[Any]) -> bool:
+    if isinstance(record, JobRecord):
+        return record.request_content is None or fingerprint(record.request_content) in map(fingerprint, request)
+    # The platform adds parameters of its own and may show none.
+    shown = record.values()
+    return not shown or any(all(shown.get(name) == text for name, text in each.items()) for each in request)
