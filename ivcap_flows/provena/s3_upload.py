@@ -178,11 +178,18 @@ async def _send_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, siz
             if any(task.done() and task.exception() for task in sending):
                 break
             sending = [task for task in sending if not task.done()]
-        await asyncio.gather(*sending)
-    finally:
+        results = await asyncio.gather(*sending, return_exceptions=True)
+    except Exception:
+        # Parts on their way would arrive after the others are removed, and stay.
+        await asyncio.gather(*sending, return_exceptions=True)
+        raise
+    except asyncio.CancelledError:
         for task in sending:
             task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
+        raise
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
     if total.hexdigest() != file.sha256:
         raise _changed(file)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,8 +17,6 @@ from ivcap_flows.provena.collection_format import AccessInfo, Approvals, Collect
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.settings import Settings
-
-Minting = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +66,40 @@ def stated(owner: str) -> CollectionFormat:
 async def dataset(provena: ProvenaClient, stated: CollectionFormat) -> str:
     """A new dataset's handle."""
     return (await provena.datastore.mint(stated)).handle
+
+
+@dataclass
+class Place:
+    """The folder of a dataset in the bucket, as others may write to it."""
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    def put(self, name: str, content: bytes, *, sha256: str | None = None) -> None:
+        stated = {"sha256": sha256} if sha256 else {}
+        self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content, Metadata=stated)
+
+    def remove(self, name: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+
+    def has(self, name: str) -> bool:
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + name).get("Contents", [])
+        return self.prefix + name in [each["Key"] for each in found]
+
+    def unfinished(self, name: str) -> list[str]:
+        """The ids of uploads in parts that nobody completed."""
+        found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix + name)
+        return [each["UploadId"] for each in found.get("Uploads", [])]
+
+    def parts(self, name: str, upload: str) -> list[int]:
+        found = self.client.list_parts(Bucket=self.bucket, Key=self.prefix + name, UploadId=upload)
+        return [each["PartNumber"] for each in found.get("Parts", [])]
+
+
+@pytest.fixture
+async def place(provena: ProvenaClient, dataset: str, s3_server: Any) -> Place:
+    """Where the files of the dataset are."""
+    found = (await provena.datastore.fetch_dataset(dataset)).info.s3
+    assert found is not None
+    return Place(s3_server.client(), found.bucket_name, found.path)

@@ -166,7 +166,7 @@ def test_the_roles_of_one_input_add_up():
         ([entity("e", "file"), entity("f", "file"), relation("resembles", "e", "f")], "no known relation"),
         (
             [entity("e", "file"), entity("f", "file"), relation("hadMember", "e", "f")],
-            "only collection, directory may be",
+            "only collection, dataset, directory may be",
         ),
         (
             [
