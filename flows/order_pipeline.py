@@ -4,8 +4,8 @@
     python -m flows.order_pipeline --help
 
 An index for each base period; of each index its seasons, ordered one by one from a service that may fail now and then,
-and its return periods, from a service that takes long; one report on all. With nothing configured it runs on the
-embedded platforms; with `IVCAP_URL` and `IVCAP_JWT`, on the real one.
+and its return periods, from a service that takes long; one report on all. Deployed, the run leaves its worker while it
+waits long. With nothing configured it runs on the embedded platforms; with `IVCAP_URL` and `IVCAP_JWT`, on a real one.
 """
 
 import os
@@ -21,10 +21,10 @@ from prefect import flow, task
 from pydantic import BaseModel
 
 from flows.services.coastal_el_nino_report import BASE
-from ivcap_flows import recorded
+from ivcap_flows import recorded, wait_or_park
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import LocalFile, Order
-from ivcap_flows.tasks import download_artifact, place_order, upload_artifact, wait_for_orders
+from ivcap_flows.tasks import download_artifact, place_order, upload_artifact
 
 __all__ = ["OrderPipeline", "order_pipeline"]
 
@@ -130,7 +130,7 @@ def carry_out(steps: Sequence[Step]) -> list[Order]:
     for last in (False,) * REPEATS + (True,):
         wanted = [number for number in range(len(steps)) if number not in done]
         placed = [place(steps[number]) for number in wanted]
-        ended = wait_for_orders(placed, raise_on_failure=last)
+        ended = wait_or_park(placed, raise_on_failure=last)
         done |= {number: order for number, order in zip(wanted, ended, strict=True) if order.succeeded}
         if len(done) == len(steps):
             break
@@ -153,6 +153,7 @@ def put_together(name: str, steps: Sequence[Step], orders: Sequence[Order], outp
     return join_tables(files, [step.base for step in steps], output / f"{name}.csv")
 
 
+# Kept by Prefect, so that a run that parks and wakes need not do it again.
 @task(name="Join tables", persist_result=True)
 @recorded
 def join_tables(files: list[LocalFile], bases: list[str], target: Path) -> Path:

@@ -57,24 +57,22 @@ def serve(
 
 @app.command
 def register(
-    definition: Path,
-    /,
-    *,
+    *definitions: Path,
     run: str | None = None,
     cwd: Path | None = None,
     concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     tool: Path | None = None,
     directory: Folder = None,
 ) -> None:
-    """Register a service with the embedded IVCAP, or replace its registration.
+    """Register services with the embedded IVCAP, or replace their registration. Prints the URN of each.
 
     Args:
-        definition: YAML or JSON file: name, description, parameters, and `entry` (module:function) or `command`; or
+        definitions: YAML or JSON files: name, description, parameters, and `entry` (module:function) or `command`; or
             what a service written for IVCAP prints with `--print-service-description`.
         run: For a printed description: the command that runs the service on this machine, in place of its container.
         cwd: Folder in which `run` is started; default the current one.
         concurrency: Most jobs that `run` is given at once; default no limit of its own.
-        tool: What the service prints with `--print-tool-description`: its requests. Default what `definition` says.
+        tool: What the service prints with `--print-tool-description`: its requests. Default what the description says.
     """
     from ivcap_flows import local
     from ivcap_flows.local.descriptions import is_description, register_description
@@ -82,14 +80,18 @@ def register(
     from ivcap_flows.local.register import read_definition
     from ivcap_flows.local.register import register as register_with
 
-    content = read_definition(definition)
-    described = is_description(content)
+    if not definitions:
+        raise InputError("Name the file that describes the service, or several of them.")
+    read = {definition: read_definition(definition) for definition in definitions}
+    described = [definition for definition, content in read.items() if is_description(content)]
+    if len(definitions) > 1 and (run or cwd or concurrency or tool):
+        raise InputError("--run, --cwd, --concurrency and --tool go with one service; register each by itself.")
     if not described and (run or cwd or concurrency or tool):
         raise InputError(
-            f"{definition} says itself how the service runs. --run, --cwd, --concurrency and --tool go with what a"
+            f"{definitions[0]} says itself how the service runs. --run, --cwd, --concurrency and --tool go with what a"
             " service prints with --print-service-description."
         )
-    if described and run is None and (cwd or concurrency):
+    if run is None and (cwd or concurrency):
         raise InputError("--cwd and --concurrency go with --run.")
     mapping = None
     if run is not None:
@@ -97,16 +99,17 @@ def register(
     requests = read_definition(tool) if tool is not None else None
     twin = local.ensure(_folder(directory))
     token = twin.environment["IVCAP_JWT"]
-    try:
-        if described:
-            urn = register_description(twin.url, token, twin.directory, content, tool=requests, mapping=mapping)
-        else:
-            urn = register_with(twin.url, token, content, definition)
-    except PlatformError as error:
-        if error.status in (400, 422):
-            raise InputError(f"The service definition {definition} is malformed: {error.detail}") from error
-        raise
-    console.print(urn)
+    for definition, content in read.items():
+        try:
+            if definition in described:
+                urn = register_description(twin.url, token, twin.directory, content, tool=requests, mapping=mapping)
+            else:
+                urn = register_with(twin.url, token, content, definition)
+        except PlatformError as error:
+            if error.status in (400, 422):
+                raise InputError(f"The service definition {definition} is malformed: {error.detail}") from error
+            raise
+        console.print(urn)
 
 
 def _words(command: str) -> tuple[str, ...]:

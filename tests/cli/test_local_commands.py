@@ -94,6 +94,17 @@ def test_a_service_registered_again_is_the_same(ivcap_flows, definition):
     assert services() == there
 
 
+def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, twin_folder):
+    """Each file is a service, and what goes with one service is refused beside several."""
+    paths = [tmp_path / f"{name}.yaml" for name in ("first", "second")]
+    for path in paths:
+        path.write_text(f"name: {path.stem}\nentry: somewhere:run\n")
+    assert ivcap_flows("local", "register", *paths, "--dir", twin_folder).out.count("urn:ivcap:service:") == 2
+    said = ivcap_flows("local", "register", *paths, "--dir", twin_folder, "--run", "true")
+    assert said.status == 2 and "register each by itself" in said.err
+    assert ivcap_flows("local", "register", "--dir", twin_folder).status == 2
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

@@ -109,7 +109,7 @@ def deployments():
 
 def test_the_deployment_runs_this_flow_from_any_folder(deployments):
     """The entry point is a module, and there is no step that would pull a folder of the deploying machine."""
-    [monthly] = deployments["deployments"]
+    monthly = deployments["deployments"][0]
     module, _, name = monthly["entrypoint"].partition(":")
 
     assert getattr(import_module(module), name) is coastal_el_nino
@@ -119,7 +119,7 @@ def test_the_deployment_runs_this_flow_from_any_folder(deployments):
 
 async def test_the_deployment_queues_and_comes_once_a_month(deployments):
     """Runs follow one another instead of cancelling each other, on a day of each month."""
-    [monthly] = deployments["deployments"]
+    monthly = deployments["deployments"][0]
     [schedule] = monthly["schedules"]
     schedule = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
     times = await schedule.get_dates(12, start=datetime(2026, 1, 1, tzinfo=timezone.utc))

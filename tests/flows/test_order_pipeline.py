@@ -1,9 +1,11 @@
 """The chain of orders on the embedded platform, from the series to the report."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from flows import order_pipeline as module
@@ -11,7 +13,8 @@ from flows.order_pipeline import app, order_pipeline, show
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.local.register import read_definition, register
 
-SERVICES = Path(__file__).parents[2] / "flows/services"
+ROOT = Path(__file__).parents[2]
+SERVICES = ROOT / "flows/services"
 
 
 @pytest.fixture
@@ -58,6 +61,16 @@ def test_a_base_period_that_is_none_is_refused():
     """Nothing is ordered for a base period that is not two years."""
     with pytest.raises(InputError, match="should be two years"):
         module.years("thirty years")
+
+
+def test_the_deployment_queues_its_runs():
+    """A run that wakes waits for the place that another has taken, and the entry point is this flow."""
+    shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))
+    [seasons] = [each for each in shipped["deployments"] if each["name"] == "seasons"]
+    place, _, name = seasons["entrypoint"].partition(":")
+    assert getattr(import_module(place), name) is order_pipeline
+    assert seasons["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
+    assert set(seasons["parameters"]) <= set(order_pipeline.parameters.properties)
 
 
 def test_the_script_offers_every_parameter_of_the_flow(capsys):
