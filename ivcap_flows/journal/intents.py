@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +25,18 @@ from ivcap_flows.journal.store import Store
 __all__ = ["Intents", "fresh_row"]
 
 _I = schema.intents
+# What each effect needs several times is put together once: that takes longer than SQLite does.
+_NEWEST = sa.select(_I).where(_I.c.base_key == sa.bindparam("base")).order_by(_I.c.generation.desc()).limit(1)
+_BY_KEY = sa.select(_I).where(_I.c.key == sa.bindparam("wanted"))
+_LOCKED = _BY_KEY.with_for_update()
+
+
+@cache
+def _moving(*names: str) -> sa.Update:
+    """The change of these columns in the row that the holder knows."""
+    held = [_I.c[name] == sa.bindparam(f"held_{name}", type_=_I.c[name].type) for name in ("key", "fence", "state")]
+    new = {name: sa.bindparam(f"new_{name}", type_=_I.c[name].type) for name in names}
+    return sa.update(_I).where(*held).values(new)
 
 
 class Intents:
@@ -182,7 +195,39 @@ class Intents:
 
         DurabilityError while a live process is at it, or when it is not in doubt.
         """
-        return self._decide(key, "abandoned", {"error": "written off by the user", "progress": None})
+        return self._decide(key, "abandoned", {"error": WRITTEN_OFF, "progress": None})
+
+    def take_over(self, key: str) -> IntentRow:
+        """The user's word on an effect that exists: whoever waited for it is gone, and the user sees to it."""
+        with self._store.write() as connection:
+            row = self._get(connection, key, lock=True)
+            return self._move(connection, row, row.state, {"matched_by": "user"})
+
+    def account_for(self, key: str, status: str) -> IntentRow:
+        """The user's word on an effect that ended with `status` and that nobody waits for: it is written off.
+
+        It stays the answer to whoever asks for it again, since it is paid for.
+        """
+        with self._store.write() as connection:
+            row = self._get(connection, key, lock=True)
+            return self._move(connection, row, "terminal", {"status": status, "error": WRITTEN_OFF})
+
+    def restore(self, wanted: NewIntent, created_at: datetime, *, urn: str | None, outcome: Any) -> bool:
+        """Write down an intent of another journal, from what the platform tells of it; False where the key is known.
+
+        One without a `urn` is in doubt from now on.
+        """
+        with self._store.write() as connection:
+            row = {**fresh_row(wanted, created_at), **_LEFT}
+            if not self._store.insert_new(connection, _I, row):
+                return False
+            if urn is None:
+                doubt = {"sent_at": self._store.now(connection), "error": "known from its key aspect alone"}
+                self._move(connection, IntentRow(**row), "in_doubt", doubt)
+            else:
+                known = {"urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "key"}
+                self._move(connection, IntentRow(**row), "accepted", known)
+            return True
 
     def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
@@ -211,9 +256,8 @@ class Intents:
 
     def newest(self, base_key: str) -> IntentRow | None:
         """The newest generation under a key."""
-        query = sa.select(_I).where(_I.c.base_key == base_key).order_by(_I.c.generation.desc()).limit(1)
         with self._store.read() as connection:
-            row = connection.execute(query).mappings().first()
+            row = connection.execute(_NEWEST, {"base": base_key}).mappings().first()
             return None if row is None else IntentRow(**row)
 
     def where(
@@ -317,13 +361,13 @@ class Intents:
         return replace(row, **changed)
 
     def _moved(self, connection: Connection, row: IntentRow, changed: dict[str, Any]) -> bool:
-        still = (_I.c.key == row.key, _I.c.fence == row.fence, _I.c.state == row.state)
-        return connection.execute(sa.update(_I).where(*still).values(changed)).rowcount == 1
+        held = {"held_key": row.key, "held_fence": row.fence, "held_state": row.state}
+        values = {f"new_{name}": value for name, value in changed.items()}
+        return connection.execute(_moving(*changed), held | values).rowcount == 1
 
     def _find(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
-        query = sa.select(_I).where(_I.c.key == key)
         # SQLite has no such lock and needs none: its writers take turns.
-        row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+        row = connection.execute(_LOCKED if lock else _BY_KEY, {"wanted": key}).mappings().first()
         return None if row is None else IntentRow(**row)
 
     def _get(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow:

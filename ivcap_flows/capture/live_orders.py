@@ -1,0 +1,42 @@
+"""What a flow that was cancelled, failed or crashed leaves on the platform, told when it ends."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ivcap_flows.identity import short_id
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Journal
+
+__all__ = ["tell_of_live_orders"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+_ENDS: Final = {"cancelled": "was cancelled", "crashed": "crashed", "failed": "failed", "lost": "lost its process"}
+_NAMED: Final = 20
+
+
+def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
+    """Warn of the orders and jobs of a run that ended so, of which no end is known; never raises."""
+    if outcome not in _ENDS:
+        return
+    try:
+        from ivcap_flows.durable.orphans import live_of
+
+        rows = live_of(journal, run_id)
+    except Exception:
+        log.warning("What run %s leaves on the platform could not be told.", run_id, exc_info=True)
+        return
+    if not rows:
+        return
+    names = [f"{row.urn or f'{row.noun} {short_id(row.key)}, in doubt'} ({row.subject})" for row in rows[:_NAMED]]
+    more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
+    log.warning(
+        "Run %s %s. The platform cannot cancel what it has taken, so this goes on and is paid for: %s. The next attempt "
+        "of the run takes it up; until then `ivcap-flows orders --orphans` lists it.",
+        run_id,
+        _ENDS[outcome],
+        "; ".join([*names, *more]),
+    )

@@ -1,0 +1,249 @@
+"""Orders and jobs on a platform that nobody waits for any more: what cancelled, killed and failed flows have left.
+
+The platform cannot cancel them, so they go on and cost; what can be done is to name each, with what becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from ivcap_flows.errors import ForbiddenError, PlatformError
+from ivcap_flows.handles import TERMINAL
+from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
+from ivcap_flows.journal.states import State
+
+__all__ = ["LOOKED_AT", "NOUNS", "Orphan", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
+
+NOUNS: Final = ("order", "job")
+"""What a platform works on after it was asked, and bills."""
+LOOKED_AT: Final = 500
+"""Orders, jobs and key aspects of the account that are read at most, newest first."""
+KEY_IN_NAME: Final = re.compile(r"\[([0-9a-f]{16}(?:\.\d+)?)\]")
+"""How the name of an order tells the key under which it was placed."""
+_OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
+_AT_ONCE: Final = 8
+
+Ended = Callable[[list[str]], set[str]]
+"""Which of these Prefect flow runs are known not to come back."""
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """An order or job without a live owner. `urn` is None while it is not known whether the platform has it.
+
+    `status` and the times are the platform's where it was asked; `left` says how the run ended that asked for it, and
+    `then` what becomes of it. `here`: this journal knows it; otherwise another one may, and somebody there may wait.
+    """
+
+    noun: str
+    urn: str | None
+    key: str | None
+    service: str | None
+    service_urn: str
+    status: str
+    since: datetime | None
+    ended_at: datetime | None
+    run: str | None
+    flow: str | None
+    left: str
+    then: str
+    here: bool = True
+
+    @property
+    def hours(self) -> float | None:
+        """What it has taken so far, from the order to its end or to now."""
+        if self.since is None or self.urn is None:
+            return None
+        return round(((self.ended_at or datetime.now(timezone.utc)) - self.since).total_seconds() / 3600, 2)
+
+
+def live_of(journal: Journal, run_id: str) -> list[IntentRow]:
+    """What a run has asked for of which no end is known."""
+    rows = [row for noun in NOUNS for row in journal.intents.where(run_id=run_id, noun=noun, limit=None)]
+    return [row for row in rows if _may_live(row)]
+
+
+def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
+    """What this journal knows of, oldest first. `ended` tells which parked runs do not come back."""
+    rows = [
+        row for noun in NOUNS for state in _OPEN for row in journal.intents.where(noun=noun, state=state, limit=None)
+    ]
+    by_run: dict[str | None, list[IntentRow]] = {}
+    for row in rows:
+        if _may_live(row) and not journal.intents.held(row):
+            by_run.setdefault(row.run_id, []).append(row)
+    found = [orphan for run_id, some in by_run.items() for orphan in _of_run(journal, run_id, some, ended)]
+    return sorted(found, key=lambda orphan: (orphan.since is not None, orphan.since))
+
+
+def is_orphan(journal: Journal, row: IntentRow, ended: Ended | None = None) -> bool:
+    """Whether nobody waits for this one."""
+    if not _may_live(row) or journal.intents.held(row):
+        return False
+    return any(True for _ in _of_run(journal, row.run_id, [row], ended))
+
+
+def _may_live(row: IntentRow) -> bool:
+    """Whether the platform may be at it, for no one but who asked. What is reused has ended; what the user has taken
+    over is the user's."""
+    return row.state in _OPEN and row.how != "reused" and row.matched_by != "user"
+
+
+def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], ended: Ended | None) -> Iterator[Orphan]:
+    if run_id is None:
+        for row in rows:
+            yield _orphan(row, None, "no run on record", None)
+        return
+    run, flow_run_id, outcome = _standing(journal, run_id)
+    if outcome == "running" or (outcome == "parked" and _comes_back(journal, run_id, flow_run_id, ended)):
+        return
+    for row in rows:
+        # A flow that ran to its end without waiting has left its orders on purpose.
+        if outcome != "completed" or row.state != "accepted":
+            yield _orphan(row, run, outcome, flow_run_id)
+
+
+def _standing(journal: Journal, run_id: str) -> tuple[RunRow, str | None, Outcome]:
+    """A run, its newest flow run, and how it stands: one whose processes are gone is lost, though nobody noted it."""
+    run, attempts = journal.runs.get(run_id), journal.runs.attempts(run_id)
+    if any(journal.runs.alive(attempt) for attempt in attempts):
+        return run, None, "running"
+    leading = [attempt for attempt in attempts if attempt.leads]
+    outcome: Outcome = "lost" if run.outcome == "running" else run.outcome
+    return run, leading[-1].flow_run_id if leading else None, outcome
+
+
+def _comes_back(journal: Journal, run_id: str, flow_run_id: str | None, ended: Ended | None) -> bool:
+    parks = journal.parks.of(run_id)
+    if parks and parks[-1].state == "over":
+        return False
+    return ended is None or flow_run_id is None or flow_run_id not in ended([flow_run_id])
+
+
+def _orphan(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None) -> Orphan:
+    request: Mapping[str, Any] = row.request if isinstance(row.request, Mapping) else {}
+    return Orphan(
+        noun=row.noun,
+        urn=row.urn,
+        key=row.key,
+        service=row.subject,
+        service_urn=str(request.get("service") or ""),
+        status="unknown" if row.state == "accepted" else "in doubt",
+        since=row.sent_at or row.created_at,
+        ended_at=None,
+        run=row.run_id,
+        flow=None if run is None else run.flow_name,
+        left=left,
+        then=_then(row, run, left, flow_run_id),
+    )
+
+
+def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None) -> str:
+    key = short_id(row.key)
+    by_hand = f"`ivcap-flows orders resolve {key}`"
+    if row.state == "accepted":
+        by_hand = f"`ivcap-flows orders adopt {key}`, or at its end `write-off {key}`"
+    if run is None or left in ("abandoned", "completed"):
+        return f"nobody asks for it again: {by_hand}"
+    if run.deployed:
+        again = f"a retry of flow run {flow_run_id} in Prefect; where that was deleted, {by_hand}"
+    else:
+        again = f"the same command again; otherwise {by_hand}"
+    return f"the next attempt of run {run.id[:8]} takes it up: {again}"
+
+
+async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:
+    """The orphans with status and times as the platform tells them; those of another account stay as they are."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(orphan: Orphan) -> Orphan:
+        if orphan.urn is None:
+            return orphan
+        async with turns:
+            try:
+                return await _looked_at(client, orphan, orphan.urn)
+            except PlatformError as error:
+                return replace(orphan, status=f"cannot be read ({type(error).__name__})")
+
+    return list(await asyncio.gather(*(look(orphan) for orphan in orphans)))
+
+
+async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:
+    if orphan.noun == "order":
+        order = await client.orders.read(urn)
+        status, since, ended_at = order.status, order.ordered_at, order.finished_at
+    else:
+        service = orphan.service_urn or await client.jobs.service_of(urn)
+        job = await client.jobs.read(service, urn, with_result=False)
+        status, since, ended_at = job.status, job.requested_at, job.finished_at
+    return replace(orphan, status=status, since=since or orphan.since, ended_at=ended_at)
+
+
+async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
+    """What bears a key of ours, goes on, and is in no row of this journal: another machine's, who may wait for it.
+
+    Looks at the newest `LOOKED_AT` orders, jobs and key aspects of the account.
+    """
+    told = await _key_aspects(client)
+    known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
+    known |= {urn for row in journal.intents.where(twice=True, limit=None) for urn in row.duplicates}
+    keys = {short_id(row.key) for noun in NOUNS for row in journal.intents.where(noun=noun, limit=None)}
+    found: list[Orphan] = []
+    async for order in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
+        named = KEY_IN_NAME.search(order.name or "")
+        mine = order.urn in known or (named is not None and named[1] in keys)
+        if order.status not in TERMINAL and not mine and (named is not None or order.urn in told):
+            times = (order.ordered_at, order.finished_at)
+            found.append(_foreign("order", order.urn, order.service, order.status, times, told, named and named[1]))
+    async for job in client.jobs.list_all(limit=LOOKED_AT):
+        if job.status not in TERMINAL and job.urn in told and job.urn not in known:
+            times = (job.requested_at, job.finished_at)
+            found.append(_foreign("job", job.urn, job.service, job.status, times, told, None))
+    return found
+
+
+async def _key_aspects(client: IvcapClient) -> dict[str, Mapping[str, Any]]:
+    """The contents of the newest key aspects by the URN that each names."""
+    told: dict[str, Mapping[str, Any]] = {}
+    try:
+        async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
+            if isinstance(record.content, Mapping) and isinstance(record.content.get("urn"), str):
+                told.setdefault(record.content["urn"], record.content)
+    except ForbiddenError:
+        return {}
+    return told
+
+
+def _foreign(
+    noun: str,
+    urn: str,
+    service: str | None,
+    status: str,
+    times: tuple[datetime | None, datetime | None],
+    told: Mapping[str, Mapping[str, Any]],
+    key: str | None,
+) -> Orphan:
+    content = told.get(urn, {})
+    journal = content.get("journal")
+    return Orphan(
+        noun=noun,
+        urn=urn,
+        key=content.get("key") or key,
+        service=content.get("subject"),
+        service_urn=ivcap_urn("service", service) if service else "",
+        status=status,
+        since=times[0],
+        ended_at=times[1],
+        run=content.get("run"),
+        flow=content.get("flow"),
+        left="not known here",
+        then=f"known to journal {journal}, where it may be waited for" if journal else "of a journal that left no word",
+        here=False,
+    )
