@@ -34,8 +34,8 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
     names = [f"{row.urn or f'{row.noun} {short_id(row.key)}, in doubt'} ({row.subject})" for row in rows[:_NAMED]]
     more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
     log.warning(
-        "Run %s %s. The platform cannot cancel what it has taken, so this goes on and is paid for: %s. The next attempt "
-        "of the run takes it up; until then `ivcap-flows orders --orphans` lists it.",
+        "Run %s %s. The platform cannot cancel what it has taken, so this goes on and is paid for: %s. The next "
+        "attempt of the run takes it up; until then `ivcap-flows orders --orphans` lists it.",
         run_id,
         _ENDS[outcome],
         "; ".join([*names, *more]),

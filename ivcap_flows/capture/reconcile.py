@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity
 
@@ -72,6 +73,8 @@ def reconcile(
                 for record in _told(journal, attempt, outcome, cause, ended)  # type: ignore[arg-type]
             ]
         )
+        if attempt.leads:
+            tell_of_live_orders(journal, attempt.run_id, outcome)
         told.append((attempt, outcome))  # type: ignore[arg-type]
     return told
 

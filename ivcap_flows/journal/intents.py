@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,7 +22,10 @@ from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["Intents", "fresh_row"]
+__all__ = ["WRITTEN_OFF", "Intents", "fresh_row"]
+
+WRITTEN_OFF: Final = "written off by the user"
+"""The error of what the user has given up."""
 
 _I = schema.intents
 # What each effect needs several times is put together once: that takes longer than SQLite does.
