@@ -29,6 +29,9 @@ LEASE_SECONDS: Final = 60.0
 """A process of another machine that was silent for so long counts as gone."""
 
 _T = schema.processes
+_TOUCH = (
+    sa.update(_T).where(_T.c.id == sa.bindparam("process")).values(beat_at=sa.bindparam("now", type_=_T.c.beat_at.type))
+)
 _tokens: set[str] = set()
 """The claims that run in this process now, whatever journal object made them. Sets change atomically."""
 
@@ -64,7 +67,7 @@ class Processes:
 
     def touch(self, connection: Connection, process_id: str, now: datetime) -> None:
         """Beat within the transaction that takes something, so that it is never taken with an old beat."""
-        connection.execute(sa.update(_T).where(_T.c.id == process_id).values(beat_at=now))
+        connection.execute(_TOUCH, {"process": process_id, "now": now})
 
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
         """One process by its id in the journal."""

@@ -47,6 +47,7 @@ class Store:
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._turns = (os.getpid(), threading.RLock())
+        self._new: dict[sa.Table, Any] = {}
         _after_fork(self.engine)
         try:
             self._prepare()
@@ -111,7 +112,10 @@ class Store:
 
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
-        statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        statement = self._new.get(table)
+        if statement is None:
+            statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+            self._new[table] = statement
         return connection.execute(statement, row).rowcount > 0
 
     def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
