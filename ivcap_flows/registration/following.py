@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.provena.models import JobRow
@@ -16,13 +18,13 @@ from ivcap_flows.registration.patience import patiently
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["End", "Follower", "Pulse", "Unit"]
+__all__ = ["End", "Follower", "Pulse", "Sending", "Unit"]
 
 _PAGE: Final = 500
 _SHORTEST: Final = 0.5
 _LONGEST: Final = 10.0
-_SHARE: Final = 0.1
-"""The pause between two looks, as a share of the time since the first: what is waited too long stays a small part."""
+_SHARE: Final = 0.25
+"""The pause between two looks, as a share of what the rest will take at the speed so far."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,32 @@ class Pulse:
         self.at = time.monotonic()
 
 
+class Sending:
+    """Whether one process is about to send something; use as a context manager around that. Meanwhile what it has sent
+    is not looked after, since nothing waits for that and each look is a request, but not for long."""
+
+    def __init__(self) -> None:
+        self._senders = 0
+        self._over = asyncio.Event()
+        self._over.set()
+
+    def __enter__(self) -> None:
+        self._senders += 1
+        self._over.clear()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._senders -= 1
+        if not self._senders:
+            self._over.set()
+
+    async def over(self) -> None:
+        """Return when nothing is about to be sent, or that has taken long."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._over.wait(), _LONGEST)
+
+
 Told = Callable[[Sequence[tuple[str, JobRow]]], Awaitable[None]]
 """What is done with keys whose jobs have ended."""
 
@@ -67,21 +95,27 @@ Told = Callable[[Sequence[tuple[str, JobRow]]], Awaitable[None]]
 class Follower:
     """Looks after units until their jobs have ended, or nothing has moved for `patience` seconds."""
 
-    def __init__(self, client: ProvenaClient, pulse: Pulse, patience: float) -> None:
+    def __init__(self, client: ProvenaClient, pulse: Pulse, sending: Sending, patience: float) -> None:
         self._client = client
         self._pulse = pulse
+        self._sending = sending
+        # A look at a batch is a long reply, which would only delay the others and Provena's own work.
+        self._looking = asyncio.Semaphore(1)
         self._patience = patience
 
     async def follow(self, unit: Unit, keys: Iterable[str], told: Told, *, patience: float, alone: bool) -> End:
         """Watch a unit for these keys. `alone`: only its own movements count, not those of others."""
         left, seen = set(keys), dict[str, str]()
+        count = len(left)
         jobs: dict[str, str] = {}
         began = moved = time.monotonic()
         status: str | None = None
         if not alone:
+            await self._sending.over()
             await asyncio.sleep(_SHORTEST)
         while True:
-            rows, unit, status, failed = await patiently(partial(self._look, unit, status), self._patience)
+            async with self._looking:
+                rows, unit, status, failed = await patiently(partial(self._look, unit, status), self._patience)
             moves = {row.session_id: row.status for row in rows} | {"": status or ""}
             if moves != seen:
                 seen, moved = moves, time.monotonic()
@@ -95,7 +129,7 @@ class Follower:
             now = time.monotonic()
             if not left or failed is not None or now - (moved if alone else max(moved, self._pulse.at)) > patience:
                 return End(frozenset(left), unit.job, status, failed, jobs)
-            await asyncio.sleep(min(_LONGEST, max(_SHORTEST, _SHARE * (now - began))))
+            await asyncio.sleep(_pause(now - began, count - len(left), len(left)))
 
     async def _look(self, unit: Unit, status: str | None) -> tuple[list[JobRow], Unit, str | None, str | None]:
         """The jobs that lodge runs, what to look at from now on, how the unit's own job stands, and why that failed."""
@@ -113,3 +147,9 @@ class Follower:
             unit = Unit(unit.job, row.result_batch_id)
         children = self._client.jobs.list_batch(unit.batch or "", page_size=_PAGE)
         return [child async for child in children], unit, status, None
+
+
+def _pause(elapsed: float, done: int, left: int) -> float:
+    """Seconds to the next look, when so many are done after so many seconds, and so many left."""
+    rest = elapsed * left / done if done else elapsed
+    return min(_LONGEST, max(_SHORTEST, _SHARE * min(rest, 2 * elapsed)))

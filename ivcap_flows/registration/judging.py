@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import JobRow
-from ivcap_flows.registration.following import End, Follower, Pulse, Unit
+from ivcap_flows.registration.following import End, Follower, Pulse, Sending, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
 from ivcap_flows.registration.lookup import Lookup, Sign
 from ivcap_flows.registration.registry import moment
@@ -31,6 +31,7 @@ class Judge:
         ledger: Ledger,
         lookup: Lookup,
         pulse: Pulse,
+        sending: Sending,
         *,
         in_flight: int,
         patience: float,
@@ -38,7 +39,7 @@ class Judge:
         self._journal = journal
         self._ledger = ledger
         self._lookup = lookup
-        self._follower = Follower(client, pulse, patience)
+        self._follower = Follower(client, pulse, sending, patience)
         self._settle = client.settle
         self._patience = patience
         self._in_flight = in_flight

@@ -24,8 +24,8 @@ __all__ = ["BATCH", "LODGE", "Lookup", "Sign", "of_job", "read_sign"]
 LODGE: Final = "MODEL_RUN_PROV_LODGE"
 BATCH: Final = "MODEL_RUN_BATCH_SUBMIT"
 
-_PAGE: Final = 500
-"""Rows of a page that are asked for; Provena's own limit of a page is 1 MB."""
+_PAGE: Final = 1000
+"""Rows of a page that are asked for: more than fit into 1 MB, which is Provena's own limit of a page."""
 
 
 @dataclass(frozen=True)

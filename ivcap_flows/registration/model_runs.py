@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
-from ivcap_flows.identity import fingerprint
+from ivcap_flows.identity import digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.wire import Wire
@@ -195,7 +196,7 @@ def digest_of(record: ModelRunRecord) -> str:
     said = _said(record)
     annotations = said.pop("annotations", {})
     own = {name: text for name, text in annotations.items() if name not in (KEY_FIELD, SUBJECT_FIELD)}
-    return fingerprint({**said, "annotations": own})
+    return digest(json.dumps({**said, "annotations": own}, sort_keys=True).encode())
 
 
 def _said(part: Any) -> Any:

@@ -22,7 +22,7 @@ from ivcap_flows.journal import Journal, OpenedAttempt
 from ivcap_flows.journal.bulk import GIVEN_UP, RESEND
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
-from ivcap_flows.registration.following import Pulse, Unit
+from ivcap_flows.registration.following import Pulse, Sending, Unit
 from ivcap_flows.registration.judging import Judge
 from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
@@ -84,7 +84,12 @@ class Submission:
             journal, spool, out, pulse, platform=platform, account=account, attempt=attempt, progress=progress
         )
         self._lookup = Lookup(client, spool, patience)
-        self._judge = Judge(client, journal, self._ledger, self._lookup, pulse, in_flight=in_flight, patience=patience)
+        self._sending = Sending()
+        self._judge = Judge(
+            *(client, journal, self._ledger, self._lookup, pulse, self._sending),
+            in_flight=in_flight,
+            patience=patience,
+        )
         self._cursor = 0
         self._turn = asyncio.Lock()
 
@@ -149,11 +154,17 @@ class Submission:
         self._cursor = 0
 
         async def worker() -> None:
-            while (works := await self._next_chunk()) is not None:
+            works: list[Work] | None = []
+            while works is not None:
                 try:
-                    await self._send(works)
+                    with self._sending:
+                        works = await self._next_chunk()
+                        sent = await self._send(works or [])
+                    if sent is not None:
+                        session, accepted = sent
+                        await self._judge.follow(Unit(session, parent=True), accepted, patience=self._patience)
                 finally:
-                    self._ledger.release(works)
+                    self._ledger.release(works or [])
 
         workers = [asyncio.create_task(worker()) for _ in range(_WAITED_FOR * self._in_flight)]
         try:
@@ -190,7 +201,8 @@ class Submission:
                 self._cursor = row.number
         return rows
 
-    async def _send(self, works: Sequence[Work]) -> None:
+    async def _send(self, works: Sequence[Work]) -> tuple[str, list[Work]] | None:
+        """The session id of the batch and what is in it, or None where nothing is left to be waited for."""
         works = await self._with_datasets(works)
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
@@ -199,28 +211,27 @@ class Submission:
                 async with self._posting:
                     works = await self._ledger.mark_sent(works)
                     if not works:
-                        return
+                        return None
                     session = await self._client.prov.register_batch([self._ledger.record(work.row) for work in works])
             except InputError as error:
                 await self._ledger.fail([(work, None, str(error)) for work in works])
-                return
+                return None
             except PlatformError as error:
                 late = time.monotonic() > deadline
                 if may_have_taken_effect(error):
                     works = await self._lost_reply(works, error)
                 elif not error.retryable:
                     await self._refused(works, error)
-                    return
+                    return None
                 if works and late:
                     words = f"Provena has answered to none of its batches, the last time by: {error}"
                     await self._ledger.fail([(work, None, words) for work in works])
-                    return
+                    return None
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
             else:
-                works = await self._ledger.save(works, {"session_id": session})
-                await self._judge.follow(Unit(session, parent=True), works, patience=self._patience)
-                return
+                return session, await self._ledger.save(works, {"session_id": session})
+        return None
 
     async def _lost_reply(self, works: Sequence[Work], error: PlatformError) -> list[Work]:
         """Look for a batch until it must show, and go on with what shows; what is left may be sent again."""

@@ -70,6 +70,27 @@ def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_pat
     assert len(lodged(name)) == 60
 
 
+def test_few_requests_until_all_are_accepted(run_items, journal, tmp_path, ivcap_twin, provena, monkeypatch):
+    """One request for each id, one for each batch and few more, however slow Provena is to take them: what was sent is
+    not asked after while there is more to send."""
+    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 8_000)
+    _, rows = rows_of(run_items, 60)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(method="POST", path="register_batch$", delay=0.5)
+
+    async def both() -> None:
+        with Batch(open_source(file), provena, patience=20) as batch:
+            await batch.check()
+            ivcap_twin.forget_requests()
+            assert (await batch.register(journal, in_flight=2)).is_whole
+
+    loop.run(both())
+    paths = [each["path"] for each in ivcap_twin.requests()]
+    until = len(paths) - paths[::-1].index(REGISTER)
+    others = [path for path in paths[:until] if path != REGISTER and not path.endswith("/list")]
+    assert paths.count(REGISTER) > 5 and others == []
+
+
 def test_the_reply_to_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, ivcap_twin):
     """Provena took the batch and nobody heard of it: the batch is found by its keys, and not sent again."""
     name, rows = rows_of(run_items, 10)
