@@ -5,32 +5,27 @@ Prefect is never imported here: where its context module is not loaded, no flow 
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import getpass
 import logging
 import os
 import sys
-import threading
-import uuid
-from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows import __version__
-from ivcap_flows.capture.calls import Call, now
+from ivcap_flows.capture.attempts import attempt_of_process, close_attempt, known_here, open_attempt, open_here, turn
+from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.logs import show_in_runs
+from ivcap_flows.capture.recorders import journal, process_recorder, recorder, use_journal
 from ivcap_flows.capture.values import Look
-from ivcap_flows.capture.writer import Recorder, Statement
-from ivcap_flows.identity import canonical, digest, flows_urn
-from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
-from ivcap_flows.secrets import scrub, scrub_text
+from ivcap_flows.capture.writer import Statement
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.provenance.records import Record, agent, relation
+from ivcap_flows.secrets import scrub
 
 if TYPE_CHECKING:
     from ivcap_flows.capture.files import Seen
-    from ivcap_flows.durable import LogicalRun, Plan
-    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome, RunIdentity
+    from ivcap_flows.durable import Plan
+    from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
 
 __all__ = [
     "acting_as",
@@ -41,6 +36,7 @@ __all__ = [
     "found",
     "journal",
     "let_continue",
+    "miss",
     "note",
     "open_flow_attempt",
     "process_recorder",
@@ -52,68 +48,25 @@ __all__ = [
 
 log = logging.getLogger("ivcap_flows.capture")
 
-SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
-
 _attempt: ContextVar[OpenedAttempt | None] = ContextVar("ivcap_flows_attempt", default=None)
 _call: ContextVar[Call | None] = ContextVar("ivcap_flows_call", default=None)
-_lock = threading.RLock()
-_recorders: dict[str, Recorder] = {}
-_override: Recorder | None = None
-_by_flow_run: dict[str, OpenedAttempt] = {}
-_open: dict[str, LogicalRun] = {}
-_of_process: dict[tuple[int, str], LogicalRun] = {}
-_agents: set[tuple[str, str]] = set()
+_MOST_KNOWN: Final = 1_000
+_elsewhere: Latest[str, OpenedAttempt] = Latest(_MOST_KNOWN)
+"""By flow run, the attempts that other processes opened."""
+_accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
+"""The attempt and the account of what `acting_as` has stated."""
+_unrecorded: Latest[str, int] = Latest(_MOST_KNOWN)
+"""By flow run, or "" for the process itself, what went unrecorded before there was an attempt to count it for."""
 
 
 def _forget_parent() -> None:
-    """In a forked child: connections of the parent's must not be used, its attempts are found in the journal."""
-    global _lock
-    _lock = threading.RLock()
-    for known in (_recorders, _by_flow_run, _open, _of_process):
+    """In a forked child: what is missing is the parent's to tell."""
+    for known in (_elsewhere, _unrecorded):
         known.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
-
-
-def recorder() -> Recorder:
-    """The recorder of the journal that the environment names, opened at the first use."""
-    if _override is not None:
-        return _override
-    url = os.environ.get("IVCAP_FLOWS_JOURNAL", "")
-    found = _recorders.get(url)
-    if found is None:
-        with _lock:
-            found = _recorders.get(url)
-            if found is None:
-                from ivcap_flows.journal import Journal
-                from ivcap_flows.settings import Settings
-
-                found = _recorders[url] = Recorder(Journal.open(Settings().journal))
-    return found
-
-
-def process_recorder() -> Recorder | None:
-    """The recorder if the journal was opened already, and None otherwise."""
-    return _override or _recorders.get(os.environ.get("IVCAP_FLOWS_JOURNAL", ""))
-
-
-def journal() -> Journal:
-    """This process's journal. JournalError or ConfigurationError if it cannot be opened."""
-    return recorder().journal
-
-
-@contextlib.contextmanager
-def use_journal(other: Journal) -> Iterator[Recorder]:
-    """Record into another journal than the environment's while the block runs, in all threads of the process."""
-    global _override
-    before, _override = _override, Recorder(other)
-    try:
-        yield _override
-    finally:
-        _override.flush()
-        _override = before
 
 
 def flow_context() -> Any:
@@ -165,27 +118,31 @@ def current_attempt() -> OpenedAttempt:
     context = flow_context()
     if context is not None and context.flow_run is not None:
         return _attempt_of_context(context)
-    with _lock:
-        here = [logical.opened for logical in _open.values() if logical.journal is journal()]
+    with turn():
+        here = open_here()
         if len(here) == 1:
             return here[0]
-        return _attempt_of_process()
+        opened = attempt_of_process()
+    _count_unrecorded(opened, "")
+    return opened
 
 
 def _attempt_of_context(context: Any) -> OpenedAttempt:
     flow_run_id = str(context.flow_run.id)
-    with _lock:
-        known = _by_flow_run.get(flow_run_id)
-        if known is None:
-            runs = journal().runs
-            elsewhere = runs.attempt_of(flow_run_id)
-            if elsewhere is not None and (context.detached or runs.alive(elsewhere.attempt)):
-                known = elsewhere
-            else:
-                known = open_flow_attempt(context, context.parameters or {}, source_of(context.flow.fn))
-                _close_with_flow(context.flow)
-            _by_flow_run[flow_run_id] = known
-    return known
+    with turn():
+        for known in open_here(flow_run_id):
+            return known
+        other = _elsewhere.get(flow_run_id)
+        if other is not None:
+            return other
+        runs = journal().runs
+        other = runs.attempt_of(flow_run_id)
+        if other is not None and (context.detached or runs.alive(other.attempt)):
+            _elsewhere.put(flow_run_id, other)
+            return other
+        opened = open_flow_attempt(context, context.parameters or {}, source_of(context.flow.fn))
+        _close_with_flow(context.flow)
+        return opened
 
 
 def source_of(function: Any) -> tuple[str | None, str]:
@@ -201,7 +158,10 @@ def source_of(function: Any) -> tuple[str | None, str]:
 def open_flow_attempt(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> OpenedAttempt:
     """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters."""
     show_in_runs()
-    return _opened(identity_of(context, parameters, source), *source, flow_run_name=context.flow_run.name)
+    identity = identity_of(context, parameters, source)
+    opened = open_attempt(identity, *source, parent=current_activity(), flow_run_name=context.flow_run.name)
+    _count_unrecorded(opened, identity.flow_run_id)
+    return opened
 
 
 def identity_of(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> RunIdentity:
@@ -249,149 +209,6 @@ def _root_of(flow_run: Any) -> str:
         return str(flow_run.id)
 
 
-def _attempt_of_process() -> OpenedAttempt:
-    with _lock:
-        place = os.getpid(), journal().id
-        if place in _of_process:
-            return _of_process[place].opened
-        from ivcap_flows.journal import RunIdentity
-
-        script = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
-        own = str(uuid.uuid4())
-        identity = RunIdentity(
-            flow_name=os.path.basename(script) or "python",
-            entry_point=f"{os.path.abspath(script)}:" if script else f"{os.getcwd()}:",
-            parameters={"arguments": [scrub_text(argument) for argument in sys.argv[1:]]},
-            root_flow_run_id=own,
-            flow_run_id=own,
-        )
-        opened = _opened(identity, os.path.abspath(script) if script else None, identity.flow_name)
-        # It is no flow that a thread of the user's could belong to.
-        _of_process[place] = _open.pop(opened.attempt.id)
-        atexit.register(_close_process, place, recorder())
-        return opened
-
-
-def _close_process(place: tuple[int, str], writer: Recorder) -> None:
-    if place[0] != os.getpid():
-        return
-    logical = _of_process.pop(place)
-    _open[logical.attempt.id] = logical
-    error = getattr(sys, "last_value", None)
-    with contextlib.suppress(Exception):
-        if error is None:
-            close_attempt(logical.opened, "completed", writer=writer)
-        else:
-            close_attempt(logical.opened, "failed", f"{type(error).__name__}: {error}", writer=writer)
-
-
-def _opened(identity: RunIdentity, path: str | None, name: str, **attributes: Any) -> OpenedAttempt:
-    from ivcap_flows.durable import LogicalRun
-    from ivcap_flows.settings import Settings
-
-    writer = recorder()
-    logical = LogicalRun.open(writer.journal, identity, fresh=Settings().fresh)
-    opened = logical.opened
-    with _lock:
-        _open[opened.attempt.id] = logical
-    run_id, attempt_id, parent = opened.run.id, opened.attempt.id, current_activity()
-    writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, parent, attributes)))
-    _in_background(lambda: _code_of(writer, opened, path, name))
-    return opened
-
-
-def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]) -> Iterator[Record]:
-    run, attempt = opened.run, opened.attempt
-    run_urn, urn = flows_urn("run", run.id), flows_urn("attempt", attempt.id)
-    yield activity(run_urn, "flow-run", run.created_at, name=run.flow_name, deployed=run.deployed)
-    yield activity(
-        urn,
-        "attempt",
-        attempt.started_at,
-        name=attempt.flow_name,
-        number=attempt.number,
-        subflow=None if attempt.leads else True,
-        flow_run_id=attempt.flow_run_id,
-        deployment_id=run.deployment_id,
-        outcome="running",
-        **attributes,
-    )
-    yield relation("wasStartedBy", urn, run_urn if attempt.leads or parent is None else parent, attempt.started_at)
-    yield agent(SOFTWARE, "software", name="ivcap-flows", version=__version__)
-    yield relation("wasAssociatedWith", urn, SOFTWARE)
-    user = flows_urn("user", _user_name())
-    yield agent(user, "user", name=_user_name(), local=True)
-    yield relation("wasAssociatedWith", urn, user)
-    if attempt.leads and run.parameters:
-        parameters = flows_urn("parameters", digest(canonical(run.parameters)))
-        yield entity(parameters, "parameters", values=run.parameters)
-        yield relation("used", urn, parameters, attempt.started_at)
-
-
-@lru_cache(maxsize=1)
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return "unknown"
-
-
-_background: list[threading.Thread] = []
-
-
-def _in_background(work: Callable[[], None]) -> None:
-    thread = threading.Thread(target=work, name="ivcap-flows-code", daemon=True)
-    _background[:] = [other for other in _background if other.is_alive()]
-    _background.append(thread)
-    thread.start()
-
-
-def _code_of(writer: Recorder, opened: OpenedAttempt, path: str | None, name: str) -> None:
-    from ivcap_flows.capture.code import code_record
-
-    def made() -> Iterator[Record]:
-        yield record
-        yield relation("hadPlan", flows_urn("attempt", opened.attempt.id), record.id)
-
-    try:
-        record = code_record(path, name)
-    except Exception:
-        log.warning("The code of %s could not be described.", name, exc_info=True)
-        return
-    writer.put(Statement(opened.run.id, opened.attempt.id, made))
-
-
-def close_attempt(
-    opened: OpenedAttempt, outcome: Outcome, cause: str | None = None, *, writer: Recorder | None = None
-) -> None:
-    """End an attempt: write all that is known of it, then its outcome. JournalError if that cannot be written."""
-    writer = writer or recorder()
-    run, attempt = opened.run, opened.attempt
-    cause = scrub_text(cause) if cause is not None else None
-    ended = now()
-    with _lock:
-        logical = _open.pop(attempt.id, None)
-        if _by_flow_run.get(attempt.flow_run_id) is opened:
-            del _by_flow_run[attempt.flow_run_id]
-
-    def told() -> Iterator[Record]:
-        yield activity(
-            flows_urn("attempt", attempt.id), "attempt", attempt.started_at, ended, outcome=outcome, cause=cause
-        )
-        if attempt.leads:
-            yield activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=outcome, cause=cause)
-
-    for thread in _background:
-        thread.join(30.0)
-    writer.put(Statement(run.id, attempt.id, told))
-    if not writer.flush(60.0):
-        log.warning("The facts of run %s are still being written.", run.id)
-    if logical is not None:
-        logical.close(outcome, cause)
-    else:
-        writer.journal.runs.close_attempt(attempt.id, outcome, cause)
-
-
 def _close_with_flow(flow: Any) -> None:
     """Let a flow without `@recorded` tell how its runs end, in the process that runs them."""
     if getattr(flow, "_ivcap_flows_closes", False):
@@ -405,15 +222,13 @@ def _close_with_flow(flow: Any) -> None:
 
 def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
     # Prefect calls hooks by these names.
-    opened = _by_flow_run.get(str(flow_run.id))
-    if opened is None:
-        return
     outcomes: dict[str, Outcome] = {"completed": "completed", "crashed": "crashed", "cancelled": "cancelled"}
     outcome = outcomes.get(str(state.type.value).lower(), "failed")
     try:
-        close_attempt(opened, outcome, None if outcome == "completed" else state.message)
+        for opened in open_here(str(flow_run.id)):
+            close_attempt(opened, outcome, None if outcome == "completed" else state.message)
     except Exception:
-        log.warning("The end of run %s could not be recorded.", opened.run.id, exc_info=True)
+        log.warning("The end of the flow run %s could not be recorded.", flow_run.id, exc_info=True)
 
 
 def note(*records: Record) -> None:
@@ -423,16 +238,40 @@ def note(*records: Record) -> None:
         recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
     except Exception:
         log.warning("A record could not be stated.", exc_info=True)
+        miss(len(records))
 
 
 def acting_as(id: str, name: str | None = None) -> None:  # noqa: A002
     """State once per attempt that it acts for this account: an IVCAP account URN or a Provena user's URN."""
     try:
         opened = current_attempt()
-        if (opened.attempt.id, id) in _agents:
+        if (opened.attempt.id, id) in _accounts:
             return
-        _agents.add((opened.attempt.id, id))
         urn = flows_urn("attempt", opened.attempt.id)
-        note(agent(id, "user", name=name), relation("wasAssociatedWith", urn, id))
+        records = agent(id, "user", name=name), relation("wasAssociatedWith", urn, id)
+        recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
+        _accounts.put((opened.attempt.id, id), None)
     except Exception:
         log.warning("The account %s could not be stated.", id, exc_info=True)
+        miss()
+
+
+def miss(facts: int = 1) -> None:
+    """Count what could not be recorded as missing from its run; never raises and never asks the journal.
+
+    Where no attempt is open yet, the one that is opened next for the same flow run or process has it.
+    """
+    context, writer = flow_context(), process_recorder()
+    flow_run_id = str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
+    if writer is not None:
+        attempt = _attempt.get() or known_here(flow_run_id) or _elsewhere.get(flow_run_id)
+        if attempt is not None:
+            writer.miss(attempt.run.id, facts)
+            return
+    _unrecorded.put(flow_run_id, (_unrecorded.get(flow_run_id) or 0) + facts)
+
+
+def _count_unrecorded(opened: OpenedAttempt, flow_run_id: str) -> None:
+    facts = _unrecorded.pop(flow_run_id)
+    if facts:
+        recorder().miss(opened.run.id, facts)

@@ -155,6 +155,7 @@ class _Scope:
             self._end(*_outcome_of(result))
         except Exception:
             log.warning("The end of %s could not be recorded.", self.call.name, exc_info=True)
+            self.recorder.miss(self.attempt.run.id)
         finally:
             self._leave()
 
@@ -163,6 +164,7 @@ class _Scope:
             self._end(*_outcome_of_error(error))
         except Exception:
             log.warning("The failure of %s could not be recorded.", self.call.name, exc_info=True)
+            self.recorder.miss(self.attempt.run.id)
         finally:
             self._leave()
 
@@ -191,7 +193,7 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
     """Begin to record a call; None, with a warning, where that is not possible."""
     global _silent_until
     if time.monotonic() < _silent_until:
-        _miss()
+        context.miss()
         return None
     try:
         given = shape.bind(args, kwargs)
@@ -207,15 +209,8 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
         log.warning("Nothing is recorded for %d s: %s", _SILENCE, error)
     except Exception:
         log.warning("%s runs without a record.", shape.name, exc_info=True)
-    _miss()
+    context.miss()
     return None
-
-
-def _miss() -> None:
-    """Count a call without a record as missing from its run, where that is known without asking the journal."""
-    attempt, recorder = context._attempt.get(), context.process_recorder()
-    if attempt is not None and recorder is not None:
-        recorder.miss(attempt.run.id)
 
 
 def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:

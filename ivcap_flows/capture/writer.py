@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from ivcap_flows.capture.calls import Call, records_of
 
@@ -41,24 +42,41 @@ class Statement:
         self.run_id, self.attempt_id, self.make = run_id, attempt_id, make
 
 
+class _Mark(threading.Event):
+    """Set when all that was put before it is written; with `ends` the last that a thread does."""
+
+    def __init__(self, *, ends: bool = False) -> None:
+        super().__init__()
+        self.ends = ends
+
+
+_recorders: WeakSet[Recorder] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: what was queued is the parent's to write; its threads and its locks do not follow."""
+    for recorder in _recorders:
+        recorder._begin_empty()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 class Recorder:
     """The recorder of one journal in this process."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self._begin_empty()
-        atexit.register(self.flush)
-        if hasattr(os, "register_at_fork"):
-            # What is queued at a fork is the parent's to write; its thread and its locks do not follow.
-            os.register_at_fork(after_in_child=self._begin_empty)
+        _recorders.add(self)
 
     def _begin_empty(self) -> None:
-        self._queue: deque[Call | Statement | threading.Event] = deque()
+        self._queue: deque[Call | Statement | _Mark] = deque()
         self._wake, self._hurry = threading.Event(), threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._draining = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._missing: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
 
     def put(self, item: Call | Statement) -> None:
         """Take a call or a statement; never waits and never raises."""
@@ -76,24 +94,33 @@ class Recorder:
         if self._thread is None or not self._thread.is_alive():
             self._drain()
             return True
-        done = threading.Event()
-        self._queue.append(done)
+        return self._marked(_Mark()).wait(timeout)
+
+    def close(self) -> None:
+        """Flush, and end the thread. What is put afterwards is written all the same."""
+        self.flush()
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._marked(_Mark(ends=True))
+            thread.join(5.0)
+        atexit.unregister(self.flush)
+
+    def miss(self, run_id: str, facts: int = 1) -> None:
+        """Count facts that were never put as missing from a run."""
+        self._count(run_id, facts)
+
+    def _marked(self, mark: _Mark) -> _Mark:
+        self._queue.append(mark)
         self._hurry.set()
         self._wake.set()
-        return done.wait(timeout)
-
-    def miss(self, run_id: str) -> None:
-        """Count a call that was never put as missing from a run."""
-        self._count(run_id, 1)
-
-    def missing(self, run_id: str) -> int:
-        """How many facts or calls of a run this process could not record."""
-        return self._lost[run_id] + self._missing[run_id]
+        return mark
 
     def _start(self) -> None:
         with self._lock:
             if self._thread is not None:
                 return
+            atexit.register(self.flush)
             self._thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
             self._thread.start()
 
@@ -104,21 +131,27 @@ class Recorder:
                 self._hurry.wait(GROUP_SECONDS)
             self._wake.clear()
             self._hurry.clear()
-            self._drain()
+            if self._drain():
+                return
 
-    def _drain(self) -> None:
-        while self._queue:
-            facts: list[Fact] = []
-            waiting: list[threading.Event] = []
-            while self._queue and len(facts) < _BATCH:
-                item = self._queue.popleft()
-                if isinstance(item, threading.Event):
-                    waiting.append(item)
-                else:
-                    facts += self._facts(item)
-            self._write(facts)
-            for event in waiting:
-                event.set()
+    def _drain(self) -> bool:
+        """Write what is queued; True if a mark said that the thread is to end."""
+        ends = False
+        with self._draining:
+            while self._queue and not ends:
+                facts: list[Fact] = []
+                marks: list[_Mark] = []
+                while self._queue and len(facts) < _BATCH:
+                    item = self._queue.popleft()
+                    if isinstance(item, _Mark):
+                        marks.append(item)
+                    else:
+                        facts += self._facts(item)
+                self._write(facts)
+                for mark in marks:
+                    ends = ends or mark.ends
+                    mark.set()
+        return ends
 
     def _facts(self, item: Call | Statement) -> list[Fact]:
         from ivcap_flows.journal import Fact
@@ -165,7 +198,6 @@ class Recorder:
             if not self._quietly(lambda run_id=run_id, number=number: self.journal.runs.count_missing(run_id, number)):  # type: ignore[misc]
                 self._count(run_id, number)
                 return
-            self._lost[run_id] += number
 
     def _quietly(self, call: Callable[[], object]) -> bool:
         try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import threading
+from collections.abc import Callable
 
+from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 
-__all__ = ["start_beating", "stop_beating"]
+__all__ = ["catch_up", "start_beating", "stop_beating", "tell_later"]
 
 logger = logging.getLogger("ivcap_flows.durable")
 
@@ -20,6 +24,7 @@ class _Heart:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.counts: dict[Journal, int] = {}
+        self.untold: dict[Journal, list[Callable[[], None]]] = {}
         self.stopped = threading.Event()
 
     def run(self, seconds: float) -> None:
@@ -66,8 +71,54 @@ def stop_beating(journal: Journal) -> None:
                 _heart = None
 
 
+def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
+    """Let the beat tell a journal what it cannot take now; one `start_beating` of the caller's goes over to it.
+
+    It is tried at each beat, before the next run of the journal begins, and when the process ends. `tell` may be called
+    twice.
+    """
+    with _lock:
+        if _heart is None or _heart.pid != os.getpid():
+            return
+        with _heart.lock:
+            if not _heart.untold:
+                atexit.register(_last_words)
+            _heart.untold.setdefault(journal, []).append(tell)
+
+
+def catch_up(journal: Journal) -> None:
+    """Tell a journal what it could not take before. JournalError if it still cannot."""
+    heart = _heart
+    if heart is None or heart.pid != os.getpid():
+        return
+    while waiting := list(heart.untold.get(journal, ())):
+        try:
+            waiting[0]()
+        except JournalError as error:
+            if error.retryable:
+                raise
+            logger.warning("The journal cannot be told what happened: %s", error)
+        with heart.lock:
+            left = heart.untold.get(journal, [])
+            told = waiting[0] in left
+            if told:
+                left.remove(waiting[0])
+            if not left:
+                heart.untold.pop(journal, None)
+        if told:
+            stop_beating(journal)
+
+
+def _last_words() -> None:
+    heart = _heart
+    for journal in list(heart.untold) if heart is not None else ():
+        with contextlib.suppress(Exception):
+            catch_up(journal)
+
+
 def _beat(journal: Journal) -> None:
     try:
         journal.runs.beat()
+        catch_up(journal)
     except Exception as error:  # noqa: BLE001 - without the thread, other machines would take this process for gone
         logger.warning("The journal could not be told that this process lives: %s", error)

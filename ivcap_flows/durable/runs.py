@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.beating import catch_up, start_beating, stop_beating, tell_later
+from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 from ivcap_flows.journal.states import DONE
 
@@ -28,6 +29,8 @@ class LogicalRun:
 
         At WARNING where the user may not expect it, which is when a new flow run takes up what an earlier one left.
         """
+        # An attempt whose end is not yet told would count as running.
+        catch_up(journal)
         run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
         start_beating(journal)
         run._beats = True
@@ -44,11 +47,22 @@ class LogicalRun:
         return self.opened.attempt
 
     def close(self, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how the attempt ended. The beat ends even if the journal cannot be written."""
-        if self._beats:
-            self._beats = False
-            stop_beating(self.journal)
-        self.journal.runs.close_attempt(self.attempt.id, outcome, cause)
+        """Record how the attempt ended. A journal that cannot be written now is told so with one of the next beats."""
+
+        def tell() -> None:
+            self.journal.runs.close_attempt(self.attempt.id, outcome, cause)
+
+        beats, self._beats = self._beats, False
+        try:
+            tell()
+        except JournalError as error:
+            if not (beats and error.retryable):
+                raise
+            tell_later(self.journal, tell)
+            logger.warning("That run %s ended as %s is told to the journal later: %s", self.run.id, outcome, error)
+        else:
+            if beats:
+                stop_beating(self.journal)
 
     def _say(self) -> None:
         kept = Counter(

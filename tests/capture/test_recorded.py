@@ -560,6 +560,53 @@ def test_calls_while_the_journal_rests_are_counted(recorded_graph, monkeypatch):
     assert journal().runs.get(runs[0]).missing_facts == 3
 
 
+def test_what_came_before_the_run_was_on_record_is_counted(recorded_graph, monkeypatch):
+    """A call that found no journal counts as missing from the run that a later call of the same flow run opens."""
+    monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
+
+    @task
+    @recorded
+    def leaf() -> None:
+        """Do nothing."""
+
+    @flow
+    def patient() -> None:
+        def locked(*_: object, **__: object) -> None:
+            raise JournalError("database is locked")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(journal().runs), "open_attempt", locked)
+            leaf()
+            note(entity("urn:x:1", "entity"))
+        monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
+        leaf()
+
+    patient()
+    [run] = journal().runs.recent()
+    assert (run.outcome, run.missing_facts) == ("completed", 2)
+
+
+def test_notes_that_cannot_be_made_are_counted(monkeypatch):
+    """What a note or an account would have stated is missing from the run."""
+
+    def full(statement: object) -> None:
+        raise MemoryError
+
+    @flow
+    @recorded
+    def forgetful() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder(), "put", full)
+            note(entity("urn:x:1", "entity"), entity("urn:x:2", "entity"))
+            acting_as("urn:ivcap:account:a")
+        acting_as("urn:ivcap:account:a")
+
+    forgetful()
+    [run] = journal().runs.recent()
+    assert run.missing_facts == 3
+    assert "urn:ivcap:account:a" in {fact.record.id for fact in journal().facts.of_run(run.id)}
+
+
 def test_facts_that_cannot_be_written_are_counted(monkeypatch):
     """A journal that refuses facts leaves the flow alone and the run marked with the number missing."""
 
@@ -579,7 +626,7 @@ def test_facts_that_cannot_be_written_are_counted(monkeypatch):
     assert lossy() == 1
     [run] = recorder().journal.runs.recent()
     assert run.outcome == "completed"
-    assert run.missing_facts == recorder().missing(run.id) > 0
+    assert run.missing_facts > 0
 
 
 def test_recorded_keeps_the_function_that_prefect_sees():

@@ -14,6 +14,7 @@ import pytest
 from ivcap_flows.capture import files, journal, use_journal
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
+from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import digest, flows_urn
@@ -239,9 +240,35 @@ def test_a_forked_child_writes_its_own_facts_and_not_its_parents(tmp_path):
 
 
 def test_use_journal_records_elsewhere(tmp_path):
-    """Within the block another journal gets the facts."""
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+    """Within the block another journal gets the facts; no thread is left of it."""
+    before = set(threading.enumerate())
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other) as writer:
         assert journal() is other
+        run = opened().run
+        writer.put(Statement(run.id, None, lambda: [entity("urn:x:1", "entity")]))
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) <= before
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        assert len(other.facts.of_run(run.id)) == 1
+
+
+def test_what_is_put_after_the_end_is_written_all_the_same():
+    """A recorder that was closed while somebody still held it loses nothing."""
+    run, writer = opened().run, Recorder(journal())
+    for n in range(3):
+        writer.put(Statement(run.id, None, lambda n=n: [entity(f"urn:x:{n}", "entity")]))
+        writer.close()
+    assert len(journal().facts.of_run(run.id)) == 3
+
+
+def test_of_many_the_latest_are_remembered():
+    """The mapping holds so many at the most, and lets go of what was not asked for."""
+    known = Latest(2)
+    known.put("a", 1)
+    known.put("b", 2)
+    assert known.get("a") == 1
+    known.put("c", 3)
+    assert (known.get("a"), known.get("b"), known.pop("c"), known.get("c"), len(known)) == (1, None, 3, None, 1)
 
 
 KILLED = """

@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -110,3 +112,62 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
     first = sqlite_journal.runs.attempt(run.attempt.id).process.beat_at
     _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.beat_at > first)
     run.close("completed")
+
+
+def _locked_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal refuses the end of an attempt, once."""
+    close = journal.runs.close_attempt
+
+    def locked(*_: Any) -> None:
+        monkeypatch.setattr(journal.runs, "close_attempt", close)
+        raise JournalError("database is locked")
+
+    monkeypatch.setattr(journal.runs, "close_attempt", locked)
+
+
+def test_an_end_that_the_journal_cannot_take_is_told_with_the_beat(
+    sqlite_journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+    own_beaters: Callable[[], list[threading.Thread]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In a process that lives on, the run does not stay `running`; the beat goes on until then, and no longer."""
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
+    _locked_once(sqlite_journal, monkeypatch)
+    run.close("completed")
+    assert f"run {run.run.id} ended as completed is told to the journal later: database is locked" in caplog.text
+    _eventually(lambda: sqlite_journal.runs.get(run.run.id).outcome == "completed")
+    _eventually(lambda: own_beaters() == [])
+
+
+@pytest.mark.usefixtures("own_beaters")
+def test_an_end_is_told_before_the_next_run_begins(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same flow, started again at once, continues the run whose end the journal had not heard of."""
+    first = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
+    _locked_once(sqlite_journal, monkeypatch)
+    first.close("failed", "boom")
+    second = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
+    second.close("completed")
+    assert [row.outcome for row in sqlite_journal.runs.attempts(first.run.id)] == ["failed", "completed"]
+
+
+def test_an_end_is_told_when_the_process_ends(sqlite_url: str) -> None:
+    """What the beat had no time to tell is told last."""
+    script = """
+import sys
+from ivcap_flows.durable import LogicalRun
+from ivcap_flows.errors import JournalError
+from ivcap_flows.journal import Journal, RunIdentity
+journal = Journal.open(sys.argv[1])
+run = LogicalRun.open(journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
+close = journal.runs.close_attempt
+def locked(*_):
+    journal.runs.close_attempt = close
+    raise JournalError("database is locked")
+journal.runs.close_attempt = locked
+run.close("completed")
+"""
+    subprocess.run([sys.executable, "-c", script, sqlite_url], check=True, capture_output=True)
+    with Journal.open(sqlite_url) as journal:
+        assert [run.outcome for run in journal.runs.recent()] == ["completed"]

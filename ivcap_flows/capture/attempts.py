@@ -1,0 +1,223 @@
+"""The attempts that this process has opened: each begun with who runs what, closed with all that is known of it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import getpass
+import logging
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows import __version__
+from ivcap_flows.capture.calls import now
+from ivcap_flows.capture.live_orders import tell_of_live_orders
+from ivcap_flows.capture.recorders import journal, recorder
+from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
+from ivcap_flows.secrets import scrub_text
+
+if TYPE_CHECKING:
+    from ivcap_flows.durable import LogicalRun
+    from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
+
+__all__ = ["attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here", "turn"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
+
+_lock = threading.RLock()
+_open: dict[str, LogicalRun] = {}
+_of_process: dict[tuple[int, str], LogicalRun] = {}
+
+
+def _forget_parent() -> None:
+    """In a forked child: the parent's attempts are found in the journal."""
+    global _lock
+    _lock = threading.RLock()
+    for known in (_open, _of_process):
+        known.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
+
+
+def turn() -> threading.RLock:
+    """Held while an attempt is looked for and, where there is none, opened."""
+    return _lock
+
+
+def open_here(flow_run_id: str | None = None) -> list[OpenedAttempt]:
+    """The attempts of flows that this process has opened in its journal and not closed: all, or of one flow run."""
+    with _lock:
+        return [
+            logical.opened
+            for logical in _open.values()
+            if logical.journal is journal() and flow_run_id in (None, logical.attempt.flow_run_id)
+        ]
+
+
+def known_here(flow_run_id: str) -> OpenedAttempt | None:
+    """What this process has open for a flow run, or for "" what a thread without a context belongs to."""
+    with _lock:
+        here = open_here(flow_run_id or None)
+        if len(here) == 1:
+            return here[0]
+        process = _of_process.get((os.getpid(), journal().id))
+        return process.opened if process is not None and not flow_run_id else None
+
+
+def attempt_of_process() -> OpenedAttempt:
+    """The attempt of the process itself, for what no flow runs; it ends with the process."""
+    with _lock:
+        place = os.getpid(), journal().id
+        if place in _of_process:
+            return _of_process[place].opened
+        from ivcap_flows.journal import RunIdentity
+
+        script = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
+        own = str(uuid.uuid4())
+        identity = RunIdentity(
+            flow_name=os.path.basename(script) or "python",
+            entry_point=f"{os.path.abspath(script)}:" if script else f"{os.getcwd()}:",
+            parameters={"arguments": [scrub_text(argument) for argument in sys.argv[1:]]},
+            root_flow_run_id=own,
+            flow_run_id=own,
+        )
+        opened = open_attempt(identity, os.path.abspath(script) if script else None, identity.flow_name)
+        # It is no flow that a thread of the user's could belong to.
+        _of_process[place] = _open.pop(opened.attempt.id)
+        atexit.register(_close_process, place, recorder())
+        return opened
+
+
+def _close_process(place: tuple[int, str], writer: Recorder) -> None:
+    if place[0] != os.getpid():
+        return
+    logical = _of_process.pop(place)
+    _open[logical.attempt.id] = logical
+    error = getattr(sys, "last_value", None)
+    with contextlib.suppress(Exception):
+        if error is None:
+            close_attempt(logical.opened, "completed", writer=writer)
+        else:
+            close_attempt(logical.opened, "failed", f"{type(error).__name__}: {error}", writer=writer)
+
+
+def open_attempt(
+    identity: RunIdentity, path: str | None, name: str, *, parent: str | None = None, **attributes: Any
+) -> OpenedAttempt:
+    """Open an attempt of the function `name` in a file, which the activity `parent` started; state who runs what."""
+    from ivcap_flows.durable import LogicalRun
+    from ivcap_flows.settings import Settings
+
+    writer = recorder()
+    logical = LogicalRun.open(writer.journal, identity, fresh=Settings().fresh)
+    opened = logical.opened
+    with _lock:
+        _open[opened.attempt.id] = logical
+    run_id, attempt_id = opened.run.id, opened.attempt.id
+    writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, parent, attributes)))
+    _in_background(lambda: _code_of(writer, opened, path, name))
+    return opened
+
+
+def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]) -> Iterator[Record]:
+    run, attempt = opened.run, opened.attempt
+    run_urn, urn = flows_urn("run", run.id), flows_urn("attempt", attempt.id)
+    yield activity(run_urn, "flow-run", run.created_at, name=run.flow_name, deployed=run.deployed)
+    yield activity(
+        urn,
+        "attempt",
+        attempt.started_at,
+        name=attempt.flow_name,
+        number=attempt.number,
+        subflow=None if attempt.leads else True,
+        flow_run_id=attempt.flow_run_id,
+        deployment_id=run.deployment_id,
+        outcome="running",
+        **attributes,
+    )
+    yield relation("wasStartedBy", urn, run_urn if attempt.leads or parent is None else parent, attempt.started_at)
+    yield agent(SOFTWARE, "software", name="ivcap-flows", version=__version__)
+    yield relation("wasAssociatedWith", urn, SOFTWARE)
+    user = flows_urn("user", _user_name())
+    yield agent(user, "user", name=_user_name(), local=True)
+    yield relation("wasAssociatedWith", urn, user)
+    if attempt.leads and run.parameters:
+        parameters = flows_urn("parameters", digest(canonical(run.parameters)))
+        yield entity(parameters, "parameters", values=run.parameters)
+        yield relation("used", urn, parameters, attempt.started_at)
+
+
+@lru_cache(maxsize=1)
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+_background: list[threading.Thread] = []
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work, name="ivcap-flows-code", daemon=True)
+    _background[:] = [other for other in _background if other.is_alive()]
+    _background.append(thread)
+    thread.start()
+
+
+def _code_of(writer: Recorder, opened: OpenedAttempt, path: str | None, name: str) -> None:
+    from ivcap_flows.capture.code import code_record
+
+    def made() -> Iterator[Record]:
+        yield record
+        yield relation("hadPlan", flows_urn("attempt", opened.attempt.id), record.id)
+
+    try:
+        record = code_record(path, name)
+    except Exception:
+        log.warning("The code of %s could not be described.", name, exc_info=True)
+        writer.miss(opened.run.id)
+        return
+    writer.put(Statement(opened.run.id, opened.attempt.id, made))
+
+
+def close_attempt(
+    opened: OpenedAttempt, outcome: Outcome, cause: str | None = None, *, writer: Recorder | None = None
+) -> None:
+    """End an attempt: write all that is known of it, then its outcome. A journal that is away is told later."""
+    writer = writer or recorder()
+    run, attempt = opened.run, opened.attempt
+    cause = scrub_text(cause) if cause is not None else None
+    ended = now()
+    with _lock:
+        logical = _open.pop(attempt.id, None)
+
+    def told() -> Iterator[Record]:
+        yield activity(
+            flows_urn("attempt", attempt.id), "attempt", attempt.started_at, ended, outcome=outcome, cause=cause
+        )
+        if attempt.leads:
+            yield activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=outcome, cause=cause)
+
+    for thread in _background:
+        thread.join(30.0)
+    writer.put(Statement(run.id, attempt.id, told))
+    if not writer.flush(60.0):
+        log.warning("The facts of run %s are still being written.", run.id)
+    if logical is not None:
+        logical.close(outcome, cause)
+    else:
+        writer.journal.runs.close_attempt(attempt.id, outcome, cause)
+    if attempt.leads:
+        tell_of_live_orders(writer.journal, run.id, outcome)

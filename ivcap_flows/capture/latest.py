@@ -1,0 +1,53 @@
+"""What a long-lived process remembers of many runs: the latest, so many at the most."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+__all__ = ["Latest"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Latest(Generic[K, V]):
+    """A mapping that forgets what was longest neither put nor asked for. Safe in threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all; in a forked child the parent's lock too."""
+        self._lock = threading.Lock()
+        self._known: OrderedDict[K, V] = OrderedDict()
+
+    def put(self, key: K, value: V) -> None:
+        """Remember a value."""
+        with self._lock:
+            self._known[key] = value
+            self._known.move_to_end(key)
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+
+    def get(self, key: K) -> V | None:
+        """The value of a key, None for one that is not known."""
+        with self._lock:
+            if key not in self._known:
+                return None
+            self._known.move_to_end(key)
+            return self._known[key]
+
+    def pop(self, key: K) -> V | None:
+        """As `get`; the key is forgotten."""
+        with self._lock:
+            return self._known.pop(key, None)
+
+    def __contains__(self, key: K) -> bool:
+        with self._lock:
+            return key in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
