@@ -18,7 +18,8 @@ from ivcap_flows.local.register import read_definition, register
 README = ROOT / "README.md"
 SERVICE = ROOT / "docs" / "how-to" / "run-a-service-locally.md"
 LINEAGE = ROOT / "docs" / "explanation" / "provenance.md"
-WITH_OWN_TESTS = (README, SERVICE, LINEAGE)
+DATASET_FILES = ROOT / "docs" / "how-to" / "move-dataset-files.md"
+WITH_OWN_TESTS = (README, SERVICE, LINEAGE, DATASET_FILES)
 
 ALL = [
     pytest.param(block, test, id=f"{block} {test}".strip())
@@ -92,6 +93,15 @@ def test_lineage_of_the_explanation_is_there(folder, ivcap_journal):
     graph: Graph = run_graph(ivcap_journal, run_row.id)
     files = {Path(node.attributes["path"]).name: node.id for node in graph.nodes.values() if node.type == "file"}
     assert files["raw.csv"] in graph.lineage(files["clean.csv"], "up").nodes
+
+
+def test_files_of_a_dataset_are_moved_as_the_how_to_says(s3_twin, folder, monkeypatch):
+    """Its flows run on embedded platforms that have an S3 server."""
+    for name, value in s3_twin.environment.items():
+        if not name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    (block,) = blocks(DATASET_FILES, "python")
+    run(block, folder)
 
 
 def test_the_examples_were_found():

@@ -460,3 +460,13 @@ def test_memory_for_parts_is_bounded():
         return most[0]
 
     assert asyncio.run(moves()) == 25
+
+
+def test_what_writes_to_s3_is_declared():
+    """The table of writes has each operation of the upload that changes something, and no other."""
+    asked = re.findall(r'bucket\.ask\(\s*"(\w+)"', Path(s3_upload.__file__).read_text(encoding="utf-8"))
+    page = Path(__file__).parents[2] / "docs" / "reference" / "writes.md"
+    told = re.findall(
+        r"^\| provena \| `DatasetFiles\.upload` \| `(\w+)` \| idempotent ", page.read_text(encoding="utf-8"), re.M
+    )
+    assert set(told) == {name for name in asked if not name.startswith(("head_", "list_", "get_"))}
