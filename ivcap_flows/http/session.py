@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as jsonlib
 import logging
 import time
@@ -12,6 +11,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
 from ivcap_flows.http.auth import Auth
@@ -190,19 +190,36 @@ class Session:
 
     async def _tried(self, once: Callable[[], Awaitable[T]], repeat: Repeat, method: str, path: str) -> T:
         """What `once` gives, tried again for as long as failures may pass and the budget allows."""
-        begun, attempt = time.monotonic(), 1
-        while True:
-            try:
-                return await once()
-            except IvcapFlowsError as error:
-                if not (is_transient(error) and may_repeat(repeat, error)):
-                    raise
-                wait = self._backoff.delay(attempt, _asked(error))
-                if self._backoff.exhausted(time.monotonic() - begun, wait):
-                    raise
-                _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, wait)
-            attempt += 1
-            await asyncio.sleep(wait)
+        begun = time.monotonic()
+        failures: list[IvcapFlowsError] = []
+
+        def again(error: BaseException) -> bool:
+            return is_transient(error) and may_repeat(repeat, error)
+
+        def wait(state: RetryCallState) -> float:
+            return self._backoff.delay(state.attempt_number, _asked(state))
+
+        def stop(state: RetryCallState) -> bool:
+            return self._backoff.exhausted(time.monotonic() - begun, state.upcoming_sleep)
+
+        def say(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, state.upcoming_sleep)
+
+        async def next_try() -> T:
+            if failures:
+                raise failures.pop()
+            return await once()
+
+        # Setting up the retries takes about as long as a small request, so it waits for the first failure.
+        try:
+            return await once()
+        except IvcapFlowsError as error:
+            if not again(error):
+                raise
+            failures.append(error)
+        retrying = AsyncRetrying(retry=retry_if_exception(again), wait=wait, stop=stop, before_sleep=say, reraise=True)
+        return await retrying(next_try)
 
     async def _send(
         self,
@@ -353,8 +370,9 @@ def _with_query(url: str, params: Mapping[str, Any] | None) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(told, doseq=True)}"
 
 
-def _asked(error: IvcapFlowsError) -> float | None:
-    asked = error.data.get("retry_after")
+def _asked(state: RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    asked = getattr(error, "data", {}).get("retry_after")
     return asked if isinstance(asked, float) else None
 
 
