@@ -64,10 +64,12 @@ class Command:
         self.file = write_lines(folder / "rows.jsonl", rows)
         self.out = folder / "out.csv"
 
-    def start(self, **variables: str) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "ivcap_flows.cli", "models", "register", str(self.file), "--out", str(self.out)]
         with (self.folder / "command.log").open("ab") as log:
-            return subprocess.Popen([*words, "--json"], env={**os.environ, **variables}, stdout=log, stderr=log)
+            return subprocess.Popen(
+                [*words, "--json", *options], env={**os.environ, **variables}, stdout=log, stderr=log
+            )
 
     def again(self, **variables: str) -> None:
         status = self.start(**variables).wait(600)
@@ -77,8 +79,8 @@ class Command:
         with self.out.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
-    def check(self) -> None:
-        """Each row is one model run, and the outcome file names it."""
+    def runs(self) -> dict[str, list[str]]:
+        """The handles on Provena, by the display name of the row."""
 
         async def lodged() -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
@@ -88,7 +90,11 @@ class Command:
                         found.setdefault(item.info.display_name, []).append(item.id)
             return found
 
-        runs = loop.run(lodged())
+        return loop.run(lodged())
+
+    def check(self) -> None:
+        """Each row is one model run, and the outcome file names it."""
+        runs = self.runs()
         assert len(runs) == self.count and all(len(handles) == 1 for handles in runs.values())
         outcomes = self.outcomes()
         assert [each["model_run"] for each in outcomes] == [runs[f"{self.name} {n}"][0] for n in range(self.count)]
@@ -193,3 +199,38 @@ def test_two_commands_at_once(command, ivcap_twin):
     command.check()
     text = (command.folder / "command.log").read_text()
     assert text.count(f'"registered": {command.count}') == 2
+
+
+def test_a_bad_day(command, ivcap_twin, request):
+    """A tenth of the replies is lost after the effect, a fifth of the requests gets 503, workers die, and Provena is
+    away for a while (in the long form for a minute): no row twice, and each has its handle or is in doubt."""
+    deaths, away, patience = (5, 60.0, "180") if request.config.getoption("--crash-rounds") > 1 else (1, 2.0, "6")
+
+    def be_bad() -> None:
+        ivcap_twin.clear_faults()
+        ivcap_twin.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
+        ivcap_twin.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
+
+    be_bad()
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+    process = command.start("--patience", patience)
+    end = time.monotonic() + 120
+    while not ivcap_twin.requests("POST", REGISTER):
+        assert process.poll() is None and time.monotonic() < end, (command.folder / "command.log").read_text()[-6000:]
+        time.sleep(0.02)
+    ivcap_twin.clear_faults()
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=deaths, kill_worker="before")
+    ivcap_twin.add_fault(path="^/provena/", reset=True)
+    back = time.monotonic() + away
+    while time.monotonic() < back or ivcap_twin.faults()[0]["hits"] < deaths:
+        time.sleep(0.1)
+    be_bad()
+    assert process.wait(1200) == 1, (command.folder / "command.log").read_text()[-6000:]
+    ivcap_twin.clear_faults()
+    outcomes = {f"{command.name} {int(each['row']) - 1}": each for each in command.outcomes()}
+    runs = command.runs()
+    assert len(outcomes) == command.count and all(len(handles) == 1 for handles in runs.values())
+    registered = {name: [each["model_run"]] for name, each in outcomes.items() if each["outcome"] == "registered"}
+    assert registered == runs and len(runs) == command.count - deaths
+    doubts = [each for each in outcomes.values() if each["outcome"] == "doubtful"]
+    assert len(doubts) == deaths and all(each["job_id"] and each["since"] for each in doubts)
