@@ -53,7 +53,8 @@ class Runs:
             now = self._store.now(connection)
             self._processes.touch(connection, process_id, now)
             if run_id is None:
-                run_id = str(uuid.uuid4())
+                # What a worker with another journal goes on with has the same keys, and so finds what was done.
+                run_id = identity.root_flow_run_id
                 connection.execute(
                     sa.insert(_R),
                     {
