@@ -15,7 +15,7 @@ from ivcap_flows.provenance.records import Record, activity
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, Outcome
 
-__all__ = ["PrefectWord", "prefect_says", "reconcile"]
+__all__ = ["PrefectWord", "not_to_come_back", "prefect_says", "reconcile"]
 
 log = logging.getLogger("ivcap_flows.capture")
 
@@ -119,3 +119,31 @@ def prefect_says(flow_run_id: str) -> PrefectWord | None:
         return None
     outcome = _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value) if state is not None else None
     return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None
+
+
+def not_to_come_back(flow_run_ids: list[str]) -> set[str]:
+    """Which of these flow runs have ended or were deleted, by the configured Prefect API; none where it is not reached.
+
+    Asks only a server that is configured: none is started for this.
+    """
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import get_current_settings
+
+    gone: set[str] = set()
+    if not get_current_settings().api.url:
+        return gone
+    try:
+        with get_client(sync_client=True) as client:
+            for flow_run_id in flow_run_ids:
+                try:
+                    state = client.read_flow_run(UUID(flow_run_id)).state
+                except ObjectNotFound:
+                    gone.add(flow_run_id)
+                else:
+                    gone |= {flow_run_id} if state is not None and state.is_final() else set()
+    except Exception as error:  # noqa: BLE001 - the journal is a witness of its own
+        log.debug("Prefect's API says nothing of %d flow runs: %s", len(flow_run_ids), error)
+    return gone

@@ -19,7 +19,7 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
 from ivcap_flows.journal.states import State
 
-__all__ = ["LOOKED_AT", "NOUNS", "Orphan", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
+__all__ = ["LOOKED_AT", "NOUNS", "Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 
 NOUNS: Final = ("order", "job")
 """What a platform works on after it was asked, and bills."""
@@ -157,6 +157,25 @@ def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None
     else:
         again = f"the same command again; otherwise {by_hand}"
     return f"the next attempt of run {run.id[:8]} takes it up: {again}"
+
+
+def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
+    """The orphans as rows of a table, times in ISO 8601."""
+    return [
+        {
+            "what": orphan.noun,
+            "of": orphan.service,
+            "status": orphan.status,
+            "since": None if orphan.since is None else orphan.since.isoformat(timespec="seconds"),
+            "hours": orphan.hours,
+            "placed by": " ".join(part for part in (orphan.flow, orphan.run and f"run {orphan.run[:8]}") if part),
+            "run": orphan.left,
+            "urn": orphan.urn,
+            "key": None if orphan.key is None else short_id(orphan.key),
+            "next": orphan.then,
+        }
+        for orphan in orphans
+    ]
 
 
 async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:

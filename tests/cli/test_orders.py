@@ -1,7 +1,12 @@
 """`orders`: what was asked of the platforms, and the user's word on what is in doubt."""
 
+import asyncio
+import contextlib
+import sqlite3
+
 import pytest
 
+from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal, NewIntent
 
@@ -103,3 +108,133 @@ def test_an_order_is_adopted_as_an_order_alone(on_record):
     key = in_doubt(on_record)["key"]
     assert on_record("orders", "adopt", key, "urn:ivcap:artifact:mine").status == 2
     assert in_doubt(on_record)
+
+
+def orphans(command):
+    return command("orders", "--orphans", "--json").json
+
+
+def of_journal(command, key):
+    return next(r for r in command("orders", "--json").json if r["key"] == key)
+
+
+def test_what_a_killed_flow_left_is_listed(on_record):
+    """The accepted order with its status and hours by the platform, the one in doubt without; who placed each, that its
+    process is gone, and what comes next. What ended, or is waited for, is not there."""
+    accepted, doubt = [row for row in orphans(on_record) if row["here"]]
+    assert (accepted["noun"], accepted["service"], accepted["flow"]) == ("order", "echo", "interrupted")
+    assert accepted["status"] == "succeeded" and accepted["hours"] is not None and accepted["ended_at"]
+    assert (doubt["status"], doubt["urn"], doubt["hours"]) == ("in doubt", None, None)
+    for row in (accepted, doubt):
+        assert row["left"] == "lost" and f"next attempt of run {row['run'][:8]} takes it up" in row["then"]
+    out = on_record("orders", "--orphans").out
+    assert accepted["urn"] in out and "no call to cancel" in out
+    assert f"ivcap-flows orders resolve {short_id(doubt['key'])}" in out
+
+
+def test_a_platform_that_is_away_hides_no_orphan(on_record, ivcap_twin):
+    """What the journal knows is told all the same, and that the platform was not asked."""
+    ivcap_twin.add_fault(path="^/1/", status=503)
+    said = on_record("orders", "--orphans")
+    ivcap_twin.clear_faults()
+    assert said.status == 0 and "interrupted" in said.out
+    assert "was not asked" in said.out or "cannot be read" in said.out
+
+
+@pytest.fixture
+def going_on(on_record):
+    """The URN of an order that goes on, and whose name bears a key that no journal here has."""
+
+    async def place():
+        async with IvcapCredentials.from_environment().get_client() as client:
+            service = await client.services.by_name("sleep")
+            return await client.orders.place(service.urn, {"seconds": "5"}, name="sleep [0123456789abcdef]")
+
+    return asyncio.run(place()).urn
+
+
+def test_what_another_journal_placed_is_told_as_anothers(on_record, going_on):
+    """What goes on and bears our key, and is in no row here, is not said to be an orphan for sure."""
+    [row] = [row for row in orphans(on_record) if row["urn"] == going_on]
+    assert (row["here"], row["key"], row["left"]) == (False, "0123456789abcdef", "not known here")
+    assert "Of journals not known here" in on_record("orders", "--orphans").out
+
+
+def test_an_orphan_that_ended_is_written_off_and_kept(on_record):
+    """It is no orphan then, stays on record with its status, and can be written off once."""
+    [orphan] = [row for row in orphans(on_record) if row["here"] and row["urn"]]
+    said = on_record("orders", "write-off", short_id(orphan["key"]))
+    assert said.status == 0 and "ended as succeeded" in said.out
+    row = of_journal(on_record, orphan["key"])
+    assert (row["state"], row["status"], row["urn"], row["error"]) == (
+        "terminal",
+        "succeeded",
+        orphan["urn"],
+        "written off by the user",
+    )
+    assert orphan["urn"] not in [row["urn"] for row in orphans(on_record)]
+    assert on_record("orders", "write-off", short_id(orphan["key"])).status == 1
+
+
+def test_an_orphan_is_taken_over(on_record):
+    """`adopt` needs no URN for it; it stays accepted and is no orphan any more."""
+    [orphan] = [row for row in orphans(on_record) if row["here"] and row["urn"]]
+    said = on_record("orders", "adopt", short_id(orphan["key"]))
+    assert said.status == 0 and orphan["urn"] in said.out
+    row = of_journal(on_record, orphan["key"])
+    assert (row["state"], row["how"], row["matched_by"]) == ("accepted", "sent", "user")
+    assert orphan["urn"] not in [row["urn"] for row in orphans(on_record)]
+
+
+def test_an_orphan_that_goes_on_is_not_written_off(on_record, journal_file, going_on):
+    """The platform cannot cancel it, and the error says so."""
+    [orphan] = [row for row in orphans(on_record) if row["here"] and row["urn"]]
+    with contextlib.closing(sqlite3.connect(journal_file)) as connection, connection:
+        connection.execute("UPDATE intents SET urn = ? WHERE key = ?", (going_on, orphan["key"]))
+    said = on_record("orders", "write-off", short_id(orphan["key"]))
+    assert said.status == 1 and "cannot cancel" in said.err
+    assert of_journal(on_record, orphan["key"])["state"] == "accepted"
+
+
+def test_resolving_shows_what_it_may_be_and_decides(on_record):
+    """The order whose reply was lost bears the key; nothing is decided by looking, and `--urn` adopts it."""
+    key = short_id(in_doubt(on_record)["key"])
+    said = on_record("orders", "resolve", key, "--json")
+    [candidate] = said.json["candidates"]
+    assert said.status == 1 and candidate["sign"] == "its name bears the key"
+    shown = on_record("orders", "resolve", key)
+    assert shown.status == 1 and f"resolve {key} --urn {candidate['urn']}" in shown.out
+    assert on_record("orders", "resolve", key, "--urn", candidate["urn"]).status == 0
+    assert of_journal(on_record, said.json["key"])["urn"] == candidate["urn"]
+    assert on_record("orders", "resolve", key).status == 1
+
+
+def test_resolving_with_none_writes_off(on_record):
+    """And both decisions at once are wrong use."""
+    key = in_doubt(on_record)["key"]
+    assert on_record("orders", "resolve", key, "--none", "--urn", "urn:ivcap:order:x").status == 2
+    assert on_record("orders", "resolve", key, "--none").status == 0
+    assert of_journal(on_record, key)["state"] == "abandoned"
+
+
+def test_why_an_order_was_placed_anew(on_record, journal_file):
+    """The earlier one of the service with its first differences, reuse that was off, and the key aspect."""
+    first, second = [row for row in on_record("orders", "--json").json if row["subject"] == "echo"]
+    said = on_record("orders", "why-not", short_id(second["key"]), "--json")
+    assert said.status == 0 and "reuse is off" in said.json["answer"]
+    [earlier] = [one for one in said.json["earlier"] if one["urn"] == first["urn"]]
+    assert earlier["reasons"][0] == "it asks for something else, in 1 place"
+    [difference] = earlier["differences"]
+    assert difference["where"] == "parameters.message" and difference["here"] == f"{difference['there']} again"
+    out = on_record("orders", "why-not", short_id(second["key"])).out
+    assert difference["here"] in out and "here:" in out and "Its key aspect is on the platform" in out
+
+
+def test_why_an_order_is_asked_by_its_urn(on_record, world, journal_file):
+    """One that this journal did not place is wrong use, and so is what is no order."""
+    said = on_record("orders", "why-not", world.made["order"], "--json")
+    assert said.status == 0 and said.json["urn"] == world.made["order"] and said.json["earlier"] == []
+    assert on_record("orders", "why-not", "urn:ivcap:order:unknown").status == 2
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        [upload] = journal.intents.where(noun="upload")
+    assert on_record("orders", "why-not", upload.key).status == 2

@@ -1,0 +1,127 @@
+"""The user's word on an effect: which it is, or that nothing came of it. One way for all commands."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ivcap_flows.capture.reconcile import not_to_come_back
+from ivcap_flows.cli.platform import ask_ivcap
+from ivcap_flows.durable.orphans import is_orphan
+from ivcap_flows.errors import DurabilityError, InputError
+from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
+from ivcap_flows.identity import short_id
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.journal.states import OPEN
+
+__all__ = ["adopt", "find_intent", "write_off"]
+
+_KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
+"""What the platform's URN of such an effect names."""
+
+
+def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
+    """Let an intent in doubt be this effect, or take over an order or job that nobody waits for; what to tell of it.
+
+    InputError where the URN is needed or of another kind, DurabilityError where there is nothing to decide.
+    """
+    name = f"{row.noun} {short_id(row.key)}"
+    if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, not_to_come_back):
+        journal.intents.take_over(row.key)
+        return f'{name} is yours: {row.urn}. It goes on; `attach_{row.noun}("{row.urn}")` waits for it in any flow.'
+    if urn is None:
+        if row.state not in OPEN:
+            raise DurabilityError(f"The {name} is {row.state} and has an owner, so there is nothing to adopt.")
+        raise InputError(f"Give the URN that the {name} has; `ivcap-flows orders resolve` shows what it may be.")
+    journal.intents.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
+    return f"{name} is {urn}."
+
+
+def write_off(journal: Journal, row: IntentRow) -> str:
+    """Let an intent in doubt have had no effect, or account for an order or job that ended with nobody waiting; what to
+    tell of it.
+
+    DurabilityError for what goes on, and where there is nothing to decide.
+    """
+    name = f"{row.noun} {short_id(row.key)}"
+    if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, not_to_come_back):
+        journal.intents.write_off(row.key)
+        return f"{name} is written off."
+    status = ask_ivcap(lambda client: _status(client, row, str(row.urn)))
+    if status not in TERMINAL:
+        raise DurabilityError(
+            f"The {name} is {status}, and IVCAP cannot cancel it. Write it off when it has ended, or take it over with "
+            f"`ivcap-flows orders adopt {short_id(row.key)}`.",
+            key=row.key,
+        )
+    journal.intents.account_for(row.key, status)
+    return (
+        f"{name} ended as {status} and is written off. It stays on record, and the answer where it is asked for again."
+    )
+
+
+async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:
+    if row.noun == "order":
+        return await client.orders.status(urn)
+    return (await client.jobs.read(row.request["service"], urn, with_result=False)).status
+
+
+def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
+    """The handle that the flow's task would have got."""
+    request = row.request
+    kind = _KINDS.get(row.noun)
+    if kind is not None and not urn.startswith(f"urn:ivcap:{kind}:"):
+        raise InputError(f"{urn} is not the URN of an IVCAP {kind}.")
+    if row.noun == "order":
+        return Order(
+            urn=urn,
+            platform=row.platform,
+            service=request["service"],
+            service_name=row.subject,
+            parameters=request.get("parameters", {}),
+            key=row.key,
+        )
+    if row.noun == "job":
+        return Job(
+            urn=urn,
+            platform=row.platform,
+            service=request["service"],
+            service_name=row.subject,
+            request=request.get("request"),
+            key=row.key,
+        )
+    if kind == "aspect":
+        return Aspect(
+            urn=urn,
+            platform=row.platform,
+            entity=request["entity"],
+            schema_urn=request["schema"],
+            content=request["content"],
+        )
+    if row.noun == "message":
+        content = request["content"]
+        key = row.key if isinstance(content, dict) else None
+        return QueueMessage(id=urn, content=content, schema_urn=request["schema"], key=key)
+    if row.noun == "model run":
+        return ModelRun(
+            urn=urn,
+            platform=row.platform,
+            workflow_template=request["workflow-template"],
+            subject=request["subject"],
+            key=row.key,
+        )
+    raise InputError(
+        f"A {row.noun} in doubt is looked up by the next run that asks for it; write it off, or run again."
+    )
+
+
+def find_intent(journal: Journal, key: str) -> IntentRow:
+    """An intent by its key, or the beginning of it. InputError where it names none or several."""
+    exact = journal.intents.get(key)
+    if exact is not None:
+        return exact
+    found = [row for row in journal.intents.where(limit=None) if short_id(row.key).startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    which = "none" if not found else ", ".join(row.key for row in found[:5])
+    raise InputError(f"The key {key!r} should name one intent; it names {which}.")

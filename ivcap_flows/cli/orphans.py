@@ -1,0 +1,47 @@
+"""What `orders --orphans` prints: orders and jobs that nobody waits for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ivcap_flows.capture.reconcile import not_to_come_back
+from ivcap_flows.cli.output import console, emit, moment, table
+from ivcap_flows.cli.platform import ask_ivcap_if_there
+from ivcap_flows.durable.orphans import Orphan, as_rows, elsewhere, orphans_of, seen
+from ivcap_flows.identity import short_id
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import Journal
+
+__all__ = ["print_orphans"]
+
+_COLUMNS: Final = ("what", "of", "status", "since", "hours", "placed by", "run", "urn", "key")
+_CANNOT_CANCEL: Final = "IVCAP has no call to cancel an order or a job: each runs to its end and is paid for."
+
+
+def print_orphans(journal: Journal, *, as_json: bool) -> None:
+    """Ask the journal, and the platform as far as it answers, and print what was found."""
+    here = orphans_of(journal, not_to_come_back)
+
+    async def ask(client: IvcapClient) -> tuple[list[Orphan], list[Orphan]]:
+        return await seen(client, here), await elsewhere(client, journal)
+
+    told, silent = ask_ivcap_if_there(ask)
+    mine, others = told or (here, [])
+    if as_json:
+        emit([{**vars(orphan), "hours": orphan.hours} for orphan in (*mine, *others)])
+        return
+    table("Orders and jobs that no live run waits for", _COLUMNS, [_row(orphan) for orphan in mine])
+    for orphan in mine:
+        console.print(f"{orphan.urn or short_id(orphan.key or '')}: {orphan.then}")
+    if others:
+        table("Of journals not known here, which may wait for them", _COLUMNS, [_row(orphan) for orphan in others])
+    if silent is not None:
+        console.print(f"The platform was not asked how they stand: {silent}", style="red")
+    if mine or others:
+        console.print(_CANNOT_CANCEL, style="dim")
+
+
+def _row(orphan: Orphan) -> list[str]:
+    [row] = as_rows([orphan])
+    row["since"] = moment(orphan.since)
+    return ["" if row[name] is None else str(row[name]) for name in _COLUMNS]

@@ -1,0 +1,98 @@
+"""What `orders why-not` answers: why an order or job was placed anew and none of before was used."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from ivcap_flows.cli.output import console, emit
+from ivcap_flows.cli.platform import ask_ivcap_if_there
+from ivcap_flows.durable.reuse import Earlier, earlier_of
+from ivcap_flows.durable.why_not import Against, against, earlier_rows
+from ivcap_flows.errors import ForbiddenError
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity, mark_of, short_id
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import IntentRow, Journal
+
+__all__ = ["print_why_not"]
+
+_DIFFERENCES: Final = 3
+
+
+def print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
+    """Compare the intent with the earlier ones of this journal, and with what the platform tells of others."""
+    rows = journal.intents.where(noun=row.noun, limit=None)
+    found = [against(row, other) for other in earlier_rows(row, rows)]
+    known = {other.urn for other in rows}
+
+    async def ask(client: IvcapClient) -> tuple[list[Earlier], str]:
+        return await _elsewhere(client, row, known)
+
+    told, silent = ask_ivcap_if_there(ask)
+    elsewhere, word = told or ([], f"The platform was not asked: {silent}")
+    if as_json:
+        emit(
+            {
+                "key": row.key,
+                "urn": row.urn,
+                "how": row.how,
+                "answer": _answer(row),
+                "scope": row.scope,
+                "discriminator": row.discriminator,
+                "generation": row.generation,
+                "definition": row.definition,
+                "earlier": [asdict(one) for one in found],
+                "elsewhere": [asdict(one) for one in elsewhere],
+                "platform": word,
+            }
+        )
+        return
+    console.print(f"{row.noun} {short_id(row.key)} for {row.subject}: {row.urn or row.state}")
+    console.print(_answer(row))
+    for one in found:
+        _print(one)
+    if not found:
+        console.print(f"This journal has no earlier {row.noun} of the service.")
+    for other in elsewhere:
+        by = f", placed by {other.flow}" if other.flow else ""
+        console.print(f"{other.urn} (of another journal{by}): equal, of the same definition of the service.")
+    console.print(word)
+
+
+def _answer(row: IntentRow) -> str:
+    if row.how == "reused":
+        return f"It was not placed anew: {row.reuse}."
+    if row.how == "adopted":
+        return f"It was not placed anew but found on the platform (by {row.matched_by})."
+    if row.reuse is None:
+        return "Nothing was looked for: reuse is off unless the call says reuse=True."
+    return f"With reuse=True it was placed anew, since at that time: {row.reuse}."
+
+
+def _print(one: Against) -> None:
+    name = one.urn or short_id(one.key or "")
+    run = f", run {one.run[:8]}" if one.run else ""
+    console.print(f"{name} ({one.status}{run}): {'; '.join(one.reasons) or 'reuse=True could use it now'}")
+    for difference in one.differences[:_DIFFERENCES]:
+        console.print(f"    {difference.where or 'request'}")
+        console.print(f"        here:    {difference.here}")
+        console.print(f"        earlier: {difference.there}")
+    if len(one.differences) > _DIFFERENCES:
+        console.print(f"    and {len(one.differences) - _DIFFERENCES} more")
+
+
+async def _elsewhere(client: IvcapClient, row: IntentRow, known: set[Any]) -> tuple[list[Earlier], str]:
+    """What bears the mark on the platform beside what this journal knows, and a word on the key aspect."""
+    if row.definition is None:
+        return [], "It was placed without a record of its service's definition, so nothing on the platform is compared."
+    mark = mark_of(
+        platform=row.platform, account=row.account, noun=row.noun, definition=row.definition, request=row.request
+    )
+    try:
+        elsewhere = [one for one in await earlier_of(client.aspects, mark) if one.urn not in known]
+        aspects = [one async for one in client.aspects.list(entity=key_entity(row.key), schema=INTENT_SCHEMA)]
+    except ForbiddenError as error:
+        return [], f"The platform refuses key aspects, so nothing of others can be found: {error.message}"
+    if not aspects:
+        return elsewhere, "It has no key aspect on the platform: it was refused or retracted, so others do not find it."
+    return elsewhere, "Its key aspect is on the platform, where reuse=True finds it."

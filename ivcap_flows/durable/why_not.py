@@ -1,0 +1,127 @@
+"""Why an order or job was placed anew though there are earlier ones: what each of them lacks. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ivcap_flows.identity import Scope
+from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal.intents import WRITTEN_OFF
+from ivcap_flows.secrets import scrub
+
+__all__ = ["Against", "Difference", "against", "differences", "earlier_rows"]
+
+SHOWN: Final = 5
+_LONGEST: Final = 120
+_MISSING: Final = "(nothing)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A place in two requests, with what stands there."""
+
+    where: str
+    here: Any
+    there: Any
+
+
+@dataclass(frozen=True)
+class Against:
+    """An earlier order or job, and why it does not stand for the one in question; no reasons: it could."""
+
+    key: str | None
+    urn: str | None
+    status: str
+    run: str | None
+    reasons: list[str]
+    differences: list[Difference]
+
+
+def earlier_rows(row: IntentRow, rows: Iterable[IntentRow]) -> list[IntentRow]:
+    """The earlier ones of the same noun and service that are most alike, the likest and newest first."""
+    others = [
+        other
+        for other in rows
+        if other.key != row.key
+        and other.created_at <= row.created_at
+        and (other.platform, other.account) == (row.platform, row.account)
+        and (other.subject == row.subject or _service(other) == _service(row))
+    ]
+    others.sort(key=lambda other: (len(differences(row.request, other.request)), -other.created_at.timestamp()))
+    return others[:SHOWN]
+
+
+def against(row: IntentRow, other: IntentRow) -> Against:
+    """What keeps the earlier one from standing for the other."""
+    found = differences(row.request, other.request)
+    reasons = [*_of_content(row, other, found), *_of_state(other)]
+    if not found:
+        reasons += _of_key(row, other)
+    return Against(other.key, other.urn, other.status or other.state, other.run_id, reasons, found)
+
+
+def _of_content(row: IntentRow, other: IntentRow, found: Sequence[Difference]) -> Iterator[str]:
+    if found:
+        yield f"it asks for something else, in {len(found)} {'places' if len(found) > 1 else 'place'}"
+    if None not in (row.definition, other.definition) and row.definition != other.definition:
+        yield "the definition of the service has changed since"
+    if other.definition is None:
+        yield "the definition of its service was not recorded; `ivcap-flows reuse scan` makes up for it"
+
+
+def _of_state(other: IntentRow) -> Iterator[str]:
+    if other.state == "accepted":
+        yield "it had not ended, as far as this journal knows, or nobody waited for its end"
+    elif other.state == "terminal" and other.status != "succeeded":
+        yield f"it ended as {other.status}"
+    elif other.state == "abandoned":
+        yield "it was written off" if other.error == WRITTEN_OFF else f"nothing came of it: {other.error}"
+    elif other.state != "terminal":
+        yield "it is not known whether the platform has it"
+
+
+def _of_key(row: IntentRow, other: IntentRow) -> Iterator[str]:
+    """Why two equal requests have two keys."""
+    if other.base_key == row.base_key:
+        yield f"it is generation {other.generation} of this one, generation {row.generation}, which was resubmitted"
+        return
+    if other.scope != row.scope:
+        scopes = f"{_scope(other.scope)}, here {_scope(row.scope)}"
+        yield f"its scope is another ({scopes}), so only reuse=True finds it"
+    if other.discriminator != row.discriminator:
+        yield f"its discriminator is another ({other.discriminator!r}, here {row.discriminator!r})"
+
+
+def _scope(scope: str) -> str:
+    kind, _, of = scope.partition(":")
+    said: dict[str, str] = {"run": f"run {of[:8]}", "flow": f"flow {of}", "call": "that call alone"}
+    word: Scope | str = kind
+    return said.get(word, word)
+
+
+def _service(row: IntentRow) -> Any:
+    return row.request.get("service") if isinstance(row.request, dict) else None
+
+
+def differences(here: Any, there: Any) -> list[Difference]:
+    """Where two JSON values differ, in their order; secrets are left out of what is shown."""
+    return list(_walk("", scrub(here), scrub(there)))
+
+
+def _walk(where: str, here: Any, there: Any) -> Iterator[Difference]:
+    if isinstance(here, dict) and isinstance(there, dict):
+        for name in [*here, *(name for name in there if name not in here)]:
+            yield from _walk(f"{where}.{name}" if where else name, here.get(name, _MISSING), there.get(name, _MISSING))
+    elif isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
+        for place, (one, other) in enumerate(zip(here, there, strict=True)):
+            yield from _walk(f"{where}[{place}]", one, other)
+    elif here != there:
+        yield Difference(where, _short(here), _short(there))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
