@@ -7,6 +7,7 @@ own dispatching decorator costs `.submit`, `.map` and `.with_options`.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,8 +16,11 @@ from prefect.tasks import Task
 
 from ivcap_flows import __version__, loop
 from ivcap_flows.capture import recorded
+from ivcap_flows.errors import IvcapFlowsError
 
 __all__ = ["task_pair"]
+
+logger = logging.getLogger("ivcap_flows.tasks")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,11 +44,17 @@ def task_pair(
 
     @functools.wraps(body)
     def synchronous(*args: P.args, **kwargs: P.kwargs) -> R:
-        return loop.run(body(*args, **kwargs))
+        try:
+            return loop.run(body(*args, **kwargs))
+        except IvcapFlowsError as error:
+            raise _short(error) from None
 
     @functools.wraps(body)
     async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await loop.arun(body(*args, **kwargs))
+        try:
+            return await loop.arun(body(*args, **kwargs))
+        except IvcapFlowsError as error:
+            raise _short(error) from None
 
     verb = body.__name__.removeprefix("_")
     synchronous.__ivcap_flows_writes__ = asynchronous.__ivcap_flows_writes__ = writes  # type: ignore[attr-defined]
@@ -60,6 +70,15 @@ def task_pair(
         "persist_result": persist,
     }
     return Task(recorded(synchronous), **options), Task(recorded(asynchronous), **options)
+
+
+def _short(error: IvcapFlowsError) -> IvcapFlowsError:
+    """The error without the way to it, a hundred lines that Prefect would show twice. The log has it at DEBUG.
+
+    Its message names the thing and the next step; what is raised beside these errors is a fault, and shown whole.
+    """
+    logger.debug("%s was raised on this way.", type(error).__name__, exc_info=error)
+    return error.with_traceback(None)
 
 
 def _naming(make: Callable[[dict[str, Any]], str]) -> Callable[..., str]:
