@@ -8,6 +8,7 @@ seen to be complete, and the lists are gone through now and then all the same.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -28,12 +29,15 @@ PAGES: Final = 20
 SINGLE_READS: Final = 3
 """Up to so many of one list are read one by one; more are looked for in the list first."""
 
+_RESERVED: Final = 2
 _CHANGES: Final = 4
 """Pages of changes of one round at most."""
 _BARREN: Final = 2
 """So many pages are read beyond the last that showed something wanted in the round before."""
 _THOROUGH: Final = 8
-"""Each so-manieth round goes through the lists though the changes are believed, or asks for changes that are not."""
+"""After so many rounds the lists are gone through though the changes are believed, or changes are tried again."""
+EASE: Final = 30.0
+"""Seconds for which believed changes are enough."""
 _AT_EASE: Final = 2
 """What is read one by one in a round where the changes are believed."""
 
@@ -92,6 +96,7 @@ class Rounds:
         self.count = 0
         self.used = 0
         """Requests of the last round."""
+        self._pages = 0
         self._depth: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
         """What has been looked for on a list since it is wanted, and whether it was there."""
@@ -103,24 +108,34 @@ class Rounds:
         self._suspects: set[str] = set()
         """What was found to have ended in the last round and no change has told of."""
         self._changes_known: set[str] = set()
+        self._thorough = (0, time.monotonic())
+        """The round and the time of the last that went through the lists though the changes were believed."""
         self._believed: bool | None = None
         """Whether changes are; None: not known yet."""
 
     async def look(self, targets: Mapping[str, str]) -> None:
         """One round for targets (URN to service). What was heard before an error is valid."""
         self.count += 1
-        self.used = 0
+        self.used = self._pages = 0
         self._mind(targets)
         few = len(targets) <= SINGLE_READS
-        thorough = few or not self._believed or self.count % _THOROUGH == 0
         trying = self.count <= 2 or self.count % _THOROUGH == 0
         ended: set[str] = set()
-        wanted = {urn: service for urn, service in targets.items() if thorough or urn not in self._listed}
-        unlisted = await self._go_through_lists(wanted, ended)
         if not few and (self._believed or (self._believed is None and trying)):
             await self._ask_for_changes(targets)
+        thorough = few or not self._believed or self._is_time()
+        wanted = {urn: service for urn, service in targets.items() if thorough or urn not in self._listed}
+        unlisted = await self._go_through_lists(wanted, ended)
         await self._read_singly(unlisted, ended, thorough=thorough)
         self._suspects = {urn for urn in ended - self._told if urn in self._live}
+
+    def _is_time(self) -> bool:
+        """Whether the lists are to be gone through though the changes are believed."""
+        now = time.monotonic()
+        if self.count - self._thorough[0] < _THOROUGH or now - self._thorough[1] < EASE:
+            return False
+        self._thorough = (self.count, now)
+        return True
 
     def _mind(self, targets: Mapping[str, str]) -> None:
         """Forget what is no longer wanted, and let what is new wait for its turn behind what waits already."""
@@ -154,16 +169,20 @@ class Rounds:
         left: list[str] = []
         for name in [*names[first:], *names[:first]]:
             missing = lists[name]
-            if len(missing) > SINGLE_READS and self.used < PAGES:
+            if len(missing) > SINGLE_READS and self._room() > 0:
                 await self._go_through(name, missing, ended)
             elif len(missing) <= SINGLE_READS:
                 self._listed.update(dict.fromkeys(missing, False))
             left += missing
         return left
 
+    def _room(self) -> int:
+        """Pages of lists that this round may still read; some requests are left for what no list shows."""
+        return min(PAGES - self._pages, ROUND - _RESERVED - self.used)
+
     async def _go_through(self, name: str, missing: dict[str, None], ended: set[str]) -> None:
         sought = list(missing)
-        most = PAGES - self.used
+        most = self._room()
         if name in self._depth and self.count % _THOROUGH:
             most = min(most, self._depth[name] + _BARREN)
         depth = number = 0
@@ -171,6 +190,7 @@ class Rounds:
             async with aclosing(self._source.pages(name)) as pages:
                 while missing and number < most:
                     await self._request()
+                    self._pages += 1
                     page = await anext(pages, None)
                     if page is None:
                         break

@@ -13,9 +13,9 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ivcap_flows.durable.board import Board
 from ivcap_flows.durable.budget import Budget
@@ -223,7 +223,7 @@ class Poller(Generic[R]):
                 if not leads:
                     self._others, self._reported, self._to_report = {}, {}, {}
                 if due:
-                    await (self._look() if leads else self._follow())
+                    await self._meanwhile_reading_ends(self._look() if leads else self._follow())
                     self._listen(leads=leads)
                 await self._read_ends()
                 if leads:
@@ -238,6 +238,26 @@ class Poller(Generic[R]):
             if leads:
                 await self._report()
             due = await self._rest(leads=leads)
+
+    async def _meanwhile_reading_ends(self, doing: Coroutine[Any, Any, None]) -> None:
+        """A round may take seconds; what is known to have ended is read beside it."""
+        task = asyncio.get_running_loop().create_task(doing)
+        try:
+            while not task.done():
+                self._stirred.clear()
+                stirred = asyncio.ensure_future(self._stirred.wait())
+                try:
+                    await asyncio.wait({task, stirred}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stirred.cancel()
+                if self._untried():
+                    await self._read_ends()
+            await task
+        finally:
+            task.cancel()
+
+    def _untried(self) -> bool:
+        return any(urn not in self._tried for urn in self._ending)
 
     async def _look(self) -> None:
         """Ask the platform for all that any process waits for."""
@@ -298,7 +318,7 @@ class Poller(Generic[R]):
             left = max(left, self._first_asking() - now)
             if left <= 0:
                 return True
-            if self._to_report or any(urn not in self._tried for urn in self._ending):
+            if self._to_report or self._untried():
                 return False
             if self._board is not None:
                 left = min(left, exchanged + _EXCHANGE - now)
@@ -443,6 +463,7 @@ class Poller(Generic[R]):
         if watch is not None:
             if status in TERMINAL or status == _UNREAD:
                 self._ending.setdefault(urn, time.monotonic())
+                self._stirred.set()
             else:
                 watch.status = status
         if urn in self._others and self._reported.get(urn) != status:

@@ -8,7 +8,7 @@ import time
 import pytest
 from waiting_work import Work
 
-from ivcap_flows.durable import pace, waiter
+from ivcap_flows.durable import looking, pace, waiter
 from ivcap_flows.durable.budget import Budget
 from ivcap_flows.durable.looking import PAGES, ROUND, Change, Rounds
 from ivcap_flows.durable.pace import LONGEST, PROMPT, SHARE, SHORTEST, Pace, interval
@@ -17,8 +17,9 @@ from ivcap_flows.errors import NotFoundError, WaitTimeoutError
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rest a fifth of what is shipped."""
+    """Rest a fifth of what is shipped, and do not count on changes for a time."""
     monkeypatch.setattr(pace, "SHORTEST", 0.2)
+    monkeypatch.setattr(looking, "EASE", 0.0)
 
 
 async def until(true, seconds: float = 10.0) -> None:
@@ -65,7 +66,9 @@ async def test_an_unreachable_platform_is_waited_out(caplog):
     work.down = True
     later(0.8, setattr, work, "down", False)
     with caplog.at_level("WARNING", "ivcap_flows.waiting"):
-        assert await work.poller().wait(["a"]) == [("a", "succeeded")]
+        poller = work.poller()
+        assert await poller.wait(["a"]) == [("a", "succeeded")]
+        await poller._ticker
     assert sum("Still waiting" in r.message for r in caplog.records) == 1
     assert sum("answers again" in r.message for r in caplog.records) == 1
 
