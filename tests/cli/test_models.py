@@ -17,7 +17,7 @@ from ivcap_flows.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
 
-from registration_rows import Items, make_items, sheet, sheet_header, write_lines
+from registration_rows import Items, make_items, sheet, sheet_header, spoiled, write_lines
 
 REGISTER = "/provena/prov/model_run/register_batch"
 
@@ -39,19 +39,24 @@ def named(items: Items, count: int) -> list[dict[str, Any]]:
 
 
 def test_validate_names_every_fault(ivcap_flows, items, tmp_path, ivcap_twin):
-    """All faults in one table, row by row and column by column; status 1; nothing is sent."""
-    rows = named(items, 3)
-    rows[0]["study_id"] = items.person
-    rows[2]["annotations"] = {}
+    """500 rows with 17 faults of 9 kinds: all in one table, row by row and column by column; status 1; nothing is
+    minted, neither by `validate` nor by `register`."""
+    rows, faults = spoiled(items)
     file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.forget_requests()
     said = ivcap_flows("models", "validate", file)
     lines = said.out.splitlines()
-    assert said.status == 1 and lines[0] == "rows.jsonl: 2 faults in 2 rows"
-    assert lines[2].split()[:2] == ["1", "study_id"] and lines[3].split()[:2] == ["3", "annotations.region"]
-    told = ivcap_flows("models", "validate", file, "--json").json
-    assert [(each["row"], each["kind"]) for each in told["faults"]] == [(1, "wrong type"), (3, "missing annotation")]
+    assert said.status == 1 and lines[0] == "rows.jsonl: 17 faults in 17 rows"
+    assert [int(line.split()[0]) for line in lines[2:19]] == sorted(row for row, _, _ in faults)
+    assert all(
+        f" {column} " in line and f" {kind} " in line
+        for (_, column, kind), line in zip(sorted(faults), lines[2:19], strict=True)
+    )
+    told = ivcap_flows("models", "validate", file, "--json").json["faults"]
+    assert {(each["row"], each["column"], each["kind"]) for each in told} == faults and len(told) == 17
     assert ivcap_flows("models", "register", file).status == 1
-    assert not ivcap_twin.requests("POST", REGISTER)
+    sent = {each["path"] for each in ivcap_twin.requests("POST")}
+    assert all(path.endswith("/token") for path in sent)
 
 
 def test_validate_a_sheet_without_faults(ivcap_flows, items, tmp_path):

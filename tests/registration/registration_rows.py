@@ -111,6 +111,49 @@ async def make_items(client: ProvenaClient) -> Items:
     return Items(workflow, source, result, extra, person, owner, study, model, tuple(datasets), defaults)
 
 
+def spoiled(items: Items) -> tuple[list[dict[str, Any]], set[tuple[int, str, str]]]:
+    """500 rows with 17 faults of 9 kinds: row, column, kind."""
+    rows = [items.record(n) for n in range(500)]
+    unknown = "102.100.100/not-there"
+    rows[9]["inputs"][0]["dataset_id"] = unknown
+    rows[19]["associations"]["modeller_id"] = unknown
+    rows[29]["study_id"] = unknown
+    rows[39]["outputs"][0]["dataset_id"] = items.person
+    rows[49]["associations"]["modeller_id"] = items.organisation
+    rows[59]["inputs"] = []
+    rows[69]["inputs"] = []
+    rows[79]["outputs"] = []
+    rows[89]["inputs"][0]["resources"] = {}
+    rows[99]["inputs"][0].pop("resources")
+    rows[109]["inputs"][0]["resources"]["wind"] = "x.nc"
+    rows[119]["annotations"] = {}
+    rows[129].pop("annotations")
+    rows[139]["end_time"] = 1
+    rows[149]["end_time"] = rows[149]["start_time"] - 1
+    rows[159] = dict(rows[158])
+    rows[499] = dict(rows[498])
+    faults = {
+        (10, "inputs[0].dataset_id", "unknown id"),
+        (20, "associations.modeller_id", "unknown id"),
+        (30, "study_id", "unknown id"),
+        (40, "outputs[0].dataset_id", "wrong type"),
+        (50, "associations.modeller_id", "wrong type"),
+        (60, f"inputs[{items.source}]", "missing input"),
+        (70, f"inputs[{items.source}]", "missing input"),
+        (80, f"outputs[{items.result}]", "missing output"),
+        (90, "inputs[0].resources.forcing", "missing resource"),
+        (100, "inputs[0].resources.forcing", "missing resource"),
+        (110, "inputs[0].resources.wind", "unknown resource"),
+        (120, "annotations.region", "missing annotation"),
+        (130, "annotations.region", "missing annotation"),
+        (140, "end_time", "times out of order"),
+        (150, "end_time", "times out of order"),
+        (160, "the row", "identical rows"),
+        (500, "the row", "identical rows"),
+    }
+    return rows, faults
+
+
 def write_lines(path: Path, rows: list[Any]) -> Path:
     """Rows as JSON Lines; a text is written as it is."""
     lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)

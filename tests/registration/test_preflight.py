@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from registration_rows import Items, sheet, sheet_header, write_lines
+from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
@@ -37,49 +37,6 @@ def check(provena: ProvenaClient) -> Callable[..., tuple[BatchReport, list[Fault
         return loop.run(checked())
 
     return run
-
-
-def spoiled(items: Items) -> tuple[list[dict[str, Any]], set[tuple[int, str, str]]]:
-    """500 rows with 17 faults of 9 kinds: row, column, kind."""
-    rows = [items.record(n) for n in range(500)]
-    unknown = "102.100.100/not-there"
-    rows[9]["inputs"][0]["dataset_id"] = unknown
-    rows[19]["associations"]["modeller_id"] = unknown
-    rows[29]["study_id"] = unknown
-    rows[39]["outputs"][0]["dataset_id"] = items.person
-    rows[49]["associations"]["modeller_id"] = items.organisation
-    rows[59]["inputs"] = []
-    rows[69]["inputs"] = []
-    rows[79]["outputs"] = []
-    rows[89]["inputs"][0]["resources"] = {}
-    rows[99]["inputs"][0].pop("resources")
-    rows[109]["inputs"][0]["resources"]["wind"] = "x.nc"
-    rows[119]["annotations"] = {}
-    rows[129].pop("annotations")
-    rows[139]["end_time"] = 1
-    rows[149]["end_time"] = rows[149]["start_time"] - 1
-    rows[159] = dict(rows[158])
-    rows[499] = dict(rows[498])
-    faults = {
-        (10, "inputs[0].dataset_id", "unknown id"),
-        (20, "associations.modeller_id", "unknown id"),
-        (30, "study_id", "unknown id"),
-        (40, "outputs[0].dataset_id", "wrong type"),
-        (50, "associations.modeller_id", "wrong type"),
-        (60, f"inputs[{items.source}]", "missing input"),
-        (70, f"inputs[{items.source}]", "missing input"),
-        (80, f"outputs[{items.result}]", "missing output"),
-        (90, "inputs[0].resources.forcing", "missing resource"),
-        (100, "inputs[0].resources.forcing", "missing resource"),
-        (110, "inputs[0].resources.wind", "unknown resource"),
-        (120, "annotations.region", "missing annotation"),
-        (130, "annotations.region", "missing annotation"),
-        (140, "end_time", "times out of order"),
-        (150, "end_time", "times out of order"),
-        (160, "the row", "identical rows"),
-        (500, "the row", "identical rows"),
-    }
-    return rows, faults
 
 
 def test_500_rows_with_17_faults_of_9_kinds(run_items, check, tmp_path, ivcap_twin):
