@@ -105,7 +105,8 @@ def segment(urn: str) -> str:
 
 def urn_argument(value: str, what: str, prefix: str = "") -> str:
     """The value itself. Raises InputError when it is empty, holds white space or lacks the prefix."""
-    if not isinstance(value, str) or not value or any(c.isspace() for c in value) or not value.startswith(prefix):
+    # What splits into itself alone is not empty and holds no white space.
+    if not isinstance(value, str) or value.split() != [value] or not value.startswith(prefix):
         wanted = f"a URN beginning with {prefix}" if prefix else "a URN or id"
         raise InputError(f"The {what} must be {wanted}, not {value!r}.")
     return value

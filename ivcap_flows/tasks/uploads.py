@@ -29,8 +29,9 @@ _ANNOUNCED: Final = BLOCK
 """An upload of more bytes tells other journals that it has begun, and how far it is; a smaller one is over before they
 would know, and tells them of its outcome alone."""
 
-AT_ONCE: Final = 12
-"""Uploads with one client at a time: more would wait for connections, and hold blocks in memory meanwhile."""
+AT_ONCE: Final = 16
+"""Uploads with one client at a time, of which each has up to two requests on the way: more would wait for connections,
+and hold blocks in memory meanwhile."""
 
 _turns: WeakKeyDictionary[IvcapClient, asyncio.Semaphore] = WeakKeyDictionary()
 
