@@ -38,6 +38,8 @@ _LEAST: Final = 0.1
 """Seconds between two rounds at least."""
 _EXCHANGE: Final = 1.0
 """Seconds between two looks into the journal for what other processes want or have seen."""
+_RENEWAL: Final = 5.0
+"""Seconds after which the lead is renewed while a round goes on."""
 _LOOKS: Final = 0.5
 """The share of the budget that rounds may use up; the rest is for reading what has ended."""
 _AT_ONCE: Final = 8
@@ -240,16 +242,18 @@ class Poller(Generic[R]):
             due = await self._rest(leads=leads)
 
     async def _meanwhile_reading_ends(self, doing: Coroutine[Any, Any, None]) -> None:
-        """A round may take seconds; what is known to have ended is read beside it."""
+        """A round may take long; beside it the lead is kept, and what is known to have ended is read."""
         task = asyncio.get_running_loop().create_task(doing)
         try:
             while not task.done():
                 self._stirred.clear()
                 stirred = asyncio.ensure_future(self._stirred.wait())
                 try:
-                    await asyncio.wait({task, stirred}, return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait({task, stirred}, timeout=_RENEWAL, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     stirred.cancel()
+                if not done and self._board is not None:
+                    await self._board.lead()
                 if self._untried():
                     await self._read_ends()
             await task
