@@ -256,16 +256,16 @@ async def test_of_a_file_that_changes_nothing_is_left(provena, dataset, place, t
             assert place.unfinished("big") == []
 
 
-async def test_a_beginning_that_both_share_is_no_wrong_object(provena, dataset, tmp_path, monkeypatch):
-    """An unfinished upload of a longer file with the same first part does not lend its sha256 to the shorter one."""
+async def test_a_beginning_that_both_share_is_no_wrong_object(provena, dataset, place, tmp_path, monkeypatch):
+    """An unfinished upload of another file with the same first parts does not lend its sha256 to this one."""
     monkeypatch.setattr(s3_upload, "PART", P)
     monkeypatch.setattr(files, "PART", P)
-    short = os.urandom(P + 5)
+    short = os.urandom(2 * P)
     whole = file(tmp_path / "long", short + b"more")
     ask = Bucket.ask
 
     async def failing(self, operation, **arguments):
-        if operation == "complete_multipart_upload":
+        if arguments.get("PartNumber") == 3:
             raise UnreachableError("lost")
         return await ask(self, operation, **arguments)
 
@@ -273,6 +273,7 @@ async def test_a_beginning_that_both_share_is_no_wrong_object(provena, dataset, 
         monkeypatch.setattr(Bucket, "ask", failing)
         with pytest.raises(UnreachableError):
             await there.upload({"big": whole})
+        assert len(place.parts("big", *place.unfinished("big"))) == 2
         monkeypatch.setattr(Bucket, "ask", ask)
         (tmp_path / "long").write_bytes(short)
         await there.upload({"big": file(tmp_path / "long", short + b"less")})
