@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from ivcap_flows.loop import run
-from ivcap_flows.provena.client import Endpoints, ProvenaClient
-from ivcap_flows.provena.login import offline_token
+from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import DatasetTemplate, Item, ModelRun, ModelRunRecord
 
 pytestmark = [pytest.mark.contract]
 
 
-def connect(environment: dict[str, str], token: str) -> ProvenaClient:
-    endpoints = Endpoints.of(
-        realm=environment["PROVENA_REALM"],
-        keycloak=environment["PROVENA_KEYCLOAK"],
-        auth=environment["PROVENA_AUTH_API"],
-        registry=environment["PROVENA_REGISTRY_API"],
-        prov=environment["PROVENA_PROV_API"],
-        jobs=environment["PROVENA_JOB_API"],
-        datastore=environment["PROVENA_DATA_STORE_API"],
-    )
-    login = offline_token(endpoints.realm, environment["PROVENA_CLIENT_ID"], SecretStr(environment[token]))
-    return ProvenaClient(endpoints, login)
-
-
 @pytest.fixture(scope="module")
-def ours(served: Any) -> Iterator[ProvenaClient]:
+def ours(our_provena: ProvenaClient) -> ProvenaClient:
     """Our client of the same user."""
-    client = connect(served.environment, "PROVENA_OFFLINE_TOKEN")
-    yield client
-    run(client.aclose())
+    return our_provena
 
 
 @pytest.fixture(scope="module")
