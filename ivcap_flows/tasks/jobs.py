@@ -13,7 +13,7 @@ from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, 
 from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
-from ivcap_flows.identity import Scope, fingerprint
+from ivcap_flows.identity import Scope, fingerprint, ivcap_urn
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
@@ -25,6 +25,7 @@ from ivcap_flows.tasks.waiting import (
     PlannedError,
     all_of,
     first_of,
+    log_tail,
     note_end,
     resubmission,
     service_named,
@@ -208,7 +209,8 @@ async def _wait_for_jobs(
     """Wait until all jobs have ended, and return them, with results, products and events, in the order given.
 
     `timeout` (seconds) and `raise_on_failure` are as of `wait_for_orders`; JobFailedError carries each job's own
-    error message. Events are the service's own, the last hundred of each job, where the platform keeps them.
+    error message and the tail of the log of its order. Events are the service's own, the last hundred of each job,
+    where the platform keeps them.
     """
     call = await IvcapCall.of(credentials)
     call.check(list(jobs))
@@ -222,10 +224,14 @@ async def _wait_for_jobs(
     done = [known[urn_of(job)] for job in jobs]
     failed = [job for job in done if not job.succeeded]
     if failed and raise_on_failure:
+        orders = {record.urn: record.order for record in records}
         lines = [f"{len(failed)} of {len(done)} jobs did not succeed."]
         for job in failed:
             why = job.error_message or "the platform gives no reason"
             lines.append(f"{job.urn} ({job.service_name or job.service}) ended as {job.status}: {why}")
+            order = orders[job.urn]
+            log = "" if order is None else await log_tail(call, ivcap_urn("order", order))
+            lines += [f"  | {line}" for line in log.splitlines()]
         lines.append(resubmission("request_job"))
         raise JobFailedError("\n".join(lines), jobs=failed)
     return done

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
 from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
-from ivcap_flows.errors import InputError, OrderFailedError, PlatformError
+from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import Scope, short_id
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -21,6 +21,7 @@ from ivcap_flows.tasks.waiting import (
     PlannedError,
     all_of,
     first_of,
+    log_tail,
     note_end,
     resubmission,
     service_named,
@@ -42,7 +43,6 @@ __all__ = [
     "wait_for_orders",
 ]
 
-_LOG_LINES: Final = 20
 _LONGEST_LOG: Final = 100_000
 
 
@@ -214,20 +214,13 @@ async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str) -> O
 
 
 async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFailedError:
-    logs = {order.urn: await _log_tail(call, order.urn) for order in failed}
+    logs = {order.urn: await log_tail(call, order.urn) for order in failed}
     lines = [f"{len(failed)} of {total} orders did not succeed."]
     for order in failed:
         lines.append(f"{order.urn} ({order.service_name or order.service}) ended as {order.status}.")
         lines += [f"  | {line}" for line in logs[order.urn].splitlines()]
     lines.append(resubmission("place_order"))
     return OrderFailedError("\n".join(lines), orders=failed, logs=logs)
-
-
-async def _log_tail(call: IvcapCall, urn: str) -> str:
-    try:
-        return await call.client.orders.log_tail(urn, _LOG_LINES)
-    except PlatformError as error:
-        return f"(its log cannot be read: {error.message})"
 
 
 async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:

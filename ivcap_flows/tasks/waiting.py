@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
-from ivcap_flows.errors import JournalError
+from ivcap_flows.errors import JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.job_records import JobRecord
@@ -22,6 +22,7 @@ __all__ = [
     "PlannedError",
     "all_of",
     "first_of",
+    "log_tail",
     "note_end",
     "resubmission",
     "service_named",
@@ -37,6 +38,7 @@ W = TypeVar("W", Order, Job)
 S = TypeVar("S", OrderRecord, JobRecord)
 
 _AT_ONCE: Final = 8
+_LOG_LINES: Final = 20
 
 
 class PlannedError(BaseException):
@@ -100,6 +102,14 @@ async def note_end(journal: Journal, work: Order | Job) -> None:
         await asyncio.to_thread(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
     except JournalError as error:
         logger.error("That %s ended as %s is not in the journal: %s", work.urn, work.status, error)
+
+
+async def log_tail(call: IvcapCall, order: str) -> str:
+    """The last lines of an order's log, or why they cannot be told."""
+    try:
+        return await call.client.orders.log_tail(order, _LOG_LINES)
+    except PlatformError as error:
+        return f"(its log cannot be read: {error.message})"
 
 
 def resubmission(task: str) -> str:

@@ -157,6 +157,22 @@ def test_a_lookout_of_before_tells_nothing(durable_journal: Journal):
     assert seen.others("list", "somebody", found.mark).watches == {}
 
 
+def test_the_lead_of_a_dead_process_is_free_at_once(durable_url: str, durable_journal: Journal):
+    """The process table tells, long before the lease runs out; and what it waited for is not asked after."""
+    code = """
+import os, sys
+from ivcap_flows.journal import Journal
+from ivcap_flows.journal.sightings import Watch
+seen = Journal.open(sys.argv[1]).sightings
+seen.watch("orphaned", "gone", [Watch("o1", "s", 0.0)])
+assert seen.lead("orphaned", "gone")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, durable_url], check=True)
+    assert durable_journal.sightings.lead("orphaned", "here")
+    assert durable_journal.sightings.others("orphaned", "here", (0, 0)).watches == {}
+
+
 async def test_a_process_hears_what_another_saw(durable_journal: Journal):
     """Two waits on one journal: the platform is asked by one, and the other reads its own records once at their end."""
     asked: list[Work] = []

@@ -1,0 +1,87 @@
+"""What waiting asks of the platform, counted there."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from ivcap_flows.errors import JobFailedError, WaitTimeoutError
+from ivcap_flows.local.register import register
+from ivcap_flows.tasks import jobs, request_job, wait_for_jobs, watched
+
+
+def polls(twin):
+    """Requests that look after jobs; a stream of events is none."""
+    return [
+        each["path"]
+        for each in twin.requests("GET")
+        if ("/jobs" in each["path"] and not each["path"].endswith("/events")) or each["path"] == "/1/aspects"
+    ]
+
+
+def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monkeypatch):
+    """`retry-later` of a 202: until then nothing is asked, though the job is waited for."""
+    said, early = [], []
+
+    def later(urn, seconds):
+        said.append(seconds)
+        watched.ask_later(urn, 3.0)
+
+    monkeypatch.setattr(jobs, "ask_later", later)
+
+    def body():
+        job = request_job("sleep", {"seconds": 30.0})
+        effects.twin.forget_requests()
+        begun = time.monotonic()
+        looking = threading.Timer(2.0, lambda: early.append((polls(effects.twin), time.monotonic() - begun)))
+        looking.start()
+        with pytest.raises(WaitTimeoutError):
+            wait_for_jobs([job], timeout=4.5)
+        looking.join()
+
+    in_flow(body)
+    [(asked, after)] = early
+    assert said == [1] and after < 3 and asked == [] and polls(effects.twin)
+
+
+def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, monkeypatch):
+    """A quarter at once, the rest as the minute goes by; what has ended is not lost by it."""
+    monkeypatch.setenv("IVCAP_FLOWS_POLLS_PER_MINUTE", "20")
+
+    def body():
+        work = [request_job("sleep", {"seconds": 30 + n / 1000}) for n in range(6)]
+        effects.twin.forget_requests()
+        with pytest.raises(WaitTimeoutError):
+            wait_for_jobs(work, timeout=6.0)
+
+    in_flow(body)
+    assert 1 <= len(polls(effects.twin)) <= 5 + 2
+
+
+SERVICE = """
+def fails(request, job):
+    job.log("nearly there")
+    job.log(request["message"])
+    raise ValueError("no more memory")
+"""
+
+
+@pytest.fixture
+def failing(_twin, tmp_path, unique):
+    """The name of a service that writes something and fails."""
+    (tmp_path / "setup.cfg").touch()
+    (tmp_path / "services_of_waiting_tests.py").write_text(SERVICE)
+    definition = {"name": f"fails-{unique}", "entry": "services_of_waiting_tests:fails"}
+    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
+    return definition["name"]
+
+
+def test_a_failed_job_tells_the_end_of_its_log(in_flow, failing, unique):
+    """As a failed order does: what the service wrote last is in the error, beside the message."""
+    with pytest.raises(JobFailedError) as failed:
+        in_flow(lambda: wait_for_jobs([request_job(failing, {"message": unique})]))
+    lines = str(failed.value).splitlines()
+    assert any("no more memory" in line for line in lines)
+    assert any(line.startswith("  | ") and unique in line for line in lines)
