@@ -1,0 +1,203 @@
+"""Whatever befalls processes, replies and journals, in whatever order: one effect for each key, and none unrecorded."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from intent_world import SETTLE, TRIGGERS, Call, Killed, World
+
+from ivcap_flows.durable.submission import Submission
+from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.journal import Journal
+from ivcap_flows.journal.states import ARROWS, DONE
+
+KEYS = 2
+FAULTS = ("", "lost before", "lost", "late", "late and lost", "refuse")
+STEPS = st.none() | st.integers(1, 24)
+"""At which step a process dies or a call is cancelled, of the some twenty that one with a lost reply has."""
+
+keys = st.integers(0, KEYS - 1)
+faults = st.lists(st.sampled_from(FAULTS), max_size=3)
+calls = st.builds(
+    Call, key=keys, faults=faults, kill_at=STEPS, cancel_at=STEPS, pause=st.sampled_from([0.0, SETTLE / 64])
+)
+
+
+class Intents(RuleBasedStateMachine):
+    """Processes ask for effects of a few keys, one after the other and at once; at the end everybody asks in peace."""
+
+    template: ClassVar[Path]
+    settle: ClassVar[float] = SETTLE
+    seen: ClassVar[set[tuple[str | None, str]]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(dir=self.template.parent)
+        self.world = World(Path(self.folder.name), self.template, self.settle)
+
+    def teardown(self) -> None:
+        try:
+            self.everybody_gets_the_one_effect()
+            type(self).seen |= self.world.arrows()
+        finally:
+            self.folder.cleanup()
+
+    @rule(call=calls)
+    def ask(self, call: Call) -> None:
+        self._run([call])
+
+    @rule(some=st.lists(calls, min_size=2, max_size=3))
+    def ask_at_once(self, some: list[Call]) -> None:
+        self._run(some)
+
+    @rule(call=st.builds(Call, key=keys, faults=st.just(["very late"]), kill_at=STEPS))
+    def ask_a_platform_that_shows_it_too_late(self, call: Call) -> None:
+        self._run([call])
+
+    @rule()
+    def lose_the_journal(self) -> None:
+        self.world.lose_journal()
+
+    def _run(self, some: list[Call]) -> None:
+        for result in self.world.run(some):
+            # What a caller may see: an effect, a kill, a cancellation, an error of ours.
+            if isinstance(result, BaseException) and not _expected(result):
+                raise result
+
+    @invariant()
+    def one_effect_for_each_key(self) -> None:
+        made = Counter(effect["of"] for effect in self.world.effects)
+        twice = {key: count for key, count in made.items() if count > 1 and key not in self.world.excused}
+        assert not twice, twice
+
+    @invariant()
+    def nothing_is_unrecorded(self) -> None:
+        for effect in self.world.effects:
+            row = self.world.rows(effect["journal"]).get(effect["key"])
+            # One that shows too late may be taken for none, and what was sent after it may have been refused.
+            given_up = {"abandoned"} if effect["of"] in self.world.excused else set()
+            assert row is not None and row["state"] in {"sent", "in_doubt", *DONE, *given_up}, effect
+
+    @invariant()
+    def only_arrows_of_the_table(self) -> None:
+        assert self.world.arrows() <= set(ARROWS)
+
+    def everybody_gets_the_one_effect(self) -> None:
+        """No fault, no kill: each key that was ever asked for has its effect, and whatever there is is on record."""
+        wanted = sorted(self.world.asked)
+        results = [self.world.run([Call(key)])[0] for key in wanted]
+        for key, done in zip(wanted, results, strict=True):
+            assert not isinstance(done, BaseException), done
+            made = [effect for effect in self.world.effects if effect["of"] == key]
+            assert done.value["urn"] in [effect["urn"] for effect in made]
+            row = self.world.rows(self.world.path)[made[0]["key"]]
+            assert row["state"] in DONE and row["urn"] == done.value["urn"]
+            if key not in self.world.excused:
+                assert len(made) == 1
+            elif key not in self.world.unseen:
+                assert {row["urn"], *json.loads(row["duplicates"])} == {effect["urn"] for effect in made}
+        self.one_effect_for_each_key()
+        self.nothing_is_unrecorded()
+        self.only_arrows_of_the_table()
+
+
+def _expected(result: BaseException) -> bool:
+    return isinstance(result, Killed | asyncio.CancelledError | IvcapFlowsError)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[type[Intents]]:
+    """The machine on empty journals that note each change of a state, in memory where the machine has room for it."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as folder:
+        template = Path(folder) / "template.sqlite"
+        Journal.open(f"sqlite:///{template}").close()
+        with sqlite3.connect(template) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.executescript(TRIGGERS)
+        connection.close()
+        performing = importlib.import_module("ivcap_flows.durable.perform")
+        for name in ("start_beating", "stop_beating"):
+            monkeypatch.setattr(performing, name, lambda journal: None)
+        # Thousands of lost replies are told of; nobody reads it.
+        monkeypatch.setattr(logging.getLogger("ivcap_flows.durable"), "disabled", True)
+        yield type("Tried", (Intents,), {"template": template, "seen": set()})
+
+
+def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        derandomize=examples <= 100,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
+
+
+def test_one_effect_for_each_key_and_none_unrecorded(machine: type[Intents], pytestconfig: pytest.Config) -> None:
+    """With several processes, kills and cancellations at any step, lost and late replies, and journals that are lost;
+    every arrow that a call can cause is seen. `--crash-rounds N` tries N times as many ways."""
+    tried(machine, 25 * pytestconfig.getoption("--crash-rounds"))
+    by_call = {
+        (None, "intent"),
+        ("intent", "intent"),
+        ("intent", "sent"),
+        ("intent", "accepted"),
+        ("intent", "in_doubt"),
+        ("sent", "accepted"),
+        ("sent", "in_doubt"),
+        ("sent", "abandoned"),
+        ("in_doubt", "in_doubt"),
+        ("in_doubt", "accepted"),
+        ("in_doubt", "sent"),
+        ("abandoned", "intent"),
+    }
+    assert by_call - machine.seen == set()
+
+
+def test_a_build_without_settling_is_found(machine: type[Intents]) -> None:
+    """Who sends again as soon as nothing shows has two effects when one shows late."""
+    machine.settle = 0.0
+    with pytest.raises(AssertionError):
+        tried(machine, 100)
+
+
+def test_a_build_that_sends_before_it_writes_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intent that is marked as sent after the effect leaves an effect that nobody looks for."""
+
+    async def send_first(self: Submission[Any]) -> Any:
+        value = await self.effect.send(self.intent, None)  # type: ignore[arg-type]
+        self.intent = self.journal.intents.mark_sent(self.intent)
+        return await self._accept(value, "sent")
+
+    monkeypatch.setattr(Submission, "_send", send_first)
+    with pytest.raises(AssertionError):
+        tried(machine, 100)
+
+
+def test_a_build_that_forgets_key_aspects_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them a lost journal is an effect made twice."""
+
+    async def nothing(self: Submission[Any]) -> None:
+        """Nobody ever sees one."""
+
+    monkeypatch.setattr(Submission, "_read_aspect", nothing)
+    with pytest.raises(AssertionError):
+        tried(machine, 100)
