@@ -18,7 +18,7 @@ from types import CodeType
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from prefect import Task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
@@ -26,6 +26,8 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, St
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Scheduled
+
+from ivcap_flows import __version__
 
 __all__ = ["PARKED", "REPLAY_SAFE", "Obstacle", "OwnRun", "end_cancelling", "standing", "wake"]
 
@@ -39,6 +41,9 @@ _NAMED: Final = 3
 """Tasks that an obstacle names at most."""
 _OUT_OF_REACH: Final = 1.0
 """Seconds between two tries to learn whether a run is parked."""
+_LAG: Final = 30.0
+"""Seconds that Prefect's API may take to show a task run."""
+_LOOK: Final = 0.1
 _SURELY_ITSELF: Final = 20.0
 """A run that wakes so soon (seconds) is left to itself: a worker fetches it up to ten seconds early, and a run that is
 scheduled again after it was fetched would be started twice."""
@@ -90,10 +95,13 @@ class OwnRun:
         return cls(context.flow, flow_run.id, flow_run.deployment_id, flow_run.run_count)
 
     def obstacle(self) -> Obstacle | None:
-        """What hinders the run from leaving its process now. Asks Prefect's API; blocks."""
+        """What hinders the run from leaving its process now. Asks Prefect's API; blocks. Needs the flow's context."""
         try:
             with get_client(sync_client=True) as client:
-                return self._deployment(client) or self._tasks(client, client.read_flow_run(self.id))
+                run = client.read_flow_run(self.id)
+                found = self._deployment(client) or self._tasks(client, run)
+                # What the API shows of tasks lags behind; a look that finds something needs no second one.
+                return found or self._lag(client) or self._tasks(client, run)
         except Exception as error:  # noqa: BLE001 - whatever the API is short of, the wait goes on in the process
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
@@ -143,12 +151,25 @@ class OwnRun:
             )
         return None
 
+    def _lag(self, client: SyncPrefectClient) -> Obstacle | None:
+        """Wait until the API shows a task run that begins and ends now, and with it all that began before."""
+        mark, end = _before_parking(), time.monotonic() + _LAG
+        while time.monotonic() < end:
+            try:
+                state = client.read_task_run(mark).state
+            except ObjectNotFound:
+                state = None
+            if state is not None and state.is_final():
+                return None
+            time.sleep(_LOOK)
+        return Obstacle("Prefect's API does not show yet what the run's tasks did", passing=True)
+
     def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | None:
         """What the run's own tasks and subflows are against: some run, or some would be run again."""
         since = run.state.timestamp if run.state is not None else datetime.now(timezone.utc)
         running: list[str] = []
         again: list[str] = []
-        never_cached = {task.task_key for task in _tasks_near(self.flow.fn) if task.cache_policy == NO_CACHE}
+        never_cached = {near.task_key for near in _tasks_near(self.flow.fn) if near.cache_policy == NO_CACHE}
         for flow_run, count in ((run, self.run_count), *_subflows(client, run, since)):
             for task_run in _task_runs(client, flow_run.id):
                 # Those of earlier attempts are done with; one whose process was killed is shown as running for ever.
@@ -173,6 +194,13 @@ class OwnRun:
         if running:
             return Obstacle(f"{_some(running)} still at work; the run parks when that has ended", passing=True)
         return None
+
+
+@task(name="Look before parking", version=f"ivcap-flows {__version__}", cache_policy=NO_CACHE, persist_result=False)
+def _before_parking() -> UUID:
+    context = TaskRunContext.get()
+    assert context is not None
+    return context.task_run.id
 
 
 def standing(ids: list[str]) -> dict[str, State[Any] | None]:

@@ -1,0 +1,585 @@
+"""Waits that free the worker. The runs here are a deployment's, gone through in the test's own process as a worker's
+child would; tests/e2e has a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun, State
+from prefect.exceptions import Pause
+from prefect.flow_engine import run_flow
+from prefect.states import AwaitingRetry, Cancelling, Failed, Scheduled
+
+from ivcap_flows import await_or_park, loop, recorded, wait_or_park
+from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.reconcile import prefect_says
+from ivcap_flows.durable import parking as times
+from ivcap_flows.errors import InputError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import Journal
+from ivcap_flows.journal.parks import Parks
+from ivcap_flows.tasks import (
+    create_queue,
+    dequeue,
+    enqueue,
+    flow_run,
+    parking,
+    place_order,
+    request_job,
+    watching,
+)
+from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
+from ivcap_flows.tasks.watching import Watcher
+
+LONG = 2.5
+"""Seconds of an order that outlasts the stay in the process."""
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    """Waits of a moment, where users have minutes."""
+    monkeypatch.setenv("IVCAP_FLOWS_PARK_AFTER", "0")
+    for name in ("LEAST", "WOKEN", "AGAIN"):
+        monkeypatch.setattr(parking, name, 0.3)
+    parking._told_once.clear()
+
+
+class Deployed:
+    """A run of a deployment. `go` is what a worker's process would do."""
+
+    def __init__(
+        self, function: Any, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, **options: Any
+    ) -> None:
+        self.flow = function
+        self.client = client
+        self.monkeypatch = monkeypatch
+        flow_id = self.client.create_flow(function)
+        self.deployment = self.client.create_deployment(flow_id, uuid.uuid4().hex, **options)
+        self.id = self.client.create_flow_run_from_deployment(self.deployment).id
+
+    def go(self) -> Any:
+        self.monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(self.id))
+        result = run_flow(self.flow, flow_run=self.run, parameters={})
+        return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+    def wake(self) -> Any:
+        """Go on as if the time had come, or somebody had run it by hand."""
+        self.set(Scheduled())
+        return self.go()
+
+    def set(self, state: State[Any], *, force: bool = False) -> None:
+        self.client.set_flow_run_state(self.id, state, force=force)
+
+    @property
+    def run(self) -> FlowRun:
+        return self.client.read_flow_run(self.id)
+
+    @property
+    def parked(self) -> bool:
+        state = self.run.state
+        return state is not None and (state.type.value, state.name) == ("SCHEDULED", "Parked")
+
+
+@pytest.fixture
+def deployed(monkeypatch, on_prefect, ivcap_twin, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
+    """`deployed(flow)` is a new run of a new deployment of the flow."""
+    with get_client(sync_client=True) as client:
+        yield lambda function, **options: Deployed(function, client, monkeypatch, **options)
+
+
+def ordering(unique: str, seconds: float = LONG, **options: Any) -> list[str]:
+    """Place an order and wait for it."""
+    order = place_order("sleep", {"seconds": seconds}, discriminator=unique)
+    return [done.status for done in wait_or_park([order], **options)]
+
+
+def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journal, effects, unique):
+    """One order; a task with a kept result runs once, a replay-safe one again; both attempts and the park are on
+    record, and Prefect has a time to wake the run from the moment it is parked."""
+    counted: list[str] = []
+
+    @task(persist_result=True)
+    def kept(mark: str) -> str:
+        counted.append("kept")
+        return mark
+
+    @task(tags=["replay-safe"])
+    def harmless() -> None:
+        counted.append("harmless")
+
+    @flow
+    @recorded
+    def parks() -> list[str]:
+        kept(unique)
+        harmless()
+        return ordering(unique)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    assert run.parked
+    state = run.run.state
+    due = (state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
+    assert times.SHORTEST - 10 < due <= times.SHORTEST
+    [park] = ivcap_journal.parks.open()
+    assert (park.flow_run_id, park.round, len(park.waits)) == (str(run.id), 1, 1)
+    assert prefect_says(str(run.id)).outcome == "parked"
+    run_id = ivcap_journal.runs.recent(1)[0].id
+    [attempt] = ivcap_journal.runs.attempts(run_id)
+    assert attempt.outcome == "parked" and attempt.cause.startswith("Parked for 1 order; wakes by itself at")
+    time.sleep(LONG)
+    assert run.wake() == ["succeeded"]
+    assert counted == ["kept", "harmless", "harmless"]
+    assert effects.count("/1/orders") == 1
+    assert [a.outcome for a in ivcap_journal.runs.attempts(run_id)] == ["parked", "completed"]
+    [park] = ivcap_journal.parks.of(run_id)
+    assert (park.state, park.why) == ("woken", "by itself")
+
+
+def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, unique):
+    """Resumed by hand, or retried after a failure, which forgets all that Prefect knew of earlier rounds: the orders
+    themselves say that the wait is not over, and that it is."""
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique, 4.0)
+
+    run = deployed(parks)
+    for begin in (run.go, run.wake):
+        with pytest.raises(Pause):
+            begin()
+    run.set(Failed(), force=True)
+    run.set(AwaitingRetry())
+    with pytest.raises(Pause):
+        run.go()
+    rounds = ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)
+    assert [(park.round, park.state) for park in rounds] == [(1, "woken"), (2, "woken"), (3, "parked")]
+    assert len({park.began_at for park in rounds}) == 1
+    time.sleep(4)
+    assert run.wake() == ["succeeded"]
+
+
+def test_the_timeout_counts_over_all_rounds(deployed, monkeypatch, unique):
+    """A run that wakes after its time is up says so instead of beginning to count anew, and wakes for that in time."""
+    monkeypatch.setattr(parking, "SHORTEST", 0.1)
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique, 30, timeout=3)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    due = (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
+    assert due < 3
+    time.sleep(max(0.0, due))
+    with pytest.raises(WaitTimeoutError, match="1 of 1 not finished after 3 s"):
+        run.wake()
+
+
+def test_while_somebody_watches_a_run_parks_for_an_hour(deployed, ivcap_journal, unique):
+    """It wakes by itself only in case the watcher does not wake it."""
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique)
+
+    run = deployed(parks)
+    with ivcap_journal.leases.hold(times.WATCHER), pytest.raises(Pause):
+        run.go()
+    due = (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
+    assert times.WATCHED - 60 < due <= times.WATCHED
+
+
+def test_with_another_journal_a_run_that_wakes_finds_its_order(deployed, ivcap_journal, effects, tmp_path, unique):
+    """The journal was moved while the run was parked: the order is found by its key aspect, and no other is placed."""
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    time.sleep(LONG)
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        # The key of a run's order is of its journal's run; the look-up is by what was asked on the account.
+        assert run.wake() == ["succeeded"]
+        assert other.parks.open() == []
+
+
+@task
+def unkept() -> int:
+    return 1
+
+
+@task(persist_result=True)
+def fails() -> None:
+    raise ValueError("always")
+
+
+@task(persist_result=True, cache_policy=NO_CACHE)
+def never_read_back() -> int:
+    return 1
+
+
+@flow
+def subflow_with_unkept() -> int:
+    return unkept()
+
+
+def with_dequeue() -> None:
+    queue = create_queue(uuid.uuid4().hex)
+    enqueue(queue, {"$schema": "urn:example:schema:x.1"})
+    dequeue(queue)
+
+
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (unkept, "'unkept-.*' would run again; give such a task persist_result=True, or the tag 'replay-safe'"),
+        (lambda: fails(return_state=True), "'fails-.*' would run again"),
+        (never_read_back, "'never_read_back-.*' would run again"),
+        (subflow_with_unkept, "'unkept-.*' would run again"),
+        (with_dequeue, "'.*dequeue.*' would run again"),
+    ],
+    ids=["not kept", "failed", "kept but never read back", "in a subflow", "off a queue"],
+)
+def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed, before, why):
+    """The obstacle names the tasks and what to change."""
+
+    @flow
+    def judged() -> Obstacle | None:
+        before()
+        return obstacle_here()
+
+    found = deployed(judged).go()
+    assert re.search(why, found.reason) and not found.passing
+
+
+def obstacle_here() -> Obstacle | None:
+    own = OwnRun.here()
+    while not isinstance(own, Obstacle):
+        found = own.obstacle()
+        # A server under load shows late what the tasks of a run did; a wait asks again, too.
+        if found is None or "does not show yet" not in found.reason:
+            return found
+    return own
+
+
+def test_what_is_kept_marked_or_the_packages_own_hinders_nothing(deployed):
+    """A task with a persisted result, one with the tag, a subflow with a persisted result, a library task."""
+
+    @task(persist_result=True)
+    def kept() -> int:
+        return 1
+
+    @flow(persist_result=True)
+    def kept_subflow() -> int:
+        return unkept()
+
+    @flow
+    def judged() -> Obstacle | None:
+        kept()
+        unkept.with_options(tags=["replay-safe"])()
+        kept_subflow()
+        create_queue(uuid.uuid4().hex)
+        return obstacle_here()
+
+    assert deployed(judged).go() is None
+
+
+def test_a_task_at_work_is_waited_for(deployed):
+    """While it runs the run could not leave; this obstacle passes."""
+    let_go = threading.Event()
+
+    @task(persist_result=True)
+    def slow() -> None:
+        let_go.wait(20)
+
+    @flow
+    def judged() -> tuple[Obstacle | None, Obstacle | None]:
+        future = slow.submit()
+        time.sleep(0.5)
+        during = obstacle_here()
+        let_go.set()
+        future.wait()
+        time.sleep(0.5)
+        return during, obstacle_here()
+
+    during, after = deployed(judged).go()
+    assert "still at work" in during.reason and during.passing
+    assert after is None
+
+
+def test_where_a_call_stands_decides(deployed, monkeypatch):
+    """In a task, a subflow, a thread or another asyncio task, in a run without a deployment or without a process of
+    its own, there is nothing that could leave."""
+    seen: dict[str, str] = {}
+
+    def here(where: str) -> None:
+        found = obstacle_here()
+        seen[where] = "" if found is None else found.reason
+
+    @task(persist_result=True)
+    def in_task() -> None:
+        here("task")
+
+    @flow(persist_result=True)
+    def in_subflow() -> bool:
+        here("subflow")
+        return True
+
+    async def beside() -> None:
+        here("gather")
+
+    @flow
+    async def judged() -> None:
+        here("body")
+        in_task()
+        in_subflow()
+        await asyncio.gather(beside())
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(here, "thread"))
+        thread.start()
+        thread.join()
+
+    deployed(judged).go()
+    first = dict(seen)
+    assert first.pop("body") == ""
+    asyncio.run(judged())
+    assert seen.pop("body") == "the flow was not started from a deployment, so no worker could go on with it"
+    seen |= first
+    here("outside")
+    monkeypatch.setattr(Deployed, "go", lambda self: run_flow(self.flow, flow_run=self.run, parameters={}))
+
+    @flow
+    def in_a_notebook() -> None:
+        here("notebook")
+
+    deployed(in_a_notebook).go()
+    words = {"task": "task", "subflow": "subflow", "gather": "beside", "thread": "beside", "outside": "outside"}
+    assert all(word in seen[where] for where, word in {**words, "notebook": "process of its own"}.items()), seen
+
+
+def test_limits_and_retries_decide(deployed):
+    """CANCEL_NEW would cancel a run that wakes, ENQUEUE lets it wait; retries= of the flow are used up by rounds."""
+
+    @flow
+    def judged() -> Obstacle | None:
+        return obstacle_here()
+
+    @flow(retries=1)
+    def retried() -> Obstacle | None:
+        return obstacle_here()
+
+    def limited(strategy: str) -> dict[str, Any]:
+        options = ConcurrencyOptions(collision_strategy=strategy)
+        return {"concurrency_limit": 1, "concurrency_options": options}
+
+    assert "CANCEL_NEW" in deployed(judged, **limited("CANCEL_NEW")).go().reason
+    assert deployed(judged, **limited("ENQUEUE")).go() is None
+    assert "retries=" in deployed(retried).go().reason
+
+
+def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal, caplog, unique):
+    """Both waits give their results; one warning."""
+
+    @flow
+    def stays() -> list[str]:
+        unkept()
+        return ordering(unique, 1.5) + ordering(f"{unique} more", 1.5)
+
+    with caplog.at_level(logging.WARNING, logger="ivcap_flows.waiting"):
+        assert deployed(stays).go() == ["succeeded"] * 2
+    assert len([r for r in caplog.records if "does not park" in r.getMessage()]) == 1
+    assert ivcap_journal.parks.open() == []
+
+
+def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journal, caplog, monkeypatch, unique):
+    """The API cannot be asked: the wait goes on, and a warning says so."""
+
+    @flow
+    def stays() -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(flow_run, "get_client", lambda **_: gone())
+            return ordering(unique, 1.5)
+
+    def gone() -> None:
+        raise ConnectionError("refused")
+
+    assert deployed(stays).go() == ["succeeded"]
+    assert "Prefect's API cannot be asked" in caplog.text
+
+
+@pytest.mark.parametrize("obeyed", [True, False], ids=["obeyed", "not obeyed"])
+def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, monkeypatch, unique, obeyed):
+    """A run that is parked leaves, and one that is not stays: never two processes, never none."""
+    real = SyncPrefectClient.set_flow_run_state
+    lost: list[str] = []
+
+    def losing(self: Any, id: Any, state: State[Any], force: bool = False) -> Any:  # noqa: A002
+        if state.name != "Parked":
+            return real(self, id, state, force)
+        lost.append("reply")
+        if obeyed:
+            real(self, id, state, force)
+        raise ConnectionError("no reply")
+
+    monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", losing)
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique, 1.5)
+
+    run = deployed(parks)
+    if obeyed:
+        with pytest.raises(Pause):
+            run.go()
+        assert run.parked and len(ivcap_journal.parks.open()) == 1
+    else:
+        assert run.go() == ["succeeded"]
+        assert ivcap_journal.parks.open() == []
+    assert lost
+
+
+def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, unique):
+    """Both kinds in one wait, in an asynchronous flow; both have ended before a failure is told."""
+
+    @flow
+    async def parks() -> list[str]:
+        order = place_order("sleep", {"seconds": 0.1}, discriminator=unique)
+        job = request_job("sleep", {"seconds": LONG}, discriminator=unique)
+        wrong = place_order("fail", {"message": unique})
+        done = await await_or_park([job, order])
+        assert [each.kind for each in done] == ["job", "order"] and all(each.succeeded for each in done)
+        with pytest.raises(OrderFailedError, match="1 of 1 orders"):
+            await await_or_park([job, wrong])
+        return [each.status for each in done]
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    assert [wait.noun for wait in ivcap_journal.parks.open()[0].waits] == ["job"]
+    time.sleep(LONG)
+    assert run.wake() == ["succeeded"] * 2
+
+
+def test_only_orders_and_jobs_are_waited_for():
+    """Another URN is an error before anything is asked."""
+    with pytest.raises(InputError, match="neither"):
+        wait_or_park(["urn:ivcap:artifact:1"])
+
+
+def watched(watcher: Watcher) -> int:
+    return loop.run(watcher.once())
+
+
+def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal, monkeypatch, unique):
+    """All that it waits for has ended; yet there is never a second process beside the first."""
+    looks = iter([False, False, True])
+    woken_beside: list[bool] = []
+    left = False
+
+    def look(self: Parks, park: Any) -> bool:
+        nonlocal left
+        left = next(looks)
+        return left
+
+    real = watching.wake
+    monkeypatch.setattr(Parks, "left", look)
+    monkeypatch.setattr(watching, "wake", lambda id_: woken_beside.append(not left) or real(id_))
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique, 1.0)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    assert watched(Watcher(ivcap_journal)) == 1
+    assert woken_beside == [False]
+    assert run.run.state.name == "Resuming"
+    assert ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)[0].why == "by the watcher"
+    assert run.go() == ["succeeded"]
+
+
+@pytest.mark.parametrize("what", ["cancelled", "deleted", "failed"])
+def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal, monkeypatch, unique, what):
+    """The watcher notes why. A cancellation ends at once, since no process has to be ended. The order stays on record,
+    open, without a live owner."""
+    monkeypatch.setattr(Parks, "left", lambda *_: True)
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique, 20)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    [park] = ivcap_journal.parks.open()
+    if what == "cancelled":
+        run.set(Cancelling())
+        assert run.run.state.name == "Cancelled"
+    elif what == "failed":
+        run.set(Failed(), force=True)
+    else:
+        run.client.delete_flow_run(run.id)
+    watched(Watcher(ivcap_journal))
+    [park] = ivcap_journal.parks.of(park.run_id)
+    assert park.state == "over" and what in park.why.lower()
+    [order] = ivcap_journal.intents.where(noun="order")
+    assert order.state == "accepted" and not ivcap_journal.intents.held(order)
+
+
+def test_of_two_watchers_one_stands_by(ivcap_journal):
+    """The second says so, and takes over when the first ends."""
+    said: list[str] = []
+
+    async def both() -> None:
+        first = asyncio.ensure_future(Watcher(ivcap_journal, tell=lambda text: said.append(f"1 {text}")).watch())
+        await asyncio.sleep(0.3)
+        second = asyncio.ensure_future(Watcher(ivcap_journal, tell=lambda text: said.append(f"2 {text}")).watch())
+        await asyncio.sleep(0.3)
+        assert said == ["1 Watching the parked runs.", "2 Another process watches; standing by."]
+        first.cancel()
+        await asyncio.sleep(0.5)
+        second.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watching, "EVERY", 0.1)
+        loop.run(both())
+    assert said[-1] == "2 Watching the parked runs."
+    assert not ivcap_journal.leases.held(times.WATCHER)
+
+
+def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journal, monkeypatch, caplog, unique):
+    """It could not ask after the run's orders; the run wakes by itself."""
+    monkeypatch.setattr(Parks, "left", lambda *_: True)
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(unique, 1.0)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+
+    async def elsewhere(self: Any) -> str:
+        return "https://elsewhere.example"
+
+    monkeypatch.setattr(IvcapClient, "platform", elsewhere)
+    assert watched(Watcher(ivcap_journal)) == 0
+    assert run.parked and "left to wake by itself" in caplog.text
