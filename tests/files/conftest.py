@@ -97,9 +97,15 @@ class Place:
         return [each["PartNumber"] for each in found.get("Parts", [])]
 
 
+@pytest.fixture(scope="session")
+def bucket_client(s3_server: Any) -> Any:
+    """A client of the S3 server beside ours."""
+    return s3_server.client()
+
+
 @pytest.fixture
-async def place(provena: ProvenaClient, dataset: str, s3_server: Any) -> Place:
+async def place(provena: ProvenaClient, dataset: str, bucket_client: Any) -> Place:
     """Where the files of the dataset are."""
     found = (await provena.datastore.fetch_dataset(dataset)).info.s3
     assert found is not None
-    return Place(s3_server.client(), found.bucket_name, found.path)
+    return Place(bucket_client, found.bucket_name, found.path)
