@@ -21,6 +21,7 @@ from ivcap_flows import errors, tasks
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.journal.states import ARROWS
 from ivcap_flows.local.ivcap import app as ivcap
 from ivcap_flows.local.ivcap.routing import Operation
 from ivcap_flows.local.provena.twin import ProvenaTwin
@@ -224,6 +225,23 @@ PROVENA_TYPES: Final = {
 PROVENA_ROUTES: Final = Path(__file__).with_name("provena-routes.txt")
 _NO_PAGES: Final = "The pages for people; the document itself is at /openapi.json."
 _NO_TABLES: Final = "Moves whole tables of one deployment to another."
+STATES: Final = """# The states of an effect
+
+Every order, job, upload and registration is an *intent* in the journal before it is sent, and moves along these arrows
+and no others: the journal refuses any other change.
+
+- `intent`: nothing has left.
+- `sent`: a request may have left.
+- `in_doubt`: it is not known whether it took effect.
+- `accepted`: the platform has it.
+- `terminal`: its work has ended; the status says how.
+- `abandoned`: surely nothing came of it.
+
+A run that is killed leaves an intent where it was; [what is guaranteed](../explanation/guarantees.md) says what the next
+attempt makes of it, and [settle a doubt](../how-to/settle-a-doubt.md) what you can.
+
+"""
+
 PROVENA_UNSERVED: Final = {
     "/docs": _NO_PAGES,
     "/redoc": _NO_PAGES,
@@ -245,9 +263,20 @@ def pages() -> dict[str, str]:
         "cli.md": commands(),
         "provenance.md": provenance(),
         "errors.md": errors_page(),
+        "states.md": states_page(),
         "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES) + PROVENA + provena_page(),
     }
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
+
+
+def states_page() -> str:
+    """The states of an intent as a diagram and as a table, from the journal's own."""
+    steps = [(before or "[*]", after, cause) for (before, after), cause in ARROWS.items()]
+    drawn = "".join(f"    {before} --> {after}: {cause.replace(';', ',')}\n" for before, after, cause in steps)
+    cells = [("(none)" if before == "[*]" else f"`{before}`", after, cause) for before, after, cause in steps]
+    rows = (f"| {before} | `{after}` | {_cell(cause)} |" for before, after, cause in cells)
+    diagram = f"```mermaid\nstateDiagram-v2\n{drawn}```\n\n"
+    return STATES + diagram + _lines("| from | to | cause |", "|---|---|---|", *rows)
 
 
 def settings() -> str:

@@ -67,6 +67,10 @@ class Intents(RuleBasedStateMachine):
     def ask_a_platform_that_shows_it_too_late(self, call: Call) -> None:
         self._run([call])
 
+    @rule(key=keys)
+    def ask_for_what_is_refused(self, key: int) -> None:
+        self._run([Call(key, ["refuse"])])
+
     @rule()
     def lose_the_journal(self) -> None:
         self.world.lose_journal()
