@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import prefect.context
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
 
@@ -20,7 +21,9 @@ def prefect_api(prefect_server: dict[str, str]) -> Iterator[None]:
         PREFECT_HOME: prefect_server["PREFECT_HOME"],
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
-    with temporary_settings(settings):
+    with temporary_settings(settings), pytest.MonkeyPatch.context() as patch:
+        # Threads of Prefect's own see only these; without an address they would start a server for themselves.
+        patch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", prefect.context.get_settings_context())
         yield
 
 

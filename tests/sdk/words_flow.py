@@ -1,4 +1,4 @@
-"""A flow that uploads a text, has its words counted by the service that the argument names, and reads the product."""
+"""A flow that uploads a text, lets the services that the arguments name count its words, and reads the products."""
 
 import sys
 from pathlib import Path
@@ -11,12 +11,12 @@ from ivcap_flows.tasks import download_artifact, request_job, upload_artifact, w
 
 @flow(name="words")
 @recorded
-def words(service: str, source: Path, target: Path):
+def words(source: Path, services: list[str]):
     text = upload_artifact(source)
-    job = request_job(service, {"text": text})
-    [done] = wait_for_jobs([job])
-    download_artifact(done.products["capitals.txt"], target)
+    jobs = [request_job(service, {"text": text}) for service in services]
+    for number, done in enumerate(wait_for_jobs(jobs)):
+        download_artifact(done.products["capitals.txt"], source.with_name(f"{number}.txt"))
 
 
 if __name__ == "__main__":
-    words(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    words(Path(sys.argv[1]), sys.argv[2:])
