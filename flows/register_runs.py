@@ -25,7 +25,7 @@ from ivcap_flows import recorded
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Artifact, ModelRuns, Order
 from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
-from ivcap_flows.registration.model_runs import model_run_record
+from ivcap_flows.registration import model_run_record
 from ivcap_flows.tasks import (
     explore_lineage,
     linked_person,

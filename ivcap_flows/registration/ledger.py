@@ -13,7 +13,7 @@ from ivcap_flows.journal.bulk import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.following import Pulse
 from ivcap_flows.registration.keys import has_own_key, marked, new_intent
-from ivcap_flows.registration.lookup import Sign, read_sign
+from ivcap_flows.registration.lookup import Lookup, Sign, read_sign
 from ivcap_flows.registration.model_runs import digest_of, model_run_handle
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import ARTIFACT, Progress
@@ -47,6 +47,7 @@ class Ledger:
         spool: Spool,
         out: OutcomeFile | None,
         pulse: Pulse,
+        lookup: Lookup,
         *,
         platform: str,
         account: str,
@@ -57,6 +58,7 @@ class Ledger:
         self._spool = spool
         self._out = out
         self._pulse = pulse
+        self._lookup = lookup
         self._platform = platform
         self._account = account
         self._attempt = (attempt.run.id, attempt.attempt.id, attempt.attempt.number) if attempt else None
@@ -70,7 +72,7 @@ class Ledger:
         """The rows that this process may go on with; those that are done stand so from now on."""
         claims = await asyncio.to_thread(self._intents.claim_many, [self._intent(row) for row in rows])
         pairs = list(zip(rows, claims, strict=True))
-        await self.stand([self.kept(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
+        await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
         return [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
 
     def release(self, works: Iterable[Work]) -> None:
@@ -118,7 +120,7 @@ class Ledger:
             matched = "key" if how == "adopted" else None
             settled.append(Settled(work.intent, sign.handle, outcome, how, matched, sign.more))
         moved = {row.key: row for row in await asyncio.to_thread(self._intents.settle_many, settled)}
-        await self.stand([self.kept(work.row, moved[work.row.key]) for work, _ in lodged if work.row.key in moved])
+        await self.keep([(work.row, moved[work.row.key]) for work, _ in lodged if work.row.key in moved])
 
     async def fail(self, failed: Sequence[tuple[Work, str | None, str | None]]) -> None:
         """Rows of which surely nothing came: work, job, reason. The next start sends them again."""
@@ -167,13 +169,19 @@ class Ledger:
         self.ended += len(outcomes)
         self._progress("registered", self.ended, self._total)
 
-    def kept(self, row: Spooled, intent: IntentRow) -> Outcome:
-        """How a row stands whose intent is done. That its run says something else than the row is told."""
+    async def keep(self, done: Sequence[tuple[Spooled, IntentRow]]) -> None:
+        """Rows whose intents are done. That a run says something else than its row is told."""
+        differing = [row for row, intent in done if self._differs(row, intent)]
+        # Whoever registered the run may have minted its datasets since the row was checked.
+        lacking = {each for row in differing for each in artifacts_in(row.body)}
+        await self._lookup.among_datasets(sorted(lacking - self._spool.datasets(list(lacking)).keys()))
+        others = {row.number for row, intent in done if self._differs(row, intent)} if differing else set()
+        await self.stand([_kept(row, intent, _DIFFERS if row.number in others else None) for row, intent in done])
+
+    def _differs(self, row: Spooled, intent: IntentRow) -> bool:
         run = intent.outcome if isinstance(intent.outcome, dict) else {}
         there = run.get("record_sha256") if has_own_key(row.subject) else None
-        differs = there is not None and there != digest_of(self.record(row))
-        words = _DIFFERS if differs else None
-        return Outcome(row.number, row.called, "registered", intent.urn, run.get("session_id"), None, words)
+        return there is not None and there != digest_of(self.record(row))
 
     def signs(self, rows: Iterable[Spooled]) -> dict[str, Sign]:
         """What Provena has shown of rows, as far as it was looked for."""
@@ -187,6 +195,11 @@ class Ledger:
 
     def _intent(self, row: Spooled) -> Any:
         return new_intent(row.key, self._platform, self._account, row.subject, row.workflow, row.name, self._attempt)
+
+
+def _kept(row: Spooled, intent: IntentRow, words: str | None) -> Outcome:
+    job = intent.outcome.get("session_id") if isinstance(intent.outcome, dict) else None
+    return Outcome(row.number, row.called, "registered", intent.urn, job, None, words)
 
 
 def given_up(row: Spooled) -> Outcome:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -13,7 +14,7 @@ from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.patience import patiently
-from ivcap_flows.registration.registry import KEY_FIELD, moment
+from ivcap_flows.registration.registry import KEY_FIELD, dataset_of, moment
 from ivcap_flows.registration.spool import Seen, Spool
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ BATCH: Final = "MODEL_RUN_BATCH_SUBMIT"
 
 _PAGE: Final = 1000
 """Rows of a page that are asked for: more than fit into 1 MB, which is Provena's own limit of a page."""
+
+_AT_ONCE: Final = 16
+"""Requests in flight together."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,18 @@ class Lookup:
     async def among_items(self, since: datetime | None) -> None:
         """Among the registry's model runs that are not older than `since`; None: among all."""
         await patiently(lambda: self._pass(self._items(since)), self._patience)
+
+    async def among_datasets(self, artifacts: Iterable[str]) -> None:
+        """For the datasets of artifacts that had none when the rows were checked."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(artifact: str) -> None:
+            async with limit:
+                handle = await patiently(lambda: dataset_of(self._client, artifact), self._patience)
+            if handle is not None:
+                self._spool.told_of_datasets([(handle, artifact)])
+
+        await asyncio.gather(*map(look, artifacts))
 
     async def _pass(self, shown: AsyncIterator[Seen]) -> None:
         some: list[Seen] = []

@@ -20,13 +20,16 @@ _FIRST: Final = 0.25
 _LONGEST: Final = 10.0
 
 
-async def patiently(read: Callable[[], Awaitable[T]], patience: float) -> T:
-    """What `read` gives; it only reads, and is called again for `patience` seconds while Provena cannot answer."""
+async def patiently(ask: Callable[[], Awaitable[T]], patience: float) -> T:
+    """What `ask` gives, called again for `patience` seconds while Provena cannot answer.
+
+    It only reads, or has its effect once however often it is called.
+    """
     deadline = time.monotonic() + patience
     pause = _FIRST
     while True:
         try:
-            return await read()
+            return await ask()
         except PlatformError as error:
             if not error.retryable or time.monotonic() + pause > deadline:
                 raise

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import BadRequestError, InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
-from ivcap_flows.provena.models import DatasetInfo, DatasetTemplate, Item, ModelRunRecord, WorkflowTemplate
+from ivcap_flows.provena.models import DatasetTemplate, Item, ModelRunRecord, WorkflowTemplate
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.keys import marked, run_key, subject_of
 from ivcap_flows.registration.patience import patiently
-from ivcap_flows.registration.registry import person_of
+from ivcap_flows.registration.registry import dataset_of, person_of
 from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record
 from ivcap_flows.registration.sources import Source
 from ivcap_flows.registration.spool import Spool, Spooled
@@ -158,7 +158,7 @@ class Preflight:
 
         async def look(artifact: str) -> tuple[str, str] | None:
             async with limit:
-                handle = await patiently(lambda: self._dataset_of(artifact), self._patience)
+                handle = await patiently(lambda: dataset_of(self._client, artifact), self._patience)
             return (handle, artifact) if handle else None
 
         after, lacking = "", False
@@ -169,15 +169,6 @@ class Preflight:
             after = artifacts[-1]
         if lacking and self._defaults is not None and not missing_defaults(self._defaults):
             await self._check_defaults(self._defaults)
-
-    async def _dataset_of(self, artifact: str) -> str | None:
-        listed = self._client.registry.list(
-            DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact, ascending=True
-        )
-        async for item in listed:
-            if item.info.access_info_uri == artifact:
-                return item.id
-        return None
 
     async def _check_defaults(self, defaults: DatasetDefaults) -> None:
         """Minting is the first effect, so all that would be refused of it is found before."""

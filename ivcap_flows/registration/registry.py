@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["KEY_FIELD", "SUBJECT_FIELD", "dataset_effect", "items_since", "moment", "person_of"]
+__all__ = ["KEY_FIELD", "SUBJECT_FIELD", "dataset_effect", "dataset_of", "items_since", "moment", "person_of"]
 
 KEY_FIELD: Final = "ivcap-flows-key"
 """The user metadata and annotation that bears the key, by which an item or a run is found again."""
@@ -65,6 +65,15 @@ def dataset_effect(
         subject=artifact.name or artifact.urn,
         look_first=True,
     )
+
+
+async def dataset_of(client: ProvenaClient, artifact: str) -> str | None:
+    """The handle of an artifact's external dataset, the first by its URI; None where the caller can read none."""
+    listed = client.registry.list(DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact, ascending=True)
+    async for item in listed:
+        if item.info.access_info_uri == artifact:
+            return item.id
+    return None
 
 
 async def person_of(client: ProvenaClient, account: str) -> str:

@@ -13,6 +13,7 @@ from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
     BadRequestError,
+    InDoubtError,
     InputError,
     InvalidParameterError,
     PlatformError,
@@ -28,6 +29,7 @@ from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
 from ivcap_flows.registration.lookup import Lookup
 from ivcap_flows.registration.outcome import OutcomeFile
+from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.preflight import Progress, encoded
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 
@@ -80,10 +82,14 @@ class Submission:
         self._in_flight = in_flight
         self._posting = asyncio.Semaphore(in_flight)
         self._patience = patience
-        self._ledger = Ledger(
-            journal, spool, out, pulse, platform=platform, account=account, attempt=attempt, progress=progress
-        )
         self._lookup = Lookup(client, spool, patience)
+        self._ledger = Ledger(
+            *(journal, spool, out, pulse, self._lookup),
+            platform=platform,
+            account=account,
+            attempt=attempt,
+            progress=progress,
+        )
         self._sending = Sending()
         self._judge = Judge(
             *(client, journal, self._ledger, self._lookup, pulse, self._sending),
@@ -123,7 +129,7 @@ class Submission:
             since = min([since, *(intent.created_at for intent in known.values() if intent.state not in DONE)])
             unknown = unknown or len(known) < len(page)
             found = [(row, known[row.key]) for row in page if row.key in known]
-            await self._ledger.stand([self._ledger.kept(row, intent) for row, intent in found if intent.state in DONE])
+            await self._ledger.keep([(row, intent) for row, intent in found if intent.state in DONE])
             decided = [(row, intent.error) for row, intent in found if intent.state == "abandoned"]
             await self._ledger.stand([given_up(row) for row, error in decided if error == GIVEN_UP])
             self._spool.look_again(row.number for row, error in decided if error == RESEND)
@@ -275,8 +281,9 @@ class Submission:
 
         async def mint(artifact: str) -> None:
             try:
-                self._spool.told_of_datasets([(await self._mint(artifact), artifact)])
-            except (InputError, BadRequestError, RegistrationFailedError) as error:
+                handle = await patiently(lambda: self._mint(artifact), self._patience)
+                self._spool.told_of_datasets([(handle, artifact)])
+            except (InputError, BadRequestError, RegistrationFailedError, InDoubtError) as error:
                 troubles[artifact] = str(error)
 
         await asyncio.gather(*(mint(each) for each in sorted(lacking)))

@@ -366,3 +366,44 @@ def test_another_record_under_a_key_is_told(run_items, register, journal, lodged
     assert "another record" in outcomes[1]["reason"]
     assert ModelRun.model_validate(run.outcome).inputs == (run_items.datasets[0],)
     assert len(lodged(name)) == 3
+
+
+def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, ivcap_twin, provena):
+    """A start that was checked before another one minted the datasets finds its runs, and nothing other in them."""
+    name, rows = rows_of(run_items, 3)
+    artifact = f"urn:ivcap:artifact:{uuid.uuid4()}"
+    for number, row in enumerate(rows):
+        row["key"] = f"{name}-{number}"
+        row["outputs"][0]["dataset_id"] = artifact
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+
+    async def both() -> None:
+        one, two = (Batch(open_source(file), provena, datasets=run_items.defaults, patience=20) for _ in range(2))
+        with one, two, Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+            await asyncio.gather(one.check(), two.check())
+            assert (await one.register(journal)).registered == 3
+            report = await two.register(other)
+        assert (report.registered, report.differing) == (3, 0)
+
+    loop.run(both())
+
+
+def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
+    """Longer than a request is repeated: the batch goes on when Provena is back, and each artifact has one dataset."""
+    name, rows = rows_of(run_items, 4)
+    artifacts = [f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in rows]
+    for row, artifact in zip(rows, artifacts, strict=True):
+        row["outputs"][0]["dataset_id"] = artifact
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    mint = "mint-dataset$"
+    ivcap_twin.add_fault(method="POST", path=mint, count=1, drop_reply_after_effect=True)
+
+    async def both() -> None:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+            await batch.check()
+            ivcap_twin.add_fault(path=f"{mint}|/dataset/list$", count=12, status=503)
+            assert (await batch.register(journal)).is_whole
+
+    loop.run(both())
+    runs = lodged(name)
+    assert len(runs) == 4 and len({run.record.outputs[0].dataset_id for run in runs}) == 4
