@@ -58,10 +58,10 @@ docs: install ## Write the reference pages that are generated from the code
 	$(BIN)/python docs/generate.py
 
 bench: install peers ## Run every benchmark; each prints one JSON line
-	@for name in imports recording upload download listing registration; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in imports recording upload download listing registration parking; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 crash: install ## Long form of the kill tests: make crash N=20
-	$(BIN)/python -m pytest tests/crash tests/e2e -k kill -n 2 --crash-rounds $(or $(N),20)
+	$(BIN)/python -m pytest tests/crash tests/e2e -k 'kill or park' -n 2 --crash-rounds $(or $(N),20)
 
 fuzz: install ## Ask the embedded platforms thousands of right and wrong things: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)

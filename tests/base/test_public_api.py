@@ -8,7 +8,16 @@ import pytest
 import ivcap_flows
 
 PUBLIC = {
-    "ivcap_flows": ["IvcapCredentials", "ProvenaCredentials", "__version__", "aonce", "once", "recorded"],
+    "ivcap_flows": [
+        "IvcapCredentials",
+        "ProvenaCredentials",
+        "__version__",
+        "aonce",
+        "await_or_park",
+        "once",
+        "recorded",
+        "wait_or_park",
+    ],
     "ivcap_flows.blocks": ["IvcapCredentials", "ProvenaCredentials"],
     "ivcap_flows.durable.plan": ["Plan", "Planned", "plan", "planning"],
     "ivcap_flows.handles": [
@@ -33,6 +42,7 @@ PUBLIC = {
     ],
     "ivcap_flows.local": ["Twin", "ensure", "serve"],
     "ivcap_flows.provena.datasets": ["DatasetDefaults", "collection_format", "missing_defaults"],
+    "ivcap_flows.registration": ["model_run_record"],
     "ivcap_flows.settings": ["Settings"],
     "ivcap_flows.tasks": sorted(
         prefix + verb

@@ -67,6 +67,8 @@ def wait_for(
 def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, worker, ivcap_twin, tmp_path):
     """The shipped file deploys with its cron schedule, and a run that the scheduler made does the whole job."""
     shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))
+    # The watcher would be scheduled first, and is no job.
+    shipped["deployments"] = [each for each in shipped["deployments"] if "output" in each["parameters"]]
     for deployment in shipped["deployments"]:
         deployment["work_pool"]["name"] = "local"
         deployment["parameters"]["output"] = str(tmp_path / "results")

@@ -1,0 +1,342 @@
+"""Runs that park, with a real Prefect server, a real process worker and real watchers.
+
+All runs are started at once, by one worker, and each test looks at its own. `make crash` runs the long form, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from ivcap_flows.journal import Journal
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+PREFECT = [sys.executable, "-m", "prefect"]
+FOR_AT_LEAST = 8.0
+POOL = "parking"
+
+
+class Fleet:
+    """A worker, what it is to run, and how that stands."""
+
+    def __init__(self, folder: Path, prefect: dict[str, str], ours: dict[str, str]) -> None:
+        self.folder = folder
+        self.counted = folder / "counted"
+        self.counted.touch()
+        self.environment = {
+            **prefect,
+            **ours,
+            "COUNTED": str(self.counted),
+            "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder / 'journal.sqlite'}",
+            "IVCAP_FLOWS_PARK_AFTER": "0",
+            "PARK_FOR_AT_LEAST": str(FOR_AT_LEAST),
+            "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+        }
+        self.api = prefect["PREFECT_API_URL"]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        with open(self.folder / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        self.processes.append(process)
+        return process
+
+    def watcher(self, name: str) -> subprocess.Popen[bytes]:
+        return self.start(name, sys.executable, "-m", "ivcap_flows.cli", "watch")
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8")
+
+    def asked(self, path: str, body: Any, *, method: str = "POST") -> Any:
+        end = time.monotonic() + 60
+        while True:
+            reply = httpx.request(method, f"{self.api}{path}", json=body, timeout=60)
+            # A server on SQLite is now and then too busy.
+            if reply.status_code != 503 or time.monotonic() > end:
+                break
+            time.sleep(0.5)
+        assert reply.is_success, reply.text
+        return reply.json() if reply.content else None
+
+    def deployment(self, function: str, name: str, *, environment: dict[str, str] | None = None, **options: Any) -> str:
+        flow = self.asked("/flows/", {"name": function.replace("_", "-")})
+        made = self.asked(
+            "/deployments/",
+            {
+                "name": name,
+                "flow_id": flow["id"],
+                "work_pool_name": POOL,
+                "path": str(Path(__file__).parent),
+                "entrypoint": f"parking_flows.py:{function}",
+                "pull_steps": [],
+                "job_variables": {"env": environment or {}},
+                **options,
+            },
+        )
+        return str(made["id"])
+
+    def run(self, deployment: str, mark: str, seconds: float) -> str:
+        body = {"parameters": {"mark": mark, "seconds": seconds}, "state": {"type": "SCHEDULED"}}
+        return str(self.asked(f"/deployments/{deployment}/create_flow_run", body)["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.asked(f"/flow_runs/{run}", None, method="GET")["state"]
+        return found
+
+    def states(self, run: str) -> list[tuple[str, str]]:
+        """Name and time of all the states that a run has had."""
+        reply = httpx.get(f"{self.api}/flow_run_states/", params={"flow_run_id": run}, timeout=60)
+        return [(state["name"], state["timestamp"]) for state in reply.json()]
+
+    def until(self, run: str, names: set[str], seconds: float = 200) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while True:
+            state = self.state(run)
+            if state["name"] in names:
+                return state
+            assert state["name"] not in ("Failed", "Crashed", "Cancelled"), f"{state}\n{self.log('worker')[-6000:]}"
+            assert time.monotonic() < end, f"{state}\n{self.log('worker')[-6000:]}"
+            time.sleep(0.2)
+
+    def told(self, mark: str) -> list[str]:
+        """What the bodies of a run's attempts did, in order."""
+        lines = self.counted.read_text(encoding="utf-8").splitlines()
+        return [line.removeprefix(f"{mark} ") for line in lines if line.startswith(f"{mark} ")]
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+                    one.kill()
+            process.wait(5)
+
+
+def settings_of_platforms(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(("IVCAP", "PROVENA"))}
+
+
+@pytest.fixture(scope="module")
+def fleet(prefect_server, _twin, tmp_path_factory) -> Iterator[Fleet]:
+    """One worker for all tests of this module."""
+    made = Fleet(tmp_path_factory.mktemp("parking"), prefect_server, settings_of_platforms(_twin.environment))
+    made.asked("/work_pools/", {"name": POOL, "type": "process"})
+    made.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def started(fleet) -> dict[str, str]:
+    """The runs of the short form, started at once; a watcher is started by the tests that want one."""
+    limited = fleet.deployment(
+        "parks", "limited", concurrency_limit=1, concurrency_options={"collision_strategy": "ENQUEUE"}
+    )
+    long = fleet.deployment("parks", "long", environment={"PARK_FOR_AT_LEAST": "600"})
+    return {
+        "first": fleet.run(limited, "first", 6.0),
+        "cancelled": fleet.run(long, "cancelled", 600.0),
+        "second": fleet.run(limited, "second", 6.0),
+    }
+
+
+@pytest.fixture
+def journal(fleet) -> Iterator[Journal]:
+    with Journal.open(fleet.environment["IVCAP_FLOWS_JOURNAL"]) as opened:
+        yield opened
+
+
+def outcomes(journal: Journal, run: str) -> list[str]:
+    return [attempt.outcome for attempt in journal.runs.attempts(journal.runs.get(run).id)]
+
+
+def test_parked_runs_give_their_slot_away_and_come_back_by_themselves(fleet, started, journal):
+    """A limit of one, and two runs of the deployment: each parks, wakes without a watcher, and completes. What must not
+    happen twice happened once, and each round was in a process of its own."""
+    for mark in ("first", "second"):
+        fleet.until(started[mark], {"Completed"})
+    for mark in ("first", "second"):
+        did = fleet.told(mark)
+        begins = [line for line in did if line.startswith("begins")]
+        assert did.count("side effect") == 1 and len(begins) >= 2 and len(set(begins)) == len(begins)
+        assert outcomes(journal, started[mark]) == ["parked"] * (len(begins) - 1) + ["completed"]
+        run = journal.runs.get(started[mark])
+        [order] = journal.intents.where(run_id=run.id)
+        assert (order.noun, order.status) == ("order", "succeeded")
+        assert {park.why for park in journal.parks.of(run.id)} == {"by itself"}
+    # The slot was another's while the first was parked.
+    at_work = sorted(
+        (time_, name, mark)
+        for mark in ("first", "second")
+        for name, time_ in fleet.states(started[mark])
+        if name in ("Running", "Parked", "Completed")
+    )
+    turns = [mark for _, name, mark in at_work if name == "Running"]
+    assert turns not in (["first", "first", "second", "second"], ["second", "second", "first", "first"])
+    inside = 0
+    for _, name, _ in at_work:
+        inside += 1 if name == "Running" else -1
+        assert inside <= 1
+
+
+def test_a_parked_run_is_cancelled_at_once(fleet, started, journal):
+    """Nothing has to be ended for that; a look of the watcher notes it, and the order stays on record."""
+    run = started["cancelled"]
+    fleet.until(run, {"Parked"})
+    fleet.asked(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert fleet.state(run)["name"] == "Cancelled"
+    watch = subprocess.run(
+        [sys.executable, "-m", "ivcap_flows.cli", "watch", "--once"],
+        env=fleet.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert watch.returncode == 0, watch.stderr
+    found = journal.runs.get(run)
+    [park] = journal.parks.of(found.id)
+    assert (park.state, park.why) == ("over", "the flow run was cancelled")
+    [order] = journal.intents.where(run_id=found.id)
+    assert order.state == "accepted"
+
+
+def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
+    """Two waits in one run, a round each, each woken as soon as its work has ended, though the run would sleep for an
+    hour; the watcher that led is killed in between, and the one that stood by goes on."""
+    leads = fleet.watcher("leads")
+    while "Watching" not in fleet.log("leads"):
+        time.sleep(0.1)
+    stands_by = fleet.watcher("stands by")
+    run = fleet.run(fleet.deployment("parks_twice", "watched"), "watched", 5.0)
+    fleet.until(run, {"Parked"})
+    fleet.until(run, {"Running"})
+    while "standing by" not in fleet.log("stands by"):
+        time.sleep(0.1)
+    leads.send_signal(signal.SIGKILL)
+    leads.wait(5)
+    fleet.until(run, {"Completed"})
+    parks = journal.parks.of(journal.runs.get(run).id)
+    assert [(park.round, park.state, park.why) for park in parks] == [
+        (1, "woken", "by the watcher"),
+        (2, "woken", "by the watcher"),
+    ]
+    for park in parks:
+        assert (park.wake_at - park.parked_at).total_seconds() > 3000
+        assert (park.ended_at - park.parked_at).total_seconds() < 60
+    assert fleet.told("watched").count("side effect") == 1
+    assert outcomes(journal, run) == ["parked", "parked", "completed"]
+    assert stands_by.poll() is None
+
+
+@pytest.fixture
+def long_form(request) -> None:
+    if request.config.getoption("--crash-rounds") == 1:
+        pytest.skip("part of the long form: make crash")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own_server(request, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """A Prefect server of the test's own, on either database, and what kills it and starts it anew."""
+    with_postgresql = request.param == "postgresql"
+    foreign = ("PREFECT_", "IVCAP", "PROVENA")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    environment |= {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if with_postgresql:
+        url = request.getfixturevalue("postgresql_server")
+        with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE prefect_parking")
+        asynchronous = url.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = asynchronous
+    servers: list[subprocess.Popen[bytes]] = []
+
+    def restart() -> None:
+        for server in servers:
+            for one in psutil.Process(server.pid).children(recursive=True):
+                one.kill()
+            server.kill()
+            server.wait(10)
+        servers.clear()
+        command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+        with open(tmp_path / "server.log", "ab") as log:
+            servers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        end = time.monotonic() + 90
+        while True:
+            try:
+                if httpx.get(f"{environment['PREFECT_API_URL']}/health", timeout=2).is_success:
+                    return
+            except httpx.HTTPError:
+                assert time.monotonic() < end, (tmp_path / "server.log").read_text()[-3000:]
+            time.sleep(0.2)
+
+    restart()
+    yield environment, restart
+    for server in servers:
+        server.kill()
+        server.wait(10)
+
+
+@pytest.mark.usefixtures("long_form")
+def test_parked_runs_outlast_a_killed_server_and_worker(own_server, ivcap_twin, tmp_path):
+    """The Prefect server and the worker are killed while a run is parked; both start anew and it completes."""
+    prefect, restart = own_server
+    fleet = Fleet(tmp_path, prefect, settings_of_platforms(dict(os.environ)))
+    try:
+        fleet.asked("/work_pools/", {"name": POOL, "type": "process"})
+        worker = fleet.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
+        run = fleet.run(fleet.deployment("parks", "outlasting"), "outlasting", 5.0)
+        fleet.until(run, {"Parked"})
+        worker.kill()
+        restart()
+        fleet.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
+        fleet.until(run, {"Completed"})
+        assert fleet.told("outlasting").count("side effect") == 1
+        with Journal.open(fleet.environment["IVCAP_FLOWS_JOURNAL"]) as journal:
+            assert len(journal.intents.where(noun="order")) == 1
+    finally:
+        fleet.end()
+
+
+@pytest.mark.usefixtures("long_form")
+def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, ivcap_twin):
+    """SIGKILL of the process right after Prefect has the run as parked: with its worker alive the run is crashed, like
+    any run that was killed, and its retry finds the order."""
+    run = fleet.run(fleet.deployment("parks", "killed"), "killed", 8.0)
+    deadline = time.monotonic() + 100
+    while True:
+        parks = [park for park in journal.parks.open() if park.flow_run_id == run]
+        if parks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(parks[0].process.pid, signal.SIGKILL)
+            break
+        assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
+        time.sleep(0.01)
+    time.sleep(2)
+    if fleet.state(run)["name"] == "Crashed":
+        fleet.asked(f"/flow_runs/{run}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+    fleet.until(run, {"Completed"})
+    assert fleet.told("killed").count("side effect") == 1
+    assert len(journal.intents.where(run_id=journal.runs.get(run).id)) == 1
