@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -83,6 +84,7 @@ class Services:
         self._session = session
         self._aspects = aspects
         self._account = account
+        self._asked: dict[str, asyncio.Task[ServiceRecord]] = {}
 
     def list(
         self,
@@ -125,7 +127,22 @@ class Services:
         """The service of exactly this name (a URN is read as such), with its parameters.
 
         All pages are looked at. Raises InputError when no service or several have the name; it names the candidates.
+        Who asks while the same is being asked gets the same answer, so that a thousand orders at once look once.
         """
+        loop = asyncio.get_running_loop()
+        asked = self._asked.get(name)
+        if asked is None or asked.get_loop() is not loop:
+            asked = self._asked[name] = loop.create_task(self._by_name(name))
+            asked.add_done_callback(lambda task: self._answered(name, task))
+        return await asyncio.shield(asked)
+
+    def _answered(self, name: str, task: asyncio.Task[ServiceRecord]) -> None:
+        if self._asked.get(name) is task:
+            del self._asked[name]
+        if not task.cancelled():
+            task.exception()  # whoever asked may have been cancelled
+
+    async def _by_name(self, name: str) -> ServiceRecord:
         if name.startswith("urn:"):
             return await self.read(name)
         if not name.strip():

@@ -218,9 +218,14 @@ async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal
 
 
 async def test_how_long_work_takes_is_known_to_the_next_process(durable_journal: Journal):
-    """The last twenty ends of each service, from the journal."""
+    """The last twenty ends of each service, from the journal, to which each wait adds."""
+    work = Work(a="succeeded")
+    work.took_seconds, work.service["a"] = 7.0, "waited"
+    poller = work.poller(board=Board(durable_journal, noun="orders", platform="p", account="pace"))
+    await poller.wait(["a"])
+    await poller._ticker
     board = Board(durable_journal, noun="orders", platform="p", account="pace")
-    assert await board.pace("s") == ()
+    assert await board.pace("s") == () and await board.pace("waited") == [7.0]
     await board.learn({"s": [1.0, 2.0], "t": [9.0]})
     await board.learn({"s": [float(i) for i in range(19)]})
     later = boards.Board(durable_journal, noun="orders", platform="p", account="pace")

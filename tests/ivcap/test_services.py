@@ -1,5 +1,6 @@
 """Services: what they take, and how they are registered and withdrawn."""
 
+import asyncio
 import uuid
 
 import pytest
@@ -125,6 +126,9 @@ async def test_a_service_lives_and_ends_on_the_twin(twin):
     tools = [each async for each in twin.aspects.list(entity=first.urn, schema=TOOL)]
     assert len(tools) == 1 and await twin.services.request_schema(first.urn) == DEFINITION["request-schema"]
     assert (await twin.services.by_name(definition["name"])).urn == first.urn
+    together = await asyncio.gather(*(twin.services.by_name(definition["name"]) for _ in range(5)))
+    assert all(one is together[0] for one in together)
+    assert (await twin.services.by_name(definition["name"])) is not together[0], "asked anew, it is looked for anew"
     for _ in range(2):
         await twin.services.withdraw(first.urn)
     assert await twin.services.status(first.urn) == "inactive"
