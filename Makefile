@@ -58,7 +58,7 @@ docs: install ## Write the reference pages that are generated from the code
 	$(BIN)/python docs/generate.py
 
 bench: install peers ## Run every benchmark; each prints one JSON line
-	@for name in imports recording upload download listing registration parking; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in imports recording upload download listing registration parking waiting submitting; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 crash: install ## Long form of the kill tests: make crash N=20
 	$(BIN)/python -m pytest tests/crash tests/e2e -k 'kill or park' -n 2 --crash-rounds $(or $(N),20)
