@@ -7,7 +7,7 @@ import platform
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ LOOKED_AT: Final = 500
 """Artifacts, and key aspects, that the search for what was left behind reads at most, newest first."""
 _KEY_IN_NAME: Final = re.compile(r"\[([0-9a-f]{16}(?:\.\d+)?)\]")
 """How the name of an order tells the key under which it was placed."""
+_OVERSLEPT: Final = timedelta(minutes=10)
 _PATIENCE: Final = 15.0
 """Seconds that a platform gets to answer."""
 
@@ -105,6 +106,12 @@ def _journal() -> list[str]:
                 for row in twice
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
+            *(
+                f"overslept: run {park.run_id}, parked, should have woken {moment(park.wake_at)}; is a worker of its "
+                "pool at work, and its deployment's slot free?"
+                for park in journal.parks.open()
+                if journal.now() - park.wake_at > _OVERSLEPT
+            ),
         ]
 
 

@@ -126,8 +126,9 @@ class Watcher:
             return False
         if state is None:
             self._journal.parks.end(park, "over", "the flow run was deleted")
-        elif state.is_cancelling():
-            end_cancelling(park.flow_run_id)
+        elif state.is_cancelling() or state.is_cancelled():
+            if state.is_cancelling():
+                end_cancelling(park.flow_run_id)
             self._journal.parks.end(park, "over", "the flow run was cancelled")
         elif state.is_final():
             self._journal.parks.end(park, "over", f"the flow run ended as {state.name}")

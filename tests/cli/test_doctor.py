@@ -4,6 +4,7 @@ import os
 import socket
 import time
 import uuid
+from datetime import timedelta
 
 import pytest
 
@@ -12,7 +13,7 @@ from ivcap_flows.cli import doctor
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 
 
 @pytest.fixture
@@ -87,6 +88,25 @@ def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
     monkeypatch.setattr(doctor, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
     said = ivcap_flows("doctor", "--json")
     assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
+
+
+def test_a_run_that_overslept_is_named(ivcap_flows):
+    """It is parked, and its time to wake has passed: no worker took it."""
+    with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
+        opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "root", "root", deployed=True))
+        due = journal.now() - timedelta(hours=1)
+        journal.parks.park(
+            run_id=opened.run.id,
+            attempt_id=opened.attempt.id,
+            flow_run_id="root",
+            platform="https://x",
+            credentials=None,
+            waits=[],
+            began_at=due,
+            wake_at=due,
+        )
+    notes = finding(ivcap_flows("doctor", "--json"), "journal")["notes"]
+    assert any("overslept: run root" in note for note in notes)
 
 
 def begin(name, size=10):
