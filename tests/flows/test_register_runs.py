@@ -2,6 +2,9 @@
 
 import csv
 import os
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_A
 from flows.register_runs import Case, app, grid, register_runs, show
 from flows.services.icen import BasePeriod
 from ivcap_flows.errors import InputError
+from ivcap_flows.local import ensure
 from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.remote import TwinControl
 
 FLOWS = Path(__file__).parents[2] / "flows"
 YEARS = BasePeriod(1950, 2010)
@@ -90,3 +95,44 @@ def test_runs_are_registered_and_explored(on_prefect_server, ivcap_twin, ivcap_j
     assert again.explored == made.explored
     sent = [each["path"] for each in ivcap_twin.requests("POST")]
     assert not [path for path in sent if path.endswith(("/orders", "register_batch", "/create", "mint-dataset"))]
+
+
+@pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+def test_two_first_starts(prefect_server, tmp_path):
+    """Two processes that find Provena without any template register each once, and end with the same runs."""
+    twin = ensure(tmp_path / "platforms", idle=600)
+    try:
+        service = FLOWS / "services/coastal_el_nino_index.yaml"
+        register(twin.environment["IVCAP_URL"], twin.environment["IVCAP_JWT"], read_definition(service), service)
+        environment = {
+            **prefect_server,
+            **twin.environment,
+            "IVCAP_FLOWS_JOURNAL": f"sqlite:///{tmp_path / 'journal.sqlite'}",
+            "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        }
+        words = [sys.executable, "-m", "flows.register_runs", "--window-years", "61", "--base-years", "61"]
+        started = [
+            subprocess.Popen(
+                [*words, "--output", str(tmp_path / f"results-{number}")],
+                cwd=FLOWS.parent,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        said = [each.communicate(timeout=240)[0] for each in started]
+        assert [each.returncode for each in started] == [0, 0], "\n".join(said)[-8000:]
+        assert all("1 of 1 model runs are registered." in text for text in said)
+        lineage = [
+            [line for line in text.splitlines() if line.startswith(("upstream ", "downstream "))] for text in said
+        ]
+        assert lineage[0] == lineage[1] and len(lineage[0]) == 2
+        outcomes = [(tmp_path / f"results-{number}/model-runs.csv").read_text() for number in range(2)]
+        assert outcomes[0] == outcomes[1]
+        made = Counter(each["path"] for each in TwinControl(twin).requests("POST") if each["path"].endswith("/create"))
+        # An organisation, a model and a workflow template; three dataset templates.
+        assert sorted(made.values()) == [1, 1, 1, 3], made
+    finally:
+        twin.end()
