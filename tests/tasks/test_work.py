@@ -384,7 +384,7 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
 
 
 def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
-    """Its jobs have none. A 404 may be about one job alone, so it is asked for each: once as a hint, once at the end."""
+    """Its jobs have none. A 404 may be about one job alone, so it is asked for each: as a hint, and at the end."""
     asked = []
     opened = job_events.event_stream
 
