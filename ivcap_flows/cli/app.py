@@ -9,7 +9,22 @@ from collections.abc import Sequence
 import cyclopts
 
 import ivcap_flows
-from ivcap_flows.cli import doctor, export, local, login, models, orders, plan, runs, show, sync, trace, watch
+from ivcap_flows.cli import (
+    doctor,
+    export,
+    journal,
+    local,
+    login,
+    models,
+    orders,
+    plan,
+    reuse,
+    runs,
+    show,
+    sync,
+    trace,
+    watch,
+)
 from ivcap_flows.cli.output import complain
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
@@ -21,13 +36,15 @@ app = cyclopts.App(
     version=ivcap_flows.__version__,
 )
 app.command(local.app)
-app.command(runs.runs)
+app.command(runs.app)
 app.command(show.show)
 app.command(trace.trace)
 app.command(export.export)
 app.command(sync.sync)
 app.command(watch.watch)
 app.command(orders.app)
+app.command(reuse.app)
+app.command(journal.app)
 app.command(models.app)
 app.command(plan.plan)
 app.command(doctor.doctor)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from ivcap_flows.cli.output import Json, emit, moment, table
+import cyclopts
+
+from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import open_journal, standing
+from ivcap_flows.errors import InputError
+from ivcap_flows.settings import Settings
 
-__all__ = ["runs"]
+__all__ = ["app"]
+
+app = cyclopts.App(name="runs", help="The runs on record.")
 
 
+@app.default
 def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> None:
     """List the runs on record, newest first.
 
@@ -36,3 +43,21 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
             for run, attempts in counted
         ],
     )
+
+
+@app.command
+def prune(*, older_than_days: float) -> None:
+    """Delete the record of runs that completed, or were given up, so long ago.
+
+    Kept are runs of which something is in doubt, that a sink of IVCAP_FLOWS_SINKS has not got, or that failed and may
+    be continued; and the keys of scope `flow` and `account`, so that nothing is asked for twice.
+
+    Args:
+        older_than_days: Days since the run ended.
+    """
+    if older_than_days < 0:
+        raise InputError("A run cannot have ended in the future; give days of 0 or more.")
+    kinds = [name.partition(":")[0] for name in Settings().sinks]
+    with open_journal() as journal:
+        count = journal.runs.prune(older_than_days, sinks=kinds)
+        console.print(f"{count} runs deleted from {journal.url}.")

@@ -78,8 +78,8 @@ def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | No
     return fingerprint({"service": service.urn, **shown, "request": request_schema})
 
 
-async def earlier_of(aspects: Aspects, mark: str) -> list[Earlier]:
-    """The orders or jobs that bear a mark, newest first, each once, at most `CANDIDATES`."""
+async def earlier_of(aspects: Aspects, mark: str, *, most: int = CANDIDATES) -> list[Earlier]:
+    """The orders or jobs that bear a mark, newest first, each once."""
     known: dict[str, Earlier] = {}
     async for record in _marked(aspects, mark):
         content = record.content if isinstance(record.content, Mapping) else {}
@@ -87,7 +87,7 @@ async def earlier_of(aspects: Aspects, mark: str) -> list[Earlier]:
         if content.get("mark") == mark and isinstance(urn, str) and urn not in known:
             told = {name: content.get(name) for name in ("key", "run", "flow")}
             known[urn] = Earlier(urn, record.valid_from, **told)
-            if len(known) == CANDIDATES:
+            if len(known) == most:
                 break
     return list(known.values())
 

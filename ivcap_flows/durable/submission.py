@@ -413,7 +413,8 @@ class Submission(Generic[T]):
         row = self.intent
         of = {"platform": row.platform, "account": row.account, "noun": row.noun, "request": row.request}
         mark = mark_of(definition=definition, **of)
-        return {"definition": definition, "mark": mark, "run": row.run_id, "flow": self._flow}
+        told = {"service": row.request.get("service"), "policy": row.request.get("policy")}
+        return {"definition": definition, "mark": mark, "run": row.run_id, "flow": self._flow, **told}
 
     def _from_aspect(self, content: dict[str, Any]) -> Found[T]:
         return Found(self.effect.decode(content.get("outcome")), str(content["urn"]))

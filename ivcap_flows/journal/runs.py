@@ -205,17 +205,27 @@ class Runs:
         with self._store.read() as connection:
             return attempt.outcome == "running" and self._alive(connection, attempt)
 
-    def prune(self, older_than_days: float) -> int:
+    def prune(self, older_than_days: float, *, sinks: Sequence[str] = ()) -> int:
         """Delete runs that ended so long ago, their facts, deliveries and run-scoped intents; returns their number.
 
-        Intents of scope flow and account stay for ever, so that nothing is sent twice.
+        Intents of scope flow and account stay for ever, so that nothing is sent twice. A run stays while
+        something of it is in doubt or an orphan, and until each kind of the `sinks`, and any that was tried, has it.
         """
         from datetime import timedelta
 
-        intents = schema.intents
+        intents, deliveries = schema.intents, schema.deliveries
         with self._store.write() as connection:
             limit = self._store.now(connection) - timedelta(days=older_than_days)
-            old = sa.select(_R.c.id).where(_R.c.updated_at < limit, _R.c.outcome.in_(("completed", "abandoned")))
+            # Of a run that completed nobody asks again for what it did not wait for.
+            given_up = sa.and_(intents.c.state == "accepted", _R.c.outcome == "abandoned")
+            lives = sa.or_(intents.c.state.in_(("sent", "in_doubt")), given_up)
+            old = sa.select(_R.c.id).where(
+                _R.c.updated_at < limit,
+                _R.c.outcome.in_(("completed", "abandoned")),
+                ~sa.exists().where(intents.c.run_id == _R.c.id, lives),
+                ~sa.exists().where(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered"),
+                *(sa.exists().where(deliveries.c.run_id == _R.c.id, deliveries.c.sink.startswith(s)) for s in sinks),
+            )
             connection.execute(
                 sa.delete(intents).where(
                     intents.c.run_id.in_(old), sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))

@@ -314,3 +314,24 @@ def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
     assert theirs is not None
     assert theirs.attempt.process.pid == pid != ours.attempt.process.pid
     assert not journal.runs.alive(theirs.attempt)
+
+
+def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) -> None:
+    """A run with a doubt stays, one that a sink has not got, and an orphan of one that was given up."""
+    ids = {}
+    for number, (name, state) in enumerate([("doubt", "sent"), ("orphan", "accepted"), ("new", None), ("old", None)]):
+        opened = journal.runs.open_attempt(identity(str(number), {"n": number}))
+        ids[name] = opened.run.id
+        if state is not None:
+            scope = f"run:{opened.run.id}"
+            asked = NewIntent(name, name, "order", "p", "a", scope, {}, run_id=opened.run.id)
+            intent = journal.intents.mark_sent(journal.intents.claim(asked).intent)
+            if state == "accepted":
+                journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+        if name != "new":
+            journal.deliveries.record("prov-json:/x", name, "delivered", run_id=opened.run.id)
+    journal.runs.abandon(ids["orphan"])
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-json", "ivcap"]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-json"]) == 1
+    assert {row.id for row in journal.runs.recent()} == {ids["doubt"], ids["orphan"], ids["new"]}

@@ -1,0 +1,49 @@
+"""The orphans as a table in Prefect, from a deployment that runs now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from ivcap_flows import loop
+from ivcap_flows.blocks.resolve import ivcap_client
+from ivcap_flows.capture import journal
+from ivcap_flows.capture.reconcile import not_to_come_back, reconcile
+from ivcap_flows.durable.orphans import as_rows, elsewhere, orphans_of, seen
+
+__all__ = ["report_orphans"]
+
+logger = logging.getLogger("ivcap_flows.orphans")
+
+KEY: Final = "ivcap-flows-orphans"
+_SAID: Final = (
+    "Orders and jobs that no live run of this journal waits for. IVCAP has no call to cancel one: each runs to its end "
+    "and is paid for."
+)
+
+
+@flow(name="report-orphans")
+def report_orphans() -> int:
+    """Write the table artifact `ivcap-flows-orphans`: what cancelled, killed and failed runs have left; their number.
+
+    It needs the journal of the flows and the credentials of the environment.
+    """
+    known = journal()
+    reconcile(known)
+    here = orphans_of(known, not_to_come_back)
+    rows = loop.run(_rows(here))
+    create_table_artifact(table=rows or [{"what": "nothing"}], key=KEY, description=_SAID)
+    if here:
+        logger.warning("%d orders and jobs have no live owner; the artifact %s names them.", len(here), KEY)
+    return len(here)
+
+
+async def _rows(here: list[Any]) -> list[dict[str, Any]]:
+    client = await ivcap_client(None, deployed=True)
+    known = journal()
+    others = await asyncio.create_task(elsewhere(client, known))
+    return as_rows([*await seen(client, here), *others])
