@@ -237,8 +237,8 @@ and no others: the journal refuses any other change.
 - `terminal`: its work has ended; the status says how.
 - `abandoned`: surely nothing came of it.
 
-A run that is killed leaves an intent where it was; [what is guaranteed](../explanation/guarantees.md) says what the next
-attempt makes of it, and [settle a doubt](../how-to/settle-a-doubt.md) what you can.
+A run that is killed leaves an intent where it was. What the next attempt makes of it is in
+[what is guaranteed](../explanation/guarantees.md), and what you can in [settle a doubt](../how-to/settle-a-doubt.md).
 
 """
 

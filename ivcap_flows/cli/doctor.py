@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,6 +16,7 @@ from rich.text import Text
 from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.records import open_journal
+from ivcap_flows.durable.orphans import KEY_IN_NAME
 from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformOffError
 from ivcap_flows.identity import INTENT_SCHEMA, short_id
 from ivcap_flows.journal.states import OPEN
@@ -28,8 +28,6 @@ __all__ = ["doctor"]
 
 LOOKED_AT: Final = 500
 """Artifacts, and key aspects, that the search for what was left behind reads at most, newest first."""
-_KEY_IN_NAME: Final = re.compile(r"\[([0-9a-f]{16}(?:\.\d+)?)\]")
-"""How the name of an order tells the key under which it was placed."""
 _OVERSLEPT: Final = timedelta(minutes=10)
 _PATIENCE: Final = 15.0
 """Seconds that a platform gets to answer."""
@@ -199,7 +197,7 @@ async def _ordered_twice(client: IvcapClient) -> list[str]:
     """Orders placed under one key, by the newest of the account: the platform had shown the first one too late."""
     placed: dict[str, list[str]] = {}
     async for order in client.orders.list(limit=LOOKED_AT, order_by="ordered-at", order_desc=True):
-        key = _KEY_IN_NAME.search(order.name or "")
+        key = KEY_IN_NAME.search(order.name or "")
         if key is not None:
             placed.setdefault(key[1], []).append(order.urn)
     return [
