@@ -92,6 +92,15 @@ def test_register_and_again(ivcap_flows, items, tmp_path, ivcap_twin):
     assert again == first and out.read_text() == text and len(ivcap_twin.requests("POST", REGISTER)) == 1
 
 
+def test_wrong_rows_are_left_out(ivcap_flows, items, tmp_path, ivcap_twin):
+    """With `--skip-invalid` the other rows are sent; status 1, since one row is no model run."""
+    rows = named(items, 2)
+    rows[0]["study_id"] = items.person
+    said = ivcap_flows("models", "register", write_lines(tmp_path / "rows.jsonl", rows), "--skip-invalid", "--json")
+    assert said.status == 1
+    assert (said.json["registered"], said.json["wrong"], len(said.json["faults"])) == (1, 1, 1)
+
+
 def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, ivcap_twin):
     """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
     file = write_lines(tmp_path / "rows.jsonl", named(items, 4))

@@ -236,3 +236,18 @@ def test_parquet_and_records_say_the_same(run_items, check, tmp_path):
     third = check(RecordSource(records))
     assert lines[1] == other[1] == third[1] and [each.row for each in lines[1]] == [4]
     assert replace(lines[0], source="", sha256="") == replace(other[0], source="", sha256="")
+
+
+def test_a_sheet_in_parquet_is_the_sheet(run_items, tmp_path):
+    """The columns of Provena's template are read from Parquet as from CSV, and empty cells as empty."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    header = sheet_header(run_items)
+    done = cells(run_items, 2) | {"_model_run_record_id": "102/9"}
+    rows = [cells(run_items, 1), done]
+    (tmp_path / "rows.csv").write_text(sheet(header, rows), newline="")
+    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in header} for row in rows])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    read = [list(open_source(tmp_path / name).rows()) for name in ("rows.csv", "rows.parquet")]
+    assert read[0] == read[1] and [row.is_done for row in read[0]] == [False, True]
