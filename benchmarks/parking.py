@@ -11,6 +11,7 @@ what one waking took here.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from ivcap_flows.settings import Settings
 
 HOUR = 3600.0
 LIMIT = 0.05
-ROOT = Path(__file__).parents[1]
+FLOW = Path(__file__).with_name("parking_flow.py")
 PREFECT = [sys.executable, "-m", "prefect"]
 FOREIGN = ("IVCAP", "PROVENA", "PREFECT")
 SERVICE = """
@@ -73,14 +74,16 @@ class Prefect:
         self.worker = self._start(*PREFECT, "worker", "start", "--pool", "measured")
         self._start(sys.executable, "-m", "ivcap_flows.cli", "watch")
 
-    def deploy(self) -> str:
+    def deploy(self, folder: Path) -> str:
+        """A deployment of the flow; the worker copies the whole folder for each run."""
+        shutil.copy(FLOW, folder)
         flow = self.post("/flows/", {"name": "waits"})
         deployment = {
             "name": "measured",
             "flow_id": flow["id"],
             "work_pool_name": "measured",
-            "path": str(ROOT),
-            "entrypoint": "benchmarks/parking_flow.py:waits",
+            "path": str(folder),
+            "entrypoint": f"{FLOW.name}:waits",
             "pull_steps": [],
         }
         return str(self.post("/deployments/", deployment)["id"])
@@ -109,7 +112,7 @@ class Prefect:
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._started.append(subprocess.Popen(command, env=self.environment, cwd=ROOT, **quiet))
+        self._started.append(subprocess.Popen(command, env=self.environment, **quiet))
         return self._started[-1]
 
     def _until(self, condition: Callable[[], bool]) -> None:
@@ -182,7 +185,8 @@ def main() -> None:
         definition = {"name": "until", "entry": "services_of_parking:until", "parameters": parameters}
         register(environment["IVCAP_URL"], environment["IVCAP_JWT"], definition, folder / "services.yaml")
         with prefect(environment, folder) as server:
-            deployment = server.deploy()
+            (folder / "flow").mkdir()
+            deployment = server.deploy(folder / "flow")
             parked = held(server, control, deployment, folder / "first", park=True)
             control.forget_requests()
             waiting = held(server, control, deployment, folder / "second", park=False)

@@ -268,6 +268,9 @@ def own_server(request, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[],
     if with_postgresql:
         url = request.getfixturevalue("postgresql_server")
         with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+            known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
+            if known is None:
+                pytest.skip("this PostgreSQL has no pg_trgm, without which Prefect makes no tables")
             connection.execute("CREATE DATABASE prefect_parking")
         asynchronous = url.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = asynchronous
@@ -322,10 +325,10 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, ivcap_twin, 
 
 @pytest.mark.usefixtures("long_form")
 def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, ivcap_twin):
-    """SIGKILL of the process right after Prefect has the run as parked: with its worker alive the run is crashed, like
-    any run that was killed, and its retry finds the order."""
+    """SIGKILL of the process while it parks: the run is crashed like any run that was killed, and its retry finds the
+    order."""
     run = fleet.run(fleet.deployment("parks", "killed"), "killed", 8.0)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 200
     while True:
         parks = [park for park in journal.parks.open() if park.flow_run_id == run]
         if parks:
@@ -334,9 +337,11 @@ def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, ivcap_twi
             break
         assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
         time.sleep(0.01)
-    time.sleep(2)
-    if fleet.state(run)["name"] == "Crashed":
-        fleet.asked(f"/flow_runs/{run}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+    # The worker says it twice, the second time late, and what is retried in between is crashed again.
+    while "infrastructure exited with non-zero status code -9" not in fleet.log("worker"):
+        assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
+        time.sleep(0.1)
+    fleet.asked(f"/flow_runs/{run}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
     fleet.until(run, {"Completed"})
     assert fleet.told("killed").count("side effect") == 1
     assert len(journal.intents.where(run_id=journal.runs.get(run).id)) == 1
