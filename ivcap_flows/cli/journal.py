@@ -22,8 +22,8 @@ _PATIENCE: Final = 3600.0
 def rebuild(*, as_json: Json = False) -> None:
     """Restore orders and jobs of the account from their key aspects, into a journal that does not know them.
 
-    What it knows stays as it is, and again it changes nothing. Runs and what they made are lost with a journal: a script
-    that is started again asks under other keys of scope `run`, so `reuse=True` is the way to its orders.
+    What it knows stays as it is, and again it changes nothing. Runs and what they made are lost with a journal: a
+    script that is started again asks under other keys of scope `run`, so `reuse=True` is the way to its orders.
     """
     with open_journal() as journal:
         counts = ask_ivcap(lambda client: rebuilt(client, journal), patience=_PATIENCE)

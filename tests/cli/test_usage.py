@@ -26,6 +26,7 @@ COMMANDS = [
     ["reuse", "scan"],
     ["journal"],
     ["journal", "rebuild"],
+    ["watch"],
     ["plan"],
     ["doctor"],
     ["login"],
