@@ -63,8 +63,9 @@ bench: install peers ## Run every benchmark; each prints one JSON line
 crash: install ## Long form of the kill tests: make crash N=20
 	$(BIN)/python -m pytest tests/crash tests/e2e -k 'kill or park' -n 2 --crash-rounds $(or $(N),20)
 
-fuzz: install ## Ask the embedded platforms thousands of right and wrong things: make fuzz N=100
+fuzz: install ## Ask the embedded platforms, and try effects, in thousands of ways: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)
+	$(BIN)/python -m pytest tests/durable/test_intent_machine.py -k unrecorded --crash-rounds $(or $(N),100)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import urllib.request
 
 import pytest
 
@@ -238,3 +239,19 @@ def test_why_an_order_is_asked_by_its_urn(on_record, world, journal_file):
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         [upload] = journal.intents.where(noun="upload")
     assert on_record("orders", "why-not", upload.key).status == 2
+
+
+def test_an_order_whose_flow_was_killed_and_deleted(on_record, journal_file, prefect_server):
+    """Prefect has forgotten the run: its order is listed all the same, can be taken over, and its doubt decided."""
+    accepted, doubt = [row for row in orphans(on_record) if row["here"]]
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        [attempt] = journal.runs.attempts(accepted["run"])
+    place = f"{prefect_server['PREFECT_API_URL']}/flow_runs/{attempt.flow_run_id}"
+    with urllib.request.urlopen(urllib.request.Request(place, method="DELETE")) as reply:
+        assert reply.status == 204
+    assert [row["key"] for row in orphans(on_record) if row["here"]] == [accepted["key"], doubt["key"]]
+    assert on_record("orders", "adopt", accepted["key"]).status == 0
+    assert on_record("orders", "write-off", doubt["key"]).status == 0
+    assert [row for row in orphans(on_record) if row["here"]] == []
+    states = {row["key"]: row["state"] for row in on_record("orders", "--json").json}
+    assert (states[accepted["key"]], states[doubt["key"]]) == ("accepted", "abandoned")
