@@ -201,9 +201,16 @@ class Intents:
         return self._decide(key, "abandoned", {"error": WRITTEN_OFF, "progress": None})
 
     def take_over(self, key: str) -> IntentRow:
-        """The user's word on an effect that exists: whoever waited for it is gone, and the user sees to it."""
+        """The user's word on an effect that exists: whoever waited for it is gone, and the user sees to it.
+
+        DurabilityError where it is not known to exist.
+        """
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
+            if row.state not in DONE:
+                raise DurabilityError(
+                    f"The {row.noun} {key} is {row.state}, so there is nothing to take over.", key=key
+                )
             return self._move(connection, row, row.state, {"matched_by": "user"})
 
     def account_for(self, key: str, status: str) -> IntentRow:

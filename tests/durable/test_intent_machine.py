@@ -155,6 +155,7 @@ def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
     run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.timeout(0)
 def test_one_effect_for_each_key_and_none_unrecorded(machine: type[Intents], pytestconfig: pytest.Config) -> None:
     """With several processes, kills and cancellations at any step, lost and late replies, and journals that are lost;
     every arrow that a call can cause is seen. `--crash-rounds N` tries N times as many ways."""

@@ -1,0 +1,71 @@
+"""The user's word on effects that exist, and intents that come from elsewhere."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from ivcap_flows.errors import DurabilityError, SpendLimitError
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity
+
+WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
+THEN = datetime(2026, 1, 2, tzinfo=timezone.utc)
+
+
+def sent(journal: Journal) -> IntentRow:
+    return journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+
+
+def accepted(journal: Journal) -> IntentRow:
+    return journal.intents.settle_outcome(sent(journal), urn="urn:o", outcome={"x": 1}, how="sent")
+
+
+def test_only_what_exists_is_taken_over(journal: Journal) -> None:
+    """It stays accepted, with how it came about; what is on its way has an owner."""
+    row = sent(journal)
+    with pytest.raises(DurabilityError, match="nothing to take over"):
+        journal.intents.take_over(row.key)
+    journal.intents.settle_outcome(row, urn="urn:o", outcome={}, how="sent")
+    taken = journal.intents.take_over(row.key)
+    assert (taken.state, taken.how, taken.matched_by) == ("accepted", "sent", "user")
+    assert journal.intents.get(row.key) == taken
+
+
+def test_what_ended_is_accounted_for_and_stays_the_answer(journal: Journal) -> None:
+    """Terminal with its real status; who asks again is given it, and nothing is sent."""
+    accepted(journal)
+    row = journal.intents.account_for("k1:a", "failed")
+    assert (row.state, row.status, row.error) == ("terminal", "failed", "written off by the user")
+    assert journal.intents.claim(WANTED).kind == "kept"
+
+
+def test_what_is_on_its_way_is_not_accounted_for(journal: Journal) -> None:
+    """Nobody knows whether it exists."""
+    sent(journal)
+    with pytest.raises(DurabilityError):
+        journal.intents.account_for("k1:a", "failed")
+
+
+@pytest.mark.parametrize(("urn", "state", "kind"), [("urn:o", "accepted", "kept"), (None, "in_doubt", "doubt")])
+def test_an_intent_is_restored_once(journal: Journal, urn: str | None, state: str, kind: str) -> None:
+    """With its time; the next that asks keeps its outcome, or looks for it. What is known already stays as it is."""
+    assert journal.intents.restore(WANTED, THEN, urn=urn, outcome=None if urn is None else {"x": 1})
+    assert not journal.intents.restore(WANTED, THEN, urn="urn:other", outcome={})
+    row = journal.intents.get("k1:a")
+    assert row is not None and (row.state, row.urn, row.created_at) == (state, urn, THEN)
+    assert journal.intents.claim(WANTED).kind == kind
+
+
+def test_what_is_reused_counts_for_nothing(journal: Journal) -> None:
+    """A claim that is to be reused passes the limit; where the same is to be paid for after all, it is counted."""
+    run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r")).run
+    free = NewIntent("k1:r", "k1:r", "order", "p", "a", "account", {}, run_id=run.id, reuse="urn:o is used")
+    paid = NewIntent("k1:r", "k1:r", "order", "p", "a", "account", {}, run_id=run.id, spends=True)
+    claim = journal.intents.claim(free, spend_limit=0)
+    assert (claim.kind, claim.intent.reuse) == ("new", "urn:o is used")
+    journal.intents.release(claim.intent)
+    with pytest.raises(SpendLimitError):
+        journal.intents.claim(paid, spend_limit=0)
+    again = journal.intents.claim(paid, spend_limit=1).intent
+    assert (again.spends, again.reuse) == (True, None)
