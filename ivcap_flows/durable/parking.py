@@ -19,7 +19,7 @@ WATCHED: Final = 3600.0
 
 _ENOUGH: Final = 3
 """So many durations tell what to expect of a service."""
-_SHARE: Final = 0.1
+_SHARE: Final = 0.25
 """Otherwise work is looked at again after this share of its age."""
 
 

@@ -238,10 +238,10 @@ def end_cancelling(flow_run_id: str) -> None:
 
 def _is_in_body_of(function: Callable[..., Any]) -> bool:
     """Whether the calling code runs within the function, in its thread and its asyncio task."""
-    bodies: set[CodeType] = set()
+    bodies: set[CodeType | None] = set()
     inner: Any = function
     while inner is not None:
-        bodies.add(getattr(inner, "__func__", inner).__code__)
+        bodies.add(getattr(getattr(inner, "__func__", inner), "__code__", None))
         inner = getattr(inner, "__wrapped__", None)
     frame = inspect.currentframe()
     while frame is not None:

@@ -50,8 +50,8 @@ AGAIN: Final = 10.0
 _FLUSH: Final = 60.0
 """Seconds that a run takes to write its facts before it leaves."""
 
-_told_once: set[str] = set()
-"""The attempts that were told why they do not park."""
+_told_once: set[tuple[str, bool]] = set()
+"""The attempts that were told why they do not park, for now or at all."""
 
 
 def wait_or_park(
@@ -291,9 +291,9 @@ class _Stay:
     def tell(self, obstacle: Obstacle) -> None:
         """Say once why the run waits in its process."""
         assert self.call.attempt is not None
-        attempt_id = self.call.attempt.attempt.id
-        if attempt_id not in _told_once:
-            _told_once.add(attempt_id)
+        told = self.call.attempt.attempt.id, obstacle.passing
+        if told not in _told_once:
+            _told_once.add(told)
             logger.warning(
                 "The run does not park and waits in its process%s: %s.",
                 " for now" if obstacle.passing else "",

@@ -21,7 +21,7 @@ from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.parking import WATCHER
-from ivcap_flows.errors import ConfigurationError, IvcapFlowsError, NotFoundError
+from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import ParkRow
 from ivcap_flows.tasks.call import IvcapCall
@@ -36,6 +36,8 @@ EVERY: Final = 2.0
 """Seconds between two looks at which runs are parked, and at how Prefect has them."""
 _LEAVING: Final = 0.2
 """Seconds between two looks at whether the process that a run left is gone."""
+_AFTER_TROUBLE: Final = 60.0
+"""Seconds for which a run is left alone whose orders cannot be asked after."""
 _ONCE: Final = 20.0
 """Seconds that one look at the platforms may take."""
 
@@ -142,9 +144,12 @@ class Watcher:
             call = await self._call(park)
             if call is None or await pending_of(call, park.waits, timeout=timeout):
                 return
-        except NotFoundError as error:
-            # It is the run's to tell its user that it waits in vain.
-            self._trouble(park.run_id, f"Run {park.run_id[:8]} is woken: {error}")
+        except IvcapFlowsError as error:
+            # Woken, a run that these credentials cannot help would park again, and be woken again.
+            self._trouble(park.run_id, f"Run {park.run_id[:8]} is left to wake by itself: {error}")
+            if timeout is None:
+                await asyncio.sleep(_AFTER_TROUBLE)
+            return
         await asyncio.to_thread(self._wait_until_left, park)
         how = await asyncio.to_thread(wake, park.flow_run_id)
         if how == "woken" and await asyncio.to_thread(self._journal.parks.end, park, "woken", "by the watcher"):
@@ -157,12 +162,8 @@ class Watcher:
 
     async def _call(self, park: ParkRow) -> IvcapCall | None:
         """How this process asks the run's platform; None where its credentials are for another."""
-        try:
-            client = await ivcap_client(park.credentials, deployed=self._deployed)
-            platform, account = await client.platform(), await client.account()
-        except IvcapFlowsError as error:
-            self._trouble(park.credentials or "", f"Run {park.run_id[:8]} is left to wake by itself: {error}")
-            return None
+        client = await ivcap_client(park.credentials, deployed=self._deployed)
+        platform, account = await client.platform(), await client.account()
         if platform != park.platform:
             self._trouble(
                 park.platform,

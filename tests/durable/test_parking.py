@@ -12,14 +12,14 @@ def test_a_run_wakes_when_such_work_has_usually_ended():
     assert rest([Pending(age=100, took=[400, 500, 9000])]) == 400
 
 
-def test_without_history_a_run_wakes_after_a_tenth_of_the_age():
+def test_without_history_a_run_wakes_after_a_quarter_of_the_age():
     """Two durations are no history."""
-    assert rest([Pending(age=2000, took=[50, 60])]) == pytest.approx(200)
+    assert rest([Pending(age=2000, took=[50, 60])]) == pytest.approx(500)
 
 
-def test_work_that_takes_longer_than_usual_is_looked_at_after_a_tenth_of_its_age():
+def test_work_that_takes_longer_than_usual_is_looked_at_after_a_quarter_of_its_age():
     """What should have ended may end at any time."""
-    assert rest([Pending(age=1000, took=[100] * 5)]) == pytest.approx(100)
+    assert rest([Pending(age=1000, took=[100] * 5)]) == pytest.approx(250)
 
 
 def test_the_slowest_work_decides():
