@@ -1,6 +1,6 @@
 """Runs that park, with a real Prefect server, a real process worker and real watchers.
 
-All runs are started at once, by one worker, and each test looks at its own. `make crash` runs the long form, too.
+One worker runs them all. `make crash` has the long form, too.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Fleet:
         assert reply.is_success, reply.text
         return reply.json() if reply.content else None
 
-    def deployment(self, function: str, name: str, *, environment: dict[str, str] | None = None, **options: Any) -> str:
+    def deployment(self, function: str, name: str, **options: Any) -> str:
         flow = self.asked("/flows/", {"name": function.replace("_", "-")})
         made = self.asked(
             "/deployments/",
@@ -83,24 +83,22 @@ class Fleet:
                 "path": str(Path(__file__).parent),
                 "entrypoint": f"parking_flows.py:{function}",
                 "pull_steps": [],
-                "job_variables": {"env": environment or {}},
                 **options,
             },
         )
         return str(made["id"])
 
-    def run(self, deployment: str, mark: str, seconds: float) -> str:
-        body = {"parameters": {"mark": mark, "seconds": seconds}, "state": {"type": "SCHEDULED"}}
+    def run(self, deployment: str, mark: str, seconds: float, **environment: str) -> str:
+        body = {
+            "parameters": {"mark": mark, "seconds": seconds},
+            "state": {"type": "SCHEDULED"},
+            "job_variables": {"env": environment},
+        }
         return str(self.asked(f"/deployments/{deployment}/create_flow_run", body)["id"])
 
     def state(self, run: str) -> dict[str, Any]:
         found: dict[str, Any] = self.asked(f"/flow_runs/{run}", None, method="GET")["state"]
         return found
-
-    def states(self, run: str) -> list[tuple[str, str]]:
-        """Name and time of all the states that a run has had."""
-        reply = httpx.get(f"{self.api}/flow_run_states/", params={"flow_run_id": run}, timeout=60)
-        return [(state["name"], state["timestamp"]) for state in reply.json()]
 
     def until(self, run: str, names: set[str], seconds: float = 200) -> dict[str, Any]:
         end = time.monotonic() + seconds
@@ -143,16 +141,12 @@ def fleet(prefect_server, _twin, tmp_path_factory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def started(fleet) -> dict[str, str]:
-    """The runs of the short form, started at once; a watcher is started by the tests that want one."""
-    limited = fleet.deployment(
-        "parks", "limited", concurrency_limit=1, concurrency_options={"collision_strategy": "ENQUEUE"}
-    )
-    long = fleet.deployment("parks", "long", environment={"PARK_FOR_AT_LEAST": "600"})
-    return {
-        "first": fleet.run(limited, "first", 6.0),
-        "cancelled": fleet.run(long, "cancelled", 600.0),
-        "second": fleet.run(limited, "second", 6.0),
-    }
+    """Two runs of a deployment that has a limit of one: the second is started while the first is parked for long."""
+    limit = {"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "ENQUEUE"}}
+    limited = fleet.deployment("parks", "limited", **limit)
+    long = fleet.run(limited, "long", 600.0, PARK_FOR_AT_LEAST="600")
+    fleet.until(long, {"Parked"})
+    return {"long": long, "short": fleet.run(limited, "short", 6.0)}
 
 
 @pytest.fixture
@@ -166,37 +160,24 @@ def outcomes(journal: Journal, run: str) -> list[str]:
 
 
 def test_parked_runs_give_their_slot_away_and_come_back_by_themselves(fleet, started, journal):
-    """A limit of one, and two runs of the deployment: each parks, wakes without a watcher, and completes. What must not
+    """Beside one that is parked, a run of the same limit parks, wakes without a watcher, and completes. What must not
     happen twice happened once, and each round was in a process of its own."""
-    for mark in ("first", "second"):
-        fleet.until(started[mark], {"Completed"})
-    for mark in ("first", "second"):
-        did = fleet.told(mark)
-        begins = [line for line in did if line.startswith("begins")]
-        assert did.count("side effect") == 1 and len(begins) >= 2 and len(set(begins)) == len(begins)
-        assert outcomes(journal, started[mark]) == ["parked"] * (len(begins) - 1) + ["completed"]
-        run = journal.runs.get(started[mark])
-        [order] = journal.intents.where(run_id=run.id)
-        assert (order.noun, order.status) == ("order", "succeeded")
-        assert {park.why for park in journal.parks.of(run.id)} == {"by itself"}
-    # The slot was another's while the first was parked.
-    at_work = sorted(
-        (time_, name, mark)
-        for mark in ("first", "second")
-        for name, time_ in fleet.states(started[mark])
-        if name in ("Running", "Parked", "Completed")
-    )
-    turns = [mark for _, name, mark in at_work if name == "Running"]
-    assert turns not in (["first", "first", "second", "second"], ["second", "second", "first", "first"])
-    inside = 0
-    for _, name, _ in at_work:
-        inside += 1 if name == "Running" else -1
-        assert inside <= 1
+    run = started["short"]
+    fleet.until(run, {"Completed"})
+    assert fleet.state(started["long"])["name"] == "Parked"
+    did = fleet.told("short")
+    begins = [line for line in did if line.startswith("begins")]
+    assert did.count("side effect") == 1 and len(begins) >= 2 and len(set(begins)) == len(begins)
+    assert outcomes(journal, run) == ["parked"] * (len(begins) - 1) + ["completed"]
+    found = journal.runs.get(run)
+    [order] = journal.intents.where(run_id=found.id)
+    assert (order.noun, order.status) == ("order", "succeeded")
+    assert {park.why for park in journal.parks.of(found.id)} == {"by itself"}
 
 
 def test_a_parked_run_is_cancelled_at_once(fleet, started, journal):
     """Nothing has to be ended for that; a look of the watcher notes it, and the order stays on record."""
-    run = started["cancelled"]
+    run = started["long"]
     fleet.until(run, {"Parked"})
     fleet.asked(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert fleet.state(run)["name"] == "Cancelled"
