@@ -1,0 +1,175 @@
+"""One trial: where it is hit, by what, and on which ground; written down in its folder for all processes to read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["DEPLOYED_STEPS", "FAULTS", "RANDOM", "STEPS", "VICTIMS", "Kill", "Scenario", "drawn"]
+
+RANDOM: Final = "at a random moment"
+
+STEPS: Final = (
+    "before the intent",
+    "after the intent",
+    "after the key aspect",
+    "before the request",
+    "with the request on its way",
+    "after the request, before its reply",
+    "after the reply",
+    "before the outcome is told",
+    "in the wait",
+    "before the end is noted",
+    "before it is placed again",
+    "after the reply to that",
+    "before the fan-in upload",
+    "before its name is noted",
+    "in the middle of a chunk",
+    "after a chunk",
+    "after the last byte",
+    "before the upload is noted",
+    "before the flow ends",
+)
+"""Where a flow that runs anywhere may be hit, in the order of its going."""
+DEPLOYED_STEPS: Final = (
+    "before the park is noted",
+    "between note and schedule",
+    "after the schedule",
+    "parked",
+    "on waking",
+)
+"""Where a flow that parks may be hit besides."""
+
+VICTIMS: Final = ("flow", "twin", "worker", "watcher", "flow and worker")
+
+FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
+    "none": (),
+    "lost replies": ({"path": "^/1/", "probability": 0.15, "count": 12, "drop_reply_after_effect": True},),
+    "503": ({"path": "^/1/", "probability": 0.2, "count": 12, "status": 503},),
+    "500": ({"path": "^/1/", "probability": 0.15, "count": 12, "status": 500},),
+    "cut connections": ({"path": "^/1/", "probability": 0.2, "count": 12, "reset": True},),
+    "cut replies": ({"path": "^/1/", "probability": 0.15, "count": 12, "truncate": 10},),
+    "late": ({"method": "POST", "path": "^/1/", "late_visibility": 1.5},),
+    "late in lists": ({"method": "POST", "path": "^/1/", "late_in_lists": 1.5},),
+    "lost and late": (
+        {"method": "POST", "path": "^/1/orders$", "count": 2, "drop_reply_after_effect": True, "late_visibility": 1.5},
+    ),
+    "expired tokens": ({"path": "^/1/", "probability": 0.1, "count": 2, "expire_token": True},),
+    "twice at once": (),
+}
+"""By name, the rules that the twin goes by. Twice at once: two processes of the same, on the same run if deployed."""
+
+_BY_STEP: Final[dict[str, dict[str, Any]]] = {
+    "with the request on its way": {"method": "POST", "path": "^/1/orders$", "count": 1, "delay": 1.0},
+    "after the request, before its reply": {
+        "method": "POST",
+        "path": "^/1/orders$",
+        "count": 1,
+        "drop_reply_after_effect": True,
+    },
+}
+"""What a step needs of the twin to be reached."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """`after`: seconds from the start of a process, for a random moment."""
+
+    step: str
+    victim: str = "flow"
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`orders` are placed at once, the first of which fails `fails` times and the last takes `seconds`,
+    or until told to end where these are many; then one more."""
+
+    mark: str
+    kills: tuple[Kill, ...] = ()
+    fault: str = "none"
+    backend: str = "sqlite"
+    deployed: bool = False
+    watched: bool = False
+    build: str | None = None
+    orders: int = 3
+    fails: int = 1
+    seconds: float = 0.5
+    size: int = 1_300_000
+    seed: int = 0
+    rules: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def twice(self) -> bool:
+        return self.fault == "twice at once"
+
+    @property
+    def names(self) -> list[str]:
+        """Of the orders that are placed at once."""
+        return [f"{self.mark}-{number}" for number in range(self.orders)]
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many orders of each name there are to be."""
+        return {name: 1 + (self.fails if name == self.names[0] else 0) for name in self.names} | {f"{self.mark}-all": 1}
+
+    @property
+    def all_rules(self) -> list[dict[str, Any]]:
+        by_step = [_BY_STEP[kill.step] for kill in self.kills if kill.step in _BY_STEP]
+        drawn = [rule | ({"seed": self.seed} if "probability" in rule else {}) for rule in FAULTS[self.fault]]
+        return [*by_step, *self.rules, *drawn]
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "scenario.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Scenario:
+        given = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
+        given["kills"] = tuple(Kill(**kill) for kill in given["kills"])
+        return cls(**given)
+
+    def __str__(self) -> str:
+        kills = "; ".join(f"{kill.victim} {kill.step}" for kill in self.kills) or "nothing killed"
+        how = "deployed, watched" if self.watched else "deployed" if self.deployed else "script"
+        return f"{self.mark}: {kills}; {self.fault}; {how}; {self.backend}"
+
+
+def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenario]:
+    """So many scenarios: every step and every fault in turn, the rest by the seed's chance."""
+    chance = random.Random(seed)
+    script = [(step, victim) for victim in ("flow", "twin") for step in (*STEPS, RANDOM, RANDOM)]
+    script += [(step, "flow") for step in STEPS]
+    deployed = [
+        (step, victim)
+        for step in (*DEPLOYED_STEPS, "after the reply", "in the wait", RANDOM)
+        for victim in VICTIMS
+        # A run that is parked has no process to be killed.
+        if not (step == "parked" and "flow" in victim)
+    ]
+    for each in (script, deployed):
+        chance.shuffle(each)
+    scripts, deployments = itertools.cycle(script), itertools.cycle(deployed)
+    faults = itertools.cycle(chance.sample(sorted(FAULTS), len(FAULTS)))
+    for number in range(count):
+        is_deployed = number % 5 == 4
+        kills = [Kill(*next(deployments if is_deployed else scripts))]
+        if not is_deployed and chance.random() < 0.4:
+            kills.append(Kill(*next(scripts)))
+        latest = 12.0 if is_deployed else 5.0
+        timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]
+        yield Scenario(
+            mark=f"s{seed}-{number}",
+            kills=tuple(timed),
+            fault=next(faults),
+            backend="postgresql" if postgresql and chance.random() < 0.35 else "sqlite",
+            deployed=is_deployed,
+            watched=is_deployed and (chance.random() < 0.5 or any(kill.victim == "watcher" for kill in kills)),
+            seconds=200.0 if is_deployed else 0.5,
+            seed=chance.randrange(10**6),
+        )

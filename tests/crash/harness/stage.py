@@ -1,0 +1,270 @@
+"""The ground on which trials are played: a Prefect server, a worker, several twins, and a process that forks flows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+import psycopg
+
+from harness.services import DEFINITION
+from ivcap_flows.local import ensure
+from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.register import register
+from ivcap_flows.local.remote import TwinControl
+
+__all__ = ["Fork", "Platform", "Stage"]
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[2]
+CHAIN: Final = HERE / "chain.py"
+PREFECT: Final = [sys.executable, "-m", "prefect"]
+POOL: Final = "killed"
+_PATIENCE: Final = 120.0
+
+
+class Fork:
+    """A process forked from one that has everything imported. `status` is None while it runs."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.status: int | None = None
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def kill(self) -> None:
+        if not self.ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> int:
+        if not self.ended.wait(seconds):
+            self.kill()
+            self.ended.wait(10)
+            raise TimeoutError(f"process {self.pid} did not end within {seconds:g} s")
+        assert self.status is not None
+        return self.status
+
+
+class Forks:
+    """Starts processes; all end with it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        command = [sys.executable, str(CHAIN), "--serve"]
+        self._server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=dict(environment), cwd=ROOT
+        )
+        self._lock = threading.Lock()
+        self._forks: list[Fork] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start(
+        self, environment: Mapping[str, str], *, folder: Path, out: Path, log: Path, words: list[str] | None = None
+    ) -> Fork:
+        """A run of the flow in this folder, or with `words` of the command line."""
+        fork = Fork()
+        asked = {"environment": dict(environment), "folder": str(folder), "words": words}
+        asked |= {"out": str(out), "log": str(log)}
+        assert self._server.stdin is not None
+        with self._lock:
+            self._forks.append(fork)
+            number = len(self._forks) - 1
+            self._server.stdin.write(json.dumps({**asked, "number": number}).encode() + b"\n")
+        if not fork.begun.wait(_PATIENCE):
+            raise TimeoutError("no process was forked")
+        return fork
+
+    def _listen(self) -> None:
+        assert self._server.stdout is not None
+        for line in self._server.stdout:
+            told = json.loads(line)
+            fork = self._forks[told["number"]]
+            if "pid" in told:
+                fork.pid = told["pid"]
+                fork.begun.set()
+            else:
+                fork.status = told["status"]
+                fork.ended.set()
+
+    def close(self) -> None:
+        for fork in self._forks:
+            fork.kill()
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(10)
+
+
+class Platform:
+    """A twin at a port of its own, which it keeps when it is killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self._port = int(found.getsockname()[1])
+        self.deaths = 0
+        self._start()
+        self.environment = ensure(self.directory).environment
+        register(
+            self.environment["IVCAP_URL"],
+            self.environment["IVCAP_JWT"],
+            {**DEFINITION, "path": [str(HERE.parent)]},
+            HERE / "services.py",
+        )
+
+    @property
+    def control(self) -> TwinControl:
+        return TwinControl(ensure(self.directory))
+
+    @property
+    def database(self) -> Path:
+        return Directory(self.directory).database
+
+    def kill(self, away: float = 0.5) -> None:
+        """`kill -9`, and back after so many seconds; the faults that were left go on."""
+        rules = self.control.faults()
+        self._process.kill()
+        self._process.wait(10)
+        self.deaths += 1
+        time.sleep(away)
+        self._start()
+        for rule in rules:
+            hits, count = rule.pop("hits"), rule.get("count")
+            if count is None or count > hits:
+                kept = {name: value for name, value in rule.items() if name != "id" and value not in (None, "")}
+                if kept.get("probability", 1) >= 1:
+                    kept.pop("seed", None)
+                self.control.add_fault(**kept | ({} if count is None else {"count": count - hits}))
+
+    def end(self) -> None:
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self._process.kill()
+
+    def _start(self) -> None:
+        options = ["--port", str(self._port), "--dir", str(self.directory), "--quiet"]
+        with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ivcap_flows.local", "serve", *options], stdout=log, stderr=log
+            )
+        end = time.monotonic() + _PATIENCE
+        while (Directory(self.directory).server() or {}).get("pid") != self._process.pid:
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the twin in {self.directory} does not start")
+            time.sleep(0.02)
+
+
+class Stage:
+    """`prefect` is the environment of the Prefect server's clients, `postgresql` a server's URL with `{}` for the
+    database, `journal` an empty journal's file to be copied."""
+
+    def __init__(self, home: Path, prefect: Mapping[str, str], journal: Path, postgresql: str | None = None) -> None:
+        self.home, self.prefect, self._journal, self._postgresql = home, dict(prefect), journal, postgresql
+        self.forks = Forks(self.prefect)
+        self._free: list[Platform] = []
+        self._all: list[Platform] = []
+        self._lock = threading.RLock()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._deployment: str | None = None
+
+    def platform(self) -> Platform:
+        """A twin for one trial at a time; give it back."""
+        with self._lock:
+            if not self._free:
+                made = Platform(self.home / f"twin-{len(self._all)}")
+                self._all.append(made)
+                self._free.append(made)
+            return self._free.pop()
+
+    def give_back(self, platform: Platform) -> None:
+        platform.control.clear_faults()
+        with self._lock:
+            self._free.append(platform)
+
+    def journal(self, folder: Path, backend: str) -> str:
+        """The URL of an empty journal of its own."""
+        if backend == "sqlite":
+            shutil.copy(self._journal, folder / "journal.sqlite")
+            return f"sqlite:///{folder / 'journal.sqlite'}"
+        assert self._postgresql is not None
+        name = f"crash_{folder.name.replace('-', '_')}_{os.getpid()}"
+        with self._lock, psycopg.connect(self._postgresql.format("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE journal_made')
+        return self._postgresql.format(name)
+
+    def kill_worker(self) -> None:
+        """`kill -9`; what it runs lives on, and another worker is started."""
+        with self._lock:
+            if self._worker is not None:
+                self._worker.kill()
+                self._worker.wait(10)
+                self._start_worker()
+
+    def deploy(self, parameters: dict[str, Any], environment: Mapping[str, str]) -> str:
+        """The id of a flow run that the worker is to start."""
+        with self._lock:
+            if self._deployment is None:
+                self._call("work-pool", "create", POOL, "--type", "process", "--overwrite")
+                entry = f"{CHAIN.relative_to(ROOT)}:chain"
+                self._call("--no-prompt", "deploy", entry, "--name", "killed", "--pool", POOL)
+                self._deployment = self.ask("GET", "/deployments/name/chain/killed")["id"]
+                self._start_worker()
+        body = {"parameters": parameters, "job_variables": {"env": dict(environment)}, "state": {"type": "SCHEDULED"}}
+        made: str = self.ask("POST", f"/deployments/{self._deployment}/create_flow_run", body)["id"]
+        return made
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """What the Prefect server answers."""
+        for left in reversed(range(5)):
+            try:
+                reply = httpx.request(method, f"{self.prefect['PREFECT_API_URL']}{path}", json=body, timeout=60)
+                if reply.status_code < 500:
+                    break
+            except httpx.TransportError:
+                if not left:
+                    raise
+            time.sleep(1)
+        if not reply.is_success:
+            raise RuntimeError(f"{method} {path}: {reply.text[:500]}")
+        return reply.json()
+
+    def reschedule(self, flow_run_id: str) -> None:
+        """As "Retry" does in Prefect's interface, also for a run whose process is thought to live."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+        self.ask("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": state, "force": True})
+
+    def close(self) -> None:
+        if self._worker is not None:
+            family = [psutil.Process(self._worker.pid), *psutil.Process(self._worker.pid).children(recursive=True)]
+            for one in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            self._worker.wait(5)
+        self.forks.close()
+        for platform in self._all:
+            platform.end()
+
+    def _start_worker(self) -> None:
+        with (self.home / "worker.log").open("ab") as log:
+            command = [*PREFECT, "worker", "start", "--pool", POOL]
+            self._worker = subprocess.Popen(command, env=self.prefect, stdout=log, stderr=log, cwd=ROOT)
+
+    def _call(self, *words: str) -> None:
+        done = subprocess.run(
+            [*PREFECT, *words], cwd=ROOT, env=self.prefect, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout[-2000:] + done.stderr[-4000:])

@@ -1,0 +1,255 @@
+"""Named steps of a flow at which it, or what it depends on, is killed: hooks in the flow's process, put there by the
+test's own copy of the flow. The package knows nothing of them.
+
+At a step the process kills itself, or stops until the harness has killed what is to be killed. Each kill is done once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from harness.builds import BUILDS
+from harness.scenario import Kill, Scenario
+from ivcap_flows.http import tus
+from ivcap_flows.ivcap.artifacts import Artifacts
+from ivcap_flows.ivcap.orders import Orders
+from ivcap_flows.journal import store
+from ivcap_flows.journal.intents import Intents
+from ivcap_flows.journal.parks import Parks
+from ivcap_flows.tasks.flow_run import OwnRun
+from ivcap_flows.tasks.key_aspects import AspectKeys
+from ivcap_flows.tasks.watched import OrderSource
+
+__all__ = ["CHUNK", "FAN_IN", "arm", "ending"]
+
+CHUNK: Final = 512 * 1024
+FAN_IN: Final = "all.txt"
+"""How the name of the fan-in upload ends."""
+_PATIENCE: Final = 120.0
+
+Arrive = Callable[[], None]
+Arrange = Callable[[Arrive], None]
+
+ending: list[Arrive] = []
+"""What happens before the flow tells its result."""
+
+
+def always(*_: Any, **__: Any) -> bool:
+    return True
+
+
+def before(owner: Any, name: str, when: Callable[..., bool] = always) -> Arrange:
+    """When this is called with such arguments."""
+
+    def arrange(arrive: Arrive) -> None:
+        real = getattr(owner, name)
+
+        @wraps(real)
+        def stopping(*args: Any, **options: Any) -> Any:
+            if when(*args, **options):
+                arrive()
+            return real(*args, **options)
+
+        @wraps(real)
+        async def stopping_async(*args: Any, **options: Any) -> Any:
+            return await stopping(*args, **options)
+
+        setattr(owner, name, stopping_async if inspect.iscoroutinefunction(real) else stopping)
+
+    return arrange
+
+
+def after(owner: Any, name: str, when: Callable[..., bool] = always, of: Callable[[Any], bool] = always) -> Arrange:
+    """When this, called with such arguments, has returned such a result."""
+
+    def arrange(arrive: Arrive) -> None:
+        real = getattr(owner, name)
+
+        def returned(result: Any, args: Any, options: Any) -> Any:
+            if when(*args, **options) and of(result):
+                arrive()
+            return result
+
+        @wraps(real)
+        def stopping(*args: Any, **options: Any) -> Any:
+            return returned(real(*args, **options), args, options)
+
+        @wraps(real)
+        async def stopping_async(*args: Any, **options: Any) -> Any:
+            return returned(await real(*args, **options), args, options)
+
+        setattr(owner, name, stopping_async if inspect.iscoroutinefunction(real) else stopping)
+
+    return arrange
+
+
+def on_its_way(arrive: Arrive) -> None:
+    """Some time after the request has left; the platform takes it later still."""
+    real = Orders.place
+
+    @wraps(real)
+    async def stopping(*args: Any, **options: Any) -> Any:
+        reply = asyncio.ensure_future(real(*args, **options))
+        await asyncio.wait([reply], timeout=0.4)
+        if not reply.done():
+            arrive()
+        return await reply
+
+    Orders.place = stopping  # type: ignore[method-assign]
+
+
+def without_reply(arrive: Arrive) -> None:
+    """The platform has taken the request; that its reply is lost is not known yet."""
+    real = Orders.place
+
+    @wraps(real)
+    async def stopping(*args: Any, **options: Any) -> Any:
+        try:
+            return await real(*args, **options)
+        except Exception:
+            arrive()
+            raise
+
+    Orders.place = stopping  # type: ignore[method-assign]
+
+
+def an_order(_: Any, intent: Any, **__: Any) -> bool:
+    return bool(intent.noun == "order")
+
+
+def the_next_order(_: Any, intent: Any, **__: Any) -> bool:
+    return bool(intent.noun == "order" and intent.generation > 0)
+
+
+def tells(noun: str, *, outcome: bool) -> Callable[..., bool]:
+    return lambda _, key, content, **__: content["noun"] == noun and (content["urn"] is not None) is outcome
+
+
+def is_fan_in(_: Any, record: Any = None, *__: Any, name: str | None = None, **___: Any) -> bool:
+    return (name or getattr(record, "name", None) or "").endswith(FAN_IN)
+
+
+def the_fan_in(_: Any, intent: Any, **__: Any) -> bool:
+    return bool(intent.noun == "upload" and intent.subject.endswith(FAN_IN))
+
+
+class Sending:
+    """Whether it is the fan-in upload whose bytes are sent, and how many blocks of it were read."""
+
+    on = False
+    blocks = 0
+
+    @classmethod
+    def watch(cls) -> None:
+        real = Artifacts.send
+
+        @wraps(real)
+        async def watched(*args: Any, **options: Any) -> Any:
+            cls.on = is_fan_in(*args)
+            return await real(*args, **options)
+
+        Artifacts.send = watched  # type: ignore[method-assign]
+
+    @classmethod
+    def now(cls, *_: Any, **__: Any) -> bool:
+        return cls.on
+
+    @classmethod
+    def midway(cls, *_: Any, **__: Any) -> bool:
+        cls.blocks += cls.on
+        return cls.blocks == 2
+
+
+ARRANGE: Final[dict[str, Arrange]] = {
+    "before the intent": before(Intents, "claim", an_order),
+    "after the intent": before(AspectKeys, "write", tells("order", outcome=False)),
+    "after the key aspect": before(Intents, "mark_sent", an_order),
+    "before the request": before(Orders, "place"),
+    "with the request on its way": on_its_way,
+    "after the request, before its reply": without_reply,
+    "after the reply": before(Intents, "settle_outcome", an_order),
+    "before the outcome is told": before(AspectKeys, "write", tells("order", outcome=True)),
+    "in the wait": after(OrderSource, "read"),
+    "before the end is noted": before(Intents, "finish"),
+    "before it is placed again": before(Intents, "claim", the_next_order),
+    "after the reply to that": before(Intents, "settle_outcome", the_next_order),
+    "before the fan-in upload": before(Artifacts, "create", is_fan_in),
+    "before its name is noted": after(Artifacts, "create", is_fan_in),
+    "in the middle of a chunk": before(os, "pread", Sending.midway),
+    "after a chunk": after(tus, "patch", Sending.now),
+    "after the last byte": after(Artifacts, "send", is_fan_in),
+    "before the upload is noted": before(Intents, "settle_outcome", the_fan_in),
+    "before the flow ends": ending.append,
+    "before the park is noted": before(Parks, "park"),
+    "between note and schedule": before(OwnRun, "leave"),
+    "after the schedule": after(OwnRun, "leave"),
+    "on waking": after(Parks, "woke", of=bool),
+}
+
+
+def arm(folder: Path) -> Scenario:
+    """Put the hooks of the scenario in this folder into this process."""
+    scenario = Scenario.read(folder)
+    if scenario.build is not None:
+        BUILDS[scenario.build]()
+    _watch_the_disk(folder)
+    Sending.watch()
+    assert tus.send.__kwdefaults__ is not None
+    tus.send.__kwdefaults__["chunk"] = CHUNK
+    after(OwnRun, "leave")((folder / "parked").touch)
+    for number, kill in enumerate(scenario.kills):
+        if kill.step in ARRANGE:
+            ARRANGE[kill.step](lambda number=number, kill=kill: _arrive(folder, number, kill))
+    return scenario
+
+
+def _arrive(folder: Path, number: int, kill: Kill) -> None:
+    asked = folder / f"kill-{number}"
+    try:
+        asked.open("x").close()
+    except FileExistsError:
+        return
+    if kill.victim == "flow":
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = folder / f"kill-{number}.done"
+    end = time.monotonic() + _PATIENCE
+    while not done.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    if kill.victim == "flow and worker":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch_the_disk(folder: Path) -> None:
+    """Write down what each commit of the journal waits for."""
+    seen: set[str] = set()
+
+    def look(question: str) -> Callable[[Any], None]:
+        def at_commit(connection: Any) -> None:
+            [found] = connection.connection.dbapi_connection.execute(question).fetchone()
+            if str(found) not in seen:
+                seen.add(str(found))
+                with (folder / "commits").open("a", encoding="ascii") as told:
+                    told.write(f"{question} {found}\n")
+
+        return at_commit
+
+    def watched(make: Callable[[Any], sa.Engine], question: str) -> Callable[[Any], sa.Engine]:
+        def made(url: Any) -> sa.Engine:
+            engine = make(url)
+            sa.event.listen(engine, "commit", look(question))
+            return engine
+
+        return made
+
+    store._sqlite = watched(store._sqlite, "PRAGMA synchronous")
+    store._postgresql = watched(store._postgresql, "SHOW synchronous_commit")

@@ -1,0 +1,261 @@
+"""One scenario played to its end, and judged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import sqlite3
+import time
+import traceback
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from harness.books import Books, Verdict
+from harness.scenario import DEPLOYED_STEPS, RANDOM, Kill, Scenario
+from harness.stage import Fork, Platform, Stage
+
+__all__ = ["Trial"]
+
+_TURNS: Final = 14
+"""So often the same command is given until it succeeds; the last half of them without faults."""
+_PATIENCE: Final = 300.0
+_LONGEST_WAIT: Final = 120.0
+"""Seconds after which what is to happen while a deployed run waits is no longer waited for."""
+_SURELY: Final = {"CRASHED": 3.0, "FAILED": 3.0, "CANCELLED": 3.0, "RUNNING": 8.0, "PENDING": 20.0}
+"""Seconds in a state of Prefect's after which a run without a process is taken to have none for ever. Where the worker
+was killed too, nobody tells Prefect; and a worker tells of a crash more than once."""
+
+
+class Trial:
+    """`play` it once; then `verdict` and `seconds` are known, and `unreached` the kills that never came about."""
+
+    def __init__(self, stage: Stage, scenario: Scenario) -> None:
+        self.stage, self.scenario = stage, scenario
+        self.folder = stage.home / scenario.mark
+        self.verdict = Verdict()
+        self.unreached: list[Kill] = []
+        self.seconds = 0.0
+        self.turns = 0
+        self._platform: Platform
+        self._watcher: Fork | None = None
+        self._again = False
+
+    def play(self) -> Trial:
+        begun = time.monotonic()
+        self._platform = self.stage.platform()
+        try:
+            self._prepare()
+            if self.scenario.deployed:
+                self._deployed()
+            else:
+                self._script()
+            if self._watcher is not None:
+                self._watcher.kill()
+            self.verdict = self._books().verdict()
+        except Exception as error:
+            self.verdict.lost.append(f"{type(error).__name__}: {error}")
+            self._say(traceback.format_exc())
+        finally:
+            if self._watcher is not None:
+                self._watcher.kill()
+            self.stage.give_back(self._platform)
+        self.unreached = [k for n, k in enumerate(self.scenario.kills) if not (self.folder / f"kill-{n}").exists()]
+        self.seconds = time.monotonic() - begun
+        return self
+
+    @property
+    def said(self) -> str:
+        """The end of what its processes said."""
+        log = self.stage.home / "worker.log" if self.scenario.deployed else self.folder / "log"
+        return log.read_text(encoding="utf-8", errors="replace")[-6000:] if log.exists() else ""
+
+    def _prepare(self) -> None:
+        self.scenario.write(self.folder)
+        (self.folder / "ledger").mkdir()
+        if not self.scenario.deployed:
+            self._go.touch()
+        (self.folder / f"{self.scenario.mark}-series.bin").write_bytes(os.urandom(self.scenario.size))
+        self.environment = {
+            **self._platform.environment,
+            "IVCAP_FLOWS_JOURNAL": self.stage.journal(self.folder, self.scenario.backend),
+            "IVCAP_FLOWS_PARK_AFTER": "0",
+            "CRASH_FOLDER": str(self.folder),
+        }
+        control = self._platform.control
+        control.clear_faults()
+        control.forget_requests()
+        for rule in self.scenario.all_rules:
+            control.add_fault(**rule)
+        self._deaths, self._since = self._platform.deaths, time.monotonic()
+        if self.scenario.watched:
+            self._watch()
+
+    def _watch(self) -> None:
+        out, log = self.folder / "watched", self.folder / "watcher.log"
+        words = ["watch"]
+        self._watcher = self.stage.forks.start(self.environment, folder=self.folder, out=out, log=log, words=words)
+
+    def _start(self) -> Fork:
+        log = self.folder / "log"
+        return self.stage.forks.start(self.environment, folder=self.folder, out=log, log=log)
+
+    def _script(self) -> None:
+        """The same command until it succeeds."""
+        for turn in range(_TURNS):
+            self.turns += 1
+            if turn == _TURNS // 2:
+                self._platform.control.clear_faults()
+            self._since = time.monotonic()
+            running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
+            try:
+                while not all(each.ended.is_set() for each in running):
+                    self._attend([each.pid for each in running])
+                    if time.monotonic() - self._since > _PATIENCE:
+                        raise TimeoutError(f"the flow did not end within {_PATIENCE:g} s")
+                    time.sleep(0.02)
+            finally:
+                for each in running:
+                    each.kill()
+            if all(each.status == 0 for each in running):
+                return
+        raise RuntimeError(f"the flow did not succeed in {_TURNS} turns")
+
+    def _deployed(self) -> None:
+        """One run of the deployment, which is retried whenever it has crashed."""
+        run = self.stage.deploy({"folder": str(self.folder)}, self.environment)
+        self._since = time.monotonic()
+        while time.monotonic() < self._since + _PATIENCE:
+            state = self.stage.ask("GET", f"/flow_runs/{run}")["state"]
+            entered = self._entered()
+            self._attend(entered)
+            if self._may_go():
+                self._go.touch()
+            if self.scenario.twice and not self._again and state["type"] == "RUNNING" and entered:
+                # A server that thought the process dead, or a user who did.
+                self._again = True
+                self.stage.reschedule(run)
+            elif not entered and (state["type"] == "COMPLETED" or _seems_over(state)) and not _processes_of(run):
+                if state["type"] == "COMPLETED":
+                    return
+                self.turns += 1
+                if self.turns == _TURNS // 2:
+                    self._platform.control.clear_faults()
+                self.stage.reschedule(run)
+            time.sleep(0.2)
+        raise TimeoutError(f"the run did not complete within {_PATIENCE:g} s; Prefect has it as {state['name']}")
+
+    @property
+    def _go(self) -> Path:
+        """What the order that takes long waits for."""
+        return self.folder / "ledger" / "go"
+
+    def _may_go(self) -> bool:
+        """Whether all has happened that is to happen while the run waits."""
+        due = [n for n, kill in enumerate(self.scenario.kills) if kill.step in DEPLOYED_STEPS or kill.step == RANDOM]
+        happened = all((self.folder / f"kill-{number}").exists() for number in due)
+        parked = (self.folder / "parked").exists() and (self._again or not self.scenario.twice)
+        return (parked and happened) or time.monotonic() - self._since > _LONGEST_WAIT
+
+    def _entered(self) -> list[int]:
+        """The processes of a deployed run that came to the flow's first line, and live."""
+        entered = self.folder / "entered"
+        pids = {int(pid) for pid in entered.read_text(encoding="ascii").split()} if entered.exists() else set()
+        return [pid for pid in pids if _lives(pid)]
+
+    def _attend(self, pids: list[int]) -> None:
+        """Kill what is due."""
+        for number, kill in enumerate(self.scenario.kills):
+            asked, done = self.folder / f"kill-{number}", self.folder / f"kill-{number}.done"
+            due = kill.step == RANDOM and time.monotonic() - self._since >= kill.after
+            due = due or (kill.step == "parked" and (self.folder / "parked").exists() and not pids)
+            if due and not asked.exists() and (pids or "flow" not in kill.victim):
+                asked.touch()
+                for pid in pids if kill.victim == "flow" else ():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            if asked.exists() and not done.exists() and kill.victim != "flow":
+                self._kill(kill, pids)
+                done.touch()
+            if due and asked.exists() and kill.step == RANDOM:
+                done.touch()
+
+    def _kill(self, kill: Kill, pids: list[int]) -> None:
+        self._say(f"--- {kill.victim} is killed {kill.step}\n")
+        if kill.victim == "twin":
+            self._platform.kill(random.Random(self.scenario.seed).uniform(0.0, 1.5))
+        if "worker" in kill.victim:
+            self.stage.kill_worker()
+            if kill.step == RANDOM and "flow" in kill.victim:
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        if kill.victim == "watcher" and self._watcher is not None:
+            self._watcher.kill()
+            self._watcher.ended.wait(10)
+            self._watch()
+
+    def _say(self, text: str) -> None:
+        with (self.folder / "log").open("a", encoding="utf-8") as log:
+            log.write(text)
+
+    def _books(self) -> Books:
+        control = self._platform.control
+        hits = sum(rule["hits"] for rule in control.faults())
+        requests = control.requests("PATCH")
+        killed = len([kill for kill in self.folder.glob("kill-*") if kill.suffix != ".done"])
+        runs = [run["id"] for run in self._asked("runs")] if self.scenario.twice else ["latest"]
+        unready = [name for name, status in self._artifacts() if status != "ready"]
+        return Books(
+            scenario=self.scenario,
+            folder=self.folder,
+            database=self._platform.database,
+            shown=[self._asked("show", run) for run in runs],
+            orphans=self._asked("orders", "--orphans"),
+            doctor=self._asked("doctor") if unready else [],
+            sent=sum(r["received"] for r in requests) if self._platform.deaths == self._deaths else None,
+            hits=hits + killed,
+        )
+
+    def _artifacts(self) -> list[tuple[str, str]]:
+        with closing(sqlite3.connect(self._platform.database, timeout=30)) as connection:
+            query = "SELECT name, status FROM artifacts WHERE name LIKE ?"
+            return connection.execute(query, (f"{self.scenario.mark}-%",)).fetchall()
+
+    def _asked(self, *words: str) -> Any:
+        """What the command line answers."""
+        out, log = self.folder / f"{'-'.join(words)}.json", self.folder / "cli.log"
+        asked = [*words, "--json"]
+        status = self.stage.forks.start(self.environment, folder=self.folder, out=out, log=log, words=asked).wait(120)
+        if status and words[0] != "doctor":
+            raise RuntimeError(f"ivcap-flows {' '.join(words)}: {log.read_text(encoding='utf-8')[-1000:]}")
+        return json.loads(out.read_text(encoding="utf-8"))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _seems_over(state: dict[str, Any]) -> bool:
+    since = datetime.fromisoformat(state["timestamp"].replace("Z", "+00:00")).timestamp()
+    return time.time() - since > _SURELY.get(state["type"], math.inf)
+
+
+def _processes_of(flow_run_id: str) -> list[int]:
+    """The processes that a worker started for a run, whether that worker lives or not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == flow_run_id:
+                found.append(process.pid)
+    return found

@@ -1,0 +1,157 @@
+"""A pipeline of orders, killed and disturbed wherever it can be: at the end the platform's own books are right.
+
+The short form meets each step once. `make crash N=200` draws scenarios over step, victim, fault and database by a seed
+(`SEED=`), plays several at a time, and prints what came of them by step and by fault.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.scenario import DEPLOYED_STEPS, FAULTS, RANDOM, STEPS, Kill, Scenario, drawn
+from harness.stage import Stage
+from harness.table import lines_of
+from harness.trial import Trial
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(4 * 3600)]
+
+AT_ONCE = 4
+
+
+def kills(*steps: str, victim: str = "flow") -> tuple[Kill, ...]:
+    return tuple(Kill(step, victim) for step in steps)
+
+
+SHORT = {
+    each.mark: each
+    for each in (
+        Scenario("before-sending", kills(*STEPS[:4]), orders=2),
+        Scenario("on-the-way", kills(*STEPS[4:8]), orders=2, backend="postgresql"),
+        Scenario("waiting", kills(*STEPS[8:12]), orders=2),
+        Scenario("uploading", kills(*STEPS[12:16]), orders=2),
+        Scenario("ending", kills(*STEPS[16:]), orders=2, fault="late in lists"),
+        Scenario("no-twin", kills("before the request", "in the wait", victim="twin"), orders=2, fault="lost replies"),
+        Scenario("at-random", (Kill(RANDOM, after=2.0),), orders=2, fault="503", rules=FAULTS["cut connections"]),
+        Scenario("lost-and-late", orders=2, fails=0, fault="lost and late"),
+        Scenario("at-once", kills("after the reply"), orders=2, fault="twice at once", rules=FAULTS["cut replies"]),
+        Scenario("expired", orders=2, fails=0, fault="expired tokens", rules=FAULTS["500"]),
+        Scenario(
+            "leaving",
+            kills("between note and schedule"),
+            orders=1,
+            fails=0,
+            seconds=200.0,
+            deployed=True,
+            backend="postgresql",
+        ),
+        Scenario(
+            "left",
+            (Kill("in the wait", "flow and worker"), Kill("parked", "twin"), Kill("parked", "watcher")),
+            orders=1,
+            fails=0,
+            seconds=200.0,
+            deployed=True,
+            watched=True,
+        ),
+    )
+}
+BROKEN = {
+    each.mark: each
+    for each in (
+        Scenario("too-late", kills("after the reply"), orders=1, fails=0, build="intent after the effect"),
+        Scenario("no-settle", orders=1, fails=0, fault="lost and late", build="no settle"),
+        Scenario("not-synced", orders=1, fails=0, build="synchronous off"),
+    )
+}
+FINDS = {"too-late": "duplicates", "no-settle": "duplicates", "not-synced": "undurable"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # The long form meets what the short one does, and more.
+    rounds = metafunc.config.getoption("--crash-rounds")
+    if "mark" in metafunc.fixturenames:
+        metafunc.parametrize("mark", SHORT if rounds == 1 else ())
+
+
+@pytest.fixture(scope="module")
+def stage(
+    prefect_server: dict[str, str],
+    journal_file: Path,
+    postgresql_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stage]:
+    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, journal_file, postgresql_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[Trial]]]:
+    """The trials that the session's tests ask for, several under way at once."""
+    wanted = {item.callspec.params[name] for item in request.session.items for name in _names(item)}
+    every = [each for each in (SHORT | BROKEN).values() if each.mark in wanted]
+    # Those that wait most begin first.
+    every.sort(key=lambda scenario: not scenario.deployed)
+    with ThreadPoolExecutor(AT_ONCE) as lanes:
+        yield {scenario.mark: lanes.submit(Trial(stage, scenario).play) for scenario in every}
+
+
+def _names(item: Any) -> list[str]:
+    if item.path != Path(__file__) or not hasattr(item, "callspec"):
+        return []
+    return [name for name in ("mark", "broken") if name in item.callspec.params]
+
+
+def test_killed_and_disturbed(played, mark):
+    """Each order once, each byte once but for a chunk, all of it on record, and each step was come to."""
+    trial = played[mark].result()
+    assert trial.verdict.fine, f"{trial.scenario}\n{trial.verdict}\n{trial.said}"
+    assert not trial.unreached, trial.said
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_build_is_found(played, broken):
+    """An intent after its effect, no settling time, a journal that does not wait for the disk: the books show each."""
+    verdict = played[broken].result().verdict
+    assert getattr(verdict, FINDS[broken]), verdict
+
+
+def test_the_steps_of_the_short_form_are_all():
+    """No step is left out."""
+    met = {kill.step for scenario in SHORT.values() for kill in scenario.kills}
+    assert set(STEPS) - met == set()
+    assert set(FAULTS) - {scenario.fault for scenario in SHORT.values()} <= {"none", "late", "500", *_RULED}
+    assert {"parked", "between note and schedule"} <= met & set(DEPLOYED_STEPS)
+
+
+_RULED = {"cut connections", "cut replies"}
+
+
+def test_scenarios_drawn(request, stage, capfd):
+    """Nothing twice, nothing lost, nothing unrecorded, whatever is killed and disturbed when."""
+    count = request.config.getoption("--crash-rounds")
+    if count == 1:
+        pytest.skip("the long form is `make crash N=200`")
+    seed = int(os.environ.get("CRASH_SEED") or random.randrange(10**6))
+    trials: list[Trial] = []
+    with capfd.disabled(), ThreadPoolExecutor(AT_ONCE) as lanes:
+        print(f"\n{count} scenarios, seed {seed}", flush=True)
+        playing = [lanes.submit(Trial(stage, scenario).play) for scenario in drawn(count, seed)]
+        for done in as_completed(playing):
+            trials.append(done.result())
+            trial = trials[-1]
+            print(f"{len(trials):>4}  {trial.seconds:>5.1f} s  {trial.scenario}  {trial.verdict}", flush=True)
+            if not trial.verdict.fine:
+                print(trial.said, flush=True)
+        print("\n".join(lines_of(trials)), flush=True)
+    assert all(trial.verdict.fine for trial in trials)
