@@ -139,8 +139,9 @@ class Submission(Generic[T]):
             except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
                 if not may_have_taken_effect(error):
                     # A refused step of what has begun says nothing about its beginning: the next call goes on with it,
-                    # unless it is gone or has failed.
-                    if not self._has_begun or isinstance(error, NotFoundError | OutcomeError):
+                    # unless it is gone or has failed. Nor does a refusal about a request before, which may yet show.
+                    over = isinstance(error, NotFoundError | OutcomeError) if self._has_begun else not self._looked
+                    if over:
                         await self._abandon(error)
                     raise
                 self.intent = await asyncio.to_thread(self.journal.intents.mark_in_doubt, self.intent, _say(error))

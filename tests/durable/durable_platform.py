@@ -70,9 +70,10 @@ class Platform:
                 await asyncio.sleep(60)
             case "slow":
                 await asyncio.sleep(0.6)
-        urn = self.take(intent.key, intent.request, hidden=SETTLE / 2 if fault == "late" else 0.0)
+        hidden = {"late": SETTLE / 2, "very late": 2 * SETTLE}.get(fault, 0.0)
+        urn = self.take(intent.key, intent.request, hidden=hidden)
         match fault:
-            case "lost" | "late":
+            case "lost" | "late" | "very late":
                 raise UnreachableError("time-out")
             case "kill after":
                 os.kill(os.getpid(), signal.SIGKILL)

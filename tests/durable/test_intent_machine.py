@@ -91,9 +91,7 @@ class Intents(RuleBasedStateMachine):
     def nothing_is_unrecorded(self) -> None:
         for effect in self.world.effects:
             row = self.world.rows(effect["journal"]).get(effect["key"])
-            # One that shows too late may be taken for none, and what was sent after it may have been refused.
-            given_up = {"abandoned"} if effect["of"] in self.world.excused else set()
-            assert row is not None and row["state"] in {"sent", "in_doubt", *DONE, *given_up}, effect
+            assert row is not None and row["state"] in {"sent", "in_doubt", *DONE}, effect
 
     @invariant()
     def only_arrows_of_the_table(self) -> None:

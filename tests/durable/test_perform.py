@@ -115,6 +115,19 @@ def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Pla
     assert run(order(platform), sqlite_journal).how == "sent"
 
 
+@pytest.mark.parametrize("fault", ["refuse", "no connection"])
+def test_refusal_says_nothing_of_a_request_before_it(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
+    """After a lost reply and no effect within the settling time, the second request is refused: the first one's effect,
+    which shows later still, is found by the next call, and nothing is sent again."""
+    platform.faults = ["very late", fault]
+    with pytest.raises((BadRequestError, UnreachableError)):
+        run(order(platform), sqlite_journal)
+    assert only(sqlite_journal).state == "in_doubt"
+    time.sleep(3 * SETTLE)
+    assert run(order(platform), sqlite_journal).how == "adopted"
+    assert len(platform.urns) == 1
+
+
 def test_several_effects_keep_the_oldest_and_report_the_rest(
     sqlite_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
