@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -14,6 +16,10 @@ from ivcap_flows.errors import ConfigurationError
 __all__ = ["Settings"]
 
 
+_HOMES: Final = ("HOME", "XDG_DATA_HOME")
+"""What decides, beside the settings themselves, where the journal lies by default."""
+
+
 def _default_journal() -> str:
     return f"sqlite:///{user_data_path('ivcap-flows', appauthor=False) / 'journal.sqlite'}"
 
@@ -21,7 +27,7 @@ def _default_journal() -> str:
 class Settings(BaseSettings):
     """A snapshot of the environment; make a new one to see a change. Secrets are `SecretStr` and never printed."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, case_sensitive=True)
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, case_sensitive=True, frozen=True)
 
     ivcap_url: str | None = Field(None, alias="IVCAP_URL", description="Base URL of IVCAP, without `/1`.")
     ivcap_base_url: str | None = Field(
@@ -121,6 +127,11 @@ class Settings(BaseSettings):
             wrong = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
             raise ConfigurationError(f"A setting in the environment cannot be understood. {wrong}.") from None
 
+    @classmethod
+    def current(cls) -> Settings:
+        """The settings as the environment is now; the same snapshot for as long as nothing of it changes."""
+        return _snapshot(tuple(os.environ.get(name) for name in (*cls.settings_names(), *_HOMES)))
+
     @field_validator("sinks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -145,3 +156,9 @@ class Settings(BaseSettings):
                 self.provena_prov_api,
             )
         )
+
+
+@lru_cache(maxsize=4)
+def _snapshot(environment: tuple[str | None, ...]) -> Settings:
+    """Reading the environment takes as long as a small request."""
+    return Settings()

@@ -95,7 +95,7 @@ class IvcapCredentials(CredentialsBlock):
             rewrite_hosts=self.in_container,
             host=host,
         )
-        manager = Settings().secretmgr_proxy if self.in_container else None
+        manager = Settings.current().secretmgr_proxy if self.in_container else None
         return IvcapClient(session, secret_manager=manager, account=account)
 
     def _reached(self) -> tuple[str, str | None, Auth | None, str | None]:

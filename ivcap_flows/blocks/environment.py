@@ -34,7 +34,7 @@ def settings_for(platform: Platform, settings: Settings | None = None, *, deploy
     Blocks while the twin starts. Raises PlatformOffError where only the other platform is configured, and
     ConfigurationError where nothing is and a deployed run has not allowed the twin by IVCAP_FLOWS_EMBEDDED=1.
     """
-    settings = settings or Settings()
+    settings = settings or Settings.current()
     beside = {
         "IVCAP_URL": settings.ivcap_url,
         "IVCAP_BASE_URL": settings.ivcap_base_url,

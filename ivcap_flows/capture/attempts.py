@@ -120,7 +120,7 @@ def open_attempt(
     from ivcap_flows.settings import Settings
 
     writer = recorder()
-    logical = LogicalRun.open(writer.journal, identity, fresh=Settings().fresh)
+    logical = LogicalRun.open(writer.journal, identity, fresh=Settings.current().fresh)
     opened = logical.opened
     with _lock:
         _open[opened.attempt.id] = logical

@@ -195,7 +195,7 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
         identity = identity_of(context, parameters, source)
         plan.flow = identity.entry_point
         if plan.run is None:
-            plan.run = journal().runs.continued(identity, fresh=Settings().fresh)
+            plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
 
 
 def _root_of(flow_run: Any) -> str:

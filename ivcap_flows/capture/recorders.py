@@ -44,7 +44,7 @@ def recorder() -> Recorder:
                 from ivcap_flows.journal import Journal
                 from ivcap_flows.settings import Settings
 
-                found = _recorders[url] = Recorder(Journal.open(Settings().journal))
+                found = _recorders[url] = Recorder(Journal.open(Settings.current().journal))
     return found
 
 

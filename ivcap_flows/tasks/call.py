@@ -58,7 +58,7 @@ class _Call:
             on_divergence=on_divergence,
             on_failure=on_failure,
             max_resubmits=max_resubmits,
-            max_orders=Settings().max_orders if effect.spends else None,
+            max_orders=Settings.current().max_orders if effect.spends else None,
         )
         urn = effect.urn(done.value)
         if done.how in ("kept", "reused") and urn is not None:

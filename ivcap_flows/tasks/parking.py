@@ -226,7 +226,7 @@ class _Stay:
 
     @classmethod
     async def begin(cls, call: IvcapCall, asked: _Asked) -> _Stay:
-        waits, patience = await asked.waits(call), max(LEAST, Settings().park_after)
+        waits, patience = await asked.waits(call), max(LEAST, Settings.current().park_after)
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
         began_at = now = await asyncio.to_thread(journal.now)

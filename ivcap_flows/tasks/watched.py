@@ -162,7 +162,7 @@ def _poller(call: IvcapCall, source: Source[R]) -> Poller[R]:
 
 def _budget(client: IvcapClient) -> Budget:
     """What all waits with a client may ask in a minute."""
-    wanted = Settings().polls_per_minute
+    wanted = Settings.current().polls_per_minute
     if client not in _budgets or _budgets[client].per_minute != wanted:
         _budgets[client] = Budget(wanted)
     return _budgets[client]

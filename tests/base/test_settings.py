@@ -22,3 +22,15 @@ def test_no_secret_is_printed(monkeypatch: pytest.MonkeyPatch):
     for name in ("IVCAP_JWT", "PROVENA_OFFLINE_TOKEN", "PROVENA_CLIENT_SECRET"):
         monkeypatch.setenv(name, "hush-hush")
     assert "hush-hush" not in repr(Settings()) + Settings().model_dump_json()
+
+
+def test_current_settings_follow_the_environment(monkeypatch):
+    """The snapshot is read anew as soon as one variable changes, and is the same one until then."""
+    monkeypatch.setenv("IVCAP_FLOWS_PARK_AFTER", "5")
+    first = Settings.current()
+    assert first.park_after == 5 and Settings.current() is first
+    monkeypatch.setenv("IVCAP_FLOWS_PARK_AFTER", "6")
+    assert Settings.current().park_after == 6
+    monkeypatch.delenv("IVCAP_FLOWS_JOURNAL", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/elsewhere")
+    assert "/elsewhere/" in Settings.current().journal
