@@ -7,6 +7,7 @@ worker loads the file itself. The scenario's folder is in CRASH_FOLDER.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -95,8 +96,25 @@ def tell(what: dict[str, Any]) -> None:
     os.write(1, json.dumps(what).encode() + b"\n")
 
 
+USED = (
+    "fastapi",
+    "prefect.concurrency",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "ivcap_flows.capture.code",
+    "ivcap_flows.capture.reconcile",
+    "ivcap_flows.cli.app",
+    "ivcap_flows.durable.orphans",
+    "ivcap_flows.journal.runs",
+    "ivcap_flows.sinks",
+)
+"""What flows and commands import when they need it."""
+
+
 def serve() -> dict[str, Any]:
     """In a forked process: what it is to do. The one that forks tells of each how it ended, and ends with its input."""
+    for module in USED:
+        importlib.import_module(module)
     children: dict[int, int] = {}
     unread = b""
     while True:

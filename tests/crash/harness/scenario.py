@@ -49,11 +49,11 @@ VICTIMS: Final = ("flow", "twin", "worker", "watcher", "flow and worker")
 
 FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "none": (),
-    "lost replies": ({"path": "^/1/", "probability": 0.15, "count": 12, "drop_reply_after_effect": True},),
-    "503": ({"path": "^/1/", "probability": 0.2, "count": 12, "status": 503},),
-    "500": ({"path": "^/1/", "probability": 0.15, "count": 12, "status": 500},),
-    "cut connections": ({"path": "^/1/", "probability": 0.2, "count": 12, "reset": True},),
-    "cut replies": ({"path": "^/1/", "probability": 0.15, "count": 12, "truncate": 10},),
+    "lost replies": ({"path": "^/1/", "probability": 0.15, "count": 6, "drop_reply_after_effect": True},),
+    "503": ({"path": "^/1/", "probability": 0.2, "count": 6, "status": 503},),
+    "500": ({"path": "^/1/", "probability": 0.15, "count": 6, "status": 500},),
+    "cut connections": ({"path": "^/1/", "probability": 0.2, "count": 6, "reset": True},),
+    "cut replies": ({"path": "^/1/", "probability": 0.15, "count": 6, "truncate": 10},),
     "late": ({"method": "POST", "path": "^/1/", "late_visibility": 1.5},),
     "late in lists": ({"method": "POST", "path": "^/1/", "late_in_lists": 1.5},),
     "lost and late": (
