@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install peers demo test lint format types docs bench crash fuzz clean
+.PHONY: help install peers demo test lint format types docs bench crash kills fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -60,8 +60,11 @@ docs: install ## Write the reference pages that are generated from the code
 bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download listing registration parking waiting submitting; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-crash: install ## Long form of the kill tests: make crash N=20
-	$(BIN)/python -m pytest tests/crash tests/e2e -k 'kill or park' -n 2 --crash-rounds $(or $(N),20)
+crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
+	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -q -k drawn --crash-rounds $(or $(N),200)
+
+kills: install ## Repeat each single kill test: make kills N=20
+	$(BIN)/python -m pytest tests/crash tests/e2e -k '(kill or park) and not scenarios' -n 2 --crash-rounds $(or $(N),20)
 
 fuzz: install ## Ask the embedded platforms, and try effects, in thousands of ways: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)

@@ -1,6 +1,6 @@
 """`kill -9` of a flow at its worst moments; the same command again leaves one order and one model run.
 
-`make crash N=20` repeats each of them.
+`make kills N=20` repeats each of them.
 """
 
 import json

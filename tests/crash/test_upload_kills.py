@@ -1,6 +1,6 @@
 """`kill -9` of an upload at each of its steps; the same upload again leaves one artifact that is ready and right.
 
-`make crash N=20` kills uploads of files, streams and blocks of unknown number at each step, and repeats that.
+`make kills N=20` kills uploads of files, streams and blocks of unknown number at each step, and repeats that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs that park, with a real Prefect server, a real process worker and real watchers.
 
-One worker runs them all. `make crash` has the long form, too.
+One worker runs them all. `make kills` has the long form, too.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
 @pytest.fixture
 def long_form(request) -> None:
     if request.config.getoption("--crash-rounds") == 1:
-        pytest.skip("part of the long form: make crash")
+        pytest.skip("part of the long form: make kills")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -225,8 +225,8 @@ class Stage:
         return made
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """What the Prefect server answers."""
-        for left in reversed(range(5)):
+        """What the Prefect server answers, which may be busy for a while."""
+        for left in reversed(range(60)):
             try:
                 reply = httpx.request(method, f"{self.prefect['PREFECT_API_URL']}{path}", json=body, timeout=60)
                 if reply.status_code < 500:
