@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -193,7 +194,7 @@ def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, i
     """A run that used another embedded platform leaves no record on this one; the outbox has done with it."""
     import os
 
-    opened = a_run(ivcap_journal)
+    opened = a_run(ivcap_journal, str(uuid.uuid4()))
     elsewhere = "urn:ivcap-flows:twin:another"
     ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), opened.run.id)])
     client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))

@@ -262,7 +262,7 @@ def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
 
     run, study, linked, item = in_flow(body)
     assert [each.urn for each in linked] == [run.urn] * 2
-    assert linked[0] == run
+    assert linked[0] == run.model_copy(update={"record_sha256": None})
     assert item.info.record.study_id == study.urn
     assert len([r for r in effects.twin.requests("POST") if r["path"].endswith("/link_to_study")]) == 1
 
@@ -280,7 +280,7 @@ def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
         return run, changed, fetch_item(run)
 
     run, changed, item = in_flow(body)
-    assert changed == [run, run]
+    assert changed == [run.model_copy(update={"record_sha256": None})] * 2
     assert item.info.record.description == "better"
     assert item.info.record.annotations == {"a": "b", KEY_FIELD: run.key}
     assert [entry.reason for entry in item.history].count("typo") == 1
