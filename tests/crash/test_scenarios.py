@@ -137,7 +137,8 @@ def test_scenarios_drawn(request, stage, capfd):
         for done in as_completed(playing):
             trials.append(done.result())
             trial = trials[-1]
-            print(f"{len(trials):>4}  {trial.seconds:>5.1f} s  {trial.scenario}  {trial.verdict}", flush=True)
+            told = f"{len(trials):>4}  {trial.seconds:>5.1f} s  {trial.turns} tries  {trial.scenario}  {trial.verdict}"
+            print(told, flush=True)
             if not trial.verdict.fine:
                 print(trial.said, flush=True)
         print("\n".join(lines_of(trials)), flush=True)

@@ -54,7 +54,7 @@ FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "500": ({"path": "^/1/", "probability": 0.15, "count": 6, "status": 500},),
     "cut connections": ({"path": "^/1/", "probability": 0.2, "count": 6, "reset": True},),
     "cut replies": ({"path": "^/1/", "probability": 0.15, "count": 6, "truncate": 10},),
-    "late": ({"method": "POST", "path": "^/1/", "late_visibility": 1.5},),
+    "late": ({"method": "POST", "path": "^/1/(orders|aspects)", "late_visibility": 1.5},),
     "late in lists": ({"method": "POST", "path": "^/1/", "late_in_lists": 1.5},),
     "lost and late": (
         {"method": "POST", "path": "^/1/orders$", "count": 2, "drop_reply_after_effect": True, "late_visibility": 1.5},

@@ -69,7 +69,8 @@ class Forks:
         )
         self._lock = threading.Lock()
         self._forks: list[Fork] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def start(
         self, environment: Mapping[str, str], *, folder: Path, out: Path, log: Path, words: list[str] | None = None
@@ -105,6 +106,9 @@ class Forks:
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(10)
+        self._listener.join(10)
+        if self._server.stdout is not None:
+            self._server.stdout.close()
 
 
 class Platform:
