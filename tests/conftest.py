@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -35,6 +36,10 @@ from ivcap_flows.local.directory import Directory
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# On a busy machine Prefect's temporary server is long in coming up, and examples are long in being made up.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 # Keys of embedded platforms, and journals, stay out of the user's own folders.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="ivcap-flows-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)

@@ -47,18 +47,30 @@ class Provena:
         return f"{self.env['PROVENA_KEYCLOAK']}/realms/{self.env['PROVENA_REALM']}"
 
     def user(self, token: str = "PROVENA_OFFLINE_TOKEN") -> Someone:
-        form = {"grant_type": "refresh_token", "client_id": self.env["PROVENA_CLIENT_ID"]}
-        reply = self.http.post(
-            f"{self.realm()}/protocol/openid-connect/token", data=form | {"refresh_token": self.env[token]}
-        )
-        return Someone(self.env, reply.raise_for_status().json()["access_token"], self.http)
+        return Someone(self, self.env["PROVENA_CLIENT_ID"], self.env[token])
+
+    def access(self, client: str, refresh: str) -> str:
+        form = {"grant_type": "refresh_token", "client_id": client, "refresh_token": refresh}
+        reply = self.http.post(f"{self.realm()}/protocol/openid-connect/token", data=form)
+        token: str = reply.raise_for_status().json()["access_token"]
+        return token
 
 
 class Someone:
     """A user of the seven APIs, each by its short name: `ask("registry", "GET", path, ...)`."""
 
-    def __init__(self, env: dict[str, str], token: str, http: httpx.Client) -> None:
-        self.env, self.token, self.http = env, token, http
+    def __init__(self, provena: Provena, client: str, refresh: str) -> None:
+        self._provena, self._client, self._refresh = provena, client, refresh
+        self.env, self.http = provena.env, provena.http
+        self._token, self._until = "", 0.0
+
+    @property
+    def token(self) -> str:
+        """An access token with some time left: a session of tests outlives one."""
+        if time.monotonic() > self._until:
+            self._token = self._provena.access(self._client, self._refresh)
+            self._until = time.monotonic() + 120
+        return self._token
 
     def ask(self, api: str, method: str, path: str, **more: Json) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"}
@@ -177,8 +189,8 @@ def admin(provena: Provena) -> Someone:
     answer = {"user_code": code["user_code"], "account": "embedded-admin", "answer": "allow"}
     provena.http.post(code["verification_uri"], data=answer).raise_for_status()
     poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": code["device_code"]}
-    token = provena.http.post(f"{base}/token", data=start | poll).json()["access_token"]
-    return Someone(provena.env, token, provena.http)
+    refresh = provena.http.post(f"{base}/token", data=start | poll).json()["refresh_token"]
+    return Someone(provena, "admin-tools", refresh)
 
 
 @pytest.fixture(scope="session")
