@@ -25,9 +25,20 @@ def _loop() -> asyncio.AbstractEventLoop:
         # A forked child inherits the loop but not its thread.
         if _state is None or _state[0] != os.getpid() or _state[1].is_closed():
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="ivcap-flows", daemon=True).start()
+            threading.Thread(target=_serve, args=(loop,), name="ivcap-flows", daemon=True).start()
             _state = (os.getpid(), loop)
         return _state[1]
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            # Its caller hears of it; others must not wait for ever. rich, which Prefect logs with, exits where the
+            # console is gone, such as that of a worker that was killed.
+            continue
+        return
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:

@@ -7,6 +7,7 @@ is always asked of the orders and jobs themselves, so a run may wake for whateve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -275,7 +276,9 @@ class _Stay:
             if isinstance(left, Obstacle):
                 await asyncio.to_thread(journal.parks.end, park, "over", "the run stayed in its process")
             else:
-                logger.info(cause)
+                # Where the worker was killed its console is gone, and to log exits; the run has left all the same.
+                with contextlib.suppress(SystemExit):
+                    logger.info(cause)
                 await asyncio.to_thread(close_attempt, opened, "parked", cause)
         except JournalError as error:
             # The run is out of this process's hands; the next attempt notes what became of this one.

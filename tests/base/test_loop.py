@@ -65,3 +65,15 @@ async def test_cancelling_the_caller_cancels_the_work():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(seen.wait, 2)
+
+
+@pytest.mark.timeout(20)
+def test_what_exits_in_one_task_ends_no_other():
+    """An exit within a task, as of a log whose console is gone, is its caller's; the loop goes on for all others."""
+
+    async def leave() -> None:
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        loop.run(leave())
+    assert loop.run(asyncio.sleep(0, "there")) == "there"
