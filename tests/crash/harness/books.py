@@ -123,7 +123,10 @@ class Books:
         missing = Counter(entered) - Counter(str(attempt["process"]["pid"]) for attempt in shown)
         verdict.unrecorded += [f"the attempt of process {pid}" for pid in missing]
         verdict.unrecorded += [f"attempt {a['number']} is {a['outcome']}" for a in shown if a["outcome"] == "running"]
-        verdict.lost += [f"run {r['run']['id']} is {r['run']['outcome']}" for r in self.shown if _unfinished(r)]
+        unfinished = [f"run {r['run']['id']} is {r['run']['outcome']}" for r in self.shown if _unfinished(r)]
+        # Of two that began at once, a later command continues none once the other has completed.
+        if not self.scenario.twice or len(unfinished) == len(self.shown):
+            verdict.lost += unfinished
         if not self.shown:
             verdict.unrecorded.append("the run")
 
