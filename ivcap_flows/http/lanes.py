@@ -9,7 +9,7 @@ import httpx
 
 __all__ = ["Lanes"]
 
-_WIDTH: Final = 4
+_WIDTH: Final = 2
 """Connections of one lane."""
 
 

@@ -33,7 +33,7 @@ class Pool:
     def __init__(self) -> None:
         # The transports of httpx without a client above them: its redirects, flows of authentication, hooks and merging
         # of defaults are not used here, and take as much time as a fifth of a small request.
-        self._transports: dict[tuple[str | None, bool], Lanes] = {}
+        self._transports: dict[tuple[str | None, bool, bool], Lanes] = {}
         self._routes: dict[tuple[str, str, int | None, bool], Lanes] = {}
         self._cookies = httpx.Cookies()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,14 +64,15 @@ class Pool:
         route = (url.scheme, url.host, url.port, streaming)
         if route not in self._routes:
             proxy = _proxy(url)
-            if (proxy, streaming) not in self._transports:
-                trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-                self._transports[proxy, streaming] = Lanes(
+            secure = url.scheme == "https" or (proxy or "").startswith("https:")
+            if (proxy, secure, streaming) not in self._transports:
+                trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if secure else _nobody()
+                self._transports[proxy, secure, streaming] = Lanes(
                     _STREAMS_AT_ONCE if streaming else _AT_ONCE,
                     _KEPT,
                     lambda limits: httpx.AsyncHTTPTransport(verify=trust, limits=limits, proxy=proxy),
                 )
-            self._routes[route] = self._transports[proxy, streaming]
+            self._routes[route] = self._transports[proxy, secure, streaming]
         return self._routes[route]
 
 
@@ -88,3 +89,9 @@ def _proxy(url: httpx.URL) -> str | None:
 def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
     return httpx.create_ssl_context()
+
+
+@lru_cache(maxsize=1)
+def _nobody() -> ssl.SSLContext:
+    """Trust in no certificate at all, for what is not encrypted: it needs none, and reading them takes long."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
