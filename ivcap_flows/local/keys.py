@@ -57,6 +57,9 @@ class RsaKey:
         self.private = found
         self.public = found.public_key()
         self.public_der = self.public.public_bytes(_DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.public_pem = self.public.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ).decode()
         self.private_der = found.private_bytes(_DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self.id = hashlib.sha256(self.public_der).hexdigest()[:16]
 

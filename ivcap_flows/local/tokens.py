@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import jwt
@@ -46,14 +47,21 @@ def principals(instance: str) -> tuple[Principal, Principal, Principal]:
     )
 
 
-def decoded(token: str, key: Any, algorithm: str, required: Sequence[str] = ()) -> dict[str, Any]:
+def decoded(token: str, key: str, algorithm: str, required: Sequence[str] = ()) -> dict[str, Any]:
     """The claims of a token that is signed with a key and, by the platforms' clock, not over. jwt.InvalidTokenError."""
-    options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False}
-    options["require"] = list(required)
-    claims: dict[str, Any] = jwt.decode(token, key, algorithms=[algorithm], options=options)
+    claims = _signed(token, key, algorithm, tuple(required))
     end = claims.get("exp")
     if end is not None and end <= clock.seconds():
         raise jwt.ExpiredSignatureError("Signature has expired")
+    return dict(claims)
+
+
+@lru_cache(maxsize=1024)
+def _signed(token: str, key: str, algorithm: str, required: tuple[str, ...]) -> dict[str, Any]:
+    """The claims of a token that is signed with the key, over or not. The same token comes again and again."""
+    options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False}
+    options["require"] = list(required)
+    claims: dict[str, Any] = jwt.decode(token, key, algorithms=[algorithm], options=options)
     return claims
 
 

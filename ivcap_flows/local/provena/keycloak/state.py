@@ -130,7 +130,7 @@ class Realm:
     def bearer(self, token: str) -> User:
         """Who an access token speaks for. Raises TokenError with the words of Provena's APIs."""
         try:
-            claims = decoded(token, self.key.public, "RS256")
+            claims = decoded(token, self.key.public_pem, "RS256")
         except jwt.InvalidTokenError as error:
             raise TokenError("Could not validate credentials") from error
         access = claims.get("realm_access")
