@@ -47,7 +47,7 @@ SHORT = {
             (Kill("between note and schedule"), Kill("parked", "twin"), Kill("parked", "watcher")),
             orders=1,
             fails=0,
-            seconds=200.0,
+            seconds=300.0,
             deployed=True,
             watched=True,
             backend="postgresql",

@@ -170,6 +170,6 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
             backend="postgresql" if postgresql and chance.random() < 0.35 else "sqlite",
             deployed=is_deployed,
             watched=is_deployed and (chance.random() < 0.5 or any(kill.victim == "watcher" for kill in kills)),
-            seconds=200.0 if is_deployed else 0.5,
+            seconds=300.0 if is_deployed else 0.5,
             seed=chance.randrange(10**6),
         )

@@ -26,8 +26,8 @@ __all__ = ["Trial"]
 
 _TURNS: Final = 14
 """So often the same command is given until it succeeds; the last half of them without faults."""
-_PATIENCE: Final = 300.0
-_LONGEST_WAIT: Final = 120.0
+_PATIENCE: Final = 420.0
+_LONGEST_WAIT: Final = 240.0
 """Seconds after which what is to happen while a deployed run waits is no longer waited for."""
 _SURELY: Final = {"CRASHED": 3.0, "FAILED": 3.0, "CANCELLED": 3.0, "RUNNING": 8.0, "PENDING": 20.0}
 """Seconds in a state of Prefect's after which a run without a process is taken to have none for ever. Where the worker
