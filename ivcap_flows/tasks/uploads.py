@@ -24,6 +24,8 @@ __all__ = ["AT_ONCE", "content_of", "upload", "uploaded"]
 
 _READY_WAIT: Final = 30.0
 """Seconds within which an artifact whose bytes are all there becomes `ready`."""
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
 
 _ANNOUNCED: Final = BLOCK
 """An upload of more bytes tells other journals that it has begun, and how far it is; a smaller one is over before they
@@ -49,14 +51,14 @@ async def upload(
     """The artifact of this content, media type, policy and collection: known, adopted, continued, or made now."""
 
     async def send(intent: IntentRow, progress: Progress) -> Artifact:
-        record = await _begun(call, progress.stored, source.size)
+        record = await _begun(call, progress.stored, source.size, patience=call.client.settle)
         if record is None:
             record = await call.client.artifacts.create(
                 name=name, media_type=media_type, size=source.size, policy=policy, collection=collection
             )
             await progress.save({"urn": record.urn})
             await _all(
-                call.client.artifacts.send(record, source.path, offset=0, state=source.state),
+                _send_new(call, record, source),
                 _state_content(call, record.urn, source),
                 *([progress.tell()] if effect.announced else []),
             )
@@ -73,7 +75,7 @@ async def upload(
         return []
 
     async def stands(begun: Any) -> int | None:
-        record = await _begun(call, begun, source.size)
+        record = await _begun(call, begun, source.size, patience=0.0)
         return None if record is None or record.ready else await call.client.artifacts.offset(record)
 
     effect = Effect(
@@ -139,13 +141,36 @@ async def _all(*steps: Awaitable[object]) -> None:
             raise result
 
 
-async def _begun(call: IvcapCall, stored: Any, size: int) -> ArtifactRecord | None:
+async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> None:
+    """Send the content of a record that was created just now, and may not show yet."""
+    try:
+        await call.client.artifacts.send(record, source.path, offset=0, state=source.state)
+    except NotFoundError:
+        shown = await _shown(call, record.urn, call.client.settle)
+        await call.client.artifacts.send(shown, source.path, state=source.state)
+
+
+async def _shown(call: IvcapCall, urn: str, patience: float) -> ArtifactRecord:
+    """The record, as soon as it shows; NotFoundError if it does not within `patience` seconds."""
+    loop = asyncio.get_running_loop()
+    end, pause = loop.time() + patience, _FIRST_PAUSE
+    while True:
+        try:
+            return await call.client.artifacts.read(urn)
+        except NotFoundError:
+            if loop.time() >= end:
+                raise
+        await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
+        pause = min(_LONGEST_PAUSE, 2 * pause)
+
+
+async def _begun(call: IvcapCall, stored: Any, size: int, *, patience: float) -> ArtifactRecord | None:
     """The record that an earlier try or another journal created, if the platform has it still and it can be this."""
     urn = stored.get("urn") if isinstance(stored, dict) else None
     if not isinstance(urn, str):
         return None
     try:
-        record = await call.client.artifacts.read(urn)
+        record = await _shown(call, urn, patience)
     except NotFoundError:
         return None
     return None if record.status == "error" or record.known_size not in (None, size) else record
@@ -153,9 +178,9 @@ async def _begun(call: IvcapCall, stored: Any, size: int) -> ArtifactRecord | No
 
 async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
     loop = asyncio.get_running_loop()
-    end, pause = loop.time() + _READY_WAIT, 0.05
+    end, pause = loop.time() + _READY_WAIT, _FIRST_PAUSE
     while True:
-        record = await call.client.artifacts.read(urn)
+        record = await _shown(call, urn, call.client.settle)
         # A platform may leave an artifact of no bytes as pending: there is nothing to wait for.
         if record.ready or record.size == 0:
             return record
@@ -168,7 +193,7 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
                 found=record.status,
             )
         await asyncio.sleep(pause)
-        pause = min(2.0, 2 * pause)
+        pause = min(_LONGEST_PAUSE, 2 * pause)
 
 
 async def _state_content(call: IvcapCall, urn: str, source: Source) -> None:

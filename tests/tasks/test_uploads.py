@@ -267,3 +267,12 @@ def test_a_side_car(in_flow, effects, source, unique):
     assert in_flow(lambda: artifact_for_file(unknown)).urn == other.urn
     with pytest.raises(InputError, match="needs a path"):
         in_flow(lambda: upload_artifact(b"bytes", side_car=True))
+
+
+def test_an_artifact_that_shows_late_is_waited_for(effects, source):
+    """The record is created, and neither read nor written for a while: it is the only one, and ready in the end."""
+    effects.twin.add_fault(method="POST", path="^/1/artifacts$", count=1, late_visibility=0.6)
+    source.write_bytes(os.urandom(1000))
+    artifact = upload_artifact.fn(source)
+    assert read_artifact.fn(artifact) == source.read_bytes()
+    assert len(effects.twin.requests("POST", "/1/artifacts")) == 1
