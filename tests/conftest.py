@@ -90,11 +90,20 @@ def free_port() -> int:
 
 
 def stop(process: subprocess.Popen[bytes] | psutil.Process) -> None:
-    process.terminate()
-    try:
-        process.wait(15)
-    except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
-        process.kill()
+    """Ask a process to end, and end it where it does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        seen = psutil.Process(process.pid)
+        for ask in (seen.terminate, seen.kill):
+            ask()
+            end = time.monotonic() + 15
+            # A zombie has ended; whoever started it, perhaps another process of the session, has not looked yet.
+            while seen.is_running() and seen.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.05)
+            else:
+                break
+    if isinstance(process, subprocess.Popen):
         process.wait(5)
 
 

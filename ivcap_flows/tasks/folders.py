@@ -19,7 +19,7 @@ from ivcap_flows.tasks.call import IvcapCall, media_type_of
 from ivcap_flows.tasks.collections import collection_urn, defined, holding
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.sources import Source, opened, spooled
-from ivcap_flows.tasks.uploads import AT_ONCE, upload
+from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
 
 __all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
 
@@ -41,7 +41,7 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
     what an earlier try did is kept.
     """
     named = name or _checked(folder).name
-    turns = asyncio.Semaphore(2 * AT_ONCE)
+    turns = asyncio.Semaphore(SMALL_AT_ONCE)
 
     async def hashed(path: Path) -> Source:
         async with turns, opened(path, call.journal.files) as source:

@@ -20,7 +20,7 @@ from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.sources import Source
 
-__all__ = ["AT_ONCE", "content_of", "upload", "uploaded"]
+__all__ = ["SMALL_AT_ONCE", "content_of", "upload", "uploaded"]
 
 _READY_WAIT: Final = 30.0
 """Seconds within which an artifact whose bytes are all there becomes `ready`."""
@@ -31,11 +31,12 @@ _ANNOUNCED: Final = BLOCK
 """An upload of more bytes tells other journals that it has begun, and how far it is; a smaller one is over before they
 would know, and tells them of its outcome alone."""
 
-AT_ONCE: Final = 16
-"""Uploads with one client at a time, of which each has up to two requests on the way: more would wait for connections,
-and hold blocks in memory meanwhile."""
+AT_ONCE: Final = 12
+"""Uploads with one client at a time: more would hold as many blocks in memory."""
+SMALL_AT_ONCE: Final = 32
+"""Uploads with one client at a time that are over in one small request: more would wait for connections."""
 
-_turns: WeakKeyDictionary[IvcapClient, asyncio.Semaphore] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[IvcapClient, dict[int, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
 async def upload(
@@ -96,7 +97,7 @@ async def upload(
         patience=call.client.settle,
         stands=stands,
     )
-    async with _turn(call.client):
+    async with _turn(call.client, AT_ONCE if effect.announced else SMALL_AT_ONCE):
         return await call.perform(effect, key_aspects=call.keys)
 
 
@@ -129,9 +130,9 @@ async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIte
             yield stated["urn"]
 
 
-def _turn(client: IvcapClient) -> asyncio.Semaphore:
+def _turn(client: IvcapClient, at_once: int) -> asyncio.Semaphore:
     """One of the uploads that go on at once; the others wait before they ask for anything."""
-    return _turns.setdefault(client, asyncio.Semaphore(AT_ONCE))
+    return _turns.setdefault(client, {}).setdefault(at_once, asyncio.Semaphore(at_once))
 
 
 async def _all(*steps: Awaitable[object]) -> None:

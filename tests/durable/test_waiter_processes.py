@@ -122,6 +122,7 @@ async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, mon
 
 async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
     """Two writes take and leave the lead; the lease is renewed once in seconds, however often the platform is asked."""
+    begins = time.monotonic()
     writes = []
     begun = sqlite_journal.sightings._store.write
     monkeypatch.setattr(sqlite_journal.sightings._store, "write", lambda: writes.append(1) or begun())
@@ -133,7 +134,8 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     asyncio.get_running_loop().call_later(1.5, work.end, "a")
     await poller.wait(["a"])
     await poller._ticker
-    assert poller.rounds >= 8 and len(writes) == 2
+    renewals = (time.monotonic() - begins) // 7
+    assert poller.rounds >= 8 and 2 <= len(writes) <= 2 + renewals
 
 
 def test_a_lookout_of_before_tells_nothing(durable_journal: Journal):

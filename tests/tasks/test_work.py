@@ -371,6 +371,7 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
             said.append((record.getMessage(), TaskRunContext.get()))
 
     monkeypatch.setattr(waiter, "TELLING", 0.4)
+    monkeypatch.setattr("ivcap_flows.durable.pace.PROMPT", 0.5)
     heard = Heard(logging.INFO)
     waiter.logger.addHandler(heard)
     try:
