@@ -126,8 +126,16 @@ def test_journal_restored_from_a_copy_does_not_send_blindly(
 ) -> None:
     """A journal that has forgotten an intent finds its own older aspect and takes it for a doubt."""
     platform.faults = ["hang after"]
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call(order(platform), sqlite_journal, aspects), 0.3))
+
+    async def left_when_taken() -> None:
+        calling = asyncio.create_task(call(order(platform), sqlite_journal, aspects))
+        while not platform.urns:
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+
+    asyncio.run(left_when_taken())
     with sqlite_journal._store.write() as connection:
         connection.execute(sa.delete(schema.intents))
     assert run(order(platform), sqlite_journal, aspects).how == "adopted"
