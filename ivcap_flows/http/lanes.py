@@ -1,71 +1,94 @@
-"""Many connections in several small pools, since a pool of httpcore gets slow with their number."""
+"""Connections kept open, each in a pool of its own, since a pool of httpcore gets slow with their number."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Final
 
+import anyio
 import httpx
 
 __all__ = ["Lanes"]
 
-_WIDTH: Final = 2
-"""Connections of one lane."""
-
 
 class Lanes(httpx.AsyncBaseTransport):
-    """At most `at_once` connections, kept open for `keep` seconds, in lanes: a request takes the emptiest.
+    """At most `at_once` connections, each a lane that `make` gives; a request takes the one that was free last.
 
     For each request httpcore looks through all connections of its pool, with a system call for each idle one and
-    another round over all for each: with 32 that takes twice the time of a small request itself. `make` gives the
-    transport of a lane.
+    another round over all for each: with 32 that takes twice the time of a small request itself.
     """
 
-    def __init__(self, at_once: int, keep: float, make: Callable[[httpx.Limits], httpx.AsyncHTTPTransport]) -> None:
-        width = min(_WIDTH, at_once)
-        # All that were needed at once are kept: with fewer, each of many requests would open and close a connection.
-        limits = httpx.Limits(max_connections=width, max_keepalive_connections=width, keepalive_expiry=keep)
-        self._lanes = [_Lane(make(limits)) for _ in range(at_once // width)]
+    def __init__(self, at_once: int, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        self._places = asyncio.Semaphore(at_once)
+        self._make = make
+        self._all: set[httpx.AsyncBaseTransport] = set()
+        self._free: list[httpx.AsyncBaseTransport] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        lane = min(self._lanes, key=_Lane.load)
-        lane.requests += 1
+        """Raises PoolTimeout when no lane is free within the request's `pool` timeout."""
+        if self._places.locked():
+            try:
+                with anyio.fail_after(request.extensions["timeout"]["pool"]):
+                    await self._places.acquire()
+            except TimeoutError as error:
+                raise httpx.PoolTimeout("No connection is free.", request=request) from error
+        else:
+            await self._places.acquire()
+        lane = self._free.pop() if self._free else self._new()
         try:
-            response = await lane.transport.handle_async_request(request)
+            response = await lane.handle_async_request(request)
         except BaseException:
-            lane.requests -= 1
+            self._leave(lane, whole=False)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Body(response.stream, lane)
+        response.stream = _Body(response.stream, lambda whole: self._leave(lane, whole=whole))
         return response
 
     async def aclose(self) -> None:
-        for lane in self._lanes:
-            await lane.transport.aclose()
+        for lane in self._all:
+            await lane.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
+    def _new(self) -> httpx.AsyncBaseTransport:
+        lane = self._make()
+        self._all.add(lane)
+        return lane
 
-class _Lane:
-    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
-        self.transport = transport
-        self.requests = 0
+    def _leave(self, lane: httpx.AsyncBaseTransport, *, whole: bool) -> None:
+        """Free a place, and keep its lane for the next request where the last one ended whole.
 
-    def load(self) -> int:
-        """The requests that were sent or wait to be, until their replies are closed."""
-        return self.requests
+        A pool of httpcore whose request is cancelled while it ends takes its connection to be in use for ever. It is
+        therefore closed, in a task that nobody cancels; no connection would be left of a reply that broke off anyway.
+        """
+        if whole:
+            self._free.append(lane)
+        else:
+            self._all.discard(lane)
+            closing = asyncio.ensure_future(lane.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._places.release()
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a reply, whose end frees a place in its lane; a response of httpx closes it once."""
+    """The body of a reply, whose end frees its lane; a response of httpx closes it once."""
 
-    def __init__(self, body: httpx.AsyncByteStream, lane: _Lane) -> None:
+    def __init__(self, body: httpx.AsyncByteStream, leave: Callable[[bool], None]) -> None:
         self._body = body
-        self._lane = lane
+        self._leave = leave
+        self._whole = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._body.__aiter__()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for block in self._body:
+            yield block
+        self._whole = True
 
     async def aclose(self) -> None:
+        whole = False
         try:
             await self._body.aclose()
+            whole = self._whole
         finally:
-            self._lane.requests -= 1
+            self._leave(whole)

@@ -9,9 +9,11 @@ from functools import lru_cache
 from typing import Final
 from urllib.request import getproxies, proxy_bypass
 
+import httpcore
 import httpx
 
 from ivcap_flows.http.lanes import Lanes
+from ivcap_flows.http.network import Network
 
 __all__ = ["Pool"]
 
@@ -26,24 +28,23 @@ _DIRECT: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 class Pool:
     """The open connections to all hosts that are asked; proxies and CA certificates are those of the environment.
 
-    At most 32 at once for replies that are read whole, and 128 for streams: these are held for as long as their reader
-    likes, and leave the others alone.
+    To one host at most 32 at once for replies that are read whole, and 128 for streams: these are held for as long as
+    their reader likes, and leave the others alone.
     """
 
     def __init__(self) -> None:
         # The transports of httpx without a client above them: its redirects, flows of authentication, hooks and merging
         # of defaults are not used here, and take as much time as a fifth of a small request.
-        self._transports: dict[tuple[str | None, bool, bool], Lanes] = {}
-        self._routes: dict[tuple[str, str, int | None, bool], Lanes] = {}
+        self._hosts: dict[tuple[str, str, int | None, bool], Lanes] = {}
         self._cookies = httpx.Cookies()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, request: httpx.Request, *, streaming: bool = False) -> httpx.Response:
         """The reply, its body still to be read and then closed; `streaming` for one that is read at leisure."""
-        transport = self._transport(request.url, streaming)
+        lanes = self._lanes(request.url, streaming)
         if self._cookies:
             self._cookies.set_cookie_header(request)
-        response = await transport.handle_async_request(request)
+        response = await lanes.handle_async_request(request)
         response.request = request
         if "set-cookie" in response.headers:
             self._cookies.extract_cookies(response)
@@ -51,29 +52,42 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens them anew."""
-        transports = [*self._transports.values()]
-        self._transports, self._routes = {}, {}
-        for transport in transports:
-            await transport.aclose()
+        hosts, self._hosts = self._hosts, {}
+        for lanes in hosts.values():
+            await lanes.aclose()
 
-    def _transport(self, url: httpx.URL, streaming: bool) -> Lanes:
+    def _lanes(self, url: httpx.URL, streaming: bool) -> Lanes:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
-            self._loop, self._transports, self._routes = loop, {}, {}
-        route = (url.scheme, url.host, url.port, streaming)
-        if route not in self._routes:
+            self._loop, self._hosts = loop, {}
+        host = (url.scheme, url.host, url.port, streaming)
+        if host not in self._hosts:
             proxy = _proxy(url)
             secure = url.scheme == "https" or (proxy or "").startswith("https:")
-            if (proxy, secure, streaming) not in self._transports:
-                trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if secure else _nobody()
-                self._transports[proxy, secure, streaming] = Lanes(
-                    _STREAMS_AT_ONCE if streaming else _AT_ONCE,
-                    _KEPT,
-                    lambda limits: httpx.AsyncHTTPTransport(verify=trust, limits=limits, proxy=proxy),
-                )
-            self._routes[route] = self._transports[proxy, secure, streaming]
-        return self._routes[route]
+            trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if secure else _nobody()
+            self._hosts[host] = Lanes(
+                _STREAMS_AT_ONCE if streaming else _AT_ONCE,
+                lambda: _Direct(trust) if proxy is None else _Proxied(trust, proxy),
+            )
+        return self._hosts[host]
+
+
+class _Direct(httpx.AsyncHTTPTransport):
+    """One connection to a host, opened when it is needed."""
+
+    def __init__(self, trust: ssl.SSLContext) -> None:
+        # httpx makes the pool of a transport in its own __init__, which has no parameter for the network beneath it.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=trust, max_connections=1, keepalive_expiry=_KEPT, network_backend=Network()
+        )
+
+
+class _Proxied(httpx.AsyncHTTPTransport):
+    """One connection through a proxy, opened when it is needed."""
+
+    def __init__(self, trust: ssl.SSLContext, proxy: str) -> None:
+        super().__init__(verify=trust, proxy=proxy, limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEPT))
 
 
 def _proxy(url: httpx.URL) -> str | None:

@@ -97,6 +97,8 @@ class Item(Seed, Generic[I_co]):
                 display_name=info.display_name,
                 inputs=tuple(part.dataset_id for part in info.record.inputs),
                 outputs=tuple(part.dataset_id for part in info.record.outputs),
+                modeller=info.record.associations.modeller_id,
+                organisation=info.record.associations.requesting_organisation_id,
             )
         if isinstance(info, DatasetInfo):
             uri = info.access_info_uri or info.collection_format.dataset_info.access_info.uri

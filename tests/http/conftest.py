@@ -123,7 +123,7 @@ def http_listener() -> Iterator[Scripted]:
         return await scripted(request)
 
     app = Starlette(routes=[Route("/{path:path}", hand_over, methods=METHODS)])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

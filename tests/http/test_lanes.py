@@ -12,7 +12,7 @@ from ivcap_flows.http.lanes import Lanes
 
 
 def lanes(at_once):
-    return Lanes(at_once, 4.0, lambda limits: httpx.AsyncHTTPTransport(limits=limits))
+    return Lanes(at_once, lambda: httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1)))
 
 
 def asked(url, patience=5.0):
@@ -41,12 +41,38 @@ async def test_all_places_are_used_and_free_again(web):
             ends.push_async_callback(reply.aclose)
         with pytest.raises(httpx.PoolTimeout):
             await transport.handle_async_request(asked(url, 0.05))
-        for one, other in ((0, 4), (1, 5)):  # lanes are taken by turns, so that both are of one
-            for ended in (one, other):
-                await replies[ended].aclose()
-                await replies[ended].aclose()  # as at the end of the list again
-            for _ in range(2):
-                ends.push_async_callback((await transport.handle_async_request(asked(url, 1.0))).aclose)
+        for ended in (5, 0):
+            await replies[ended].aclose()
+            await replies[ended].aclose()  # as at the end of the list again
+        for _ in range(2):
+            ends.push_async_callback((await transport.handle_async_request(asked(url, 1.0))).aclose)
+        with pytest.raises(httpx.PoolTimeout):
+            await transport.handle_async_request(asked(url, 0.05))
+
+
+async def test_whoever_waits_gets_the_first_free_place(web):
+    """A request that waits takes the connection that is free first, whichever that is."""
+    held = asyncio.Event()
+
+    async def slow(request):
+        if request.url.query:
+            await held.wait()
+        return StreamingResponse(iter([b"x"]))
+
+    web.on("GET /1/x", slow)
+    url = f"{web.url}/1/x"
+    async with aclosing(lanes(2)) as transport:
+        long = asyncio.create_task(transport.handle_async_request(asked(f"{url}?long")))
+        await asyncio.sleep(0)
+        for _ in range(4):
+
+            async def whole():
+                reply = await transport.handle_async_request(asked(url, 1.0))
+                return await reply.aread()
+
+            assert await asyncio.gather(whole(), whole(), whole()) == [b"x"] * 3
+        held.set()
+        await (await long).aclose()
 
 
 async def test_a_failure_leaves_its_place(web):
@@ -54,10 +80,9 @@ async def test_a_failure_leaves_its_place(web):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         async with aclosing(lanes(8)) as transport:
-            for _ in range(3):
+            for _ in range(9):
                 with pytest.raises(httpx.ConnectError):
                     await transport.handle_async_request(asked(f"http://127.0.0.1:{taken.getsockname()[1]}/"))
-            assert not any(lane.requests for lane in transport._lanes)
 
 
 async def test_one_after_the_other_needs_one_connection(web):
@@ -74,3 +99,37 @@ async def test_one_after_the_other_needs_one_connection(web):
             reply = await transport.handle_async_request(asked(f"{web.url}/1/x"))
             await reply.aread()
     assert len(callers) == 1
+
+
+@pytest.mark.parametrize("later", range(12))
+async def test_a_request_that_is_cancelled_twice_leaves_its_place(web, later):
+    """Cancelled anew while it closes, which httpcore then never ends, a reader takes no connection from the next."""
+
+    async def endless(request):
+        async def blocks():
+            yield b"first"
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(blocks() if request.url.query else iter([b"x"]))
+
+    web.on("GET /1/x", endless)
+    async with aclosing(lanes(1)) as transport:
+
+        async def read():
+            reply = await transport.handle_async_request(asked(f"{web.url}/1/x?endless"))
+            try:
+                await reply.aread()
+            finally:
+                await reply.aclose()
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        for _ in range(later):
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        reply = await transport.handle_async_request(asked(f"{web.url}/1/x", 1.0))
+        assert await reply.aread() == b"x"
