@@ -6,6 +6,7 @@ from ivcap_flows.journal.journal import Journal
 from ivcap_flows.journal.rows import (
     AttemptRow,
     Claim,
+    Cursor,
     DeliveryRow,
     DeliveryState,
     Fact,
@@ -22,6 +23,7 @@ from ivcap_flows.journal.states import State
 __all__ = [
     "AttemptRow",
     "Claim",
+    "Cursor",
     "DeliveryRow",
     "DeliveryState",
     "Fact",

@@ -58,8 +58,7 @@ class BulkIntents(Intents):
             now = self._store.now(connection)
             known = self._rows(connection, [each.key for each in wanted])
             rows = [fresh_row(each, now) | _LEFT for each in wanted if each.key not in known]
-            for row in rows:
-                self._store.insert_new(connection, _I, row)
+            self._store.insert_all_new(connection, _I, rows)
 
     def claim_many(self, wanted: Sequence[NewIntent]) -> list[Claim]:
         """Ask for the right to cause each effect; the answers are in the order of the questions. See `claim`."""

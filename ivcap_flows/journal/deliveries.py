@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.leases import Leases
-from ivcap_flows.journal.rows import DeliveryRow, DeliveryState
+from ivcap_flows.journal.rows import Cursor, DeliveryRow, DeliveryState
 from ivcap_flows.journal.store import Store
 
 __all__ = ["Deliveries"]
 
-_D = schema.deliveries
+_D, _C, _S, _F = schema.deliveries, schema.cursors, schema.sendings, schema.facts
 
 
 class Deliveries:
@@ -66,7 +66,8 @@ class Deliveries:
         reason: str | None = None,
         next_try: datetime | None = None,
     ) -> None:
-        """Note the outcome of a try. What is delivered stays so: a later word of another state is ignored."""
+        """Note the outcome of a try. What is delivered stays so: a later word of another state is ignored. With it the
+        sink has all that it did not get of the run before."""
         with self._store.write() as connection:
             row = {
                 "sink": sink,
@@ -85,6 +86,54 @@ class Deliveries:
                     .where(sa.or_(_D.c.state != "delivered", sa.literal(state == "delivered")))
                     .values({**row, "tries": _D.c.tries + 1})
                 )
+            if state == "delivered" and run_id is not None:
+                connection.execute(
+                    sa.update(_D)
+                    .where(_D.c.sink == sink, _D.c.run_id == run_id, _D.c.state != "delivered")
+                    .values(state="delivered", reason=None, next_try=None, updated_at=row["updated_at"])
+                )
+
+    def cursor(self, sink: str) -> Cursor:
+        """How far the sink has come; at first nowhere."""
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(_C).where(_C.c.sink == sink)).mappings().first()
+            return Cursor() if row is None else Cursor(row["seq"], tuple(row["behind"]))
+
+    def advance(self, sink: str, cursor: Cursor) -> None:
+        """Note how far the sink has come."""
+        with self._store.write() as connection:
+            self._store.upsert(connection, _C, {"sink": sink, "seq": cursor.seq, "behind": list(cursor.behind)})
+
+    def runs_between(self, after: int, until: int) -> list[str]:
+        """The runs with facts whose `seq` is above `after` and at most `until`, by the first of them."""
+        first = sa.func.min(_F.c.seq)
+        query = sa.select(_F.c.run_id).where(_F.c.seq > after, _F.c.seq <= until).group_by(_F.c.run_id).order_by(first)
+        with self._store.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def left(self, sink: str) -> list[str]:
+        """The runs that the sink was offered and has not got, the first to be tried first."""
+        query = sa.select(_D.c.run_id).where(_D.c.sink == sink, _D.c.state != "delivered", _D.c.run_id.is_not(None))
+        with self._store.read() as connection:
+            return list(dict.fromkeys(connection.execute(query.order_by(_D.c.next_try, _D.c.key)).scalars()))
+
+    def sending(self, sink: str, run_id: str) -> datetime | None:
+        """When the sink began to send something of a run of whose end nobody has heard."""
+        query = sa.select(_S.c.sent_at).where(_S.c.sink == sink, _S.c.run_id == run_id)
+        with self._store.read() as connection:
+            found: datetime | None = connection.execute(query).scalar()
+            return found
+
+    def begin_sending(self, sink: str, run_id: str) -> None:
+        """Note, before the first request, that something of a run is sent."""
+        with self._store.write() as connection:
+            row = {"sink": sink, "run_id": run_id, "sent_at": self._store.now(connection)}
+            self._store.upsert(connection, _S, row)
+
+    def end_sending(self, sink: str, run_id: str) -> None:
+        """Note that each request was answered."""
+        with self._store.write() as connection:
+            connection.execute(sa.delete(_S).where(_S.c.sink == sink, _S.c.run_id == run_id))
 
     def lease(self, sink: str) -> AbstractContextManager[bool]:
         """The right to drain a sink: `with deliveries.lease(sink) as mine: if mine: ...`. Never waits."""

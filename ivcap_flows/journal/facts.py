@@ -19,7 +19,7 @@ PAGE: Final = 1000
 """Facts per page."""
 
 _F = schema.facts
-_INSERT = sa.insert(_F)
+_WRITTEN: Final = ("run_id", "attempt_id", "recorded_at", "record_id", "source", "target", "record", "type", "mark")
 _SELECT = sa.select(_F.c.seq, _F.c.run_id, _F.c.attempt_id, _F.c.recorded_at, _F.c.record)
 _APPENDING: Final = 0x6976_6361_7061
 
@@ -29,6 +29,9 @@ class Facts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        mark = "?" if store.is_sqlite else "%s"
+        columns = ", ".join(_WRITTEN)
+        self._insert = f"INSERT INTO {_F.name} ({columns}) VALUES ({', '.join(mark for _ in _WRITTEN)})"  # noqa: S608
 
     def append(self, facts: Sequence[Fact]) -> None:
         """Write facts in one transaction: all or none. Their `seq` is given here."""
@@ -38,22 +41,9 @@ class Facts:
             if not self._store.is_sqlite:
                 # Numbers are given before the commit; without turns a reader that pages by them could pass one by.
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
-            now = self._store.now(connection)
-            connection.execute(
-                _INSERT,
-                [
-                    {
-                        "run_id": fact.run_id,
-                        "attempt_id": fact.attempt_id,
-                        "recorded_at": now,
-                        "record_id": fact.record.id,
-                        "source": fact.record.source,
-                        "target": fact.record.target,
-                        "record": fact.record.model_dump_json(exclude_defaults=True),
-                    }
-                    for fact in facts
-                ],
-            )
+            now = schema.Instant.stored(self._store.now(connection))
+            # Each row through the statement's own machinery takes longer than SQLite does to write it.
+            connection.exec_driver_sql(self._insert, [_row(fact, now) for fact in facts])
 
     def of_run(self, run_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
         """A page of a run's facts: those with `seq` above `after`."""
@@ -68,6 +58,11 @@ class Facts:
         """A page of all facts with `seq` above `after`; nothing with a lower `seq` appears later."""
         return self._page(_SELECT.where(_F.c.seq > after), limit)
 
+    def newest(self) -> int:
+        """The `seq` of the newest fact of all; 0 without one."""
+        with self._store.read() as connection:
+            return connection.execute(sa.select(sa.func.max(_F.c.seq))).scalar() or 0
+
     def last_seq(self, run_id: str) -> int:
         """The `seq` of a run's newest fact; 0 without one."""
         with self._store.read() as connection:
@@ -76,6 +71,24 @@ class Facts:
     def _page(self, query: sa.Select[tuple[object, ...]], limit: int) -> list[Fact]:
         with self._store.read() as connection:
             return [_fact(row) for row in connection.execute(query.order_by(_F.c.seq).limit(limit)).mappings()]
+
+
+def _row(fact: Fact, now: int) -> tuple[str | int | None, ...]:
+    """A fact in the order of `_WRITTEN`."""
+    record = fact.record
+    said = record.model_dump_json(exclude_defaults=True)
+    return (
+        *(fact.run_id, fact.attempt_id, now, record.id, record.source, record.target),
+        *(said, record.type, _mark(record)),
+    )
+
+
+def _mark(record: Record) -> str | None:
+    """What a thing is known by beside its id: the sha256 of its content, or the commit of code."""
+    if record.kind != "entity":
+        return None
+    mark = record.attributes.get("sha256") or record.attributes.get("commit")
+    return mark if isinstance(mark, str) else None
 
 
 def _fact(row: RowMapping) -> Fact:

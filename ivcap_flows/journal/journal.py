@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.facts import Facts
     from ivcap_flows.journal.filestats import FileStats
     from ivcap_flows.journal.leases import Leases
+    from ivcap_flows.journal.lineages import Lineages
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
     from ivcap_flows.journal.runs import Runs
@@ -33,6 +34,7 @@ class Journal:
     deliveries: Deliveries
     files: FileStats
     leases: Leases
+    lineages: Lineages
     once: Once
     parks: Parks
     sightings: Sightings
@@ -48,6 +50,7 @@ class Journal:
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
         from ivcap_flows.journal.leases import Leases
+        from ivcap_flows.journal.lineages import Lineages
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
         from ivcap_flows.journal.processes import Processes
@@ -62,6 +65,7 @@ class Journal:
         self.intents = BulkIntents(store, processes)
         self.facts = Facts(store)
         self.leases = Leases(store, processes)
+        self.lineages = Lineages(store)
         self.deliveries = Deliveries(store, self.leases)
         self.files = FileStats(store)
         self.once = Once(store)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttemptRow",
     "Claim",
+    "Cursor",
     "DeliveryRow",
     "DeliveryState",
     "Fact",
@@ -213,3 +214,12 @@ class DeliveryRow:
     tries: int
     next_try: datetime | None = None
     updated_at: datetime | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a sink has come: it has been told, or it is noted why not, of every run with facts up to `seq`, but for
+    the runs that were still running then, which are `behind`."""
+
+    seq: int = 0
+    behind: tuple[str, ...] = ()

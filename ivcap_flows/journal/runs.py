@@ -107,6 +107,21 @@ class Runs:
                 run_id = self._by_identity(connection, identity, fingerprint(identity.parameters))
             return None if run_id is None else self._run(connection, run_id)
 
+    def completed_before(self, identity: RunIdentity) -> AttemptRow | None:
+        """How the newest run of an identity completed, if `open_attempt` therefore begins a new one; None otherwise.
+
+        None, too, while the process of that attempt lives, which itself can tell how it went on.
+        """
+        with self._store.read() as connection:
+            if identity.deployed or self._by_root(connection, identity) is not None:
+                return None
+            newest = connection.execute(self._alike(identity, fingerprint(identity.parameters)).limit(1)).first()
+            if newest is None or newest.outcome != "completed":
+                return None
+            leading = [row for row in self._attempts(connection, newest.id) if row.leads]
+            last = max(leading, key=lambda row: row.number)
+            return None if self._processes.alive(last.process, self._store.now(connection)) else last
+
     def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
         """Record how an attempt ended; a leading attempt's outcome is its run's. Closing twice keeps the last word."""
         with self._store.write() as connection:
@@ -147,8 +162,15 @@ class Runs:
         with self._store.write() as connection:
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(missing_facts=_R.c.missing_facts + facts))
 
-    def recent(self, limit: int = 50, *, before: RunRow | None = None, flow_name: str | None = None) -> list[RunRow]:
-        """Runs newest first; `before` is the last of the page before."""
+    def recent(
+        self,
+        limit: int = 50,
+        *,
+        before: RunRow | None = None,
+        flow_name: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> list[RunRow]:
+        """Runs newest first, of one flow and outcome where given; `before` is the last of the page before."""
         query = sa.select(*_RUN_COLUMNS).order_by(_R.c.created_at.desc(), _R.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(
@@ -157,8 +179,16 @@ class Runs:
             )
         if flow_name is not None:
             query = query.where(_R.c.flow_name == flow_name)
+        if outcome is not None:
+            query = query.where(_R.c.outcome == outcome)
         with self._store.read() as connection:
             return [RunRow(**row) for row in connection.execute(query).mappings()]
+
+    def find(self, run_id: str) -> RunRow | None:
+        """A run by its whole id; None where there is none, such as one that was pruned."""
+        with self._store.read() as connection:
+            row = connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().first()
+            return None if row is None else RunRow(**row)
 
     def get(self, id_or_prefix: str) -> RunRow:
         """A run by its id, the unambiguous beginning of it, or the id of one of its Prefect flow runs.
@@ -205,30 +235,51 @@ class Runs:
         with self._store.read() as connection:
             return attempt.outcome == "running" and self._alive(connection, attempt)
 
-    def prune(self, older_than_days: float, *, sinks: Sequence[str] = ()) -> int:
+    def prune(self, older_than_days: float, *, sinks: Sequence[tuple[str, str]] = ()) -> int:
         """Delete runs that ended so long ago, their facts, deliveries and run-scoped intents; returns their number.
 
-        Intents of scope flow and account stay for ever, so that nothing is sent twice. A run stays while
-        something of it is in doubt or an orphan, and until each kind of the `sinks`, and any that was tried, has it.
+        Intents of scope flow and account stay for ever, and what a deployed run has paid for, since Prefect may run
+        that again under its old id; so nothing is sent twice. A run stays while something of it is in doubt or an
+        orphan, while a delivery of it is left, and until each of the `sinks` has its newest fact; a sink is given by
+        how its name begins and ends.
         """
         from datetime import timedelta
 
-        intents, deliveries = schema.intents, schema.deliveries
+        intents, deliveries, facts = schema.intents, schema.deliveries, schema.facts
         with self._store.write() as connection:
             limit = self._store.now(connection) - timedelta(days=older_than_days)
             # Of a run that completed nobody asks again for what it did not wait for.
             given_up = sa.and_(intents.c.state == "accepted", _R.c.outcome == "abandoned")
             lives = sa.or_(intents.c.state.in_(("sent", "in_doubt")), given_up)
+            newest = (
+                sa.select(sa.func.max(facts.c.seq)).where(facts.c.run_id == _R.c.id).correlate(_R).scalar_subquery()
+            )
+            told = sa.and_(
+                deliveries.c.run_id == _R.c.id,
+                deliveries.c.state == "delivered",
+                deliveries.c.key == _R.c.id + "@" + sa.cast(newest, sa.Text),
+            )
+            named = [
+                sa.and_(
+                    deliveries.c.sink.startswith(begin, autoescape=True),
+                    deliveries.c.sink.endswith(end, autoescape=True),
+                )
+                for begin, end in sinks
+            ]
             old = sa.select(_R.c.id).where(
                 _R.c.updated_at < limit,
                 _R.c.outcome.in_(("completed", "abandoned")),
                 ~sa.exists().where(intents.c.run_id == _R.c.id, lives),
                 ~sa.exists().where(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered"),
-                *(sa.exists().where(deliveries.c.run_id == _R.c.id, deliveries.c.sink.startswith(s)) for s in sinks),
+                # Of a run without facts there is nothing to tell.
+                *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
             )
+            paid = sa.and_(intents.c.spends, intents.c.run_id.in_(sa.select(_R.c.id).where(_R.c.deployed)))
             connection.execute(
                 sa.delete(intents).where(
-                    intents.c.run_id.in_(old), sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))
+                    intents.c.run_id.in_(old),
+                    sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%")),
+                    ~paid,
                 )
             )
             return connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
@@ -245,12 +296,7 @@ class Runs:
         return found
 
     def _by_identity(self, connection: Connection, identity: RunIdentity, sha256: str) -> str | None:
-        query = (
-            sa.select(_R.c.id, _R.c.outcome)
-            .where(_R.c.entry_point == identity.entry_point, _R.c.parameters_sha256 == sha256, ~_R.c.deployed)
-            .order_by(_R.c.created_at.desc())
-        )
-        for id_, outcome in connection.execute(query):
+        for id_, outcome in connection.execute(self._alike(identity, sha256)):
             if outcome == "completed":
                 return None
             attempts = self._attempts(connection, id_)
@@ -258,6 +304,12 @@ class Runs:
             if ended and outcome != "abandoned":
                 return str(id_)
         return None
+
+    @staticmethod
+    def _alike(identity: RunIdentity, sha256: str) -> sa.Select[tuple[str, str]]:
+        """Id and outcome of the runs of an identity that no deployment began, newest first."""
+        alike = (_R.c.entry_point == identity.entry_point, _R.c.parameters_sha256 == sha256, ~_R.c.deployed)
+        return sa.select(_R.c.id, _R.c.outcome).where(*alike).order_by(_R.c.created_at.desc())
 
     def _lose_dead(self, connection: Connection, attempts: Sequence[AttemptRow]) -> list[AttemptRow]:
         dead = [row for row in attempts if row.outcome == "running" and not self._alive(connection, row)]

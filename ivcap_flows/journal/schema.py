@@ -17,6 +17,7 @@ __all__ = [
     "Instant",
     "Json",
     "attempts",
+    "cursors",
     "deliveries",
     "facts",
     "files",
@@ -30,11 +31,12 @@ __all__ = [
     "parks",
     "processes",
     "runs",
+    "sendings",
     "sightings",
     "watches",
 ]
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "ivcap_flows_version"
@@ -49,8 +51,13 @@ class Instant(TypeDecorator[datetime]):
     impl = sa.BigInteger
     cache_ok = True
 
+    @staticmethod
+    def stored(value: datetime) -> int:
+        """What stands in the column for a moment."""
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+        return None if value is None else self.stored(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else _EPOCH + timedelta(microseconds=value)
@@ -178,6 +185,8 @@ once = sa.Table(
     sa.Column("recorded_at", Instant, nullable=False),
 )
 
+_MARKED: Final = sa.text("mark IS NOT NULL")
+
 facts = sa.Table(
     "facts",
     metadata,
@@ -189,10 +198,15 @@ facts = sa.Table(
     sa.Column("source", sa.Text),
     sa.Column("target", sa.Text),
     sa.Column("record", sa.Text, nullable=False),
+    sa.Column("type", sa.Text),
+    # The sha256 of an entity's content, or the commit of code: what a thing is known by beside its id.
+    sa.Column("mark", sa.Text),
     sa.Index("facts_run", "run_id", "seq"),
     sa.Index("facts_record", "record_id", "seq"),
     sa.Index("facts_source", "source", "seq"),
     sa.Index("facts_target", "target", "seq"),
+    sa.Index("facts_mark", "mark", "record_id", sqlite_where=_MARKED, postgresql_where=_MARKED),
+    sa.Index("facts_record_mark", "record_id", "mark", sqlite_where=_MARKED, postgresql_where=_MARKED),
     sqlite_autoincrement=True,
 )
 
@@ -209,6 +223,22 @@ deliveries = sa.Table(
     sa.Column("updated_at", Instant, nullable=False),
     sa.Index("deliveries_state", "sink", "state"),
     sa.Index("deliveries_run", "run_id"),
+)
+
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("sink", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("behind", Json, nullable=False),
+)
+
+sendings = sa.Table(
+    "sendings",
+    metadata,
+    sa.Column("sink", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sent_at", Instant, nullable=False),
 )
 
 leases = sa.Table(

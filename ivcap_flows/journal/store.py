@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
+from ivcap_flows.journal.commits import SharedCommits
 from ivcap_flows.journal.places import network_file_system
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
 
@@ -46,7 +46,7 @@ class Store:
         self.url = parsed.render_as_string(hide_password=True)
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self._turns = (os.getpid(), threading.RLock())
+        self._commits = SharedCommits(self.engine, patience=_BUSY_SECONDS)
         self._new: dict[sa.Table, Any] = {}
         _after_fork(self.engine)
         try:
@@ -77,31 +77,10 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A transaction that is on disk when the block ends; writers take turns on SQLite. JournalError otherwise."""
         try:
-            with (
-                self._turn(),
-                self.engine.connect().execution_options(writes=True) as connection,
-                connection.begin(),
-            ):
+            with self._commits.transaction() if self.is_sqlite else self.engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """The turn among this process's threads on SQLite, which itself would let them sleep and try again."""
-        if not self.is_sqlite:
-            yield
-            return
-        if self._turns[0] != os.getpid():
-            # In a forked child nobody would ever give back what a thread of the parent held.
-            self._turns = (os.getpid(), threading.RLock())
-        lock = self._turns[1]
-        held = lock.acquire(timeout=_BUSY_SECONDS)
-        try:
-            yield
-        finally:
-            if held:
-                lock.release()
 
     def now(self, connection: Connection) -> datetime:
         """The journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
@@ -112,11 +91,12 @@ class Store:
 
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
-        statement = self._new.get(table)
-        if statement is None:
-            statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-            self._new[table] = statement
-        return connection.execute(statement, row).rowcount > 0
+        return connection.execute(self._inserting_new(table), row).rowcount > 0
+
+    def insert_all_new(self, connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert the rows whose primary keys are not there."""
+        if rows:
+            connection.execute(self._inserting_new(table), rows)
 
     def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
         """Insert a row or replace the columns of the one with the same primary key."""
@@ -124,6 +104,13 @@ class Store:
         statement = self._insert(table).values(row)
         changed = {name: statement.excluded[name] for name in row if name not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def _inserting_new(self, table: sa.Table) -> Any:
+        statement = self._new.get(table)
+        if statement is None:
+            statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+            self._new[table] = statement
+        return statement
 
     def _insert(self, table: sa.Table) -> Any:
         if self.is_sqlite:

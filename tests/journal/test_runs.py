@@ -16,8 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.journal import Journal, NewIntent, OpenedAttempt, RunIdentity, schema
+from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIdentity, schema
 from ivcap_flows.journal.processes import LEASE_SECONDS
+from ivcap_flows.provenance import entity
 
 FORK = multiprocessing.get_context("fork")
 
@@ -317,9 +318,10 @@ def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
 
 
 def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) -> None:
-    """A run with a doubt stays, one that a sink has not got, and an orphan of one that was given up."""
+    """A run with a doubt stays, one that a sink has not got whole, and an orphan of one that was given up."""
     ids = {}
-    for number, (name, state) in enumerate([("doubt", "sent"), ("orphan", "accepted"), ("new", None), ("old", None)]):
+    made = {"doubt": "sent", "orphan": "accepted", "new": None, "old": None, "more": None}
+    for number, (name, state) in enumerate(made.items()):
         opened = journal.runs.open_attempt(identity(str(number), {"n": number}))
         ids[name] = opened.run.id
         if state is not None:
@@ -329,9 +331,35 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
             if state == "accepted":
                 journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
         journal.runs.close_attempt(opened.attempt.id, "completed")
+        fact = Fact(entity("urn:x:1", "entity"), opened.run.id)
+        journal.facts.append([fact])
         if name != "new":
-            journal.deliveries.record("prov-json:/x", name, "delivered", run_id=opened.run.id)
+            told = f"{opened.run.id}@{journal.facts.last_seq(opened.run.id)}"
+            journal.deliveries.record("prov-json:/x", told, "delivered", run_id=opened.run.id)
+        if name == "more":
+            journal.facts.append([fact])
     journal.runs.abandon(ids["orphan"])
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-json", "ivcap"]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-json"]) == 1
-    assert {row.id for row in journal.runs.recent()} == {ids["doubt"], ids["orphan"], ids["new"]}
+    folder, ivcap = ("prov-json:/x", ""), ("ivcap:", "")
+    assert journal.runs.prune(older_than_days=0, sinks=[folder, ivcap]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=[("prov-json:", "/y")]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=[folder]) == 1
+    assert {row.id for row in journal.runs.recent()} == {ids[name] for name in ("doubt", "orphan", "new", "more")}
+
+
+def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
+    """Prefect may run a flow run again under its id, which then finds its order; what costs nothing goes."""
+    asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
+    opened = journal.runs.open_attempt(asked)
+    for noun, spends in (("order", True), ("aspect", False)):
+        scope = f"run:{opened.run.id}"
+        wanted = NewIntent(noun, noun, noun, "p", "a", scope, {}, spends=spends, run_id=opened.run.id)
+        intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
+        journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
+        journal.intents.finish(noun, "succeeded", {})
+    journal.runs.close_attempt(opened.attempt.id, "completed")
+    assert journal.runs.prune(older_than_days=0) == 1
+    again = journal.runs.open_attempt(asked)
+    assert again.run.id == opened.run.id
+    wanted = NewIntent("order", "order", "order", "p", "a", f"run:{again.run.id}", {}, run_id=again.run.id)
+    assert journal.intents.claim(wanted).kind == "kept"
+    assert [row.noun for row in journal.intents.where()] == ["order"]

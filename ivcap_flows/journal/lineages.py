@@ -1,0 +1,287 @@
+"""The facts on the way from a thing to its origins, or to what came of it: found in the database, by one query.
+
+The query follows the rules of `provenance.graph` as far as they go by ids and types, and takes a little more than
+belongs to the lineage: which of several claims to have made a thing holds is for the graph to say.
+"""
+
+# ruff: noqa: S608 - what the queries are put together from stands here; ids are bound
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.store import Store
+from ivcap_flows.provenance.graph import merge
+from ivcap_flows.provenance.records import Record, activity
+
+__all__ = ["Lineages"]
+
+_F, _A = schema.facts, schema.attempts
+
+SAID: Final = 16
+"""Of what is stated of one thing more often than twice as many times, the first and the last so many are read: an
+account or a service is named by every run."""
+_CHUNK: Final = 500
+_CONTENT: Final = file_urn("")
+_OURS: Final = flows_urn("", "")[:-1]
+
+_BIRTHS: Final = "('wasGeneratedBy', 'wasStartedBy')"
+_SAMES: Final = "('specializationOf', 'alternateOf')"
+
+
+def _is(id_: str, *kinds: str) -> str:
+    return "(" + " OR ".join(f"{id_} LIKE '{flows_urn(kind, '%')}'" for kind in kinds) + ")"
+
+
+def _frame(id_: str) -> str:
+    return _is(id_, "run", "attempt")
+
+
+def _fact_of_frame(id_: str) -> str:
+    return _is(id_, "parameters", "code")
+
+
+_ACTS: Final = f"({_is('r.id', 'task-run', 'call')} OR r.id LIKE 'urn:ivcap:order:%' OR r.id LIKE 'urn:ivcap:job:%')"
+_OTHER_CLAIM: Final = (
+    "EXISTS (SELECT 1 FROM facts o WHERE o.source = f.source AND o.type = f.type AND o.target <> f.target)"
+)
+_MADE: Final = "SELECT 1 FROM facts g WHERE g.source = {holder} AND g.type = 'wasGeneratedBy'"
+_IS_ORIGIN: Final = f"""EXISTS ({_MADE}) AND NOT EXISTS (
+    SELECT 1 FROM facts g JOIN facts u ON u.source = g.target AND u.type = 'used' AND u.target = r.id
+    WHERE g.source = {{holder}} AND g.type = 'wasGeneratedBy')"""
+# A content is no holder of itself, and is stated by whoever takes it.
+_HELD: Final = tuple(
+    f"r.id LIKE '{_CONTENT}%' AND f.mark = substr(r.id, {len(_CONTENT) + 1}) AND f.record_id {other} r.id"
+    for other in "<>"
+)
+_ITS_CONTENT: Final = (
+    f"'{_CONTENT}' || f.mark",
+    "1",
+    f"NOT {_is('r.id', 'code', 'task-run', 'call', 'attempt', 'run')} "
+    "AND f.seq = (SELECT m.seq FROM facts m WHERE m.record_id = r.id AND m.mark IS NOT NULL LIMIT 1)",
+)
+
+_Step = tuple[str, str, str]
+"""Where it leads, whether the other end is to be followed in full, and for which facts `f` of a thing `r`."""
+
+_STEPS: Final[dict[str, Sequence[_Step]]] = {
+    "up": (
+        (
+            "f.target",
+            f"CASE WHEN f.type = 'wasStartedBy' AND {_frame('f.target')} THEN 0 ELSE 1 END",
+            f"""f.source = r.id AND (r.whole = 1 OR f.type NOT IN ('used', 'wasInformedBy') OR NOT {_frame("r.id")}
+            OR (f.type = 'used' AND {_fact_of_frame("f.target")}))""",
+        ),
+        _ITS_CONTENT,
+        *(("f.record_id", "1", f"{held} AND {_IS_ORIGIN.format(holder='f.record_id')}") for held in _HELD),
+        # What somebody else is said to have made, this activity may have used only.
+        (
+            "f.source",
+            "1",
+            f"f.target = r.id AND {_ACTS} AND f.type IN {_BIRTHS} AND f.source NOT LIKE '{_OURS}%' AND {_OTHER_CLAIM}",
+        ),
+    ),
+    "down": (
+        (
+            "f.source",
+            f"""CASE WHEN f.type = 'used' AND {_frame("f.source")} AND NOT {_fact_of_frame("r.id")}
+            THEN 0 ELSE 1 END""",
+            f"f.target = r.id AND (r.whole = 1 OR f.type <> 'wasStartedBy' OR NOT {_frame('r.id')})",
+        ),
+        ("f.target", "1", f"f.source = r.id AND NOT {_is('r.id', 'task-run', 'call')} AND f.type IN {_SAMES}"),
+        _ITS_CONTENT,
+        *(("f.record_id", "1", held) for held in _HELD),
+        (
+            "f.target",
+            "1",
+            f"f.source = r.id AND r.id NOT LIKE '{_OURS}%' AND f.type IN {_BIRTHS} AND {_OTHER_CLAIM}",
+        ),
+    ),
+    "both": (
+        (
+            "f.target",
+            f"""CASE WHEN f.type IN ('hadPlan', 'wasAssociatedWith', 'wasAttributedTo', 'actedOnBehalfOf')
+            OR {_fact_of_frame("f.target")} THEN 0 ELSE 1 END""",
+            "f.source = r.id AND r.whole = 1",
+        ),
+        ("f.source", "1", "f.target = r.id AND r.whole = 1"),
+        _ITS_CONTENT,
+        *(("f.record_id", "1", held) for held in _HELD),
+    ),
+    "runs": (
+        (
+            "f.target",
+            "1",
+            f"""f.source = r.id
+            AND (f.type = 'wasStartedBy' OR (f.type IN ('hadPlan', 'wasAssociatedWith') AND {_frame("r.id")}))""",
+        ),
+    ),
+}
+
+# Whoever else claims to have made what is on the way, and who started whom of these.
+_CLAIMS: Final = f"""known(id) AS (
+    SELECT * FROM (SELECT f.target FROM reached r JOIN facts f ON f.source = r.id
+    WHERE (f.type = 'wasGeneratedBy' AND NOT {_is("r.id", "task-run", "call")} AND EXISTS (
+        SELECT 1 FROM facts o WHERE o.source = f.source AND o.type = f.type AND {_frame("o.target")}))
+    OR (r.id NOT LIKE '{_OURS}%' AND f.type IN {_BIRTHS} AND {_OTHER_CLAIM})) AS claimants
+    UNION SELECT f.target FROM known k JOIN facts f ON f.source = k.id WHERE f.type = 'wasStartedBy'
+)"""
+
+_OFTEN: Final = (
+    f"EXISTS (SELECT s.seq FROM facts s WHERE s.record_id = ids.id ORDER BY s.seq LIMIT 1 OFFSET {2 * SAID})"
+)
+_RECORDS: Final = f"""SELECT n.seq, n.record FROM ids CROSS JOIN facts n WHERE n.record_id = ids.id AND NOT {_OFTEN}
+UNION ALL
+SELECT n.seq, n.record FROM ids JOIN facts n ON n.seq IN (
+    SELECT seq FROM (SELECT b.seq FROM facts b WHERE b.record_id = ids.id ORDER BY b.seq LIMIT {SAID}) AS begin
+    UNION SELECT seq FROM (SELECT e.seq FROM facts e WHERE e.record_id = ids.id ORDER BY e.seq DESC LIMIT {SAID}) AS e
+) WHERE {_OFTEN}
+UNION ALL
+SELECT l.seq, l.record FROM ids CROSS JOIN facts l
+WHERE l.source = ids.id AND coalesce(l.target, '') IN (SELECT id FROM ids)
+ORDER BY 1"""
+
+
+class Lineages:
+    """Ways through the facts of one journal."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._queries: dict[str, sa.TextClause] = {}
+
+    def knows(self, id: str) -> bool:  # noqa: A002 - the graph's own word
+        """Whether any run states something of a thing."""
+        query = sa.select(_F.c.seq).where(_F.c.record_id == id).limit(1)
+        with self._store.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def marked(self, mark: str, *, code: bool = False) -> list[str]:
+        """The ids of what has this sha256; or with `code` of the code whose commit begins so."""
+        found = sa.select(_F.c.record_id).distinct().where(_F.c.mark.is_not(None))
+        if code:
+            found = found.where(_F.c.mark >= mark, _F.c.mark < mark + "g", _F.c.type == "code")
+        else:
+            found = found.where(_F.c.mark == mark, _F.c.type != "code")
+        with self._store.read() as connection:
+            return list(connection.execute(found.order_by(_F.c.record_id)).scalars())
+
+    def followed(self, codes: Sequence[str]) -> list[str]:
+        """The ids of the runs whose attempts followed a version of code."""
+        attempt, run = _F.alias(), _F.alias()
+        query = (
+            sa.select(run.c.target)
+            .distinct()
+            .join_from(attempt, run, run.c.source == attempt.c.source)
+            .where(attempt.c.target.in_(codes), attempt.c.type == "hadPlan", run.c.type == "wasStartedBy")
+            .where(run.c.target.startswith(flows_urn("run", "")))
+        )
+        with self._store.read() as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def around(
+        self,
+        ids: Iterable[str],
+        direction: Literal["up", "down", "both", "runs"],
+    ) -> Iterator[Record]:
+        """What is stated on the way from things to their origins (`up`) or to what came of them (`down`), of all that
+        is connected with them (`both`), or of the runs that they are part of (`runs`), oldest first; then how the
+        attempts ended, which a killed one could not state. A thing of which nothing is on record has nothing there.
+        """
+        query = self._queries.get(direction)
+        if query is None:
+            query = self._queries[direction] = sa.text(_query(direction, lateral=not self._store.is_sqlite))
+        attempts: dict[str, None] = {}
+        with self._store.read() as connection:
+            starts = json.dumps(self._started(connection, list(ids), direction))
+            options = {"yield_per": 1000}
+            rows = connection.execute(query, {"starts": starts}, execution_options=options)
+            for _, text in rows.tuples():
+                record = Record.model_validate_json(text)
+                if record.type == "attempt":
+                    attempts[record.id] = None
+                yield record
+            yield from _endings(connection, list(attempts))
+
+    def ends(self, run_id: str, *, most: int) -> tuple[list[Record], list[Record], int]:
+        """What a run used and nothing in it made, what it made, at most so many of both, and how many there are."""
+        links = sa.select(_F.c.type, _F.c.source, _F.c.target).where(
+            _F.c.run_id == run_id, _F.c.type.in_(("used", "wasGeneratedBy"))
+        )
+        used: dict[str, None] = {}
+        made: dict[str, None] = {}
+        with self._store.read() as connection:
+            for type_, source, target in connection.execute(links.order_by(_F.c.seq)).tuples():
+                if type_ == "used":
+                    used[target] = None
+                else:
+                    made[source] = None
+            inputs = [id_ for id_ in used if id_ not in made]
+            wanted = [*made, *inputs][:most]
+            merged: dict[str, Record] = {}
+            for first in range(0, len(wanted), _CHUNK):
+                some = sa.select(_F.c.record).where(
+                    _F.c.run_id == run_id, _F.c.record_id.in_(wanted[first : first + _CHUNK])
+                )
+                for text in connection.execute(some.order_by(_F.c.seq)).scalars():
+                    record = Record.model_validate_json(text)
+                    merged[record.id] = merge(merged[record.id], record) if record.id in merged else record
+        one, two = ([merged[id_] for id_ in ids if id_ in merged] for ids in (inputs, made))
+        return one, two, len(made) + len(inputs)
+
+    def _started(self, connection: Connection, ids: list[str], direction: str) -> list[str]:
+        """What a lineage begins with: a thing with its other names, and upwards all that a run has done."""
+        if direction != "up":
+            return ids
+        found = dict.fromkeys(ids)
+        for id_ in ids:
+            other = sa.select(_F.c.source).where(_F.c.target == id_, _F.c.type.in_(("specializationOf", "alternateOf")))
+            found.update(dict.fromkeys(connection.execute(other).scalars()))
+            if id_.startswith(_CONTENT):
+                held = sa.select(_F.c.record_id).distinct().where(_F.c.mark == id_[len(_CONTENT) :])
+                found.update(dict.fromkeys(connection.execute(held).scalars()))
+        fresh = [id_ for id_ in ids if id_.startswith((flows_urn("run", ""), flows_urn("attempt", "")))]
+        while fresh:
+            parts = sa.select(_F.c.source).where(_F.c.target.in_(fresh[:_CHUNK]), _F.c.type == "wasStartedBy")
+            new = [id_ for id_ in connection.execute(parts.distinct()).scalars() if id_ not in found]
+            found.update(dict.fromkeys(new))
+            fresh = fresh[_CHUNK:] + new
+        return list(found)
+
+
+def _query(direction: str, *, lateral: bool) -> str:
+    """The steps of a direction, over and over until nothing new is met. PostgreSQL lets a query name itself once only,
+    SQLite knows nothing of LATERAL."""
+    before = "" if lateral else "reached r CROSS JOIN "
+    steps = [
+        f"SELECT {other} AS id, {whole} AS whole FROM {before}facts f WHERE {where}"
+        for other, whole, where in _STEPS[direction]
+    ]
+    if lateral:
+        start = "SELECT value, 1 FROM json_array_elements_text(:starts) AS start(value)"
+        step = f"SELECT s.id, s.whole FROM reached r CROSS JOIN LATERAL ({' UNION ALL '.join(steps)}) s"
+    else:
+        start, step = "SELECT value, 1 FROM json_each(:starts)", "\nUNION ".join(steps)
+    ways = f"WITH RECURSIVE reached(id, whole) AS ({start}\nUNION {step})"
+    if direction == "down":
+        return f"{ways}, {_CLAIMS}, ids AS (SELECT id FROM reached UNION SELECT id FROM known) {_RECORDS}"
+    return f"{ways}, ids AS (SELECT DISTINCT id FROM reached) {_RECORDS}"
+
+
+def _endings(connection: Connection, attempts: list[str]) -> Iterator[Record]:
+    prefix = flows_urn("attempt", "")
+    columns = (_A.c.id, _A.c.outcome, _A.c.cause, _A.c.started_at, _A.c.ended_at)
+    for first in range(0, len(attempts), _CHUNK):
+        some = [urn.removeprefix(prefix) for urn in attempts[first : first + _CHUNK]]
+        rows: Iterable[Any] = connection.execute(
+            sa.select(*columns).where(_A.c.id.in_(some), _A.c.outcome != "running").order_by(_A.c.started_at)
+        )
+        for row in rows:
+            ended = max(row.ended_at, row.started_at) if row.ended_at else None
+            urn = prefix + row.id
+            yield activity(urn, "attempt", row.started_at, ended, outcome=row.outcome, cause=row.cause)

@@ -1,0 +1,100 @@
+"""The lineage that one query finds is the one that the graph of all facts has."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.journal import Fact, Journal, RunIdentity
+from ivcap_flows.provenance import Graph, Record, activity, agent, entity, relation
+
+
+def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record]:
+    """Runs that take and make few things in all the ways that there are, so that they meet often."""
+    contents = [f"{n:064x}" for n in range(4)]
+    artifacts = [f"urn:ivcap:artifact:{n}" for n in range(4)]
+    handles = ["102.100.100/1", "102.100.100/2"]
+    said: list[Record] = []
+    for number in range(runs):
+        opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {"n": number}, f"r{number}", f"r{number}"))
+        run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
+        code, user = flows_urn("code", draw.choice("ab")), flows_urn("user", "me")
+        parameters = flows_urn("parameters", draw.choice("pq"))
+        records = [
+            activity(run, "flow-run", opened.run.created_at),
+            activity(attempt, "attempt", opened.attempt.started_at),
+            relation("wasStartedBy", attempt, run),
+            entity(code, "code", commit=code[-1] * 40),
+            relation("hadPlan", attempt, code),
+            agent(user, "user"),
+            relation("wasAssociatedWith", attempt, user),
+            entity(parameters, "parameters"),
+            relation("used", attempt, parameters),
+        ]
+        steps = [flows_urn("task-run", f"{number}.{n}") for n in range(draw.randint(1, 3))]
+        orders = [f"urn:ivcap:order:{draw.randint(0, 3)}"]
+        for sha256 in contents:
+            records.append(entity(file_urn(sha256), "file", sha256=sha256))
+        for n, urn in enumerate(artifacts):
+            records.append(entity(urn, "artifact", sha256=contents[n] if draw.random() < 0.5 or n == 0 else None))
+        for handle in handles:
+            records.append(entity(handle, "dataset"))
+        things = [*(file_urn(sha256) for sha256 in contents), *artifacts, *handles]
+        for step in steps:
+            records += [activity(step, "task-run", name=step), relation("wasStartedBy", step, attempt)]
+        for order in orders:
+            records += [activity(order, "order"), relation("wasStartedBy", order, draw.choice(steps))]
+        for act in [*steps, *orders, attempt]:
+            for thing in draw.sample(things, draw.randint(0, 2)):
+                records.append(relation("used", act, thing))
+            for thing in draw.sample(things, draw.randint(0, 1)):
+                records.append(relation("wasGeneratedBy", thing, act, opened.run.created_at))
+        if draw.random() < 0.4:
+            records.append(relation("alternateOf", draw.choice(handles), draw.choice(artifacts)))
+        if draw.random() < 0.3:
+            records.append(relation("wasInformedBy", steps[-1], orders[0]))
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+        said += records
+    return said
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_query_finds_the_lineage_that_the_whole_graph_has(journal: Journal, seed: int) -> None:
+    """From every thing, up, down and both ways: the same things and the same relations."""
+    draw = random.Random(seed)
+    whole = Graph(history(journal, draw))
+    for id_ in whole.nodes:
+        for direction in ("up", "down", "both"):
+            expected = whole.lineage(id_, direction)
+            found = Graph(journal.lineages.around([id_], direction)).lineage(id_, direction)
+            assert set(found.nodes) == set(expected.nodes), (id_, direction)
+            assert set(found.relations) == set(expected.relations), (id_, direction)
+
+
+def test_what_everybody_states_is_not_read_a_thousand_times(journal: Journal) -> None:
+    """Of a user that each run names, only the first and the last words are read."""
+    opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {}, "r", "r"))
+    user = agent("urn:ivcap-flows:user:me", "user")
+    journal.facts.append([Fact(user, opened.run.id)] * 500)
+    journal.facts.append([Fact(user.model_copy(update={"attributes": {"name": "last"}}), opened.run.id)])
+    read = list(journal.lineages.around([user.id], "up"))
+    assert len(read) < 50 and read[-1].attributes == {"name": "last"}
+
+
+def test_marks_name_contents_and_commits(journal: Journal) -> None:
+    """A sha256 names what has it, the beginning of a commit the code; neither the other."""
+    opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {}, "r", "r"))
+    attempt, run = flows_urn("attempt", opened.attempt.id), flows_urn("run", opened.run.id)
+    records = [
+        entity("urn:ivcap:artifact:a", "artifact", sha256="a" * 64),
+        entity("urn:ivcap-flows:code:c", "code", commit="a" * 40),
+        relation("hadPlan", attempt, "urn:ivcap-flows:code:c"),
+        relation("wasStartedBy", attempt, run),
+    ]
+    journal.facts.append([Fact(record, opened.run.id) for record in records])
+    assert journal.lineages.marked("a" * 64) == ["urn:ivcap:artifact:a"]
+    assert journal.lineages.marked("aaaaaaa", code=True) == ["urn:ivcap-flows:code:c"]
+    assert journal.lineages.followed(["urn:ivcap-flows:code:c"]) == [run]
