@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ivcap_flows.capture.annotations import annotate
 from ivcap_flows.capture.context import acting_as, current_attempt, found, journal, note, recorder, use_journal
 from ivcap_flows.capture.decorator import recorded
 from ivcap_flows.capture.remember import aonce, once
@@ -9,6 +10,7 @@ from ivcap_flows.secrets import hide
 
 __all__ = [
     "acting_as",
+    "annotate",
     "aonce",
     "current_attempt",
     "found",

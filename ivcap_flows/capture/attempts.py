@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import getpass
 import logging
 import os
@@ -16,8 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
+from ivcap_flows.capture.delivering import begin_sync
+from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.host import host
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.capture.recorders import journal, recorder
+from ivcap_flows.capture.showing import show_in_prefect
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
@@ -105,7 +108,7 @@ def _close_process(place: tuple[int, str], writer: Recorder) -> None:
     logical = _of_process.pop(place)
     _open[logical.attempt.id] = logical
     error = getattr(sys, "last_value", None)
-    with contextlib.suppress(Exception):
+    with unraised(lambda: writer.miss(logical.run.id), "The end of %s could not be recorded.", logical.run.flow_name):
         if error is None:
             close_attempt(logical.opened, "completed", writer=writer)
         else:
@@ -144,7 +147,7 @@ def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]
         flow_run_id=attempt.flow_run_id,
         deployment_id=run.deployment_id,
         outcome="running",
-        **attributes,
+        **{**host(), **attributes},
     )
     yield relation("wasStartedBy", urn, run_urn if attempt.leads or parent is None else parent, attempt.started_at)
     yield agent(SOFTWARE, "software", name="ivcap-flows", version=__version__)
@@ -183,13 +186,9 @@ def _code_of(writer: Recorder, opened: OpenedAttempt, path: str | None, name: st
         yield record
         yield relation("hadPlan", flows_urn("attempt", opened.attempt.id), record.id)
 
-    try:
+    with unraised(lambda: writer.miss(opened.run.id), "The code of %s could not be described.", name):
         record = code_record(path, name)
-    except Exception:
-        log.warning("The code of %s could not be described.", name, exc_info=True)
-        writer.miss(opened.run.id)
-        return
-    writer.put(Statement(opened.run.id, opened.attempt.id, made))
+        writer.put(Statement(opened.run.id, opened.attempt.id, made))
 
 
 def close_attempt(
@@ -221,3 +220,5 @@ def close_attempt(
         writer.journal.runs.close_attempt(attempt.id, outcome, cause)
     if attempt.leads:
         tell_of_live_orders(writer.journal, run.id, outcome)
+        begin_sync()
+        show_in_prefect(writer.journal, opened, outcome)

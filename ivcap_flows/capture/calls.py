@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Literal
 
-from ivcap_flows.capture import files
+from ivcap_flows.capture import data, files
+from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.files import Digests, Seen
 from ivcap_flows.capture.values import Look
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
-from ivcap_flows.secrets import scrub
 
 __all__ = ["Call", "CallKind", "now", "records_of"]
 
@@ -38,7 +38,8 @@ class Call:
     """An activity of ours. `parent` started it; `before` is the try that failed before this one.
 
     `found` are the URNs of things that were there already, though the call returns them; `reused` those of them that
-    were asked for elsewhere.
+    were asked for elsewhere. `held` are tables and arrays as they were given, `changed` those that were left with
+    another content, and `kept` those that were returned.
     """
 
     id: str
@@ -58,25 +59,72 @@ class Call:
     returned: Look = field(default_factory=Look)
     entry: dict[str, Seen] = field(default_factory=dict)
     exit: dict[str, Seen] = field(default_factory=dict)
+    held: list[Held] = field(default_factory=list)
+    changed: list[tuple[Held, Held]] = field(default_factory=list)
+    kept: list[Held] = field(default_factory=list)
     found: set[str] = field(default_factory=set)
     reused: set[str] = field(default_factory=set)
     written: bool = False
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes the call holds while it waits to be written."""
+        return 4_000 + self.given.weight + self.returned.weight + 800 * (len(self.entry) + len(self.exit))
+
     def look_at_entry(self, digests: Digests | None) -> None:
-        """See the files among the arguments as they are before the call."""
+        """See the files and the data among the arguments as they are before the call."""
+        self.held += seen_in(self.given)
+        self.given.paths += _sources(self.held)
         for role, path in self.given.paths[:_MAX_PATHS]:
             seen = files.look(path, role, digests)
             if seen is not None:
                 self.entry.setdefault(seen.path, seen)
 
     def look_at_exit(self, digests: Digests | None) -> None:
-        """See those files again, and the ones among the results."""
+        """See those again, and what is among the results."""
+        self._look_at_data()
         again = [(seen.role, path + os.sep if seen.folder else path) for path, seen in self.entry.items()]
         again += [(role, path) for role, path in self.given.paths if path.endswith(os.sep)]
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
-            seen = files.look(path, role, digests, self.entry.get(os.path.abspath(path)))
+            seen = files.look(path, role, digests)
             if seen is not None and seen.stamp is not None:
                 self.exit.setdefault(seen.path, seen)
+
+    def _look_at_data(self) -> None:
+        again: dict[int, Held] = {}
+        for before in self.held:
+            value = before.value
+            if value is None or id(value) in again:
+                continue
+            # What was not read at the beginning is not read at the end either, and stays the same thing.
+            after = data.look(before.role, value) if before.sha256 is not None else before
+            again[id(value)] = after
+            if after.sha256 is not None and after.id != before.id:
+                self.changed.append((before, after))
+        for role, value, _ in self.returned.data:
+            known = again.get(id(value))
+            self.kept.append(known if known is not None else data.look(role, value))
+        self.returned.data.clear()
+        self.returned.paths += _sources(self.kept)
+
+
+def _sources(held: Iterable[Held]) -> list[tuple[str, str]]:
+    # A trailing separator: it may be a folder.
+    return [(each.role, os.path.join(each.source, "")) for each in held if each.source is not None]
+
+
+def seen_in(look: Look) -> list[Held]:
+    """The tables and arrays that were found, read; what stands for them among the parameters says so."""
+    seen: list[Held] = []
+    for role, value, slot in look.data:
+        held = next((each for each in seen if each.value is value), None)
+        if held is None:
+            held = data.look(role, value)
+            seen.append(held)
+        slot.update(held.shown)
+    # The call may wait to be written, and must not keep what the flow has let go of.
+    look.data.clear()
+    return seen
 
 
 def records_of(call: Call, digests: Digests | None) -> list[Record]:
@@ -87,11 +135,7 @@ def records_of(call: Call, digests: Digests | None) -> list[Record]:
         # What has the content of an input is no product.
         known |= {file_urn(record.attributes["sha256"]) for record in found if "sha256" in record.attributes}
         found += _made(call, known, digests)
-    return [_clean(record) for record in found]
-
-
-def _clean(record: Record) -> Record:
-    return record.model_copy(update={"attributes": scrub(record.attributes)}) if record.attributes else record
+    return found
 
 
 def _itself(call: Call) -> Iterator[Record]:
@@ -129,6 +173,23 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
         stated = files.records_of(seen)
         yield from stated
         yield relation("used", call.id, stated[0].id, call.started, role=seen.role)
+    yield from _data_given(call)
+
+
+def _data_given(call: Call) -> Iterator[Record]:
+    for held in call.held:
+        yield held.record()
+        yield relation("used", call.id, held.id, call.started, role=held.role)
+        yield from _opened_from(held, call.entry)
+
+
+def _opened_from(held: Held, seen: dict[str, Seen]) -> Iterator[Record]:
+    """A lazy value comes from the file that it was opened from."""
+    file = seen.get(os.path.abspath(held.source)) if held.source is not None else None
+    if file is not None and file.stamp is not None and (file.sha256 is not None or file.reason is not None):
+        stated = files.records_of(file)
+        yield from stated
+        yield relation("wasDerivedFrom", held.id, stated[0].id)
 
 
 def _took(call: Call, thing: Record, role: str) -> Record:
@@ -155,6 +216,23 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
             yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=role)
     for path, seen in call.exit.items():
         yield from _left(call, call.entry.get(path), seen, known, digests)
+    yield from _data_made(call, known)
+
+
+def _data_made(call: Call, known: set[str]) -> Iterator[Record]:
+    """What was left in memory: a new version of what was given, and what is new among the results."""
+    for before, after in call.changed:
+        yield after.record()
+        if after.id not in known:
+            known.add(after.id)
+            yield relation("wasGeneratedBy", after.id, call.id, call.ended, role=after.role)
+            yield relation("wasDerivedFrom", after.id, before.id)
+    for held in call.kept:
+        yield held.record()
+        if held.id not in known:
+            known.add(held.id)
+            yield relation("wasGeneratedBy", held.id, call.id, call.ended, role=held.role)
+        yield from _opened_from(held, {**call.entry, **call.exit})
 
 
 def _asked_at(thing: Record) -> datetime | None:
@@ -177,7 +255,7 @@ def _left(call: Call, before: Seen | None, seen: Seen, known: set[str], digests:
         yield relation("used", call.id, thing.id, call.ended, role=seen.role)
         return
     yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=seen.role)
-    if before is not None and before.stamp is not None and not before.folder:
+    if before is not None and before.stamp is not None and (before.members or not before.folder):
         yield relation("wasDerivedFrom", thing.id, files.records_of(before)[0].id)
     yield from _new_members(call, before, seen, known)
 

@@ -9,21 +9,22 @@ import logging
 import os
 import sys
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.attempts import attempt_of_process, close_attempt, known_here, open_attempt, open_here, turn
-from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.calls import Call, seen_in
+from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.recorders import journal, process_recorder, recorder, use_journal
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.writer import Statement
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.provenance.records import Record, agent, relation
+from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import scrub
 
 if TYPE_CHECKING:
-    from ivcap_flows.capture.files import Seen
     from ivcap_flows.durable import Plan
     from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
 
@@ -41,7 +42,7 @@ __all__ = [
     "open_flow_attempt",
     "process_recorder",
     "recorder",
-    "seen",
+    "running",
     "task_context",
     "use_journal",
 ]
@@ -87,6 +88,14 @@ def current_activity() -> str | None:
     return None if call is None else call.id
 
 
+def running(opened: OpenedAttempt) -> Record:
+    """The innermost recorded activity that the code runs in, by name: a call, a task run, or the attempt itself."""
+    call = _call.get()
+    if call is not None:
+        return activity(call.id, call.kind)
+    return activity(flows_urn("attempt", opened.attempt.id), "attempt")
+
+
 def found(urn: str, *, reused: bool = False) -> None:
     """State that the running call found this thing and did not make it: returned, it counts as used.
 
@@ -97,12 +106,6 @@ def found(urn: str, *, reused: bool = False) -> None:
         call.found.add(urn)
         if reused:
             call.reused.add(urn)
-
-
-def seen(path: str | os.PathLike[str]) -> Seen | None:
-    """A file among the arguments of the running call, as it was when the call began."""
-    call = _call.get()
-    return None if call is None else call.entry.get(os.path.abspath(path))
 
 
 def current_attempt() -> OpenedAttempt:
@@ -140,7 +143,7 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         if other is not None and (context.detached or runs.alive(other.attempt)):
             _elsewhere.put(flow_run_id, other)
             return other
-        opened = open_flow_attempt(context, context.parameters or {}, source_of(context.flow.fn))
+        opened = open_flow_attempt(context, shown(context.parameters or {}), source_of(context.flow.fn))
         _close_with_flow(context.flow)
         return opened
 
@@ -155,27 +158,55 @@ def source_of(function: Any) -> tuple[str | None, str]:
     return (os.path.abspath(code.co_filename) if code is not None else None), name
 
 
+def shown(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON; what they hold in memory is named by its content."""
+    look = Look()
+    found = {name: look.at(name, value) for name, value in parameters.items()}
+    seen_in(look)
+    return found
+
+
 def open_flow_attempt(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> OpenedAttempt:
-    """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters."""
+    """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters (JSON)."""
+    from ivcap_flows.capture.reconcile import recheck
+    from ivcap_flows.settings import Settings
+
     show_in_runs()
     identity = identity_of(context, parameters, source)
-    opened = open_attempt(identity, *source, parent=current_activity(), flow_run_name=context.flow_run.name)
+    if not Settings.current().fresh:
+        recheck(journal(), identity)
+    image = (context.flow_run.job_variables or {}).get("image")
+    facts = {"flow_run_name": context.flow_run.name, **({} if image is None else {"container_image": str(image)})}
+    opened = open_attempt(identity, *source, parent=current_activity(), **facts)
     _count_unrecorded(opened, identity.flow_run_id)
+    _asked_by(context.flow_run)
     return opened
 
 
+def _asked_by(flow_run: Any) -> None:
+    """State the account of Prefect's that asked for a flow run, where its API knows accounts."""
+    asked = getattr(flow_run, "created_by", None)
+    if asked is None or not (asked.id or asked.display_value):
+        return
+    name = str(asked.display_value or asked.id)
+    kind = "user" if "user" in str(asked.type).lower() else "software"
+    acting_as(flows_urn("prefect-account", str(asked.id or name)), name, kind=kind, account=str(asked.type).lower())
+
+
 def identity_of(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> RunIdentity:
-    """What the flow run of a Prefect context is asked to do, by which an earlier run of the same is known."""
+    """What the flow run of a Prefect context is asked to do, by which an earlier run of the same is known.
+
+    `parameters` are JSON.
+    """
     from ivcap_flows.journal import RunIdentity
 
     flow_run, (path, name) = context.flow_run, source
-    shown = scrub({key: Look().at(key, value) for key, value in parameters.items()})
     outer = _attempt.get()
     root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
     return RunIdentity(
         flow_name=context.flow.name,
         entry_point=f"{path}:{name}",
-        parameters=shown,
+        parameters=scrub(parameters),
         root_flow_run_id=root,
         flow_run_id=str(flow_run.id),
         deployed=flow_run.deployment_id is not None,
@@ -192,7 +223,7 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
         if task_context() is not None:
             # The first to be recorded is a task, of a flow that is not.
             parameters, source = context.parameters or {}, source_of(context.flow.fn)
-        identity = identity_of(context, parameters, source)
+        identity = identity_of(context, shown(parameters), source)
         plan.flow = identity.entry_point
         if plan.run is None:
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
@@ -224,36 +255,30 @@ def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
     # Prefect calls hooks by these names.
     outcomes: dict[str, Outcome] = {"completed": "completed", "crashed": "crashed", "cancelled": "cancelled"}
     outcome = outcomes.get(str(state.type.value).lower(), "failed")
-    try:
-        for opened in open_here(str(flow_run.id)):
+    for opened in open_here(str(flow_run.id)):
+        # The attempt is no longer open when its end fails, so its run is named.
+        count = partial(recorder().miss, opened.run.id)
+        with unraised(count, "The end of the flow run %s could not be recorded.", flow_run.id):
             close_attempt(opened, outcome, None if outcome == "completed" else state.message)
-    except Exception:
-        log.warning("The end of the flow run %s could not be recorded.", flow_run.id, exc_info=True)
 
 
 def note(*records: Record) -> None:
     """State further records in the current run; never raises."""
-    try:
+    with unraised(lambda: miss(len(records)), "A record could not be stated."):
         opened = current_attempt()
         recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
-    except Exception:
-        log.warning("A record could not be stated.", exc_info=True)
-        miss(len(records))
 
 
-def acting_as(id: str, name: str | None = None) -> None:  # noqa: A002
-    """State once per attempt that it acts for this account: an IVCAP account URN or a Provena user's URN."""
-    try:
+def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: Any) -> None:  # noqa: A002
+    """State once per attempt that it acts for this account: of IVCAP, of Provena or of Prefect, by its URN."""
+    with unraised(miss, "The account %s could not be stated.", id):
         opened = current_attempt()
         if (opened.attempt.id, id) in _accounts:
             return
         urn = flows_urn("attempt", opened.attempt.id)
-        records = agent(id, "user", name=name), relation("wasAssociatedWith", urn, id)
+        records = agent(id, kind, name=name, **facts), relation("wasAssociatedWith", urn, id)
         recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
         _accounts.put((opened.attempt.id, id), None)
-    except Exception:
-        log.warning("The account %s could not be stated.", id, exc_info=True)
-        miss()
 
 
 def miss(facts: int = 1) -> None:

@@ -9,14 +9,17 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import Token
 from typing import Any, Final, Literal, ParamSpec, TypeVar, overload
 
-from ivcap_flows.capture import context
-from ivcap_flows.capture.calls import Call, CallKind, now
+from ivcap_flows.capture import context, files
+from ivcap_flows.capture.calls import Call, CallKind, now, seen_in
+from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.values import Look
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
+from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.secrets import scrub_text
 
@@ -41,9 +44,10 @@ def recorded(function: Any = True) -> Any:
     """Record the calls of a flow's, a task's or any other function: `@flow @recorded def …`.
 
     Handles, paths and plain values in arguments and result are found in lists, dicts, dataclasses and models. A call
-    costs no network and waits for no disk beyond the files it names; whatever goes wrong in recording is logged, not
-    raised. `@recorded(False)` leaves the function as it is. InputError for a generator function and for a finished
-    flow or task, which `@recorded` has to be below of.
+    costs no network and waits for no disk beyond the files it names, but that a flow, where it was run before with the
+    same parameters, may ask Prefect once how that ended; whatever goes wrong in recording is logged, not raised.
+    `@recorded(False)` leaves the function as it is. InputError for a generator function and for a finished flow or
+    task, which `@recorded` has to be below of.
     """
     if isinstance(function, bool):
         return _wrap if function else _leave
@@ -108,6 +112,8 @@ class _Shape:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
+        # What the package itself says of a file that it has written is taken from it.
+        self.ours = str(getattr(function, "__module__", "")).startswith("ivcap_flows.")
         # Parameters that name what the function only writes: what lay there before is no input.
         self.writes: tuple[str, ...] = getattr(function, "__ivcap_flows_writes__", ())
         self.signature: inspect.Signature | None = None
@@ -141,37 +147,40 @@ class _Shape:
 class _Scope:
     """One recorded call between its begin and its end."""
 
-    __slots__ = ("attempt", "attempt_token", "call", "call_token", "recorder")
+    __slots__ = ("attempt", "attempt_token", "call", "call_token", "ours", "recorder")
 
-    def __init__(self, call: Call, attempt: Any, recorder: Any, *, opens: bool) -> None:
-        self.call, self.attempt, self.recorder = call, attempt, recorder
+    def __init__(self, call: Call, attempt: Any, recorder: Any, *, opens: bool, ours: bool = False) -> None:
+        self.call, self.attempt, self.recorder, self.ours = call, attempt, recorder, ours
         self.attempt_token: Token[Any] | None = context._attempt.set(attempt) if opens else None
         self.call_token = context._call.set(call)
 
     def finish(self, result: Any) -> None:
         try:
-            if result is not None:
-                self.call.returned.at("result", result)
-            self._end(*_outcome_of(result))
-        except Exception:
-            log.warning("The end of %s could not be recorded.", self.call.name, exc_info=True)
-            self.recorder.miss(self.attempt.run.id)
+            with self._unraised("The end of %s could not be recorded."):
+                if result is not None:
+                    self.call.returned.at("result", result)
+                self._end(*_outcome_of(result))
         finally:
             self._leave()
 
     def fail(self, error: BaseException) -> None:
         try:
-            self._end(*_outcome_of_error(error))
-        except Exception:
-            log.warning("The failure of %s could not be recorded.", self.call.name, exc_info=True)
-            self.recorder.miss(self.attempt.run.id)
+            with self._unraised("The failure of %s could not be recorded."):
+                self._end(*_outcome_of_error(error))
         finally:
             self._leave()
 
+    def _unraised(self, told: str) -> AbstractContextManager[None]:
+        return unraised(lambda: self.recorder.miss(self.attempt.run.id), told, self.call.name)
+
     def _end(self, outcome: str, cause: str | None) -> None:
-        call = self.call
-        if call.entry or call.given.paths or call.returned.paths:
-            call.look_at_exit(self.recorder.journal.files)
+        call, digests = self.call, self.recorder.journal.files
+        if self.ours:
+            for _, handle in call.returned.handles:
+                if isinstance(handle, LocalFile):
+                    files.remember(handle.path, handle.sha256, handle.size, digests)
+        if call.given.paths or call.returned.paths or call.held or call.returned.data:
+            call.look_at_exit(digests)
         call.outcome = outcome
         call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
         # Last, since the recorder takes a call with an end as a finished one.
@@ -255,17 +264,20 @@ def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _S
     recorder = context.recorder()
     _look(call, recorder, given, shape.writes)
     recorder.put(call)
-    return _Scope(call, attempt, recorder, opens=False)
+    return _Scope(call, attempt, recorder, opens=False, ours=shape.ours)
 
 
 def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
-    attempt = context.open_flow_attempt(flow, given, shape.source)
+    look = Look()
+    shown = {name: (Look() if name in shape.writes else look).at(name, value) for name, value in given.items()}
+    held = seen_in(look)
+    attempt = context.open_flow_attempt(flow, shown, shape.source)
     recorder = context.recorder()
     # Its start and its parameters are stated by the attempt itself.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
-    call.started = attempt.attempt.started_at
-    _look(call, recorder, given, shape.writes)
-    call.parameters = {}
+    call.started, call.given, call.held = attempt.attempt.started_at, look, held
+    if look.paths or held:
+        call.look_at_entry(recorder.journal.files)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=True)
 
@@ -274,7 +286,7 @@ def _look(call: Call, recorder: Any, given: dict[str, Any], writes: tuple[str, .
     call.parameters = {
         name: (Look() if name in writes else call.given).at(name, value) for name, value in given.items()
     }
-    if call.given.paths:
+    if call.given.paths or call.given.data:
         call.look_at_entry(recorder.journal.files)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import stat as modes
 import sys
@@ -12,17 +14,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ivcap_flows.capture.latest import Latest
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.identity import canonical, digest, file_urn, flows_urn
 from ivcap_flows.provenance.records import Record, entity, relation
 
-__all__ = ["AT_ONCE", "HUGE", "Digests", "Seen", "look", "records_of", "settle", "sha256_of", "unchanged"]
+__all__ = [
+    "AT_ONCE",
+    "HUGE",
+    "Digests",
+    "Seen",
+    "look",
+    "records_of",
+    "remember",
+    "settle",
+    "sha256_of",
+    "unchanged",
+]
 
 AT_ONCE: Final = 32 * 2**20
 """Files up to this size are hashed when they are seen, so that a change in place keeps its first version; in bytes."""
 HUGE: Final = 16 * 2**30
 """Files above this size are never read for the record alone; in bytes."""
-MAX_MEMBERS: Final = 2_000
+MAX_MEMBERS: Final = 10_000
 """A folder with more files is recorded without its content."""
 MAX_FOLDER: Final = 4 * 2**30
 """So is a folder with more bytes."""
@@ -30,7 +44,16 @@ _SHOWN_MEMBERS: Final = 256
 _CHUNK: Final = 2**20
 _DEAR: Final = 4 * 2**20
 """From this size on a digest is remembered; below, reading the file again is cheaper than a write to the journal."""
-_GRAIN_NS: Final = 50_000_000
+_TINY: Final = 2**15
+"""Below this size a file that was written a moment ago is rather read again than waited for; in bytes."""
+_COARSE: Final = 2_000_000_000
+"""Nanoseconds within which a file system that keeps whole seconds may stamp two changes alike."""
+_TICK: Final = 10_000_000
+"""Nanoseconds between two ticks of that clock at the most (CONFIG_HZ of Linux is 100 to 1000)."""
+_KNOWN: Final = 20_000
+_ZARR: Final = ("zarr.json", ".zmetadata", ".zgroup", ".zarray")
+"""The metadata files of Zarr stores, one of which lies in each (Zarr specifications, versions 2 and 3)."""
+_MAX_METADATA: Final = 4 * 2**20
 
 
 class Digests(Protocol):
@@ -55,9 +78,33 @@ class Stamp:
         return cls(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
 
 
+_known: Latest[str, tuple[Stamp, str]] = Latest(_KNOWN)
+"""The digests of files as this process has read them last."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_known.clear)
+
+
+def _now_ns() -> int:
+    """The time by the clock that the kernel stamps files with, which stands still between two ticks."""
+    try:
+        return time.clock_gettime_ns(5)  # CLOCK_REALTIME_COARSE of Linux
+    except (AttributeError, OSError):
+        return time.time_ns() - 50_000_000
+
+
+def _settled(stamp: Stamp, at_ns: int) -> bool:
+    """Whether a file that changes after `at_ns` gets another stamp than this one."""
+    whole = stamp.changed_ns % 1_000_000_000 == 0
+    return at_ns - stamp.changed_ns > (_COARSE if whole else 0)
+
+
 @dataclass
 class Seen:
-    """A path at one moment. `stamp` is None where nothing was; `sha256` and `reason` may still be open."""
+    """A path at one moment. `stamp` is None where nothing was; `sha256` and `reason` may still be open.
+
+    `format` and `variables` are told of a store that is known by its metadata.
+    """
 
     path: str
     role: str
@@ -66,18 +113,19 @@ class Seen:
     sha256: str | None = None
     reason: str | None = None
     members: dict[str, Seen] = field(default_factory=dict)
-    at_ns: int = 0
+    format: str | None = None
+    variables: list[dict[str, Any]] | None = None
 
 
-def look(path: str, role: str, digests: Digests | None, before: Seen | None = None) -> Seen | None:
+def look(path: str, role: str, digests: Digests | None) -> Seen | None:
     """What lies at a path now; small files are hashed at once. None for what is no file or folder.
 
-    A path that ends with a separator may be a folder; any other is looked at only if it is a file or nothing. A file
-    that is just as it was `before` is not read again.
+    A path that ends with a separator may be any folder. Another text is one only if it has a separator within and does
+    not hold the user's home or the working directory, or if it is a Zarr store. A file that is just as this process has
+    read it last is not read again, unless there are no `digests`.
     """
-    may_be_folder = path.endswith(os.sep)
     absolute = os.path.abspath(path)
-    seen = Seen(absolute, role, at_ns=time.time_ns())
+    seen = Seen(absolute, role)
     try:
         found = os.stat(absolute)
     except OSError:
@@ -86,16 +134,22 @@ def look(path: str, role: str, digests: Digests | None, before: Seen | None = No
         return None
     if modes.S_ISREG(found.st_mode):
         seen.stamp = Stamp.of(found)
-        if before is not None and before.stamp == seen.stamp and before.at_ns - seen.stamp.changed_ns >= _GRAIN_NS:
-            seen.sha256 = before.sha256
-        if seen.sha256 is None:
-            _hash(seen, digests, limit=AT_ONCE)
+        _hash(seen, digests, limit=AT_ONCE)
         return seen
-    if modes.S_ISDIR(found.st_mode) and may_be_folder:
+    if modes.S_ISDIR(found.st_mode) and _may_be_folder(path, absolute):
         seen.folder, seen.stamp = True, Stamp.of(found)
         _list(seen, digests)
         return seen
     return None
+
+
+def _may_be_folder(path: str, absolute: str) -> bool:
+    if path.endswith(os.sep) or any(os.path.exists(os.path.join(absolute, name)) for name in _ZARR):
+        return True
+    around = os.path.join(absolute, "")
+    return os.sep in path and not any(
+        os.path.join(inner, "").startswith(around) for inner in (os.getcwd(), os.path.expanduser("~"))
+    )
 
 
 def unchanged(before: Seen, after: Seen) -> bool:
@@ -135,19 +189,23 @@ def records_of(seen: Seen) -> list[Record]:
     if not seen.folder:
         return [entity(file_urn(seen.sha256), "file", sha256=seen.sha256, size=size, path=path)]
     name = flows_urn("directory", f"sha256:{seen.sha256}")
-    found = [entity(name, "directory", manifest_sha256=seen.sha256, files=len(seen.members), path=path)]
+    facts: dict[str, Any] = {"manifest_sha256": seen.sha256, "files": len(seen.members), "path": path}
+    found = [entity(name, "directory", format=seen.format, variables=seen.variables, **facts)]
+    if seen.format is not None:
+        # The chunks of a store are no things of their own.
+        return found
     for inner in list(seen.members.values())[:_SHOWN_MEMBERS]:
         member = records_of(inner)
         found += [*member, relation("hadMember", name, member[0].id)]
     return found
 
 
-def sha256_of(path: str | os.PathLike[str], digests: Digests | None, before: Seen | None = None) -> str:
-    """The sha256 of a file, computed again only when its stat has changed since it was remembered, or seen `before`.
+def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
+    """The sha256 of a file, computed again only when its stat has changed since it was read, or without `digests`.
 
     Raises InputError for what is no readable file, SourceChangedError for one that changes while it is read.
     """
-    seen = look(os.fspath(path), "", digests, before)
+    seen = look(os.fspath(path), "", digests)
     if seen is None or seen.stamp is None or seen.folder:
         raise InputError(f"{os.fspath(path)} is no file that can be read.", path=os.fspath(path))
     if seen.sha256 is None and seen.reason is None:
@@ -158,19 +216,48 @@ def sha256_of(path: str | os.PathLike[str], digests: Digests | None, before: See
     return seen.sha256
 
 
+def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None:
+    """Take it from whoever wrote a file what it holds, so that it is not read for that."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        if modes.S_ISREG(found.st_mode) and found.st_size == size:
+            _remember(os.path.abspath(path), Stamp.of(found), sha256, digests)
+
+
+def _remember(path: str, stamp: Stamp, sha256: str, digests: Digests | None) -> None:
+    _known.put(path, (stamp, sha256))
+    if digests is not None and stamp.size >= _DEAR:
+        _quietly(
+            lambda: digests.remember_sha256(
+                path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode, sha256=sha256
+            )
+        )
+
+
 def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     stamp = seen.stamp
     assert stamp is not None
-    kept = digests if stamp.size >= _DEAR and seen.at_ns - stamp.mtime_ns >= _GRAIN_NS else None
-    if kept is not None:
+    known = _known.get(seen.path) if digests is not None else None
+    if known is not None and known[0] == stamp:
+        seen.sha256 = known[1]
+        return
+    dear = stamp.size >= _DEAR
+    if dear and digests is not None:
         seen.sha256 = _quietly(
-            lambda: kept.known_sha256(seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode)
+            lambda: digests.known_sha256(seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode)
         )
     if seen.sha256 is not None or (stamp.size > limit and limit < HUGE):
         return
     if stamp.size > limit:
         seen.reason = f"larger than {HUGE // 2**30} GiB"
         return
+    begun = _now_ns()
+    if stamp.size >= _TINY and abs(begun - stamp.changed_ns) < _TICK:
+        # Read before the clock's next tick, it would have to be read again, since a change would not show.
+        waited = time.monotonic_ns()
+        while not _settled(stamp, begun) and time.monotonic_ns() - waited < _TICK:
+            time.sleep(0.001)
+            begun = _now_ns()
     try:
         with open(seen.path, "rb", buffering=0) as file:
             if Stamp.of(os.fstat(file.fileno())) != stamp:
@@ -185,13 +272,9 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     except OSError as error:
         seen.reason = "gone before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
         return
-    seen.sha256 = sha256 = hasher.hexdigest()
-    if kept is not None:
-        _quietly(
-            lambda: kept.remember_sha256(
-                seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode, sha256=sha256
-            )
-        )
+    seen.sha256 = hasher.hexdigest()
+    if _settled(stamp, begun):
+        _remember(seen.path, stamp, seen.sha256, digests)
 
 
 def _list(seen: Seen, digests: Digests | None) -> None:
@@ -211,11 +294,32 @@ def _list(seen: Seen, digests: Digests | None) -> None:
                 limit = f"{MAX_MEMBERS} files" if size <= MAX_FOLDER else f"{MAX_FOLDER // 2**30} GiB"
                 seen.members, seen.reason = {}, f"a folder of more than {limit}"
                 return
-            inner = Seen(path, seen.role, Stamp.of(found), at_ns=seen.at_ns)
+            inner = Seen(path, seen.role, Stamp.of(found))
             left -= found.st_size
             if left >= 0:
                 _hash(inner, digests, limit=AT_ONCE)
             seen.members[str(Path(path).relative_to(root).as_posix())] = inner
+    if any(name in seen.members for name in _ZARR):
+        seen.format, seen.variables = "zarr", _variables(seen)
+
+
+def _variables(seen: Seen) -> list[dict[str, Any]] | None:
+    """Names, shapes and types of the arrays, as far as the store's own metadata has them in one place."""
+    found: list[dict[str, Any]] = []
+    for name in ("zarr.json", ".zmetadata"):
+        member = seen.members.get(name)
+        if member is None or member.stamp is None or member.stamp.size > _MAX_METADATA:
+            continue
+        try:
+            metadata = json.loads(Path(member.path).read_bytes())
+            inner = metadata.get("consolidated_metadata") or metadata
+            for array, told in (inner.get("metadata") or {}).items():
+                if "shape" in told:
+                    of, kind = array.removesuffix("/.zarray"), told.get("data_type", told.get("dtype"))
+                    found.append({"name": of, "shape": told["shape"], "type": str(kind)})
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue
+    return found[:_SHOWN_MEMBERS] or None
 
 
 def _manifest(seen: Seen) -> str | None:

@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity
+from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import AttemptRow, Journal, Outcome
+    from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity
 
-__all__ = ["PrefectWord", "not_to_come_back", "prefect_says", "reconcile"]
+__all__ = ["PrefectWord", "not_to_come_back", "prefect_says", "recheck", "reconcile"]
 
 log = logging.getLogger("ivcap_flows.capture")
 
 TERMINATED: Final = "TerminationSignal"
 """How the cause of an attempt begins that Prefect ended by a signal."""
+_WITHIN: Final = frozenset({"task-run", "call"})
+_ENDS_ALL: Final = frozenset({"crashed", "cancelled", "lost"})
+"""Outcomes of an attempt that its open tasks share."""
+_WITH_PROCESS: Final = "Its process ended before it did."
+_UNHEARD: Final = "Its process ended before Prefect had heard of its end."
 _LATEST: Final = 50
 _PARKED: Final = "Parked"
 """The name of the state, scheduled for later, of a run that left its process by itself."""
@@ -50,33 +56,51 @@ def reconcile(
     """Give every attempt whose process is gone its outcome; returns those, each once.
 
     Prefect's word goes first (`ask` by flow run id, by default its API); without one the attempt is `lost`, last seen
-    at its last beat. A process that was told to end cannot know whether its run was cancelled, so Prefect is asked for
-    those of the latest runs, too. What happened is stated as a fact.
+    at its last beat. A process that was told to end cannot know whether its run was cancelled, and one that left a
+    parked run cannot know what became of it, so Prefect is asked for those of the latest runs, too. What happened is
+    stated as a fact.
     """
-    from ivcap_flows.journal import Fact
-
     ask = ask or prefect_says
     told: list[tuple[AttemptRow, Outcome]] = []
     lost = [journal.runs.attempt(row.id) for row in journal.runs.reap()]
-    for attempt in (*lost, *_terminated(journal)):
+    for attempt in (*lost, *_terminated(journal), *_parked(journal)):
         word = ask(attempt.flow_run_id)
-        if word is None and attempt.outcome != "lost":
+        if attempt.outcome != "lost" and (word is None or word.outcome == "parked"):
             continue
-        outcome, cause, ended = "lost", attempt.cause, attempt.ended_at or attempt.started_at
-        if word is not None:
-            outcome, cause, ended = word.outcome, word.cause, word.since or ended
-            journal.runs.close_attempt(attempt.id, word.outcome, word.cause)
-        ended = max(ended, attempt.started_at)
-        journal.facts.append(
-            [
-                Fact(record, attempt.run_id, attempt.id)
-                for record in _told(journal, attempt, outcome, cause, ended)  # type: ignore[arg-type]
-            ]
-        )
-        if attempt.leads:
-            tell_of_live_orders(journal, attempt.run_id, outcome)
-        told.append((attempt, outcome))  # type: ignore[arg-type]
+        told.append((attempt, _settle(journal, attempt, word)))
     return told
+
+
+def recheck(journal: Journal, identity: RunIdentity) -> None:
+    """Before a flow run begins: did the newest run of the same identity complete, of which the journal says so?
+
+    A process that is killed after the flow's last line, and before Prefect has heard of it, did not complete its run:
+    what Prefect says of it becomes its outcome, so that it is continued, and pays for nothing again. Where Prefect
+    knows no better, the journal's word stands.
+    """
+    attempt = journal.runs.completed_before(identity)
+    state = _state_of(attempt.flow_run_id) if attempt is not None else None
+    if attempt is None or state is None or state.is_completed():
+        return
+    _settle(journal, attempt, PrefectWord(_outcome_of(state) or "lost", state.message or _UNHEARD, None))
+
+
+def _settle(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
+    """Record how an attempt ended by Prefect's word, or that it is lost."""
+    from ivcap_flows.journal import Fact
+
+    outcome: Outcome = "lost"
+    cause, ended = attempt.cause, attempt.ended_at or attempt.started_at
+    if word is not None:
+        outcome, ended = word.outcome, word.since or ended
+        cause = scrub_text(word.cause) if word.cause is not None else None
+        journal.runs.close_attempt(attempt.id, outcome, cause)
+    ended = max(ended, attempt.started_at)
+    told = _told(journal, attempt, outcome, cause, ended)
+    journal.facts.append([Fact(record, attempt.run_id, attempt.id) for record in told])
+    if attempt.leads:
+        tell_of_live_orders(journal, attempt.run_id, outcome)
+    return outcome
 
 
 def _terminated(journal: Journal) -> list[AttemptRow]:
@@ -89,6 +113,15 @@ def _terminated(journal: Journal) -> list[AttemptRow]:
     ]
 
 
+def _parked(journal: Journal) -> list[AttemptRow]:
+    """The attempts with which runs were left that wait to be woken; Prefect alone knows that they never will be."""
+    latest = [
+        max((attempt for attempt in journal.runs.attempts(run.id) if attempt.leads), key=lambda one: one.number)
+        for run in journal.runs.recent(_LATEST, outcome="parked")
+    ]
+    return [attempt for attempt in latest if attempt.outcome == "parked"]
+
+
 def _told(
     journal: Journal, attempt: AttemptRow, outcome: Outcome, cause: str | None, ended: datetime
 ) -> Iterator[Record]:
@@ -99,26 +132,57 @@ def _told(
         urn = flows_urn("run", run.id)
         if run.outcome == outcome:
             yield activity(urn, "flow-run", run.created_at, ended, name=run.flow_name, outcome=outcome, cause=cause)
+    within = outcome if outcome in _ENDS_ALL else "lost"
+    for begun in _unended(journal, attempt):
+        last = max(ended, begun.time or ended)
+        yield activity(begun.id, begun.type, begun.time, last, outcome=within, cause=_WITH_PROCESS)
+
+
+def _unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
+    """The tasks and calls of an attempt of which the record has the begin and not the end."""
+    begun: dict[str, Record] = {}
+    after = 0
+    while page := journal.facts.of_run(attempt.run_id, after=after):
+        after = page[-1].seq
+        for fact in page:
+            record = fact.record
+            if fact.attempt_id != attempt.id or record.type not in _WITHIN:
+                continue
+            if record.ended is not None:
+                begun.pop(record.id, None)
+            elif record.time is not None:
+                begun[record.id] = record
+    return list(begun.values())
 
 
 def prefect_says(flow_run_id: str) -> PrefectWord | None:
-    """The final or paused state of a flow run at the configured Prefect API; None if it knows none or is not reached.
+    """The final or paused state of a flow run at the Prefect API in use; None if it knows none or is not reached."""
+    state = _state_of(flow_run_id)
+    outcome = _outcome_of(state) if state is not None else None
+    return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None
 
-    Asks only a server that is configured: none is started for this.
+
+def _outcome_of(state: Any) -> Outcome | None:
+    return _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value)
+
+
+def _state_of(flow_run_id: str) -> Any:
+    """The state of a flow run; None if the API knows none or is not reached.
+
+    Asks a server that is configured, or that a flow of this process runs by: none is started for this.
     """
     from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
     from prefect.settings import get_current_settings
 
-    if not get_current_settings().api.url:
+    if not get_current_settings().api.url and FlowRunContext.get() is None:
         return None
     try:
         with get_client(sync_client=True) as client:
-            state: Any = client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
+            return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - the lease is a witness of its own
         log.debug("Prefect's API says nothing of flow run %s: %s", flow_run_id, error)
         return None
-    outcome = _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value) if state is not None else None
-    return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None
 
 
 def not_to_come_back(flow_run_ids: list[str]) -> set[str]:

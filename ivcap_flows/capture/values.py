@@ -1,6 +1,7 @@
 """Look at arguments and results once: what they are as JSON, and the handles and paths in them.
 
-Data frames, lazy arrays and the like are named by their type and never computed or printed.
+Tables and arrays are set aside, to be read with care; lazy and unknown values are named by their type, and never
+computed, iterated or printed.
 """
 
 from __future__ import annotations
@@ -8,18 +9,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections import ChainMap, UserDict
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.handles import Handle, LocalFile
-from ivcap_flows.secrets import HIDDEN
+from ivcap_flows.secrets import HIDDEN, scrub_text
 
 __all__ = ["Look"]
 
@@ -29,9 +35,18 @@ MAX_PARTS: Final = 20_000
 MAX_SHOWN: Final = 200
 """How many items of a container are kept as JSON; handles and paths are found in all of them."""
 MAX_TEXT: Final = 4_000
+MAX_NAME: Final = 200
+MAX_ROOM: Final = 100_000
+"""How many characters of one call's values are kept as JSON."""
+MAX_DATA: Final = 64
+"""How many tables and arrays of one call are read."""
+MAX_FOUND: Final = 10_000
+"""How many handles, and how many paths, of one call are kept."""
 _EXACT: Final = 2**53
 
 _AS_IT_IS: Final = frozenset({bool, type(None)})
+_MAPPINGS: Final = (dict, MappingProxyType, ChainMap, UserDict)
+"""Others may be views of files or of distant stores: to look into them is to read those."""
 _AS_TEXT: Final = (datetime, date, time, timedelta, Decimal, UUID)
 
 
@@ -48,14 +63,24 @@ def _is_block_type(kind: type) -> bool:
 
 
 class Look:
-    """The handles and paths found in one call's arguments or result, each with the name of its argument."""
+    """What was found in one call's arguments or result, each thing with the name of its argument.
 
-    __slots__ = ("_left", "handles", "paths")
+    `data` are tables and arrays with what stands for each in the JSON, which whoever reads them completes.
+    """
+
+    __slots__ = ("_left", "_room", "data", "handles", "paths")
 
     def __init__(self) -> None:
         self.handles: list[tuple[str, Handle | LocalFile]] = []
         self.paths: list[tuple[str, str]] = []
+        self.data: list[tuple[str, Any, dict[str, Any]]] = []
         self._left = MAX_PARTS
+        self._room = MAX_ROOM
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes all that was found holds."""
+        return 2 * (MAX_ROOM - self._room) + 500 * (len(self.handles) + len(self.paths) + MAX_PARTS - self._left)
 
     def at(self, role: str, value: Any, depth: int = 0) -> Any:
         """The JSON of a value, its handles and paths added to what was found."""
@@ -74,15 +99,27 @@ class Look:
         return self._object(role, value, depth)
 
     def _text(self, role: str, value: str) -> str:
-        if _may_be_path(value):
+        if _may_be_path(value) and len(self.paths) < MAX_FOUND:
             self.paths.append((role, value))
-        return value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + f"… ({len(value)} characters)"
+        most = min(MAX_TEXT, max(self._room, 0))
+        if len(value) > most:
+            # Two texts that differ only in what is not shown are two. Half a token is no longer known as one.
+            told = sha256(value.encode(errors="surrogatepass")).hexdigest()
+            value = scrub_text(value)[:most] + f"… (sha256 {told}, {len(value)} characters)"
+        self._room -= len(value) + 8
+        return value
 
     def _object(self, role: str, value: Any, depth: int) -> Any:
         kind: Any = type(value)
         if isinstance(value, Handle | LocalFile):
-            self.handles.append((role, value))
-            return value.urn if isinstance(value, Handle) else value.path
+            if len(self.handles) < MAX_FOUND:
+                self.handles.append((role, value))
+            return value.urn if isinstance(value, Handle) else self._path(role, value)
+        place = place_of(value)
+        if place is not None:
+            return self._path(role, Path(place))
+        if is_data(value):
+            return self._data(role, value)
         if _is_secret_type(kind):
             return HIDDEN
         if _is_block_type(kind):
@@ -94,7 +131,7 @@ class Look:
             return self.at(role, plain(value), depth + 1)
         if isinstance(value, os.PathLike):
             return self._path(role, value)
-        if isinstance(value, dict | Mapping):
+        if isinstance(value, _MAPPINGS):
             return self._mapping(role, value, depth)
         if isinstance(value, list | tuple | set | frozenset):
             return self._sequence(role, value, depth)
@@ -106,7 +143,19 @@ class Look:
             return self._mapping(role, fields, depth)
         if isinstance(value, _AS_TEXT):
             return value.isoformat() if isinstance(value, date | time) else str(value)
+        if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+            plain = value.item()
+            return _named(value) if type(plain) is kind else self.at(role, plain, depth + 1)
         return _named(value)
+
+    def _data(self, role: str, value: Any) -> dict[str, Any]:
+        kind = type(value)
+        slot = {"type": f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"}
+        if len(self.data) < MAX_DATA:
+            self.data.append((role, value, slot))
+        else:
+            slot["unhashed"] = f"one of more than {MAX_DATA}"
+        return slot
 
     def _path(self, role: str, value: os.PathLike[Any]) -> Any:
         path = os.fspath(value)
@@ -119,27 +168,44 @@ class Look:
 
     def _mapping(self, role: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         shown: dict[str, Any] = {}
+        rest = sha256()
         for index, (name, inner) in enumerate(value.items()):
             if self._left <= 0:
                 break
             json = self.at(role, inner, depth + 1)
             if index < MAX_SHOWN:
-                shown[name if type(name) is str else str(self.at(role, name, depth + 1))] = json
+                label = name if type(name) is str else str(self.at(role, name, depth + 1))
+                label = label if len(label) <= MAX_NAME else scrub_text(label)[:MAX_NAME] + "…"
+                self._room -= len(label) + 8
+                shown[label] = json
+            else:
+                rest.update(repr((name if type(name) is str else None, json)).encode(errors="surrogatepass"))
         if len(value) > MAX_SHOWN:
-            shown["…"] = f"{len(value)} items"
+            shown["…"] = _rest(rest.hexdigest(), len(value))
         return shown
 
     def _sequence(self, role: str, value: Any, depth: int) -> list[Any]:
         shown: list[Any] = []
+        rest = sha256()
+        if isinstance(value, set | frozenset) and all(type(item) is str for item in value):
+            value = sorted(value)
         for index, inner in enumerate(value):
             if self._left <= 0:
                 break
             json = self.at(role, inner, depth + 1)
             if index < MAX_SHOWN:
+                self._room -= 8
                 shown.append(json)
+            else:
+                rest.update(repr(json).encode(errors="surrogatepass"))
         if len(value) > MAX_SHOWN:
-            shown.append(f"… {len(value)} items")
+            shown.append(_rest(rest.hexdigest(), len(value)))
         return shown
+
+
+def _rest(told: str, count: int) -> str:
+    """What stands for the items beyond those that are shown; two containers that differ only in those are two."""
+    return f"… the rest with sha256 {told}, {count} items"
 
 
 def _may_be_path(text: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from ivcap_flows.capture.calls import Call, records_of
+from ivcap_flows.secrets import scrub
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Fact, Journal
@@ -27,6 +28,8 @@ log = logging.getLogger("ivcap_flows.capture")
 
 CAPACITY: Final = 100_000
 """How many calls may wait to be written; further ones are counted as missing."""
+ROOM: Final = 256 * 2**20
+"""How many bytes they may hold, about; further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
 """How long facts are gathered for one commit."""
 _BATCH: Final = 2_000
@@ -37,6 +40,9 @@ class Statement:
     """Records of a run whose making is left to the recorder's thread."""
 
     __slots__ = ("attempt_id", "make", "run_id")
+
+    weight = 2_000
+    """About how many bytes it holds."""
 
     def __init__(self, run_id: str, attempt_id: str | None, make: Callable[[], Iterable[Record]]) -> None:
         self.run_id, self.attempt_id, self.make = run_id, attempt_id, make
@@ -72,7 +78,8 @@ class Recorder:
         _recorders.add(self)
 
     def _begin_empty(self) -> None:
-        self._queue: deque[Call | Statement | _Mark] = deque()
+        self._queue: deque[tuple[Call | Statement | _Mark, int]] = deque()
+        self._held = 0
         self._wake, self._hurry = threading.Event(), threading.Event()
         self._lock, self._draining = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -80,10 +87,14 @@ class Recorder:
 
     def put(self, item: Call | Statement) -> None:
         """Take a call or a statement; never waits and never raises."""
-        if len(self._queue) >= CAPACITY:
+        weight = item.weight
+        with self._lock:
+            full = len(self._queue) >= CAPACITY or self._held + weight > ROOM
+            self._held += 0 if full else weight
+        if full:
             self._count(item.run_id, 1)
             return
-        self._queue.append(item)
+        self._queue.append((item, weight))
         if not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
@@ -111,7 +122,7 @@ class Recorder:
         self._count(run_id, facts)
 
     def _marked(self, mark: _Mark) -> _Mark:
-        self._queue.append(mark)
+        self._queue.append((mark, 0))
         self._hurry.set()
         self._wake.set()
         return mark
@@ -142,7 +153,9 @@ class Recorder:
                 facts: list[Fact] = []
                 marks: list[_Mark] = []
                 while self._queue and len(facts) < _BATCH:
-                    item = self._queue.popleft()
+                    item, weight = self._queue.popleft()
+                    with self._lock:
+                        self._held -= weight
                     if isinstance(item, _Mark):
                         marks.append(item)
                     else:
@@ -169,7 +182,7 @@ class Recorder:
             log.warning("A call could not be described and is missing from the record.", exc_info=True)
             self._count(item.run_id, 1)
             return []
-        return [Fact(record, item.run_id, item.attempt_id) for record in records]
+        return [Fact(_clean(record), item.run_id, item.attempt_id) for record in records]
 
     def _write(self, facts: list[Fact]) -> None:
         for attempt in range(_TRIES):
@@ -205,3 +218,8 @@ class Recorder:
         except Exception:  # noqa: BLE001 - tried again with the next batch
             return False
         return True
+
+
+def _clean(record: Record) -> Record:
+    """Whoever states something, no secret in it is kept."""
+    return record.model_copy(update={"attributes": scrub(record.attributes)}) if record.attributes else record

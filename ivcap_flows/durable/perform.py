@@ -20,6 +20,7 @@ from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
 from ivcap_flows.identity import Scope, key_of
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
+from ivcap_flows.secrets import scrub_text
 
 __all__ = ["OnFailure", "perform"]
 
@@ -62,11 +63,13 @@ async def perform(
     """
     plan = planning()
     wanted = _intent(effect, _scope(effect.scope, attempt, plan), attempt, platform, account)
-    newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+    # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
+    direct = plan is None and effect.reuse is None and on_failure == "keep" and wanted.attempt_number < 2
+    newest = None if direct else await asyncio.to_thread(journal.intents.newest, wanted.base_key)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
         return await preview(effect, plan, wanted, newest, resubmit=resubmit, journal=journal, key_aspects=key_aspects)
-    if newest is None or newest.state == "abandoned":
+    if not direct and (newest is None or newest.state == "abandoned"):
         await check_divergence(journal, wanted, on_divergence)
 
     wait = _FIRST_WAIT
@@ -85,6 +88,10 @@ async def perform(
             if claim.again and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, effect.scope)
             if claim.kind == "kept":
+                if direct:
+                    direct, newest = False, await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+                    if newest is not None and newest.generation != claim.intent.generation:
+                        continue
                 if _resubmits(claim.intent, on_failure, max_resubmits):
                     newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
                     continue
@@ -172,7 +179,8 @@ def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platfo
         scope=scope,
         request=effect.request,
         discriminator=effect.discriminator,
-        subject=effect.subject,
+        # It is shown, and told to the platform beside the key.
+        subject=scrub_text(effect.subject) if effect.subject is not None else None,
         spends=effect.spends,
         definition=effect.definition,
         run_id=attempt.run.id if attempt is not None else None,

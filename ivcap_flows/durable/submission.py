@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable import latecomers
@@ -345,8 +346,8 @@ class Submission(Generic[T]):
 
     def _is_ours(self, content: dict[str, Any]) -> bool:
         """Whether this very intent wrote it, and not one that a journal restored from a copy has forgotten."""
-        mine = self._aspect(None, None)
-        return all(content.get(name) == mine[name] for name in ("journal", "created-at"))
+        mine = (self.journal.id, self.intent.created_at.isoformat())
+        return (content.get("journal"), content.get("created-at")) == mine
 
     async def _read_aspect(self) -> dict[str, Any] | None:
         if self._key_aspects is None:
@@ -401,17 +402,24 @@ class Submission(Generic[T]):
             "generation": row.generation,
             "subject": row.subject,
             "discriminator": row.discriminator,
-            "request-sha256": digest(canonical(row.request)),
+            "request-sha256": self._request_sha256,
             "created-at": row.created_at.isoformat(),
             "urn": urn,
             "outcome": outcome,
             **({"progress": row.progress} if urn is None and row.progress is not None else {}),
-            **({} if row.definition is None else self._for_reuse(row.definition)),
+            **self._for_reuse,
         }
 
-    def _for_reuse(self, definition: str) -> dict[str, Any]:
+    @cached_property
+    def _request_sha256(self) -> str:
+        return digest(canonical(self.intent.request))
+
+    @cached_property
+    def _for_reuse(self) -> dict[str, Any]:
         """How an equal request of anybody in the account finds this one, and who asked."""
-        row = self.intent
+        row, definition = self.intent, self.intent.definition
+        if definition is None:
+            return {}
         of = {"platform": row.platform, "account": row.account, "noun": row.noun, "request": row.request}
         mark = mark_of(definition=definition, **of)
         told = {"service": row.request.get("service"), "policy": row.request.get("policy")}

@@ -18,7 +18,7 @@ from prefect.states import Failed
 from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel, SecretStr
 
-from ivcap_flows.capture import acting_as, current_attempt, journal, note, recorded, recorder
+from ivcap_flows.capture import acting_as, attempts, current_attempt, journal, note, recorded, recorder
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn, flows_urn
@@ -595,6 +595,8 @@ def test_notes_that_cannot_be_made_are_counted(monkeypatch):
     @flow
     @recorded
     def forgetful() -> None:
+        for thread in attempts._background:
+            thread.join()
         with monkeypatch.context() as patch:
             patch.setattr(recorder(), "put", full)
             note(entity("urn:x:1", "entity"), entity("urn:x:2", "entity"))

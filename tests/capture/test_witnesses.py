@@ -8,15 +8,17 @@ import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ivcap_flows.capture import files, journal, use_journal
+from ivcap_flows.capture import attempts, context, files, journal, recorded, recorder, use_journal
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
 from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.provenance import Graph, activity, entity
@@ -163,12 +165,119 @@ def test_unchanged_files_are_not_read_again(tmp_path):
     """The journal's digests of unchanged files are used and kept."""
     path = tmp_path / "big"
     path.write_bytes(os.urandom(files._DEAR))
-    time.sleep(0.06)
     first = files.look(str(path), "r", journal().files)
     known = journal().files.known_sha256(
         str(path), size=first.stamp.size, mtime_ns=first.stamp.mtime_ns, inode=first.stamp.inode
     )
     assert first.sha256 == known == digest(path.read_bytes())
+    files._known.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "hashlib", None)
+        assert files.look(str(path), "r", journal().files).sha256 == known
+    # What is verified is read, whatever is known of it.
+    files._known.put(str(path), (first.stamp, "0" * 64))
+    assert files.look(str(path), "r", journal().files).sha256 == "0" * 64
+    assert files.sha256_of(path, None) == known
+
+
+@pytest.fixture
+def readings(monkeypatch) -> list[int]:
+    """One entry for each time that a file is read for its digest."""
+    import hashlib
+
+    made: list[int] = []
+    monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=lambda: made.append(1) or hashlib.sha256()))
+    return made
+
+
+def test_a_file_is_read_once_however_many_use_it(tmp_path, readings):
+    """The one that a call has just written too: by its maker, two readers and an upload, one reading in all."""
+    path = tmp_path / "made.bin"
+
+    @recorded
+    def make(target: str) -> Path:
+        Path(target).write_bytes(b"x" * files._DEAR)
+        return Path(target)
+
+    @recorded
+    def use(source: Path) -> None:
+        """Do nothing."""
+
+    use(make(str(path)))
+    use(path)
+    assert files.sha256_of(path, journal().files) == digest(path.read_bytes())
+    assert recorder().flush()
+    assert len(readings) == 1
+
+
+def test_a_large_file_is_read_once_and_later(tmp_path, monkeypatch, readings):
+    """What is too large to be hashed in the flow's thread is hashed by the recorder's, or by an upload: once."""
+    monkeypatch.setattr(files, "AT_ONCE", 10)
+    path = tmp_path / "large.bin"
+    path.write_bytes(b"x" * files._DEAR)
+
+    @recorded
+    def use(source: Path, *, upload: bool) -> None:
+        if upload:
+            files.sha256_of(source, journal().files)
+
+    for upload in (False, True, False):
+        use(path, upload=upload)
+        assert recorder().flush()
+    assert len(readings) == 1
+
+
+def test_what_a_task_of_the_package_has_written_is_not_read_for_it(tmp_path, readings):
+    """A download has hashed its bytes on the way: the file that it names is known, also by its path."""
+
+    def download() -> LocalFile:
+        (tmp_path / "series.csv").write_bytes(b"bytes")
+        return LocalFile(path=str(tmp_path / "series.csv"), sha256=digest(b"bytes"), size=5)
+
+    @recorded
+    def use(source: Path) -> None:
+        """Do nothing."""
+
+    download.__module__ = "ivcap_flows.tasks.artifacts"
+    use(recorded(download)())
+    use(tmp_path / "series.csv")
+    assert recorder().flush()
+    assert readings == []
+
+
+def test_changes_faster_than_the_clock_are_seen(tmp_path, monkeypatch):
+    """Versions of one size that follow each other within a tick of the file system's clock have each their digest."""
+    tick = 4_000_000
+
+    def coarse(found: os.stat_result) -> files.Stamp:
+        return files.Stamp(
+            found.st_size, found.st_mtime_ns // tick * tick, found.st_ino, found.st_ctime_ns // tick * tick
+        )
+
+    # Some file systems stamp finer than others.
+    monkeypatch.setattr(files.Stamp, "of", staticmethod(coarse))
+    monkeypatch.setattr(files, "_now_ns", lambda: time.time_ns() // tick * tick)
+    path = tmp_path / "quick"
+    for number in range(300):
+        path.write_text(f"{number:04d}")
+        assert files.look(str(path), "r", journal().files).sha256 == digest(b"%04d" % number)
+
+
+def test_a_flows_end_that_cannot_be_recorded_is_counted(monkeypatch):
+    """A flow without `@recorded` whose end fails to be written: nothing is raised, and its run says so."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    identity = RunIdentity("flow", "a.py:flow", {}, "f9", "f9")
+    attempt = attempts.open_attempt(identity, None, "flow")
+    with monkeypatch.context() as patch:
+        patch.setattr(context, "close_attempt", full)
+        state = SimpleNamespace(type=SimpleNamespace(value="COMPLETED"), message=None)
+        context._flow_ended(None, SimpleNamespace(id="f9"), state)
+    assert recorder().flush()
+    assert journal().runs.get(attempt.run.id).missing_facts == 1
+    attempts.close_attempt(attempt, "completed")
 
 
 def opened(root: str = "f1"):
@@ -318,7 +427,7 @@ def graph_of(there: Journal) -> Graph:
 
 
 def test_a_killed_attempt_is_lost_and_last_seen_at_its_beat(killed, tmp_path):
-    """The lease tells that the process is gone; the task it was in was written when it began."""
+    """The lease tells that the process is gone; the task it was in was written when it began, and ended with it."""
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
         [(attempt, outcome)] = reconcile(there, lambda flow_run_id: None)
         assert outcome == "lost"
@@ -328,17 +437,23 @@ def test_a_killed_attempt_is_lost_and_last_seen_at_its_beat(killed, tmp_path):
         assert lost.attributes["outcome"] == "lost"
         assert "last seen" in lost.attributes["cause"]
         [task] = [node for node in graph if node.type == "task-run"]
-        assert (task.attributes["outcome"], task.attributes["parameters"], task.ended) == ("running", {"i": 7}, None)
+        assert (task.attributes["outcome"], task.attributes["parameters"]) == ("lost", {"i": 7})
+        assert task.ended == max(task.time, lost.ended)
+        assert task.attributes["cause"] == "Its process ended before it did."
         assert reconcile(there, lambda flow_run_id: None) == []
 
 
 def test_prefects_word_goes_before_the_lease(killed, tmp_path):
-    """Where Prefect's API knows a final state, that is the outcome, with its message."""
+    """Where Prefect's API knows a final state, that is the outcome, with its message, and without a secret in it."""
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
         since = datetime.now(timezone.utc)
-        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: PrefectWord("crashed", "killed", since))
+        word = PrefectWord("crashed", "killed at https://ada:t0ken-t0ken@example.org", since)
+        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: word)
         assert outcome == there.runs.recent()[0].outcome == "crashed"
-        assert graph_of(there).nodes[flows_urn("attempt", attempt.id)].ended == since
+        node = graph_of(there).nodes[flows_urn("attempt", attempt.id)]
+        assert (node.ended, node.attributes["cause"]) == (since, f"killed at https://{HIDDEN}@example.org")
+        assert there.runs.attempt(attempt.id).cause == node.attributes["cause"]
+        assert {n.attributes["outcome"] for n in graph_of(there) if n.type == "task-run"} == {"crashed"}
 
 
 def test_prefects_api_is_asked_and_may_be_silent(killed, prefect_server, tmp_path):
@@ -360,6 +475,56 @@ def test_prefects_api_is_asked_and_may_be_silent(killed, prefect_server, tmp_pat
         assert (said.outcome, said.cause) == ("cancelled", "enough")
     with temporary_settings({PREFECT_API_URL: None}):
         assert prefect_says(attempt.flow_run_id) is None
+
+
+HEARD = """
+import os, signal, sys
+from prefect import flow
+from ivcap_flows import recorded
+from ivcap_flows.journal.runs import Runs
+
+close = Runs.close_attempt
+
+def die(self, *args, **options):
+    close(self, *args, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[1:] == ["dies"]:
+    Runs.close_attempt = die
+
+@flow
+@recorded
+def short() -> None:
+    pass
+
+short()
+"""
+
+
+def test_a_run_that_prefect_has_not_heard_to_end_is_continued(prefect_server, tmp_path):
+    """Killed between the flow's last line and Prefect's Completed, it is taken up again; once Completed, it is not."""
+    (tmp_path / "short.py").write_text(HEARD)
+    place = tmp_path / "short.sqlite"
+    environment = {**prefect_server, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{place}"}
+
+    def run(*arguments: str) -> int:
+        command = [sys.executable, str(tmp_path / "short.py"), *arguments]
+        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+
+    assert run("dies") == -signal.SIGKILL
+    with copy_of(place, tmp_path / "first.sqlite") as there:
+        assert [each.outcome for each in there.runs.recent()] == ["completed"]
+    assert run() == 0
+    with copy_of(place, tmp_path / "second.sqlite") as there:
+        [again] = there.runs.recent()
+        assert [each.outcome for each in there.runs.attempts(again.id)] == ["lost", "completed"]
+        told = [
+            node.attributes for node in graph_of(there) if node.type == "attempt" and node.attributes["number"] == 1
+        ]
+        assert [each["cause"] for each in told] == ["Its process ended before Prefect had heard of its end."]
+    assert run() == 0
+    with copy_of(place, tmp_path / "third.sqlite") as there:
+        assert len(there.runs.recent()) == 2
 
 
 def test_a_cancelled_run_is_told_from_a_crashed_one():
@@ -385,6 +550,39 @@ def test_importing_capture_loads_no_database():
     code = f"import sys, ivcap_flows.capture; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def exceptions() -> dict[str, BaseException]:
+    import asyncio
+
+    from prefect.exceptions import CancelledRun, Pause, TerminationSignal
+
+    return {
+        "parked": Pause("until tomorrow"),
+        "cancelled": CancelledRun("by Ada"),
+        "cancelled by its loop": asyncio.CancelledError(),
+        "crashed": TerminationSignal(signal=15),
+        "crashed by hand": KeyboardInterrupt(),
+        "failed": ValueError("no"),
+    }
+
+
+@pytest.mark.parametrize("kind", exceptions())
+def test_a_call_ends_as_what_it_raised_says(kind):
+    """Parking and cancelling are no failures, and what ends a process is no error of the function's."""
+
+    @recorded
+    def work() -> None:
+        raise exceptions()[kind]
+
+    with pytest.raises(type(exceptions()[kind])):
+        work()
+    assert recorder().flush()
+    [run] = journal().runs.recent()
+    [call] = [n for n in Graph(fact.record for fact in journal().facts.of_run(run.id)) if n.type == "call"]
+    assert call.attributes["outcome"] == kind.split()[0]
+    assert call.ended is not None
+    assert run.missing_facts == 0
 
 
 def test_an_activity_that_is_not_known_to_end_is_running():

@@ -1,0 +1,72 @@
+"""What a user adds to the record by himself: facts about the running task, or about a thing that it works with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from ivcap_flows.capture import data, files
+from ivcap_flows.capture.calls import seen_in
+from ivcap_flows.capture.context import current_attempt, miss, recorder, running
+from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.writer import Statement
+from ivcap_flows.durable.plan import planning
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.provenance.describe import describe, reference
+from ivcap_flows.provenance.records import ANNOTATION, Record
+
+__all__ = ["annotate"]
+
+_Made = Callable[[], Iterable[Record]]
+
+
+def annotate(*things: Any, **facts: Any) -> None:
+    """Add facts to the record: to that of the running task, call or flow, or to these `things` where any are given.
+
+    A thing is a handle, a URN, the path of a file or folder that is there, or a table or an array. Facts are JSON
+    values, and may be models and dataclasses; secrets among them are hidden. Said again under the same name, the later
+    fact holds. Nothing is raised: what cannot be recorded is logged, and counted as missing from the run.
+    """
+    with unraised(miss, "An annotation could not be recorded."):
+        if not facts or planning() is not None:
+            return
+        look = Look()
+        told = {ANNOTATION + name: look.at(name, value) for name, value in facts.items()}
+        seen_in(look)
+        opened, writer = current_attempt(), recorder()
+        around = running(opened)
+        for thing in things or (around,):
+            made = (lambda: [around]) if thing is around else _of(thing)
+            writer.put(Statement(opened.run.id, opened.attempt.id, partial(_annotated, made, told)))
+
+
+def _annotated(made: _Made, told: dict[str, Any]) -> list[Record]:
+    first, *others = made()
+    return [first.model_copy(update={"attributes": {**first.attributes, **told}}), *others]
+
+
+def _of(thing: Any) -> _Made:
+    """What states a thing; a file is looked at now, and its records are made later."""
+    if isinstance(thing, Handle | LocalFile):
+        return partial(describe, thing)
+    if isinstance(thing, str) and thing.startswith("urn:"):
+        return lambda: [reference(thing)]
+    if isinstance(thing, str | os.PathLike):
+        digests = recorder().journal.files
+        seen = files.look(os.path.join(os.fspath(thing), ""), "", digests)
+        if seen is None or seen.stamp is None:
+            raise InputError(f"There is no file or folder {os.fspath(thing)!r} that could be annotated.")
+
+        def settled() -> Iterable[Record]:
+            files.settle(seen, digests)
+            return files.records_of(seen)
+
+        return settled
+    if data.is_data(thing):
+        held = data.look("", thing)
+        return lambda: [held.record()]
+    raise InputError(f"A {type(thing).__name__} cannot be annotated; a handle, URN, path, table or array can.")

@@ -1,0 +1,21 @@
+"""Nothing that goes wrong in recording reaches the flow: it is logged, and counted as missing from the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+
+__all__ = ["unraised"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+
+@contextlib.contextmanager
+def unraised(count: Callable[[], object], told: str, *arguments: object) -> Iterator[None]:
+    """Log what the block raises, as `told % arguments`, and `count` what is missing for it."""
+    try:
+        yield
+    except Exception:
+        log.warning(told, *arguments, exc_info=True)
+        count()

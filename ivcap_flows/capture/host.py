@@ -1,0 +1,60 @@
+"""On what kind of host a process runs, and in which container image, as far as the host itself tells. No network."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from ivcap_flows.secrets import scrub_text
+
+__all__ = ["host"]
+
+_PODMAN: Final = Path("/run/.containerenv")
+_DOCKER: Final = Path("/.dockerenv")
+_APPTAINER: Final = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+"""The image file, as Apptainer and Singularity tell it to what runs within."""
+_JOBS: Final = {"SLURM_JOB_ID": "slurm", "PBS_JOBID": "pbs", "LSB_JOBID": "lsf"}
+"""Variables that batch systems set in a job."""
+_CI_IMAGE: Final = "CI_JOB_IMAGE"
+"""The image of a job, as GitLab tells it."""
+_IMAGE: Final = re.compile(r'^image="([^"]+)"', re.MULTILINE)
+
+
+@lru_cache(maxsize=1)
+def host() -> dict[str, Any]:
+    """`host_kind`: what holds the process (`kubernetes`, `podman`, `docker`, `apptainer`, a batch system, `machine`);
+    `container_image` where that is known; `machine` and `system` as Python names them."""
+    podman = _text(_PODMAN)
+    image = next((os.environ[name] for name in (*_APPTAINER, _CI_IMAGE) if os.environ.get(name)), None)
+    if podman is not None and image is None:
+        found = _IMAGE.search(podman)
+        image = found[1] if found else None
+    facts = {
+        "host_kind": _kind(in_podman=podman is not None),
+        "batch_system": next((kind for name, kind in _JOBS.items() if os.environ.get(name)), None),
+        "container_image": scrub_text(image) if image else None,
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _kind(*, in_podman: bool) -> str:
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return "kubernetes"
+    if any(os.environ.get(name) for name in _APPTAINER):
+        return "apptainer"
+    if in_podman:
+        return "podman"
+    return "docker" if _DOCKER.exists() else "machine"
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

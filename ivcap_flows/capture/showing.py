@@ -1,0 +1,144 @@
+"""What a run took and made, shown beside it in Prefect's UI when it ends: a page, a table, and links.
+
+Told by a thread of its own while Prefect ends the run; a process that ends waits for it for a moment. Where Prefect
+cannot be told, the record is in the journal all the same.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.provenance.records import Record
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
+
+__all__ = ["links_of", "page_of", "rows_of", "show_in_prefect"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+_ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
+_HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template", "queue"})
+_MOST: Final = 200
+"""Things that are shown at most; the journal has all."""
+_PATIENCE: Final = 3.0
+"""Seconds that a process that ends waits for what is being shown."""
+_EMBEDDED: Final = "urn:ivcap-flows:twin:"
+_HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
+_SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
+
+_showing: list[threading.Thread] = []
+
+
+def show_in_prefect(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
+    """Begin to show how a flow run ended; nothing for what Prefect does not run. Never raises, waits or blocks."""
+    if outcome not in _ENDED or opened.run.entry_point.endswith(":") or "prefect.context" not in sys.modules:
+        return
+    context = contextvars.copy_context()
+    thread = threading.Thread(
+        target=lambda: context.run(_show, journal, opened, outcome), name="ivcap-flows-showing", daemon=True
+    )
+    if not _showing:
+        atexit.register(_finish)
+    _showing[:] = [other for other in _showing if other.is_alive()]
+    _showing.append(thread)
+    thread.start()
+
+
+def _finish() -> None:
+    for thread in _showing:
+        thread.join(_PATIENCE)
+
+
+def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
+    try:
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import ArtifactCreate
+
+        run, attempt = opened.run, opened.attempt
+        used, made, count = journal.lineages.ends(run.id, most=_MOST)
+        used, made = ([record for record in records if record.type not in _HIDDEN] for records in (used, made))
+        frame = list(journal.lineages.around([flows_urn("attempt", attempt.id)], "runs"))
+        shown = [
+            ("markdown", page_of(run.id, run.flow_name, outcome, used, made, frame), "The record of this run."),
+            ("table", json.dumps(rows_of(used, made)), f"What the run took and made{_cut(count)}."),
+            ("markdown", links_of([*made, *used, *frame]), "Links to what this run made and to its code."),
+        ]
+        with get_client(sync_client=True) as client:
+            for kind, data, description in shown:
+                if data not in ("", "[]"):
+                    client.create_artifact(
+                        ArtifactCreate(
+                            type=kind, data=data, description=description, flow_run_id=UUID(attempt.flow_run_id)
+                        )
+                    )
+    except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
+        log.debug("Prefect could not be shown the record of run %s: %s", opened.run.id, error)
+
+
+def page_of(
+    run: str, flow: str, outcome: str, used: Sequence[Record], made: Sequence[Record], frame: Sequence[Record]
+) -> str:
+    """The page in Markdown. What users named stands in code spans, so that it means nothing there."""
+    lines = [f"# {_span(flow)}: {outcome}", "", f"Run {_span(run)}"]
+    for record in frame:
+        if record.type == "code" and record.attributes.get("commit"):
+            dirty = ", with uncommitted changes" if record.attributes.get("dirty") else ""
+            lines.append(f"of commit {_span(record.attributes['commit'])}{dirty}")
+    for title, records in (("Inputs", used), ("Outputs", made)):
+        lines += ["", f"## {title}", ""]
+        lines += [f"- {record.type} {_span(_name(record))}" for record in records] or ["none"]
+    lines += ["", "## More", "", f"    ivcap-flows show {run}", f"    ivcap-flows trace {run} --html run.html"]
+    return "\n".join(lines)
+
+
+def rows_of(used: Sequence[Record], made: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row for each thing that the run took or made."""
+    return [
+        {
+            "role": role,
+            "type": record.type,
+            "name": _name(record),
+            "sha256": str(record.attributes.get("sha256") or ""),
+            "id": record.id,
+        }
+        for role, records in (("input", used), ("output", made))
+        for record in records
+    ]
+
+
+def links_of(records: Sequence[Record]) -> str:
+    """Links in Markdown: to what has a public handle, and to the commit where its repository shows it."""
+    found: dict[str, str] = {}
+    for record in records:
+        platform = str(record.attributes.get("platform") or _EMBEDDED)
+        if _HANDLE.fullmatch(record.id) and not platform.startswith(_EMBEDDED):
+            found[f"https://hdl.handle.net/{record.id}"] = f"{record.type} {record.id}"
+        remote, commit = record.attributes.get("remote"), record.attributes.get("commit")
+        if record.type == "code" and isinstance(remote, str) and isinstance(commit, str):
+            place = _SSH.sub(r"https://\1/\2", remote).removesuffix("/").removesuffix(".git")
+            if re.fullmatch(r"https?://[\w.:/~+-]+", place) and re.fullmatch("[0-9a-f]{7,64}", commit):
+                found[f"{place}/commit/{commit}"] = f"code {commit[:12]}"
+    return "\n".join(f"- [{text}]({link})" for link, text in found.items())
+
+
+def _name(record: Record) -> str:
+    return str(record.attributes.get("name") or record.attributes.get("path") or record.id)
+
+
+def _span(text: Any) -> str:
+    return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
+
+
+def _cut(count: int) -> str:
+    return f" ({_MOST} of {count})" if count > _MOST else ""

@@ -1,0 +1,47 @@
+"""Runs that left their process by themselves: what became of them Prefect alone can say."""
+
+from ivcap_flows.capture.reconcile import PrefectWord, reconcile
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.sinks import Delivery, drain, run_graph
+
+
+def parked(journal: Journal):
+    opened = journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
+    journal.runs.close_attempt(opened.attempt.id, "parked")
+    return opened.attempt
+
+
+def says(outcome: str):
+    return lambda flow_run_id: PrefectWord(outcome, "by Ada", None)
+
+
+def test_a_parked_run_that_was_cancelled_is_closed(ivcap_journal):
+    """Once, with Prefect's word in its record, which sinks that had it parked get; one that waits stays parked."""
+    attempt, got = parked(ivcap_journal), []
+
+    class Sink:
+        name = "s"
+
+        async def deliver(self, run, graph):
+            got.append(run.outcome)
+            return Delivery("delivered")
+
+    assert reconcile(ivcap_journal, lambda flow_run_id: None) == []
+    assert reconcile(ivcap_journal, says("parked")) == []
+    drain(ivcap_journal, [Sink()])
+    [(closed, outcome)] = reconcile(ivcap_journal, says("cancelled"))
+    assert (closed.id, outcome, ivcap_journal.runs.get("f1").outcome) == (attempt.id, "cancelled", "cancelled")
+    node = run_graph(ivcap_journal, "f1").nodes[flows_urn("attempt", attempt.id)]
+    assert (node.attributes["outcome"], node.attributes["cause"]) == ("cancelled", "by Ada")
+    assert reconcile(ivcap_journal, says("cancelled")) == []
+    drain(ivcap_journal, [Sink()])
+    assert got[-1] == "cancelled"
+
+
+def test_a_run_that_was_woken_is_left_alone(ivcap_journal):
+    """Its new attempt runs; what Prefect says is of that one."""
+    parked(ivcap_journal)
+    ivcap_journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
+    assert reconcile(ivcap_journal, says("crashed")) == []
+    assert ivcap_journal.runs.get("f1").outcome == "running"

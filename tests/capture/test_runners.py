@@ -1,0 +1,88 @@
+"""Tables and files that pass through task runners of other processes: a process pool, and Dask."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from prefect import flow, task
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+
+from ivcap_flows.capture import annotate, journal, recorded
+from ivcap_flows.capture.contents import read
+from ivcap_flows.identity import digest, file_urn, flows_urn
+from ivcap_flows.provenance import Graph
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
+    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
+
+
+def dask(tmp_path: Path) -> TaskRunner[Any]:
+    from prefect_dask import DaskTaskRunner
+
+    return DaskTaskRunner(
+        cluster_kwargs={
+            "n_workers": 1,
+            "threads_per_worker": 1,
+            "processes": True,
+            "host": "127.0.0.1",
+            "dashboard_address": None,
+            "worker_dashboard_address": None,
+            "local_directory": str(tmp_path / "dask"),
+        }
+    )
+
+
+@pytest.mark.parametrize("runner", [lambda _: ProcessPoolTaskRunner(max_workers=1), dask], ids=["processes", "dask"])
+def test_values_keep_their_names_through_other_processes(
+    runner: Callable[[Path], TaskRunner[Any]], tmp_path: Path, recorded_graph: Callable[..., Graph]
+) -> None:
+    """Tasks of one run in a worker's process: what one made another used, over a pickle, with outcomes and causes."""
+
+    @task
+    @recorded
+    def make(rows: int) -> pd.DataFrame:
+        annotate(pid=os.getpid())
+        return pd.DataFrame({"n": range(rows)})
+
+    @task
+    @recorded
+    def save(frame: pd.DataFrame, target: Path) -> Path:
+        frame.to_csv(target)
+        return target
+
+    @task
+    @recorded
+    def fail(path: Path) -> None:
+        raise ValueError("not today")
+
+    @flow
+    @recorded
+    def pooled(target: Path) -> None:
+        frame = make.submit(3)
+        path = save.submit(frame, target)
+        fail.submit(path).wait()
+
+    pooled.with_options(task_runner=runner(tmp_path))(tmp_path / "n.csv")
+    graph = recorded_graph()
+    [run] = journal().runs.recent()
+    assert run.missing_facts == 0
+    tasks = {node.attributes["name"]: node for node in graph.nodes.values() if node.type == "task-run"}
+    assert {name: node.attributes["outcome"] for name, node in tasks.items()} == {
+        "make": "completed",
+        "save": "completed",
+        "fail": "failed",
+    }
+    assert tasks["fail"].attributes["cause"] == "ValueError: not today"
+    assert tasks["make"].attributes["annotation.pid"] != os.getpid()
+    frame = flows_urn("frame", f"sha256:{read(pd.DataFrame({'n': range(3)}))[2]()}")
+    file = file_urn(digest((tmp_path / "n.csv").read_bytes()))
+    assert ends(graph, "wasGeneratedBy") == {(frame, tasks["make"].id), (file, tasks["save"].id)}
+    assert {(tasks["save"].id, frame), (tasks["fail"].id, file)} <= ends(graph, "used")
+    [attempt] = [node.id for node in graph.nodes.values() if node.type == "attempt"]
+    assert {(node.id, attempt) for node in tasks.values()} <= ends(graph, "wasStartedBy")
