@@ -22,8 +22,8 @@ from ivcap_flows.handles import (
     RegistryItem,
     Service,
 )
-from ivcap_flows.identity import file_urn, fingerprint
-from ivcap_flows.provenance.records import Record, activity, entity, relation
+from ivcap_flows.identity import file_urn, fingerprint, flows_urn
+from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 
 __all__ = ["describe", "identify", "reference"]
 
@@ -44,6 +44,8 @@ _NOUNS = {
     "urn:ivcap-flows:call:": ("activity", "call"),
     "urn:ivcap-flows:file:": ("entity", "file"),
     "urn:ivcap-flows:directory:": ("entity", "directory"),
+    "urn:ivcap-flows:frame:": ("entity", "frame"),
+    "urn:ivcap-flows:array:": ("entity", "array"),
 }
 
 
@@ -114,7 +116,10 @@ def _work(value: Order | Job) -> Iterator[Record]:
         outcome={"succeeded": "completed", "failed": "failed", "error": "failed"}.get(value.status),
         cause=value.error_message if isinstance(value, Job) else None,
         requested_at=value.requested_at.isoformat() if value.requested_at else None,
+        queue_seconds=_seconds(value.requested_at, value.started_at),
+        run_seconds=_seconds(value.started_at, value.finished_at),
         service_name=value.service_name,
+        service_version=value.service_version,
         parameters=value.parameters or None if isinstance(value, Order) else None,
         request=value.request if isinstance(value, Job) else None,
         result_type=value.result_type if isinstance(value, Job) else None,
@@ -146,6 +151,10 @@ def _event(event: JobEvent) -> dict[str, Any]:
         "at": event.at.isoformat() if event.at else None,
     }
     return {name: text for name, text in shown.items() if text is not None}
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
+    return None if begin is None or end is None else max(0.0, round((end - begin).total_seconds(), 3))
 
 
 def _ended(value: Order | Job) -> datetime | None:
@@ -189,6 +198,20 @@ def _model_run(value: ModelRun) -> Iterator[Record]:
     for handle in value.outputs:
         yield entity(handle, "dataset")
         yield relation("wasGeneratedBy", handle, value.urn)
+    yield from _people(value)
+
+
+def _people(value: ModelRun) -> Iterator[Record]:
+    """Who answers for a model run. As an agent a person has a name of his own: the handle is that of his record."""
+    if value.modeller is None:
+        return
+    person = flows_urn("provena-person", value.modeller)
+    yield agent(person, "user", handle=value.modeller)
+    yield relation("wasAssociatedWith", value.urn, person)
+    if value.organisation is not None:
+        organisation = flows_urn("provena-organisation", value.organisation)
+        yield agent(organisation, "organisation", handle=value.organisation)
+        yield relation("actedOnBehalfOf", person, organisation)
 
 
 def _dataset_file(value: DatasetFile) -> Iterator[Record]:

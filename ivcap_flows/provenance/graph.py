@@ -6,30 +6,37 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from ivcap_flows.identity import digest, file_urn
-from ivcap_flows.provenance.records import Record, entity, relation
+from ivcap_flows.provenance.constraints import closing
+from ivcap_flows.provenance.records import ANNOTATION, Record, entity, relation, relation_id
 from ivcap_flows.provenance.rules import RULES, SINGLE_BIRTH
 
 __all__ = ["Direction", "Graph", "merge"]
 
-Direction = Literal["up", "down"]
+Direction = Literal["up", "down", "both"]
 
 _VAGUE: Final = frozenset({"entity", "activity"})
 _FRAMES: Final = frozenset({"flow-run", "attempt"})
 _OURS: Final = _FRAMES | {"task-run", "call"}
 _FRAME_FACTS: Final = frozenset({"parameters", "code"})
+_COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
+"""Relations to what things have in common without one having come from another."""
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
 
 
 def merge(first: Record, second: Record) -> Record:
     """One record of two with the same id; `second` was said later and wins.
 
-    An activity known to have ended keeps what was known at its end: an older handle of an order says less.
+    An activity known to have ended keeps what was known at its end: an older handle of an order says less. What a user
+    has added counts as he said it last.
     """
     older, newer = (second, first) if first.ended is not None and second.ended is None else (first, second)
     attributes = {**older.attributes, **newer.attributes}
+    if older is second:
+        attributes |= {name: fact for name, fact in second.attributes.items() if name.startswith(ANNOTATION)}
     if first.kind == "relation":
         attributes |= _roles(first, second)
     exact = first if second.type in _VAGUE else second
@@ -62,7 +69,8 @@ class Graph:
     """Records merged by id, in the order they were first said.
 
     Two things of one sha256 are joined by `specializationOf` their content, so that a path meets the artifact it came
-    from. What a flow returns was made by the task that made it; what a later try got back unchanged it used.
+    from. What a flow returns was made by the task that made it; what a later try got back unchanged it used; a content
+    that was changed and changed back is not its own origin.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
@@ -72,6 +80,8 @@ class Graph:
             self._add(record)
         self._join_contents()
         self._settle_births()
+        for derivation in closing(self.relations.values()):
+            del self.relations[derivation]
 
     @property
     def records(self) -> list[Record]:
@@ -101,22 +111,33 @@ class Graph:
             or (record.kind == "relation" and record.source in nodes and record.target in nodes and keep(record))
         )
 
-    def lineage(self, id: str, direction: Direction = "up") -> Graph:  # noqa: A002
-        """What `id` comes from (`up`) or what came from it (`down`), with `id` itself.
+    def lineage(self, id: str | Iterable[str], direction: Direction = "up") -> Graph:  # noqa: A002
+        """What things come from (`up`), what came from them (`down`), or all that hangs together with them (`both`),
+        with the things themselves.
 
         A flow run frames its tasks: lineage passes from a task to the run's code, parameters and people, not from
-        there to whatever else the run touched. Raises KeyError for an id the graph does not know.
+        there to whatever else the run touched. Of a run that is itself asked about, all that it did counts. What is
+        connected only by a plan, an agent or equal parameters does not hang together, unless these are asked about.
+        Raises KeyError for an id the graph does not know.
         """
-        if id not in self.nodes:
-            raise KeyError(f"the graph knows no {id!r}")
-        links = self._by_end()
-        reached: dict[str, bool] = {id: True}
+        starts = [id] if isinstance(id, str) else list(id)
+        for start in starts:
+            if start not in self.nodes:
+                raise KeyError(f"the graph knows no {start!r}")
+        links = self._ends
+        if direction == "up":
+            starts = self._with_parts(starts, links)
+        reached: dict[str, bool] = dict.fromkeys(starts, True)
+        begin = frozenset(starts)
         taken: set[str] = set()
-        queue = deque([id])
+        queue = deque(starts)
         while queue:
             node = queue.popleft()
             for link in links[node]:
-                step = self._step(link, node, direction, start=node == id, whole=reached[node])
+                if direction == "both":
+                    step = self._any_step(link, node, whole=reached[node])
+                else:
+                    step = self._step(link, node, direction, start=node in begin, whole=reached[node])
                 if step is None:
                     continue
                 taken.add(link.id)
@@ -124,11 +145,30 @@ class Graph:
                 if other not in reached or (whole and not reached[other]):
                     reached[other] = whole
                     queue.append(other)
-        return Graph(
-            record
-            for record in self.records
-            if record.id in taken or (record.kind != "relation" and record.id in reached)
-        )
+        found = Graph()
+        found.nodes = {name: record for name, record in self.nodes.items() if name in reached}
+        found.relations = {name: record for name, record in self.relations.items() if name in taken}
+        return found
+
+    def _with_parts(self, starts: list[str], links: dict[str, list[Record]]) -> list[str]:
+        """A run or an attempt with all that it started."""
+        found = dict.fromkeys(starts)
+        queue = [start for start in starts if self.nodes[start].type in _FRAMES]
+        while queue:
+            node = queue.pop()
+            parts = [link.source for link in links[node] if link.type == "wasStartedBy" and link.target == node]
+            fresh = [part for part in parts if part in self.nodes and part not in found]
+            found.update(dict.fromkeys(part for part in fresh if part is not None))
+            queue += [part for part in fresh if part is not None]
+        return list(found)
+
+    def _any_step(self, link: Record, node: str, *, whole: bool) -> tuple[str, bool] | None:
+        """Where a relation leads from a node in either direction, and whether the other end is to be followed on."""
+        other = link.target if link.source == node else link.source
+        if not whole or other is None or other not in self.nodes or link.type not in RULES:
+            return None
+        common = link.type in _COMMON or self.nodes[other].type in _FRAME_FACTS
+        return other, not (common and other == link.target)
 
     def _step(
         self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool
@@ -157,9 +197,14 @@ class Graph:
 
     def _is_origin(self, holder: str, content: str, link: Record) -> bool:
         """Whether a holder of a content was there before it: something made it, and did not use the content."""
-        makers = {r.target for r in self.relations.values() if r.type == "wasGeneratedBy" and r.source == holder}
-        users = {r.source for r in self.relations.values() if r.type == "used" and r.target == content}
-        return link.type == "specializationOf" and bool(makers) and not makers & users
+        if link.type != "specializationOf":
+            return False
+        makers = [r.target or "" for r in self._ends[holder] if r.type == "wasGeneratedBy" and r.source == holder]
+        return bool(makers) and not any(relation_id("used", maker, content) in self.relations for maker in makers)
+
+    @cached_property
+    def _ends(self) -> dict[str, list[Record]]:
+        return self._by_end()
 
     def _by_end(self) -> dict[str, list[Record]]:
         links: dict[str, list[Record]] = defaultdict(list)

@@ -9,33 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.names import NAMESPACES, split
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.rules import GROUPS, PLANS, RULES, validate
+from ivcap_flows.provenance.rules import RULES, validate
 
 if TYPE_CHECKING:
     from prov.identifier import QualifiedName
     from prov.model import ProvDocument
 
-__all__ = ["NAMESPACES", "document", "dumps"]
-
-NAMESPACES: Final = {
-    "ivcap": "urn:ivcap:",
-    "type": "urn:ivcap-flows:type:",
-    "about": "urn:ivcap-flows:attribute:",
-    "flows": "urn:ivcap-flows:",
-    "handle": "https://hdl.handle.net/",
-    "urn": "urn:",
-    "http": "http://",
-    "https": "https://",
-    "other": "urn:ivcap-flows:other:",
-}
-"""Prefix to namespace, the more special before the more general."""
-
-_HANDLE_DIGITS: Final = frozenset("0123456789.")
+__all__ = ["document", "dumps"]
 
 
 def document(records: Iterable[Record]) -> ProvDocument:
@@ -62,11 +49,8 @@ class _Writer:
         self.names = {prefix: target.add_namespace(prefix, uri) for prefix, uri in NAMESPACES.items()}
 
     def name(self, id: str) -> QualifiedName:  # noqa: A002
-        if not id.startswith(("urn:", "http://", "https://")):
-            bare = "/" in id and set(id.partition("/")[0]) <= _HANDLE_DIGITS
-            return self.names["handle"][id] if bare else self.names["other"][quote(id, safe="")]
-        prefix = next(prefix for prefix, uri in NAMESPACES.items() if id.startswith(uri))
-        return self.names[prefix][id[len(NAMESPACES[prefix]) :]]
+        prefix, rest = split(id)
+        return self.names[prefix][rest]
 
     def write(self, record: Record) -> None:
         if record.kind == "relation":
@@ -87,11 +71,7 @@ class _Writer:
         from prov.constants import PROV, PROV_LABEL, PROV_TYPE
 
         found: list[tuple[Any, Any]] = [(PROV_TYPE, self.names["type"][record.type])]
-        special = {"user": "Person", "software": "SoftwareAgent", "organisation": "Organization"}.get(record.type)
-        if record.kind == "entity" and record.type in PLANS - {"entity"}:
-            special = "Plan"
-        elif record.type in GROUPS:
-            special = "Collection"
+        special = form_of(record).prov
         if special is not None:
             found.append((PROV_TYPE, PROV[special]))
         if isinstance(record.attributes.get("name"), str):

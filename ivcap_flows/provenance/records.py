@@ -6,13 +6,16 @@ Two records of one id are two views of one thing and merge; ids are the platform
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Kind", "Record", "activity", "agent", "entity", "relation", "relation_id"]
+__all__ = ["ANNOTATION", "Kind", "Record", "activity", "agent", "entity", "relation", "relation_id"]
 
 Kind = Literal["activity", "entity", "agent", "relation"]
+
+ANNOTATION: Final = "annotation."
+"""How the attributes begin that a user has added; they overwrite no fact of the record's own."""
 
 
 class Record(BaseModel):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ivcap_flows.provenance.constraints import cycles
 from ivcap_flows.provenance.records import Kind, Record
 
 __all__ = ["GROUPS", "RULES", "SINGLE_BIRTH", "TYPES", "Rule", "faults", "table", "validate"]
@@ -30,7 +31,9 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "artifact": "an IVCAP artifact",
         "file": "the content of a file, wherever it lies",
         "directory": "the content of a folder, by its manifest",
-        "unhashed": "a file or folder whose content was not read; the reason is told",
+        "frame": "a table in memory, by the digest of its content; its columns are told",
+        "array": "an array or a data set of arrays in memory, by the digest of its content",
+        "unhashed": "a file, folder, table or array whose content was not read; the reason is told",
         "collection": "an IVCAP collection of artifacts, or of whatever has a URN",
         "dataset": "a Provena dataset",
         "dataset-file": "a file of a Provena dataset",
@@ -215,7 +218,7 @@ def faults(records: Iterable[Record]) -> list[str]:
         node = nodes.get(source)
         if count > 1 and node is not None and node.type in RULES[name].once:
             found.append(f"{source} has {count} times {name!r}; a {node.type} may have it once.")
-    return found
+    return found + cycles(relations)
 
 
 def _link_faults(link: Record, nodes: Mapping[str, Record]) -> list[str]:
@@ -247,7 +250,7 @@ def validate(records: Iterable[Record]) -> None:
 
 
 def table() -> str:
-    """The table of relations and the lists of types as Markdown, for the reference page."""
+    """The table of relations as Markdown, for the reference page."""
     lines = ["| relation | from | to | meaning | at most once for |", "|---|---|---|---|---|"]
     for rule in RULES.values():
         source, target = (
@@ -255,8 +258,4 @@ def table() -> str:
             for kinds, types in ((rule.source, rule.source_types), (rule.target, rule.target_types))
         )
         lines.append(f"| `{rule.name}` | {source} | {target} | {rule.meaning} | {', '.join(sorted(rule.once))} |")
-    for kind, types in TYPES.items():
-        if types:
-            lines += ["", f"| {kind} | meaning |", "|---|---|"]
-            lines += [f"| `{name}` | {meaning} |" for name, meaning in types.items()]
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from prov.model import ProvDocument
 from ivcap_flows.handles import Artifact, Aspect, Dataset, Job, LocalFile, ModelRun, Order, Products
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import Graph, activity, agent, describe, entity, faults, reference, relation, validate
+from ivcap_flows.provenance.forms import FORMS, LINKS, links_table, things_table
 from ivcap_flows.provenance.prov_json import document, dumps
 from ivcap_flows.provenance.rules import RULES, TYPES, table
 
@@ -265,5 +266,11 @@ def test_a_urn_tells_its_kind():
 
 def test_the_table_names_every_relation_and_type():
     """The reference page has a line for each."""
-    page = table()
+    page = table() + things_table() + links_table()
     assert all(f"| `{name}` |" in page for name in [*RULES, *(name for types in TYPES.values() for name in types)])
+
+
+def test_every_type_and_relation_has_its_form_in_each_sink():
+    """None is told by its kind alone."""
+    assert {name for types in TYPES.values() for name in types} <= set(FORMS)
+    assert set(LINKS) == set(RULES)

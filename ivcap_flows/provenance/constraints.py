@@ -1,0 +1,98 @@
+"""What must come before what (W3C PROV-CONSTRAINTS, 2013): nothing is its own origin, and nothing began within itself.
+
+Of the orderings of that document, those that tie starts, uses, generations and ends together lead from starts to
+generations and from there to ends, and never back. So a cycle in time can only be one of derivations and
+specializations (constraints 41, 44 and 45), or one of starts (30, 31). Its other constraints that bear on our records
+are in `rules`: what may relate to what, an end that is before the start, a second birth. A relation's id follows from
+its ends, so no generation or usage of one entity by one activity is stated twice (24, 25).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from ivcap_flows.provenance.records import Record
+
+__all__ = ["closing", "cycles"]
+
+_ORDERS: Final = (frozenset({"wasDerivedFrom", "specializationOf"}), frozenset({"wasStartedBy"}))
+
+Arrows = Mapping[str, Iterable[str]]
+
+
+def cycles(relations: Iterable[Record]) -> list[str]:
+    """One sentence for each order in time that leads back to where it began."""
+    # What relates to itself is a fault of its own.
+    links = [link for link in relations if link.source != link.target]
+    found = []
+    for order in _ORDERS:
+        caught = _caught(_arrows(link for link in links if link.type in order))
+        if caught:
+            found.append(
+                f"{', '.join(sorted(caught)[:5])} would have come before themselves, by {' and '.join(order)}."
+            )
+    return found
+
+
+def closing(relations: Iterable[Record]) -> list[str]:
+    """The ids of the derivations that lead back in time, the later said of each cycle.
+
+    A file that is changed and changed back has one name for its first content and its last: it cannot be its own
+    origin.
+    """
+    order, _ = _ORDERS
+    links = [link for link in relations if link.type in order and link.source != link.target]
+    if not _caught(_arrows(links)):
+        return []
+    kept: dict[str, list[str]] = defaultdict(list)
+    for link in links:
+        if link.type != "wasDerivedFrom":
+            kept[link.source or ""].append(link.target or "")
+    dropped = []
+    for link in links:
+        if link.type == "wasDerivedFrom":
+            if _leads(kept, link.target or "", link.source or ""):
+                dropped.append(link.id)
+            else:
+                kept[link.source or ""].append(link.target or "")
+    return dropped
+
+
+def _arrows(links: Iterable[Record]) -> Arrows:
+    arrows: dict[str, list[str]] = defaultdict(list)
+    for link in links:
+        arrows[link.source or ""].append(link.target or "")
+    return arrows
+
+
+def _caught(arrows: Arrows) -> set[str]:
+    """What is left when everything that leads to an end is taken away: the members of cycles, and what leads there."""
+    into: dict[str, list[str]] = defaultdict(list)
+    left: dict[str, int] = {}
+    for source, targets in arrows.items():
+        ends = set(targets)
+        left[source] = len(ends)
+        for target in ends:
+            into[target].append(source)
+    free = [target for target in into if target not in left]
+    while free:
+        for source in into.pop(free.pop(), ()):
+            left[source] -= 1
+            if left[source] == 0:
+                del left[source]
+                free.append(source)
+    return set(left)
+
+
+def _leads(arrows: Arrows, start: str, goal: str) -> bool:
+    reached, queue = {start}, [start]
+    while queue:
+        node = queue.pop()
+        if node == goal:
+            return True
+        fresh = [other for other in arrows.get(node, ()) if other not in reached]
+        reached.update(fresh)
+        queue += fresh
+    return False

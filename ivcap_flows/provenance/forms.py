@@ -1,0 +1,170 @@
+"""What becomes of each type of thing, and of each relation, in each form that a record can take.
+
+One table: the exporters go by it, and the reference page of the provenance model is printed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ivcap_flows.provenance.records import Kind, Record
+from ivcap_flows.provenance.rules import GROUPS, PLANS, RULES, TYPES
+
+__all__ = ["FORMS", "LINKS", "Form", "Link", "form_of", "links_table", "things_table"]
+
+Place = Literal["run", "dataset", "facet"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one type of thing is elsewhere.
+
+    `prov` is the type that PROV itself has for it, beside our own. `crate` are the types of its entity in an RO-Crate
+    (RO-Crate 1.1, Workflow Run Crate 0.5). `lineage` says whether OpenLineage knows it as a run, as a dataset, or in a
+    facet, and `facets` which ones. `ivcap` and `provena` say what becomes of it on those platforms, beside its part in
+    the record of the run.
+    """
+
+    prov: str | None = None
+    crate: tuple[str, ...] = ("CreativeWork",)
+    lineage: Place | None = "dataset"
+    facets: tuple[str, ...] = ()
+    ivcap: str = ""
+    provena: str = ""
+
+
+_ACTION: Final = ("CreateAction",)
+_FILE: Final = ("File",)
+_CODE: Final = ("File", "SoftwareSourceCode", "ComputationalWorkflow")
+_TOOL: Final = ("SoftwareApplication",)
+_PLAN: Final = ("SoftwareApplication", "CreativeWork")
+_MAPPED: Final = "a model run, where a mapping or a task says so"
+_EXTERNAL: Final = "an external dataset, where a mapping or a task says so"
+
+FORMS: Final[Mapping[str, Form]] = {
+    "flow-run": Form(
+        None,
+        _ACTION,
+        "run",
+        ("executionParameters", "environmentVariables", "errorMessage", "sourceCode", "sourceCodeLocation"),
+        ivcap="the entity of the run's aspect",
+    ),
+    "attempt": Form(None, _ACTION, "run", ("parent", "environmentVariables", "errorMessage", "sourceCodeLocation")),
+    "task-run": Form(None, _ACTION, "run", ("parent", "executionParameters", "errorMessage")),
+    "call": Form(None, _ACTION, "run", ("parent", "executionParameters", "errorMessage")),
+    "order": Form(
+        None, _ACTION, "run", ("parent", "executionParameters", "errorMessage"), ivcap="itself", provena=_MAPPED
+    ),
+    "job": Form(
+        None, _ACTION, "run", ("parent", "executionParameters", "errorMessage"), ivcap="itself", provena=_MAPPED
+    ),
+    "model-run": Form(None, _ACTION, "run", ("parent",), provena="itself"),
+    "activity": Form(None, _ACTION, "run", ("parent",)),
+    "artifact": Form(None, _FILE, ivcap="itself", provena=_EXTERNAL),
+    "file": Form(None, _FILE),
+    "directory": Form("Collection"),
+    "frame": Form(),
+    "array": Form(),
+    "unhashed": Form(),
+    "collection": Form("Collection", ivcap="itself"),
+    "dataset": Form("Collection", provena="itself"),
+    "dataset-file": Form(None, _FILE, provena="itself"),
+    "registry-item": Form(provena="itself"),
+    "aspect": Form(ivcap="itself"),
+    "parameters": Form(None, ("PropertyValue",), "facet", ("executionParameters",)),
+    "code": Form(
+        "Plan", _CODE, "facet", ("sourceCode", "sourceCodeLocation", "environmentVariables", "processing_engine")
+    ),
+    "service": Form("Plan", _PLAN, "facet", ("the name of the job",), ivcap="itself"),
+    "queue": Form(ivcap="itself"),
+    "workflow-template": Form("Plan", _PLAN, "facet", ("the name of the job",), provena="itself"),
+    "entity": Form(),
+    "user": Form("Person", ("Person",), "facet", ("ownership",), ivcap="itself", provena="the modeller, where linked"),
+    "software": Form("SoftwareAgent", _TOOL, "facet", ("processing_engine",)),
+    "organisation": Form("Organization", ("Organization",), "facet", ("ownership",), provena="itself"),
+}
+"""By type; what is not in it is told as `form_of` has it."""
+
+
+def form_of(record: Record) -> Form:
+    """The form of a record's type; of one that the table has not, what its kind and group have."""
+    if record.type in FORMS:
+        return FORMS[record.type]
+    return _by_kind(record.kind, record.type)
+
+
+def _by_kind(kind: Kind, type_: str) -> Form:
+    if kind == "activity":
+        return Form(None, _ACTION, "run", ("parent",))
+    if kind == "agent":
+        return Form(None, ("Person",), "facet", ("ownership",))
+    return Form("Collection" if type_ in GROUPS else "Plan" if type_ in PLANS else None)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a relation is elsewhere: a property in an RO-Crate and whose, a part of OpenLineage's events."""
+
+    crate: str | None
+    of: Literal["source", "target"] = "source"
+    lineage: str = ""
+
+
+LINKS: Final[Mapping[str, Link]] = {
+    "used": Link("object", lineage="`inputs`"),
+    "wasGeneratedBy": Link("result", "target", "`outputs`"),
+    "wasStartedBy": Link(None, lineage="facet `parent`"),
+    "wasInformedBy": Link(None, lineage="facet `jobDependencies`"),
+    "wasDerivedFrom": Link("isBasedOn"),
+    "wasInfluencedBy": Link("about"),
+    "specializationOf": Link("sameAs", lineage="facet `symlinks`"),
+    "alternateOf": Link("sameAs", lineage="facet `symlinks`"),
+    "hadMember": Link("hasPart"),
+    "hadPlan": Link("instrument", lineage="the job"),
+    "wasAssociatedWith": Link("agent", lineage="facet `ownership`"),
+    "wasAttributedTo": Link("creator"),
+    "actedOnBehalfOf": Link("affiliation"),
+}
+"""By relation."""
+
+_CRATE_ALONE: Final = {
+    "wasStartedBy": "a `ControlAction` for each step, in the run's `OrganizeAction`",
+    "wasInformedBy": "",
+}
+
+
+def things_table() -> str:
+    """Each type of thing with its meaning and its form in each sink, as Markdown."""
+    head = "| thing | meaning | PROV type | RO-Crate | OpenLineage | IVCAP | Provena |"
+    lines: list[str] = []
+    for kind, types in TYPES.items():
+        if not types:
+            continue
+        lines += ["", head, "|---|---|---|---|---|---|---|"]
+        for name, meaning in types.items():
+            form = FORMS.get(name) or _by_kind(kind, name)
+            prov = " ".join([f"`prov:{kind.title()}`", *([f"`prov:{form.prov}`"] if form.prov else [])])
+            crate = " ".join(f"`{each}`" for each in form.crate)
+            cells = (f"`{name}`", meaning, prov, crate, _lineage(form), form.ivcap, form.provena)
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _lineage(form: Form) -> str:
+    named = ", ".join(f"`{facet}`" if " " not in facet else facet for facet in form.facets)
+    if form.lineage == "facet":
+        return f"in {named}" if named else "not told"
+    return f"{form.lineage}, with {named}" if named else str(form.lineage)
+
+
+def links_table() -> str:
+    """Each relation with its form in each sink, as Markdown."""
+    lines = ["| relation | PROV | RO-Crate | OpenLineage |", "|---|---|---|---|"]
+    for name, rule in RULES.items():
+        link = LINKS.get(name, Link(None))
+        statement, source, target = rule.prov
+        crate = f"`{link.crate}` of the {link.of}" if link.crate else _CRATE_ALONE.get(name, "")
+        lines.append(f"| `{name}` | `{statement}({source}, {target})` | {crate} | {link.lineage} |")
+    return "\n".join(lines) + "\n"

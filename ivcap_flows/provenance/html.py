@@ -1,0 +1,159 @@
+"""A graph as one page for a browser: drawing, script and style in one file that asks the network for nothing.
+
+The policy that the page sets itself lets in no script and no style but its own, by their digests. What users have named
+is data: it is read by the script as JSON and set as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Collection
+from functools import cache
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.layout import HEADER, NODE, PAD, Layout, layout
+from ivcap_flows.provenance.picture import AMISS, OUTCOMES, Item, Picture, kind_of, picture
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.rules import RULES, TYPES
+
+__all__ = ["WORDS", "page"]
+
+WORDS: Final[dict[str, tuple[str, str]]] = {
+    "used": ("Used", "Used by"),
+    "wasGeneratedBy": ("Made by", "Made"),
+    "wasStartedBy": ("Started by", "Started"),
+    "wasInformedBy": ("Knew of", "Known to"),
+    "wasDerivedFrom": ("Derived from", "Source of"),
+    "wasInfluencedBy": ("About", "Subject of"),
+    "specializationOf": ("Has the content of", "Is the content of"),
+    "alternateOf": ("Also known as", "Also known as"),
+    "hadMember": ("Holds", "Held by"),
+    "hadPlan": ("Followed", "Followed by"),
+    "wasAssociatedWith": ("Answered for by", "Answers for"),
+    "wasAttributedTo": ("Belongs to", "Has"),
+    "actedOnBehalfOf": ("Acted for", "Acted through"),
+}
+"""What a relation is called at its source and at its target."""
+
+_SCRIPTS: Final = ("scene.js", "draw.js", "details.js", "page.js")
+_PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
+"""JSON says these as well, and no parser of HTML sees markup in it."""
+
+
+def page(graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", told: str = "") -> str:
+    """The page of a graph, in UTF-8. `starts` are what was traced; `told` says in a few words what the picture is of.
+
+    Equal graphs have equal pages.
+    """
+    shown = picture(graph, starts)
+    placed = layout(
+        {item.id: item.parent for item in shown.items.values()},
+        [(link.origin, link.result) for link in shown.links if kind_of(link.type) == "flow"],
+        [(link.origin, link.result) for link in shown.links if kind_of(link.type) != "flow"],
+    )
+    data = _data(shown, placed, title, told or f"{len(graph.nodes)} things, {len(graph.relations)} relations")
+    style, script = _part("page.css"), _script()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src '{_source(script)}'",
+            f"style-src '{_source(style)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    )
+    parts = {
+        "policy": policy,
+        "title": escape(_clean(title)),
+        "style": style,
+        "script": script,
+        "data": json.dumps(data, separators=(",", ":"), default=str).translate(_PLAIN),
+    }
+    head, *rest = _part("page.html").split("{{")
+    return head + "".join(parts[name] + after for name, _, after in (piece.partition("}}") for piece in rest))
+
+
+def _data(shown: Picture, placed: Layout, title: str, told: str) -> dict[str, Any]:
+    number = {id_: index for index, id_ in enumerate(shown.items)}
+    types = {name: index for index, name in enumerate(RULES)}
+    return {
+        "title": _clean(title),
+        "told": told,
+        "starts": [number[start] for start in shown.starts],
+        "size": NODE,
+        "pad": PAD,
+        "header": HEADER,
+        "types": [{"words": WORDS[name], "kind": kind_of(name)} for name in RULES],
+        "meanings": {name: meaning for of_kind in TYPES.values() for name, meaning in of_kind.items()},
+        "outcomes": OUTCOMES,
+        "amiss": AMISS,
+        "items": [_item(item, number, placed) for item in shown.items.values()],
+        "links": [
+            [
+                number[link.origin],
+                number[link.result],
+                types[link.type],
+                [x for point in placed.routes.get((link.origin, link.result), ()) for x in point],
+            ]
+            for link in shown.links
+        ],
+        "relations": [
+            [number[link.source or ""], number[link.target or ""], types[link.type], _role(link)]
+            for link in shown.relations
+            if link.source in number and link.target in number and link.type in types
+        ],
+    }
+
+
+def _item(item: Item, number: dict[str, int], placed: Layout) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "parent": number[item.parent] if item.parent is not None else None,
+        "kind": item.kind,
+        "type": item.type,
+        "title": item.title,
+        "note": item.note,
+        "outcome": item.outcome,
+        "within": item.within,
+        "open": item.open,
+        "box": placed.boxes[item.id],
+    }
+    if item.record is not None:
+        said |= {
+            "id": item.id,
+            "attributes": item.record.attributes,
+            "time": item.record.time,
+            "ended": item.record.ended,
+        }
+    return said
+
+
+def _role(link: Record) -> str | None:
+    role = link.attributes.get("role")
+    return ", ".join(map(str, role)) if isinstance(role, list) else role
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 can say: half a surrogate pair, which file names may hold, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _source(text: str) -> str:
+    return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _part(name: str) -> str:
+    return (files("ivcap_flows.provenance") / "page" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """The script's files as one, with names of its own."""
+    return '"use strict";\n{\n' + "\n".join(map(_part, _SCRIPTS)) + "}\n"

@@ -1,0 +1,157 @@
+"""OpenLineage's events (spec 2-0-2) in the models of its Python client; they need the extra `openlineage`.
+
+Each activity is a run with a START and, once it has ended, a COMPLETE, FAIL or ABORT; one that has not is RUNNING. Told
+again, all of it has the same run ids, so that whoever listens has it once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows import __version__
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.provenance.forms import form_of
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.rules import validate
+from ivcap_flows.provenance.stories import Story
+
+if TYPE_CHECKING:
+    from openlineage.client.event_v2 import Job, RunEvent
+
+__all__ = ["PRODUCER", "dumps", "events", "run_id"]
+
+PRODUCER: Final = f"urn:ivcap-flows:software:ivcap-flows:{__version__}"
+_ENDS: Final = {
+    "completed": "COMPLETE",
+    "parked": "COMPLETE",
+    "failed": "FAIL",
+    "crashed": "FAIL",
+    "lost": "FAIL",
+    "cancelled": "ABORT",
+    "abandoned": "ABORT",
+}
+"""An attempt that parked has done its part; the flow run that it is of goes on."""
+
+
+def run_id(id: str) -> str:  # noqa: A002
+    """The UUID of an activity: the one in its URN, else one that follows from the URN."""
+    try:
+        return str(uuid.UUID(id.rpartition(":")[2]))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, uri(id)))
+
+
+def events(records: Iterable[Record], *, sources: Mapping[str, str] | None = None) -> list[RunEvent]:
+    """The events of all activities, by time. `sources` is the text of codes, by their ids.
+
+    Raises ValueError when the records break the rules, ConfigurationError without the extra.
+    """
+    if importlib.util.find_spec("openlineage") is None:
+        raise ConfigurationError(
+            "OpenLineage needs an extra. Install it with `pip install 'ivcap-flows[openlineage]'`."
+        )
+    graph = records if isinstance(records, Graph) else Graph(records)
+    validate(graph)
+    teller = _Teller(Story(graph), sources or {})
+    told = [event for activity in teller.story.activities for event in teller.of(activity)]
+    # Whatever starts another began no later; what ends last is the whole.
+    return sorted(told, key=lambda event: event.eventTime)
+
+
+def dumps(records: Iterable[Record], *, sources: Mapping[str, str] | None = None) -> str:
+    """The events as JSON, one in a line."""
+    told = events(records, sources=sources)
+    from openlineage.client.serde import Serde
+
+    return "".join(Serde.to_json(event) + "\n" for event in told)
+
+
+class _Teller:
+    def __init__(self, story: Story, sources: Mapping[str, str]) -> None:
+        from ivcap_flows.provenance.openlineage_facets import Facets
+
+        self.story = story
+        self.facets = Facets(story, sources, PRODUCER, self.job_name, run_id)
+
+    def of(self, activity: Record) -> list[RunEvent]:
+        from openlineage.client.event_v2 import InputDataset, OutputDataset, Run, RunEvent, RunState
+
+        story, outcome = self.story, self.story.outcome(activity)
+        ended = story.ended(activity)
+        last = RunState[_ENDS.get(outcome, "COMPLETE") if ended is not None else "RUNNING"]
+        began = story.began(activity)
+        inputs = [self._dataset(InputDataset, each) for each in self._given(activity)]
+        outputs = [self._dataset(OutputDataset, each) for each in story.sources("wasGeneratedBy", activity.id)]
+
+        def event(state: RunState, time: datetime, **more: Any) -> RunEvent:
+            run = Run(run_id(activity.id), self.facets.of_run(activity, state.value))
+            return RunEvent(
+                eventType=state,
+                eventTime=_moment(time),
+                run=run,
+                job=self._job(activity),
+                producer=PRODUCER,
+                inputs=inputs,
+                **more,
+            )
+
+        return [
+            event(RunState.START, began),
+            event(last, ended or max(story.last_seen(activity), began), outputs=outputs),
+        ]
+
+    def _given(self, activity: Record) -> list[Record]:
+        return [each for each in self.story.targets("used", activity.id) if form_of(each).lineage == "dataset"]
+
+    def _dataset(self, kind: Any, record: Record) -> Any:
+        namespace, name = _place(record.id)
+        dataset = kind(namespace, name, facets=self.facets.of_dataset(record))
+        statistics = self.facets.statistics(record, kind.__name__)
+        if statistics and kind.__name__ == "InputDataset":
+            dataset.inputFacets = statistics
+        elif statistics:
+            dataset.outputFacets = statistics
+        return dataset
+
+    def _job(self, activity: Record) -> Job:
+        from openlineage.client.event_v2 import Job
+
+        namespace, name = self.job_name(activity)
+        return Job(namespace, name, self.facets.of_job(activity))
+
+    def job_name(self, activity: Record) -> tuple[str, str]:
+        """What is run: an order its service, a task a part of its flow."""
+        plan = self.story.plan(activity)
+        if plan is not None and plan.type in ("service", "workflow-template"):
+            return _place(plan.id)
+        own = str(activity.attributes.get("name") or activity.type)
+        if activity.type == "flow-run":
+            return "ivcap-flows", own
+        if activity.type == "attempt":
+            return "ivcap-flows", own if activity.attributes.get("subflow") else f"{own}.attempt"
+        flow = self.story.flow_of(activity.id)
+        name = flow.attributes.get("name") if flow is not None else None
+        return "ivcap-flows", f"{name}.{own}" if name else own
+
+
+def _place(id: str) -> tuple[str, str]:  # noqa: A002
+    """The namespace and the name of a thing; the name is its id wherever it is told."""
+    name = uri(id)
+    for start, namespace in (
+        ("urn:ivcap:", "ivcap"),
+        ("urn:ivcap-flows:", "ivcap-flows"),
+        ("https://hdl.handle.net/", "https://hdl.handle.net"),
+    ):
+        if name.startswith(start):
+            return namespace, name
+    return name.partition(":")[0], name
+
+
+def _moment(time: datetime) -> str:
+    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")

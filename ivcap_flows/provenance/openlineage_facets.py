@@ -1,0 +1,260 @@
+"""The standard facets of OpenLineage that our records have something for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from openlineage.client.facet_v2 import (
+    dataset_type_dataset,
+    dataset_version_dataset,
+    environment_variables_run,
+    error_message_run,
+    execution_parameters_run,
+    input_statistics_input_dataset,
+    job_dependencies_run,
+    job_type_job,
+    output_statistics_output_dataset,
+    ownership_job,
+    parent_run,
+    processing_engine_run,
+    schema_dataset,
+    source_code_job,
+    source_code_location_job,
+    symlinks_dataset,
+    tags_run,
+)
+
+from ivcap_flows import __version__
+from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.records import ANNOTATION, Record
+from ivcap_flows.provenance.stories import Story, columns_of
+
+__all__ = ["Facets"]
+
+Named = Callable[[Record], tuple[str, str]]
+
+_FACTS_OF_CODE: Final = frozenset(
+    {"name", "file", "source_sha256", "commit", "branch", "remote", "dirty", "diff_sha256", "packages"}
+)
+"""What a code states that is no part of its environment, or has a form of its own in it."""
+_FACTS_OF_HOST: Final = frozenset({"host_kind", "batch_system", "container_image", "machine", "system"})
+_WORK: Final = frozenset({"order", "job"})
+
+
+class Facets:
+    """Makes the facets of runs, jobs and datasets; `job_of` names the job of an activity, `run_id` its run."""
+
+    def __init__(
+        self,
+        story: Story,
+        sources: Mapping[str, str],
+        producer: str,
+        job_of: Named,
+        run_id: Callable[[str], str],
+    ) -> None:
+        self.story = story
+        self.sources = sources
+        self.job_of = job_of
+        self.run_id = run_id
+        self._producer = producer
+
+    def of_run(self, activity: Record, state: str) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "tags": self._tags(activity),
+            "parent": self._parent(activity),
+            "processing_engine": self._engine(activity),
+            "environmentVariables": self._environment(activity),
+            "executionParameters": self._parameters(activity),
+            "jobDependencies": self._dependencies(activity),
+        }
+        if state in ("FAIL", "ABORT"):
+            found["errorMessage"] = error_message_run.ErrorMessageRunFacet(
+                str(activity.attributes.get("cause") or self.story.outcome(activity)), "Python", producer=self._producer
+            )
+        return {name: facet for name, facet in found.items() if facet is not None}
+
+    def of_job(self, activity: Record) -> dict[str, Any]:
+        plan = self.story.plan(activity)
+        found: dict[str, Any] = {
+            "jobType": job_type_job.JobTypeJobFacet(
+                "BATCH",
+                "IVCAP" if activity.type in _WORK else "PROVENA" if activity.type == "model-run" else "PREFECT",
+                activity.type.upper(),
+                producer=self._producer,
+            )
+        }
+        owners = [
+            ownership_job.Owner(uri(agent.id), agent.type)
+            for agent in self.story.agents(activity)
+            if agent.type in ("user", "organisation")
+        ]
+        if owners:
+            found["ownership"] = ownership_job.OwnershipJobFacet(owners, producer=self._producer)
+        if plan is not None and plan.type == "code":
+            found["sourceCodeLocation"] = self._location(plan)
+            # The text goes with the run and with each subflow, not with every attempt.
+            whole = activity.type == "flow-run" or activity.attributes.get("subflow")
+            if whole and plan.id in self.sources:
+                found["sourceCode"] = source_code_job.SourceCodeJobFacet(
+                    "python", self.sources[plan.id], producer=self._producer
+                )
+        return found
+
+    def of_dataset(self, record: Record) -> dict[str, Any]:
+        attributes = record.attributes
+        found: dict[str, Any] = {
+            "datasetType": dataset_type_dataset.DatasetTypeDatasetFacet("FILE", record.type, producer=self._producer)
+            if attributes.get("sha256")
+            else dataset_type_dataset.DatasetTypeDatasetFacet(record.type.upper(), producer=self._producer)
+        }
+        version = attributes.get("sha256") or attributes.get("manifest_sha256") or attributes.get("content_sha256")
+        if isinstance(version, str):
+            found["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(version, producer=self._producer)
+        fields = [schema_dataset.SchemaDatasetFacetFields(name, type_) for name, type_ in columns_of(record)]
+        if fields:
+            found["schema"] = schema_dataset.SchemaDatasetFacet(fields, producer=self._producer)
+        names = [
+            symlinks_dataset.Identifier(other.type, uri(other.id), "FILE" if other.type == "file" else "ID")
+            for relation in ("specializationOf", "alternateOf")
+            for other in self.story.targets(relation, record.id)
+        ]
+        if isinstance(attributes.get("path"), str):
+            names.append(symlinks_dataset.Identifier("file", attributes["path"], "FILE"))
+        if names:
+            found["symlinks"] = symlinks_dataset.SymlinksDatasetFacet(names, producer=self._producer)
+        return found
+
+    def statistics(self, record: Record, kind: str) -> dict[str, Any]:
+        """How many rows, bytes and files a dataset has."""
+        rows, size, files = (_count(record.attributes.get(name)) for name in ("rows", "size", "files"))
+        if rows is None and size is None and files is None:
+            return {}
+        if kind == "InputDataset":
+            return {
+                "inputStatistics": input_statistics_input_dataset.InputStatisticsInputDatasetFacet(
+                    rows, size, files, producer=self._producer
+                )
+            }
+        return {
+            "outputStatistics": output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+                rows, size, files, producer=self._producer
+            )
+        }
+
+    def _tags(self, activity: Record) -> Any:
+        tags = {
+            "urn": uri(activity.id),
+            "type": activity.type,
+            "outcome": self.story.outcome(activity),
+            **{
+                name: str(activity.attributes[name])
+                for name in ("flow_run_id", "number", "try", "platform", "status", "queue_seconds", "run_seconds")
+                if activity.attributes.get(name) is not None
+            },
+            **{
+                name: _text(value)
+                for name, value in activity.attributes.items()
+                if name.startswith(ANNOTATION) and value is not None
+            },
+        }
+        told = [tags_run.TagsRunFacetFields(name, value, "ivcap-flows") for name, value in tags.items()]
+        return tags_run.TagsRunFacet(told, producer=self._producer)
+
+    def _parent(self, activity: Record) -> Any:
+        above = self.story.above(activity.id)
+        if not above:
+            return None
+        nearest, root = above[0], above[-1]
+        return parent_run.ParentRunFacet(
+            parent_run.Run(self.run_id(nearest.id)),
+            parent_run.Job(*self.job_of(nearest)),
+            parent_run.Root(parent_run.RootRun(self.run_id(root.id)), parent_run.RootJob(*self.job_of(root))),
+            producer=self._producer,
+        )
+
+    def _code(self, activity: Record) -> Record | None:
+        """The code of what an activity is a part of, whose environment it shares; none for what a platform ran."""
+        if activity.type in _WORK or activity.type == "model-run":
+            return None
+        for each in (activity, *self.story.above(activity.id)):
+            plan = self.story.plan(each)
+            if plan is not None and plan.type == "code":
+                return plan
+        return None
+
+    def _engine(self, activity: Record) -> Any:
+        code = self._code(activity)
+        packages = code.attributes.get("packages") if code is not None else None
+        version = packages.get("prefect") if isinstance(packages, dict) else None
+        if version is None:
+            return None
+        return processing_engine_run.ProcessingEngineRunFacet(
+            str(version), "Prefect", __version__, producer=self._producer
+        )
+
+    def _environment(self, activity: Record) -> Any:
+        """Python, host, packages: told once, of the flow run and its attempts; a task shares its parent's."""
+        if activity.type not in ("flow-run", "attempt"):
+            return None
+        code, attempts = self._code(activity), self.story.attempts(activity.id)
+        facts = {} if code is None else {n: v for n, v in code.attributes.items() if n not in _FACTS_OF_CODE}
+        for each in (activity, *attempts[-1:]):
+            facts |= {name: value for name, value in each.attributes.items() if name in _FACTS_OF_HOST}
+        variables = {name.upper(): _text(value) for name, value in facts.items() if value is not None}
+        packages = code.attributes.get("packages") if code is not None else None
+        if isinstance(packages, dict):
+            variables["PACKAGES"] = " ".join(f"{name}=={version}" for name, version in packages.items())
+        if not variables:
+            return None
+        told = [environment_variables_run.EnvironmentVariable(name, value) for name, value in variables.items()]
+        return environment_variables_run.EnvironmentVariablesRunFacet(told, producer=self._producer)
+
+    def _parameters(self, activity: Record) -> Any:
+        values: dict[str, Any] = {}
+        whole = [activity, *self.story.attempts(activity.id)] if activity.type == "flow-run" else [activity]
+        for each in whole:
+            for given in self.story.targets("used", each.id):
+                if given.type == "parameters":
+                    values |= given.attributes.get("values") or {}
+        own = activity.attributes.get("parameters") or activity.attributes.get("request")
+        if isinstance(own, dict):
+            values |= own
+        if not values:
+            return None
+        told = [execution_parameters_run.ExecutionParameter(name, value=_text(value)) for name, value in values.items()]
+        return execution_parameters_run.ExecutionParametersRunFacet(told, producer=self._producer)
+
+    def _dependencies(self, activity: Record) -> Any:
+        known = self.story.targets("wasInformedBy", activity.id)
+        if not known:
+            return None
+        upstream = [
+            job_dependencies_run.JobDependency(
+                job_dependencies_run.JobIdentifier(*self.job_of(other)),
+                job_dependencies_run.RunIdentifier(self.run_id(other.id)),
+            )
+            for other in known
+        ]
+        return job_dependencies_run.JobDependenciesRunFacet(upstream, producer=self._producer)
+
+    def _location(self, code: Record) -> Any:
+        known = {name: code.attributes.get(name) for name in ("remote", "file", "commit", "branch")}
+        return source_code_location_job.SourceCodeLocationJobFacet(
+            "git" if known["commit"] else "file",
+            uri(code.id),
+            repoUrl=known["remote"],
+            path=known["file"],
+            version=known["commit"] or code.attributes.get("source_sha256"),
+            branch=known["branch"],
+            producer=self._producer,
+        )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,117 @@
+"""What exporters ask of a graph: who started whom, what an activity took and made, when and how it ended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timezone
+from typing import Final
+
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import Record
+
+__all__ = ["Story", "columns_of"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_RUNNING: Final = frozenset({None, "running"})
+
+
+class Story:
+    """The activities of a graph with all that concerns them, looked up once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._targets: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._sources: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self.links: dict[tuple[str, str, str], Record] = {}
+        for link in graph.relations.values():
+            if link.source in graph.nodes and link.target in graph.nodes:
+                self._targets[link.type, link.source or ""].append(link.target or "")
+                self._sources[link.type, link.target or ""].append(link.source or "")
+                self.links[link.type, link.source or "", link.target or ""] = link
+        self.activities = [node for node in graph.nodes.values() if node.kind == "activity"]
+
+    def targets(self, relation: str, source: str) -> list[Record]:
+        return [self.graph.nodes[id_] for id_ in self._targets.get((relation, source), ())]
+
+    def sources(self, relation: str, target: str) -> list[Record]:
+        return [self.graph.nodes[id_] for id_ in self._sources.get((relation, target), ())]
+
+    def starter(self, id: str) -> Record | None:  # noqa: A002
+        return next(iter(self.targets("wasStartedBy", id)), None)
+
+    def above(self, id: str) -> list[Record]:  # noqa: A002
+        """The activities that an activity is a part of, the nearest first."""
+        found: list[Record] = []
+        starter = self.starter(id)
+        while starter is not None and starter not in found:
+            found.append(starter)
+            starter = self.starter(starter.id)
+        return found
+
+    def flow_of(self, id: str) -> Record | None:  # noqa: A002
+        """The attempt, of a flow or a subflow, that an activity is a part of."""
+        return next((each for each in self.above(id) if each.type in ("attempt", "flow-run")), None)
+
+    def attempts(self, id: str) -> list[Record]:  # noqa: A002
+        """The attempts of a flow run, the last one last."""
+        found = [each for each in self.sources("wasStartedBy", id) if each.type == "attempt"]
+        return sorted(found, key=lambda each: (each.attributes.get("number") or 0, self.began(each)))
+
+    def plan(self, activity: Record) -> Record | None:
+        """What an activity followed; a flow run what its last attempt did."""
+        plans = self.targets("hadPlan", activity.id)
+        if not plans and activity.type == "flow-run":
+            plans = [plan for attempt in self.attempts(activity.id) for plan in self.targets("hadPlan", attempt.id)]
+        return plans[-1] if plans else None
+
+    def agents(self, activity: Record) -> list[Record]:
+        """Who answers for an activity: those that it states, else those of what it is a part of."""
+        for each in (activity, *self.above(activity.id)):
+            of = [each, *self.attempts(each.id)] if each.type == "flow-run" else [each]
+            found = {agent.id: agent for one in of for agent in self.targets("wasAssociatedWith", one.id)}
+            if found:
+                return list(found.values())
+        return []
+
+    def began(self, activity: Record) -> datetime:
+        """When an activity started; where that is not known, when what started it did."""
+        for each in (activity, *self.above(activity.id)):
+            times = [each.time, *(link.time for link in self._starts(each.id))]
+            known = [time for time in times if time is not None]
+            if known:
+                return min(known)
+        return min((each.time for each in self.graph.nodes.values() if each.time is not None), default=_EPOCH)
+
+    def _starts(self, id: str) -> list[Record]:  # noqa: A002
+        return [self.links["wasStartedBy", id, starter] for starter in self._targets.get(("wasStartedBy", id), ())]
+
+    def outcome(self, activity: Record) -> str:
+        """`running` while nothing else is known; a flow run whose end nobody told is as its last attempt."""
+        outcome = activity.attributes.get("outcome")
+        if outcome in _RUNNING and activity.type == "flow-run":
+            attempts = self.attempts(activity.id)
+            outcome = attempts[-1].attributes.get("outcome") if attempts else None
+        if outcome is None and (activity.ended is not None or activity.type == "model-run"):
+            return "completed"
+        return str(outcome or "running")
+
+    def ended(self, activity: Record) -> datetime | None:
+        """When an activity ended, None while it has not: a parked run goes on."""
+        if self.outcome(activity) == "running" or (activity.type == "flow-run" and self.outcome(activity) == "parked"):
+            return None
+        return max(activity.ended, self.began(activity)) if activity.ended is not None else self.last_seen(activity)
+
+    def last_seen(self, activity: Record) -> datetime:
+        """The latest moment that is known of an activity."""
+        times = [activity.ended, *(each.ended for each in self._parts(activity)), self.began(activity)]
+        return max(time for time in times if time is not None)
+
+    def _parts(self, activity: Record) -> list[Record]:
+        return self.attempts(activity.id) if activity.type == "flow-run" else []
+
+
+def columns_of(record: Record) -> list[tuple[str, str | None]]:
+    """The columns of a frame, or the variables of an array, with their types."""
+    told = record.attributes.get("columns") or record.attributes.get("variables") or []
+    named = [each for each in told if isinstance(each, dict) and "name" in each] if isinstance(told, list) else []
+    return [(str(each["name"]), str(each["type"]) if "type" in each else None) for each in named]

@@ -1,0 +1,66 @@
+"""PROV-JSON, PROV-N and Turtle of recorded runs, as the `prov` library reads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import rdflib
+from exports_worlds import RUNS
+from prov.identifier import QualifiedName
+from prov.model import ProvDocument
+
+from ivcap_flows.provenance import Graph, faults, prov_json, prov_n, turtle
+from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.prov_json import document
+
+
+def said(document: ProvDocument) -> Counter[tuple[str, ...]]:
+    """What a document says, whatever its prefixes: kinds, ids and relations by their ends, times and roles aside."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for record in document.get_records():
+        kind = str(record.get_type())
+        if record.identifier is not None:
+            found[kind, record.identifier.uri] += 1
+        elif kind != "prov:Association":
+            ends = [value.uri for _, value in record.formal_attributes if isinstance(value, QualifiedName)]
+            found[(kind, *ends)] += 1
+    return found
+
+
+def associations(graph: Graph) -> set[tuple[str, str]]:
+    links = [link for link in graph.relations.values() if link.type in ("wasAssociatedWith", "hadPlan")]
+    return {(uri(link.source or ""), uri(link.target or "")) for link in links}
+
+
+def associations_in(text: str) -> set[tuple[str, str]]:
+    """The agents and plans of activities. The library reads several of one activity as one, though all are written."""
+    triples = rdflib.Graph().parse(data=text, format="turtle")
+    prov = rdflib.Namespace("http://www.w3.org/ns/prov#")
+    found = set(triples.subject_objects(prov.wasAssociatedWith))
+    found |= set(triples.subject_objects(prov.qualifiedAssociation / prov.hadPlan))
+    return {(str(activity), str(other)) for activity, other in found}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_format_is_read_back(world, name):
+    """PROV-JSON and PROV-N are read as they were written; Turtle says the same of the same things."""
+    graph = world.graph(name)
+    assert faults(graph) == []
+    written = document(graph)
+    assert ProvDocument.deserialize(content=prov_json.dumps(graph), format="json") == written
+    assert ProvDocument.deserialize(content=prov_n.dumps(graph), format="provn") == written
+    read = ProvDocument.deserialize(content=turtle.dumps(graph), format="rdf", rdf_format="turtle")
+    assert said(read) == said(written)
+    assert associations_in(turtle.dumps(graph)) == associations(graph)
+    ids = {record.identifier.uri for record in read.get_records() if record.identifier is not None}
+    assert ids == {uri(id_) for id_ in graph.nodes}
+    kinds = Counter(str(record.get_type()) for record in written.get_records())
+    print(name, len(graph), "statements", dict(kinds))
+
+
+def test_a_parked_and_a_failed_run_say_so(world):
+    """Parked is an outcome of its own; a failed one has its cause."""
+    for name, outcome in (("parks", "parked"), ("spoiled", "failed")):
+        outcomes = {record.attributes.get("outcome") for record in world.graph(name).nodes.values()}
+        assert outcome in outcomes, name

@@ -1,0 +1,235 @@
+"""RO-Crates of recorded runs, by roc-validator and as `rocrate` reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exports_standards import IDS_OF_SOFTWARE
+from exports_worlds import RUNS
+from rocrate.rocrate import ROCrate
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.identity import digest, file_urn
+from ivcap_flows.provenance import Graph
+from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.ro_crate_terms import CrateTerms
+from ivcap_flows.sinks.ro_crate import read_terms, write_crate
+
+
+def entities(crate: Path) -> dict[str, dict[str, Any]]:
+    text = (crate / "ro-crate-metadata.json").read_text(encoding="utf-8")
+    return {entity["@id"]: entity for entity in json.loads(text)["@graph"]}
+
+
+def typed(crate: Path, type_: str) -> list[dict[str, Any]]:
+    return [each for each in entities(crate).values() if type_ in as_list(each["@type"])]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_crate_of_a_run_is_valid(world, validator, tmp_path, name):
+    """By all REQUIRED and RECOMMENDED checks of the Provenance Run Crate but one that none passes."""
+    crate = tmp_path / "crate"
+    write_crate(world.run(name), world.graph(name), crate)
+    issues = validator.issues(crate, "provenance")
+    assert [issue for issue in issues if issue["check"] != IDS_OF_SOFTWARE] == []
+    assert {issue["severity"] for issue in issues} == {"RECOMMENDED"}
+    print(name, validator.checks, "checks,", len(entities(crate)), "entities")
+
+
+def test_a_zip_has_the_same_files_as_the_folder(world, tmp_path):
+    """And the same entities; nothing is left beside it."""
+    run, graph = world.run("with-parts"), world.graph("with-parts")
+    write_crate(run, graph, tmp_path / "crate")
+    write_crate(run, graph, tmp_path / "crate.zip")
+    with zipfile.ZipFile(tmp_path / "crate.zip") as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+        metadata = json.loads(archive.read("ro-crate-metadata.json"))
+    there = {p.relative_to(tmp_path / "crate").as_posix() for p in (tmp_path / "crate").rglob("*") if p.is_file()}
+    assert names == there
+    assert {each["@id"] for each in metadata["@graph"]} == set(entities(tmp_path / "crate"))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_files_are_in_the_crate_or_named_by_urn_and_sha256(world, tmp_path):
+    """Each has the sha256 that it says; what is on a platform has its URN, and so has every activity."""
+    crate, graph = tmp_path / "crate", world.graph("coastal-el-nino")
+    write_crate(world.run("coastal-el-nino"), graph, crate)
+    told = entities(crate)
+    for each in typed(crate, "File"):
+        content = (crate / each["@id"]).read_bytes()
+        assert each["sha256"] == digest(content) and int(each["contentSize"]) == len(content)
+    inside = [each for each in typed(crate, "File") if "identifier" in each]
+    assert {Path(each["@id"]).name for each in inside} >= {"index.csv", "events.csv", "coastal_el_nino.py"}
+    artifacts = [node for node in graph.nodes.values() if node.type == "artifact"]
+    assert artifacts and all(told[a.id].get("sha256") == a.attributes.get("sha256") for a in artifacts)
+    activities = [node.id for node in graph.nodes.values() if node.kind == "activity"]
+    assert {uri(activity) for activity in activities} <= set(told)
+    read = ROCrate(crate)
+    assert read.mainEntity.id == "code/flows/coastal_el_nino.py" or read.mainEntity.id == "code/coastal_el_nino.py"
+    assert len(read.data_entities) == len(inside) + len(typed(crate, "MediaObject")) + 3
+
+
+def test_a_subflow_and_mapped_tasks_are_steps(world, tmp_path):
+    """The subflow, the task that it maps and the one after it; a control action for each time."""
+    crate = tmp_path / "crate"
+    write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
+    [main] = typed(crate, "ComputationalWorkflow")
+    steps = [entities(crate)[step["@id"]]["name"] for step in main["step"]]
+    assert sorted(steps) == ["joined", "shorten", "shorten_all"]
+    controls = typed(crate, "ControlAction")
+    assert len(controls) == 4
+    [organize] = typed(crate, "OrganizeAction")
+    assert len(organize["object"]) == 4
+    inputs = {entities(crate)[each["@id"]]["name"] for each in main["input"]}
+    assert inputs == {"sources", "folder", "note"}
+
+
+def test_what_failed_and_what_has_not_ended_is_told(world, tmp_path):
+    """A failed run has its cause; a parked one has no status, and its order is no action that made anything."""
+    write_crate(world.run("spoiled"), world.graph("spoiled"), tmp_path / "failed")
+    run = entities(tmp_path / "failed")[f"urn:ivcap-flows:run:{world.ids['spoiled']}"]
+    assert run["actionStatus"].endswith("FailedActionStatus") and run["error"].startswith("RuntimeError: The server")
+    write_crate(world.run("parks"), world.graph("parks"), tmp_path / "parked")
+    run = entities(tmp_path / "parked")[f"urn:ivcap-flows:run:{world.ids['parks']}"]
+    assert "actionStatus" not in run and "error" not in run and "parked" in run["description"]
+    [order] = [each for each in typed(tmp_path / "parked", "Action") if each["additionalType"] == "order"]
+    assert "endTime" not in order and "actionStatus" not in order
+
+
+def test_what_only_the_user_can_state_is_not_invented(world, validator, tmp_path):
+    """Without terms no licence is given; with them they are the crate's, which is as valid, here as a zip."""
+    run, graph = world.run("spoiled"), world.graph("spoiled")
+    write_crate(run, graph, tmp_path / "bare")
+    root = entities(tmp_path / "bare")["./"]
+    assert entities(tmp_path / "bare")[root["license"]["@id"]]["name"] == "not stated"
+    path = tmp_path / "terms.yaml"
+    path.write_text(
+        "license: https://creativecommons.org/licenses/by/4.0/\n"
+        "author: {name: Ada, id: https://orcid.org/0000-0002-1825-0097}\n"
+        "organisation: {name: Example, url: https://example.org/}\n"
+    )
+    write_crate(run, graph, tmp_path / "stated", read_terms(path))
+    told = entities(tmp_path / "stated")
+    root = told["./"]
+    assert root["license"]["@id"].endswith("/by/4.0/") and root["publisher"]["@id"] == "https://example.org/"
+    assert told[root["author"]["@id"]]["affiliation"] == {"@id": "https://example.org/"}
+    write_crate(run, graph, tmp_path / "stated.zip", read_terms(path))
+    assert validator.faults(tmp_path / "stated.zip", "provenance") == []
+    assert "not stated" not in [told[root[name]["@id"]]["name"] for name in ("license", "publisher", "author")]
+
+
+@pytest.mark.parametrize("text", ["licence: MIT", "author: Ada", "[", "organisation: {name: Example}"])
+def test_terms_that_cannot_be_used_are_refused(tmp_path, text):
+    """A misspelt or incomplete statement is named with its file."""
+    path = tmp_path / "terms.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"terms\.yaml"):
+        read_terms(path)
+
+
+def test_a_crate_replaces_nothing(world, tmp_path):
+    """A folder with something in it, or a file, is left as it is."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    (tmp_path / "crate.zip").touch()
+    for target in (tmp_path / "full", tmp_path / "crate.zip", tmp_path / "missing" / "crate"):
+        with pytest.raises(InputError):
+            write_crate(world.run("spoiled"), world.graph("spoiled"), target)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+    (tmp_path / "empty").mkdir()
+    write_crate(world.run("spoiled"), world.graph("spoiled"), tmp_path / "empty")
+
+
+@pytest.fixture
+def moved(world, tmp_path, monkeypatch):
+    """The graph of a run whose files and code lie in a folder of the test's own."""
+    shutil.copytree(world.folder, tmp_path / "moved", ignore=shutil.ignore_patterns("journal*", "coastal*"))
+    run, graph = world.run("with-parts"), world.graph("with-parts")
+    place = str(tmp_path / "moved")
+
+    def there(record):
+        path = record.attributes.get("path")
+        if not isinstance(path, str):
+            return record
+        return record.model_copy(
+            update={"attributes": {**record.attributes, "path": path.replace(str(world.folder), place)}}
+        )
+
+    object.__setattr__(run, "entry_point", run.entry_point.replace(str(world.folder), place))
+    return run, Graph(there(record) for record in graph.records), tmp_path / "moved"
+
+
+def test_a_file_that_is_another_now_is_not_in_the_crate(moved, tmp_path):
+    """It is named by the sha256 that it had."""
+    run, graph, folder = moved
+    old = (folder / "parts/a.txt").read_bytes()
+    (folder / "parts/a.txt").write_bytes(old + b"more")
+    (folder / "parts/b.txt").unlink()
+    write_crate(run, graph, tmp_path / "crate")
+    told = entities(tmp_path / "crate")
+    assert told[file_urn(digest(old))]["@type"] == "MediaObject"
+    names = {path.name for path in (tmp_path / "crate" / "data").rglob("*") if path.is_file()}
+    assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
+
+
+def test_an_image_and_a_note_are_told(moved, validator, tmp_path):
+    """The container image of an attempt, its host, and what a user noted on a thing; here without the flow's code.
+
+    Code that was changed since, and that no commit has, is named only: that is a Process Run Crate.
+    """
+    run, graph, folder = moved
+    image = {"container_image": "registry.example.org/team/image:1.2", "annotation.colour": "red"}
+    graph = Graph(
+        record.model_copy(update={"attributes": {**record.attributes, **image}}) if record.type == "attempt" else record
+        for record in graph.records
+    )
+    with (folder / "exported_flows.py").open("a") as code:
+        code.write("# changed\n")
+    write_crate(run, graph, tmp_path / "crate")
+    root = entities(tmp_path / "crate")["./"]
+    assert root["conformsTo"] == {"@id": "https://w3id.org/ro/wfrun/process/0.5"} and "mainEntity" not in root
+    assert not (tmp_path / "crate" / "code").exists()
+    assert validator.faults(tmp_path / "crate", "process") == []
+    [container] = typed(tmp_path / "crate", "ContainerImage")
+    assert (container["registry"], container["name"], container["tag"]) == ("registry.example.org", "team/image", "1.2")
+    values = {(each["name"], each["value"]) for each in typed(tmp_path / "crate", "PropertyValue")}
+    assert ("colour", "red") in values and "host_kind" in {name for name, _ in values}
+
+
+def test_a_flow_without_steps_is_a_workflow_run_crate(world, validator, tmp_path):
+    """Nothing of it was run that is known of."""
+    graph = world.graph("with-parts")
+    bare = graph.where(lambda node: node.type not in ("task-run", "call") and not node.attributes.get("subflow"))
+    write_crate(world.run("with-parts"), bare, tmp_path / "crate")
+    root = entities(tmp_path / "crate")["./"]
+    assert len(root["conformsTo"]) == 3 and "mainEntity" in root
+    assert validator.faults(tmp_path / "crate", "workflow") == []
+
+
+def test_what_holds_a_secret_stays_out(moved, monkeypatch, tmp_path):
+    """A file, or code, with a known token in it is named and not included; the others are there."""
+    run, graph, folder = moved
+    monkeypatch.setenv("IVCAP_JWT", (folder / "parts/a.txt").read_text().split()[1])
+    write_crate(run, graph, tmp_path / "crate")
+    names = {path.name for path in (tmp_path / "crate/data").rglob("*") if path.is_file()}
+    assert "b.txt" in names and "a.txt" not in names
+    monkeypatch.setenv("IVCAP_JWT", "def shorten_all")
+    write_crate(run, graph, tmp_path / "bare")
+    assert not (tmp_path / "bare/code").exists() and (tmp_path / "crate/code/exported_flows.py").exists()
+
+
+def test_a_crate_names_no_path_and_no_user_of_this_machine(world, tmp_path):
+    """It is made to be handed on."""
+    crate = tmp_path / "crate"
+    write_crate(world.run("with-parts"), world.graph("with-parts"), crate, CrateTerms())
+    metadata = (crate / "ro-crate-metadata.json").read_text() + (crate / "provenance/prov.json").read_text()
+    assert str(world.folder) not in metadata and "urn:ivcap-flows:user:" not in metadata

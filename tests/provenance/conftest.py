@@ -1,0 +1,139 @@
+"""A browser to open pages in, and graphs to draw."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from ivcap_flows.provenance import Graph, activity, agent, entity, relation
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
+
+
+@dataclass
+class Opened:
+    """A page in the browser, what it asked the network for besides itself, and what it complained of."""
+
+    page: Page
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def shown(self) -> int:
+        """How many nodes are drawn, folded groups among them."""
+        return self.page.locator("#nodes > .node").count()
+
+    def node(self, name: str) -> Any:
+        """The first node or group whose spoken name begins so."""
+        return self.page.locator(f'[data-item][aria-label^="{name}"]').first
+
+    def settle(self) -> None:
+        """Wait until what was asked for is drawn."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The Chromium of this machine, for one file: its driver runs an event loop, beside which no test can have one."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed here; Debian's package is called chromium")
+    with sync_playwright() as playwright:
+        # Run by root, as in a container, Chromium has no sandbox.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """`opened(html)` opens a page from a file; at the end of a test, none has asked the network for anything, said a
+    word on the console, or raised.
+    """
+    pages: list[Opened] = []
+
+    def open_page(text: str, **options: Any) -> Opened:
+        path = tmp_path / f"page-{len(pages)}.html"
+        path.write_text(text, encoding="utf-8")
+        context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+        made = Opened(context.new_page())
+        made.page.set_default_timeout(20_000)
+        made.page.on("request", lambda request: made.asked.append(request.url))
+        made.page.on("console", lambda message: made.complaints.append(message.text))
+        made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
+        made.page.on("dialog", lambda dialog: (made.complaints.append(dialog.message), dialog.dismiss()))
+        made.page.goto(path.as_uri())
+        made.settle()
+        assert made.asked.pop(0) == path.as_uri()
+        pages.append(made)
+        return made
+
+    yield open_page
+    for each in pages:
+        each.settle()
+        assert (each.asked, each.complaints) == ([], [])
+        each.page.context.close()
+
+
+def survey(orders: int) -> Graph:
+    """A run that orders so many seasons of one index, every tenth of which fails, and joins the rest into `out.csv`."""
+    records = [
+        activity("run", "flow-run", NOON, name="survey", outcome="completed"),
+        activity("attempt", "attempt", NOON, NOON + timedelta(hours=1), name="survey", number=1, outcome="completed"),
+        relation("wasStartedBy", "attempt", "run"),
+        agent("me", "user", name="me"),
+        relation("wasAssociatedWith", "attempt", "me"),
+        entity("service", "service", name="season"),
+        entity("in", "file", path="/data/in.csv", size=5508),
+        activity("join", "task-run", NOON, NOON + timedelta(seconds=2), name="Join tables", outcome="completed"),
+        relation("wasStartedBy", "join", "attempt"),
+        entity("out", "file", path="/data/out.csv"),
+        relation("wasGeneratedBy", "out", "join"),
+    ]
+    for number in range(orders):
+        place, order, product, load, file = (
+            f"{name}:{number}" for name in ("place", "order", "product", "load", "file")
+        )
+        failed = number % 10 == 9
+        records += [
+            activity(place, "task-run", NOON, NOON, name="Place order", outcome="completed"),
+            relation("wasStartedBy", place, "attempt"),
+            relation("used", place, "in"),
+            activity(
+                order,
+                "order",
+                NOON,
+                NOON + timedelta(seconds=number),
+                name=f"Season {number} [0123456789abcdef]",
+                service_name="season",
+                outcome="failed" if failed else "completed",
+                cause="The season has no data." if failed else None,
+            ),
+            relation("wasStartedBy", order, place),
+            relation("used", order, "in"),
+            relation("hadPlan", order, "service"),
+        ]
+        if not failed:
+            records += [
+                entity(product, "artifact", name="season.csv", size=100 * number),
+                relation("wasGeneratedBy", product, order),
+                activity(load, "task-run", NOON, NOON, name="Download artifact", outcome="completed"),
+                relation("wasStartedBy", load, "attempt"),
+                relation("used", load, product),
+                entity(file, "file", path=f"/data/{number}.csv"),
+                relation("wasGeneratedBy", file, load),
+                relation("used", "join", file),
+            ]
+    return Graph(records)
+
+
+@pytest.fixture
+def make_survey() -> Callable[[int], Graph]:
+    """`make_survey(n)`: a run with n orders."""
+    return survey

@@ -1,0 +1,83 @@
+"""`compare` names what changed between two runs, and only what lies on the way to a result as its cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.provenance import Graph, Record, activity, entity, relation
+from ivcap_flows.provenance.difference import Change, Side, compare
+
+
+def side(run: str, *, parameters: dict[str, Any] | None = None, **given: Any) -> Side:
+    """A run that makes `index.csv` of `series.csv` by an order, and copies `mask.csv` beside it."""
+    facts = {"series": "1", "mask": "2", "index": "3", "copy": "4", "numpy": "1.0", "commit": "c" * 40, "base": 1981}
+    facts |= given
+    attempt, order = flows_urn("attempt", run), f"urn:ivcap:order:{run}"
+    step, copying = flows_urn("task-run", f"{run}-1"), flows_urn("task-run", f"{run}-2")
+    code = flows_urn("code", f"{facts['numpy']}{facts['commit']}")
+
+    def file(name: str, content: str) -> Record:
+        return entity(file_urn(content * 64), "file", sha256=content * 64, path=f"/data/{run}/{name}.csv")
+
+    series, mask, index, copy = (file(name, facts[name]) for name in ("series", "mask", "index", "copy"))
+    uploaded = entity(f"urn:ivcap:artifact:{run}", "artifact", sha256=facts["series"] * 64, name="series")
+    records = [
+        activity(attempt, "attempt"),
+        entity(code, "code", commit=facts["commit"], python="3.11", packages={"numpy": facts["numpy"], "pip": "1"}),
+        relation("hadPlan", attempt, code),
+        activity(step, "task-run", name="upload"),
+        activity(copying, "task-run", name="copy"),
+        *(relation("wasStartedBy", each, attempt) for each in (step, copying)),
+        *(series, mask, index, copy, uploaded),
+        relation("used", step, series.id),
+        relation("wasGeneratedBy", uploaded.id, step),
+        activity(order, "order", service_name="icen", parameters={"base": facts["base"], "series": uploaded.id}),
+        relation("used", order, uploaded.id),
+        relation("wasGeneratedBy", index.id, order),
+        relation("used", copying, mask.id),
+        relation("wasGeneratedBy", copy.id, copying),
+    ]
+    return Side(run, "completed", parameters or {}, Graph(records))
+
+
+def test_equal_runs_differ_in_nothing() -> None:
+    """Though each has URNs and paths of its own."""
+    found = compare(side("a"), side("b"))
+    assert found.same_results
+    assert not any((found.parameters, found.code, found.environment, found.packages, found.inputs, found.work))
+
+
+def test_a_changed_parameter_package_input_and_commit_are_named() -> None:
+    """Each in its place, with what it was and is."""
+    before = side("a", parameters={"base": 1981, "deep": {"x": 1}})
+    after = side("b", parameters={"base": 1971, "deep": {"x": 2}}, numpy="2.0", series="5", commit="d" * 40, base=1971)
+    found = compare(before, after)
+    assert found.parameters == (Change("base", 1981, 1971), Change("deep.x", 1, 2))
+    assert found.packages == (Change("numpy", "1.0", "2.0"),)
+    assert found.code == (Change("commit", "c" * 40, "d" * 40),)
+    assert found.inputs == (Change("series.csv", "1" * 64, "5" * 64),)
+    assert found.work == (Change("order icen, base", 1981, 1971),)
+    assert found.same_results
+
+
+def test_a_result_differs_for_what_lies_on_its_way() -> None:
+    """The index for its series and its order's parameter, the copy for neither."""
+    found = compare(side("a"), side("b", series="5", index="6", base=1971))
+    [result] = found.outputs
+    assert (result.name, result.before, result.after) == ("index.csv", "3" * 64, "6" * 64)
+    assert result.why == (f"input series.csv: {'1' * 12} → {'5' * 12}", "order icen, base: 1981 → 1971")
+    [other] = compare(side("a"), side("b", series="5", copy="7")).outputs
+    assert other.name == "copy.csv" and other.why == ()
+
+
+def test_what_is_there_once_only_is_a_difference() -> None:
+    """An output or an input that the other run has not."""
+    first = side("a")
+    less = Side(
+        "b", "failed", {}, first.graph.where(lambda r: r.id != file_urn("3" * 64) and r.id != file_urn("2" * 64))
+    )
+    found = compare(first, less)
+    assert [(r.name, r.after) for r in found.outputs] == [("index.csv", None)]
+    assert found.inputs == (Change("mask.csv", "2" * 64, None),)
+    assert found.outcome == Change("outcome", "completed", "failed") and not found.same_results

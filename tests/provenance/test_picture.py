@@ -1,0 +1,227 @@
+"""What a picture shows, where it stands, and what it is in Mermaid's and Graphviz's languages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from importlib.resources import files
+from itertools import combinations
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ivcap_flows.journal import Outcome
+from ivcap_flows.provenance import RULES, Graph, activity, entity, relation
+from ivcap_flows.provenance.dot import dot
+from ivcap_flows.provenance.html import WORDS, page
+from ivcap_flows.provenance.layout import NODE, layout
+from ivcap_flows.provenance.mermaid import mermaid
+from ivcap_flows.provenance.picture import OUTCOMES, as_opened, outcome_of, picture
+
+NASTY = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"] --> evil["x',
+    '%%{init: {"theme": "dark"}}%%',
+    "- list `**b**` __i__",
+    "#quot; &lt;b&gt; &amp; &#60;",
+    "a\\nb\\",
+    'click n0 "javascript:alert(1)"',
+    "<!-- <![CDATA[",
+    "\u202egnp.exe \u2028 \ud800",
+]
+
+
+def test_what_an_activity_started_is_in_it_and_data_is_where_its_steps_meet(make_survey):
+    """Orders in the tasks that placed them, tasks in the attempt; a product between its order's task and its reader;
+    what comes from outside, and what was traced, stand outside."""
+    items = picture(make_survey(2), ["out"]).items
+    parents = {id_: items[id_].parent for id_ in ("attempt", "place:0", "order:0", "product:0", "in", "out", "me")}
+    assert parents == {
+        "attempt": "run",
+        "place:0": "attempt",
+        "order:0": "place:0",
+        "product:0": "attempt",
+        "in": None,
+        "out": None,
+        "me": "run",
+    }
+
+
+def test_many_alike_are_a_group(make_survey):
+    """Tasks of one name at one stage, and what they hand on; the gravest outcome in it is told."""
+    shown = picture(make_survey(60), ["out"])
+    alike = [item for item in shown.items.values() if item.record is None]
+    assert [(item.title, item.note, item.within) for item in alike] == [
+        ("Place order", "60 task runs", "failed"),
+        ("season.csv", "54 artifacts", None),
+        ("Download artifact", "54 task runs", None),
+        ("files", "54 files", None),
+    ]
+    assert not any(item.open for item in alike)
+    # The run's order of the same failed service, told by its task alone, does not speak for the run.
+    assert (shown.items["run"].outcome, shown.items["run"].within) == ("completed", "failed")
+
+
+def test_steps_of_different_stages_are_not_alike():
+    """A task that takes what another of its name has made is not grouped with it."""
+    records = [entity("e0", "file", path="0")]
+    for number in range(6):
+        step = activity(f"s{number}", "task-run", name="step")
+        made = entity(f"e{number + 1}", "file", path=str(number + 1))
+        records += [step, made, relation("used", step.id, f"e{number}"), relation("wasGeneratedBy", made.id, step.id)]
+    assert all(item.record is not None for item in picture(Graph(records)).items.values())
+
+
+def test_what_nesting_tells_is_not_drawn_again(make_survey):
+    """No link from starter to started, and none to a task where its order says the same."""
+    shown = picture(make_survey(2), ["out"])
+    drawn = {(link.origin, link.result, link.type) for link in shown.links}
+    assert not any(name == "wasStartedBy" for *_, name in drawn)
+    assert ("in", "order:0", "used") in drawn and ("in", "place:0", "used") not in drawn
+    assert len(shown.relations) > len(drawn)
+
+
+@pytest.mark.parametrize("orders", [1, 20, 400])
+def test_a_picture_begins_with_little(make_survey, orders):
+    """However large a graph is, at most 200 things are shown at first."""
+    shown = as_opened(picture(make_survey(orders), ["out"]))
+    assert len(shown.items) <= 200 and "out" in shown.items and shown.links
+
+
+def test_every_word_of_the_records_is_known_to_the_picture():
+    """Each relation has its words, each outcome a sign and a colour in both themes."""
+    folder = files("ivcap_flows.provenance") / "page"
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "draw.js"))
+    assert set(WORDS) == set(RULES)
+    assert set(get_args(Outcome)) <= set(OUTCOMES)
+    for outcome in OUTCOMES:
+        assert len(re.findall(rf"--{outcome}: #", style)) == 2, outcome
+        assert re.search(rf"^  {outcome}: \[", script, re.MULTILINE), outcome
+    assert outcome_of(activity("o", "order", status="executing")) == "running"
+
+
+def overlaps(first, second):
+    """Whether two boxes share more than an edge."""
+    return (
+        first.x < second.x + second.width
+        and second.x < first.x + first.width
+        and first.y < second.y + second.height
+        and second.y < first.y + first.height
+    )
+
+
+@st.composite
+def nested(draw):
+    """Nodes in groups in groups, and links between any two of them, circles included."""
+    count = draw(st.integers(1, 30))
+    parents = {"n0": None}
+    for number in range(1, count):
+        above = draw(st.integers(-1, number - 1))
+        parents[f"n{number}"] = None if above < 0 else f"n{above}"
+    ends = st.tuples(st.sampled_from(list(parents)), st.sampled_from(list(parents)))
+    return parents, draw(st.lists(ends.filter(lambda pair: pair[0] != pair[1]), max_size=60))
+
+
+@settings(max_examples=60, deadline=None)
+@given(nested())
+def test_nothing_stands_on_anything_else(graph):
+    """Whatever is in a group lies inside of it and beside its neighbours, and twice the same is placed the same."""
+    parents, links = graph
+    placed = layout(parents, links[::2], links[1::2])
+    boxes = placed.boxes
+    assert boxes.keys() == parents.keys()
+    for node, parent in parents.items():
+        box = boxes[node]
+        assert box.width >= NODE[0] and box.height >= NODE[1]
+        if parent is not None:
+            around = boxes[parent]
+            assert around.x < box.x and box.x + box.width < around.x + around.width + 0.2
+            assert around.y < box.y and box.y + box.height < around.y + around.height + 0.2
+    for one, other in combinations(parents, 2):
+        if parents[one] == parents[other]:
+            assert not overlaps(boxes[one], boxes[other]), (one, other)
+    assert layout(parents, links[::2], links[1::2]) == placed
+
+
+def test_results_stand_below_their_origins():
+    """A chain goes down; where a link skips a step, its lane passes beside the step."""
+    boxes, routes = (placed := layout(dict.fromkeys("abc"), [("a", "b"), ("b", "c"), ("a", "c")])).boxes, placed.routes
+    assert boxes["a"].y < boxes["b"].y < boxes["c"].y
+    (x, _), _ = routes["a", "c"]
+    assert not boxes["b"].x < x < boxes["b"].x + boxes["b"].width
+
+
+def test_two_thousand_nodes_are_laid_out_in_two_seconds(make_survey):
+    """Of a processor's time, with the page around them; the page is the same each time."""
+    graph = make_survey(430)
+    assert len(graph.nodes) > 2000
+    begun = time.process_time()
+    first = page(graph, ["out"])
+    assert time.process_time() - begun < 2
+    assert first == page(Graph(graph.records), ["out"])
+
+
+def nasty() -> Graph:
+    """Each name that could mean something to a reader of text, as a thing's and as a group's."""
+    records = []
+    for number, name in enumerate(NASTY):
+        records += [
+            activity(f"a{number}", "call", name=f"call {name}"),
+            activity(f"b{number}", "task-run", name=name, cause=name),
+            relation("wasStartedBy", f"b{number}", f"a{number}"),
+            entity(f"e{number}", "file", name=name, note={name: [name]}),
+            relation("used", f"b{number}", f"e{number}", role=name),
+        ]
+    return Graph(records)
+
+
+def test_no_name_is_markup_in_a_page():
+    """The page has its own tags and no others; what the names say is in its data as it was."""
+    text = page(nasty(), ["e0"], title=NASTY[0])
+    assert len(re.findall(r"<script", text)) == 2 == len(re.findall(r"</script", text))
+    assert "<img" not in text and "<!--" not in text
+    text.encode("utf-8")
+    [data] = re.findall(r'<script type="application/json" id="picture">(.*?)</script>', text)
+    titles = [item["title"] for item in json.loads(data)["items"] if item["kind"] == "entity"]
+    assert titles == [" ".join(name.split()) for name in NASTY]
+
+
+def test_no_name_is_markup_in_mermaid():
+    """Outside of what the picture itself writes there are letters, digits, blanks, dashes and numbered characters."""
+    lines = mermaid(nasty(), ["e0"]).splitlines()
+    label = r'"(?:[^\W_]|[ \-·]|#\d+;|<br/>)*"'
+    node = rf"n\d+(?:\[{label}\]|\(\[{label}\]\)|\{{\{{{label}\}}\}})"
+    known = (
+        rf"flowchart TB|subgraph n\d+\[{label}\]|end|{node}|n\d+ (?:-->|-\.->|-\.-) n\d+|classDef .*|class [n\d,]+ \w+"
+    )
+    assert [line for line in lines if not re.fullmatch(known, line.strip())] == []
+    assert sum(line.strip() == "end" for line in lines) == sum("subgraph" in line for line in lines) == len(NASTY)
+
+
+def test_no_name_is_markup_in_graphviz():
+    """Each label is one quoted string."""
+    for line in dot(nasty(), ["e0"]).splitlines()[4:-1]:
+        bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
+        assert re.fullmatch(r"[\w\s=\[\]{}>,;.-]*", bare), line
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+def test_graphviz_draws_it(make_survey):
+    """Graphviz takes the text without a word, and shows the names as they are."""
+    for graph in (make_survey(3), nasty()):
+        text = dot(graph).encode("utf-8", "replace")
+        drawn = subprocess.run(["dot", "-Tplain"], input=text, capture_output=True, check=True)
+        assert drawn.stderr == b"" and len(re.findall(rb"^node ", drawn.stdout, re.MULTILINE)) == len(graph.nodes)
+
+
+def test_mermaid_folds_what_is_many(make_survey):
+    """Pages that draw Mermaid take at most 500 links."""
+    text = mermaid(make_survey(400), ["out"])
+    assert "400 task runs" in text and text.count("-->") < 30
+    assert "Season 3" in mermaid(make_survey(5), ["out"])

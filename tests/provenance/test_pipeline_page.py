@@ -1,0 +1,75 @@
+"""The page of the order pipeline's report, from a real run, in a real browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from prefect.settings import temporary_settings
+
+from flows.order_pipeline import order_pipeline
+from ivcap_flows.cli import main
+from ivcap_flows.local.register import read_definition, register
+
+SERVICES = Path(__file__).parents[2] / "flows/services"
+
+pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+
+
+@pytest.fixture
+def report(chromium, prefect_settings, ivcap_twin, ivcap_journal, tmp_path) -> Path:
+    """The report of a short run."""
+    for path in SERVICES.glob("*.yaml"):
+        register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
+    with temporary_settings(prefect_settings):
+        made = order_pipeline(
+            bases=("1981-2010",),
+            seasons=("DJF", "MAM", "JJA"),
+            resamples=100,
+            breakdowns=0.0,
+            output=tmp_path / "results",
+        )
+    return Path(made.report.path)
+
+
+def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened, tmp_path):
+    """From the report up to the series and the code; each order is found, each group opens, each thing tells of itself;
+    no token is in it."""
+    with pytest.raises(SystemExit) as ended:
+        main(["trace", str(report), "--html", str(tmp_path / "page.html")])
+    assert ended.value.code == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    tokens = [value for name, value in os.environ.items() if "JWT" in name or "TOKEN" in name]
+    assert tokens and not any(token in text for token in tokens)
+
+    shown = opened(text)
+    assert shown.page.locator("#heading").inner_text() == "What report.md came from"
+    shown.page.fill("#search", "ersst_nino12_monthly.csv")
+    assert "hit" in shown.node("ersst_nino12_monthly.csv, file").get_attribute("class")
+    shown.page.fill("#search", "MAM against 1981-2010")
+    shown.page.press("#search", "Enter")
+    details = shown.page.locator("#details")
+    assert details.locator("h2").inner_text() == "MAM against 1981-2010"
+    assert "completed: it ended well" in details.inner_text() and "urn:ivcap:order:" in details.inner_text()
+    details.get_by_role("button", name="season.csv").click()
+    assert details.locator("h2").inner_text() == "season.csv"
+    shown.page.press("#search", "Escape")
+
+    shown.page.click("#fit")
+    shown.settle()
+    before = shown.shown()
+    shown.node("order-pipeline, flow run").locator("> .toggle").click()
+    shown.settle()
+    assert shown.shown() < before
+    for name in ("ersst_nino12_monthly.csv, file", "order-pipeline, flow run", "report.md, file"):
+        assert shown.node(name).is_visible()
+    assert not shown.page.locator('[data-item][aria-label^="MAM against 1981-2010"]').count()
+    shown.node("order-pipeline, flow run").focus()
+    shown.page.keyboard.press("Space")
+    shown.settle()
+    assert shown.shown() == before
+    shown.page.click("#fit")
+    shown.settle()
+    shown.node("order_pipeline, code").click()
+    assert "flows/order_pipeline.py" in details.inner_text() and "commit" in details.inner_text()
