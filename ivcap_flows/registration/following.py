@@ -99,8 +99,9 @@ class Follower:
         self._client = client
         self._pulse = pulse
         self._sending = sending
-        # A look at a batch is a long reply, which would only delay the others and Provena's own work.
-        self._looking = asyncio.Semaphore(1)
+        # Provena's workers take what was sent first first. So one unit is looked at for as long as it moves, then the
+        # next: a look at a batch is a long reply, which would only delay the others and Provena's own work.
+        self._turn = asyncio.Lock()
         self._patience = patience
 
     async def follow(self, unit: Unit, keys: Iterable[str], told: Told, *, patience: float, alone: bool) -> End:
@@ -114,22 +115,30 @@ class Follower:
             await self._sending.over()
             await asyncio.sleep(_SHORTEST)
         while True:
-            async with self._looking:
-                rows, unit, status, failed = await patiently(partial(self._look, unit, status), self._patience)
-            moves = {row.session_id: row.status for row in rows} | {"": status or ""}
-            if moves != seen:
-                seen, moved = moves, time.monotonic()
-                self._pulse.beat()
-            mine = [(key, row) for row in rows if (key := key_in(row.payload.get("record"))) in left]
-            jobs |= {str(key): row.session_id for key, row in mine}
-            ended = [(str(key), row) for key, row in mine if row.done]
-            if ended:
-                await told(ended)
-                left -= {key for key, _ in ended}
-            now = time.monotonic()
-            if not left or failed is not None or now - (moved if alone else max(moved, self._pulse.at)) > patience:
-                return End(frozenset(left), unit.job, status, failed, jobs)
-            await asyncio.sleep(_pause(now - began, count - len(left), len(left)))
+            async with self._turn:
+                moving = True
+                while moving:
+                    rows, unit, status, failed = await patiently(partial(self._look, unit, status), self._patience)
+                    moves = {row.session_id: row.status for row in rows} | {"": status or ""}
+                    moving = moves != seen
+                    if moving:
+                        seen, moved = moves, time.monotonic()
+                        self._pulse.beat()
+                    mine = [(key, row) for row in rows if (key := key_in(row.payload.get("record"))) in left]
+                    jobs |= {str(key): row.session_id for key, row in mine}
+                    ended = [(str(key), row) for key, row in mine if row.done]
+                    if ended:
+                        await told(ended)
+                        left -= {key for key, _ in ended}
+                    now = time.monotonic()
+                    late = now - (moved if alone else max(moved, self._pulse.at)) > patience
+                    if not left or failed is not None or late:
+                        return End(frozenset(left), unit.job, status, failed, jobs)
+                    pause = _pause(now - began, count - len(left), len(left))
+                    moving = moving and not alone
+                    if moving:
+                        await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
 
     async def _look(self, unit: Unit, status: str | None) -> tuple[list[JobRow], Unit, str | None, str | None]:
         """The jobs that lodge runs, what to look at from now on, how the unit's own job stands, and why that failed."""

@@ -124,6 +124,8 @@ class Ledger:
 
     async def fail(self, failed: Sequence[tuple[Work, str | None, str | None]]) -> None:
         """Rows of which surely nothing came: work, job, reason. The next start sends them again."""
+        if not failed:
+            return
         errors = {work.intent.key: words or _NO_REASON for work, _, words in failed}
         intents = [work.intent for work, _, _ in failed]
         moved = {row.key for row in await asyncio.to_thread(self._intents.abandon_many, errors, intents)}

@@ -16,7 +16,14 @@ from ivcap_flows.identity import digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.wire import Wire
-from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD, items_since, moment
+from ivcap_flows.registration.registry import (
+    ATTEMPTS_FIELD,
+    KEY_FIELD,
+    SOFTWARE_FIELD,
+    SUBJECT_FIELD,
+    items_since,
+    moment,
+)
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -34,6 +41,8 @@ __all__ = [
 
 NOUN: Final = "model run"
 """The noun under which registrations are in the journal."""
+
+_ADDED: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOFTWARE_FIELD})
 
 _PATIENCE: Final = 1800.0
 """Seconds that a registration's job may take: workers are started on demand, and each takes one job at a time."""
@@ -186,6 +195,8 @@ def model_run_handle(
         subject=request["subject"],
         inputs=tuple(part.dataset_id for part in record.inputs) if record is not None else (),
         outputs=tuple(part.dataset_id for part in record.outputs) if record is not None else (),
+        modeller=record.associations.modeller_id if record is not None else None,
+        organisation=record.associations.requesting_organisation_id if record is not None else None,
         key=key,
         record_sha256=digest_of(record) if record is not None else None,
     )
@@ -195,7 +206,7 @@ def digest_of(record: ModelRunRecord) -> str:
     """SHA-256 of what a record says: without the annotations and fields that this package or a server adds to it."""
     said = _said(record)
     annotations = said.pop("annotations", {})
-    own = {name: text for name, text in annotations.items() if name not in (KEY_FIELD, SUBJECT_FIELD)}
+    own = {name: text for name, text in annotations.items() if name not in _ADDED}
     return digest(json.dumps({**said, "annotations": own}, sort_keys=True).encode())
 
 

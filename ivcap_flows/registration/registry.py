@@ -16,13 +16,29 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["KEY_FIELD", "SUBJECT_FIELD", "dataset_effect", "dataset_of", "items_since", "moment", "person_of"]
+__all__ = [
+    "ATTEMPTS_FIELD",
+    "KEY_FIELD",
+    "SOFTWARE_FIELD",
+    "SUBJECT_FIELD",
+    "dataset_effect",
+    "dataset_of",
+    "items_since",
+    "moment",
+    "person_of",
+]
 
 KEY_FIELD: Final = "ivcap-flows-key"
 """The user metadata and annotation that bears the key, by which an item or a run is found again."""
 
 SUBJECT_FIELD: Final = "ivcap-subject"
 """The annotation that bears what a run was registered of, where that is more than its own record."""
+
+ATTEMPTS_FIELD: Final = "ivcap-flows-attempts"
+"""The annotation that tells of the attempts before the one that succeeded."""
+
+SOFTWARE_FIELD: Final = "ivcap-flows-software"
+"""The annotation that names the software that ran the work and registered it: Provena's modeller is a person."""
 
 
 def dataset_effect(

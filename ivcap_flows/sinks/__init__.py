@@ -5,30 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.sinks.base import Delivery, Sink, shareable
-from ivcap_flows.sinks.ivcap import RUN_SCHEMA, IvcapSink
+from ivcap_flows.sinks.folder import FolderSink
+from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, IvcapSink, newest_by_run
 from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
-from ivcap_flows.sinks.prov_json import ProvJsonSink
 
 if TYPE_CHECKING:
-    from ivcap_flows.registration.mapping import ModelRunMapping
+    from ivcap_flows.registration.mapping import MappingEntry, ModelRunMapping
     from ivcap_flows.sinks.provena import ProvenaSink
 
 __all__ = [
+    "LINK_SCHEMA",
     "RUN_SCHEMA",
     "Delivery",
     "Drained",
+    "FolderSink",
     "IvcapSink",
+    "MappingEntry",
     "ModelRunMapping",
-    "ProvJsonSink",
     "ProvenaSink",
     "Sink",
     "drain",
+    "newest_by_run",
     "run_graph",
     "run_records",
     "shareable",
 ]
 
-_HOMES = {"ModelRunMapping": "ivcap_flows.registration.mapping", "ProvenaSink": "ivcap_flows.sinks.provena"}
+_HOMES = {
+    "MappingEntry": "ivcap_flows.registration.mapping",
+    "ModelRunMapping": "ivcap_flows.registration.mapping",
+    "ProvenaSink": "ivcap_flows.sinks.provena",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -39,12 +40,14 @@ REFUSALS: Final = (
 class Delivery:
     """How one try went. `pending` is tried again later, `dead` not before `reason` is put right.
 
-    `facts` are what the run states from now on, such as what the sink has made of it.
+    `facts` are what the run states from now on, such as what the sink has made of it. `next_try` is when what is
+    pending is tried again, by default after a time that grows with each try.
     """
 
     state: Literal["delivered", "pending", "dead"]
     reason: str | None = None
     facts: Sequence[Record] = ()
+    next_try: datetime | None = None
 
 
 EMBEDDED: Final = "urn:ivcap-flows:twin:"
@@ -73,11 +76,13 @@ class Sink(Protocol):
 
 
 _PATH: Final = re.compile(r"(?<![\w:/.])(?:/[^\s/'\":,;<>|()]+){2,}|\b[A-Za-z]:\\[^\s'\"<>|]+")
+_PROCESS: Final = re.compile(r"\b(process \d+) on \S+ is gone")
+"""How the journal words that an attempt was lost, with the host that it ran on."""
 _EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
 
 
 def shareable(graph: Graph) -> Graph:
-    """What may leave this machine: no local user, no absolute path (its last part stays), no e-mail address."""
+    """What may leave this machine: no local user or host, no absolute path (its last part stays), no e-mail address."""
     shared = graph.where(lambda record: not record.attributes.get("local"))
     return Graph(
         record.model_copy(update={"attributes": _each_text(record.attributes, _bare)}) for record in shared.records
@@ -100,4 +105,4 @@ def _bare(text: str) -> str:
     if PureWindowsPath(text).is_absolute():
         return PureWindowsPath(text).name
     text = _PATH.sub(lambda found: re.split(r"[/\\]", found.group())[-1], text)
-    return _EMAIL.sub("<e-mail>", text)
+    return _PROCESS.sub(r"\1 is gone", _EMAIL.sub("<e-mail>", text))

@@ -1,30 +1,100 @@
-"""The record of a run as an aspect on IVCAP: entity `urn:ivcap-flows:run:<id>`, one active record per run."""
+"""The record of a run as aspects on IVCAP: the whole on the run's URN, and a small link on each artifact it touched.
+
+Both are there once for each run that IVCAP shows: what is there is read first, and what a killed drainer may have sent
+is waited for before it is sent again. Whoever reads takes the newest of a run all the same, as `newest_by_run` does: a
+platform may show late what it has accepted.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from ivcap_flows.durable import CLOCKS
+from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery, is_trial, shareable
 
 if TYPE_CHECKING:
+    from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
     from ivcap_flows.ivcap.client import IvcapClient
-    from ivcap_flows.journal import RunRow
+    from ivcap_flows.journal import Journal, RunRow
 
-__all__ = ["RUN_SCHEMA", "IvcapSink"]
+__all__ = ["LINK_SCHEMA", "RUN_SCHEMA", "SCHEMAS", "IvcapSink", "newest_by_run"]
 
 RUN_SCHEMA: Final = "urn:ivcap-flows:schema:run.1"
+LINK_SCHEMA: Final = "urn:ivcap-flows:schema:run-link.1"
+
+_URN: Final = {"type": "string", "pattern": "^urn:"}
+_SHA256: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+SCHEMAS: Final[Mapping[str, Any]] = {
+    RUN_SCHEMA: {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": RUN_SCHEMA,
+        "title": "The record of a run, an aspect of the run's URN",
+        "type": "object",
+        "required": ["$schema", "run", "flow", "outcome", "missing-facts", "prov", "sha256"],
+        "properties": {
+            "$schema": {"const": RUN_SCHEMA},
+            "run": {**_URN, "description": "The run; readers keep the newest record of each."},
+            "flow": {"type": "string", "description": "The name of the flow."},
+            "outcome": {
+                "enum": ["completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"],
+                "description": "How the run stands; one that is parked goes on.",
+            },
+            "missing-facts": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "How many facts could not be recorded; with any, the record is incomplete.",
+            },
+            "prov": {"type": "object", "description": "All that is known of the run, as PROV-JSON."},
+            "sha256": {**_SHA256, "description": "Of the canonical JSON (RFC 8785) of all other fields."},
+        },
+        "additionalProperties": False,
+    },
+    LINK_SCHEMA: {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": LINK_SCHEMA,
+        "title": "That a run used or made an artifact, an aspect of the artifact",
+        "type": "object",
+        "required": ["$schema", "run", "flow", "roles"],
+        "properties": {
+            "$schema": {"const": LINK_SCHEMA},
+            "run": {**_URN, "description": "The run, whose record is an aspect of this URN."},
+            "flow": {"type": "string", "description": "The name of the flow."},
+            "roles": {
+                "type": "array",
+                "items": {"enum": ["generated", "used"]},
+                "minItems": 1,
+                "uniqueItems": True,
+                "description": "What the run did with the artifact.",
+            },
+        },
+        "additionalProperties": False,
+    },
+}
+"""The JSON schemas of the contents, by their URNs."""
+
+_ARTIFACT: Final = "urn:ivcap:artifact:"
+_AT_ONCE: Final = 8
+_SHORT: Final = 5.0
+"""Seconds that a delivery waits by itself for what may still show."""
 
 
 class IvcapSink:
-    """Asserts run records with one account's client, under `policy`, else under the platform's default for aspects,
-    which lets the account alone read them."""
+    """Asserts records with one account's client, under `policy`, else under the platform's default for aspects, which
+    lets the account alone read them."""
 
-    def __init__(self, client: IvcapClient, name: str = "ivcap", policy: str | None = None) -> None:
+    def __init__(self, client: IvcapClient, journal: Journal, name: str = "ivcap", policy: str | None = None) -> None:
         self._client = client
+        self._journal = journal
         self._name = name
         self._policy = policy
 
@@ -34,21 +104,98 @@ class IvcapSink:
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         """Read what is there first: an equal record is left, an older one retracted once the new one is in place."""
+        platform = await self._client.platform()
         if await is_trial(graph, self._client.platform):
             return Delivery("delivered", "nothing was sent: the run was made on another, embedded platform")
-        aspects, entity = self._client.aspects, flows_urn("run", run.id)
-        content = _content(run, graph)
-        there = [record async for record in aspects.list(entity=entity, schema=RUN_SCHEMA, order_direction="ASC")]
-        same = [record for record in there if _digest(record.content) == content["sha256"]]
-        if not same:
-            await aspects.add(entity, RUN_SCHEMA, content, self._policy)
-        for record in there:
-            if record not in same[:1]:
+        wanted = [_Stated(flows_urn("run", run.id), RUN_SCHEMA, _record(run, graph))]
+        wanted += [_Stated(urn, LINK_SCHEMA, link) for urn, link in _links(run, graph, platform)]
+        await self._read(run, wanted)
+        sent = None
+        if any(not one.same for one in wanted):
+            sent = await asyncio.to_thread(self._journal.deliveries.sending, self._name, run.id)
+            if sent is not None:
+                # Its process was killed, or its reply lost: what it has sent may not show yet.
+                shows = sent + timedelta(seconds=self._client.settle)
+                rest = (shows - await asyncio.to_thread(self._journal.now)).total_seconds()
+                if rest > _SHORT:
+                    told = f"What was sent at {sent:%H:%M:%S} UTC may still show on IVCAP; it is looked for then."
+                    return Delivery("pending", told, next_try=shows)
+                await asyncio.sleep(max(0.0, rest))
+                await self._read(run, wanted)
+        delivery = await self._write(run, wanted)
+        if sent is not None:
+            await asyncio.to_thread(self._journal.deliveries.end_sending, self._name, run.id)
+        return delivery
+
+    async def _read(self, run: RunRow, wanted: Sequence[_Stated]) -> None:
+        """See what IVCAP has in the place of each."""
+        # Nothing of a run is older than the run; an artifact may have links of thousands of others.
+        since = run.created_at - CLOCKS
+        urn = flows_urn("run", run.id)
+
+        async def read(one: _Stated) -> None:
+            listed = self._client.aspects.list(entity=one.entity, schema=one.schema)
+            one.there = [record async for record in _since(listed, since) if _run_of(record) == urn]
+
+        await _each(read, wanted)
+
+    async def _write(self, run: RunRow, wanted: Sequence[_Stated]) -> Delivery:
+        aspects, deliveries = self._client.aspects, self._journal.deliveries
+        refused: list[str] = []
+
+        async def write(one: _Stated) -> None:
+            if not one.same:
+                try:
+                    await aspects.add(one.entity, one.schema, one.content, self._policy)
+                except ForbiddenError as error:
+                    if one.schema == RUN_SCHEMA:
+                        raise
+                    refused.append(f"{one.entity} may not be linked: {error.message}")
+                    return
+            for record in one.superseded:
                 await aspects.retract(record.urn)
-        return Delivery("delivered")
+
+        missing = any(not one.same for one in wanted)
+        if missing:
+            await asyncio.to_thread(deliveries.begin_sending, self._name, run.id)
+        await _each(write, wanted)
+        if missing:
+            await asyncio.to_thread(deliveries.end_sending, self._name, run.id)
+        return Delivery("dead", " ".join(sorted(refused))) if refused else Delivery("delivered")
 
 
-def _content(run: RunRow, graph: Graph) -> dict[str, Any]:
+@dataclass
+class _Stated:
+    """An aspect that is to be there, and what is there of the same run."""
+
+    entity: str
+    schema: str
+    content: dict[str, Any]
+    there: list[AspectRecord] = field(default_factory=list)
+
+    @property
+    def same(self) -> list[AspectRecord]:
+        return [record for record in self.there if _said(record.content) == _said(self.content)]
+
+    @property
+    def superseded(self) -> list[AspectRecord]:
+        """What is older, and of equal ones all but the first."""
+        kept = self.same[-1:]
+        return [record for record in self.there if record not in kept]
+
+
+async def newest_by_run(aspects: Aspects, entity: str, schema: str) -> dict[str, AspectRecord]:
+    """The aspects of one entity and schema, `RUN_SCHEMA` or `LINK_SCHEMA`, by the run that they are of: the newest of
+    each, since for a moment there may be more."""
+    found: dict[str, AspectRecord] = {}
+    async for record in aspects.list(entity=entity, schema=schema):
+        urn = _run_of(record)
+        if urn is not None:
+            found.setdefault(urn, record)
+    return found
+
+
+def _record(run: RunRow, graph: Graph) -> dict[str, Any]:
     record = {
         "$schema": RUN_SCHEMA,
         "run": flows_urn("run", run.id),
@@ -60,5 +207,63 @@ def _content(run: RunRow, graph: Graph) -> dict[str, Any]:
     return {**record, "sha256": digest(canonical(record))}
 
 
-def _digest(content: Any) -> Any:
-    return content.get("sha256") if isinstance(content, dict) else None
+def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The artifacts on this platform that a run used or made, each with what is said on it."""
+    roles: dict[str, set[str]] = defaultdict(set)
+    for link in graph.relations.values():
+        if link.type == "used" and link.target:
+            roles[link.target].add("used")
+        elif link.type == "wasGeneratedBy" and link.source:
+            roles[link.source].add("generated")
+    for urn, said in roles.items():
+        node = graph.nodes.get(urn)
+        if urn.startswith(_ARTIFACT) and node is not None and node.attributes.get("platform", platform) == platform:
+            yield (
+                urn,
+                {
+                    "$schema": LINK_SCHEMA,
+                    "run": flows_urn("run", run.id),
+                    "flow": run.flow_name,
+                    "roles": sorted(said),
+                },
+            )
+
+
+def _said(content: Any) -> Any:
+    """What tells two statements about one run apart: the digest that a record bears, of a link the whole."""
+    if not isinstance(content, Mapping):
+        return content
+    return content.get("sha256") or {name: content.get(name) for name in ("run", "flow", "roles")}
+
+
+def _run_of(record: AspectRecord) -> str | None:
+    urn = record.content.get("run") if isinstance(record.content, Mapping) else None
+    return urn if isinstance(urn, str) else None
+
+
+async def _since(records: AsyncIterator[AspectRecord], since: datetime) -> AsyncIterator[AspectRecord]:
+    """Those of a list, newest first, that are not older."""
+    async for record in records:
+        if record.valid_from is not None and record.valid_from < since:
+            return
+        yield record
+
+
+async def _each(do: Callable[[_Stated], Awaitable[None]], stated: Sequence[_Stated]) -> None:
+    """Do it for each, some at once. After one that failed none is begun, and what is under way comes to its end: a
+    request that was sent and not waited for would be another doubt."""
+    left = iter(stated)
+    failed: list[Exception] = []
+
+    async def worker() -> None:
+        for one in left:
+            if failed:
+                return
+            try:
+                await do(one)
+            except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
+                failed.append(error)
+
+    await asyncio.gather(*(worker() for _ in range(min(_AT_ONCE, len(stated)))))
+    if failed:
+        raise failed[0]

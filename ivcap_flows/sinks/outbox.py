@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from ivcap_flows import loop
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.errors import ConfigurationError, IvcapFlowsError, JournalError
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.journal import Cursor
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
 from ivcap_flows.sinks.base import REFUSALS, Delivery, Sink
@@ -27,18 +29,29 @@ log = logging.getLogger("ivcap_flows.sinks")
 FIRST_WAIT: Final = 15.0
 """Seconds before the second try; each further wait doubles, up to an hour."""
 LONGEST_WAIT: Final = 3600.0
-_PAGE: Final = 50
+_WINDOW: Final = 10_000
+"""How many facts are looked through for runs at once."""
+_ROUNDS: Final = 100
+"""How often a drainer looks again for what came meanwhile; each time that is less."""
 
 
 @dataclass(frozen=True)
 class Drained:
-    """What one pass over one sink came to. `busy`: another process drains it."""
+    """What the passes over one sink came to. `busy`: another process drains it; `reached` says that it was offered all
+    there is."""
 
     sink: str
     delivered: int = 0
     pending: int = 0
     dead: int = 0
     busy: bool = False
+    reached: bool = field(default=True, compare=False)
+
+    def followed_by(self, later: Drained) -> Drained:
+        """Both together: what is left is what the later pass has left."""
+        if later.busy:
+            return replace(self, reached=False)
+        return replace(later, delivered=self.delivered + later.delivered)
 
 
 def run_graph(journal: Journal, run_id: str) -> Graph:
@@ -64,50 +77,117 @@ def run_records(journal: Journal, run_id: str) -> list[Record]:
 def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> list[Drained]:
     """Deliver every ended or parked run that has facts a sink has not got; one report a sink.
 
-    A delivery is known by the run and its newest fact, so that a later attempt is delivered as well. A sink that
-    cannot be reached costs one try a pass. `again` tries what waits for its time and what was refused, too. Two
-    drainers at once share the sinks between them. JournalError if the journal cannot be used.
+    A delivery is known by the run and its newest fact, so that a later attempt is delivered as well; a run goes to a
+    sink whole, and never from two drainers at once, so what is stated of it arrives in order. A sink that cannot be
+    reached costs one try a pass. `again` tries what waits for its time and what was refused, too. Two drainers at once
+    share the sinks between them: what one passes by, because the other is at it, the other does before it ends.
+    JournalError if the journal cannot be used.
     """
     # Where another machine shares the journal, the lease of a sink is as good as the beat of its holder.
     start_beating(journal)
     try:
-        return [_drain(journal, sink, again) for sink in sinks]
+        reports = {sink.name: _drain(journal, sink, again) for sink in sinks}
+        for _ in range(_ROUNDS):
+            # What ended, or was stated by a sink, while its pass went by.
+            behind = [sink for sink in sinks if reports[sink.name].reached and _has_more(journal, sink)]
+            if not behind:
+                break
+            for sink in behind:
+                reports[sink.name] = reports[sink.name].followed_by(_drain(journal, sink, again=False))
+        return list(reports.values())
     finally:
         stop_beating(journal)
 
 
+def _has_more(journal: Journal, sink: Sink) -> bool:
+    """Whether runs that do not run have facts that the sink was not offered."""
+    cursor = journal.deliveries.cursor(sink.name)
+    newest = journal.facts.newest()
+    return any(not _runs_now(journal, run) for run in _beyond(journal, cursor, newest))
+
+
+def _beyond(journal: Journal, cursor: Cursor, until: int) -> Iterator[str]:
+    yield from cursor.behind
+    for after in range(cursor.seq, until, _WINDOW):
+        yield from journal.deliveries.runs_between(after, min(after + _WINDOW, until))
+
+
+def _runs_now(journal: Journal, run_id: str) -> bool:
+    run = journal.runs.find(run_id)
+    return run is None or run.outcome == "running"
+
+
 def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
-    counts = {"delivered": 0, "pending": 0, "dead": 0}
     with journal.deliveries.lease(sink.name) as mine:
         if not mine:
-            return Drained(sink.name, busy=True)
-        reachable = True
-        for run in _runs(journal):
-            seq = journal.facts.last_seq(run.id)
-            key = f"{run.id}@{seq}"
-            row = journal.deliveries.get(sink.name, key)
-            if row is not None and row.state == "delivered":
-                continue
-            waits = row is not None and row.next_try is not None and row.next_try > datetime.now(timezone.utc)
-            if not reachable or (row is not None and not again and (waits or row.state == "dead")):
-                counts["dead" if row is not None and row.state == "dead" else "pending"] += 1
-                continue
-            delivery, reachable = _try(journal, sink, run)
-            tries = row.tries if row is not None else 0
-            if delivery.facts:
-                key = f"{run.id}@{_append(journal, run, delivery.facts, seq)}"
-            journal.deliveries.record(
-                sink.name,
-                key,
-                delivery.state,
-                run_id=run.id,
-                reason=delivery.reason,
-                next_try=_next_try(tries) if delivery.state == "pending" else None,
-            )
-            counts[delivery.state] += 1
-            if delivery.state == "delivered":
-                _close_older(journal, sink, run, key)
-    return Drained(sink.name, counts["delivered"], counts["pending"], counts["dead"])
+            return Drained(sink.name, busy=True, reached=False)
+        return _Pass(journal, sink, again).run()
+
+
+class _Pass:
+    """One pass over what a sink has not got: what is left of earlier passes, and the facts beyond its cursor."""
+
+    def __init__(self, journal: Journal, sink: Sink, again: bool) -> None:
+        self._journal, self._sink, self._again = journal, sink, again
+        self._counts: Counter[str] = Counter()
+        self._seen: set[str] = set()
+        self._reachable = True
+
+    def run(self) -> Drained:
+        deliveries, name = self._journal.deliveries, self._sink.name
+        cursor, newest = deliveries.cursor(name), self._journal.facts.newest()
+        for run_id in deliveries.left(name):
+            self._offer(run_id)
+        behind = self._offered(cursor.behind)
+        for after in range(cursor.seq, newest, _WINDOW):
+            until = min(after + _WINDOW, newest)
+            behind += self._offered(deliveries.runs_between(after, until))
+            if self._reachable:
+                # What was not offered because the sink is away is found again from where the cursor stands.
+                cursor = Cursor(until, tuple(behind))
+                deliveries.advance(name, cursor)
+        if self._reachable and cursor.behind != tuple(behind):
+            deliveries.advance(name, Cursor(cursor.seq, tuple(behind)))
+        counts = self._counts
+        return Drained(name, counts["delivered"], counts["pending"], counts["dead"], reached=self._reachable)
+
+    def _offered(self, run_ids: Iterable[str]) -> list[str]:
+        """Offer runs to the sink; those of them that still run."""
+        return [run_id for run_id in run_ids if run_id not in self._seen and not self._offer(run_id)]
+
+    def _offer(self, run_id: str) -> bool:
+        """Deliver a run unless it waits or the sink has it; False for one that still runs, which waits for its end."""
+        if run_id in self._seen:
+            return True
+        self._seen.add(run_id)
+        journal, name = self._journal, self._sink.name
+        run = journal.runs.find(run_id)
+        if run is None:
+            return True
+        if run.outcome == "running":
+            return False
+        seq = journal.facts.last_seq(run.id)
+        row = journal.deliveries.get(name, f"{run.id}@{seq}")
+        if row is not None and row.state == "delivered":
+            return True
+        waits = row is not None and row.next_try is not None and row.next_try > _now()
+        if not self._reachable or (row is not None and not self._again and (waits or row.state == "dead")):
+            self._counts["dead" if row is not None and row.state == "dead" else "pending"] += 1
+            return True
+        delivery, self._reachable = _try(journal, self._sink, run)
+        if delivery.facts:
+            seq = _append(journal, run, delivery.facts, seq)
+        pending = delivery.state == "pending"
+        journal.deliveries.record(
+            name,
+            f"{run.id}@{seq}",
+            delivery.state,
+            run_id=run.id,
+            reason=delivery.reason,
+            next_try=(delivery.next_try or _next_try(row.tries if row is not None else 0)) if pending else None,
+        )
+        self._counts[delivery.state] += 1
+        return True
 
 
 def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) -> int:
@@ -118,21 +198,6 @@ def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) 
     new = journal.facts.of_run(run.id, after=seq)
     # What another stated meanwhile has yet to be delivered.
     return new[-1].seq if len(new) == len(records) else seq
-
-
-def _close_older(journal: Journal, sink: Sink, run: RunRow, key: str) -> None:
-    """What the sink did not get of a run before is part of what it has got now."""
-    for row in journal.deliveries.where(sink.name, run_id=run.id, limit=None):
-        if row.key != key and row.state != "delivered":
-            journal.deliveries.record(sink.name, row.key, "delivered", run_id=run.id)
-
-
-def _runs(journal: Journal) -> Iterator[RunRow]:
-    """Runs that do not run now, newest first."""
-    last: RunRow | None = None
-    while page := journal.runs.recent(_PAGE, before=last):
-        yield from (run for run in page if run.outcome != "running")
-        last = page[-1]
 
 
 def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
@@ -151,10 +216,14 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
         return Delivery("pending", _words(error)), True
 
 
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
 def _next_try(tries: int) -> datetime:
     wait = min(FIRST_WAIT * 2.0 ** min(tries, 20), LONGEST_WAIT)
-    return datetime.now(timezone.utc) + timedelta(seconds=random.uniform(wait / 2, wait))  # noqa: S311 - no secret
+    return _now() + timedelta(seconds=random.uniform(wait / 2, wait))  # noqa: S311 - no secret

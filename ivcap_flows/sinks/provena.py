@@ -7,12 +7,13 @@ What a task did send is looked for under its key and noted in the journal, so th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import NewIntent, OpenedAttempt
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
@@ -65,32 +66,34 @@ class ProvenaSink:
         return Delivery("dead", " ".join(refused), facts) if refused else Delivery("delivered", facts=facts)
 
     async def _register(self, run: RunRow, graph: Graph) -> list[str]:
-        """Register each order and job that has succeeded and is in the mapping; why those that were refused were."""
+        """Register the run, and each order and job, that has succeeded and is in the mapping; why those that were
+        refused were."""
+        asked = await self._intents(run, _WORK)
         done = [
-            _WORK[intent.noun].model_validate(intent.outcome)
-            for intent in await self._intents(run, _WORK)
+            (intent, _WORK[intent.noun].model_validate(intent.outcome))
+            for intent in asked
             if intent.state == "terminal" and intent.status == "succeeded"
         ]
-        mapped = [(work, entry) for work in done if (entry := self._mapping.entry_for(work, run.flow_name))]
-        if not mapped or await is_trial(graph, self._client.platform):
+        mapped = [
+            (intent, work, entry)
+            for intent, work in done
+            if (entry := self._mapping.entry_for(work, run.flow_name)) is not None
+        ]
+        whole = self._mapping.entry_for_run(run.flow_name) if run.outcome == "completed" else None
+        if not (mapped or whole) or await is_trial(graph, self._client.platform):
             return []
         attempts = await asyncio.to_thread(self._journal.runs.attempts, run.id)
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
         platform, account = await self._client.platform(), await self._client.username()
         registrar = Registrar(self._client, self._journal, attempt, graph, platform, account)
-        refused = []
-        for work, entry in mapped:
-            try:
-                await asyncio.wait_for(registrar.register(work, entry), _PATIENCE)
-            except asyncio.TimeoutError as error:
-                raise WaitTimeoutError(
-                    f"The registration of {work.urn} has not ended within {_PATIENCE:g} s; the next sync goes on.",
-                    pending=[work.urn],
-                ) from error
-            except REFUSALS as error:
-                refused.append(f"{work.urn} is not registered. {error}")
-        return refused
+        refused = [
+            await _refusal(work.urn, registrar.register(work, entry, _before(intent, asked)))
+            for intent, work, entry in mapped
+        ]
+        if whole is not None:
+            refused.append(await _refusal(flows_urn("run", run.id), registrar.register_run(attempts, whole)))
+        return [said for said in refused if said is not None]
 
     async def _intents(self, run: RunRow, nouns: Sequence[str] | dict[str, Any] = (NOUN,)) -> list[IntentRow]:
         rows = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, limit=None)
@@ -138,3 +141,22 @@ class ProvenaSink:
         async for row in jobs_with_key(self._client, intent):
             return row
         return None
+
+
+async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
+    """Wait for a registration, but not for ever; why it was refused."""
+    try:
+        await asyncio.wait_for(registration, _PATIENCE)
+    except asyncio.TimeoutError as error:
+        raise WaitTimeoutError(
+            f"The registration of {urn} has not ended within {_PATIENCE:g} s; the next sync goes on.", pending=[urn]
+        ) from error
+    except REFUSALS as error:
+        return f"{urn} is not registered. {error}"
+    return None
+
+
+def _before(intent: IntentRow, asked: Sequence[IntentRow]) -> list[str]:
+    """How what was asked for the same before came to nothing, oldest first."""
+    earlier = [row for row in asked if row.base_key == intent.base_key and row.generation < intent.generation]
+    return [row.status or row.state for row in sorted(earlier, key=lambda row: row.generation)]

@@ -119,7 +119,7 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
             base_key=key,
             noun=work.kind,
             platform="ivcap",
-            account="ada",
+            account="zora",
             scope=f"run:{opened.run.id}",
             request={},
             run_id=opened.run.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from ivcap_flows import loop
 from ivcap_flows.cli.sync import sync
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, ModelRun, Order
-from ivcap_flows.journal import Journal
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
 from ivcap_flows.provena.models import DatasetInfo
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.sinks import Drained, ModelRunMapping, ProvenaSink, ProvJsonSink, drain, run_graph
+from ivcap_flows.provenance import activity, entity, relation
+from ivcap_flows.registration.flow_runs import SOFTWARE
+from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
 from ivcap_flows.tasks import register_model_run
 
 REGISTER = "/provena/prov/model_run/register"
@@ -93,14 +97,17 @@ def test_what_succeeded_is_registered_once(ivcap_twin, ivcap_journal, provena, e
 def test_the_record_of_the_run_tells_of_its_model_run(ivcap_journal, ended_work, sink, tmp_path):
     """Once: lineage leads from the model run to the order and the artifacts, and the other sinks get it."""
     opened, work = ended_work()
-    folder = ProvJsonSink(tmp_path / "prov")
-    drain(ivcap_journal, [folder, sink()])
+    folder = FolderSink(tmp_path / "prov")
+    assert drain(ivcap_journal, [folder, sink()]) == [
+        Drained(folder.name, delivered=2),
+        Drained("provena", delivered=1),
+    ]
     [run] = model_runs(ivcap_journal)
     graph = run_graph(ivcap_journal, opened.run.id)
     pairs = {(record.source, record.target) for record in graph.records if record.kind == "relation"}
     assert {(run.urn, work.urn), (run.inputs[0], work.inputs[0]), (run.outputs[0], work.products[0].urn)} <= pairs
     told = ivcap_journal.facts.last_seq(opened.run.id)
-    assert drain(ivcap_journal, [folder, sink("another")])[0] == Drained(folder.name, delivered=1)
+    assert drain(ivcap_journal, [folder, sink("another")])[0] == Drained(folder.name)
     assert run.urn in (folder.folder / f"{opened.run.id}.prov.json").read_text()
     assert ivcap_journal.facts.last_seq(opened.run.id) == told
 
@@ -135,7 +142,7 @@ def test_the_task_and_the_sink_meet_in_one_run(ivcap_twin, ivcap_journal, ended_
 def test_a_provena_that_is_down_gets_it_later(ivcap_twin, ivcap_journal, ended_work, sink, tmp_path, fault):
     """The delivery waits with its reason, the other sink has its own at once; when Provena is back one run follows."""
     ended_work()
-    folder, delivering = ProvJsonSink(tmp_path / "prov"), sink()
+    folder, delivering = FolderSink(tmp_path / "prov"), sink()
     ivcap_twin.add_fault(path="^/provena/", **fault)
     assert drain(ivcap_journal, [delivering, folder]) == [
         Drained("provena", pending=1),
@@ -266,9 +273,12 @@ def test_the_documented_mapping_is_one(tmp_path):
     guide = Path("docs/how-to/deliver-the-record.md").read_text(encoding="utf-8")
     path = tmp_path / "mapping.yaml"
     path.write_text(guide.split("```yaml\n")[1].split("```")[0])
-    [entry] = ModelRunMapping.read(path).entries
-    assert entry.datasets is not None
-    assert missing_defaults(entry.datasets) == []
+    entries = ModelRunMapping.read(path).entries
+    assert [(entry.service, entry.flow) for entry in entries] == [
+        ("coastal-el-nino-index", None),
+        (None, "monthly-index"),
+    ]
+    assert [missing_defaults(entry.datasets) for entry in entries] == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -298,3 +308,166 @@ def test_sync_delivers_by_the_mapping_in_the_settings(
     written()
     assert sync() == 0
     assert accepted(ivcap_twin) == len(model_runs(ivcap_journal)) == 1
+
+
+@pytest.fixture
+def flow_mapping(provena_items: Any) -> Callable[..., ModelRunMapping]:
+    """Makes the mapping of the runs of the flow `coastal`, changed as told."""
+
+    def make(**changes: Any) -> ModelRunMapping:
+        entry = {
+            "flow": "coastal",
+            "workflow_template": provena_items.workflow,
+            "inputs": {"series": provena_items.template},
+            "outputs": {"index.csv": provena_items.template},
+            "annotations": {"region": "Tasman Sea"},
+            "datasets": provena_items.datasets,
+        } | changes
+        return ModelRunMapping((MappingEntry.model_validate(entry),))
+
+    return make
+
+
+@pytest.fixture
+def ended_run(ivcap_journal: Journal) -> Callable[..., tuple[str, str, str]]:
+    """Makes a run of the flow `coastal` whose attempts ended so: its id, the artifact that it was given, and the one
+    that it made. `given` is what the parameter `series` was."""
+
+    def make(*outcomes: Any, given: str = "urn") -> tuple[str, str, str]:
+        root = str(uuid.uuid4())
+        source, product = (f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in range(2))
+        parameters = {"series": source} if given == "urn" else {"series": "/home/zora/series.csv"}
+        file = "urn:ivcap-flows:file:sha256:" + "cd" * 32
+        for outcome in outcomes:
+            opened = ivcap_journal.runs.open_attempt(RunIdentity("coastal", "/a.py:f", parameters, root, root))
+            attempt = flows_urn("attempt", opened.attempt.id)
+            records = [
+                activity(attempt, "attempt", opened.attempt.started_at),
+                entity(source, "artifact", name="series.csv", sha256="cd" * 32),
+                entity(product, "artifact", name="index.csv"),
+                relation("wasGeneratedBy", product, attempt),
+            ]
+            if given != "urn":
+                records += [entity(file, "file", sha256="cd" * 32, path="/home/zora/series.csv")]
+                records += [relation("used", attempt, file, role="series")]
+            if given == "file":
+                # The file of which no artifact is on record.
+                records = [record for record in records if record.id != source]
+            ivcap_journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+            ivcap_journal.runs.close_attempt(opened.attempt.id, outcome, "at /home/zora on host-of-zora")
+        return root, source, product
+
+    return make
+
+
+@pytest.mark.parametrize("given", ["urn", "uploaded"])
+def test_a_flow_is_a_model_run(ivcap_twin, ivcap_journal, provena, ended_run, flow_mapping, given):
+    """Once, with the artifact that a parameter names, or that holds the file it was given, and the one it made."""
+    run_id, source, product = ended_run("completed", given=given)
+    delivering = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())
+    assert drain(ivcap_journal, [delivering]) == [Drained("provena", delivered=1)]
+    [run] = model_runs(ivcap_journal)
+    assert run.subject == flows_urn("run", run_id)
+    item = loop.run(provena.registry.fetch(ModelRunInfo, run.urn))
+    record = item.info.record
+    assert record.annotations["ivcap-flows-software"] == SOFTWARE
+    assert "ivcap-flows-attempts" not in record.annotations
+    assert (record.annotations["region"], record.display_name) == (
+        "Tasman Sea",
+        f"coastal {run_id[:8]}, run by {SOFTWARE}",
+    )
+    for side, artifact in ((record.inputs, source), (record.outputs, product)):
+        dataset = loop.run(provena.registry.fetch(DatasetInfo, side[0].dataset_id))
+        assert dataset.info.access_info_uri == artifact
+    again = ProvenaSink(provena, ivcap_journal, "again", flow_mapping())
+    assert drain(ivcap_journal, [again]) == [Drained("again", delivered=1)]
+    assert accepted(ivcap_twin) == 1
+    graph = run_graph(ivcap_journal, run_id)
+    assert f"wasInformedBy({run.urn},{flows_urn('run', run_id)})" in graph
+
+
+def test_attempts_that_failed_are_said(ivcap_journal, provena, ended_run, flow_mapping):
+    """In the name and the annotations, by their outcomes alone: no host, no path, no user."""
+    ended_run("failed", "crashed", "failed", "completed")
+    drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())])
+    [run] = model_runs(ivcap_journal)
+    record = loop.run(provena.registry.fetch(ModelRunInfo, run.urn)).info.record
+    assert "(after 2 failed, 1 crashed), run by ivcap-flows" in record.display_name
+    assert record.annotations["ivcap-flows-attempts"] == "1: failed; 2: crashed; 3: failed; 4: completed"
+    assert "zora" not in record.model_dump_json().replace(run.subject, "")
+
+
+def test_an_order_that_took_a_second_one_says_so(ivcap_journal, provena, ended_work, sink):
+    """The order that failed under the same key is in the name and the annotations of the one that succeeded."""
+    _, work = ended_work()
+    with ivcap_journal._store.write() as connection:
+        columns = [
+            column.name for column in schema.intents.columns if column.name not in ("key", "generation", "status")
+        ]
+        names = ", ".join(columns)
+        connection.exec_driver_sql(
+            f"INSERT INTO intents (key, generation, status, {names}) "
+            f"SELECT key || '.2', 1, status, {names} FROM intents"
+        )
+        connection.exec_driver_sql("UPDATE intents SET status = 'failed' WHERE generation = 0")
+    assert drain(ivcap_journal, [sink()]) == [Drained("provena", delivered=1)]
+    [run] = model_runs(ivcap_journal)
+    record = loop.run(provena.registry.fetch(ModelRunInfo, run.urn)).info.record
+    assert record.display_name == f"index {work.urn} (after 1 failed)"
+    assert record.annotations["ivcap-flows-attempts"] == "1: failed; then succeeded"
+    assert record.annotations["ivcap-flows-software"] == f"index, asked by {SOFTWARE}"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "parked", "lost"])
+def test_a_flow_that_did_not_complete_is_no_model_run(
+    ivcap_twin, ivcap_journal, provena, ended_run, flow_mapping, outcome
+):
+    """Provena has no outcome for one; nothing is asked of it."""
+    ended_run(outcome)
+    sink = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())
+    assert drain(ivcap_journal, [sink]) == [Drained("provena", delivered=1)]
+    assert ivcap_twin.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "words"),
+    [
+        ({"datasets": {"license": "https://example.org/l"}}, "urn", "stated organisation_id, publisher_id, approvals"),
+        ({"datasets": None}, "urn", "nobody has stated organisation_id, publisher_id, license, approvals"),
+        ({}, "file", "series of the flow coastal is an artifact, and the run"),
+    ],
+    ids=["some", "nothing", "no artifact"],
+)
+def test_what_a_flow_lacks_is_a_dead_letter(
+    ivcap_twin, ivcap_journal, provena, ended_run, flow_mapping, changes, given, words
+):
+    """The missing fields are named, and nothing is minted or registered until they are there."""
+    ended_run("completed", given=given)
+    lacking = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping(**changes))
+    assert drain(ivcap_journal, [lacking]) == [Drained("provena", dead=1)]
+    [row] = ivcap_journal.deliveries.where("provena", state="dead")
+    assert words in row.reason
+    assert accepted(ivcap_twin, "/mint-dataset") == accepted(ivcap_twin) == 0
+
+
+def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
+    """A module of the working directory names it; what is no mapping, or is not there, is refused by its place."""
+    (tmp_path / "my_mapping_of_tests.py").write_text(
+        "from ivcap_flows.sinks import MappingEntry, ModelRunMapping\n"
+        "E = MappingEntry(flow='coastal', workflow_template='1/1')\n"
+        "LIST, WHOLE, TWICE, WRONG = [E], ModelRunMapping((E,)), [E, E], {'flow': 'coastal'}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("LIST", "WHOLE"):
+        entry = ModelRunMapping.named(f"my_mapping_of_tests:{name}").entry_for_run("coastal")
+        assert entry is not None
+        assert entry.workflow_template == "1/1"
+    for name, words in (
+        ("TWICE", "2 entries are for the flow 'coastal'"),
+        ("WRONG", "is no mapping"),
+        ("NOTHING", "cannot be imported"),
+    ):
+        with pytest.raises(InputError, match=f"my_mapping_of_tests:{name}.*{words}"):
+            ModelRunMapping.named(f"my_mapping_of_tests:{name}")
+    with pytest.raises(ValueError, match="give a service, a flow, or both"):
+        MappingEntry(workflow_template="1/1")

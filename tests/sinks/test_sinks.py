@@ -19,22 +19,22 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIdentity
 from ivcap_flows.provena.runs import JobRow
 from ivcap_flows.provenance import Graph, activity, agent, entity, faults, relation
-from ivcap_flows.sinks import RUN_SCHEMA, Delivery, Drained, IvcapSink, ProvenaSink, ProvJsonSink, drain, shareable
+from ivcap_flows.sinks import RUN_SCHEMA, Delivery, Drained, FolderSink, IvcapSink, ProvenaSink, drain, shareable
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 
 
 def a_run(journal: Journal, root: str = "f1", outcome: str = "completed") -> OpenedAttempt:
-    opened = journal.runs.open_attempt(RunIdentity("coastal", "/home/ada/a.py:f", {"root": root}, root, root))
+    opened = journal.runs.open_attempt(RunIdentity("coastal", "/home/zora/a.py:f", {"root": root}, root, root))
     run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
-    user = flows_urn("user", "ada")
+    user = flows_urn("user", "zora")
     records = [
         activity(run, "flow-run", NOON, name="coastal"),
-        activity(attempt, "attempt", NOON, cause="no /home/ada/in.csv for ada@example.org at https://host/a/b"),
+        activity(attempt, "attempt", NOON, cause="no /home/zora/in.csv for zora@example.org at https://host/a/b"),
         relation("wasStartedBy", attempt, run),
-        agent(user, "user", name="ada", local=True),
+        agent(user, "user", name="zora", local=True),
         relation("wasAssociatedWith", attempt, user),
-        entity("urn:ivcap-flows:file:sha256:" + "ab" * 32, "file", sha256="ab" * 32, path="/home/ada/in.csv"),
+        entity("urn:ivcap-flows:file:sha256:" + "ab" * 32, "file", sha256="ab" * 32, path="/home/zora/in.csv"),
         relation("used", attempt, "urn:ivcap-flows:file:sha256:" + "ab" * 32),
     ]
     journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
@@ -60,18 +60,20 @@ class Scripted:
 def test_what_leaves_the_machine_names_no_user_path_or_address():
     """Local agents, absolute paths and e-mail addresses go; URLs and all else stay, and the graph is valid."""
     records = [
-        activity("urn:a:1", "attempt", cause="no /home/ada/in.csv for ada@example.org at https://host/a/b, 1/2 done"),
-        agent("urn:u:ada", "user", local=True),
-        relation("wasAssociatedWith", "urn:a:1", "urn:u:ada"),
+        activity("urn:a:1", "attempt", cause="no /home/zora/in.csv for zora@example.org at https://host/a/b, 1/2 done"),
+        activity("urn:a:2", "attempt", cause="process 12 on zora-laptop.local is gone; last seen 2026-07-01"),
+        agent("urn:u:zora", "user", local=True),
+        relation("wasAssociatedWith", "urn:a:1", "urn:u:zora"),
         entity(
-            "urn:e:1", "parameters", values={"source": "/home/ada/data/in.csv", "w": "C:\\Users\\ada\\x.csv", "n": 3}
+            "urn:e:1", "parameters", values={"source": "/home/zora/data/in.csv", "w": "C:\\Users\\zora\\x.csv", "n": 3}
         ),
     ]
     shared = shareable(Graph(records))
     assert faults(shared) == []
     assert shared.nodes["urn:a:1"].attributes["cause"] == "no in.csv for <e-mail> at https://host/a/b, 1/2 done"
+    assert shared.nodes["urn:a:2"].attributes["cause"] == "process 12 is gone; last seen 2026-07-01"
     assert shared.nodes["urn:e:1"].attributes["values"] == {"source": "in.csv", "w": "x.csv", "n": 3}
-    assert "ada" not in str(shared.records)
+    assert "zora" not in str(shared.records)
 
 
 def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
@@ -95,7 +97,7 @@ def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
 
 def test_a_file_per_run_is_written_once_and_again_when_more_is_known(ivcap_journal, tmp_path):
     """The file is valid PROV; a second drain writes nothing; a new fact is delivered."""
-    opened, sink = a_run(ivcap_journal), ProvJsonSink(tmp_path / "out" / "prov")
+    opened, sink = a_run(ivcap_journal), FolderSink(tmp_path / "out" / "prov")
     assert drain(ivcap_journal, [sink]) == [Drained(sink.name, delivered=1)]
     [file] = sink.folder.iterdir()
     assert file.name == f"{opened.run.id}.prov.json"
@@ -168,7 +170,7 @@ def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, ivcap_twin, monkeypatch):
 
     opened = a_run(ivcap_journal)
     client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))
-    sink, urn = IvcapSink(client), flows_urn("run", opened.run.id)
+    sink, urn = IvcapSink(client, ivcap_journal), flows_urn("run", opened.run.id)
 
     async def active():
         return [record async for record in client.aspects.list(entity=urn, schema=RUN_SCHEMA)]
@@ -177,9 +179,9 @@ def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, ivcap_twin, monkeypatch):
     [first] = loop.run(active())
     read = ProvDocument.deserialize(content=json.dumps(first.content["prov"]), format="json")
     assert urn in {record.identifier.uri for record in read.get_records() if record.identifier}
-    assert "ada" not in json.dumps(first.content)
+    assert "zora" not in json.dumps(first.content)
 
-    other = IvcapSink(client, name="another drainer")
+    other = IvcapSink(client, ivcap_journal, name="another drainer")
     assert drain(ivcap_journal, [other]) == [Drained("another drainer", delivered=1)]
     assert [record.urn for record in loop.run(active())] == [first.urn]
 
@@ -198,7 +200,7 @@ def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, i
     elsewhere = "urn:ivcap-flows:twin:another"
     ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), opened.run.id)])
     client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))
-    assert drain(ivcap_journal, [IvcapSink(client)]) == [Drained("ivcap", delivered=1)]
+    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", delivered=1)]
 
     async def active():
         return [record async for record in client.aspects.list(entity=flows_urn("run", opened.run.id))]
@@ -216,7 +218,7 @@ def test_ivcap_being_away_is_a_pending_delivery(ivcap_journal):
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     a_run(ivcap_journal)
     client = IvcapClient(url, StaticToken("token-1234"), budget=0.2)
-    assert drain(ivcap_journal, [IvcapSink(client)]) == [Drained("ivcap", pending=1)]
+    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert "token-1234" not in row.reason
     loop.run(client.aclose())
@@ -259,8 +261,8 @@ def a_registration(journal: Journal, opened: OpenedAttempt, *, progress=None):
         base_key="k1:a",
         noun="model run",
         platform="https://provena",
-        account="ada",
-        scope="account:ada",
+        account="zora",
+        scope="account:zora",
         request={"subject": "urn:ivcap:order:1", "workflow-template": "1/2"},
         run_id=opened.run.id,
         attempt_id=opened.attempt.id,

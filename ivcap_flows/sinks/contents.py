@@ -1,0 +1,100 @@
+"""The bytes behind a record, where they are still what was recorded: the source of codes, and files."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ivcap_flows.identity import digest
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.secrets import holds_secret
+
+__all__ = ["LARGEST", "files", "sources", "texts"]
+
+LARGEST: Final = 32 * 2**20
+"""Larger files are named by their sha256 only; in bytes."""
+_SECONDS: Final = 20.0
+
+log = logging.getLogger("ivcap_flows.sinks")
+
+
+def sources(entry_point: str, graph: Graph) -> dict[str, bytes]:
+    """The source of each code in the graph that is found as it was: in its file, else in git.
+
+    `entry_point` is that of the run (`path:function`). What holds a secret is left out.
+    """
+    place = Path(entry_point.rpartition(":")[0])
+    found: dict[str, bytes] = {}
+    for code in graph.nodes.values():
+        if code.type == "code":
+            for content in _versions(place, code):
+                if digest(content) == code.attributes.get("source_sha256"):
+                    if _tells_no_secret(content, code.attributes["file"]):
+                        found[code.id] = content
+                    break
+    return found
+
+
+def texts(entry_point: str, graph: Graph) -> dict[str, str]:
+    """The sources as text."""
+    return {id_: content.decode(errors="replace") for id_, content in sources(entry_point, graph).items()}
+
+
+def _versions(place: Path, code: Record) -> Iterator[bytes]:
+    name, commit = code.attributes.get("file"), code.attributes.get("commit")
+    if not isinstance(name, str):
+        return
+    # The repository is where the run's own code lies, as far above it as the code's path is deep.
+    roots = [root for root in place.parents if (root / name).is_file()]
+    for root in roots:
+        content = _read(root / name)
+        if content is not None:
+            yield content
+    if isinstance(commit, str) and not commit.startswith("-"):
+        for root in roots or list(place.parents)[:1]:
+            content = _committed(root, commit, name)
+            if content is not None:
+                yield content
+
+
+def _committed(root: Path, commit: str, name: str) -> bytes | None:
+    command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", "show", f"{commit}:{name}"]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def files(graph: Graph) -> dict[str, Path]:
+    """Where each file of the graph lies that is as it was seen. Large files are left out, and what holds a secret."""
+    found: dict[str, Path] = {}
+    for node in graph.nodes.values():
+        path, sha256 = node.attributes.get("path"), node.attributes.get("sha256")
+        if node.type == "file" and isinstance(path, str) and isinstance(sha256, str):
+            content = _read(Path(path))
+            if content is not None and digest(content) == sha256 and _tells_no_secret(content, path):
+                found[node.id] = Path(path)
+    return found
+
+
+def _tells_no_secret(content: bytes, name: str) -> bool:
+    if holds_secret(content.decode(errors="replace")):
+        log.warning("%s holds a token or another secret, so its content is left out of what is handed on.", name)
+        return False
+    return True
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
+        return path.read_bytes()
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,71 @@
+"""A file per run in a folder, in full: the folder is the user's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.sinks.base import Delivery
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import RunRow
+
+__all__ = ["ENDINGS", "FolderSink", "Form", "text_of"]
+
+Form = Literal["prov-json", "prov-n", "turtle", "ro-crate"]
+
+ENDINGS: Final[Mapping[Form, str]] = {
+    "prov-json": ".prov.json",
+    "prov-n": ".provn",
+    "turtle": ".ttl",
+    "ro-crate": ".crate.zip",
+}
+
+
+class FolderSink:
+    """Writes `<folder>/<run id>` with the ending of the form, always whole: readers see the old file or the new one."""
+
+    def __init__(self, folder: Path, form: Form = "prov-json") -> None:
+        self.folder = Path(folder).absolute()
+        self.form = form
+
+    @property
+    def name(self) -> str:
+        return f"{self.form}:{self.folder}"
+
+    async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
+        await asyncio.to_thread(self._write, run, graph)
+        return Delivery("delivered")
+
+    def _write(self, run: RunRow, graph: Graph) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".part-") as folder:
+            part = Path(folder) / f"run{ENDINGS[self.form]}"
+            if self.form == "ro-crate":
+                from ivcap_flows.sinks.ro_crate import write_crate
+
+                write_crate(run, graph, part)
+            else:
+                part.write_text(text_of(self.form, run, graph), encoding="utf-8")
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(part, self.folder / f"{run.id}{ENDINGS[self.form]}")
+
+
+def text_of(form: str, run: RunRow, graph: Graph) -> str:
+    """The record of a run in a form that is a text: `prov-json`, `prov-n`, `turtle`, or `openlineage`."""
+    from ivcap_flows.provenance import openlineage, prov_json, prov_n, turtle
+    from ivcap_flows.sinks.contents import texts
+
+    if form == "prov-n":
+        return prov_n.dumps(graph)
+    if form == "turtle":
+        return turtle.dumps(graph)
+    if form == "openlineage":
+        return openlineage.dumps(graph, sources=texts(run.entry_point, graph))
+    return prov_json.dumps(graph) + "\n"

@@ -1,0 +1,137 @@
+"""The sinks that the settings name: one table of kinds, each with how it is named and made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows import loop
+from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
+from ivcap_flows.sinks.base import Sink
+from ivcap_flows.sinks.folder import ENDINGS, FolderSink, Form
+from ivcap_flows.sinks.ivcap import IvcapSink
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.journal import Journal
+    from ivcap_flows.provena.client import ProvenaClient
+
+__all__ = ["FORMS", "KINDS", "Clients", "Kind", "Opened", "check_sinks", "delivered_as", "open_sinks"]
+
+
+@dataclass(frozen=True)
+class Clients:
+    """Where a sink gets the client of its platform; ConfigurationError where there is none."""
+
+    ivcap: Callable[[], Coroutine[Any, Any, IvcapClient]]
+    provena: Callable[[], Coroutine[Any, Any, ProvenaClient]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of sink. A name is the kind alone (`bare`), or the kind, a colon and a place, which `place` describes.
+
+    `states` says that what the sink makes of a run becomes part of the run's record; such sinks go first, so that the
+    others get it in the same pass.
+    """
+
+    make: Callable[[str, Journal, Clients], Sink]
+    bare: bool = False
+    place: str | None = None
+    states: bool = False
+
+
+def _ivcap(place: str, journal: Journal, clients: Clients) -> Sink:
+    client = loop.run(clients.ivcap())
+    return IvcapSink(client, journal, f"ivcap:{loop.run(client.platform())}")
+
+
+def _provena(place: str, journal: Journal, clients: Clients) -> Sink:
+    # Commands that only read the record do not wait for the import of Provena's client.
+    from ivcap_flows.registration.mapping import ModelRunMapping
+    from ivcap_flows.sinks.provena import ProvenaSink
+
+    mapping = ModelRunMapping.named(_settled("provena", place)) if place else None
+    client = loop.run(clients.provena())
+    name = ":".join(["provena", loop.run(client.platform()), *([_settled("provena", place)] if place else [])])
+    return ProvenaSink(client, journal, name, mapping)
+
+
+def _folder(form: Form) -> Callable[[str, Journal, Clients], Sink]:
+    return lambda place, journal, clients: FolderSink(Path(_settled(form, place)), form)
+
+
+def _openlineage(place: str, journal: Journal, clients: Clients) -> Sink:
+    # Its client is an extra, and takes long to import.
+    from ivcap_flows.sinks.openlineage import OpenLineageSink
+
+    return OpenLineageSink()
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "ivcap": Kind(_ivcap, bare=True),
+    "provena": Kind(_provena, bare=True, place="<mapping.yaml>", states=True),
+    **{form: Kind(_folder(form), place="<folder>") for form in ENDINGS},
+    "openlineage": Kind(_openlineage, bare=True),
+}
+
+FORMS: Final = tuple(
+    form
+    for name, kind in KINDS.items()
+    for form in (*([name] if kind.bare else []), *([f"{name}:{kind.place}"] if kind.place else []))
+)
+"""What IVCAP_FLOWS_SINKS takes."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The sinks that can be delivered to, and why the others cannot, by name."""
+
+    sinks: list[Sink] = field(default_factory=list)
+    unusable: dict[str, IvcapFlowsError] = field(default_factory=dict)
+
+
+def check_sinks(names: Sequence[str]) -> None:
+    """ConfigurationError for a name that is none."""
+    for name in names:
+        kind, colon, place = name.partition(":")
+        known = KINDS.get(kind)
+        if known is None or not ((known.bare and not colon) or (known.place and place)):
+            raise ConfigurationError(
+                f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes {', '.join(FORMS)}, comma separated."
+            )
+
+
+def open_sinks(names: Sequence[str], journal: Journal, clients: Clients) -> Opened:
+    """The sinks of these names. One that cannot be reached or logged in to does not hold the others."""
+    check_sinks(names)
+    opened = Opened()
+    for name in sorted(names, key=lambda name: not KINDS[name.partition(":")[0]].states):
+        kind, _, place = name.partition(":")
+        try:
+            opened.sinks.append(KINDS[kind].make(place, journal, clients))
+        except IvcapFlowsError as error:
+            opened.unusable[name] = error
+    return opened
+
+
+def delivered_as(name: str) -> tuple[str, str]:
+    """How the name begins and ends under which a sink's deliveries are in the journal, without asking its platform."""
+    kind, _, place = name.partition(":")
+    if not place:
+        return f"{kind}:", ""
+    settled = _settled(kind, place)
+    # Between the two is the platform, for a sink that has one.
+    return (f"{kind}:", f":{settled}") if KINDS[kind].bare else (f"{kind}:{settled}", "")
+
+
+def _settled(kind: str, place: str) -> str:
+    """A place that means the same from any working directory."""
+    if kind == "provena":
+        from ivcap_flows.registration.mapping import ModelRunMapping
+
+        if ModelRunMapping.is_in_code(place):
+            return place
+    return str(Path(place).expanduser().absolute())

@@ -1,0 +1,92 @@
+"""OpenLineage's events to wherever its own client is configured to send them; it needs the extra `openlineage`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from typing import TYPE_CHECKING, Final
+
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.provenance import openlineage
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.secrets import scrub_text
+from ivcap_flows.sinks.base import Delivery, shareable
+from ivcap_flows.sinks.contents import texts
+
+if TYPE_CHECKING:
+    from openlineage.client import OpenLineageClient
+    from openlineage.client.event_v2 import RunEvent
+
+    from ivcap_flows.journal import RunRow
+
+__all__ = ["OpenLineageSink"]
+
+_SECONDS: Final = 30.0
+"""How long a transport that sends in the background may take for what is left."""
+_AGAIN: Final = frozenset({401, 403, 408, 425, 429})
+"""Client errors that are no judgement on the events."""
+
+
+class OpenLineageSink:
+    """Sends all events of a run, each time it has something new to tell; their run ids stay the same.
+
+    The transport is OpenLineage's own affair: `OPENLINEAGE_URL`, `OPENLINEAGE__TRANSPORT__…` or `openlineage.yml`. No
+    local user, absolute path or e-mail address leaves, but the source of the flow does. Raises ConfigurationError where
+    no transport is configured, or without the extra.
+    """
+
+    def __init__(self) -> None:
+        self._name = _named(_client())
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
+        events = openlineage.events(shareable(graph), sources=texts(run.entry_point, graph))
+        return await asyncio.to_thread(_send, events)
+
+
+def _send(events: list[RunEvent]) -> Delivery:
+    from requests import HTTPError
+
+    client = _client()
+    try:
+        for event in events:
+            client.emit(event)
+    except HTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        refused = 400 <= status < 500 and status not in _AGAIN
+        return Delivery("dead" if refused else "pending", scrub_text(str(error)))
+    finally:
+        sent = client.close(_SECONDS)
+    return Delivery("delivered") if sent else Delivery("pending", f"not all events were sent within {_SECONDS:g} s")
+
+
+def _client() -> OpenLineageClient:
+    if importlib.util.find_spec("openlineage") is None:
+        raise ConfigurationError(
+            "OpenLineage needs an extra. Install it with `pip install 'ivcap-flows[openlineage]'`."
+        )
+    from openlineage.client import OpenLineageClient
+
+    try:
+        client = OpenLineageClient()
+        configured = client.config.transport or {}
+    except (TypeError, ValueError, LookupError, RuntimeError, ImportError) as error:
+        raise ConfigurationError(f"OpenLineage's transport cannot be used: {scrub_text(str(error))}.") from error
+    if client.transport.kind == "noop":
+        raise ConfigurationError("OpenLineage is switched off. Unset OPENLINEAGE_DISABLED, or leave out its sink.")
+    if client.transport.kind == "console" and configured.get("type") != "console":
+        raise ConfigurationError(
+            "OpenLineage has no transport. Set OPENLINEAGE_URL, or name a transport in a file and the file in "
+            "OPENLINEAGE_CONFIG."
+        )
+    return client
+
+
+def _named(client: OpenLineageClient) -> str:
+    """What deliveries are kept under: another place gets every run."""
+    told = getattr(client.transport, "config", None)
+    place = next((getattr(told, name) for name in ("url", "log_file_path", "topic") if getattr(told, name, None)), "")
+    return f"openlineage:{client.transport.kind}" + (f":{scrub_text(str(place))}" if place else "")

@@ -1,0 +1,145 @@
+"""How a sink's cursor moves: what it has been offered it is not offered again, and nothing is passed by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from ivcap_flows.errors import ConfigurationError, UnreachableError
+from ivcap_flows.journal import Fact, Journal, RunIdentity
+from ivcap_flows.provenance import entity
+from ivcap_flows.sinks import Delivery, Drained, drain, outbox
+from ivcap_flows.sinks.named import check_sinks, delivered_as
+
+
+def begun(journal: Journal, name: str):
+    opened = journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {"name": name}, name, name))
+    more(journal, name)
+    return opened.attempt
+
+
+def ended(journal: Journal, name: str) -> str:
+    journal.runs.close_attempt(begun(journal, name).id, "completed")
+    return name
+
+
+def more(journal: Journal, name: str) -> None:
+    journal.facts.append([Fact(entity(f"urn:x:{name}", "entity"), name)])
+
+
+class Sink:
+    """Keeps the ids of what it is given and answers as `answer` does."""
+
+    def __init__(self, answer: Callable[[str], Delivery] = lambda run: Delivery("delivered"), name: str = "s") -> None:
+        self.answer, self.name, self.got = answer, name, []
+
+    async def deliver(self, run, graph) -> Delivery:
+        self.got.append(run.id)
+        return self.answer(run.id)
+
+
+def test_what_was_delivered_is_not_looked_at_again(ivcap_journal, monkeypatch):
+    """Oldest first; a second pass begins behind the last fact of the first and looks at what is new alone."""
+    monkeypatch.setattr(outbox, "_WINDOW", 2)
+    names = [ended(ivcap_journal, f"r{n}") for n in range(5)]
+    sink = Sink()
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=5)]
+    assert sink.got == names
+    assert ivcap_journal.deliveries.cursor("s").seq == ivcap_journal.facts.newest()
+    asked = []
+    find = ivcap_journal.runs.find
+    monkeypatch.setattr(ivcap_journal.runs, "find", lambda run: asked.append(run) or find(run))
+    assert drain(ivcap_journal, [sink]) == [Drained("s")]
+    more(ivcap_journal, "r1")
+    ended(ivcap_journal, "r5")
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=2)]
+    assert set(asked) == {"r1", "r5"}
+
+
+def test_a_run_that_still_runs_is_come_back_to(ivcap_journal):
+    """Runs that ended later move the cursor past it; once it has ended it is delivered, though it states no more."""
+    long, sink = begun(ivcap_journal, "long"), Sink()
+    ended(ivcap_journal, "short")
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
+    cursor = ivcap_journal.deliveries.cursor("s")
+    assert (cursor.seq, cursor.behind) == (ivcap_journal.facts.newest(), ("long",))
+    ivcap_journal.runs.close_attempt(long.id, "failed")
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
+    assert (sink.got, ivcap_journal.deliveries.cursor("s").behind) == (["short", "long"], ())
+
+
+def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
+    """What it was not offered it is offered later, each once."""
+    monkeypatch.setattr(outbox, "_WINDOW", 2)
+    for n in range(4):
+        ended(ivcap_journal, f"r{n}")
+
+    def away(run: str) -> Delivery:
+        raise UnreachableError("no route")
+
+    sink = Sink(away)
+    assert drain(ivcap_journal, [sink]) == [Drained("s", pending=4)]
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", pending=4)]
+    assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r0"], 0)
+    sink.answer, sink.got = (lambda run: Delivery("delivered")), []
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=4)]
+    assert sink.got == ["r0", "r1", "r2", "r3"]
+    assert drain(ivcap_journal, [sink]) == [Drained("s")]
+
+
+def test_what_another_drainer_passes_by_is_done_by_the_first(ivcap_journal):
+    """A run ends while a sink is drained; who would deliver it finds the sink busy; the first does not leave it."""
+    ended(ivcap_journal, "r0")
+    second: list[Drained] = []
+
+    def meanwhile(run: str) -> Delivery:
+        if run == "r0":
+            ended(ivcap_journal, "r1")
+            other = threading.Thread(target=lambda: second.extend(drain(ivcap_journal, [sink])))
+            other.start()
+            # The drainers of one process share a loop, which this delivery holds; the other needs none to be refused.
+            other.join(10)
+        return Delivery("delivered")
+
+    sink = Sink(meanwhile)
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=2)]
+    assert (second, sink.got) == ([Drained("s", busy=True)], ["r0", "r1"])
+
+
+def test_what_one_sink_states_reaches_the_others_at_once(ivcap_journal):
+    """In the same call, whichever goes first; and a sink that has something to say every time ends no less."""
+    ended(ivcap_journal, "r0")
+    said = [entity("urn:x:handle", "entity")]
+    states = Sink(lambda run: Delivery("delivered", facts=said if len(states.got) == 1 else ()), name="states")
+    takes = Sink(name="takes")
+    assert drain(ivcap_journal, [takes, states]) == [Drained("takes", delivered=2), Drained("states", delivered=1)]
+    assert drain(ivcap_journal, [takes, states]) == [Drained("takes"), Drained("states")]
+
+
+def test_a_pruned_run_holds_no_sink(ivcap_journal):
+    """What was being waited for, or was refused, and is gone is passed by."""
+    begun(ivcap_journal, "gone")
+    sink = Sink()
+    drain(ivcap_journal, [sink])
+    with ivcap_journal._store.write() as connection:
+        connection.exec_driver_sql("DELETE FROM runs")
+    ended(ivcap_journal, "r1")
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
+    assert ivcap_journal.deliveries.cursor("s").behind == ()
+
+
+@pytest.mark.parametrize("name", ["ivcap:x", "prov-json", "prov-json:", "carrier-pigeon", ""])
+def test_names_that_are_no_sinks(name):
+    """Each is refused by the name it was given."""
+    with pytest.raises(ConfigurationError, match=f"no sink '{name}'"):
+        check_sinks(["ivcap", name])
+
+
+def test_a_sink_is_known_in_the_journal_by_its_name(tmp_path, monkeypatch):
+    """A folder by its whole path; a platform's by its kind, and its mapping."""
+    monkeypatch.chdir(tmp_path)
+    assert delivered_as("ivcap") == ("ivcap:", "")
+    assert delivered_as("prov-json:a") == (f"prov-json:{tmp_path}/a", "")
+    assert delivered_as("provena:m.yaml") == ("provena:", f":{tmp_path}/m.yaml")
