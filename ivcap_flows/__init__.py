@@ -1,8 +1,9 @@
 """Prefect 3 pipelines on IVCAP and Provena: each effect at most once, provenance recorded by itself.
 
-`recorded` records a flow's or task's own functions, `once` keeps a value for all attempts of a run, and `wait_or_park`
-waits for orders and jobs without a worker. The tasks are in `ivcap_flows.tasks`, the credentials blocks in
-`ivcap_flows.blocks`, the values that tasks return in `ivcap_flows.handles`, and the errors in `ivcap_flows.errors`.
+`recorded` records a flow's or task's own functions, `annotate` adds to the record, `once` keeps a value for all
+attempts of a run, and `wait_or_park` waits for orders and jobs without a worker. The tasks are in `ivcap_flows.tasks`,
+the credentials blocks in `ivcap_flows.blocks`, the values that tasks return in `ivcap_flows.handles`, and the errors in
+`ivcap_flows.errors`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
-    from ivcap_flows.capture import aonce, once, recorded
+    from ivcap_flows.capture import annotate, aonce, once, recorded
     from ivcap_flows.tasks.parking import await_or_park, wait_or_park
 
 __all__ = [
     "IvcapCredentials",
     "ProvenaCredentials",
     "__version__",
+    "annotate",
     "aonce",
     "await_or_park",
     "once",
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "IvcapCredentials": "ivcap_flows.blocks",
     "ProvenaCredentials": "ivcap_flows.blocks",
+    "annotate": "ivcap_flows.capture",
     "aonce": "ivcap_flows.capture",
     "await_or_park": "ivcap_flows.tasks.parking",
     "once": "ivcap_flows.capture",

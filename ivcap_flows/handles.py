@@ -117,6 +117,8 @@ class _Work(Handle):
 
     service: str
     service_name: str | None = None
+    service_version: str | None = None
+    """A digest of the service's definition when this was asked for; IVCAP numbers no versions."""
     status: str = "unknown"
     name: str | None = None
     requested_at: datetime | None = None
@@ -257,6 +259,10 @@ class ModelRun(Handle):
     """The URN of what was registered: an order, a job or a flow's run."""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    modeller: str | None = None
+    """The handle of the person who answers for the run."""
+    organisation: str | None = None
+    """The handle of the organisation that asked for it."""
     key: str | None = None
     record_sha256: str | None = None
     """Of what was registered, where it was registered or looked up by its key."""

@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 from typing import Any, Final
 
-__all__ = ["HIDDEN", "hide", "is_secret_name", "scrub", "scrub_text"]
+__all__ = ["HIDDEN", "hide", "holds_secret", "is_secret_name", "scrub", "scrub_text"]
 
 HIDDEN: Final = "**********"
 """What stands in a record instead of a secret; the same that pydantic prints."""
@@ -27,6 +27,7 @@ _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}")
 _VARIABLES: Final = (
     "IVCAP_ACCESS_TOKEN",
     "IVCAP_JWT",
+    "OPENLINEAGE_API_KEY",
     "PROVENA_OFFLINE_TOKEN",
     "PROVENA_CLIENT_SECRET",
     "PREFECT_API_KEY",
@@ -62,6 +63,12 @@ def scrub_text(text: str) -> str:
     if "@" in text:
         text = _USERINFO.sub(f"{HIDDEN}@", text)
     return _BEARER.sub(rf"\1 {HIDDEN}", text) if " " in text else text
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text that is handed on as it is holds a known secret, or what has the shape of a token."""
+    known = (*_known, *filter(None, map(os.environ.get, _VARIABLES)))
+    return any(len(secret) >= _SHORTEST and secret in text for secret in known) or bool(_JWT.search(text))
 
 
 def scrub(value: Any) -> Any:

@@ -95,7 +95,12 @@ class Settings(BaseSettings):
         (),
         alias="IVCAP_FLOWS_SINKS",
         description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `provena:<mapping.yaml>`, "
-        "`prov-json:<folder>`.",
+        "`prov-json:<folder>`, `prov-n:<folder>`, `turtle:<folder>`, `ro-crate:<folder>`, `openlineage`.",
+    )
+    sync_at_end: bool = Field(
+        False,
+        alias="IVCAP_FLOWS_SYNC_AT_END",
+        description="Start `ivcap-flows sync` in a process of its own when a run ends or parks.",
     )
     max_orders: int | None = Field(
         None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Orders and jobs that one logical run may ask for at most."
@@ -115,6 +120,12 @@ class Settings(BaseSettings):
     embedded: bool = Field(
         False, alias="IVCAP_FLOWS_EMBEDDED", description="Allow a deployed run to use the embedded platforms."
     )
+    reuse: bool | None = Field(
+        None,
+        alias="IVCAP_FLOWS_REUSE",
+        description="Use earlier orders and jobs of equal requests, as with `reuse=True`: in all tasks (`1`) or none "
+        "(`0`). By default each task says so itself.",
+    )
     fresh: bool = Field(
         False, alias="IVCAP_FLOWS_FRESH", description="Begin a new logical run instead of continuing an unfinished one."
     )
@@ -130,7 +141,7 @@ class Settings(BaseSettings):
     @classmethod
     def current(cls) -> Settings:
         """The settings as the environment is now; the same snapshot for as long as nothing of it changes."""
-        return _snapshot(tuple(os.environ.get(name) for name in (*cls.settings_names(), *_HOMES)))
+        return _snapshot(tuple(map(os.environ.get, _names())))
 
     @field_validator("sinks", mode="before")
     @classmethod
@@ -156,6 +167,11 @@ class Settings(BaseSettings):
                 self.provena_prov_api,
             )
         )
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[str, ...]:
+    return (*Settings.settings_names(), *_HOMES)
 
 
 @lru_cache(maxsize=4)

@@ -10,6 +10,7 @@ import cyclopts
 
 import ivcap_flows
 from ivcap_flows.cli import (
+    diff,
     doctor,
     export,
     journal,
@@ -18,11 +19,13 @@ from ivcap_flows.cli import (
     models,
     orders,
     plan,
+    rerun,
     reuse,
     runs,
     show,
     sync,
     trace,
+    verify,
     watch,
 )
 from ivcap_flows.cli.output import complain
@@ -39,6 +42,9 @@ app.command(local.app)
 app.command(runs.app)
 app.command(show.show)
 app.command(trace.trace)
+app.command(diff.diff)
+app.command(verify.verify)
+app.command(rerun.rerun)
 app.command(export.export)
 app.command(sync.sync)
 app.command(watch.watch)

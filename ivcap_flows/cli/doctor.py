@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, moment
+from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.orphans import KEY_IN_NAME
 from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformOffError
@@ -124,9 +125,7 @@ def _in_time(name: str, look: Coroutine[Any, Any, list[str]]) -> list[str]:
 
 
 async def _ivcap() -> list[str]:
-    from ivcap_flows.blocks.resolve import ivcap_client
-
-    client = await ivcap_client(None, deployed=False)
+    client = await ivcap()
     async for _ in client.services.list(limit=1):
         break
     known = f"{await client.platform()} as {await client.account()}"
@@ -135,9 +134,7 @@ async def _ivcap() -> list[str]:
 
 
 async def _provena() -> list[str]:
-    from ivcap_flows.blocks.resolve import provena_client
-
-    client = await provena_client(None, deployed=False)
+    client = await provena()
     person = await client.auth_api.linked_person()
     linked = f"linked to person {person}" if person else "not linked to a person, which most registrations need"
     return [f"{await client.platform()} as {await client.username()}, {linked}"]

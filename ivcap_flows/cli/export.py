@@ -9,12 +9,14 @@ from cyclopts import Parameter
 
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
-from ivcap_flows.provenance import prov_json
+from ivcap_flows.journal import RunRow
+from ivcap_flows.provenance import Graph
 from ivcap_flows.sinks import run_graph
+from ivcap_flows.sinks.folder import text_of
 
 __all__ = ["export"]
 
-Format = Literal["prov-json"]
+Format = Literal["prov-json", "prov-n", "turtle", "ro-crate", "openlineage"]
 
 
 def export(
@@ -23,20 +25,37 @@ def export(
     *,
     format: Format = "prov-json",  # noqa: A002 - the option's name
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    terms: Path | None = None,
 ) -> None:
-    """Write the provenance of a run as PROV-JSON.
+    """Write the provenance of a run for other software.
 
     Args:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
-        format: The format.
-        output: The file; without it, standard output.
+        format: `prov-json`, `prov-n`, `turtle`; `openlineage`, one event in a line; or `ro-crate`.
+        output: The file; without it, standard output. For an RO-Crate a new or empty folder, or a file `….zip`.
+        terms: For an RO-Crate, a YAML file with what only you can state: `license`, `author`, `organisation`.
     """
+    if terms is not None and format != "ro-crate":
+        raise InputError("--terms is for --format ro-crate only.")
     with open_journal() as journal:
-        text = prov_json.dumps(run_graph(journal, find_run(journal, run).id))
+        row = find_run(journal, run)
+        graph = run_graph(journal, row.id)
+    if format == "ro-crate":
+        _write_crate(row, graph, output, terms)
+        return
+    text = text_of(format, row, graph)
     if output is None:
-        print(text)
+        print(text, end="")
         return
     try:
-        output.write_text(text + "\n", encoding="utf-8")
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"The file {output} cannot be written: {error.strerror or error}.") from error
+
+
+def _write_crate(row: RunRow, graph: Graph, output: Path | None, terms: Path | None) -> None:
+    from ivcap_flows.sinks.ro_crate import read_terms, write_crate
+
+    if output is None:
+        raise InputError("An RO-Crate is a folder or a zip: name it with -o.")
+    write_crate(row, graph, output, read_terms(terms) if terms is not None else None)

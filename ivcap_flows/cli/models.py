@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ivcap_flows import loop
-from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact
@@ -257,17 +257,17 @@ def _source(
     if not entries:
         raise InputError(f"The mapping {mapping} has no entry for the service {orders_of!r}.")
     moment = since.astimezone(timezone.utc)
-    return loop.run(_orders(entries[0], moment)), entries[0]
+    return loop.run(_orders(orders_of, entries[0], moment)), entries[0]
 
 
-async def _orders(entry: MappingEntry, since: datetime) -> Source:
-    client = await ivcap_client(None, deployed=False)
-    registry = await provena_client(None, deployed=False)
+async def _orders(service: str, entry: MappingEntry, since: datetime) -> Source:
+    client = await ivcap()
+    registry = await provena()
     modeller = entry.modeller or await person_of(registry, await registry.username())
     return OrderSource(
         client,
         entry,
-        service=(await client.services.by_name(entry.service)).urn,
+        service=(await client.services.by_name(service)).urn,
         since=since,
         platform=await client.platform(),
         modeller=modeller,
@@ -283,7 +283,7 @@ def _batch(
     entry: MappingEntry | None = None,
 ) -> Iterator[Batch]:
     stated = read_defaults(datasets) if datasets else entry.datasets if entry else None
-    client = loop.run(provena_client(None, deployed=False))
+    client = loop.run(provena())
     with Batch(source, client, datasets=stated, describe=_artifact, patience=patience, progress=progress) as batch:
         yield batch
 
@@ -291,19 +291,19 @@ def _batch(
 async def _artifact(urn: str) -> Artifact:
     """The artifact as IVCAP knows it; where there is no IVCAP to ask, its URN."""
     try:
-        client = await ivcap_client(None, deployed=False)
+        client = await ivcap()
         return (await client.artifacts.read(urn)).handle(await client.platform())
     except (PlatformOffError, NotFoundError):
         return Artifact(urn=urn, platform="IVCAP")
 
 
 async def _run(handle: str) -> ModelRunInfo:
-    client = await provena_client(None, deployed=False)
+    client = await provena()
     return (await client.registry.fetch(ModelRunInfo, handle)).info
 
 
 async def _platform() -> str:
-    return await (await provena_client(None, deployed=False)).platform()
+    return await (await provena()).platform()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import open_journal, standing
 from ivcap_flows.errors import InputError
 from ivcap_flows.settings import Settings
+from ivcap_flows.sinks.named import check_sinks, delivered_as
 
 __all__ = ["app"]
 
@@ -49,15 +50,17 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
 def prune(*, older_than_days: float) -> None:
     """Delete the record of runs that completed, or were given up, so long ago.
 
-    Kept are runs of which something is in doubt, that a sink of IVCAP_FLOWS_SINKS has not got, or that failed and may
-    be continued; and the keys of scope `flow` and `account`, so that nothing is asked for twice.
+    Kept are runs of which something is in doubt, of which a sink of IVCAP_FLOWS_SINKS has not got all, or that failed
+    and may be continued; the keys of scope `flow` and `account`; and the orders and jobs of deployed runs, which
+    Prefect may run again. So nothing is asked for twice.
 
     Args:
         older_than_days: Days since the run ended.
     """
     if older_than_days < 0:
         raise InputError("A run cannot have ended in the future; give days of 0 or more.")
-    kinds = [name.partition(":")[0] for name in Settings().sinks]
+    names = Settings().sinks
+    check_sinks(names)
     with open_journal() as journal:
-        count = journal.runs.prune(older_than_days, sinks=kinds)
+        count = journal.runs.prune(older_than_days, sinks=[delivered_as(name) for name in names])
         console.print(f"{count} runs deleted from {journal.url}.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
 from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal, standing
 from ivcap_flows.provenance import Graph, Record
+from ivcap_flows.provenance.difference import ends
 from ivcap_flows.sinks import run_graph
 
 __all__ = ["show"]
@@ -24,7 +27,7 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         asked = journal.intents.where(run_id=found.id, limit=None)
         graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
-    used, made = _ends(graph)
+    used, made = ends(graph)
     jobs = jobs_of(graph, asked)
     if as_json:
         emit(
@@ -44,6 +47,8 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         console.print(f"The record is incomplete: {found.missing_facts} facts could not be written.", style="red")
     for name, value in found.parameters.items():
         console.print(f"  {name} = {value!r}", style="dim")
+    for line in _ran(graph):
+        console.print(f"  {line}", style="dim")
     table(
         "Attempts",
         ("no.", "outcome", "begun", "ended", "flow run", "process", "cause"),
@@ -72,13 +77,18 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         )
 
 
-def _ends(graph: Graph) -> tuple[list[Record], list[Record]]:
-    """Entities that the run used and nothing in it made, and those that it made."""
-    generated = {r.source for r in graph.relations.values() if r.type == "wasGeneratedBy"}
-    taken = {r.target for r in graph.relations.values() if r.type == "used"}
-    hidden = ("parameters", "code", "service")
-    nodes = [n for n in graph.nodes.values() if n.kind == "entity" and n.type not in hidden]
-    return [n for n in nodes if n.id in taken - generated], [n for n in nodes if n.id in generated]
+def _ran(graph: Graph) -> Iterator[str]:
+    """Which code ran, in which environment, and for whom."""
+    for node in graph.nodes.values():
+        said = node.attributes
+        if node.type == "code":
+            commit = f"commit {said['commit'][:12]}" if said.get("commit") else "under no version control"
+            dirty = " with uncommitted changes" if said.get("dirty") else ""
+            python = f", Python {said['python']} on {said.get('system')}" if said.get("python") else ""
+            packages = f", {len(said['packages'])} packages" if said.get("packages") else ""
+            yield f"code {said.get('file') or said.get('name')}, {commit}{dirty}{python}{packages}"
+        elif node.kind == "agent":
+            yield f"{node.type} {said.get('name') or node.id}"
 
 
 def _line(record: Record) -> tuple[str, str, str, str]:

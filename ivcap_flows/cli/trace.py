@@ -11,10 +11,14 @@ from cyclopts import Parameter
 
 from ivcap_flows.capture.files import sha256_of
 from ivcap_flows.cli.output import Json, console, emit, moment
-from ivcap_flows.cli.records import Lineage, lineage, open_journal
+from ivcap_flows.cli.picture import write_page
+from ivcap_flows.cli.platform import elsewhere
+from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import RULES, Direction, Graph, Record
+from ivcap_flows.provenance.dot import dot as as_dot
+from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
+from ivcap_flows.reading import Lineage, lineage
 
 __all__ = ["trace"]
 
@@ -41,46 +45,72 @@ def trace(
     *,
     up: Annotated[bool, Parameter(negative=())] = False,
     down: Annotated[bool, Parameter(negative=())] = False,
+    html: Path | None = None,
+    mermaid: Annotated[bool, Parameter(negative=())] = False,
+    dot: Annotated[bool, Parameter(negative=())] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a thing came from (`--up`, the default) or what came from it (`--down`), through all runs on record.
 
+    With both, all that hangs together with it: the graph is the same from whichever end it is asked for. The journal is
+    asked first; then the platforms that the environment names, for what other machines have left there.
+
     Args:
-        id: A URN, a Provena handle, or the path of a local file, which is known by its content.
+        id: A URN, a Provena handle, a run or one of its Prefect flow runs, a sha256, the beginning of a git commit, or
+            the path of a local file, which is known by its content.
         up: Towards its origins.
         down: Towards what was made from it.
+        html: Write a page with the picture to this file: it opens in any browser and asks the network for nothing.
+        mermaid: Print the picture as a Mermaid flowchart, which Markdown pages show; what is many is folded.
+        dot: Print the whole graph in the language of Graphviz.
     """
-    if up and down:
-        raise InputError("A trace goes up or down; give one of --up and --down.")
-    direction: Direction = "down" if down else "up"
+    if sum((as_json, html is not None, mermaid, dot)) > 1:
+        raise InputError("A trace is told in one way; give one of --html, --mermaid, --dot and --json.")
+    direction: Direction = "both" if up and down else "down" if down else "up"
     is_file = not id.startswith("urn:") and Path(id).is_file()
     # The digest is not kept in the journal, to which reading commands do not write.
-    start = file_urn(sha256_of(id, None)) if is_file else id
+    name = f"sha256:{sha256_of(id, None)}" if is_file else id
     with open_journal() as journal:
-        try:
-            found = lineage(journal, start, direction)
-        except InputError as error:
-            raise InputError(f"{id} is a file of which nothing is on record. {error}") if is_file else error from None
+        found = lineage(journal, name, direction, elsewhere(), runs=not as_json)
+    if found is None:
+        what = f"{id} is a file of which nothing is on record. No" if is_file else "No"
+        raise InputError(f"{what} run in the journal {journal.url} knows {name}.")
     if as_json:
         emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return
-    told = _Tree(found.graph, direction)
-    for line in told.lines(start):
+    if html is not None:
+        write_page(html, found, direction)
+        return
+    if mermaid or dot:
+        print((as_mermaid if mermaid else as_dot)(found.graph, found.starts), end="")
+        return
+    shown: set[str] = set()
+    for way in ("up", "down") if direction == "both" else (direction,):
+        told = _Tree(found.graph, way, shown)
+        for start in found.starts:
+            for line in told.lines(start):
+                console.print(line)
+    left = sum(
+        node.kind != "agent" and node.type not in _FRAMES for node in found.graph.nodes.values() if node.id not in shown
+    )
+    if direction == "both" and left:
+        console.print(f"{left} more things hang together with it; --json has them all.")
+    for line in _runs(found, shown):
         console.print(line)
-    for line in _runs(found, told.shown):
-        console.print(line)
+    for trouble in found.unasked:
+        console.print(trouble, style="red")
 
 
 class _Tree:
     """A lineage as indented lines, nearest things first; what is met again is named and not told again."""
 
-    def __init__(self, graph: Graph, direction: Direction) -> None:
+    def __init__(self, graph: Graph, direction: Direction, shown: set[str]) -> None:
         self._graph = graph
         self._up = direction == "up"
         self._steps: dict[str, dict[str, str]] = defaultdict(dict)
         self._names: dict[str, dict[str, str]] = defaultdict(dict)
         self._callers: dict[str, list[str]] = defaultdict(list)
-        self.shown: set[str] = set()
+        self.shown = shown
         for link in graph.relations.values():
             self._take(link, link.source or "", link.target or "")
 
@@ -90,6 +120,8 @@ class _Tree:
             self._callers[source].append(target)
             if not self._up:
                 self._steps[target][source] = "started"
+        elif link.type == "wasStartedBy" and self._graph.nodes[target].type in _FRAMES:
+            self._steps[target][source] = "did"
         if link.type not in _WORDS or types & _TOLD_OF_RUNS:
             return
         word, back = _WORDS[link.type]
@@ -129,8 +161,9 @@ class _Tree:
                 for other, word in self._steps[caller].items():
                     if other not in self.shown:
                         steps.setdefault(other, f"by {name} {word}")
-        ends = self._reached(steps)
-        steps |= {other: word for other, word in self._names[node].items() if other not in ends}
+        if names := self._names.get(node):
+            ends = self._reached(steps)
+            steps |= {other: word for other, word in names.items() if other not in ends}
         found = [(word, other) for other, word in steps.items() if other not in trail]
         return sorted(found, key=lambda step: step[0] == _WORDS["hadPlan"][0])
 

@@ -21,7 +21,15 @@ from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.key_aspects import AspectKeys
 
-__all__ = ["IvcapCall", "IvcapCredentialsLike", "ProvenaCall", "ProvenaCredentialsLike", "media_type_of", "urn_of"]
+__all__ = [
+    "IvcapCall",
+    "IvcapCredentialsLike",
+    "ProvenaCall",
+    "ProvenaCredentialsLike",
+    "media_type_of",
+    "reuses",
+    "urn_of",
+]
 
 IvcapCredentialsLike = IvcapCredentials | str | None
 """A block, a block's name, or None for what the environment means."""
@@ -136,3 +144,9 @@ def urn_of(value: Handle | str) -> str:
 def media_type_of(name: str | None) -> str:
     """The media type that a file's name tells; `application/octet-stream` otherwise."""
     return (mimetypes.guess_type(name)[0] if name else None) or "application/octet-stream"
+
+
+def reuses(asked: bool) -> bool:
+    """Whether an earlier one of an equal request is used: as the environment says, else as the task was `asked`."""
+    set_for_all = Settings.current().reuse
+    return asked if set_for_all is None else set_for_all

@@ -18,7 +18,7 @@ from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
-from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, reuses, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
@@ -76,13 +76,14 @@ async def _request_job(
     PlannedError.refuse([service])
     record = await call.client.services.by_name(str(service))
     asked = await _asked(call, record, request, request_aspect)
-    model = await _validate(call, record, asked.document)
+    version = definition_of(record, await _validate(call, record, asked.document))
+    given = {"service": record.urn, "service_version": version, "request": asked.document}
 
     async def send(intent: IntentRow, progress: Progress) -> Job:
         sent = await call.client.jobs.request(record.urn, asked.sent, policy=policy)
         ask_later(sent.urn, sent.retry_later)
         handle = sent.handle(call.platform, service_name=record.name, key=intent.key)
-        return handle.model_copy(update={"service": record.urn, "request": asked.document})
+        return handle.model_copy(update=given)
 
     async def find(intent: IntentRow) -> list[Found[Job]]:
         # A job bears no name or tag of ours: it is known by its request, and by nobody else having claimed it.
@@ -91,6 +92,7 @@ async def _request_job(
         async for job in _since(call, record.urn, intent):
             if fingerprint(job.request_content) in wanted:
                 handle = job.handle(call.platform, service_name=record.name, key=intent.key)
+                handle = handle.model_copy(update={"service_version": version})
                 found.append(Found(handle, job.urn, job.requested_at, matched_by="content"))
         return found
 
@@ -102,7 +104,6 @@ async def _request_job(
                 call.client, whole, account=call.account, service=record.urn, request=alike, policy=policy
             )
             made = whole.handle(call.platform, service_name=record.name, key=wanted.key)
-            given = {"service": record.urn, "request": asked.document}
             handles = Products(product.handle(call.platform) for product in products)
             return Found(made.model_copy(update={**given, "products": handles}), whole.urn, whole.requested_at)
 
@@ -129,8 +130,8 @@ async def _request_job(
             discriminator=discriminator,
             subject=record.name or record.urn,
             spends=True,
-            definition=definition_of(record, model),
-            reuse=earlier if reuse else None,
+            definition=version,
+            reuse=earlier if reuses(reuse) else None,
         ),
         key_aspects=call.keys,
         on_failure=on_failure,

@@ -78,7 +78,8 @@ class AspectKeys:
             for record in mine:
                 await self._aspects.retract(record.urn)
             return [record for record in there if record not in mine]
-        same = [record for record in mine if fingerprint(record.content) == fingerprint(content)]
+        alike = [record for record in mine if _urn(record) == content.get("urn")]
+        same = [record for record in alike if fingerprint(record.content) == fingerprint(content)]
         if len(mine) == len(there) == 1 and not same:
             # One request, and the platform itself tells when another journal has come in between.
             try:

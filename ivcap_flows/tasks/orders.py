@@ -13,7 +13,7 @@ from ivcap_flows.identity import Scope, short_id
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
-from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, reuses, urn_of
 from ivcap_flows.tasks.collections import holding
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
@@ -84,6 +84,7 @@ async def _place_order(
     PlannedError.refuse([service])
     record = await call.client.services.by_name(str(service))
     encoded = call.client.services.encode_parameters(record, parameters)
+    version = definition_of(record)
     title = name or record.name or "order"
     into = None if collection is None else (await call.client.collections.read(urn_of(collection))).urn
 
@@ -95,14 +96,16 @@ async def _place_order(
             tags=[*tags, tag(intent.key)],
             policy=policy,
         )
-        return _handle(placed, call, record, encoded, intent.key)
+        return _handle(placed, call, record, version, encoded, intent.key)
 
     async def find(intent: IntentRow) -> list[Found[Order]]:
         found = []
         async for placed in _since(call, intent):
             if f"[{short_id(intent.key)}]" in (placed.name or ""):
                 whole = await call.client.orders.read(placed.urn)
-                found.append(Found(_handle(whole, call, record, encoded, intent.key), whole.urn, whole.ordered_at))
+                found.append(
+                    Found(_handle(whole, call, record, version, encoded, intent.key), whole.urn, whole.ordered_at)
+                )
         return found
 
     async def earlier(wanted: NewIntent) -> Reusable[Order]:
@@ -112,7 +115,7 @@ async def _place_order(
                 call.client, whole, account=call.account, service=record.urn, request=[encoded], policy=policy
             )
             handles = Products(product.handle(call.platform) for product in products)
-            made = _handle(whole, call, record, encoded, wanted.key).model_copy(update={"products": handles})
+            made = _handle(whole, call, record, version, encoded, wanted.key).model_copy(update={"products": handles})
             return Found(made, whole.urn, whole.ordered_at)
 
         return await look_for_reuse(call.client, wanted, handle)
@@ -138,8 +141,8 @@ async def _place_order(
             discriminator=discriminator,
             subject=record.name or record.urn,
             spends=True,
-            definition=definition_of(record),
-            reuse=earlier if reuse else None,
+            definition=version,
+            reuse=earlier if reuses(reuse) else None,
         ),
         key_aspects=call.keys,
         on_failure=on_failure,
@@ -150,11 +153,12 @@ async def _place_order(
 
 
 def _handle(
-    placed: OrderRecord, call: IvcapCall, service: ServiceRecord, parameters: dict[str, str], key: str
+    placed: OrderRecord, call: IvcapCall, service: ServiceRecord, version: str, parameters: dict[str, str], key: str
 ) -> Order:
     handle = placed.handle(call.platform, service_name=service.name, key=key)
     # The platform adds parameters of its own and may answer without any; what was asked for is what lineage reads.
-    return handle.model_copy(update={"service": handle.service or service.urn, "parameters": parameters})
+    known = {"service": handle.service or service.urn, "service_version": version, "parameters": parameters}
+    return handle.model_copy(update=known)
 
 
 async def _since(call: IvcapCall, intent: IntentRow) -> AsyncIterator[OrderRecord]:

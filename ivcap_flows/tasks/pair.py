@@ -17,6 +17,7 @@ from prefect.tasks import Task
 from ivcap_flows import __version__, loop
 from ivcap_flows.capture import recorded
 from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.secrets import scrub_text
 
 __all__ = ["task_pair"]
 
@@ -64,7 +65,7 @@ def task_pair(
         "name": name,
         # By this its runs are told from those of a user's task of the same name.
         "version": f"ivcap-flows {__version__}",
-        "task_run_name": run_name if isinstance(run_name, str) else _naming(run_name),
+        "task_run_name": _naming(run_name),
         "retries": 0,
         "cache_policy": NO_CACHE,
         "persist_result": persist,
@@ -81,8 +82,8 @@ def _short(error: IvcapFlowsError) -> IvcapFlowsError:
     return error.with_traceback(None)
 
 
-def _naming(make: Callable[[dict[str, Any]], str]) -> Callable[..., str]:
+def _naming(run_name: str | Callable[[dict[str, Any]], str]) -> Callable[..., str]:
     def name(parameters: dict[str, Any]) -> str:  # Prefect passes it by this name
-        return make(parameters)
+        return scrub_text(run_name.format(**parameters) if isinstance(run_name, str) else run_name(parameters))
 
     return name

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from ivcap_flows.capture.context import seen
 from ivcap_flows.capture.files import Digests, sha256_of
 from ivcap_flows.errors import InputError
 from ivcap_flows.http.tus import FileState
@@ -67,7 +66,7 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
 
 def _file(path: Path, digests: Digests) -> Source:
     state = FileState.of(path)
-    return Source(path, sha256_of(path, digests, seen(path)), state)
+    return Source(path, sha256_of(path, digests), state)
 
 
 @asynccontextmanager

@@ -21,10 +21,6 @@ from weakref import WeakKeyDictionary
 
 import pytest
 from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_HOME,
-    PREFECT_LOGGING_TO_API_ENABLED,
     temporary_settings,
 )
 
@@ -75,7 +71,12 @@ class Said:
 
 
 @pytest.fixture(scope="session")
-def world(_twin: Twin, prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(
+    _twin: Twin,
+    prefect_server: dict[str, str],
+    prefect_settings: dict[Any, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
     """A run that completed, one whose order failed, and one whose process was killed with an order in doubt."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "setup.cfg").touch()
@@ -91,15 +92,11 @@ def world(_twin: Twin, prefect_server: dict[str, str], tmp_path_factory: pytest.
     register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
     source, unique = folder / "series.csv", uuid.uuid4().hex
     source.write_text(f"year,jan\n1950,{unique}\n", encoding="utf-8")
-    url = f"sqlite:///{folder / 'world.sqlite'}"
+    # Beside the folder that a flow is given: what lies in that is recorded.
+    journal_file = tmp_path_factory.mktemp("journal") / "world.sqlite"
+    url = f"sqlite:///{journal_file}"
     flows, control = load_flows(), TwinControl(_twin)
-    settings = {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-    }
-    with pytest.MonkeyPatch.context() as patch, temporary_settings(settings), Journal.open(url) as journal:
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
         for name, value in _twin.environment.items():
             patch.setenv(name, value)
         with use_journal(journal):
@@ -119,7 +116,7 @@ def world(_twin: Twin, prefect_server: dict[str, str], tmp_path_factory: pytest.
         )
         control.clear_faults()
         assert child.returncode == -signal.SIGKILL, child.stderr
-    return World(folder / "world.sqlite", source, folder / "upper.csv", made)
+    return World(journal_file, source, folder / "upper.csv", made)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -17,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.cli import main
 from ivcap_flows.errors import InputError
 from ivcap_flows.ivcap.contexts import config_file
 
@@ -30,15 +33,46 @@ def own_configuration(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
+class Shown(io.StringIO):
+    """What a command prints; the code that it shows is answered at once."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.codes = answer, []
+
+    def write(self, text):
+        written = super().write(text)
+        if not self.codes and (code := re.search(r"code (\S+) within \d+ minutes", self.getvalue())):
+            self.codes.append(code[1])
+            self.answer(code[1])
+        return written
+
+
+def confirm(answer, *arguments):
+    """Run the command in this process: how it ended, and what it wrote."""
+    out, err = Shown(answer), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["login", *arguments])
+    assert out.codes, out.getvalue() + err.getvalue()
+    return ended.value.code, out.getvalue(), err.getvalue()
+
+
 def log_in(twin, *arguments, account="first", **answer):
     """Run the command, and answer the code that it shows through the control of the embedded platform."""
+    return confirm(
+        lambda code: twin._call("POST", "login", {"user_code": code, "account": account, **answer}), *arguments
+    )
+
+
+def log_in_elsewhere(twin, *arguments):
+    """As `log_in`, in a process of its own."""
     with subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     ) as process:
         shown = process.stdout.readline() + process.stdout.readline()
         code = re.search(r"code (\S+) within \d+ minutes", shown)
         assert code, shown + process.stderr.read()
-        twin._call("POST", "login", {"user_code": code[1], "account": account, **answer})
+        twin._call("POST", "login", {"user_code": code[1], "account": "first"})
         out, err = process.communicate(timeout=60)
     return process.returncode, shown + out, err
 
@@ -58,7 +92,7 @@ def test_a_login_is_used_by_flows_and_renewed(ivcap_twin, monkeypatch):
     """Logged in once, the context serves until its refresh token ends; the file is the user's alone, and no token is
     printed."""
     url = os.environ["IVCAP_URL"]
-    status, out, err = log_in(ivcap_twin, url, "--context", "twin")
+    status, out, err = log_in_elsewhere(ivcap_twin, url, "--context", "twin")
     assert (status, err) == (0, "")
     assert f"Open {url}/login?user_code=" in out and f"Logged in to {url}" in out and "IVCAP_CONTEXT=twin" in out
     made = contexts()["twin"]
@@ -144,26 +178,22 @@ def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, ivcap_twin):
 
 def test_a_login_to_provena_is_kept_in_a_block(ivcap_twin, prefect_server, monkeypatch):
     """Confirmed by device code, the offline token is in the named block alone, from which flows take it."""
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server["PREFECT_API_URL"])
     monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
     realm = f"{os.environ['PROVENA_KEYCLOAK']}/realms/{os.environ['PROVENA_REALM']}"
-    with subprocess.Popen(
-        [*COMMAND, "--provena", "reef"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    ) as process:
-        shown = process.stdout.readline() + process.stdout.readline()
-        code = re.search(r"code (\S+) within \d+ minutes", shown)
-        assert code, shown + process.stderr.read()
-        answer = urlencode({"user_code": code[1], "account": "embedded-user-2", "answer": "allow"}).encode()
-        urlopen(f"{realm}/device", answer).close()
-        out, err = process.communicate(timeout=60)
 
-    assert (process.returncode, err) == (0, "")
+    def allow(code):
+        answer = urlencode({"user_code": code, "account": "embedded-user-2", "answer": "allow"}).encode()
+        urlopen(f"{realm}/device", answer).close()
+
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        status, out, err = confirm(allow, "--provena", "reef")
+    assert (status, err) == (0, "")
     assert f"Logged in to {realm} as embedded-user-2." in out
     assert 'credentials="reef"' in out
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
         block = ProvenaCredentials.load("reef")
         ProvenaCredentials.delete("reef")
-    assert block.offline_token.get_secret_value() not in shown + out
+    assert block.offline_token.get_secret_value() not in out
     assert loop.run(user_of(block)) == "embedded-user-2"
 
 

@@ -90,7 +90,8 @@ def test_the_whole_of_a_run_is_in_its_json(on_record, world):
     assert (effects["order"]["urn"], effects["order"]["status"]) == (world.made["order"], "succeeded")
     assert effects["order"]["request"]["parameters"] and effects["order"]["outcome"]["urn"] == world.made["order"]
     assert not effects["order"].keys() & {"token", "fence", "process_id"}
-    [source] = shown["inputs"]
+    source, folder = shown["inputs"]
+    assert folder["type"] == "directory" and folder["attributes"]["path"] == str(world.source.parent)
     assert source["attributes"]["path"] == str(world.source) and len(source["attributes"]["sha256"]) == 64
     made = {record["id"] for record in shown["outputs"]}
     assert {world.made["series"], world.made["product"], world.made["dataset"]} <= made
@@ -137,3 +138,11 @@ def test_what_was_asked_in_one_run_is_named_by_its_key(on_record):
     """`show` prints the key that `orders adopt` takes."""
     shown = on_record("show", "latest", "--json").json
     assert short_id(shown["effects"][1]["key"]) in on_record("show", "latest").out
+
+
+def test_a_run_shows_which_code_ran_where_and_for_whom(on_record):
+    """The commit, Python and the number of packages; the account and the package's own version."""
+    out = on_record("show", run_of(on_record("runs", "--json"), "harvest")["id"]).out
+    code = next(line for line in out.splitlines() if line.startswith("  code "))
+    assert "commit " in code and "Python 3." in code and " packages" in code
+    assert any(line.startswith("  software ivcap-flows") for line in out.splitlines())

@@ -7,10 +7,6 @@ import uuid
 import pytest
 from prefect import flow
 from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_HOME,
-    PREFECT_LOGGING_TO_API_ENABLED,
     temporary_settings,
 )
 
@@ -29,7 +25,7 @@ def told(request, job):
 
 
 @pytest.fixture
-def two_jobs(_twin, ivcap_twin, prefect_server, journal_file, tmp_path):
+def two_jobs(_twin, ivcap_twin, prefect_settings, journal_file, tmp_path):
     """A run of one job that told something and made something, and one that failed."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_show_jobs.py").write_text(SERVICE)
@@ -46,13 +42,11 @@ def two_jobs(_twin, ivcap_twin, prefect_server, journal_file, tmp_path):
         jobs = [request_job("cli-told", {"message": message}), request_job("fail", {"message": message})]
         return wait_for_jobs(jobs, raise_on_failure=False)
 
-    settings = {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-    }
-    with temporary_settings(settings), Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):
+    with (
+        temporary_settings(prefect_settings),
+        Journal.open(f"sqlite:///{journal_file}") as journal,
+        use_journal(journal),
+    ):
         return asking(uuid.uuid4().hex)
 
 

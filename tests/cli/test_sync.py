@@ -9,7 +9,7 @@ import pytest
 from ivcap_flows import loop
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.sinks import RUN_SCHEMA
+from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 
 
 @pytest.fixture
@@ -19,12 +19,17 @@ def ivcap_sink(on_record, monkeypatch, ivcap_twin):
 
     async def retract_all():
         async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:
-            for record in [record async for record in client.aspects.list(schema=RUN_SCHEMA)]:
-                await client.aspects.retract(record.urn)
+            for schema in (RUN_SCHEMA, LINK_SCHEMA):
+                for record in [record async for record in client.aspects.list(schema=schema)]:
+                    await client.aspects.retract(record.urn)
 
     loop.run(retract_all())
     ivcap_twin.forget_requests()
     return ivcap_twin
+
+
+RECORDS = 3 + 2
+"""One for each run, and one for the artifact that a run used and the one that it made."""
 
 
 def added(twin):
@@ -64,11 +69,11 @@ def test_a_folder_gets_a_file_per_run(on_record, monkeypatch, tmp_path):
     assert "delivered" in on_record("show", "latest").out
 
 
-def test_ivcap_gets_an_aspect_per_run_once(on_record, ivcap_sink):
-    """The second sync finds all delivered and sends nothing."""
+def test_ivcap_gets_its_records_once(on_record, ivcap_sink):
+    """One of each run, and links to it; the second sync finds all delivered and sends nothing."""
     said = on_record("sync", "--json")
     assert (said.status, [s["delivered"] for s in said.json["sinks"]]) == (0, [3])
-    assert added(ivcap_sink) == 3
+    assert added(ivcap_sink) == RECORDS
     ivcap_sink.forget_requests()
     assert [s["delivered"] for s in on_record("sync", "--json").json["sinks"]] == [0]
     assert [r for r in ivcap_sink.requests() if r["method"] != "GET"] == []
@@ -81,7 +86,7 @@ def test_a_delivery_whose_reply_is_lost_takes_effect_once(on_record, ivcap_sink)
     assert first.status == 1
     second = on_record("sync", "--again", "--json")
     assert second.status == 0 and second.json["left"] == []
-    assert added(ivcap_sink) == 3
+    assert added(ivcap_sink) == RECORDS
 
 
 def test_a_sink_that_fails_gets_it_later(on_record, ivcap_sink):
@@ -92,7 +97,7 @@ def test_a_sink_that_fails_gets_it_later(on_record, ivcap_sink):
     ivcap_sink.clear_faults()
     up = on_record("sync", "--again", "--json")
     assert (up.status, [s["delivered"] for s in up.json["sinks"]], up.json["left"]) == (0, [3], [])
-    assert added(ivcap_sink) == 3
+    assert added(ivcap_sink) == RECORDS
 
 
 def test_a_platform_that_is_away_does_not_hold_the_others(on_record, monkeypatch, tmp_path):

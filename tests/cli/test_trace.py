@@ -99,11 +99,6 @@ def test_the_digest_of_a_traced_file_is_not_kept(on_record, tmp_path):
     assert on_record("trace", tmp_path / "large.bin").status == 2
 
 
-def test_up_and_down_at_once_is_wrong_use(on_record, world):
-    """A trace has one direction."""
-    assert on_record("trace", world.made["product"], "--up", "--down").status == 2
-
-
 def chained(journal, length):
     """Runs that each take the file of the one before with one code; returns the last file."""
     made = "urn:x:file:0"
@@ -131,20 +126,14 @@ def chained(journal, length):
     return made
 
 
-def test_a_trace_follows_long_chains_and_reads_only_the_runs_on_the_way(ivcap_flows, journal_file, monkeypatch):
+def test_a_trace_follows_long_chains_and_reads_only_what_is_on_the_way(ivcap_flows, journal_file):
     """What other runs did with the same code is neither read nor told."""
-    from ivcap_flows.cli import records
-
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         chained(journal, 60)
-    read = []
-    monkeypatch.setattr(
-        records, "run_records", lambda j, id_, real=records.run_records: read.append(id_) or real(j, id_)
-    )
+        read = {record.id for record in journal.lineages.around(["urn:x:file:5"], "up")}
+    assert "urn:x:step:5" in read and "urn:x:step:6" not in read
     out = ivcap_flows("trace", "urn:x:file:5").out
     assert "urn:x:file:0" in out and "urn:x:file:6" not in out
-    # The run that took the file on is read as well, since it states something of it.
-    assert len(read) == 6
     assert "urn:x:file:0" in ivcap_flows("trace", "urn:x:file:60").out
 
 

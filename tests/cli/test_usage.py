@@ -16,6 +16,9 @@ COMMANDS = [
     ["show"],
     ["trace"],
     ["export"],
+    ["diff"],
+    ["verify"],
+    ["rerun"],
     ["sync"],
     ["orders"],
     ["orders", "adopt"],
@@ -97,3 +100,10 @@ def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
     piped = ["bash", "-o", "pipefail", "-c", f"{command} | true"]
     early = subprocess.run(piped, env=environment, capture_output=True, text=True, timeout=60)
     assert (early.returncode, early.stderr) == (0, "")
+
+
+def test_commands_that_do_not_need_prefect_do_not_import_it():
+    """It takes longer to import than most of them run."""
+    code = "import sys, ivcap_flows.cli; print([m for m in ('prefect', 'pandas', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -14,12 +14,6 @@ from weakref import WeakKeyDictionary
 import pytest
 from prefect import flow
 from prefect.settings import (
-    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
-    PREFECT_API_URL,
-    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_HOME,
-    PREFECT_LOGGING_TO_API_ENABLED,
     temporary_settings,
 )
 
@@ -43,18 +37,8 @@ T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
-def _prefect(prefect_server: dict[str, str]) -> Iterator[None]:
-    settings = {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-        # Else each flow reads the system's certificates anew, for a server without TLS.
-        PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True,
-        # The same for a request more at the begin of each flow, which this server does not ask for.
-        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
-    }
-    with temporary_settings(settings):
+def _prefect(prefect_settings: dict[Any, Any]) -> Iterator[None]:
+    with temporary_settings(prefect_settings):
         yield
 
 

@@ -47,7 +47,7 @@ def shown(kind: str) -> list[dict[str, Any]]:
 
     async def read() -> list[Any]:
         async with get_client() as client:
-            return list(await client.read_artifacts(sort="ID_DESC"))
+            return list(await client.read_artifacts(sort="CREATED_DESC"))
 
     return [vars(each) for each in asyncio.run(read()) if each.type == kind]
 

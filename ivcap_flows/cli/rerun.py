@@ -1,0 +1,238 @@
+"""`ivcap-flows rerun RUN`: the same flow once more, on the same inputs and parameters, and what came out otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from ivcap_flows.capture import files
+from ivcap_flows.cli.diff import difference, in_json, print_difference
+from ivcap_flows.cli.output import Json, complain, emit
+from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.journal import Journal, RunRow
+from ivcap_flows.provenance import Graph
+from ivcap_flows.provenance.difference import ends
+from ivcap_flows.secrets import HIDDEN
+from ivcap_flows.sinks import run_graph
+
+__all__ = ["rerun"]
+
+_SHORTENED: Final = (" characters)", " items")
+
+
+def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> int:
+    """Run a flow once more as a run on record did, then say what differs; status 1 if it fails or the results differ.
+
+    The same code file is run with the same parameters, in this process and as a new run; its inputs must be as they
+    were. Orders and jobs of before are used again instead of paying for them. The flow writes where it wrote before;
+    what it prints goes to standard error.
+
+    Args:
+        run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
+        pay: Place all orders and jobs anew, also those that the flow itself would use again.
+    """
+    with open_journal() as journal:
+        before = find_run(journal, run)
+        graph = run_graph(journal, before.id)
+        _check_inputs(graph, journal, before)
+        entry = _flow_of(before)
+        parameters = _parameters(entry, before, graph)
+        error = _run(entry, parameters, pay=pay)
+        after = _made(journal, before)
+        if after is None:
+            raise error if error is not None else InputError(f"The flow {before.flow_name} was run and left no record.")
+        found = difference(journal, before, after)
+    if as_json:
+        emit(in_json(before, after, found))
+    else:
+        print_difference(before, after, found)
+    if error is not None:
+        complain(error)
+    return int(error is not None or not found.same_results)
+
+
+def _check_inputs(graph: Graph, journal: Journal, run: RunRow) -> None:
+    """InputError for an input file that is not as it was."""
+    for node in ends(graph)[0]:
+        path, sha256 = node.attributes.get("path"), node.attributes.get("sha256")
+        if node.type != "file" or not isinstance(path, str) or not isinstance(sha256, str):
+            continue
+        try:
+            now = files.sha256_of(path, None)
+        except InputError as error:
+            hosts = {attempt.process.host for attempt in journal.runs.attempts(run.id)} - {socket.gethostname()}
+            where = f" The run was on {', '.join(sorted(hosts))}." if hosts else ""
+            raise InputError(f"The input {path} of run {run.id} cannot be read: {error}{where}") from error
+        if now != sha256:
+            raise InputError(
+                f"The input {path} of run {run.id} had the sha256 {sha256} and has {now}. Put the file back as it was; "
+                f"`ivcap-flows trace {sha256} --down` names the artifacts that hold it.",
+                path=path,
+            )
+
+
+def _flow_of(run: RunRow) -> Any:
+    """The flow of a run, loaded from the file that it was in. InputError where it is not there."""
+    from prefect import Flow
+    from prefect.flows import load_flow_from_entrypoint
+
+    path, _, name = run.entry_point.rpartition(":")
+    if not name or "<locals>" in name:
+        what = f"the function {name}, which is within another" if name else "no flow but a program"
+        raise InputError(f"The run {run.id} was of {what}, so it cannot be run again from here.")
+    if not Path(path).is_file():
+        raise InputError(
+            f"The code of run {run.id} cannot be found: {path} is not there. `ivcap-flows trace {run.id}` names its "
+            "commit; check that out to the same place."
+        )
+    module, root = _module_of(Path(path))
+    sys.path[:0] = [os.getcwd(), str(root)]
+    try:
+        found = (
+            getattr(importlib.import_module(module), name) if module else load_flow_from_entrypoint(f"{path}:{name}")
+        )
+    except Exception as error:
+        raise InputError(f"The code of run {run.id} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Flow):
+        raise InputError(f"{run.entry_point} is no flow any more.")
+    return found
+
+
+def _module_of(path: Path) -> tuple[str | None, Path]:
+    """The name of a file's module within its package and the folder above that; no name for a file without one."""
+    root, parts = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    return (".".join(parts) if len(parts) > 1 else None), root
+
+
+def _parameters(entry: Any, run: RunRow, graph: Graph) -> dict[str, Any]:
+    """The parameters of a run as the flow takes them. InputError names those that the record does not hold."""
+    lost = sorted({f"{name} ({why})" for name, value in run.parameters.items() for why in _lost(value)})
+    if lost:
+        raise InputError(f"The run {run.id} cannot be run again with the same parameters: {', '.join(lost)}.")
+    try:
+        hints = inspect.signature(entry.fn, eval_str=True).parameters
+    except (NameError, TypeError, ValueError):
+        hints = inspect.signature(entry.fn).parameters
+    given = {
+        name: _value(hints[name].annotation if name in hints else None, value, graph)
+        for name, value in run.parameters.items()
+    }
+    variadic = [name for name in given if name == "*"]
+    if variadic:
+        raise InputError(f"The run {run.id} was given arguments without names, which cannot be given again.")
+    return given
+
+
+def _lost(value: Any) -> Iterator[str]:
+    """Why a recorded value is not the value that was given."""
+    if isinstance(value, str):
+        if HIDDEN in value:
+            yield "a secret, which is never recorded"
+        elif "… (" in value and value.endswith(_SHORTENED[0]):
+            yield "a text that is recorded in part"
+        elif value.startswith("… ") and value.endswith(_SHORTENED[1]):
+            yield "a list that is recorded in part"
+    elif isinstance(value, Mapping):
+        if "block" in value and set(value) <= {"block", "name"}:
+            if not value.get("name"):
+                yield "a block that was not saved"
+        elif isinstance(value.get("type"), str) and _in_memory(value):
+            yield f"a {value['type']}, which was in memory only"
+        else:
+            yield from (why for inner in value.values() for why in _lost(inner))
+    elif isinstance(value, list):
+        yield from (why for inner in value for why in _lost(inner))
+
+
+def _in_memory(value: Mapping[str, Any]) -> bool:
+    """Whether this stands for a value that was recorded by its content or not at all, and not as it was."""
+    if value.keys() == {"type", "unhashed"}:
+        return True
+    return value.keys() == {"type", "content"} and str(value["content"]).startswith("urn:ivcap-flows:")
+
+
+def _value(hint: Any, value: Any, graph: Graph) -> Any:
+    """What is recorded by name as what the flow takes: a saved block, a handle, a file."""
+    if isinstance(value, Mapping) and set(value) == {"block", "name"}:
+        return _block(str(value["block"]), str(value["name"]))
+    if not isinstance(value, str) or not inspect.isclass(hint):
+        return value
+    if issubclass(hint, LocalFile):
+        return LocalFile(path=value, sha256=files.sha256_of(value, None), size=Path(value).stat().st_size)
+    node = graph.nodes.get(value)
+    if not issubclass(hint, Handle) or node is None:
+        return value
+    plan = next((r.target for r in graph.relations.values() if r.type == "hadPlan" and r.source == value), None)
+    about = {"urn": value, "created_at": node.time, "service": plan, **node.attributes}
+    try:
+        return hint.model_validate({name: known for name, known in about.items() if known is not None})
+    except ValueError as error:
+        raise InputError(f"{value} is recorded by its name alone and cannot be given again: {error}") from error
+
+
+def _block(kind: str, name: str) -> Any:
+    from prefect.blocks.core import Block
+
+    kinds = [Block]
+    for known in kinds:
+        kinds += [each for each in known.__subclasses__() if each not in kinds]
+    for known in kinds:
+        if known.__name__ == kind:
+            try:
+                return known.load(name)
+            except ValueError as error:
+                raise InputError(f"There is no block {kind} named {name!r} any more.") from error
+    raise InputError(f"The block {name!r} is of the type {kind}, which the flow's code does not know.")
+
+
+def _run(entry: Any, parameters: dict[str, Any], *, pay: bool) -> Exception | None:
+    """Run the flow as a new run; the error that ended it."""
+    with _environment(IVCAP_FLOWS_FRESH="1", IVCAP_FLOWS_REUSE="0" if pay else "1"), redirect_stdout(sys.stderr):
+        try:
+            result = entry(**parameters)
+            if inspect.isawaitable(result):
+                asyncio.run(_awaited(result))
+        except Exception as error:  # noqa: BLE001 - the flow's own
+            return error
+    return None
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _made(journal: Journal, before: RunRow) -> RunRow | None:
+    """The newest run of the same code, if it is another."""
+    for run in journal.runs.recent(20, flow_name=before.flow_name):
+        if run.entry_point == before.entry_point:
+            return run if run.id != before.id and run.created_at > before.created_at else None
+    return None

@@ -1,0 +1,65 @@
+"""`ivcap-flows verify RUN|PATH`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.platform import elsewhere
+from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.errors import InputError
+from ivcap_flows.reading.findings import WRONG, Finding, is_wrong
+
+__all__ = ["verify"]
+
+
+def verify(what: str, /, *, as_json: Json = False) -> int:
+    """See whether what is on record is still so; status 1 if anything is altered, missing or cannot be reached.
+
+    Of a run every file, artifact and dataset file that can be reached is hashed again, and its aspects, orders, jobs,
+    model runs and datasets are read again. Of an exported RO-Crate each file is hashed again. Of a file it is said
+    whether its content is on record.
+
+    Args:
+        what: A run by its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`; or the path of
+            a file, or of an RO-Crate as folder or zip.
+    """
+    found = _verified(what)
+    if as_json:
+        emit({"what": what, "wrong": is_wrong(found), "findings": found})
+    else:
+        _print(what, found)
+    return int(is_wrong(found))
+
+
+def _verified(what: str) -> list[Finding]:
+    from ivcap_flows.reading.crate import is_crate, verify_crate
+    from ivcap_flows.reading.remote import Platforms
+    from ivcap_flows.reading.verification import verify_file, verify_run
+
+    path = Path(what)
+    if path.exists() and is_crate(path):
+        return verify_crate(path)
+    with open_journal() as journal:
+        if path.is_file():
+            return [verify_file(journal, path)]
+        if path.is_dir():
+            raise InputError(f"{what} is a folder without ro-crate-metadata.json. Name a run, a file or an RO-Crate.")
+        known = elsewhere()
+        return verify_run(journal, find_run(journal, what), Platforms(known.ivcap, known.provena))
+
+
+def _print(what: str, found: list[Finding]) -> None:
+    counts = Counter(finding.state for finding in found)
+    told = [finding for finding in found if finding.state != "ok"]
+    table(
+        f"Not found as recorded: {what}" if is_wrong(found) else f"As recorded: {what}",
+        ("state", "what", "name", "note", "id"),
+        [(f.state, f.type, f.name or "", f.note or "", f.id) for f in sorted(told, key=_order)],
+    )
+    console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing to verify")
+
+
+def _order(finding: Finding) -> int:
+    return WRONG.index(finding.state) if finding.state in WRONG else len(WRONG)

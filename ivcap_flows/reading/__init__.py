@@ -1,0 +1,9 @@
+"""What is on record, read back: where a thing comes from, on this machine and elsewhere, and whether it is still so."""
+
+from __future__ import annotations
+
+from ivcap_flows.reading.elsewhere import Elsewhere
+from ivcap_flows.reading.lineage import Lineage, lineage
+from ivcap_flows.reading.names import starts_of
+
+__all__ = ["Elsewhere", "Lineage", "lineage", "starts_of"]

@@ -1,0 +1,115 @@
+"""An exported RO-Crate, as a folder or a zip: does each file in it have the sha256 that its metadata state?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Final
+from urllib.parse import unquote
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.reading.findings import Finding
+
+__all__ = ["is_crate", "verify_crate"]
+
+_METADATA: Final = "ro-crate-metadata.json"
+_BLOCK: Final = 2**20
+
+
+def is_crate(path: Path) -> bool:
+    """Whether a folder or a zip file holds the metadata of an RO-Crate."""
+    if path.is_dir():
+        return (path / _METADATA).is_file()
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return _metadata_in(archive) is not None
+
+
+def verify_crate(path: Path) -> list[Finding]:
+    """One finding for each file that the crate's metadata name (RO-Crate 1.1: data entities with a relative `@id`).
+    InputError for metadata that cannot be read."""
+    if path.is_dir():
+        return _verified(_Folder(path))
+    with zipfile.ZipFile(path) as archive:
+        return _verified(_Archive(archive))
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        return (self._root / name).open("rb")
+
+    def names(self) -> set[str]:
+        return {file.relative_to(self._root).as_posix() for file in self._root.rglob("*") if file.is_file()}
+
+
+class _Archive:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        metadata = _metadata_in(archive) or _METADATA
+        self._begin = metadata.removesuffix(_METADATA)
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        return self._archive.open(self._begin + name)
+
+    def names(self) -> set[str]:
+        names = (name for name in self._archive.namelist() if not name.endswith("/"))
+        return {name.removeprefix(self._begin) for name in names if name.startswith(self._begin)}
+
+
+def _metadata_in(archive: zipfile.ZipFile) -> str | None:
+    """The metadata file at the top, or in the only folder at the top."""
+    found = [name for name in archive.namelist() if PurePosixPath(name).name == _METADATA and name.count("/") <= 1]
+    return min(found, key=len) if found else None
+
+
+def _verified(crate: _Folder | _Archive) -> list[Finding]:
+    there = crate.names()
+    return [_finding(crate, entity, there) for entity in _files(crate)]
+
+
+def _files(crate: _Folder | _Archive) -> Iterator[Mapping[str, Any]]:
+    try:
+        with crate.open(_METADATA) as file:
+            entities = json.load(file)["@graph"]
+        for entity in entities:
+            types = entity.get("@type", ())
+            name = str(entity["@id"])
+            if "File" in ([types] if isinstance(types, str) else types) and not _is_elsewhere(name):
+                yield entity
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"The crate's {_METADATA} cannot be read: {error!r}.") from error
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Whether an `@id` is an absolute URI, or names something within the metadata themselves."""
+    return name.startswith("#") or ":" in name.partition("/")[0]
+
+
+def _finding(crate: _Folder | _Archive, entity: Mapping[str, Any], there: set[str]) -> Finding:
+    name = unquote(str(entity["@id"])).removeprefix("./")
+    expected = entity.get("sha256")
+    finding = {"type": "file in the crate", "id": str(entity.get("identifier") or entity["@id"]), "name": name}
+    # A path may not lead out of the crate, whatever its metadata say.
+    if name not in there:
+        return Finding(**finding, state="missing", note="the metadata name it, and it is not in the crate")
+    hasher = hashlib.sha256()
+    try:
+        with crate.open(name) as file:
+            while block := file.read(_BLOCK):
+                hasher.update(block)
+    except (OSError, zipfile.BadZipFile) as error:
+        return Finding(**finding, state="altered", note=f"it cannot be read: {error}")
+    now = hasher.hexdigest()
+    if not isinstance(expected, str):
+        return Finding(**finding, state="unchecked", note=f"the metadata name no sha256; it is {now}")
+    if now != expected:
+        return Finding(**finding, state="altered", note=f"its sha256 was {expected} and is now {now}")
+    return Finding(**finding, state="ok", sha256=now)

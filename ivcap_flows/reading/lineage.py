@@ -1,0 +1,115 @@
+"""Where things come from, or what came of them, through all runs of the journal and of other machines."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from ivcap_flows import loop
+from ivcap_flows.identity import file_urn
+from ivcap_flows.journal import Journal
+from ivcap_flows.provenance import Direction, Graph, Record
+from ivcap_flows.reading.elsewhere import ASKED, Elsewhere
+from ivcap_flows.reading.names import SHA256, starts_of
+
+__all__ = ["Lineage", "lineage"]
+
+_PLATFORMS: Final = frozenset({"artifact", "order", "job", "dataset", "model-run"})
+"""Types that a platform may know more of."""
+_ORIGINS: Final = frozenset({"wasGeneratedBy", "wasDerivedFrom", "used", "wasStartedBy"})
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The lineage of `starts` (`graph`), and all that was read for it (`around`): who started what is on the way, from
+    which code and for whom. `unasked` says what could not be learned."""
+
+    starts: tuple[str, ...]
+    graph: Graph
+    around: Graph
+    unasked: tuple[str, ...] = ()
+
+
+def lineage(
+    journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None = None, *, runs: bool = False
+) -> Lineage | None:
+    """The lineage of what a name means (`starts_of`), None where nothing is on record of it. With `runs` the runs that
+    things are part of are in `around` downwards, too.
+
+    The journal is asked first; `elsewhere` then for what no run of it has made, or towards the future for all that
+    another run may have used, and the journal again for what that leads to.
+    """
+    with _without_collector():
+        return _lineage(journal, name, direction, elsewhere, runs)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Records hold no cycles, and of very many the collector would look at all again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _lineage(
+    journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None, runs: bool
+) -> Lineage | None:
+    starts = starts_of(journal, name)
+    if not starts and elsewhere is not None:
+        starts = loop.run(elsewhere.starts(name))
+    here: list[Record] = []
+    there: list[Record] = []
+    read: set[str] = set()
+    asked: set[str] = set()
+    fresh = set(starts)
+    more = ""
+    while True:
+        here += journal.lineages.around(fresh, direction)
+        # What this machine has seen itself is said last, and more of it is known.
+        around = Graph([*there, *here])
+        found = _found(around, starts, name, direction)
+        read |= fresh | set(found.nodes)
+        if elsewhere is None:
+            break
+        ask = [id_ for id_ in _open(found, starts, direction) if id_ not in asked]
+        if len(asked) + len(ask) > ASKED:
+            more = f"Only {ASKED} things were asked about on the platforms; there are more."
+            ask = ask[: ASKED - len(asked)]
+        asked |= set(ask)
+        elsewhere.leave_out(id_ for id_, node in around.nodes.items() if node.type == "flow-run" and id_ in read)
+        new = loop.run(elsewhere.about(ask, direction)) if ask else []
+        if not new:
+            break
+        there += new
+        found = _found(Graph([*there, *here]), starts, name, direction)
+        fresh = set(found.nodes) - read
+    if runs and direction == "down":
+        acts = [id_ for id_, node in found.nodes.items() if node.kind == "activity"]
+        around = Graph([*there, *here, *journal.lineages.around(acts, "runs")])
+    troubles = [*(elsewhere.troubles if elsewhere is not None else ()), *([more] if more else ())]
+    known = tuple(start for start in starts if start in found.nodes)
+    return Lineage(known, found, around, tuple(troubles)) if known else None
+
+
+def _found(graph: Graph, starts: Iterable[str], name: str, direction: Direction) -> Graph:
+    known = [start for start in starts if start in graph.nodes]
+    content = SHA256.fullmatch(name)
+    if content is not None and file_urn(content.group(1).lower()) in graph.nodes:
+        known = [file_urn(content.group(1).lower())]
+    return graph.lineage(known, direction) if known else Graph()
+
+
+def _open(found: Graph, starts: Iterable[str], direction: Direction) -> list[str]:
+    """What the platforms may know more of: upwards what has no origin yet, else all that others may have used."""
+    begun = {link.source for link in found.relations.values() if link.type in _ORIGINS}
+    ids = [id_ for id_, node in found.nodes.items() if node.type in _PLATFORMS]
+    if direction == "up":
+        ids = [id_ for id_ in ids if id_ not in begun]
+    return list(dict.fromkeys([*(start for start in starts if start not in found.nodes), *ids]))

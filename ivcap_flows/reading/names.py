@@ -1,0 +1,53 @@
+"""Which things on record a name means: an id, a run, the sha256 of a content, a git commit."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.journal import Journal
+
+__all__ = ["COMMIT", "SHA256", "starts_of"]
+
+SHA256: Final = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+COMMIT: Final = re.compile(r"[0-9a-fA-F]{7,40}")
+_RUN: Final = re.compile(r"[0-9a-fA-F-]{4,36}")
+_OWN: Final = ("run", "attempt", "task-run", "call")
+
+
+def starts_of(journal: Journal, name: str) -> list[str]:
+    """The ids that a name means; none where nothing of it is on record.
+
+    A name is an id (URN or handle), a run by its id, the beginning of it or a Prefect flow run, a Prefect task run, a
+    sha256, the beginning of a git commit with at least seven digits, or `latest`. InputError for an ambiguous one.
+    """
+    if name == "latest":
+        newest = journal.runs.recent(1)
+        return [flows_urn("run", newest[0].id)] if newest else []
+    if journal.lineages.knows(name):
+        return [name]
+    if content := SHA256.fullmatch(name):
+        sha256 = content.group(1).lower()
+        same = [file_urn(sha256), flows_urn("directory", f"sha256:{sha256}")]
+        return [id_ for id_ in same if journal.lineages.knows(id_)] or journal.lineages.marked(sha256)
+    if not (_RUN.fullmatch(name) or COMMIT.fullmatch(name)):
+        return []
+    for kind in _OWN:
+        if journal.lineages.knows(flows_urn(kind, name)):
+            return [flows_urn(kind, name)]
+    codes = journal.lineages.marked(name.lower(), code=True) if COMMIT.fullmatch(name) else []
+    runs = _runs(journal, name)
+    if codes and runs:
+        raise InputError(f"{name} is the beginning of a commit and of the run {runs[0].rpartition(':')[2]}. Give more.")
+    return runs or [*codes, *journal.lineages.followed(codes)]
+
+
+def _runs(journal: Journal, name: str) -> list[str]:
+    try:
+        return [flows_urn("run", journal.runs.get(name).id)]
+    except InputError as error:
+        if "ambiguous" in str(error):
+            raise
+        return []

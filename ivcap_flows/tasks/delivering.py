@@ -1,0 +1,51 @@
+"""`sync` as a flow, for a deployment that runs on a schedule."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Final
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from ivcap_flows.blocks.resolve import ivcap_client, provena_client
+from ivcap_flows.capture import journal
+from ivcap_flows.capture.delivering import synchronise
+from ivcap_flows.settings import Settings
+from ivcap_flows.sinks.named import Clients
+
+__all__ = ["deliver_records"]
+
+logger = logging.getLogger("ivcap_flows.sinks")
+
+KEY: Final = "ivcap-flows-deliveries"
+_SAID: Final = (
+    "What sinks have not got of the record of runs. What is pending is tried again by itself; what is dead waits for "
+    "its reason to be put right, and then for `ivcap-flows sync --again`."
+)
+_CLIENTS: Final = Clients(partial(ivcap_client, None, deployed=True), partial(provena_client, None, deployed=True))
+
+
+@flow(name="deliver-records")
+def deliver_records(again: bool = False) -> int:
+    """Deliver the record of the runs in this worker's journal to the sinks of IVCAP_FLOWS_SINKS; how many are left.
+
+    What is left is in the table artifact `ivcap-flows-deliveries`. `again` tries what waits and what was refused, too.
+    """
+    names = Settings.current().sinks
+    if not names:
+        logger.warning("No sink is switched on; name them in IVCAP_FLOWS_SINKS on the worker.")
+    done = synchronise(journal(), names, _CLIENTS, again=again)
+    rows = [
+        {"sink": row.sink, "run": row.run_id or "", "state": row.state, "tries": row.tries, "reason": row.reason or ""}
+        for row in done.left
+    ]
+    rows += [
+        {"sink": name, "run": "", "state": "unusable", "tries": 0, "reason": str(error)}
+        for name, error in done.unusable.items()
+    ]
+    create_table_artifact(table=rows or [{"sink": "nothing is left"}], key=KEY, description=_SAID)
+    for row in rows:
+        logger.warning("%s has not got run %s (%s): %s", row["sink"], row["run"], row["state"], row["reason"])
+    return len(rows)

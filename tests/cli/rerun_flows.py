@@ -1,0 +1,36 @@
+"""Flows that are run, and run again by `rerun`."""
+
+import os
+from pathlib import Path
+
+from prefect import flow
+from pydantic import SecretStr
+
+from ivcap_flows import recorded
+from ivcap_flows.handles import Artifact
+from ivcap_flows.tasks import download_artifact, place_order, upload_artifact, wait_for_orders
+
+
+@flow
+@recorded
+def shouted(source: Path, target: Path) -> str:
+    """Orders, and downloads what came of it."""
+    print("shouting")
+    order = place_order("cli-upper", {"series": upload_artifact(source)})
+    [done] = wait_for_orders([order])
+    download_artifact(done.products[0], target)
+    return done.urn
+
+
+@flow
+@recorded
+def stamped(given: Artifact, target: str) -> str:
+    """Makes what another process would make otherwise."""
+    Path(target).write_text(f"{given.urn} {os.environ['STAMP']}")
+    return target
+
+
+@flow
+@recorded
+def confidential(word: SecretStr, data: bytes) -> None:
+    """Takes what no record holds."""

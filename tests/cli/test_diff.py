@@ -1,0 +1,57 @@
+"""`diff`: what changed between two runs, in words and as JSON."""
+
+from __future__ import annotations
+
+from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.journal import Fact, Journal, RunIdentity
+from ivcap_flows.provenance import activity, entity, relation
+
+
+def kept(journal: Journal, name: str, base: int, numpy: str, series: str, index: str) -> None:
+    identity = RunIdentity("icen", "/icen.py:icen", {"base": base}, name, name)
+    opened = journal.runs.open_attempt(identity)
+    attempt, step = flows_urn("attempt", opened.attempt.id), flows_urn("task-run", name)
+    code = entity(flows_urn("code", numpy), "code", packages={"numpy": numpy})
+    files = [entity(file_urn(sha * 64), "file", sha256=sha * 64, path=f"/{path}") for sha, path in
+             ((series, "series.csv"), (index, "index.csv"))]  # fmt: skip
+    records = [
+        activity(attempt, "attempt", opened.attempt.started_at),
+        code,
+        relation("hadPlan", attempt, code.id),
+        activity(step, "task-run", name="compute"),
+        relation("wasStartedBy", step, attempt),
+        *files,
+        relation("used", step, files[0].id),
+        relation("wasGeneratedBy", files[1].id, step),
+    ]
+    journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    journal.runs.close_attempt(opened.attempt.id, "completed")
+
+
+def test_diff_names_the_changed_parameter_package_and_input(ivcap_flows, journal_file):
+    """And what of them may have changed the result; the status says that it did."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        kept(journal, "aaaa", 1981, "1.26", "1", "2")
+        kept(journal, "bbbb", 1971, "2.0", "3", "4")
+    said = ivcap_flows("diff", "aaaa", "bbbb")
+    assert said.status == 1
+    for text in ("base: 1981 → 1971", "numpy: 1.26 → 2.0", f"series.csv: {'1' * 12} → {'3' * 12}"):
+        assert said.out.count(text) == 2, text
+    assert "index.csv" in said.out
+    told = ivcap_flows("diff", "aaaa", "bbbb", "--json")
+    assert told.status == 1
+    assert told.json["parameters"] == [{"name": "base", "before": 1981, "after": 1971}]
+    assert told.json["packages"] == [{"name": "numpy", "before": "1.26", "after": "2.0"}]
+    assert told.json["inputs"] == [{"name": "series.csv", "before": "1" * 64, "after": "3" * 64}]
+    assert told.json["outputs"][0]["why"] and not told.json["same_results"]
+
+
+def test_a_run_does_not_differ_from_itself(on_record):
+    """Nor from one that made the same of other parameters, as far as the status goes."""
+    said = on_record("diff", "latest", "latest")
+    assert said.status == 0 and "The outputs are the same, and so is all else." in said.out
+
+
+def test_an_unknown_run_is_wrong_use(on_record):
+    """As everywhere."""
+    assert on_record("diff", "latest", "nothing").status == 2

@@ -1,0 +1,121 @@
+"""`rerun`: a flow once more, on the same inputs and parameters, and what differs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import (
+    temporary_settings,
+)
+from pydantic import SecretStr
+
+from flows.coastal_el_nino import coastal_el_nino
+from ivcap_flows.capture import use_journal
+from ivcap_flows.cli import main
+from ivcap_flows.handles import Artifact
+from ivcap_flows.identity import digest
+from ivcap_flows.journal import Journal
+from ivcap_flows.local.register import read_definition, register
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def load() -> object:
+    spec = importlib.util.spec_from_file_location("rerun_flows", HERE / "rerun_flows.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def flows(world, prefect_settings, journal_file, ivcap_twin, monkeypatch) -> Iterator[object]:
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{journal_file}")
+    with (
+        temporary_settings(prefect_settings),
+        Journal.open(f"sqlite:///{journal_file}") as journal,
+        use_journal(journal),
+    ):
+        yield load()
+
+
+@pytest.fixture
+def rerun(capsys) -> Callable[..., tuple[int, dict, str]]:
+    def run(*arguments: str) -> tuple[int, dict, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["rerun", *arguments])
+        out, err = capsys.readouterr()
+        return ended.value.code, json.loads(out) if out.startswith("{") else {}, out + err
+
+    return run
+
+
+def orders(journal_file) -> list[tuple[str, str]]:
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        rows = journal.intents.where(noun="order", limit=None)
+        return [(row.how, row.urn) for row in sorted(rows, key=lambda row: row.created_at)]
+
+
+def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, world, tmp_path, journal_file):
+    """As a new run with the same bytes; with --pay by another order. An input that was changed is refused."""
+    source, target = tmp_path / "source.csv", tmp_path / "out" / "upper.csv"
+    target.parent.mkdir()
+    source.write_text(f"{tmp_path} again\n")
+    urn = flows.shouted(source, target)
+    content = target.read_bytes()
+    target.unlink()
+    status, said, out = rerun("latest", "--json")
+    assert status == 0, out
+    assert said["same_results"] and said["first"] != said["second"] and target.read_bytes() == content
+    assert orders(journal_file) == [("sent", urn), ("reused", urn)]
+    status, said, out = rerun(said["first"], "--pay", "--json")
+    assert status == 0 and said["same_results"], out
+    [*_, (how, paid)] = orders(journal_file)
+    assert how == "sent" and paid != urn
+    source.write_text("other\n")
+    status, _, out = rerun(said["first"])
+    assert status == 2 and f"The input {source}" in out and len(orders(journal_file)) == 3
+
+
+@pytest.mark.parametrize("pay", [(), ("--pay",)], ids=["reused", "paid"])
+def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, tmp_path, pay):
+    """With the order of before, and with another: the sha256 of the index is the same."""
+    service = ROOT / "flows/services/coastal_el_nino_index.yaml"
+    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
+    made = coastal_el_nino(output=tmp_path / "results")
+    shutil.rmtree(tmp_path / "results")
+    status, said, out = rerun("latest", *pay, "--json")
+    assert status == 0 and said["same_results"], out
+    assert digest((tmp_path / "results" / "index.csv").read_bytes()) == made.index.sha256
+
+
+def test_a_rerun_says_what_came_out_otherwise(flows, rerun, world, tmp_path, monkeypatch):
+    """And that nothing on record explains it; a handle is given as the handle that it was."""
+    given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
+    monkeypatch.setenv("STAMP", "one")
+    flows.stamped(given, str(tmp_path / "stamp.txt"))
+    (tmp_path / "stamp.txt").unlink()
+    monkeypatch.setenv("STAMP", "two")
+    status, _, out = rerun("latest")
+    assert status == 1 and "stamp.txt: " in out and "nothing on record explains it" in out
+
+
+@pytest.mark.parametrize("name", ["confidential", "moved"])
+def test_what_cannot_be_run_again_is_refused(flows, rerun, tmp_path, journal_file, name, monkeypatch):
+    """Secrets and data in memory, which no record holds; code that is not where it was."""
+    flows.confidential(SecretStr("hush"), b"bytes")
+    words = {"confidential": ["word (a secret", "data (a bytes"], "moved": ["cannot be found", "is not there"]}
+    if name == "moved":
+        monkeypatch.setattr("ivcap_flows.cli.rerun.Path.is_file", lambda path: False)
+    status, _, out = rerun("latest")
+    assert status == 2 and all(word in out for word in words[name]), out
+    assert "hush" not in out

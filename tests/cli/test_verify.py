@@ -1,0 +1,151 @@
+"""`verify`: what is on record is compared with what is there, byte by byte and record by record."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows import loop
+from ivcap_flows.blocks.resolve import ivcap_client
+from ivcap_flows.handles import Aspect
+from ivcap_flows.journal import Fact, Journal
+from ivcap_flows.provenance import describe
+
+
+def harvest(on_record) -> str:
+    return on_record("runs", "--flow", "harvest", "--json").json[0]["id"]
+
+
+def states(said) -> dict[str, str]:
+    return {finding["id"]: finding["state"] for finding in said.json["findings"]}
+
+
+@contextlib.contextmanager
+def flipped(path: Path) -> Iterator[None]:
+    """One bit of the first byte of a file is another while the block runs."""
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_run_is_as_recorded(on_record, world):
+    """Files, artifacts, the order and the dataset are read again, and nothing is wrong."""
+    said = on_record("verify", harvest(on_record), "--json")
+    assert said.status == 0, said.out
+    found = states(said)
+    assert all(found[world.made[name]] == "ok" for name in ("series", "order", "product", "dataset"))
+    paths = {f["name"] for f in said.json["findings"] if f["type"] == "file" and f["state"] == "ok"}
+    assert {str(world.source), str(world.downloaded)} <= paths
+    assert "As recorded" in on_record("verify", harvest(on_record)).out
+
+
+def test_a_flipped_byte_of_a_product_is_found(on_record, world, _twin):  # noqa: PT019
+    """In the file that was downloaded, and in what the platform itself keeps."""
+    with flipped(world.downloaded):
+        said = on_record("verify", harvest(on_record), "--json")
+    [wrong] = [f for f in said.json["findings"] if f["state"] == "altered"]
+    assert said.status == 1 and wrong["name"] == str(world.downloaded)
+    content = world.downloaded.read_bytes()
+    [blob] = [
+        f
+        for f in Path(_twin.directory).rglob("*")
+        if f.is_file() and f.stat().st_size == len(content) and f.read_bytes() == content
+    ]
+    with flipped(blob):
+        said = on_record("verify", harvest(on_record), "--json")
+    assert said.status == 1 and states(said)[world.made["product"]] == "altered"
+
+
+def test_a_file_that_is_gone_is_missing_unless_its_content_is_elsewhere(on_record, world):
+    """The source was uploaded, and its artifact is read; where IVCAP cannot be asked, it is missing."""
+    moved = world.source.with_suffix(".moved")
+    world.source.rename(moved)
+    try:
+        said = on_record("verify", harvest(on_record), "--json")
+    finally:
+        moved.rename(world.source)
+    [found] = [f for f in said.json["findings"] if f["name"] == str(world.source)]
+    assert said.status == 0 and found["state"] == "elsewhere" and world.made["series"] in found["note"]
+
+
+def test_a_changed_aspect_is_found(on_record, world, journal_file):
+    """One that another has replaced, and one that is not there; the run's own last word is not held against it."""
+    entity, schema = world.made["product"], "urn:example:schema:verified.1"
+
+    async def asserted() -> Aspect:
+        client = await ivcap_client(None, deployed=False)
+        urn = await client.aspects.update(entity, f"{schema}.{uuid.uuid4()}", {"n": 1})
+        return (await client.aspects.read(urn)).handle(await client.platform())
+
+    async def changed(aspect: Aspect) -> None:
+        client = await ivcap_client(None, deployed=False)
+        await client.aspects.update(aspect.entity, aspect.schema_urn, {"n": 2})
+
+    aspect, run = loop.run(asserted()), harvest(on_record)
+    lost = aspect.model_copy(update={"urn": f"urn:ivcap:aspect:{uuid.uuid4()}", "schema_urn": "urn:example:lost"})
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        journal.facts.append([Fact(record, run) for record in describe(aspect)])
+    assert on_record("verify", run).status == 0
+    loop.run(changed(aspect))
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        journal.facts.append([Fact(record, run) for record in describe(lost)])
+    said = on_record("verify", run, "--json")
+    assert said.status == 1
+    assert (states(said)[aspect.urn], states(said)[lost.urn]) == ("altered", "missing")
+    assert "was replaced or retracted" in on_record("verify", run).out
+
+
+def test_what_cannot_be_reached_is_said(on_record, world, monkeypatch):
+    """The platforms being away, their things are unreachable and the files are looked at all the same."""
+    monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
+    said = on_record("verify", harvest(on_record), "--json")
+    assert said.status == 1 and states(said)[world.made["product"]] == "unreachable"
+    assert any(f["name"] == str(world.downloaded) and f["state"] == "ok" for f in said.json["findings"])
+
+
+def test_a_file_is_known_by_its_content(on_record, world, tmp_path):
+    """A copy is on record; with another byte it is not."""
+    shutil.copy(world.downloaded, tmp_path / "copy.csv")
+    assert on_record("verify", tmp_path / "copy.csv").status == 0
+    with flipped(tmp_path / "copy.csv"):
+        said = on_record("verify", tmp_path / "copy.csv")
+    assert said.status == 1 and "no run on record" in said.out
+    assert on_record("verify", tmp_path).status == 2
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_an_exported_crate_is_verified(on_record, tmp_path, form):
+    """Each file that its metadata name: whole, with a flipped byte, and gone."""
+    run, crate = harvest(on_record), tmp_path / "crate"
+    if form == "zip":
+        crate = tmp_path / "crate.zip"
+    assert on_record("export", run, "--format", "ro-crate", "-o", crate).status == 0
+    said = on_record("verify", crate, "--json")
+    assert said.status == 0 and "ok" in states(said).values(), said.out
+    if form == "zip":
+        return
+    named = [f["name"] for f in said.json["findings"] if f["state"] == "ok"]
+    with flipped(crate / named[0]):
+        assert on_record("verify", crate).status == 1
+    (crate / named[0]).unlink()
+    said = on_record("verify", crate, "--json")
+    assert said.status == 1 and "missing" in states(said).values()
+
+
+def test_a_crate_cannot_lead_out_of_itself(on_record, tmp_path):
+    """Whatever its metadata say."""
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "crate").mkdir()
+    graph = [{"@id": "../secret", "@type": "File", "sha256": "0" * 64}]
+    (tmp_path / "crate" / "ro-crate-metadata.json").write_text(json.dumps({"@graph": graph}))
+    said = on_record("verify", tmp_path / "crate", "--json")
+    assert [finding["state"] for finding in said.json["findings"]] == ["missing"]
