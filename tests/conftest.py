@@ -24,12 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import certifi
 import hypothesis
 import psutil
 import psycopg
 import pytest
 from botocore.session import get_session
 
+from ivcap_flows import secrets
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import Twin, ensure
 from ivcap_flows.local.directory import Directory
@@ -44,13 +46,27 @@ hypothesis.settings.load_profile("busy")
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="ivcap-flows-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
+
+def frugal(folder: Path) -> dict[str, str]:
+    """Settings of Prefect's clients. Each, and there are several a flow, reads all certificates that it trusts, which
+    takes as long as a short flow, although no server here has TLS; and asks for a token that no server here asks for.
+    """
+    one = folder / "certificate.pem"
+    if not one.exists():
+        text, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
+        one.write_text(text + end, encoding="utf-8")
+    return {"PREFECT_API_SSL_CERT_FILE": str(one), "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
+
+
+os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
+
 pytest_plugins = ["ivcap_flows.testing"]
 
 OURS = ("IVCAP_", "PROVENA_")
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
-TOGETHER = ("e2e", "wheel", "sdk", "cli", "docs", "capture", "contract", "blocks")
+TOGETHER = ("e2e", "wheel", "sdk", "cli", "docs", "capture", "contract", "blocks", "exports")
 """Folders whose tests share what is dear to set up, and so run in one process."""
 LONGEST_FIRST = (*TOGETHER, "crash", "local", "tasks", "registration")
 
@@ -75,7 +91,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the caller's leaks in; the journal and the embedded platforms live in the test's own folder."""
+    """No setting of the caller's leaks in, nor a secret of another test's; the journal and the embedded platforms live
+    in the test's own folder.
+    """
+    monkeypatch.setattr(secrets, "_known", set(secrets._known))
     for name in list(os.environ):
         if name.startswith(OURS):
             monkeypatch.delenv(name)
@@ -127,7 +146,7 @@ def start_prefect_server(home: Path, environment: dict[str, str]) -> subprocess.
     with open(home / "server.log", "wb") as log:
         command = [*PREFECT, "server", "start", "--host", host, "--port", port, "--no-ui"]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    end = time.monotonic() + 90
+    end = time.monotonic() + 150
     while True:
         try:
             with urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=2):
@@ -157,9 +176,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
         "DO_NOT_TRACK": "1",
+        # No test has automations, whose triggers are else held against each event.
+        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     }
     server: subprocess.Popen[bytes] | None = None
     with turn(folder / "prefect.lock"):
+        environment |= frugal(folder)
         home.mkdir(exist_ok=True)
         users.mkdir(exist_ok=True)
         if not told.exists():
@@ -180,6 +202,25 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
     if server is not None:
         # Whether this process or another has ended it or will: it is not left behind.
         server.returncode = 0
+
+
+@pytest.fixture(scope="session")
+def prefect_settings(prefect_server: dict[str, str]) -> dict[Any, Any]:
+    """The settings by which flows of a test's own process run by that server, without heartbeat and logs to the API."""
+    # Imported late: most tests need no Prefect.
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        PREFECT_LOGGING_TO_API_ENABLED,
+    )
+
+    return {
+        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
+        PREFECT_HOME: prefect_server["PREFECT_HOME"],
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -266,7 +307,10 @@ def s3_twin(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> It
         stop(server)
 
 
-CHILDREN_FIRST = ("leases", "parks", "deliveries", "facts", "once", "intents", "attempts", "runs", "processes", "files")
+CHILDREN_FIRST = (
+    *("leases", "parks", "cursors", "sendings", "deliveries", "facts", "once", "intents", "attempts", "runs"),
+    *("processes", "files"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ PUBLIC = {
         "IvcapCredentials",
         "ProvenaCredentials",
         "__version__",
+        "annotate",
         "aonce",
         "await_or_park",
         "once",

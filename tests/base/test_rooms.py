@@ -11,6 +11,7 @@ ROOMS = [
     "testing",
     "tasks",
     "blocks",
+    "reading",
     "capture",
     "sinks",
     "registration",
@@ -70,7 +71,8 @@ def test_the_embedded_platforms_share_no_code_with_the_clients(graph):
 
 
 @pytest.mark.parametrize(
-    ("package", "rooms"), [("httpx", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)]
+    ("package", "rooms"),
+    [("httpx", {"http"}), ("httpcore", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)],
 )
 def test_a_package_is_known_in_its_rooms_only(graph, package, rooms):
     """One room speaks HTTP, another S3; only the upper rooms know Prefect."""

@@ -10,7 +10,6 @@ import csv
 import os
 import random
 import sqlite3
-import subprocess
 import sys
 import time
 import uuid
@@ -27,12 +26,15 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.settings import Settings
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
 
+from harness.stage import Fork, Forks
 from registration_rows import Items, make_items, write_lines
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 
+OURS = ("IVCAP", "PROVENA")
 REGISTER = "/provena/prov/model_run/register_batch"
 
 
@@ -54,26 +56,31 @@ def database(_twin: Any) -> Path:
 
 
 class Command:
-    """`ivcap-flows models register` on one file, as a user types it."""
+    """`ivcap-flows models register` on one file, each time in a process of its own."""
 
-    def __init__(self, folder: Path, items: Items, count: int) -> None:
+    def __init__(self, forks: Forks, folder: Path, items: Items, count: int) -> None:
+        self.forks = forks
         self.folder = folder
+        self.log = folder / "command.log"
         self.name = uuid.uuid4().hex
         self.count = count
         rows = [items.record(n, display_name=f"{self.name} {n}") for n in range(count)]
         self.file = write_lines(folder / "rows.jsonl", rows)
         self.out = folder / "out.csv"
 
-    def start(self, *options: str, **variables: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "ivcap_flows.cli", "models", "register", str(self.file), "--out", str(self.out)]
-        with (self.folder / "command.log").open("ab") as log:
-            return subprocess.Popen(
-                [*words, "--json", *options], env={**os.environ, **variables}, stdout=log, stderr=log
-            )
+    def start(self, *options: str, **variables: str) -> Fork:
+        words = ["models", "register", str(self.file), "--out", str(self.out), "--json", *options]
+        environment = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
+        return self.forks.start(
+            {**environment, **variables}, folder=self.folder, out=self.log, log=self.log, words=words
+        )
 
     def again(self, **variables: str) -> None:
-        status = self.start(**variables).wait(600)
-        assert status == 0, (self.folder / "command.log").read_text()[-6000:]
+        assert self.start(**variables).wait(600) == 0, self.said
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()[-6000:]
 
     def outcomes(self) -> list[dict[str, str]]:
         with self.out.open(encoding="utf-8", newline="") as file:
@@ -135,15 +142,23 @@ def among_others(database: Path, like: str, count: int) -> Iterator[None]:
             connection.execute("DELETE FROM jobs WHERE session_id LIKE 'other/%'")
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Fork) -> None:
     process.kill()
     process.wait(10)
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Has all that the command needs imported."""
+    made = Forks({name: value for name, value in os.environ.items() if not name.startswith(OURS)})
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def command(request: pytest.FixtureRequest, tmp_path: Path, ivcap_twin: Any, items: Items) -> Command:
+def command(request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, ivcap_twin: Any, items: Items) -> Command:
     """A small batch, or the long form's."""
-    return Command(tmp_path, items, 2000 if request.config.getoption("--crash-rounds") > 1 else 40)
+    return Command(forks, tmp_path, items, 2000 if request.config.getoption("--crash-rounds") > 1 else 40)
 
 
 def test_killed_at_random_moments(command, ivcap_twin, request, database):
@@ -184,7 +199,7 @@ def test_killed_with_a_batch_on_its_way(command, ivcap_twin, fault):
     process = command.start()
     end = time.monotonic() + 120
     while not any(rule["hits"] for rule in ivcap_twin.faults() if "register_batch" in rule["path"]):
-        assert process.poll() is None and time.monotonic() < end, (command.folder / "command.log").read_text()[-6000:]
+        assert process.status is None and time.monotonic() < end, command.said
         time.sleep(0.02)
     kill(process)
     ivcap_twin.clear_faults()
@@ -195,9 +210,9 @@ def test_killed_with_a_batch_on_its_way(command, ivcap_twin, fault):
 def test_two_commands_at_once(command, ivcap_twin):
     """The same command in two terminals: both end well, and no row is there twice."""
     first, second = command.start(), command.start()
-    assert (first.wait(600), second.wait(600)) == (0, 0), (command.folder / "command.log").read_text()[-6000:]
+    assert (first.wait(600), second.wait(600)) == (0, 0), command.said
     command.check()
-    text = (command.folder / "command.log").read_text()
+    text = command.log.read_text()
     assert text.count(f'"registered": {command.count}') == 2
 
 
@@ -216,7 +231,7 @@ def test_a_bad_day(command, ivcap_twin, request):
     process = command.start("--patience", patience)
     end = time.monotonic() + 120
     while not ivcap_twin.requests("POST", REGISTER):
-        assert process.poll() is None and time.monotonic() < end, (command.folder / "command.log").read_text()[-6000:]
+        assert process.status is None and time.monotonic() < end, command.said
         time.sleep(0.02)
     ivcap_twin.clear_faults()
     ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=deaths, kill_worker="before")
@@ -225,7 +240,7 @@ def test_a_bad_day(command, ivcap_twin, request):
     while time.monotonic() < back or ivcap_twin.faults()[0]["hits"] < deaths:
         time.sleep(0.1)
     be_bad()
-    assert process.wait(1200) == 1, (command.folder / "command.log").read_text()[-6000:]
+    assert process.wait(1200) == 1, command.said
     ivcap_twin.clear_faults()
     outcomes = {f"{command.name} {int(each['row']) - 1}": each for each in command.outcomes()}
     runs = command.runs()

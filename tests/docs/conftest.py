@@ -5,13 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_HOME,
-    PREFECT_LOGGING_TO_API_ENABLED,
     temporary_settings,
 )
 
@@ -20,13 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module")
-def docs_prefect(prefect_server: dict[str, str]) -> Iterator[None]:
+def docs_prefect(prefect_settings: dict[Any, Any]) -> Iterator[None]:
     """Heartbeats are off: they would outlive a flow."""
-    settings = {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-    }
-    with temporary_settings(settings):
+    with temporary_settings(prefect_settings):
         yield

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.settings import temporary_settings
 
 from flows import order_pipeline as module
 from flows.order_pipeline import app, order_pipeline, show
@@ -18,15 +18,10 @@ SERVICES = ROOT / "flows/services"
 
 
 @pytest.fixture
-def registered(prefect_server, ivcap_twin, ivcap_journal):
+def registered(prefect_settings, ivcap_twin, ivcap_journal):
     for path in SERVICES.glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
-    settings = {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-    }
-    with temporary_settings(settings):
+    with temporary_settings(prefect_settings):
         yield ivcap_twin
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.settings import temporary_settings
 
 from flows.register_runs import Case, app, grid, register_runs, show
 from flows.services.icen import BasePeriod
@@ -54,13 +54,8 @@ def test_the_script_offers_every_parameter_of_the_flow(capsys):
 
 
 @pytest.fixture
-def on_prefect_server(prefect_server):
-    settings = {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-    }
-    with temporary_settings(settings):
+def on_prefect_server(prefect_settings):
+    with temporary_settings(prefect_settings):
         yield
 
 

@@ -115,7 +115,7 @@ def platform_listener() -> Iterator[Platform]:
     app = Starlette(
         routes=[Route("/{path:path}", hand_over, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])]
     )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -198,6 +198,15 @@ def test_registering_twice_is_one_service_with_one_request_model(first, register
     first.call("POST", "/1/services2", 409, json={"id": one})
 
 
+def test_a_service_with_several_descriptions_is_defined_anew(first, register_service):
+    """A user has added one: the newest is replaced, and nothing is refused."""
+    service, schema = register_service("shows", PARAMETERS), "urn:sd-core:schema.ai-tool.1"
+    first.add(service, {"n": 1}, schema)
+    assert register_service("shows", PARAMETERS[:1]) == service
+    told = first.aspects(entity=service, schema=schema)
+    assert len(told) == 2 and {"n": 1} not in [one["content"] for one in told]
+
+
 def test_another_account_cannot_change_a_service(first, second, register_service):
     """403, and 404 without force-create for one that is not there."""
     service = register_service("shows", PARAMETERS)

@@ -175,7 +175,7 @@ def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(make(url), log_level="warning", lifespan=lifespan))
+        server = uvicorn.Server(uvicorn.Config(make(url), log_level="warning", log_config=None, lifespan=lifespan))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

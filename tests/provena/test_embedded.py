@@ -57,6 +57,8 @@ async def test_a_model_run_is_registered_and_read_back(user, world):
         display_name="a run",
         inputs=(source,),
         outputs=(result,),
+        modeller=world.person,
+        organisation=world.organisation,
     )
     assert user.settle == 2.0
 

@@ -34,6 +34,7 @@ STEPS: Final = (
     "after the last byte",
     "before the upload is noted",
     "before the flow ends",
+    "after its end is noted",
 )
 """Where a flow that runs anywhere may be hit, in the order of its going."""
 DEPLOYED_STEPS: Final = (

@@ -27,7 +27,7 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import TwinControl
 
-__all__ = ["Fork", "Platform", "Stage"]
+__all__ = ["Fork", "Forks", "Platform", "Stage"]
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]

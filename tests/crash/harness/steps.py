@@ -26,6 +26,7 @@ from ivcap_flows.ivcap.orders import Orders
 from ivcap_flows.journal import store
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.parks import Parks
+from ivcap_flows.journal.runs import Runs
 from ivcap_flows.tasks.flow_run import OwnRun
 from ivcap_flows.tasks.key_aspects import AspectKeys
 from ivcap_flows.tasks.watched import OrderSource
@@ -143,6 +144,10 @@ def the_fan_in(_: Any, intent: Any, **__: Any) -> bool:
     return bool(intent.noun == "upload" and intent.subject.endswith(FAN_IN))
 
 
+def completes(_: Any, __: str, outcome: str, *___: Any) -> bool:
+    return outcome == "completed"
+
+
 class Sending:
     """Whether it is the fan-in upload whose bytes are sent, and how many blocks of it were read."""
 
@@ -190,6 +195,7 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "after the last byte": after(Artifacts, "send", is_fan_in),
     "before the upload is noted": before(Intents, "settle_outcome", the_fan_in),
     "before the flow ends": ending.append,
+    "after its end is noted": after(Runs, "close_attempt", completes),
     "before the park is noted": before(Parks, "park"),
     "between note and schedule": before(OwnRun, "leave"),
     "after the schedule": after(OwnRun, "leave"),

@@ -69,8 +69,13 @@ class Services:
                 "fn_signature": f"{name or 'service'}({', '.join(shape.get('properties', {}))})",
                 "fn_schema": shape,
             }
-            opened = policy.startswith("urn:ivcap:policy:ivcap.open.")
-            self._aspects.put(who, urn, schemas.AI_TOOL, tool, policy=OPEN_METADATA if opened else policy)
+            told = OPEN_METADATA if policy.startswith("urn:ivcap:policy:ivcap.open.") else policy
+            # Of several, which only a user can have made, the newest.
+            before = self._aspects.newest(who, urn, schemas.AI_TOOL)
+            if before is None:
+                self._aspects.add(who, urn, schemas.AI_TOOL, tool, policy=told)
+            else:
+                self._aspects.replace(who, before["id"], tool, policy=told)
         return self._get(urn)
 
     def _store_values(self, who: Principal, urn: str, values: dict[str, Any]) -> None:
