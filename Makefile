@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install peers demo test lint format types docs bench crash kills fuzz clean
+.PHONY: help install peers demo test exports lint format types docs picture bench crash kills fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -19,20 +19,20 @@ install: $(VENV)/.installed ## Create .venv with the package, its examples and t
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples,parquet,s3]'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples,parquet,s3,turtle,rocrate,openlineage]'
 	@touch $@
 
-# The official clients and service SDKs, each in an environment of its own since their pins clash with Prefect's and
-# each other's.
-PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool
-vpath %.txt tests/contract tests/sdk
+# The official clients and service SDKs, and the validator of RO-Crates, each in an environment of its own since their
+# pins clash with Prefect's and each other's.
+PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool roc-validator
+vpath %.txt tests/contract tests/sdk tests/exports
 
 .venvs/%/.installed: %.txt
 	$(PYTHON) -m venv .venvs/$*
 	PIP_CONSTRAINT= .venvs/$*/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
-peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients and service SDKs, to test against
+peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients, service SDKs and validators, to test against
 
 demo: install ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml
@@ -42,6 +42,9 @@ demo: install ## Run the main job on the embedded platforms
 
 test: install peers ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+exports: install peers ## Export runs of every example in every format, validate them, print counts
+	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/exports -q -rP --show-capture=stdout -k 'valid or read_back or one_id'
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .
@@ -57,8 +60,11 @@ types: install ## Check types (mypy, strict)
 docs: install ## Write the reference pages that are generated from the code
 	$(BIN)/python docs/generate.py
 
+picture: install ## Draw the order pipeline's trace anew for the documentation, in a Chromium
+	$(BIN)/python docs/picture.py
+
 bench: install peers ## Run every benchmark; each prints one JSON line
-	@for name in imports recording upload download listing registration parking waiting submitting; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in imports recording upload download resume many_uploads listing registration parking waiting submitting outbox trace; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
 	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -q -k drawn --crash-rounds $(or $(N),200)

@@ -27,10 +27,12 @@ LIMIT = 0.2
 OURS = """
 import asyncio, sys, time
 from pathlib import Path
+import anyio
 from ivcap_flows.capture import journal
 from ivcap_flows.tasks import aupload_artifact
 
 journal()
+asyncio.run(anyio.sleep(0))  # loads what any flow run has loaded
 
 async def upload(paths):
     return await asyncio.gather(*(aupload_artifact.fn(path) for path in paths))

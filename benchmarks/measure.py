@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ivcap_flows.local import ensure
 from ivcap_flows.local.remote import TwinControl
@@ -81,7 +81,7 @@ def steered_twin() -> Iterator[tuple[dict[str, str], TwinControl]]:
             server.wait(10)
 
 
-def report(name: str, ratio: float, **figures: Any) -> None:
-    """The last line: one JSON object. Lower is better in every benchmark here."""
+def report(name: str, ratio: float, *, better: Literal["lower", "higher"] = "lower", **figures: Any) -> None:
+    """The last line: one JSON object."""
     machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
-    print(json.dumps({"name": name, "ratio": round(ratio, 3), "better": "lower", **figures, "machine": machine}))
+    print(json.dumps({"name": name, "ratio": round(ratio, 3), "better": better, **figures, "machine": machine}))

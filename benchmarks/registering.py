@@ -25,6 +25,8 @@ from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.sources import open_source
 
+# The journal has its tables, as it has but once.
+journal()
 BEGIN = time.perf_counter()
 
 

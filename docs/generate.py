@@ -26,7 +26,7 @@ from ivcap_flows.local.ivcap import app as ivcap
 from ivcap_flows.local.ivcap.routing import Operation
 from ivcap_flows.local.provena.twin import ProvenaTwin
 from ivcap_flows.local.provena.web import Api
-from ivcap_flows.provenance import prov_json, rules
+from ivcap_flows.provenance import forms, names, rules
 from ivcap_flows.settings import Settings
 
 FOLDER: Final = Path(__file__).parent / "reference"
@@ -122,7 +122,27 @@ PROVENANCE: Final = """# Provenance
 What a record may say. The model is W3C PROV (PROV-DM, 2013); the table below validates every graph before it is written
 anywhere. How records come about is told in [how provenance is captured](../explanation/provenance.md).
 
-## Relations and types
+## Relations
+
+"""
+
+THINGS: Final = """
+## Things, and what each is in each sink
+
+Every thing has one id, and the same in every sink: it is the URI in PROV, the `@id` or the `identifier` in an RO-Crate,
+the name of a dataset or the tag `urn` of a run in OpenLineage, and the entity on IVCAP.
+
+- **PROV** is PROV-JSON, PROV-N and Turtle alike: the class that PROV has, and `prov:type` with our own word for it.
+- **RO-Crate** names the types of the entity. A file that is not in the crate is a `MediaObject` under its own URN. An
+  activity that made nothing is an `ActivateAction`, one that has not ended an `Action`.
+- **OpenLineage** says whether a thing is a run, a dataset, or told in a facet.
+- **IVCAP** and **Provena** say what becomes of it there by itself. On IVCAP each is part of the record of its run,
+  which is PROV-JSON in the aspect `urn:ivcap-flows:schema:run.1`; a thing that is already there has its own name in it.
+
+"""
+
+LINKS: Final = """
+## Relations in each sink
 
 """
 
@@ -134,10 +154,8 @@ A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:i
 parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:sha256:<digest>`, so that two equal files
 are one.
 
-In PROV-JSON each name is a qualified name in one of these namespaces:
+In PROV-JSON, PROV-N and Turtle each name is in one of these namespaces:
 
-| prefix | namespace |
-|---|---|
 """
 
 ERRORS: Final = """# Errors
@@ -352,8 +370,9 @@ def commands() -> str:
 
 
 def provenance() -> str:
-    rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in prov_json.NAMESPACES.items())
-    return PROVENANCE + rules.table() + NAMES + _lines(*rows)
+    rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in names.NAMESPACES.items())
+    things = THINGS + forms.things_table() + LINKS + forms.links_table()
+    return PROVENANCE + rules.table() + things + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
 
 
 def errors_page() -> str:
