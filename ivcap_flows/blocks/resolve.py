@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import os
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.settings import Settings
 
 __all__ = ["ivcap_client", "ivcap_credentials", "provena_client", "provena_credentials"]
 
@@ -82,16 +83,27 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
 
 async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
     """What the environment means now; who asks while the same is being found out gets the same answer."""
+    settings = Settings.current()
+    if settings.ivcap_configured or settings.provena_configured:
+        named: Cr = _named(cls, settings)
+        return named
     loop = asyncio.get_running_loop()
     asked = _asked.setdefault(loop, {})
-    question = (cls, deployed, frozenset(os.environ.items()))
+    question = (cls, deployed, settings)
     answer = asked.get(question)
     if answer is None:
         # The embedded platform may have to be started, which takes seconds.
-        answer = asked[question] = loop.create_task(asyncio.to_thread(cls.from_environment, deployed=deployed))
+        starting = asyncio.to_thread(cls.from_environment, settings, deployed=deployed)
+        answer = asked[question] = loop.create_task(starting)
         answer.add_done_callback(lambda _: asked.pop(question))
     found: Cr = await asyncio.shield(answer)
     return found
+
+
+@lru_cache(maxsize=4)
+def _named(cls: type[Cr], settings: Settings) -> Cr:
+    """The credentials that the settings hold themselves; making a block takes as long as a small request."""
+    return cls.from_environment(settings)
 
 
 def _shared(credentials: IvcapCredentials | ProvenaCredentials, make: Callable[[], Cl]) -> Cl:
@@ -110,7 +122,7 @@ def _key(credentials: IvcapCredentials | ProvenaCredentials) -> str:
     # Each task asks for this, and a block's own dump takes tens of milliseconds.
     fields = {name: getattr(credentials, name) for name in type(credentials).model_fields}
     plain = {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in fields.items()}
-    return identity.digest(identity.canonical([type(credentials).__name__, plain]))
+    return identity.digest(repr((type(credentials).__name__, plain)).encode())
 
 
 def _close_all() -> None:

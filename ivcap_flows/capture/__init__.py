@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ivcap_flows.capture.annotations import annotate
-from ivcap_flows.capture.context import acting_as, current_attempt, found, journal, note, recorder, use_journal
+from ivcap_flows.capture.context import (
+    acting_as,
+    attempt_at_hand,
+    current_attempt,
+    found,
+    journal,
+    note,
+    recorder,
+    use_journal,
+)
 from ivcap_flows.capture.decorator import recorded
 from ivcap_flows.capture.remember import aonce, once
 from ivcap_flows.secrets import hide
@@ -12,6 +21,7 @@ __all__ = [
     "acting_as",
     "annotate",
     "aonce",
+    "attempt_at_hand",
     "current_attempt",
     "found",
     "hide",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "acting_as",
+    "attempt_at_hand",
     "close_attempt",
     "current_activity",
     "current_attempt",
@@ -128,6 +129,27 @@ def current_attempt() -> OpenedAttempt:
         opened = attempt_of_process()
     _count_unrecorded(opened, "")
     return opened
+
+
+def attempt_at_hand() -> OpenedAttempt | None:
+    """As `current_attempt`, but None where it would have to wait, for the journal or for others who open an attempt."""
+    known = _attempt.get()
+    if known is not None or process_recorder() is None or not turn().acquire(blocking=False):
+        return known
+    try:
+        return _known(_flow_run_id())
+    finally:
+        turn().release()
+
+
+def _known(flow_run_id: str) -> OpenedAttempt | None:
+    return _attempt.get() or known_here(flow_run_id) or _elsewhere.get(flow_run_id)
+
+
+def _flow_run_id() -> str:
+    """The flow run that Prefect's context names; "" outside of one."""
+    context = flow_context()
+    return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
 
 
 def _attempt_of_context(context: Any) -> OpenedAttempt:
@@ -286,10 +308,9 @@ def miss(facts: int = 1) -> None:
 
     Where no attempt is open yet, the one that is opened next for the same flow run or process has it.
     """
-    context, writer = flow_context(), process_recorder()
-    flow_run_id = str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
+    flow_run_id, writer = _flow_run_id(), process_recorder()
     if writer is not None:
-        attempt = _attempt.get() or known_here(flow_run_id) or _elsewhere.get(flow_run_id)
+        attempt = _known(flow_run_id)
         if attempt is not None:
             writer.miss(attempt.run.id, facts)
             return

@@ -42,7 +42,6 @@ logger = logging.getLogger("ivcap_flows.durable")
 
 _OURS: Final = "urn:ivcap-flows:schema:%"
 """Key aspects, and what `reuse scan` writes, bear the mark."""
-_DEFINED: Final = {"name", "description", "parameters", "controller_schema", "controller"}
 CANDIDATES: Final = 10
 """Earlier ones that are looked at, newest first."""
 LOOKED_AT: Final = 500
@@ -70,12 +69,8 @@ class Earlier:
 
 
 def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | None = None) -> str:
-    """A digest of what the platform shows of a service's definition; of one that takes jobs, with the request's schema.
-
-    What it does not show, such as a new image under an old tag, changes nothing here.
-    """
-    shown = service.model_dump(mode="json", include=_DEFINED)
-    return fingerprint({"service": service.urn, **shown, "request": request_schema})
+    """A digest of a service's definition; of one that takes jobs, with the request's schema."""
+    return service.definition if request_schema is None else fingerprint([service.definition, request_schema])
 
 
 async def earlier_of(aspects: Aspects, mark: str, *, most: int = CANDIDATES) -> list[Earlier]:

@@ -26,8 +26,8 @@ _MOST_HELD: Final = 256 * 1024
 _SMALL: Final = 16 * 1024
 """Bytes that wait for more to leave together with; the next read sends them."""
 
-_JUST_NOW: Final = 0.001
-"""Seconds for which a connection over which something came is taken to be open, without a call to ask for it."""
+_JUST_NOW: Final = 0.02
+"""Seconds for which a connection over which something came is taken to be open, unless the loop has heard otherwise."""
 
 _NEXT_ADDRESS: Final = 0.25
 """Seconds until the next address of a host is tried beside the first (RFC 8305)."""

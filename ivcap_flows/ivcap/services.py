@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Final
 
 from ivcap_flows.errors import (
@@ -50,6 +51,9 @@ _DEFINITION: Final = (
 _NEEDED: Final = ("name", "description", "controller-schema", "controller")
 
 
+_DEFINED: Final = {"name", "description", "parameters", "controller_schema", "controller"}
+
+
 class ServiceRecord(Wire):
     """A service as read or listed; listings have no parameters."""
 
@@ -72,6 +76,12 @@ class ServiceRecord(Wire):
     @property
     def urn(self) -> str:
         return ivcap_urn("service", self.id)
+
+    @cached_property
+    def definition(self) -> str:
+        """A digest of what the platform shows of the definition; a new image under an old tag changes nothing here."""
+        shown = self.model_dump(mode="json", include=_DEFINED)
+        return fingerprint({"service": self.urn, **shown})
 
     def handle(self, platform: str) -> Service:
         return Service(urn=self.urn, platform=platform, name=self.name, description=self.description)

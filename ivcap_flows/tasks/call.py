@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
-from ivcap_flows.capture import acting_as, current_attempt, found, journal
+from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal
 from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, perform, planning
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
@@ -27,7 +27,6 @@ __all__ = [
     "ProvenaCall",
     "ProvenaCredentialsLike",
     "media_type_of",
-    "reuses",
     "urn_of",
 ]
 
@@ -45,6 +44,12 @@ class _Call:
     """None while planning: what is only planned is no attempt."""
     platform: str
     account: str
+    settings: Settings
+    """As they were when the task began."""
+
+    def reuses(self, asked: bool) -> bool:
+        """Whether an earlier one of an equal request is used: as the environment says, else as the task was `asked`."""
+        return asked if self.settings.reuse is None else self.settings.reuse
 
     async def perform(
         self,
@@ -66,7 +71,7 @@ class _Call:
             on_divergence=on_divergence,
             on_failure=on_failure,
             max_resubmits=max_resubmits,
-            max_orders=Settings.current().max_orders if effect.spends else None,
+            max_orders=self.settings.max_orders if effect.spends else None,
         )
         urn = effect.urn(done.value)
         if done.how in ("kept", "reused") and urn is not None:
@@ -104,7 +109,7 @@ class IvcapCall(_Call):
         platform, account = await client.platform(), await client.account()
         if attempt is not None:
             acting_as(account)
-        return cls(journal(), attempt, platform, account, client)
+        return cls(journal(), attempt, platform, account, Settings.current(), client)
 
     @property
     def keys(self) -> AspectKeys:
@@ -125,11 +130,13 @@ class ProvenaCall(_Call):
         platform, username = await client.platform(), await client.username()
         if attempt is not None:
             acting_as(flows_urn("provena-user", username), username)
-        return cls(journal(), attempt, platform, username, client)
+        return cls(journal(), attempt, platform, username, Settings.current(), client)
 
 
 async def _attempt() -> OpenedAttempt | None:
-    return None if planning() is not None else await asyncio.to_thread(current_attempt)
+    if planning() is not None:
+        return None
+    return attempt_at_hand() or await asyncio.to_thread(current_attempt)
 
 
 def urn_of(value: Handle | str) -> str:
@@ -144,9 +151,3 @@ def urn_of(value: Handle | str) -> str:
 def media_type_of(name: str | None) -> str:
     """The media type that a file's name tells; `application/octet-stream` otherwise."""
     return (mimetypes.guess_type(name)[0] if name else None) or "application/octet-stream"
-
-
-def reuses(asked: bool) -> bool:
-    """Whether an earlier one of an equal request is used: as the environment says, else as the task was `asked`."""
-    set_for_all = Settings.current().reuse
-    return asked if set_for_all is None else set_for_all

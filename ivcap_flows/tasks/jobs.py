@@ -18,7 +18,7 @@ from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, plain, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
-from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, reuses, urn_of
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
@@ -131,7 +131,7 @@ async def _request_job(
             subject=record.name or record.urn,
             spends=True,
             definition=version,
-            reuse=earlier if reuses(reuse) else None,
+            reuse=earlier if call.reuses(reuse) else None,
         ),
         key_aspects=call.keys,
         on_failure=on_failure,

@@ -13,7 +13,7 @@ from ivcap_flows.identity import Scope, short_id
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
-from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, reuses, urn_of
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collections import holding
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
@@ -142,7 +142,7 @@ async def _place_order(
             subject=record.name or record.urn,
             spends=True,
             definition=version,
-            reuse=earlier if reuses(reuse) else None,
+            reuse=earlier if call.reuses(reuse) else None,
         ),
         key_aspects=call.keys,
         on_failure=on_failure,

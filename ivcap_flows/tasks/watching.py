@@ -24,6 +24,7 @@ from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import ParkRow
+from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.flow_run import PARKED, end_cancelling, standing, wake
 from ivcap_flows.tasks.parking import pending_of
@@ -171,7 +172,7 @@ class Watcher:
                 f"credentials are for {platform}.",
             )
             return None
-        return IvcapCall(self._journal, None, platform, account, client)
+        return IvcapCall(self._journal, None, platform, account, Settings.current(), client)
 
     def _trouble(self, about: str, text: str) -> None:
         if about not in self._troubled:

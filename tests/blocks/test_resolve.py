@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, ivcap_credentials, provena_client
 from ivcap_flows.errors import ConfigurationError, PlatformOffError
+from ivcap_flows.settings import Settings
 
 IVCAP = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
 PROVENA = ProvenaCredentials(domain="example.org", realm="r", offline_token="s3cret-one")
@@ -60,26 +60,27 @@ def test_nothing_given_means_the_environment(monkeypatch):
 
 
 def test_who_asks_at_once_is_answered_at_once(monkeypatch):
-    """Tasks that begin together have the environment read once; another environment is another question."""
-    real, read = IvcapCredentials.from_environment, []
+    """Tasks that begin together start the embedded platform once; another environment is another question."""
+    started = []
 
-    def slowly(**options):
-        read.append(os.environ["IVCAP_JWT"])
+    def slowly(settings, *, deployed):
+        started.append(settings.ivcap_local_dir.name)
         time.sleep(0.1)
-        return real(**options)
+        return IvcapCredentials(url="http://127.0.0.1:9", token="t")
 
     async def together():
-        first = [asyncio.ensure_future(ivcap_credentials(None, deployed=True)) for _ in range(5)]
+        first = [asyncio.ensure_future(ivcap_credentials(None, deployed=False)) for _ in range(5)]
         await asyncio.sleep(0.02)
-        monkeypatch.setenv("IVCAP_JWT", "s3cret-two")
-        return [*await asyncio.gather(*first), await ivcap_credentials(None, deployed=True)]
+        monkeypatch.setenv("IVCAP_LOCAL_DIR", "two")
+        return [*await asyncio.gather(*first), await ivcap_credentials(None, deployed=False)]
 
-    monkeypatch.setenv("IVCAP_URL", "https://one.example.org")
-    monkeypatch.setenv("IVCAP_JWT", "s3cret-one")
+    for name in Settings.settings_names():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("IVCAP_LOCAL_DIR", "one")
     monkeypatch.setattr(IvcapCredentials, "from_environment", slowly)
     found = loop.run(together())
-    assert read == ["s3cret-one", "s3cret-two"]
-    assert len({id(one) for one in found[:5]}) == 1 and found[5].token.get_secret_value() == "s3cret-two"
+    assert started == ["one", "two"]
+    assert len({id(one) for one in found[:5]}) == 1 and found[5] is not found[0]
 
 
 def test_anything_else_is_refused():

@@ -20,6 +20,7 @@ from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, Parame
 from ivcap_flows.ivcap import job_events
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.local.register import register
+from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
     add_aspect,
@@ -343,7 +344,8 @@ def test_pollers_go_with_their_client(ivcap_twin, ivcap_journal):
         client = IvcapCredentials.from_environment().get_client()
         service = (await client.services.by_name("echo")).urn
         job = await client.jobs.request(service, {"message": "x"})
-        call = IvcapCall(ivcap_journal, None, await client.platform(), await client.account(), client)
+        platform, account = await client.platform(), await client.account()
+        call = IvcapCall(ivcap_journal, None, platform, account, Settings.current(), client)
         await watching.wait_for(call, watching.JobSource(client.jobs), {job.urn: service}, timeout=20)
         for _ in range(50):
             if not watching._pollers[client]:
