@@ -122,13 +122,14 @@ async def perform(
 
 
 async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Claim:
-    """Claim in a thread. What is granted after the caller was cancelled is given back, or it would hold for ever."""
+    """Claim beside the loop. What is granted and not heard of is given back, or it would hold for ever: where the
+    caller was cancelled, and where the commit was not confirmed, which may be on disk all the same."""
     lock = threading.Lock()
     made: list[Claim] = []
-    cancelled = False
+    unheard = False
 
     def give_back() -> None:
-        if cancelled and made and made[0].kind in ("new", "doubt"):
+        if unheard and made and made[0].kind in ("new", "doubt"):
             journal.intents.release(made[0].intent)
 
     def take() -> Claim:
@@ -139,10 +140,10 @@ async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Clai
         return claim
 
     try:
-        return await asyncio.to_thread(take)
-    except asyncio.CancelledError:
+        return await journal.ask(take)
+    except BaseException:
         with lock:
-            cancelled = True
+            unheard = True
             give_back()
         raise
 
@@ -226,4 +227,4 @@ async def _report(journal: Journal, kept: IntentRow, urn: str) -> None:
         kept.urn,
         urn,
     )
-    await asyncio.to_thread(journal.intents.note_duplicates, kept.key, [urn])
+    await journal.ask(journal.intents.note_duplicates, kept.key, [urn])

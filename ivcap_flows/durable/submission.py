@@ -66,7 +66,7 @@ class _Progress:
 
     async def save(self, value: Any) -> None:
         submission = self._submission
-        submission.intent = await asyncio.to_thread(submission.journal.intents.progress, submission.intent, value)
+        submission.intent = await submission.journal.ask(submission.journal.intents.progress, submission.intent, value)
 
     async def tell(self) -> None:
         await self._submission.tell_others()
@@ -119,7 +119,7 @@ class Submission(Generic[T]):
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._from_aspect(theirs)])
         if theirs is not None:
-            self.intent = await asyncio.to_thread(
+            self.intent = await self.journal.ask(
                 self.journal.intents.mark_in_doubt, self.intent, "another journal has an intent under this key"
             )
             return await self._look_for_it()
@@ -129,7 +129,7 @@ class Submission(Generic[T]):
 
     async def _send(self) -> Performed[T]:
         for last in (False,) * (SENDS - 1) + (True,):
-            self.intent = await asyncio.to_thread(self.journal.intents.mark_sent, self.intent)
+            self.intent = await self.journal.ask(self.journal.intents.mark_sent, self.intent)
             try:
                 value = await self.effect.send(self.intent, _Progress(self))
             except SupersededError as error:
@@ -145,7 +145,7 @@ class Submission(Generic[T]):
                     if over:
                         await self._abandon(error)
                     raise
-                self.intent = await asyncio.to_thread(self.journal.intents.mark_in_doubt, self.intent, _say(error))
+                self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, _say(error))
                 logger.warning("The reply to the %s %s was lost: %s", self.intent.noun, self.intent.key, error)
                 adopted = await self._look_for_it()
                 if adopted is not None:
@@ -226,7 +226,7 @@ class Submission(Generic[T]):
             "begins anew" if begun is None else "continues it",
         )
         if begun is not None:
-            self.intent = await asyncio.to_thread(self.journal.intents.progress, self.intent, begun)
+            self.intent = await self.journal.ask(self.journal.intents.progress, self.intent, begun)
         return None
 
     async def _stands(self, begun: Any) -> Any:
@@ -283,7 +283,7 @@ class Submission(Generic[T]):
         told_first = self.effect.resumable
         more = await self._tell_outcome(urn, outcome) if told_first else []
         try:
-            self.intent = await asyncio.to_thread(
+            self.intent = await self.journal.ask(
                 self.journal.intents.settle_outcome,
                 self.intent,
                 urn=urn,
@@ -306,7 +306,7 @@ class Submission(Generic[T]):
 
     async def _abandon(self, error: BaseException) -> None:
         try:
-            self.intent = await asyncio.to_thread(self.journal.intents.abandon, self.intent, _say(error))
+            self.intent = await self.journal.ask(self.journal.intents.abandon, self.intent, _say(error))
         except (JournalError, FencedError) as failure:
             logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
 
@@ -379,7 +379,7 @@ class Submission(Generic[T]):
 
     async def _note_duplicates(self, urns: Sequence[str]) -> None:
         try:
-            await asyncio.to_thread(self.journal.intents.note_duplicates, self.intent.key, urns)
+            await self.journal.ask(self.journal.intents.note_duplicates, self.intent.key, urns)
         except (JournalError, DurabilityError) as error:
             logger.warning("The second %s is not in the journal: %s", self.intent.noun, error)
 

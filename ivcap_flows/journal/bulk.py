@@ -63,9 +63,8 @@ class BulkIntents(Intents):
     def claim_many(self, wanted: Sequence[NewIntent]) -> list[Claim]:
         """Ask for the right to cause each effect; the answers are in the order of the questions. See `claim`."""
         tokens = {each.key: str(uuid.uuid4()) for each in wanted}
-        process_id = self._processes.mine()
         try:
-            return self._claim_many(wanted, process_id, tokens)
+            return self._claim_many(wanted, tokens)
         except BaseException:
             # The transaction may be on disk though its end was not heard of; nobody works on what it took.
             for token in tokens.values():
@@ -151,14 +150,14 @@ class BulkIntents(Intents):
         for intent in intents:
             self.release(intent)
 
-    def _claim_many(self, wanted: Sequence[NewIntent], process_id: str, tokens: dict[str, str]) -> list[Claim]:
+    def _claim_many(self, wanted: Sequence[NewIntent], tokens: dict[str, str]) -> list[Claim]:
         with self._store.write() as connection:
             if not self._store.is_sqlite:
                 # In one order for all, or two callers would wait for each other.
                 for key in sorted(tokens):
                     self._take_turn(connection, f"key:{key}")
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
             known = self._rows(connection, sorted(tokens), lock=True)
             holders: dict[str, ProcessRow] = {}

@@ -56,15 +56,14 @@ class Intents:
         the process ends. With `spend_limit`, SpendLimitError when the run has as many spending intents already.
         """
         token = str(uuid.uuid4())
-        process_id = self._processes.mine()
         try:
-            return self._claim(wanted, spend_limit, process_id, token)
+            return self._claim(wanted, spend_limit, token)
         except BaseException:
             # A transaction may be on disk though its end was not heard of; nobody works on what it took.
             self._processes.end(token)
             raise
 
-    def _claim(self, wanted: NewIntent, spend_limit: int | None, process_id: str, token: str) -> Claim:
+    def _claim(self, wanted: NewIntent, spend_limit: int | None, token: str) -> Claim:
         with self._store.write() as connection:
             if not self._store.is_sqlite:
                 # Before the first row there is nothing to lock; the limit needs all claims of a run to take turns.
@@ -72,7 +71,7 @@ class Intents:
                 for name in (*turns, f"key:{wanted.key}"):
                     self._take_turn(connection, name)
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             holder = {"process_id": process_id, "token": token, "updated_at": now}
             owner = {"run_id": wanted.run_id, "attempt_id": wanted.attempt_id}
             fresh = {**fresh_row(wanted, now), **holder}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from ivcap_flows.journal.bulk import BulkIntents
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Journal:
-    """Open with `Journal.open(url)`. Safe in threads and among processes; all methods are synchronous and short.
+    """Open with `Journal.open(url)`. Safe in threads and among processes; methods are synchronous and short, and
+    coroutines call them by `ask`.
 
     Methods raise JournalError when the database cannot be read or written.
     """
@@ -47,6 +52,7 @@ class Journal:
     def __init__(self, store: Store) -> None:
         from ivcap_flows.journal.bulk import BulkIntents
         from ivcap_flows.journal.deliveries import Deliveries
+        from ivcap_flows.journal.desk import Desk
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
         from ivcap_flows.journal.leases import Leases
@@ -58,6 +64,7 @@ class Journal:
         from ivcap_flows.journal.sightings import Sightings
 
         self._store = store
+        self._desk = Desk(store)
         processes = Processes(store)
         self.id = store.journal_id
         self.url = store.url
@@ -87,6 +94,13 @@ class Journal:
         """The journal's time, the same for all processes that share it."""
         with self._store.read() as connection:
             return self._store.now(connection)
+
+    async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a method of the journal gives, called beside the loop; on SQLite those asked meanwhile share a commit.
+
+        Cancelled, the method may have had its effect all the same.
+        """
+        return await self._desk.ask(call, *args, **kwargs)
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""

@@ -54,10 +54,9 @@ class Leases:
             return self._processes.holds(holder, row["token"], self._store.now(connection))
 
     def _take(self, name: str, token: str) -> bool:
-        process_id = self._processes.mine()
         with self._store.write() as connection:
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             row = {"name": name, "process_id": process_id, "token": token, "taken_at": now}
             if not self._store.insert_new(connection, _L, row):
                 held = connection.execute(sa.select(_L).where(_L.c.name == name).with_for_update()).mappings().first()

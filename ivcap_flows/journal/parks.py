@@ -84,10 +84,9 @@ class Parks:
         wake_at: datetime,
     ) -> ParkRow:
         """Note that this process is about to leave the run; what was noted before is then woken."""
-        process_id = self._processes.mine()
         with self._store.write() as connection:
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             self._close(connection, _K.c.run_id == run_id, "woken", None)
             last = connection.execute(sa.select(sa.func.max(_K.c.round)).where(_K.c.run_id == run_id)).scalar()
             row = {

@@ -29,7 +29,7 @@ LEASE_SECONDS: Final = 60.0
 """A process of another machine that was silent for so long counts as gone."""
 
 _T = schema.processes
-_TOUCH = (
+_BEAT = (
     sa.update(_T).where(_T.c.id == sa.bindparam("process")).values(beat_at=sa.bindparam("now", type_=_T.c.beat_at.type))
 )
 _tokens: set[str] = set()
@@ -37,25 +37,27 @@ _tokens: set[str] = set()
 
 
 class Processes:
-    """This process's row, made at the first use, and the others'."""
+    """This process's row, made with the first thing that it takes, and the others'."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._mine: tuple[int, str] | None = None
 
-    def mine(self) -> str:
-        """The id of this process in the journal; a forked child gets its own. Never call it inside a transaction."""
+    def mine(self, connection: Connection, now: datetime) -> str:
+        """The id of this process in the journal; a forked child gets its own.
+
+        It beats within the transaction that takes something, so that nothing is ever taken with an old beat.
+        """
         with self._lock:
-            if self._mine is None or self._mine[0] != os.getpid():
-                id_, pid = str(uuid.uuid4()), os.getpid()
-                with self._store.write() as connection:
-                    row = ProcessRow(
-                        id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, self._store.now(connection)
-                    )
-                    connection.execute(sa.insert(_T), vars(row))
-                self._mine = (pid, id_)
-            return self._mine[1]
+            pid = os.getpid()
+            if self._mine is None or self._mine[0] != pid:
+                self._mine = (pid, str(uuid.uuid4()))
+            id_ = self._mine[1]
+        if connection.execute(_BEAT, {"process": id_, "now": now}).rowcount == 0:
+            row = ProcessRow(id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, now)
+            self._store.insert_new(connection, _T, vars(row))
+        return id_
 
     def beat(self) -> None:
         """Say that this process lives; does nothing before its first attempt or claim."""
@@ -63,11 +65,7 @@ class Processes:
         if mine is None or mine[0] != os.getpid():
             return
         with self._store.write() as connection:
-            connection.execute(sa.update(_T).where(_T.c.id == mine[1]).values(beat_at=self._store.now(connection)))
-
-    def touch(self, connection: Connection, process_id: str, now: datetime) -> None:
-        """Beat within the transaction that takes something, so that it is never taken with an old beat."""
-        connection.execute(_TOUCH, {"process": process_id, "now": now})
+            connection.execute(_BEAT, {"process": mine[1], "now": self._store.now(connection)})
 
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
         """One process by its id in the journal."""

@@ -42,7 +42,6 @@ class Runs:
         continues it. Attempts whose process is gone get the outcome `lost`.
         """
         sha256 = fingerprint(identity.parameters)
-        process_id = self._processes.mine()
         with self._store.write() as connection:
             self._serialise(connection, identity, sha256)
             run_id = self._by_root(connection, identity)
@@ -51,7 +50,7 @@ class Runs:
                 run_id = self._by_identity(connection, identity, sha256)
                 joined = run_id is not None
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             if run_id is None:
                 # What a worker with another journal goes on with has the same keys, and so finds what was done.
                 run_id = identity.root_flow_run_id

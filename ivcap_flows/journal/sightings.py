@@ -66,10 +66,9 @@ class Sightings:
                     return True
             elif row is not None and self._is_held(connection, row, now):
                 return False
-        process_id = self._processes.mine()
         with self._store.write() as connection:
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             values = {"process_id": process_id, "token": token, "until": now + timedelta(seconds=LOOKOUT_SECONDS)}
             if not self._store.insert_new(connection, _L, {"watchlist": watchlist, "trouble": None, **values}):
                 row = self._lookout(connection, watchlist, lock=True)
@@ -89,10 +88,9 @@ class Sightings:
 
     def watch(self, watchlist: str, watcher: str, wanted: Collection[Watch]) -> None:
         """Have the lookout look after these as well, until `unwatch` or the end of this process."""
-        process_id = self._processes.mine()
         with self._store.write() as connection:
             now = self._store.now(connection)
-            self._processes.touch(connection, process_id, now)
+            process_id = self._processes.mine(connection, now)
             rows = [
                 {
                     "watchlist": watchlist,

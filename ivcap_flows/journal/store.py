@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
-from ivcap_flows.journal.commits import SharedCommits
+from ivcap_flows.journal.commits import Commits
 from ivcap_flows.journal.places import network_file_system
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
 
@@ -46,7 +46,7 @@ class Store:
         self.url = parsed.render_as_string(hide_password=True)
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self._commits = SharedCommits(self.engine, patience=_BUSY_SECONDS)
+        self._commits = Commits(self.engine, patience=_BUSY_SECONDS)
         self._new: dict[sa.Table, Any] = {}
         _after_fork(self.engine)
         try:
@@ -67,7 +67,12 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads. JournalError if the database cannot be read."""
+        shared = self._commits.shared
         try:
+            if shared is not None:
+                # What this thread has written is not for others to see yet, but for itself.
+                yield shared
+                return
             with self.engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
@@ -79,6 +84,15 @@ class Store:
         try:
             with self._commits.transaction() if self.is_sqlite else self.engine.begin() as connection:
                 yield connection
+        except SQLAlchemyError as error:
+            raise self._failure("written", error) from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The writes of this thread in the block share a commit, of SQLite; JournalError if it fails."""
+        try:
+            with self._commits.together():
+                yield
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
 

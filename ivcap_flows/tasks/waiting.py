@@ -99,7 +99,7 @@ async def note_end(journal: Journal, work: Order | Job) -> None:
     if work.key is None:
         return
     try:
-        await asyncio.to_thread(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
+        await journal.ask(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
     except JournalError as error:
         logger.error("That %s ended as %s is not in the journal: %s", work.urn, work.status, error)
 

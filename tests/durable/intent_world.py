@@ -149,7 +149,8 @@ class World:
         store, processes = journal._store, journal.intents._processes
         store.now = lambda connection: _BASE + timedelta(seconds=self.seconds)  # type: ignore[method-assign]
         processes.holds = self._holds  # type: ignore[method-assign, assignment]
-        self.alive[processes.mine()] = process
+        with store.write() as connection:
+            self.alive[processes.mine(connection, store.now(connection))] = process
         original = store.write
 
         @contextmanager

@@ -129,7 +129,6 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     begun = sqlite_journal.sightings._store.write
     monkeypatch.setattr(sqlite_journal.sightings._store, "write", lambda: writes.append(here()) or begun())
     monkeypatch.setattr("ivcap_flows.durable.pace.SHORTEST", 0.1)
-    sqlite_journal.sightings._processes.mine()
     writes.clear()
     work = Work(a="executing")
     poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))

@@ -1,0 +1,127 @@
+"""What coroutines ask of a journal, done beside their loop; on SQLite what was asked meanwhile shares a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
+
+from ivcap_flows.journal.store import Store
+
+__all__ = ["Desk"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST: Final = 32
+"""Writes in one transaction; other processes wait for their turn meanwhile."""
+
+
+class _Asked:
+    """A call, and the future of whoever waits for what it gives."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._context = contextvars.copy_context()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def do(self) -> None:
+        if self.future.cancelled():
+            # What was not begun when its caller left is not done behind its back.
+            return
+        try:
+            self._value = self._context.run(self._call)
+        except BaseException as error:  # noqa: BLE001 - it is whoever asked that it is raised to
+            self._error = error
+
+    def lose(self, error: BaseException) -> None:
+        """Whatever came of the call is not on disk."""
+        self._error = copy.copy(error)
+
+    def answer(self) -> None:
+        if self.future.done():
+            return
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result(self._value)
+
+
+class Desk:
+    """Does calls in their order, in one thread at a time. A call must not wait for another."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: deque[_Asked] = deque()
+        self._busy = False
+        self._process = os.getpid()
+
+    async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a call gives; what it has written is on disk then. Cancelled, the call may be done all the same.
+
+        Raises what the call does, and JournalError where the commit that it shares has failed.
+        """
+        if not self._store.is_sqlite:
+            # The server shares commits already.
+            return await asyncio.to_thread(call, *args, **kwargs)
+        if self._process != os.getpid():
+            self._begin_anew()
+        asked = _Asked(partial(call, *args, **kwargs))
+        with self._lock:
+            self._asked.append(asked)
+            begin, self._busy = not self._busy, True
+        if begin:
+            try:
+                asked.loop.run_in_executor(None, self._serve)
+            except BaseException:
+                self._busy = False
+                raise
+        value: T = await asked.future
+        return value
+
+    def _serve(self) -> None:
+        while some := self._next():
+            try:
+                self._do(some)
+            finally:
+                for loop in {asked.loop for asked in some}:
+                    # A loop that was closed meanwhile has nobody who waits.
+                    with suppress(RuntimeError):
+                        loop.call_soon_threadsafe(_answer, [asked for asked in some if asked.loop is loop])
+
+    def _next(self) -> list[_Asked]:
+        with self._lock:
+            some = [self._asked.popleft() for _ in range(min(_MOST, len(self._asked)))]
+            self._busy = bool(some)
+            return some
+
+    def _do(self, some: list[_Asked]) -> None:
+        if len(some) == 1:
+            some[0].do()
+            return
+        try:
+            with self._store.together():
+                for asked in some:
+                    asked.do()
+        except BaseException as error:  # noqa: BLE001 - it is those who asked that it is raised to
+            for asked in some:
+                asked.lose(error)
+
+
+def _answer(some: list[_Asked]) -> None:
+    for asked in some:
+        asked.answer()
