@@ -62,8 +62,9 @@ platform is set raises ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
 
 ## Network
 
-`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as in httpx, and `SSL_CERT_FILE` and `SSL_CERT_DIR` name
-certificates to trust. This machine itself (127.0.0.1, localhost, ::1) is reached without a proxy.
+`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as in httpx (a SOCKS proxy needs `pip install
+httpx[socks]`), and `SSL_CERT_FILE` and `SSL_CERT_DIR` name certificates to trust. This machine itself (127.0.0.1,
+localhost, ::1) is reached without a proxy.
 
 ## Credentials blocks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from ivcap_flows.blocks.environment import refuse, settings_for
 from ivcap_flows.errors import ConfigurationError
@@ -22,6 +22,9 @@ __all__ = ["IvcapCredentials", "ProvenaCredentials"]
 # Prefect's own image of a secret; blocks must name a square image on the web.
 _KEY_IMAGE = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
 
+# A fault is told without what was given, which may be a token that is no SecretStr yet.
+_HIDDEN = ConfigDict(hide_input_in_errors=True)
+
 
 class IvcapCredentials(CredentialsBlock):
     """Where IVCAP is and the token of an account there.
@@ -35,6 +38,7 @@ class IvcapCredentials(CredentialsBlock):
         ```
     """
 
+    model_config = _HIDDEN
     _block_type_name = "IVCAP Credentials"
     _block_type_slug = "ivcap-credentials"
     _logo_url: ClassVar[Any] = _KEY_IMAGE
@@ -127,6 +131,7 @@ class ProvenaCredentials(CredentialsBlock):
         ```
     """
 
+    model_config = _HIDDEN
     _block_type_name = "Provena Credentials"
     _block_type_slug = "provena-credentials"
     _logo_url: ClassVar[Any] = _KEY_IMAGE

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from ivcap_flows import identity
 from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
@@ -75,6 +75,11 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
         raise ConfigurationError(f"Credentials are a {cls.__name__} or its name, not {type(given).__name__}.")
     try:
         return await cls.aload(given)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ConfigurationError(f"The block {cls.__name__} named {given!r} cannot be used. {wrong}.") from None
     except ValueError as error:
         raise ConfigurationError(
             f"There is no block {cls.__name__} named {given!r}. Save one by `{cls.__name__}(...).save({given!r})`."

@@ -35,7 +35,11 @@ class Lanes(httpx.AsyncBaseTransport):
                 raise httpx.PoolTimeout("No connection is free.", request=request) from error
         else:
             await self._places.acquire()
-        lane = self._free.pop() if self._free else self._new()
+        try:
+            lane = self._free.pop() if self._free else self._new()
+        except BaseException:
+            self._places.release()
+            raise
         try:
             response = await lane.handle_async_request(request)
         except BaseException:
@@ -46,7 +50,7 @@ class Lanes(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        for lane in self._all:
+        for lane in list(self._all):
             await lane.aclose()
         if self._closing:
             await asyncio.wait(self._closing)

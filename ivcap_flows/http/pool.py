@@ -12,8 +12,10 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.lanes import Lanes
 from ivcap_flows.http.network import Network
+from ivcap_flows.secrets import scrub_text
 
 __all__ = ["Pool"]
 
@@ -68,7 +70,7 @@ class Pool:
             trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if secure else _nobody()
             self._hosts[host] = Lanes(
                 _STREAMS_AT_ONCE if streaming else _AT_ONCE,
-                lambda: _Direct(trust) if proxy is None else _Proxied(trust, proxy),
+                lambda: _Direct(trust) if proxy is None else _proxied(trust, proxy),
             )
         return self._hosts[host]
 
@@ -90,6 +92,16 @@ class _Proxied(httpx.AsyncHTTPTransport):
         super().__init__(verify=trust, proxy=proxy, limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEPT))
 
 
+def _proxied(trust: ssl.SSLContext, proxy: str) -> _Proxied:
+    try:
+        return _Proxied(trust, proxy)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigurationError(
+            f"The proxy {scrub_text(proxy)} of the environment cannot be used: {error} Set HTTP_PROXY, HTTPS_PROXY or "
+            "ALL_PROXY to a proxy of HTTP, or name this host in NO_PROXY."
+        ) from error
+
+
 def _proxy(url: httpx.URL) -> str | None:
     """The proxy of the environment for a URL, as urllib (and requests with it) reads it; None for none."""
     if url.host in _DIRECT or proxy_bypass(url.netloc.decode("ascii")):
@@ -102,7 +114,14 @@ def _proxy(url: httpx.URL) -> str | None:
 @lru_cache(maxsize=4)
 def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        given = (("SSL_CERT_FILE", cert_file), ("SSL_CERT_DIR", cert_dir))
+        named = " and ".join(f"{name}={value}" for name, value in given if value)
+        raise ConfigurationError(
+            f"The certificates to trust cannot be read ({named}): {error}. Correct the variable, or unset it."
+        ) from error
 
 
 @lru_cache(maxsize=1)

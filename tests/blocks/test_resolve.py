@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from pydantic import ValidationError
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
@@ -102,6 +103,32 @@ def test_a_block_is_found_by_its_name(prefect_api):
     assert loop.run(ivcap_client("of-this-test", deployed=True)) is first
     with pytest.raises(ConfigurationError, match=r"named 'nowhere'\. Save one by"):
         loop.run(ivcap_client("nowhere", deployed=True))
+
+
+def test_a_stored_block_that_is_wrong_is_told_as_such(prefect_api):
+    """It is there, and its secret stays where it is."""
+    spoiled = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
+    spoiled.url = ""
+    spoiled.save("spoiled-by-this-test")
+    with pytest.raises(
+        ConfigurationError, match="named 'spoiled-by-this-test' cannot be used.*url or a context"
+    ) as error:
+        loop.run(ivcap_client("spoiled-by-this-test", deployed=True))
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ProvenaCredentials(client_secret="s3cret-one"),
+        lambda: IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one", context="here"),
+    ],
+)
+def test_a_fault_in_credentials_shows_none_of_them(make):
+    """pydantic tells of what was given by default, and the text of an error is logged and recorded."""
+    with pytest.raises(ValidationError) as error:
+        make()
+    assert "s3cret" not in str(error.value) + repr(error.value)
 
 
 def test_clients_are_closed_at_the_end_of_the_process():

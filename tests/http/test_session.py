@@ -322,6 +322,27 @@ async def test_a_proxy_for_all_is_one(monkeypatch):
     assert pool._proxy(httpx.URL("https://api.example")) == "http://any:1080"
 
 
+async def test_a_proxy_that_cannot_be_used_is_named_however_often(monkeypatch):
+    """Not its password; and no try takes a place from the next."""
+    for name in ("http_proxy", "no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", "socks4://me:s3cr3t-word@gate:1080")
+    async with Session("http://ivcap.invalid", platform="IVCAP", timeout=0.2) as session:
+        for _ in range(2 * pool._AT_ONCE):
+            with pytest.raises(ConfigurationError, match="The proxy socks4://.*gate:1080 .*NO_PROXY") as error:
+                await session.request("GET", "/1/x", repeat="idempotent")
+    assert "s3cr3t" not in str(error.value)
+
+
+async def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path):
+    """The variable and the path."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    async with Session("https://ivcap.invalid", platform="IVCAP") as session:
+        with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.*missing\.pem.*unset it"):
+            await session.request("GET", "/1/x", repeat="idempotent")
+
+
 async def test_a_cookie_comes_back_to_the_host_that_set_it(web):
     """A gateway may tell by it which of its servers has an upload."""
     web.on("GET /1/x", Response(headers={"Set-Cookie": "server=7; Path=/"}), Response())
