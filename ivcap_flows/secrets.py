@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-__all__ = ["HIDDEN", "hide", "holds_secret", "is_secret_name", "scrub", "scrub_text"]
+__all__ = ["HIDDEN", "hide", "holds_secret", "is_secret_name", "scrub", "scrub_arguments", "scrub_text"]
 
 HIDDEN: Final = "**********"
 """What stands in a record instead of a secret; the same that pydantic prints."""
@@ -24,6 +25,8 @@ _SPLIT: Final = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 _JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*")
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s@:]*:[^/\s@]*@")
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}")
+_QUERY: Final = re.compile(r"(?<=[?&])([^=&#\s]+)=([^&#\s'\"<>]+)")
+_SIGNATURES: Final = frozenset({"sig", "signature"})
 _VARIABLES: Final = (
     "IVCAP_ACCESS_TOKEN",
     "IVCAP_JWT",
@@ -62,7 +65,33 @@ def scrub_text(text: str) -> str:
         text = _JWT.sub(HIDDEN, text)
     if "@" in text:
         text = _USERINFO.sub(f"{HIDDEN}@", text)
+    if "=" in text:
+        text = _QUERY.sub(_without_value, text)
     return _BEARER.sub(rf"\1 {HIDDEN}", text) if " " in text else text
+
+
+def _without_value(pair: re.Match[str]) -> str:
+    """A pair of a URL's query; a signed URL is as good as a token for as long as it holds."""
+    name = pair[1]
+    signs = _SPLIT.split(name)[-1].lower() in _SIGNATURES
+    return f"{name}={HIDDEN}" if signs or is_secret_name(name) else pair[0]
+
+
+def scrub_arguments(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line without secrets: nor what follows an option of a secret name."""
+    shown: list[str] = []
+    follows = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        secret = name.startswith("-") and is_secret_name(name)
+        if follows and not argument.startswith("-"):
+            shown.append(HIDDEN)
+        elif secret and equals:
+            shown.append(f"{name}={HIDDEN}")
+        else:
+            shown.append(scrub_text(argument))
+        follows = secret and not equals
+    return shown
 
 
 def holds_secret(text: str) -> bool:

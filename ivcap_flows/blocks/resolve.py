@@ -75,11 +75,12 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
         raise ConfigurationError(f"Credentials are a {cls.__name__} or its name, not {type(given).__name__}.")
     try:
         return await cls.aload(given)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ConfigurationError(f"The block {cls.__name__} named {given!r} cannot be used. {wrong}.") from None
+    except RuntimeError as error:
+        # So Prefect tells of a stored block that its class refuses.
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        wrong = "; ".join(fault["msg"] for fault in error.__cause__.errors())
+        raise ConfigurationError(f"The block {cls.__name__} named {given!r} cannot be used. {wrong}") from None
     except ValueError as error:
         raise ConfigurationError(
             f"There is no block {cls.__name__} named {given!r}. Save one by `{cls.__name__}(...).save({given!r})`."

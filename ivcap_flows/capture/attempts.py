@@ -24,7 +24,7 @@ from ivcap_flows.capture.showing import show_in_prefect
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets import scrub_arguments, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
@@ -91,7 +91,7 @@ def attempt_of_process() -> OpenedAttempt:
         identity = RunIdentity(
             flow_name=os.path.basename(script) or "python",
             entry_point=f"{os.path.abspath(script)}:" if script else f"{os.getcwd()}:",
-            parameters={"arguments": [scrub_text(argument) for argument in sys.argv[1:]]},
+            parameters={"arguments": scrub_arguments(sys.argv[1:])},
             root_flow_run_id=own,
             flow_run_id=own,
         )

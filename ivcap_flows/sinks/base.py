@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from ivcap_flows.errors import (
@@ -75,10 +75,18 @@ class Sink(Protocol):
         """Bring the outside system to what is known of a run now."""
 
 
-_PATH: Final = re.compile(r"(?<![\w:/.])(?:/[^\s/'\":,;<>|()]+){2,}|\b[A-Za-z]:\\[^\s'\"<>|]+")
+_PATH: Final = re.compile(
+    r"\bfile://[^\s'\"<>|]+"
+    r"|\b[A-Za-z][\w+.-]+:/{3,}[^\s'\"<>|]+"  # a URL without a host, such as SQLite's
+    r"|(?<![\w/.\]])(?:/[^\s/'\":,;<>|()]+){2,}"
+    r"|\b[A-Za-z]:[\\/][^\s'\"<>|]+"
+)
+_HOME: Final = re.compile(r"(?:/home|/Users|[A-Za-z]:[\\/]Users)[\\/][^\\/]+[\\/]?$")
+"""Where the last part of a path is the user's name."""
 _PROCESS: Final = re.compile(r"\b(process \d+) on \S+ is gone")
 """How the journal words that an attempt was lost, with the host that it ran on."""
-_EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
+_EMAIL: Final = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}")
+"""`git@` is what the hosts of repositories are called by, and nobody's address."""
 
 
 def shareable(graph: Graph) -> Graph:
@@ -99,10 +107,12 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def _last(path: str) -> str:
+    return "~" if _HOME.search(path) else re.split(r"[/\\]+", path.rstrip("/\\"))[-1]
+
+
 def _bare(text: str) -> str:
-    if os.path.isabs(text) and "\n" not in text:
-        return PurePosixPath(text).name
-    if PureWindowsPath(text).is_absolute():
-        return PureWindowsPath(text).name
-    text = _PATH.sub(lambda found: re.split(r"[/\\]", found.group())[-1], text)
+    if (os.path.isabs(text) or PureWindowsPath(text).is_absolute()) and "\n" not in text:
+        return _last(text)
+    text = _PATH.sub(lambda found: _last(found.group()), text)
     return _PROCESS.sub(r"\1 is gone", _EMAIL.sub("<e-mail>", text))

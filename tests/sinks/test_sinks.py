@@ -76,6 +76,30 @@ def test_what_leaves_the_machine_names_no_user_path_or_address():
     assert "zora" not in str(shared.records)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file:///home/zora/proj/x.csv", "x.csv"),
+        ("sqlite:////home/zora/journal.sqlite is busy", "journal.sqlite is busy"),
+        ("No such file:/home/zora/x.csv", "No such file:x.csv"),
+        ("host:/home/zora/x", "host:x"),
+        ("/a/b:/home/zora/bin", "bin"),
+        ("zora@cluster.example.org:/home/zora/repo.git", "<e-mail>:repo.git"),
+        ("/home/zora", "~"),
+        ("C:/Users/zora/x.csv", "x.csv"),
+        ("git@github.com:org/repo.git", "git@github.com:org/repo.git"),
+        ("numpy@1.26.0", "numpy@1.26.0"),
+        ("https://host:8080/a/b?c=/d", "https://host:8080/a/b?c=/d"),
+        ("http://[::1]/a/b", "http://[::1]/a/b"),
+        ("urn:ivcap:artifact:1", "urn:ivcap:artifact:1"),
+    ],
+)
+def test_what_names_a_place_or_a_person_is_told_from_what_does_not(text, told):
+    """Paths in any dress go, and the names of repositories, versions and hosts of services stay."""
+    [record] = shareable(Graph([activity("urn:a:1", "attempt", cause=text)])).nodes.values()
+    assert record.attributes["cause"] == told
+
+
 def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
     """A slow delivery keeps its lease: another machine sees by the beat that the drainer lives."""
     # Another test's heart may beat already, at its own pace.
