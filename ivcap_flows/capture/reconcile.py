@@ -62,8 +62,9 @@ def reconcile(
     """
     ask = ask or prefect_says
     told: list[tuple[AttemptRow, Outcome]] = []
-    lost = [journal.runs.attempt(row.id) for row in journal.runs.reap()]
-    for attempt in (*lost, *_terminated(journal), *_parked(journal)):
+    # Those too that the next attempt of their run has found gone, when it began, or a process that ended over them.
+    journal.runs.reap()
+    for attempt in (*journal.runs.untold(), *_terminated(journal), *_parked(journal)):
         word = ask(attempt.flow_run_id)
         if attempt.outcome != "lost" and (word is None or word.outcome == "parked"):
             continue
@@ -98,7 +99,7 @@ def _settle(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> 
     ended = max(ended, attempt.started_at)
     told = _told(journal, attempt, outcome, cause, ended)
     journal.facts.append([Fact(record, attempt.run_id, attempt.id) for record in told])
-    if attempt.leads:
+    if attempt.leads and journal.runs.get(attempt.run_id).outcome == outcome:
         tell_of_live_orders(journal, attempt.run_id, outcome)
     return outcome
 

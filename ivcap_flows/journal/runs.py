@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import fingerprint
+from ivcap_flows.identity import fingerprint, flows_urn
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
@@ -18,7 +18,7 @@ from ivcap_flows.journal.store import Store
 
 __all__ = ["Runs"]
 
-_R, _A, _P = schema.runs, schema.attempts, schema.processes
+_R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
 _RUN_COLUMNS = [column for column in _R.c if column.name != "parameters_sha256"]
 _ATTEMPTS = sa.select(
     *[column for column in _A.c if column.name != "process_id"],
@@ -146,6 +146,15 @@ class Runs:
         with self._store.write() as connection:
             running = connection.execute(_ATTEMPTS.where(_A.c.outcome == "running")).mappings()
             return self._lose_dead(connection, [_attempt_row(row) for row in running])
+
+    def untold(self) -> list[AttemptRow]:
+        """The attempts that are `lost` and of whose end no fact is stated yet."""
+        end = sa.select(_F.c.seq).where(
+            _F.c.record_id == sa.literal(flows_urn("attempt", "")) + _A.c.id, _F.c.record.contains('"outcome":"lost"')
+        )
+        with self._store.read() as connection:
+            rows = connection.execute(_ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists())).mappings()
+            return [_attempt_row(row) for row in rows]
 
     def abandon(self, run_id: str) -> None:
         """Give up a run: no later run continues it."""

@@ -443,6 +443,22 @@ def test_a_killed_attempt_is_lost_and_last_seen_at_its_beat(killed, tmp_path):
         assert reconcile(there, lambda flow_run_id: None) == []
 
 
+def test_what_a_killed_attempt_was_at_ends_though_its_run_goes_on(killed, tmp_path):
+    """The next attempt has found it gone when it began; its tasks end with it all the same, and nobody is warned."""
+    with copy_of(killed, tmp_path / "copy.sqlite") as there:
+        [run] = there.runs.recent()
+        [before] = there.runs.attempts(run.id)
+        again = RunIdentity(run.flow_name, run.entry_point, run.parameters, before.root_flow_run_id, before.flow_run_id)
+        opened = there.runs.open_attempt(again)
+        assert (opened.run.id, opened.attempt.number) == (run.id, 2)
+        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: None)
+        assert (attempt.id, outcome) == (before.id, "lost")
+        [task] = [node for node in graph_of(there) if node.type == "task-run"]
+        assert task.attributes["outcome"] == "lost" and task.ended is not None
+        assert there.runs.get(run.id).outcome == "running"
+        assert reconcile(there, lambda flow_run_id: None) == []
+
+
 def test_prefects_word_goes_before_the_lease(killed, tmp_path):
     """Where Prefect's API knows a final state, that is the outcome, with its message, and without a secret in it."""
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
