@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -226,7 +227,11 @@ async def _store(pieces: AsyncIterator[tuple[int, bytes]], partial: _Partial) ->
 
 
 class _Partial:
-    """The temporary file beside the target, with the size and sha256 of what it holds."""
+    """The temporary file beside the target, with the size and sha256 of what it holds.
+
+    A thread that writes goes on when the download is cancelled. It must not write to what is opened later under the
+    number of the file that was closed, so each step waits for the one before and does nothing once it is closed.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -234,6 +239,7 @@ class _Partial:
         self._hash = hashlib.sha256()
         self._temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
         self._descriptor = -1
+        self._step = threading.Lock()
 
     @property
     def sha256(self) -> str:
@@ -247,14 +253,18 @@ class _Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        with self._step:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
     def write(self, block: bytes | bytearray) -> None:
         view = memoryview(block)
-        with explained(self.target):
+        with self._step, explained(self.target):
+            if self._descriptor < 0:
+                return
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self._hash.update(block)
@@ -268,7 +278,9 @@ class _Partial:
 
     def finish(self) -> None:
         """Make the bytes durable and give the file its name."""
-        with explained(self.target):
+        with self._step, explained(self.target):
+            if self._descriptor < 0:
+                return
             os.fsync(self._descriptor)
             os.replace(self._temporary, self.target)
         with suppress(OSError):  # some file systems cannot sync a folder

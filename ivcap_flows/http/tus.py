@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -226,14 +227,19 @@ class _Source:
         self._state = state
         self._file: BinaryIO | None = None
         self._ahead: asyncio.Task[bytes] | None = None
+        self._closed = False
+        self._step = threading.Lock()
 
     async def __aenter__(self) -> _Source:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._settle()
-        if self._file is not None:
-            self._file.close()
+        # A thread that reads goes on when the upload is cancelled; the file is not closed under it.
+        with self._step:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
 
     async def blocks(self, position: int, length: int) -> AsyncIterator[bytes]:
         await self._settle()
@@ -250,16 +256,19 @@ class _Source:
         return asyncio.create_task(asyncio.to_thread(self._block, position, min(BLOCK, end - position)))
 
     async def _settle(self) -> None:
-        """Wait for a read of a body that broke off: the file must not be closed under it."""
+        """Wait for a read of a body that broke off."""
         if self._ahead is not None:
             await asyncio.gather(self._ahead, return_exceptions=True)
             self._ahead = None
 
     def _block(self, position: int, size: int) -> bytes:
         try:
-            # Opened by the first read, which is in a thread anyway; no two are at once.
-            self._file = self._file or open(self._path, "rb", 0)  # noqa: SIM115 - closed at the end of the upload
-            block = os.pread(self._file.fileno(), size, position)
+            with self._step:
+                if self._closed:
+                    return b""
+                # Opened by the first read, which is in a thread anyway.
+                self._file = self._file or open(self._path, "rb", 0)  # noqa: SIM115 - closed at the end of the upload
+                block = os.pread(self._file.fileno(), size, position)
         except OSError as error:
             raise self._unreadable(error) from error
         # After the read: what was read is what was announced, or it is not sent.

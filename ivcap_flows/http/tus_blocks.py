@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from ivcap_flows.errors import (
     BadRequestError,
@@ -141,6 +142,7 @@ class _Source:
     def __init__(self, blocks: Blocks) -> None:
         self._held = bytearray()
         self.ended = False
+        self._step = threading.Lock()
         self._slow: AsyncIterator[bytes] | None = None
         self._quick: Iterator[bytes] = iter(())
         self._generator = blocks if inspect.isgenerator(blocks) or inspect.isasyncgen(blocks) else None
@@ -163,7 +165,7 @@ class _Source:
         if inspect.isasyncgen(self._generator):
             await self._generator.aclose()
         elif inspect.isgenerator(self._generator):
-            await asyncio.to_thread(self._generator.close)
+            await asyncio.to_thread(self._close, self._generator)
 
     async def take(self, size: int) -> bytearray:
         """The next `size` bytes, fewer at the end, none behind it. Looks one block ahead, to know of the end."""
@@ -190,12 +192,19 @@ class _Source:
             left -= len(part)
 
     def _gather(self, size: int) -> None:
-        while len(self._held) <= size and not self.ended:
-            block = next(self._quick, _END)
-            if block is _END:
-                self.ended = True
-            else:
-                self._add(block)
+        with self._step:
+            while len(self._held) <= size and not self.ended:
+                block = next(self._quick, _END)
+                if block is _END:
+                    self.ended = True
+                else:
+                    self._add(block)
+
+    def _close(self, generator: Generator[Any, Any, Any]) -> None:
+        # A thread that is in it goes on when the upload is cancelled, and a generator cannot be closed meanwhile.
+        self.ended = True
+        with self._step:
+            generator.close()
 
     def _add(self, block: bytes) -> None:
         if not isinstance(block, bytes | bytearray | memoryview):

@@ -1,10 +1,12 @@
 """Download: whole and verified, or not at all."""
 
+import asyncio
 import errno
 import hashlib
 import os
 import resource
 import signal
+import threading
 
 import pytest
 from starlette.responses import Response
@@ -242,3 +244,34 @@ async def test_a_reader_reads_what_it_is_asked_for(web):
         assert await reader.read(7) == CONTENT[:7]
         assert b"".join([part async for part in reader]) == CONTENT[7:]
         assert await reader.read() == b""
+
+
+async def test_a_cancelled_download_writes_to_no_other_file(web, tmp_path, monkeypatch):
+    """Its thread is still at it: the file is closed when that has written, and not under it."""
+    writing, go = threading.Event(), threading.Event()
+    steps, write, close = [], os.write, os.close
+
+    def slowly(descriptor, block):
+        writing.set()
+        assert go.wait(10)
+        steps.append(("write", descriptor))
+        return write(descriptor, block)
+
+    def closing(descriptor):
+        steps.append(("close", descriptor))
+        close(descriptor)
+
+    web.on("GET /1/x", Response(CONTENT))
+    async with web.session() as session:
+        monkeypatch.setattr(download.os, "write", slowly)
+        monkeypatch.setattr(download.os, "close", closing)
+        fetching = asyncio.create_task(download.fetch(session, "/1/x", tmp_path / "x"))
+        await asyncio.to_thread(writing.wait, 10)
+        asyncio.get_running_loop().call_later(0.05, fetching.cancel)
+        threading.Timer(0.2, go.set).start()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        monkeypatch.undo()
+    [done, mine] = steps[0]
+    assert done == "write" and [step for step in steps if step[1] == mine][-1] == ("close", mine)
+    assert list(tmp_path.iterdir()) == []

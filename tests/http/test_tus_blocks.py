@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from starlette.responses import Response
@@ -305,3 +306,26 @@ async def test_memory_does_not_grow_with_the_stream():
     server.close()
     assert process.returncode == 0, errors.decode()
     assert int(output) < 48 * 1024
+
+
+async def test_a_generator_is_closed_when_its_upload_is_cancelled(web):
+    """Though a thread is still in it: what it holds open is given back, and the cancellation is what is raised."""
+    inside, go, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def source():
+        try:
+            while True:
+                inside.set()
+                assert go.wait(10)
+                yield b"x" * 10
+        finally:
+            closed.set()
+
+    Deferred(web)
+    sending = asyncio.create_task(send(web, source()))
+    await asyncio.to_thread(inside.wait, 10)
+    sending.cancel()
+    threading.Timer(0.2, go.set).start()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert closed.is_set()
