@@ -19,6 +19,16 @@ _lock = threading.Lock()
 _state: tuple[int, asyncio.AbstractEventLoop] | None = None
 
 
+def _forget_parent() -> None:
+    """In a forked child: the parent's lock may be held by a thread that is not here."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
+
+
 def _loop() -> asyncio.AbstractEventLoop:
     global _state
     with _lock:

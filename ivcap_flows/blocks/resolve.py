@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -36,6 +37,17 @@ Cl = TypeVar("Cl", bound=_Closable)
 _lock = threading.Lock()
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Any]] = WeakKeyDictionary()
 _asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
+
+
+def _forget_parent() -> None:
+    """In a forked child: the parent's clients are not its own to close."""
+    global _lock
+    _lock = threading.Lock()
+    _clients.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 async def ivcap_client(credentials: IvcapCredentials | str | None, *, deployed: bool) -> IvcapClient:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import uuid
 from datetime import datetime, timedelta
 from functools import cache
@@ -41,19 +40,17 @@ class Processes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._mine: tuple[int, str] | None = None
+        self._ids: dict[int, str] = {}
+        """By process number: this process's, and that of the parent that it was forked from."""
 
     def mine(self, connection: Connection, now: datetime) -> str:
         """The id of this process in the journal; a forked child gets its own.
 
         It beats within the transaction that takes something, so that nothing is ever taken with an old beat.
         """
-        with self._lock:
-            pid = os.getpid()
-            if self._mine is None or self._mine[0] != pid:
-                self._mine = (pid, str(uuid.uuid4()))
-            id_ = self._mine[1]
+        pid = os.getpid()
+        # Atomic, where a lock could be inherited as held.
+        id_ = self._ids.setdefault(pid, str(uuid.uuid4()))
         if connection.execute(_BEAT, {"process": id_, "now": now}).rowcount == 0:
             row = ProcessRow(id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, now)
             self._store.insert_new(connection, _T, vars(row))
@@ -61,11 +58,11 @@ class Processes:
 
     def beat(self) -> None:
         """Say that this process lives; does nothing before its first attempt or claim."""
-        mine = self._mine
-        if mine is None or mine[0] != os.getpid():
+        mine = self._ids.get(os.getpid())
+        if mine is None:
             return
         with self._store.write() as connection:
-            connection.execute(_BEAT, {"process": mine[1], "now": self._store.now(connection)})
+            connection.execute(_BEAT, {"process": mine, "now": self._store.now(connection)})
 
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
         """One process by its id in the journal."""

@@ -1,12 +1,15 @@
 """The package's event loop."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
 import pytest
 
 from ivcap_flows import loop
+from ivcap_flows.blocks import resolve
 
 
 async def where() -> str:
@@ -77,3 +80,15 @@ def test_what_exits_in_one_task_ends_no_other():
     with pytest.raises(SystemExit):
         loop.run(leave())
     assert loop.run(asyncio.sleep(0, "there")) == "there"
+
+
+def test_a_child_that_was_forked_meanwhile_has_a_loop_of_its_own():
+    """Though a thread of its parent held what decides about the loop, and clients of the parent's are open."""
+    resolve._clients.setdefault(loop._loop(), {})
+    with loop._lock, resolve._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            resolve._close_all()
+            os._exit(loop.run(asyncio.sleep(0, 7)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
