@@ -95,6 +95,8 @@ class Poller(Generic[R]):
         self._ending: dict[str, float] = {}
         """What is said to have ended, and since when, until its record says so."""
         self._tried: set[str] = set()
+        self._reads: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._listeners: dict[str, asyncio.Task[None]] = {}
         self._telling: set[str] = set()
         """Those whose end the platform tells by itself."""
@@ -209,8 +211,9 @@ class Poller(Generic[R]):
             try:
                 await self._tick()
             finally:
-                for listener in self._listeners.values():
-                    listener.cancel()
+                for task in (*self._listeners.values(), *self._reads.values()):
+                    task.cancel()
+                self._reads.clear()
                 if self._board is not None:
                     await self._board.leave()
         self._on_idle()
@@ -267,7 +270,11 @@ class Poller(Generic[R]):
         """Ask the platform for all that any process waits for."""
         await self._hear_of_others()
         now = time.monotonic()
-        targets = {urn: watch.service for urn, watch in self._watched.items() if watch.not_before <= now}
+        targets = {
+            urn: watch.service
+            for urn, watch in self._watched.items()
+            if watch.not_before <= now and urn not in self._reads
+        }
         for urn, other in self._others.items():
             if self._reported.get(urn) not in TERMINAL and other.not_before <= now:
                 targets.setdefault(urn, other.service)
@@ -394,25 +401,27 @@ class Poller(Generic[R]):
                 self._mute.add(urn)
 
     async def _read_ends(self) -> None:
-        """Read the records of what is said to have ended, each once if it is true."""
-        turns = asyncio.Semaphore(_AT_ONCE)
+        """Read the records of what is said to have ended, each once if it is true.
 
-        async def read(urn: str) -> None:
-            async with turns:
-                await self._budget.take()
-                self._tried.add(urn)
-                await self._read_one(urn)
+        A read that is tried for long, since its reply is an error of the server's, goes on beside what comes next.
+        """
+        for urn in self._ending.keys() - self._reads.keys():
+            self._reads[urn] = asyncio.get_running_loop().create_task(self._read_end(urn))
+        if self._reads:
+            await asyncio.wait(self._reads.values(), timeout=_RENEWAL)
+        over = [self._reads.pop(urn) for urn, reading in list(self._reads.items()) if reading.done()]
+        if self._learned and self._board is not None:
+            learned, self._learned = self._learned, {}
+            await self._board.learn(learned)
+        for error in [reading.exception() for reading in over]:
+            if error is not None:
+                raise error
 
-        reading = [asyncio.ensure_future(read(urn)) for urn in self._ending]
-        try:
-            await asyncio.gather(*reading)
-        finally:
-            for each in reading:
-                each.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
-            if self._learned and self._board is not None:
-                learned, self._learned = self._learned, {}
-                await self._board.learn(learned)
+    async def _read_end(self, urn: str) -> None:
+        async with self._turns:
+            await self._budget.take()
+            self._tried.add(urn)
+            await self._read_one(urn)
 
     async def _read_target(self, urn: str) -> str | None:
         """The status of one that the round wants to be read, for whichever process."""

@@ -84,6 +84,22 @@ async def test_a_record_that_cannot_be_read_hides_no_other():
     first.cancel()
 
 
+async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
+    """What ends meanwhile is told, and the round goes on: a record that the server fails on is only its own trouble."""
+    monkeypatch.setattr(waiter, "_RENEWAL", 0.2)
+    work = Work(a="executing", b="executing")
+    poller = work.poller()
+    first = asyncio.create_task(poller.wait(["a"]))
+    await until(lambda: work.reads["a"] == 1)
+    work.status["a"] = "tried for long"
+    poller._note("a", "succeeded")
+    await until(lambda: work.reads["a"] == 2)
+    later(0.5, work.status.update, {"b": "succeeded"})
+    assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
+    assert not first.done() and work.reads["a"] == 2
+    first.cancel()
+
+
 async def test_young_work_does_not_wait_for_old_work():
     """Who joins while the poller rests for the sake of old work is looked at as soon as if it were alone."""
     work = Work(old="executing", young="succeeded")

@@ -47,6 +47,8 @@ class Work:
     async def read(self, urn: str, service: str) -> tuple[str, str]:
         self.asked["read"] += 1
         self.reads[urn] += 1
+        if self.status.get(urn) == "tried for long":
+            await asyncio.sleep(60)
         if self.down or self.status.get(urn) == "unreadable":
             raise UnreachableError("no reply", platform="p")
         if urn not in self.status:
