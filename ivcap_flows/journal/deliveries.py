@@ -112,10 +112,10 @@ class Deliveries:
             return list(connection.execute(query).scalars())
 
     def left(self, sink: str) -> list[str]:
-        """The runs that the sink was offered and has not got, the first to be tried first."""
+        """The runs that the sink was offered and has not got, the one that was tried the longest ago first."""
         query = sa.select(_D.c.run_id).where(_D.c.sink == sink, _D.c.state != "delivered", _D.c.run_id.is_not(None))
         with self._store.read() as connection:
-            return list(dict.fromkeys(connection.execute(query.order_by(_D.c.next_try, _D.c.key)).scalars()))
+            return list(dict.fromkeys(connection.execute(query.order_by(_D.c.updated_at, _D.c.key)).scalars()))
 
     def sending(self, sink: str, run_id: str) -> datetime | None:
         """When the sink began to send something of a run of whose end nobody has heard."""

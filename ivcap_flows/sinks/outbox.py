@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
 from ivcap_flows.durable.beating import start_beating, stop_beating
-from ivcap_flows.errors import ConfigurationError, IvcapFlowsError, JournalError
+from ivcap_flows.errors import (
+    ConfigurationError,
+    DurabilityError,
+    IvcapFlowsError,
+    JournalError,
+    NotAuthorizedError,
+    WaitTimeoutError,
+)
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Cursor
 from ivcap_flows.provenance.graph import Graph
@@ -29,6 +36,8 @@ log = logging.getLogger("ivcap_flows.sinks")
 FIRST_WAIT: Final = 15.0
 """Seconds before the second try; each further wait doubles, up to an hour."""
 LONGEST_WAIT: Final = 3600.0
+_MISSES: Final = 2
+"""How many runs in a row find a sink away before it counts as such: one alone may be what it cannot take."""
 _WINDOW: Final = 10_000
 """How many facts are looked through for runs at once."""
 _ROUNDS: Final = 100
@@ -79,9 +88,9 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
 
     A delivery is known by the run and its newest fact, so that a later attempt is delivered as well; a run goes to a
     sink whole, and never from two drainers at once, so what is stated of it arrives in order. A sink that cannot be
-    reached costs one try a pass. `again` tries what waits for its time and what was refused, too. Two drainers at once
-    share the sinks between them: what one passes by, because the other is at it, the other does before it ends.
-    JournalError if the journal cannot be used.
+    reached costs two tries a pass; a run that it can never take holds no other. `again` tries what waits for its time
+    and what was refused, too. Two drainers at once share the sinks between them: what one passes by, because the other
+    is at it, the other does before it ends. JournalError if the journal cannot be used.
     """
     # Where another machine shares the journal, the lease of a sink is as good as the beat of its holder.
     start_beating(journal)
@@ -125,19 +134,25 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
 
 
 class _Pass:
-    """One pass over what a sink has not got: what is left of earlier passes, and the facts beyond its cursor."""
+    """One pass over what a sink has not got: the facts beyond its cursor, and what is left of earlier passes.
+
+    What was never tried goes first, and then what was tried the longest ago, so that each gets its turn.
+    """
 
     def __init__(self, journal: Journal, sink: Sink, again: bool) -> None:
         self._journal, self._sink, self._again = journal, sink, again
         self._counts: Counter[str] = Counter()
-        self._seen: set[str] = set()
-        self._reachable = True
+        self._left = journal.deliveries.left(sink.name)
+        self._seen = set(self._left)
+        self._misses = 0
+
+    @property
+    def _reachable(self) -> bool:
+        return self._misses < _MISSES
 
     def run(self) -> Drained:
         deliveries, name = self._journal.deliveries, self._sink.name
         cursor, newest = deliveries.cursor(name), self._journal.facts.newest()
-        for run_id in deliveries.left(name):
-            self._offer(run_id)
         behind = self._offered(cursor.behind)
         for after in range(cursor.seq, newest, _WINDOW):
             until = min(after + _WINDOW, newest)
@@ -148,18 +163,19 @@ class _Pass:
                 deliveries.advance(name, cursor)
         if self._reachable and cursor.behind != tuple(behind):
             deliveries.advance(name, Cursor(cursor.seq, tuple(behind)))
+        for run_id in self._left:
+            self._offer(run_id)
         counts = self._counts
         return Drained(name, counts["delivered"], counts["pending"], counts["dead"], reached=self._reachable)
 
     def _offered(self, run_ids: Iterable[str]) -> list[str]:
         """Offer runs to the sink; those of them that still run."""
-        return [run_id for run_id in run_ids if run_id not in self._seen and not self._offer(run_id)]
+        fresh = dict.fromkeys(run_id for run_id in run_ids if run_id not in self._seen)
+        self._seen.update(fresh)
+        return [run_id for run_id in fresh if not self._offer(run_id)]
 
     def _offer(self, run_id: str) -> bool:
         """Deliver a run unless it waits or the sink has it; False for one that still runs, which waits for its end."""
-        if run_id in self._seen:
-            return True
-        self._seen.add(run_id)
         journal, name = self._journal, self._sink.name
         run = journal.runs.find(run_id)
         if run is None:
@@ -174,7 +190,8 @@ class _Pass:
         if not self._reachable or (row is not None and not self._again and (waits or row.state == "dead")):
             self._counts["dead" if row is not None and row.state == "dead" else "pending"] += 1
             return True
-        delivery, self._reachable = _try(journal, self._sink, run)
+        delivery, reached = _try(journal, self._sink, run)
+        self._misses = 0 if reached else self._misses + 1
         if delivery.facts:
             seq = _append(journal, run, delivery.facts, seq)
         pending = delivery.state == "pending"
@@ -209,11 +226,17 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
     except REFUSALS as error:
         return Delivery("dead", _words(error)), True
     except (IvcapFlowsError, OSError) as error:
-        down = isinstance(error, ConfigurationError | OSError) or getattr(error, "retryable", False)
-        return Delivery("pending", _words(error)), not down
+        return Delivery("pending", _words(error)), not _is_away(error)
     except Exception as error:
         log.warning("The sink %s failed on run %s.", sink.name, run.id, exc_info=True)
         return Delivery("pending", _words(error)), True
+
+
+def _is_away(error: IvcapFlowsError | OSError) -> bool:
+    """Whether an error tells of the sink, and not only of work that takes its time or that another process has."""
+    if isinstance(error, ConfigurationError | NotAuthorizedError | OSError):
+        return True
+    return error.retryable and not isinstance(error, WaitTimeoutError | DurabilityError)
 
 
 def _now() -> datetime:

@@ -313,11 +313,11 @@ def test_platforms_that_are_away_for_a_run_and_an_hour_get_all_of_it(
 
         for minutes in (0, 1, 5, 15, 30, 59):
             passed = timedelta(minutes=minutes)
-            # A pass costs each sink one try, and there are no more passes with one than there is to deliver.
+            # A pass costs each sink two tries, and there are no more passes with any than there is to deliver.
             for _ in range(3):
                 before = tries()
                 assert sync() == 1
-                assert tries() - before <= 2
+                assert tries() - before <= 4
             before = tries()
             assert sync() == 1
             assert tries() == before, "what waits was tried"

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from ivcap_flows.errors import ConfigurationError, UnreachableError
+from ivcap_flows.errors import (
+    ConfigurationError,
+    FencedError,
+    UnavailableError,
+    UnreachableError,
+    WaitTimeoutError,
+)
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import entity
 from ivcap_flows.sinks import Delivery, Drained, drain, outbox
@@ -71,22 +77,54 @@ def test_a_run_that_still_runs_is_come_back_to(ivcap_journal):
 
 
 def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
-    """What it was not offered it is offered later, each once."""
+    """Two runs in a row that find it away end a pass; what it was not offered it is offered later, each once."""
     monkeypatch.setattr(outbox, "_WINDOW", 2)
-    for n in range(4):
-        ended(ivcap_journal, f"r{n}")
+    names = [ended(ivcap_journal, f"r{n}") for n in range(6)]
 
     def away(run: str) -> Delivery:
         raise UnreachableError("no route")
 
     sink = Sink(away)
-    assert drain(ivcap_journal, [sink]) == [Drained("s", pending=4)]
-    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", pending=4)]
-    assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r0"], 0)
+    assert drain(ivcap_journal, [sink]) == [Drained("s", pending=6)]
+    assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r1"], 0)
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", pending=6)]
+    assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r1", "r2", "r3"], 2)
     sink.answer, sink.got = (lambda run: Delivery("delivered")), []
-    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=4)]
-    assert sink.got == ["r0", "r1", "r2", "r3"]
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=6)]
+    assert (sink.got[:2], sorted(sink.got)) == (["r4", "r5"], names)
     assert drain(ivcap_journal, [sink]) == [Drained("s")]
+
+
+def test_runs_that_a_sink_can_never_take_hold_no_other(ivcap_journal):
+    """They end no pass alone, what was never tried goes before them, and of what was tried the longest ago first."""
+    for name in ("bad0", "r0", "bad1", "bad2", "r1", "r2"):
+        ended(ivcap_journal, name)
+
+    def picky(run: str) -> Delivery:
+        if run.startswith("bad"):
+            raise UnavailableError("500 for this one")
+        return Delivery("delivered")
+
+    sink = Sink(picky)
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1, pending=5)]
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=2, pending=3)]
+    ended(ivcap_journal, "r3")
+    assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=1, pending=3)]
+    assert sink.got == ["bad0", "r0", "bad1", "bad2", "r1", "r2", "bad0", "bad1", "r3", "bad2", "bad0"]
+    assert ivcap_journal.deliveries.left("s") == ["bad1", "bad2", "bad0"]
+
+
+@pytest.mark.parametrize("error", [WaitTimeoutError("not ended within 120 s"), FencedError("another is at it")])
+def test_what_is_said_of_one_run_is_not_said_of_the_sink(ivcap_journal, error):
+    """Work that takes its time, or that another process has, is pending by itself."""
+    names = [ended(ivcap_journal, f"r{n}") for n in range(4)]
+
+    def slow(run: str) -> Delivery:
+        raise error
+
+    sink = Sink(slow)
+    drain(ivcap_journal, [sink])
+    assert sink.got == names
 
 
 def test_what_another_drainer_passes_by_is_done_by_the_first(ivcap_journal):
