@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
+from pydantic_core import PydanticSerializationError
 from sqlalchemy.engine import RowMapping
 
 from ivcap_flows.journal import schema
@@ -22,6 +25,7 @@ _F = schema.facts
 _WRITTEN: Final = ("run_id", "attempt_id", "recorded_at", "record_id", "source", "target", "record", "type", "mark")
 _SELECT = sa.select(_F.c.seq, _F.c.run_id, _F.c.attempt_id, _F.c.recorded_at, _F.c.record)
 _APPENDING: Final = 0x6976_6361_7061
+_LONE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Facts:
@@ -76,11 +80,21 @@ class Facts:
 def _row(fact: Fact, now: int) -> tuple[str | int | None, ...]:
     """A fact in the order of `_WRITTEN`."""
     record = fact.record
-    said = record.model_dump_json(exclude_defaults=True)
+    try:
+        said = record.model_dump_json(exclude_defaults=True)
+    except PydanticSerializationError:
+        record = _readable(record)
+        said = record.model_dump_json(exclude_defaults=True)
     return (
         *(fact.run_id, fact.attempt_id, now, record.id, record.source, record.target),
         *(said, record.type, _mark(record)),
     )
+
+
+def _readable(record: Record) -> Record:
+    """With what is no Unicode, such as in the name of a file, written as in `\\udcff`."""
+    said = json.dumps(record.model_dump(), ensure_ascii=False, default=str)
+    return Record.model_validate_json(_LONE.sub(lambda found: rf"\\u{ord(found.group()):04x}", said))
 
 
 def _mark(record: Record) -> str | None:

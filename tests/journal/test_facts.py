@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from typing import Any
 
 import pytest
@@ -35,6 +36,23 @@ def test_facts_come_back_as_they_were(journal: Journal) -> None:
     assert all(fact.recorded_at for fact in facts)
     assert journal.facts.last_seq(run_id) == facts[-1].seq
     assert journal.facts.last_seq("none") == 0
+
+
+def test_text_that_is_no_unicode_is_kept_readable(journal: Journal) -> None:
+    """Bytes of a file's name that are not UTF-8 cost no fact, whichever field they are in; all else stays."""
+    run_id = _run(journal)
+    name = os.fsdecode("/data/Niño-".encode() + b"\xff.csv")
+    records = [
+        activity("a", "call", journal.now(), nested={name: [name, 1, None], "n": 2**60}),
+        entity(name, "file", path=name),
+        relation("used", "a", name),
+    ]
+    journal.facts.append([Fact(record, run_id) for record in records])
+    shown = "/data/Niño-\\udcff.csv"
+    call, file, used = (fact.record for fact in journal.facts.of_run(run_id))
+    assert (call.time, call.attributes) == (records[0].time, {"nested": {shown: [shown, 1, None], "n": 2**60}})
+    assert (file.id, file.attributes, used.target) == (shown, {"path": shown}, shown)
+    assert len(journal.facts.about(shown)) == 2
 
 
 def test_facts_are_read_in_pages(journal: Journal) -> None:
