@@ -111,6 +111,17 @@ class Graph:
             or (record.kind == "relation" and record.source in nodes and record.target in nodes and keep(record))
         )
 
+    def whole(self) -> Graph:
+        """The same without relations of which an end is not on record, since the fact that states it is missing."""
+        found = Graph()
+        found.nodes = dict(self.nodes)
+        found.relations = {
+            name: link
+            for name, link in self.relations.items()
+            if link.source in self.nodes and link.target in self.nodes
+        }
+        return found
+
     def lineage(self, id: str | Iterable[str], direction: Direction = "up") -> Graph:  # noqa: A002
         """What things come from (`up`), what came from them (`down`), or all that hangs together with them (`both`),
         with the things themselves.

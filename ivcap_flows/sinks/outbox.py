@@ -64,8 +64,8 @@ class Drained:
 
 
 def run_graph(journal: Journal, run_id: str) -> Graph:
-    """All that is known of one run."""
-    return Graph(run_records(journal, run_id))
+    """All that is known of one run. It is valid though facts of the run may be missing."""
+    return Graph(run_records(journal, run_id)).whole()
 
 
 def run_records(journal: Journal, run_id: str) -> list[Record]:

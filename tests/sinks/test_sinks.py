@@ -134,6 +134,20 @@ def test_a_file_per_run_is_written_once_and_again_when_more_is_known(ivcap_journ
     assert "urn:x:1" in file.read_text()
 
 
+@pytest.mark.parametrize("form", ["prov-json", "prov-n", "turtle"])
+def test_a_record_with_a_fact_missing_is_written_without_what_hung_on_it(ivcap_journal, tmp_path, form):
+    """A call whose parent could not be recorded is there, and the start by the parent, of which nothing is, is not."""
+    opened = a_run(ivcap_journal)
+    call, parent = (f"urn:ivcap-flows:call:{name}" for name in ("child", "lost-parent"))
+    stated = [activity(call, "call", NOON, NOON), relation("wasStartedBy", call, parent)]
+    ivcap_journal.facts.append([Fact(record, opened.run.id) for record in stated])
+    ivcap_journal.runs.count_missing(opened.run.id, 1)
+    sink = FolderSink(tmp_path, form)
+    assert drain(ivcap_journal, [sink]) == [Drained(sink.name, delivered=1)]
+    [file] = tmp_path.glob(f"{opened.run.id}.*")
+    assert "child" in file.read_text() and "lost-parent" not in file.read_text()
+
+
 def test_a_running_run_waits_for_its_end(ivcap_journal):
     """Only runs that ended or parked are delivered."""
     opened, sink = a_run(ivcap_journal, outcome="running"), Scripted()
