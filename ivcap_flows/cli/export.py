@@ -40,22 +40,21 @@ def export(
     with open_journal() as journal:
         row = find_run(journal, run)
         graph = run_graph(journal, row.id)
-    if format == "ro-crate":
-        _write_crate(row, graph, output, terms)
-        return
-    text = text_of(format, row, graph)
     if output is None:
-        print(text, end="")
+        if format == "ro-crate":
+            raise InputError("An RO-Crate is a folder or a zip: name it with -o.")
+        print(text_of(format, row, graph), end="")
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        if format == "ro-crate":
+            _write_crate(row, graph, output, terms)
+        else:
+            output.write_text(text_of(format, row, graph), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"The file {output} cannot be written: {error.strerror or error}.") from error
+        raise InputError(f"{output} cannot be written: {error.strerror or error}.") from error
 
 
-def _write_crate(row: RunRow, graph: Graph, output: Path | None, terms: Path | None) -> None:
+def _write_crate(row: RunRow, graph: Graph, output: Path, terms: Path | None) -> None:
     from ivcap_flows.sinks.ro_crate import read_terms, write_crate
 
-    if output is None:
-        raise InputError("An RO-Crate is a folder or a zip: name it with -o.")
     write_crate(row, graph, output, read_terms(terms) if terms is not None else None)

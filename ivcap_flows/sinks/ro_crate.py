@@ -39,17 +39,14 @@ def write_crate(run: RunRow, graph: Graph, target: Path, terms: CrateTerms | Non
 
     The flow's code and the files that still are what was recorded go into it, all else is named by URN and sha256. It
     is made to be handed on: it names no local user, no absolute path and no e-mail address. Raises InputError where
-    the target cannot be written or is not empty, ConfigurationError without the extra.
+    the target is not empty, OSError where it cannot be written, ConfigurationError without the extra.
     """
     if importlib.util.find_spec("rocrate") is None:
         raise ConfigurationError("RO-Crates need an extra. Install it with `pip install 'ivcap-flows[rocrate]'`.")
     zipped = target.suffix == ".zip"
-    try:
-        if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
-            raise InputError(f"{target} is there already. Name a new file or folder, or an empty folder.")
-        _write(run, graph, target, zipped, terms or CrateTerms())
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from error
+    if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already. Name a new file or folder, or an empty folder.")
+    _write(run, graph, target, zipped, terms or CrateTerms())
 
 
 def read_terms(path: Path) -> CrateTerms:
@@ -61,12 +58,13 @@ def read_terms(path: Path) -> CrateTerms:
 
 
 def _write(run: RunRow, graph: Graph, target: Path, zipped: bool, terms: CrateTerms) -> None:
-    contents = {**_placed_files(files(graph)), **_placed_sources(sources(run.entry_point, graph), graph)}
-    shared = shareable(graph)
-    crate = Crate(shared, {id_: place for id_, (place, _) in contents.items()}, terms)
-    made = _filled(crate, shared, dict(contents.values()))
     # Beside the target, so that what a full disk or a kill leaves is no crate.
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
+        copies = _copied(graph, Path(folder) / "data")
+        contents = {**_placed_files(copies), **_placed_sources(sources(run.entry_point, graph), graph)}
+        shared = shareable(graph)
+        crate = Crate(shared, {id_: place for id_, (place, _) in contents.items()}, terms)
+        made = _filled(crate, shared, dict(contents.values()))
         part = Path(folder) / "crate"
         if zipped:
             made.write_zip(part.with_suffix(".zip"))
@@ -76,6 +74,21 @@ def _write(run: RunRow, graph: Graph, target: Path, zipped: bool, terms: CrateTe
         if target.exists():
             target.rmdir()
         shutil.move(part, target)
+
+
+def _copied(graph: Graph, folder: Path) -> dict[str, Path]:
+    """Copies of a graph's files under their names. One that was changed since it was looked through is left out."""
+    copies: dict[str, Path] = {}
+    for id_, path in files(graph).items():
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        if digest(content) == graph.nodes[id_].attributes["sha256"]:
+            copies[id_] = folder / str(len(copies)) / path.name
+            copies[id_].parent.mkdir(parents=True)
+            copies[id_].write_bytes(content)
+    return copies
 
 
 def _placed_files(found: Mapping[str, Path]) -> dict[str, tuple[str, Any]]:

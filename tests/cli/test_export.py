@@ -22,10 +22,11 @@ def test_prov_json_is_read_back(on_record, world, tmp_path, option):
     assert json.loads(text)["wasGeneratedBy"]
 
 
-def test_a_path_that_cannot_be_written_is_wrong_use(on_record, tmp_path):
+@pytest.mark.parametrize("options", [[], ["--format", "ro-crate"]])
+def test_a_path_that_cannot_be_written_is_wrong_use(on_record, tmp_path, options):
     """The error names the path and why."""
-    target = tmp_path / "missing" / "run.json"
-    said = on_record("export", "latest", "-o", target)
+    target = tmp_path / "missing" / "run"
+    said = on_record("export", "latest", *options, "-o", target)
     assert said.status == 2 and f"{target} cannot be written: No such file" in said.err
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,11 +15,14 @@ from exports_standards import IDS_OF_SOFTWARE
 from exports_worlds import RUNS
 from rocrate.rocrate import ROCrate
 
+from ivcap_flows import loop
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.provenance import Graph
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
+from ivcap_flows.sinks import FolderSink, ro_crate
+from ivcap_flows.sinks.contents import files
 from ivcap_flows.sinks.ro_crate import read_terms, write_crate
 
 
@@ -141,12 +146,28 @@ def test_a_crate_replaces_nothing(world, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "crate.zip").touch()
-    for target in (tmp_path / "full", tmp_path / "crate.zip", tmp_path / "missing" / "crate"):
+    for target in (tmp_path / "full", tmp_path / "crate.zip"):
         with pytest.raises(InputError):
             write_crate(world.run("spoiled"), world.graph("spoiled"), target)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
     (tmp_path / "empty").mkdir()
     write_crate(world.run("spoiled"), world.graph("spoiled"), tmp_path / "empty")
+
+
+def test_a_full_disk_is_no_refusal(world, tmp_path, monkeypatch):
+    """It is the folder's trouble and not the run's, as with the other forms; nothing is left, and later all is well."""
+    run, graph, sink = world.run("spoiled"), world.graph("spoiled"), FolderSink(tmp_path / "crates", "ro-crate")
+
+    def full(self, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ROCrate, "write_zip", full)
+        with pytest.raises(OSError, match="No space left"):
+            loop.run(sink.deliver(run, graph))
+    assert list(sink.folder.iterdir()) == []
+    loop.run(sink.deliver(run, graph))
+    assert [path.name for path in sink.folder.iterdir()] == [f"{run.id}.crate.zip"]
 
 
 @pytest.fixture
@@ -177,6 +198,29 @@ def test_a_file_that_is_another_now_is_not_in_the_crate(moved, tmp_path):
     write_crate(run, graph, tmp_path / "crate")
     told = entities(tmp_path / "crate")
     assert told[file_urn(digest(old))]["@type"] == "MediaObject"
+    names = {path.name for path in (tmp_path / "crate" / "data").rglob("*") if path.is_file()}
+    assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_file_that_changes_while_the_crate_is_made_is_not_in_it(moved, monkeypatch, tmp_path, zipped):
+    """What is written has the sha256 on record, and was looked through for secrets; what vanishes is left out."""
+    run, graph, folder = moved
+    old = {name: (folder / "parts" / name).read_bytes() for name in ("a.txt", "b.txt")}
+
+    def found(graph):
+        there = files(graph)
+        (folder / "parts/a.txt").write_text("a secret")
+        (folder / "parts/b.txt").unlink()
+        return there
+
+    monkeypatch.setattr(ro_crate, "files", found)
+    target = tmp_path / ("crate.zip" if zipped else "crate")
+    write_crate(run, graph, target)
+    if zipped:
+        shutil.unpack_archive(target, tmp_path / "crate")
+    told = entities(tmp_path / "crate")
+    assert [told[file_urn(digest(content))]["@type"] for content in old.values()] == ["MediaObject"] * 2
     names = {path.name for path in (tmp_path / "crate" / "data").rglob("*") if path.is_file()}
     assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
 
