@@ -118,14 +118,14 @@ class Deliveries:
             return list(dict.fromkeys(connection.execute(query.order_by(_D.c.updated_at, _D.c.key)).scalars()))
 
     def sending(self, sink: str, run_id: str) -> datetime | None:
-        """When the sink began to send something of a run of whose end nobody has heard."""
+        """When the sink last sent something of a run, if nobody has heard of the end of that."""
         query = sa.select(_S.c.sent_at).where(_S.c.sink == sink, _S.c.run_id == run_id)
         with self._store.read() as connection:
             found: datetime | None = connection.execute(query).scalar()
             return found
 
-    def begin_sending(self, sink: str, run_id: str) -> None:
-        """Note, before the first request, that something of a run is sent."""
+    def note_sending(self, sink: str, run_id: str) -> None:
+        """Note, before the first request and again while they go, that something of a run is sent now."""
         with self._store.write() as connection:
             row = {"sink": sink, "run_id": run_id, "sent_at": self._store.now(connection)}
             self._store.upsert(connection, _S, row)

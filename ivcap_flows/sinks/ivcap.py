@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +85,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
 
 _ARTIFACT: Final = "urn:ivcap:artifact:"
 _AT_ONCE: Final = 8
+_NOTED: Final = 1.0
+"""Seconds after which a note of what is being sent is renewed, so that what was sent last is waited for."""
 _SHORT: Final = 5.0
 """Seconds that a delivery waits by itself for what may still show."""
 
@@ -115,7 +118,7 @@ class IvcapSink:
             sent = await asyncio.to_thread(self._journal.deliveries.sending, self._name, run.id)
             if sent is not None:
                 # Its process was killed, or its reply lost: what it has sent may not show yet.
-                shows = sent + timedelta(seconds=self._client.settle)
+                shows = sent + timedelta(seconds=_NOTED + self._client.settle)
                 rest = (shows - await asyncio.to_thread(self._journal.now)).total_seconds()
                 if rest > _SHORT:
                     told = f"What was sent at {sent:%H:%M:%S} UTC may still show on IVCAP; it is looked for then."
@@ -140,7 +143,7 @@ class IvcapSink:
         await _each(read, wanted)
 
     async def _write(self, run: RunRow, wanted: Sequence[_Stated]) -> Delivery:
-        aspects, deliveries = self._client.aspects, self._journal.deliveries
+        aspects = self._client.aspects
         refused: list[str] = []
 
         async def write(one: _Stated) -> None:
@@ -156,12 +159,37 @@ class IvcapSink:
                 await aspects.retract(record.urn)
 
         missing = any(not one.same for one in wanted)
-        if missing:
-            await asyncio.to_thread(deliveries.begin_sending, self._name, run.id)
-        await _each(write, wanted)
-        if missing:
-            await asyncio.to_thread(deliveries.end_sending, self._name, run.id)
+        async with self._noted(run) if missing else nullcontext():
+            await _each(write, wanted)
         return Delivery("dead", " ".join(sorted(refused))) if refused else Delivery("delivered")
+
+    @asynccontextmanager
+    async def _noted(self, run: RunRow) -> AsyncIterator[None]:
+        """Keep in the journal until when requests have left, as long as one of them may be unanswered."""
+        deliveries, ended = self._journal.deliveries, asyncio.Event()
+
+        async def note() -> None:
+            await asyncio.to_thread(deliveries.note_sending, self._name, run.id)
+
+        async def renew() -> None:
+            while not ended.is_set():
+                try:
+                    await asyncio.wait_for(ended.wait(), _NOTED)
+                except asyncio.TimeoutError:
+                    await note()
+
+        await note()
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        except BaseException:
+            ended.set()
+            await renewing
+            await note()
+            raise
+        ended.set()
+        await renewing
+        await asyncio.to_thread(deliveries.end_sending, self._name, run.id)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Iterator
@@ -117,12 +118,35 @@ def test_what_may_still_show_is_left_for_later(ivcap_twin, ivcap_journal, client
     sink = IvcapSink(client, ivcap_journal)
     loop.run(client.platform())
     client.settle = 120.0
-    ivcap_journal.deliveries.begin_sending("ivcap", run.id)
+    ivcap_journal.deliveries.note_sending("ivcap", run.id)
     assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", pending=1)]
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert "may still show" in row.reason
-    assert timedelta(seconds=110) < row.next_try - ivcap_journal.now() <= timedelta(seconds=120)
+    assert timedelta(seconds=110) < row.next_try - ivcap_journal.now() <= timedelta(seconds=121)
     assert added(ivcap_twin) == 0
+
+
+def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatch):
+    """The note of a sending is as new as its last requests: while they go, and when one of them is not answered."""
+    loop.run(client.platform())
+    notes, add = [], client.aspects.add
+
+    async def slow(entity, schema, content, policy=None):
+        begun = ivcap_journal.now()
+        await asyncio.sleep(0.3)
+        notes.append(ivcap_journal.deliveries.sending("ivcap", run.id) > begun)
+        if len(notes) < 4:
+            return await add(entity, schema, content, policy)
+        last.append(ivcap_journal.now())
+        raise UnreachableError("no reply")
+
+    last = []
+    monkeypatch.setattr("ivcap_flows.sinks.ivcap._AT_ONCE", 1)
+    monkeypatch.setattr("ivcap_flows.sinks.ivcap._NOTED", 0.05)
+    monkeypatch.setattr(client.aspects, "add", slow)
+    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
+    assert notes == [True] * 4
+    assert ivcap_journal.deliveries.sending("ivcap", run.id) >= last[0]
 
 
 def test_doubles_are_cleared_away(ivcap_journal, client, run):
