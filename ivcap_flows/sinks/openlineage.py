@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
-from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, UnavailableError
 from ivcap_flows.provenance import openlineage
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.secrets import scrub_text
@@ -16,6 +16,7 @@ from ivcap_flows.sinks.contents import texts
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
     from openlineage.client.event_v2 import RunEvent
+    from openlineage.client.transport import Transport
 
     from ivcap_flows.journal import RunRow
 
@@ -32,7 +33,7 @@ class OpenLineageSink:
 
     The transport is OpenLineage's own affair: `OPENLINEAGE_URL`, `OPENLINEAGE__TRANSPORT__…` or `openlineage.yml`. No
     local user, absolute path or e-mail address leaves, but the source of the flow does. Raises ConfigurationError where
-    no transport is configured, or without the extra.
+    no transport is configured, or one that does not tell what it could not send, or without the extra.
     """
 
     def __init__(self) -> None:
@@ -54,10 +55,14 @@ def _send(events: list[RunEvent]) -> Delivery:
     try:
         for event in events:
             client.emit(event)
-    except HTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        refused = 400 <= status < 500 and status not in _AGAIN
-        return Delivery("dead" if refused else "pending", scrub_text(str(error)))
+    except (HTTPError, RuntimeError) as error:
+        # A RuntimeError is how transports tell what the one that they are made of has met.
+        met = error if isinstance(error, HTTPError) else error.__cause__ or error
+        status = met.response.status_code if isinstance(met, HTTPError) and met.response is not None else 0
+        if 400 <= status < 500 and status not in _AGAIN:
+            return Delivery("dead", scrub_text(str(met)))
+        away = NotAuthorizedError if status in (401, 403) else UnavailableError
+        raise away(scrub_text(str(met))) from error
     finally:
         sent = client.close(_SECONDS)
     return Delivery("delivered") if sent else Delivery("pending", f"not all events were sent within {_SECONDS:g} s")
@@ -82,7 +87,25 @@ def _client() -> OpenLineageClient:
             "OpenLineage has no transport. Set OPENLINEAGE_URL, or name a transport in a file and the file in "
             "OPENLINEAGE_CONFIG."
         )
+    _check(client.transport)
     return client
+
+
+def _check(transport: Transport) -> None:
+    """ConfigurationError for a transport that keeps to itself what it could not send."""
+    inner = [*getattr(transport, "transports", ()), getattr(transport, "transport", None)]
+    config = getattr(transport, "config", None)
+    if transport.kind == "async_http":
+        transport.close(0)
+        raise ConfigurationError("OpenLineage's transport async_http does not tell what it could not send. Use http.")
+    if getattr(config, "continue_on_failure", False) and getattr(config, "continue_on_success", False):
+        raise ConfigurationError(
+            "OpenLineage's transport composite does not tell what one of its transports could not send. Set its "
+            "continue_on_failure to false."
+        )
+    for each in inner:
+        if each is not None:
+            _check(each)
 
 
 def _named(client: OpenLineageClient) -> str:

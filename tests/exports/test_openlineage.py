@@ -18,12 +18,11 @@ import pytest
 from exports_standards import facets, valid
 from exports_worlds import RUNS
 
-from ivcap_flows import loop
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.provenance.openlineage import dumps, run_id
-from ivcap_flows.sinks import drain, run_graph
+from ivcap_flows.sinks import drain
 from ivcap_flows.sinks.contents import texts
 from ivcap_flows.sinks.openlineage import OpenLineageSink
 
@@ -153,6 +152,7 @@ class Listener:
     url: str
     got: list[dict[str, Any]] = field(default_factory=list)
     status: int = 201
+    asked: int = 0
 
 
 @pytest.fixture
@@ -162,6 +162,7 @@ def listener(monkeypatch, tmp_path) -> Iterator[Listener]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.asked += 1
             if found.status < 400:
                 found.got.append(json.loads(body))
             self.send_response(found.status)
@@ -207,25 +208,61 @@ def test_the_sink_sends_every_run_to_the_transport(copied, listener, world):
     assert sources and str(world.folder) not in text and "urn:ivcap-flows:user:" not in text
 
 
-@pytest.mark.parametrize(("status", "state"), [(400, "dead"), (422, "dead"), (401, "pending"), (404, "dead")])
-def test_what_the_server_refuses_is_told(copied, listener, status, state, monkeypatch):
-    """A judgement on the events is not asked for again; a login is."""
+@pytest.mark.parametrize(
+    ("status", "state", "asked"),
+    [(400, "dead", len(RUNS)), (422, "dead", len(RUNS)), (404, "dead", len(RUNS))]
+    + [(status, "pending", 2) for status in (401, 403, 429, 503)],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_what_the_server_refuses_is_told(copied, listener, status, state, asked, several, monkeypatch):
+    """A judgement on the events is not asked for again. A login is, and a server in trouble, but not for every run."""
     listener.status = status
-    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "http")
-    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__URL", listener.url)
-    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__RETRY", '{"total": 0}')
-    run = copied.runs.recent(1)[0]
-    delivery = loop.run(OpenLineageSink().deliver(run, run_graph(copied, run.id)))
-    assert delivery.state == state and str(status) in (delivery.reason or "")
+    one = {"type": "http", "url": listener.url, "retry": {"total": 0}}
+    all_of = {"type": "composite", "transports": [one], "continue_on_failure": False}
+    Path("openlineage.yml").write_text(json.dumps({"transport": all_of if several else one}))
+    monkeypatch.delenv("OPENLINEAGE_URL")
+    sink = OpenLineageSink()
+    [drained] = drain(copied, [sink])
+    assert (getattr(drained, state), listener.asked) == (len(RUNS), asked)
+    for row in copied.deliveries.where(sink.name):
+        assert row.state == state and str(status) in (row.reason or "")
 
 
 def test_a_server_that_is_down_is_asked_again_later(copied, listener, monkeypatch):
-    """One try a pass."""
+    """Two tries a pass."""
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "http")
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__URL", "http://127.0.0.1:9")
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__RETRY", '{"total": 0}')
     [drained] = drain(copied, [OpenLineageSink()])
     assert (drained.delivered, drained.pending) == (0, len(RUNS))
+
+
+@pytest.mark.parametrize(
+    "transport",
+    [
+        {"type": "async_http", "url": "http://127.0.0.1:9"},
+        {"type": "composite", "transports": [{"type": "console"}, {"type": "http", "url": "http://127.0.0.1:9"}]},
+        {
+            "type": "composite",
+            "transports": {"a": {"type": "console"}, "b": {"type": "async_http", "url": "http://127.0.0.1:9"}},
+            "continue_on_failure": False,
+        },
+    ],
+)
+def test_a_transport_that_keeps_its_failures_to_itself_is_refused(tmp_path, monkeypatch, transport):
+    """With it a run would count as delivered that a server never got."""
+    monkeypatch.chdir(tmp_path)
+    Path("openlineage.yml").write_text(json.dumps({"transport": transport}))
+    with pytest.raises(ConfigurationError, match=r"(async_http|composite) .*does not tell"):
+        OpenLineageSink()
+
+
+def test_the_next_of_several_servers_may_stand_in(tmp_path, monkeypatch):
+    """Where one that took it is enough, that others did not is no loss."""
+    monkeypatch.chdir(tmp_path)
+    one = {"type": "composite", "transports": [{"type": "console"}], "continue_on_success": False}
+    Path("openlineage.yml").write_text(json.dumps({"transport": one}))
+    assert OpenLineageSink().name == "openlineage:composite"
 
 
 def test_any_transport_of_the_client_will_do(copied, tmp_path, monkeypatch):
