@@ -248,8 +248,8 @@ class Runs:
 
         Intents of scope flow and account stay for ever, and what a deployed run has paid for, since Prefect may run
         that again under its old id; so nothing is sent twice. A run stays while something of it is in doubt or an
-        orphan, while a delivery of it is left, and until each of the `sinks` has its newest fact; a sink is given by
-        how its name begins and ends.
+        orphan, and until each of the `sinks` has its newest fact and nothing is left to deliver to them; a sink is
+        given by how its name begins and ends.
         """
         from datetime import timedelta
 
@@ -267,6 +267,7 @@ class Runs:
                 deliveries.c.state == "delivered",
                 deliveries.c.key == _R.c.id + "@" + sa.cast(newest, sa.Text),
             )
+            left = sa.and_(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered")
             named = [
                 sa.and_(
                     deliveries.c.sink.startswith(begin, autoescape=True),
@@ -278,7 +279,7 @@ class Runs:
                 _R.c.updated_at < limit,
                 _R.c.outcome.in_(("completed", "abandoned")),
                 ~sa.exists().where(intents.c.run_id == _R.c.id, lives),
-                ~sa.exists().where(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered"),
+                *(~sa.exists().where(left, name) for name in named),
                 # Of a run without facts there is nothing to tell.
                 *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
             )

@@ -346,6 +346,19 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
     assert {row.id for row in journal.runs.recent()} == {ids[name] for name in ("doubt", "orphan", "new", "more")}
 
 
+def test_prune_asks_no_sink_that_is_switched_off(journal: Journal) -> None:
+    """What a sink refused holds a run while the sink is on, and no longer."""
+    opened = journal.runs.open_attempt(identity("1"))
+    journal.runs.close_attempt(opened.attempt.id, "completed")
+    journal.facts.append([Fact(entity("urn:x:1", "entity"), opened.run.id)])
+    told = f"{opened.run.id}@{journal.facts.last_seq(opened.run.id)}"
+    for sink, state in (("ivcap:https://old", "dead"), ("ivcap:https://new", "delivered"), ("prov-n:/x", "delivered")):
+        journal.deliveries.record(sink, told, state, run_id=opened.run.id)  # type: ignore[arg-type]
+    assert journal.runs.prune(older_than_days=0, sinks=[("prov-n:/x", ""), ("ivcap:", "")]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=[("prov-n:/x", "")]) == 1
+    assert journal.deliveries.where() == []
+
+
 def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
     """Prefect may run a flow run again under its id, which then finds its order; what costs nothing goes."""
     asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
