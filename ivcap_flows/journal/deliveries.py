@@ -66,8 +66,8 @@ class Deliveries:
         reason: str | None = None,
         next_try: datetime | None = None,
     ) -> None:
-        """Note the outcome of a try. What is delivered stays so: a later word of another state is ignored. With it the
-        sink has all that it did not get of the run before."""
+        """Note the outcome of a try. What is delivered stays so: a later word of another state is ignored. Of a run the
+        newest try tells all: what was left of its earlier keys is forgotten."""
         with self._store.write() as connection:
             row = {
                 "sink": sink,
@@ -86,11 +86,11 @@ class Deliveries:
                     .where(sa.or_(_D.c.state != "delivered", sa.literal(state == "delivered")))
                     .values({**row, "tries": _D.c.tries + 1})
                 )
-            if state == "delivered" and run_id is not None:
+            if run_id is not None:
                 connection.execute(
-                    sa.update(_D)
-                    .where(_D.c.sink == sink, _D.c.run_id == run_id, _D.c.state != "delivered")
-                    .values(state="delivered", reason=None, next_try=None, updated_at=row["updated_at"])
+                    sa.delete(_D).where(
+                        _D.c.sink == sink, _D.c.run_id == run_id, _D.c.key != key, _D.c.state != "delivered"
+                    )
                 )
 
     def cursor(self, sink: str) -> Cursor:

@@ -27,20 +27,40 @@ def test_delivered_is_the_last_word(journal: Journal) -> None:
     assert not journal.deliveries.delivered("ivcap", "k")
 
 
+def test_a_newer_word_takes_the_place_of_the_older(journal: Journal) -> None:
+    """Of a run that has stated more, what was left of its older facts is no longer told; other sinks and runs stay."""
+    first, second = (journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"n": n}, n, n)).run.id for n in ("1", "2"))
+    record = journal.deliveries.record
+    for sink, key, run_id in (("s", "1@1", first), ("s", "2@2", second), ("other", "1@1", first)):
+        record(sink, key, "dead", run_id=run_id, reason="no licence")
+    record("s", "1@3", "pending", run_id=first, reason="down", next_try=journal.now())
+    assert {(row.sink, row.key) for row in journal.deliveries.where()} == {
+        ("s", "1@3"),
+        ("s", "2@2"),
+        ("other", "1@1"),
+    }
+    record("s", "1@3", "delivered", run_id=first)
+    record("s", "1@4", "pending", run_id=first, reason="down")
+    assert [(row.key, row.state) for row in journal.deliveries.where("s", run_id=first)] == [
+        ("1@3", "delivered"),
+        ("1@4", "pending"),
+    ]
+
+
 def test_what_is_due_is_what_may_be_tried(journal: Journal) -> None:
     """Pending ones whose time has come, in the order of their time; the rest waits."""
     now = journal.now()
-    run_id = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run.id
     for key, state, wait in (
         ("b", "pending", -1),
         ("a", "pending", -2),
         ("later", "pending", 60),
         ("dead", "dead", -1),
     ):
+        run_id = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"n": key}, key, key)).run.id
         journal.deliveries.record("s", key, state, run_id=run_id, next_try=now + timedelta(seconds=wait))  # type: ignore[arg-type]
     assert [row.key for row in journal.deliveries.where("s", due=now)] == ["a", "b"]
     assert [row.key for row in journal.deliveries.where("s", state="dead")] == ["dead"]
-    assert len(journal.deliveries.where(run_id=run_id)) == 4
+    assert [row.key for row in journal.deliveries.where(run_id=run_id)] == ["dead"]
 
 
 def _hold(url: str, ready: Any) -> None:
