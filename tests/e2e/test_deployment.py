@@ -44,8 +44,12 @@ def prefect(environment: dict[str, str], *arguments: str) -> str:
 
 
 def asked(environment: dict[str, str], path: str, body: object) -> Any:
-    """What the Prefect server answers to a POST."""
-    reply = httpx.post(f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=30)
+    """What the Prefect server answers to a POST; it may be busy for a while."""
+    for _ in range(30):
+        reply = httpx.post(f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=30)
+        if not reply.is_server_error:
+            break
+        time.sleep(1)
     assert reply.is_success, reply.text
     return reply.json()
 
