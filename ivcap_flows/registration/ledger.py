@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
+from ivcap_flows.journal import Claim, IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.bulk import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.following import Pulse
@@ -69,11 +70,33 @@ class Ledger:
         """How many rows have come to their end."""
 
     async def claim(self, rows: Sequence[Spooled]) -> list[Work]:
-        """The rows that this process may go on with; those that are done stand so from now on."""
-        claims = await asyncio.to_thread(self._intents.claim_many, [self._intent(row) for row in rows])
-        pairs = list(zip(rows, claims, strict=True))
-        await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
-        return [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
+        """The rows that this process may go on with; those that are done stand so from now on.
+
+        What is granted to a caller that does not get it is given back, also after a cancellation, or it would hold as
+        long as the process lives.
+        """
+        lock = threading.Lock()
+        works: list[Work] = []
+        unwanted = False
+
+        def take() -> list[tuple[Spooled, Claim]]:
+            claims = self._intents.claim_many([self._intent(row) for row in rows])
+            pairs = list(zip(rows, claims, strict=True))
+            with lock:
+                works.extend(Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt"))
+                if unwanted:
+                    self.release(works)
+            return pairs
+
+        try:
+            pairs = await asyncio.to_thread(take)
+            await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
+        except BaseException:
+            with lock:
+                unwanted = True
+                self.release(works)
+            raise
+        return works
 
     def release(self, works: Iterable[Work]) -> None:
         """Give the claims up; what has come to its end is not changed by it."""

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from registration_rows import Items, read_outcomes, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.durable import perform
-from ivcap_flows.errors import ForbiddenError, InputError
+from ivcap_flows.errors import ForbiddenError, InputError, UnreachableError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration import submit
 from ivcap_flows.registration.batch import Batch
+from ivcap_flows.registration.following import Pulse
+from ivcap_flows.registration.ledger import Ledger
+from ivcap_flows.registration.lookup import Lookup
 from ivcap_flows.registration.model_runs import model_run_effect
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.sources import open_source
@@ -253,6 +258,56 @@ def test_a_refusal(run_items, register, journal, lodged, tmp_path, ivcap_twin, s
     else:
         assert register(file, journal).failed == 3
     assert lodged(name) == [] and register(file, journal).is_whole and len(lodged(name)) == 3
+
+
+@pytest.mark.timeout(60)
+def test_a_refusal_while_rows_are_claimed(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch):
+    """What a start that ends so has claimed meanwhile is free for the next one in the same process."""
+    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 5_000)
+    name, rows = rows_of(run_items, 20)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    claim_many = journal.intents.claim_many
+
+    def slowly(wanted: Any) -> Any:
+        claims = claim_many(wanted)
+        time.sleep(1)
+        return claims
+
+    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, status=403)
+    with monkeypatch.context() as slow:
+        slow.setattr(journal.intents, "claim_many", slowly)
+        with pytest.raises(ForbiddenError):
+            register(file, journal)
+    assert register(file, journal).is_whole and len(lodged(name)) == 20
+
+
+def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, provena, monkeypatch):
+    """Rows whose runs are there have to be compared; where that cannot be done, nothing claimed is kept."""
+    name, rows = rows_of(run_items, 2)
+    for number, row in enumerate(rows):
+        row["key"] = f"{name}-{number}"
+
+    async def both() -> None:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows[:1])), provena, patience=20) as batch:
+            await batch.check()
+            await batch.register(journal)
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
+            await batch.check()
+            spooled = list(batch.records())
+            ledger = Ledger(
+                *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1)),
+                platform=await provena.platform(),
+                account=await provena.username(),
+                attempt=None,
+                progress=lambda *_: None,
+            )
+            monkeypatch.setattr(ledger, "keep", AsyncMock(side_effect=UnreachableError("away", platform="p")))
+            with pytest.raises(UnreachableError):
+                await ledger.claim(spooled)
+            monkeypatch.undo()
+            assert [work.row.number for work in await ledger.claim(spooled)] == [2]
+
+    loop.run(both())
 
 
 def test_the_outcome_file_grows(run_items, journal, tmp_path, provena, monkeypatch):
