@@ -12,7 +12,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.following import End, Follower, Pulse, Sending, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
-from ivcap_flows.registration.lookup import Lookup, Sign
+from ivcap_flows.registration.lookup import Lookup, Sign, half
 from ivcap_flows.registration.registry import moment
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Judge:
         silent: list[Work] = []
         failed: list[tuple[Work, str | None, str | None]] = []
         lodged: list[tuple[Work, Sign]] = []
-        half: list[tuple[Work, str | None, str]] = []
+        halves: list[tuple[Work, str | None, str]] = []
         for work in works:
             sign, job = signs.get(work.row.key), job_of(work.intent)
             if sign is not None and sign.kind == "lodged":
@@ -79,7 +79,7 @@ class Judge:
                 units.setdefault(unit, []).append(work)
                 began[unit] = max(sign.at or 0, began.get(unit, 0))
             elif sign is not None and sign.kind == "half" and (final or job is None):
-                half.append((work, sign.job, _half(sign.handle, sign.words)))
+                halves.append((work, sign.job, half(sign.handle, sign.words)))
             elif job is not None and not final:
                 units.setdefault(Unit(job, parent=True), []).append(work)
             elif sign is not None and final:
@@ -88,7 +88,7 @@ class Judge:
                 silent.append(work)
         await self._ledger.adopt(lodged)
         await self._ledger.fail(failed)
-        await self._leave(half)
+        await self._leave(halves)
         limit = asyncio.Semaphore(self._in_flight)
 
         async def follow(unit: Unit, members: Sequence[Work]) -> None:
@@ -141,15 +141,15 @@ class Judge:
         await self._lookup.among_items(min(work.intent.created_at for work, _ in failed))
         signs = self._ledger.signs(work.row for work, _ in failed)
         ended: list[tuple[Work, str | None, str | None]] = []
-        half: list[tuple[Work, str | None, str]] = []
+        halves: list[tuple[Work, str | None, str]] = []
         for work, row in failed:
             sign, words = signs.get(work.row.key), (row.info or "").strip() or None
             if sign is not None and sign.handle is not None:
-                half.append((work, row.session_id, _half(sign.handle, words)))
+                halves.append((work, row.session_id, half(sign.handle, words)))
             else:
                 ended.append((work, row.session_id, words))
         await self._ledger.fail(ended)
-        await self._leave(half)
+        await self._leave(halves)
 
     async def _judge_left(self, end: End, works: Sequence[Work], patience: float) -> None:
         """What did not end: look everywhere once, then leave it, or where its batch failed, end it."""
@@ -171,6 +171,8 @@ class Judge:
                 failed.append((work, sign.job, sign.words))
             elif sign is not None and sign.kind == "under way" and sign.job and not sign.parent and own is None:
                 units.setdefault(_unit(sign, sign.job), []).append(work)
+            elif sign is not None and sign.kind == "half":
+                stuck.append((work, sign.job, half(sign.handle, sign.words)))
             elif end.parent_failed is not None and own is None:
                 failed.append((work, end.job, f"Its batch failed: {end.parent_failed}"))
             else:
@@ -189,13 +191,6 @@ class Judge:
 def _unit(sign: Sign, job: str) -> Unit:
     """What to watch of a job that is under way: the whole of its batch where it is in one."""
     return Unit(job, None, True) if sign.parent else Unit("" if sign.batch else job, sign.batch)
-
-
-def _half(handle: str | None, words: str | None) -> str:
-    return (
-        f"Its job failed ({words or 'no reason given'}), and the registry has the run {handle} under its key all the "
-        "same; looked at: the job and the registry"
-    )
 
 
 def _stuck(work: Work, end: End, own: str | None, handle: str | None, now: datetime) -> str:

@@ -7,10 +7,12 @@ from typing import Any, Final
 from ivcap_flows.identity import fingerprint, flows_urn, key_of
 from ivcap_flows.journal import NewIntent
 from ivcap_flows.provena.models import ModelRunRecord
-from ivcap_flows.registration.model_runs import NOUN
 from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD
 
-__all__ = ["has_own_key", "key_in", "marked", "new_intent", "run_key", "subject_of"]
+__all__ = ["NOUN", "has_own_key", "key_in", "marked", "new_intent", "run_key", "subject_of"]
+
+NOUN: Final = "model run"
+"""The noun under which registrations are in the journal."""
 
 _RECORD: Final = "model-run-record"
 

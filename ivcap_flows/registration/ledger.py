@@ -15,7 +15,7 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.following import Pulse
 from ivcap_flows.registration.keys import has_own_key, marked, new_intent
 from ivcap_flows.registration.lookup import Lookup, Sign, read_sign
-from ivcap_flows.registration.model_runs import digest_of, model_run_handle
+from ivcap_flows.registration.model_runs import digest_of, run_of_sign
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import ARTIFACT, Progress
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
@@ -131,14 +131,8 @@ class Ledger:
                     "Several model runs are registered for row %d under the key %s: %s is kept, the others are %s.",
                     *(work.row.number, work.row.key, sign.handle, ", ".join(sign.more)),
                 )
-            handle = model_run_handle(
-                sign.handle,
-                ModelRunRecord.model_validate_json(sign.record) if sign.record else self.record(work.row),
-                work.intent.request,
-                session_id=sign.job,
-                platform=self._platform,
-                key=work.row.key,
-            )
+            record = None if sign.record else self.record(work.row)
+            handle = run_of_sign(sign, work.intent.request, platform=self._platform, key=work.row.key, record=record)
             outcome = handle.model_dump(mode="json")
             matched = "key" if how == "adopted" else None
             settled.append(Settled(work.intent, sign.handle, outcome, how, matched, sign.more))

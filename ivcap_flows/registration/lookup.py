@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -20,7 +20,7 @@ from ivcap_flows.registration.spool import Seen, Spool
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["BATCH", "LODGE", "Lookup", "Sign", "of_job", "read_sign"]
+__all__ = ["BATCH", "LODGE", "Lookup", "Sign", "half", "look_for", "of_job", "read_sign"]
 
 LODGE: Final = "MODEL_RUN_PROV_LODGE"
 BATCH: Final = "MODEL_RUN_BATCH_SUBMIT"
@@ -36,9 +36,10 @@ _AT_ONCE: Final = 16
 class Sign:
     """What the things seen under one key say together.
 
-    `lodged`: the run is there as `handle`, and `more` are further ones under the key; `under way`: `job` (a `batch`'s
-    child, or with `parent` the one that makes a batch) may still lodge it, as `handle` where the registry has that
-    already; `failed`: `words` says why; `half`: the registry has `handle`, and the job that was to lodge it failed.
+    `lodged`: the run is there as `handle`, by `job` where that shows, and `more` are further ones under the key;
+    `under way`: `job` (a `batch`'s child, or with `parent` the one that makes a batch) may still lodge it, as `handle`
+    where the registry has that already; `failed`: `words` says why; `half`: the registry has `handle`, and the job that
+    was to lodge it failed.
     """
 
     kind: Literal["lodged", "under way", "failed", "half"]
@@ -54,8 +55,9 @@ class Sign:
     """The JSON of what the run that is lodged was registered with."""
 
 
-def read_sign(seen: Sequence[Seen]) -> Sign | None:
-    """What is seen under a key, oldest first, in one word; None where it is nothing."""
+def read_sign(shown: Iterable[Seen]) -> Sign | None:
+    """What is seen under a key in one word; None where it is nothing."""
+    seen = sorted(shown, key=lambda each: (each.at or 0, each.job, each.handle))
     jobs = [each for each in seen if each.job and not each.parent]
     items = [each for each in seen if not each.job]
     lodged = [each.handle for each in jobs if each.status == "SUCCEEDED" and each.handle]
@@ -71,7 +73,8 @@ def read_sign(seen: Sequence[Seen]) -> Sign | None:
             dict.fromkeys([*lodged, *(each.handle for each in items)]), key=lambda one: (at[one], one)
         )
         records = {each.handle: each.record for each in seen if each.record}
-        return Sign("lodged", first, tuple(rest), record=records.get(first))
+        by = {each.handle: each.job for each in jobs}
+        return Sign("lodged", first, tuple(rest), job=by.get(first), record=records.get(first))
     if going:
         last = going[-1]
         return Sign("under way", items[0].handle if items else None, job=last.job, batch=last.batch, at=last.at)
@@ -89,6 +92,25 @@ def read_sign(seen: Sequence[Seen]) -> Sign | None:
     return Sign("failed", job=broken[-1].job, words=broken[-1].info, parent=True) if broken else None
 
 
+def half(handle: str | None, words: str | None) -> str:
+    """How a run is told of that the registry has, and whose job failed."""
+    return (
+        f"Its job failed ({words or 'no reason given'}), and the registry has the run {handle} under its key all the "
+        "same; looked at: the job and the registry"
+    )
+
+
+async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime) -> dict[str, Sign]:
+    """What Provena shows under these keys, by one pass over what is not older than `since`."""
+    seen: dict[str, dict[str, Seen]] = {}
+    for shown in (_jobs(client, since), _items(client, since)):
+        async for each in shown:
+            if each.key in keys:
+                # A page may show again what the page before has shown.
+                seen.setdefault(each.key, {})[each.job or each.handle] = each
+    return {key: sign for key, found in seen.items() if (sign := read_sign(found.values())) is not None}
+
+
 class Lookup:
     """Looks for the rows of a spool that have not come to their end, and notes in it what it sees."""
 
@@ -104,11 +126,11 @@ class Lookup:
 
     async def among_jobs(self, since: datetime | None) -> None:
         """Among the caller's jobs that are not older than `since`; None: among all."""
-        await patiently(lambda: self._pass(self._jobs(since)), self._patience)
+        await patiently(lambda: self._pass(_jobs(self._client, since)), self._patience)
 
     async def among_items(self, since: datetime | None) -> None:
         """Among the registry's model runs that are not older than `since`; None: among all."""
-        await patiently(lambda: self._pass(self._items(since)), self._patience)
+        await patiently(lambda: self._pass(_items(self._client, since)), self._patience)
 
     async def among_datasets(self, artifacts: Iterable[str]) -> None:
         """For the datasets of artifacts that had none when the rows were checked."""
@@ -136,22 +158,24 @@ class Lookup:
                 note()
         note()
 
-    async def _jobs(self, since: datetime | None) -> AsyncIterator[Seen]:
-        async for row in self._client.jobs.list(page_size=_PAGE):
-            if _older(row.created_timestamp, since):
-                return
-            for each in of_job(row):
-                yield each
 
-    async def _items(self, since: datetime | None) -> AsyncIterator[Seen]:
-        async for item in self._client.registry.list(ModelRunInfo, sort="CREATED_TIME", page_size=_PAGE):
-            if _older(item.created_timestamp, since):
-                return
-            run = item.info
-            key = (run.record.annotations or {}).get(KEY_FIELD)
-            if key is not None:
-                there = json.dumps(run.record.plain())
-                yield Seen(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
+async def _jobs(client: ProvenaClient, since: datetime | None) -> AsyncIterator[Seen]:
+    async for row in client.jobs.list(page_size=_PAGE):
+        if _older(row.created_timestamp, since):
+            return
+        for each in of_job(row):
+            yield each
+
+
+async def _items(client: ProvenaClient, since: datetime | None) -> AsyncIterator[Seen]:
+    async for item in client.registry.list(ModelRunInfo, sort="CREATED_TIME", page_size=_PAGE):
+        if _older(item.created_timestamp, since):
+            return
+        run = item.info
+        key = (run.record.annotations or {}).get(KEY_FIELD)
+        if key is not None:
+            there = json.dumps(run.record.plain())
+            yield Seen(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
 
 
 def of_job(row: JobRow) -> list[Seen]:

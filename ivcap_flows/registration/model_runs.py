@@ -14,33 +14,24 @@ from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, Protocol
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
-from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.wire import Wire
-from ivcap_flows.registration.registry import (
-    ATTEMPTS_FIELD,
-    KEY_FIELD,
-    SOFTWARE_FIELD,
-    SUBJECT_FIELD,
-    items_since,
-    moment,
-)
+from ivcap_flows.registration.keys import NOUN
+from ivcap_flows.registration.lookup import Sign, half, look_for
+from ivcap_flows.registration.registry import ATTEMPTS_FIELD, KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD, moment
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
-    "NOUN",
     "check_ended",
     "digest_of",
     "jobs_with_key",
     "model_run_effect",
     "model_run_handle",
     "model_run_record",
+    "run_of_sign",
 ]
-
-NOUN: Final = "model run"
-"""The noun under which registrations are in the journal."""
 
 _ADDED: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOFTWARE_FIELD})
 
@@ -101,10 +92,23 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
     """
     request = {"subject": subject, "workflow-template": record.workflow_template_id}
 
-    def handle(id: str, session_id: str | None, key: str, there: ModelRunRecord | None = None) -> ModelRun:  # noqa: A002 - the platform's own word
-        return model_run_handle(id, there or record, request, session_id=session_id, platform=platform, key=key)
-
-    def lodged(row: JobRow, key: str) -> ModelRun:
+    async def send(intent: IntentRow, progress: Progress) -> ModelRun:
+        stored: Any = progress.stored if isinstance(progress.stored, dict) else {}
+        try:
+            if stored.get("doubtful_since"):
+                return await left(intent, stored["doubtful_since"])
+            if not stored.get("session_id"):
+                marked = {**(record.annotations or {}), KEY_FIELD: intent.key, SUBJECT_FIELD: subject}
+                stored = {"session_id": await client.prov.register(record.model_copy(update={"annotations": marked}))}
+                await progress.save(stored)
+            row = await _ended(client, stored["session_id"], intent.key, _PATIENCE)
+            # A job that fails may have made its run in the registry before.
+            there = [] if row.succeeded else await find(intent)
+        except NotFoundError as error:
+            # Provena says otherwise that it has no such job: what is not there is an API of it, and the run may be.
+            raise ProtocolError(f"{error.message} Check the URLs of Provena's APIs.", **error.data) from error
+        if there:
+            return there[0].value
         run = row.checked().lodged
         if run is None:
             raise ProtocolError(
@@ -113,54 +117,39 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
                 status=200,
                 sent=True,
             )
-        return handle(run.id, row.session_id, key, row.record)
+        return model_run_handle(
+            *(run.id, row.record or record, request), session_id=row.session_id, platform=platform, key=intent.key
+        )
 
-    async def send(intent: IntentRow, progress: Progress) -> ModelRun:
-        stored: Any = progress.stored
-        if isinstance(stored, dict) and stored.get("doubtful_since") and not stored.get("session_id"):
-            raise InDoubtError(
-                f"A batch has left the run of {subject} in doubt since {stored['doubtful_since']}. Decide with "
-                "`ivcap-flows models resolve`.",
-                key=intent.key,
-                candidates=[],
-            )
-        if not (isinstance(stored, dict) and stored.get("session_id")):
-            marked = {**(record.annotations or {}), KEY_FIELD: intent.key, SUBJECT_FIELD: subject}
-            stored = {"session_id": await client.prov.register(record.model_copy(update={"annotations": marked}))}
-            await progress.save(stored)
-        try:
-            ended = await client.jobs.wait(stored["session_id"], _PATIENCE)
-        except NotFoundError as error:
-            # Provena says otherwise that it has no such job: what is not there is its job API, and the run may be.
-            raise ProtocolError(f"{error.message} Check the URL of Provena's job API.", **error.data) from error
-        if ended.checked().result_batch_id is not None:
-            # A batch was at it before, and its job has only sent this run on to a job of its own.
-            ended = await _child(client, ended.result_batch_id or "", intent.key)
-        return lodged(ended, intent.key)
-
-    async def outcome(row: JobRow, key: str) -> Found[ModelRun] | None:
-        """What a registration's job came to; None for one that failed, a guess for one that may still succeed."""
-        try:
-            ended = row if row.done else await client.jobs.wait(row.session_id, client.settle)
-            if ended.result_batch_id is not None:
-                ended = await _child(client, ended.result_batch_id, key, client.settle)
-        except WaitTimeoutError:
-            return Found(None, row.session_id, matched_by="guess")  # type: ignore[arg-type]  # a guess is never adopted
-        if not ended.succeeded:
-            return None
-        run = lodged(ended, key)
-        return Found(run, run.urn, moment(row.created_timestamp))
+    async def left(intent: IntentRow, since: str) -> ModelRun:
+        """What a batch has left in doubt, if it has become a run by now."""
+        if there := await find(intent):
+            return there[0].value
+        raise InDoubtError(
+            f"A batch has left the run of {subject} in doubt since {since}. Decide with `ivcap-flows models resolve`.",
+            key=intent.key,
+            candidates=[],
+        )
 
     async def find(intent: IntentRow) -> list[Found[ModelRun]]:
-        outcomes = [await outcome(row, intent.key) async for row in jobs_with_key(client, intent)]
-        found = [one for one in outcomes if one is not None]
-        if not found:
-            found += [
-                Found(handle(item.id, None, intent.key, item.info.record), item.id, moment(item.created_timestamp))
-                async for item in items_since(client, ModelRunInfo, intent.created_at)
-                if (item.info.record.annotations or {}).get(KEY_FIELD) == intent.key
-            ]
-        return found
+        sign = (await look_for(client, [intent.key], intent.created_at)).get(intent.key)
+        if sign is not None and sign.kind == "under way" and sign.job is not None:
+            await _ended(client, sign.job, intent.key, client.settle)
+            sign = (await look_for(client, [intent.key], intent.created_at)).get(intent.key)
+        if sign is None or sign.kind == "failed":
+            return []
+        if sign.kind == "under way":
+            raise WaitTimeoutError(f"The run of {subject} is on its way to Provena. Wait again.", pending=[sign.job])
+        if sign.kind == "half":
+            raise InDoubtError(
+                f"The run of {subject} is in doubt. {half(sign.handle, sign.words)}. Decide with `ivcap-flows orders "
+                f"adopt {intent.key} {sign.handle}`, or `ivcap-flows orders write-off {intent.key}` to send it again.",
+                key=intent.key,
+                candidates=[sign.handle],
+            )
+        oldest = run_of_sign(sign, request, platform=platform, key=intent.key, record=record)
+        others = [oldest.model_copy(update={"urn": urn, "session_id": None}) for urn in sign.more]
+        return [Found(oldest, oldest.urn, intent.created_at), *(Found(each, each.urn) for each in others)]
 
     return Effect(
         noun=NOUN,
@@ -168,7 +157,9 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         send=send,
         find=find,
         decode=ModelRun.model_validate,
-        placeholder=lambda key: handle(f"urn:ivcap-flows:planned:{key}", None, key),
+        placeholder=lambda key: model_run_handle(
+            f"urn:ivcap-flows:planned:{key}", record, request, session_id=None, platform=platform, key=key
+        ),
         settle=client.settle,
         scope="account",
         subject=record.display_name,
@@ -200,6 +191,14 @@ def model_run_handle(
         key=key,
         record_sha256=digest_of(record) if record is not None else None,
     )
+
+
+def run_of_sign(
+    sign: Sign, request: Mapping[str, str], *, platform: str, key: str, record: ModelRunRecord | None = None
+) -> ModelRun:
+    """The handle of a run that Provena shows as lodged; `record` is what was sent, where Provena does not tell."""
+    there = ModelRunRecord.model_validate_json(sign.record) if sign.record else record
+    return model_run_handle(sign.handle or "", there, request, session_id=sign.job, platform=platform, key=key)
 
 
 def digest_of(record: ModelRunRecord) -> str:
@@ -235,6 +234,12 @@ async def jobs_with_key(client: ProvenaClient, intent: IntentRow) -> AsyncIterat
             batch = batch or row
     if batch is not None and not own:
         yield batch
+
+
+async def _ended(client: ProvenaClient, job: str, key: str, patience: float) -> JobRow:
+    """The ended job of the run with this key: this one, or where this one made a batch, its child."""
+    row = await client.jobs.wait(job, patience)
+    return row if row.result_batch_id is None else await _child(client, row.result_batch_id, key, patience)
 
 
 async def _child(client: ProvenaClient, batch_id: str, key: str, patience: float = _PATIENCE) -> JobRow:

@@ -259,13 +259,11 @@ class Spool:
         )
 
     def seen(self, keys: Sequence[str]) -> dict[str, list[Seen]]:
-        """What Provena has shown under each key, oldest first."""
+        """What Provena has shown under each key."""
         found: dict[str, list[Seen]] = {}
         for row in self._among("SELECT * FROM seen WHERE key IN", keys):
             key, handle, job, batch, status, info, at, parent, record, _ = row
             found.setdefault(key, []).append(Seen(key, handle, job, batch, status, info, at, bool(parent), record))
-        for each in found.values():
-            each.sort(key=lambda one: (one.at or 0, one.job, one.handle))
         return found
 
     def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:

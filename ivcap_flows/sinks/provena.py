@@ -19,8 +19,9 @@ from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.mapping import ModelRunMapping
-from ivcap_flows.registration.model_runs import NOUN, jobs_with_key, model_run_handle
+from ivcap_flows.registration.model_runs import jobs_with_key, model_run_handle
 from ivcap_flows.sinks.base import REFUSALS, Delivery, is_trial
 from ivcap_flows.sinks.registrar import Registrar
 

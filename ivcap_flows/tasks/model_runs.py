@@ -59,7 +59,9 @@ async def _register_model_run(
     relative path. The modeller is the caller's linked person unless given. The times are the platform's own.
 
     Waits until the run is lodged. Raises InputError for work that has not ended and for what nobody has stated,
-    RegistrationFailedError with Provena's reason, InDoubtError where a registration may still happen.
+    RegistrationFailedError with Provena's reason, WaitTimeoutError where a registration may still happen, and
+    InDoubtError where the registry has a run whose job failed, or a batch has left it in doubt: that is not sent again
+    by itself.
     """
     call = await ProvenaCall.of(credentials)
     call.check(workflow_template, list(inputs), list(outputs), modeller, organisation, study)

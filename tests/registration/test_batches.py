@@ -15,12 +15,12 @@ from registration_rows import Items, read_outcomes, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.durable import perform
-from ivcap_flows.errors import ForbiddenError, InputError, UnreachableError
+from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, UnreachableError, WaitTimeoutError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRunRecord
-from ivcap_flows.registration import submit
+from ivcap_flows.registration import model_runs, submit
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.following import Pulse
 from ivcap_flows.registration.ledger import Ledger
@@ -355,25 +355,81 @@ def test_rows_that_provena_has_filled_are_done(run_items, register, journal, lod
     assert len(lodged(name)) == 1
 
 
-def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged, tmp_path, ivcap_twin, provena):
-    """An order's URN as the key is the key of the task and the sink: whoever comes second finds the run."""
-    name, rows = rows_of(run_items, 3)
-    orders = [f"urn:ivcap:order:{uuid.uuid4()}" for _ in rows]
-    rows = [row | {"key": order} for row, order in zip(rows, orders, strict=True)]
+@pytest.fixture
+def by_task(provena: ProvenaClient, journal: Journal) -> Callable[[dict[str, Any]], ModelRun]:
+    """Registers a row with a key as the task and the sink do."""
 
-    async def by_task(number: int) -> ModelRun:
-        record = ModelRunRecord(**{key: value for key, value in rows[number].items() if key != "key"})
+    async def register(row: dict[str, Any]) -> ModelRun:
+        record = ModelRunRecord(**{name: value for name, value in row.items() if name != "key"})
         platform, account = await provena.platform(), await provena.username()
-        effect = model_run_effect(orders[number], record, client=provena, platform=platform)
+        effect = model_run_effect(row["key"], record, client=provena, platform=platform)
         done = await perform(effect, journal=journal, attempt=None, platform=platform, account=account)
         return done.value
 
-    first = loop.run(by_task(0))
+    return lambda row: loop.run(register(row))
+
+
+def with_orders(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as runs of orders."""
+    return [row | {"key": f"urn:ivcap:order:{uuid.uuid4()}"} for row in rows]
+
+
+def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task):
+    """An order's URN as the key is the key of the task and the sink: whoever comes second finds the run."""
+    name, rows = rows_of(run_items, 3)
+    rows = with_orders(rows)
+    first = by_task(rows[0])
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).is_whole
     outcomes = read_outcomes(tmp_path / "out.csv")
     assert outcomes[0]["model_run"] == first.urn
-    assert loop.run(by_task(2)).urn == outcomes[2]["model_run"]
+    assert by_task(rows[2]).urn == outcomes[2]["model_run"]
     assert len(lodged(name)) == 3
+
+
+@pytest.mark.parametrize("reply", ["came", "lost"])
+def test_a_job_that_fails_half_way(
+    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job, monkeypatch, reply
+):
+    """The registry has the run and lineage does not: neither the task nor a batch makes a second one, until the user
+    says so."""
+    name, rows = rows_of(run_items, 1)
+    [row] = with_orders(rows)
+    monkeypatch.setattr(model_runs, "_PATIENCE", 3.0)
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    if reply == "lost":
+        ivcap_twin.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
+    with pytest.raises(WaitTimeoutError):
+        by_task(row)
+    assert [run.record_status for run in lodged(name)] == ["COMPLETE"]
+    fail_job(f"{name} 0")
+    for _ in range(2):
+        with pytest.raises(InDoubtError, match=r"orders adopt .* 102\.100\.100/.* write-off") as caught:
+            by_task(row)
+    report = register(write_lines(tmp_path / "rows.jsonl", [row]), journal)
+    assert (report.doubtful, report.failed) == (1, 0)
+    with pytest.raises(InDoubtError):
+        by_task(row)
+    assert len(ivcap_twin.requests("POST", "/provena/prov/model_run/register")) == len(lodged(name)) == 1
+    journal.intents.write_off(caught.value.key)
+    assert by_task(row).subject == row["key"]
+    assert len(lodged(name)) == 2
+
+
+def test_the_task_leaves_a_doubt_of_a_batch(
+    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job
+):
+    """A row that a batch has left in doubt is the run that it has become, and is never sent again by itself."""
+    name, rows = rows_of(run_items, 2)
+    rows = with_orders(rows)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=2, kill_worker="amid")
+    assert register(file, journal, patience=1.5).doubtful == 2
+    fail_job(f"{name} 0")
+    assert register(file, journal, patience=1.5).doubtful == 2
+    for _ in range(2):
+        with pytest.raises(InDoubtError):
+            by_task(rows[0])
+    assert len(lodged(name)) == 2 and not ivcap_twin.requests("POST", "/provena/prov/model_run/register")
 
 
 def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
