@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import digest
@@ -17,7 +17,7 @@ from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, Tem
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.lookup import Sign, half, look_for
-from ivcap_flows.registration.registry import ATTEMPTS_FIELD, KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD, moment
+from ivcap_flows.registration.registry import ATTEMPTS_FIELD, KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "check_ended",
     "digest_of",
-    "jobs_with_key",
     "model_run_effect",
     "model_run_handle",
     "model_run_record",
@@ -213,27 +212,6 @@ def _said(part: Any) -> Any:
     if isinstance(part, Wire):
         return {name: _said(value) for name in type(part).model_fields if (value := getattr(part, name))}
     return [_said(each) for each in part] if isinstance(part, list) else part
-
-
-async def jobs_with_key(client: ProvenaClient, intent: IntentRow) -> AsyncIterator[JobRow]:
-    """The user's jobs since the intent that lodge a run with its key, newest first.
-
-    Where only the job of its batch shows, and that has not failed, it is that one: a job of its own is still to show.
-    """
-    own, batch = False, None
-    async for row in client.jobs.list():
-        asked = moment(row.created_timestamp)
-        if asked is not None and asked < intent.created_at - CLOCKS:
-            break
-        if not any((sent.annotations or {}).get(KEY_FIELD) == intent.key for sent in row.records):
-            continue
-        if row.payload.get("records") is None:
-            own = True
-            yield row
-        elif row.status != "FAILED":
-            batch = batch or row
-    if batch is not None and not own:
-        yield batch
 
 
 async def _ended(client: ProvenaClient, job: str, key: str, patience: float) -> JobRow:

@@ -9,26 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.errors import WaitTimeoutError
+from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import NewIntent, OpenedAttempt
+from ivcap_flows.journal.bulk import Settled
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.keys import NOUN
+from ivcap_flows.registration.lookup import Sign, half, look_for
 from ivcap_flows.registration.mapping import ModelRunMapping
-from ivcap_flows.registration.model_runs import jobs_with_key, model_run_handle
+from ivcap_flows.registration.model_runs import run_of_sign
 from ivcap_flows.sinks.base import REFUSALS, Delivery, is_trial
 from ivcap_flows.sinks.registrar import Registrar
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, Journal, RunRow
     from ivcap_flows.provena.client import ProvenaClient
-    from ivcap_flows.provena.runs import JobRow
 
 __all__ = ["ProvenaSink"]
 
@@ -37,6 +39,10 @@ _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
 _MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
 _PATIENCE: Final = 120.0
 """Seconds that one registration may hold a pass; the next pass goes on with it."""
+_AT_ONCE: Final = 500
+"""Model runs that are noted in one transaction."""
+_NAMED: Final = 5
+"""So many are named in a reason."""
 
 
 class ProvenaSink:
@@ -58,13 +64,14 @@ class ProvenaSink:
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         """Register what succeeded and is in the mapping; then look for what else was sent and not seen lodged."""
         refused = await self._register(run, graph)
-        waiting = [intent.key for intent in await self._intents(run) if not await self._settled(intent)]
+        waiting, failed = await self._look(run)
         facts = await self._unstated(run, graph)
+        refused += [words for key, words in failed.items() if not any(key in said for said in refused)]
+        reason = _few(refused, " ")
         if waiting:
-            keys = ", ".join(waiting)
-            told = f"Not seen on Provena yet: {keys}. Run the flow again to register."
-            return Delivery("pending", " ".join([*refused, told]), facts)
-        return Delivery("dead", " ".join(refused), facts) if refused else Delivery("delivered", facts=facts)
+            told = f"Not seen on Provena yet: {_few(waiting, ', ')}. Run the flow again to register."
+            return Delivery("pending", f"{reason} {told}".strip(), facts)
+        return Delivery("dead", reason, facts) if refused else Delivery("delivered", facts=facts)
 
     async def _register(self, run: RunRow, graph: Graph) -> list[str]:
         """Register the run, and each order and job, that has succeeded and is in the mapping; why those that were
@@ -105,43 +112,65 @@ class ProvenaSink:
         made = [row for row in await self._intents(run, _MADE) if row.state in DONE and row.urn not in graph.nodes]
         return [record for row in made for record in describe(_MADE[row.noun].model_validate(row.outcome))]
 
-    async def _settled(self, intent: IntentRow) -> bool:
-        """Whether nothing is left to do for an intent: it was never sent, is done, or was found just now."""
-        if intent.state not in _SENT:
-            return True
-        platform = await self._client.platform()
-        if intent.platform != platform:
-            return True
-        row = await self._job_of(intent)
-        run = row.lodged if row is not None else None
-        if row is None or run is None:
-            return False
-        request: Any = intent.request
-        record = run.record or row.record
-        handle = model_run_handle(run.id, record, request, session_id=row.session_id, platform=platform, key=intent.key)
-        return await asyncio.to_thread(self._adopt, intent, run.id, handle.model_dump(mode="json"))
+    async def _look(self, run: RunRow) -> tuple[list[str], dict[str, str]]:
+        """Look for all that was sent and has no end, and note what is lodged. The keys of what may still be lodged, and
+        by key why the rest came to nothing."""
+        sent = [intent for intent in await self._intents(run) if intent.state in _SENT]
+        platform = await self._client.platform() if sent else None
+        sent = [intent for intent in sent if intent.platform == platform]
+        if not sent:
+            return [], {}
+        signs = await look_for(self._client, {intent.key for intent in sent}, min(intent.created_at for intent in sent))
+        # Before, a later job under the same key may be still to show.
+        early = await asyncio.to_thread(self._journal.now) - timedelta(seconds=self._client.settle)
+        waiting: list[str] = []
+        failed: dict[str, str] = {}
+        lodged: list[tuple[IntentRow, Sign]] = []
+        for intent in sent:
+            sign = signs.get(intent.key)
+            if sign is not None and sign.kind == "lodged":
+                lodged.append((intent, sign))
+            elif sign is not None and sign.kind == "half":
+                failed[intent.key] = f"The model run {intent.key} is in doubt. {half(sign.handle, sign.words)}."
+            elif sign is not None and sign.kind == "failed" and (intent.sent_at or intent.created_at) <= early:
+                failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
+            else:
+                waiting.append(intent.key)
+        return [*waiting, *await asyncio.to_thread(self._adopt, lodged)], failed
 
-    def _adopt(self, intent: IntentRow, urn: str, outcome: Any) -> bool:
-        """Note what was found, unless a live process is at the intent and will see the same."""
-        shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
-        wanted = NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
-        claim = self._journal.intents.claim(wanted)
-        if claim.kind == "doubt":
-            self._journal.intents.settle_outcome(
-                claim.intent, urn=urn, outcome=outcome, how="adopted", matched_by="key"
-            )
-        elif claim.kind == "new":
-            self._journal.intents.release(claim.intent)
-        return claim.kind in ("doubt", "kept")
+    def _adopt(self, lodged: Sequence[tuple[IntentRow, Sign]]) -> list[str]:
+        """Note what was found; the keys of what a live process is at, which will see the same."""
+        held: list[str] = []
+        for start in range(0, len(lodged), _AT_ONCE):
+            some = lodged[start : start + _AT_ONCE]
+            claims = self._journal.intents.claim_many([_wanted(intent) for intent, _ in some])
+            try:
+                self._journal.intents.settle_many(
+                    [
+                        _found(claim.intent, sign)
+                        for claim, (_, sign) in zip(claims, some, strict=True)
+                        if claim.kind == "doubt"
+                    ]
+                )
+            finally:
+                self._journal.intents.release_many(claim.intent for claim in claims if claim.kind in ("new", "doubt"))
+            held += [claim.intent.key for claim in claims if claim.kind == "held"]
+        return held
 
-    async def _job_of(self, intent: IntentRow) -> JobRow | None:
-        """The job that the intent was sent as: by the session that was kept, else by its key in the user's jobs."""
-        kept: Any = intent.progress
-        if isinstance(kept, dict) and kept.get("session_id"):
-            return await self._client.jobs.fetch(kept["session_id"])
-        async for row in jobs_with_key(self._client, intent):
-            return row
-        return None
+
+def _wanted(intent: IntentRow) -> NewIntent:
+    shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
+    return NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
+
+
+def _found(intent: IntentRow, sign: Sign) -> Settled:
+    run = run_of_sign(sign, intent.request, platform=intent.platform, key=intent.key)
+    return Settled(intent, run.urn, run.model_dump(mode="json"), "adopted", "key", sign.more)
+
+
+def _few(parts: Sequence[str], separator: str) -> str:
+    more = f"{separator}and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return separator.join(parts[:_NAMED]) + more
 
 
 async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
@@ -152,7 +181,7 @@ async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str |
         raise WaitTimeoutError(
             f"The registration of {urn} has not ended within {_PATIENCE:g} s; the next sync goes on.", pending=[urn]
         ) from error
-    except REFUSALS as error:
+    except (*REFUSALS, InDoubtError) as error:
         return f"{urn} is not registered. {error}"
     return None
 

@@ -35,11 +35,13 @@ from ivcap_flows.settings import Settings
 
 @dataclass(frozen=True)
 class Registered:
-    """Handles on Provena: a workflow template with one input, one output and an annotation, and an organisation."""
+    """Handles on Provena: a workflow template with one input, one output and an annotation, an organisation, and the
+    user's person."""
 
     workflow: str
     template: str
     owner: str
+    person: str
 
     @property
     def datasets(self) -> dict[str, Any]:
@@ -75,7 +77,9 @@ def provena_items(_twin: Twin) -> Registered:
                 annotations=Annotations(required=["region"]),
             )
             owner = await new(Organisation(display_name="Example", name="Example"))
-            return Registered(await new(workflow), template, owner)
+            person = await client.auth_api.linked_person()
+            assert person is not None
+            return Registered(await new(workflow), template, owner, person)
 
     return loop.run(make())
 
@@ -135,6 +139,23 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
         return opened, work
 
     return make
+
+
+@pytest.fixture
+def fail_job(_twin: Twin) -> Callable[[str], None]:
+    """Ends the job that lodges the run of this display name, and that stands still, as failed."""
+
+    def fail(name: str) -> None:
+        database = Directory(_twin.directory).root / "provena.sqlite"
+        with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE job_sub_type = "
+                "'MODEL_RUN_PROV_LODGE' AND json_extract(payload, '$.record.display_name') = ?",
+                (name,),
+            )
+            assert changed.rowcount == 1
+
+    return fail
 
 
 @pytest.fixture

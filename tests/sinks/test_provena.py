@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,12 @@ from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
-from ivcap_flows.provena.models import DatasetInfo
+from ivcap_flows.provena.models import DatasetInfo, ModelRunRecord
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provenance import activity, entity, relation
+from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.flow_runs import SOFTWARE
+from ivcap_flows.registration.sources import RecordSource
 from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
 from ivcap_flows.tasks import register_model_run
 
@@ -61,6 +65,18 @@ def sink(provena: Any, ivcap_journal: Journal, written: Callable[..., Path]) -> 
 def accepted(twin: Any, path: str = REGISTER) -> int:
     """How many requests of this path took effect."""
     return len([r for r in twin.requests("POST") if r["path"].endswith(path) and r["status"] == 200])
+
+
+def wait_for_jobs(provena: Any) -> None:
+    """Until the user's newest jobs have all ended."""
+
+    async def ended() -> bool:
+        return all([row.done async for row in provena.jobs.list(limit=40)])
+
+    deadline = time.monotonic() + 60
+    while not loop.run(ended()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def model_runs(journal: Journal) -> list[ModelRun]:
@@ -176,6 +192,22 @@ def test_a_registration_that_takes_long_goes_on_later(ivcap_twin, ivcap_journal,
     ivcap_twin.clear_faults()
     assert drain(ivcap_journal, [sink()], again=True) == [Drained("provena", delivered=1)]
     assert accepted(ivcap_twin) == len(model_runs(ivcap_journal)) == 1
+
+
+def test_a_registration_that_failed_half_way_is_a_dead_letter(
+    ivcap_twin, ivcap_journal, ended_work, sink, fail_job, monkeypatch
+):
+    """The registry has the run: it is named with the way to decide, and `again` does not make a second one."""
+    _, work = ended_work()
+    monkeypatch.setattr("ivcap_flows.sinks.provena._PATIENCE", 3.0)
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    assert drain(ivcap_journal, [sink()]) == [Drained("provena", pending=1)]
+    fail_job(f"index {work.urn}")
+    for _ in range(2):
+        assert drain(ivcap_journal, [sink()], again=True) == [Drained("provena", dead=1)]
+    [row] = ivcap_journal.deliveries.where("provena", state="dead")
+    assert row.reason.count("is in doubt") == 1 and "orders adopt" in row.reason and "Out of luck" in row.reason
+    assert accepted(ivcap_twin) == 1
 
 
 def test_what_nobody_has_stated_is_a_dead_letter(ivcap_twin, ivcap_journal, ended_work, sink, provena_items):
@@ -471,3 +503,76 @@ def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
             ModelRunMapping.named(f"my_mapping_of_tests:{name}")
     with pytest.raises(ValueError, match="give a service, a flow, or both"):
         MappingEntry(workflow_template="1/1")
+
+
+@pytest.fixture
+def killed_batch(ivcap_journal: Journal, provena: Any, provena_items: Any) -> Callable[[int], list[str]]:
+    """Makes a run that was cancelled as soon as Provena had accepted a batch of so many rows: their keys."""
+
+    artifact = f"urn:ivcap:artifact:{uuid.uuid4()}"
+
+    def make(count: int) -> list[str]:
+        name = uuid.uuid4().hex
+        defaults = DatasetDefaults(**provena_items.datasets)
+        opened = ivcap_journal.runs.open_attempt(RunIdentity("coastal", "/a.py:f", {}, name, name))
+        rows = [(f"{name}-{number}", ModelRunRecord(**record(f"{name} {number}"))) for number in range(count)]
+
+        async def register() -> None:
+            with Batch(RecordSource(rows), provena, datasets=defaults, patience=20) as batch:
+                await batch.check()
+                done = asyncio.create_task(batch.register(ivcap_journal, opened))
+                while not any(row.progress for row in sent()):
+                    assert not done.done()
+                    await asyncio.sleep(0.01)
+                done.cancel()
+                await asyncio.wait([done])
+
+        def sent() -> list[Any]:
+            return ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")
+
+        loop.run(register())
+        attempt = activity(flows_urn("attempt", opened.attempt.id), "attempt", opened.attempt.started_at)
+        ivcap_journal.facts.append([Fact(attempt, opened.run.id, opened.attempt.id)])
+        ivcap_journal.runs.close_attempt(opened.attempt.id, "crashed")
+        return [row.key for row in sent()]
+
+    def record(name: str) -> dict[str, Any]:
+        part = {"dataset_template_id": provena_items.template, "dataset_id": artifact}
+        return {
+            "workflow_template_id": provena_items.workflow,
+            "inputs": [part],
+            "outputs": [part],
+            "annotations": {"region": "Tasman Sea"},
+            "display_name": name,
+            "description": "A run",
+            "associations": {"modeller_id": provena_items.person},
+            "start_time": 1_600_000_000,
+            "end_time": 1_600_000_100,
+        }
+
+    return make
+
+
+def test_the_runs_of_a_killed_batch_are_found(ivcap_twin, ivcap_journal, provena, killed_batch):
+    """All of them by one look, however many there are, and noted as the task would."""
+    killed_batch(30)
+    wait_for_jobs(provena)
+    ivcap_twin.forget_requests()
+    assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", delivered=1)]
+    assert len({run.urn for run in model_runs(ivcap_journal)}) == 30
+    assert len([each for each in ivcap_twin.requests() if "/list" in each["path"]]) <= 4
+    assert not [each for each in ivcap_twin.requests() if each["path"].endswith("/fetch")]
+
+
+def test_a_killed_batch_whose_jobs_failed(ivcap_journal, provena, killed_batch, failing_jobs):
+    """Provena's reason is told, of few rows by name, and they are a dead letter; those under way are waited for."""
+    with failing_jobs():
+        keys = killed_batch(12)
+        assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", pending=1)]
+        [row] = ivcap_journal.deliveries.where("provena")
+        assert sum(key in row.reason for key in keys) == 5 and "and 7 more" in row.reason
+        wait_for_jobs(provena)
+    time.sleep(provena.settle)
+    assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)], again=True) == [Drained("provena", dead=1)]
+    [row] = ivcap_journal.deliveries.where("provena")
+    assert row.reason.count("Out of luck.") == 5 and "and 7 more" in row.reason

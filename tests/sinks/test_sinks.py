@@ -281,17 +281,20 @@ class Provena:
 
     def __init__(self, *rows: JobRow) -> None:
         self.rows = rows
-        self.jobs = SimpleNamespace(list=self._list, fetch=self._fetch)
+        self.jobs = SimpleNamespace(list=self._list)
+        self.registry = SimpleNamespace(list=self._nothing)
+        self.settle = 0.0
 
     async def platform(self) -> str:
         return "https://provena"
 
-    async def _fetch(self, session_id: str) -> JobRow | None:
-        return next((row for row in self.rows if row.session_id == session_id), None)
-
-    async def _list(self):
+    async def _list(self, **_):
         for row in self.rows:
             yield row
+
+    async def _nothing(self, *_, **__):
+        return
+        yield
 
 
 def a_registration(journal: Journal, opened: OpenedAttempt, *, progress=None):
@@ -313,7 +316,11 @@ def a_registration(journal: Journal, opened: OpenedAttempt, *, progress=None):
 def a_job(status: str) -> JobRow:
     record = {"id": "1/9", "record": SENT} if status == "SUCCEEDED" else None
     return JobRow(
-        session_id="s1", status=status, payload={"record": SENT}, result={"record": record} if record else None
+        session_id="s1",
+        job_sub_type="MODEL_RUN_PROV_LODGE",
+        status=status,
+        payload={"record": SENT},
+        result={"record": record} if record else None,
     )
 
 
