@@ -91,7 +91,7 @@ class ModelRunMapping:
             # As `python -m` has it: a module of the user's lies in the working directory.
             sys.path.insert(0, here)
             value = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # the module is the user's, and may fail in any way
             raise InputError(f"The mapping {place} cannot be imported: {error}.", path=place) from error
         finally:
             sys.path.remove(here)

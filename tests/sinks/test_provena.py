@@ -501,6 +501,10 @@ def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
     ):
         with pytest.raises(InputError, match=f"my_mapping_of_tests:{name}.*{words}"):
             ModelRunMapping.named(f"my_mapping_of_tests:{name}")
+    for number, (text, words) in enumerate((("a b", "invalid syntax"), ("open('not-there')", "not-there"), ("b", "b"))):
+        (tmp_path / f"my_wrong_mapping_{number}.py").write_text(text)
+        with pytest.raises(InputError, match=f"my_wrong_mapping_{number}:LIST cannot be imported.*{words}"):
+            ModelRunMapping.named(f"my_wrong_mapping_{number}:LIST")
     with pytest.raises(ValueError, match="give a service, a flow, or both"):
         MappingEntry(workflow_template="1/1")
 
