@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 from ivcap_flows.errors import InputError
 from ivcap_flows.registration.rows import Fault, Row
 
-__all__ = ["OURS", "Sheet"]
+__all__ = ["FILLED", "Sheet", "filled_in"]
 
 _WORKFLOW: Final = "_workflow template id "
 _START: Final = "execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)"
@@ -32,9 +32,11 @@ _TIMES: Final = {_START: "start_time", _END: "end_time"}
 _DATASET: Final = re.compile(r"(Input|Output) dataset id for template: .*\[template id: (.+?)\]$", re.DOTALL)
 _RESOURCE: Final = re.compile(r"(Input|Output) resource: (.+)$", re.DOTALL)
 _ANNOTATION: Final = "annotation: "
-OURS: Final = ("_job_id", "_model_run_record_id")
-"""Columns that Provena fills: a row that has one was registered before."""
-_TOLD: Final = ("_job_status", "_error_info")
+_JOB: Final = "_job_id"
+_STATUS: Final = "_job_status"
+_HANDLE: Final = "_model_run_record_id"
+FILLED: Final = (_JOB, _STATUS, _HANDLE, "_error_info")
+"""Columns that Provena fills."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Sheet:
         """The row of these cells; faults name their columns as fields, like those that are found later."""
         values = {name: cell.strip() for name, cell in zip(self._header, cells, strict=False)}
         key = values.get("key") or None
-        job, handle = (values.get(name) or None for name in OURS)
+        handle, job = filled_in(values)
         if job or handle:
             return Row(number, None, key, handle, job)
         faults: list[Fault] = []
@@ -124,8 +126,15 @@ class Sheet:
             self.names[_TIMES[name]] = name
         elif name == _AGENT:
             self.names["associations.modeller_id"] = name
-        elif name and not name.startswith(_WORKFLOW) and name not in (*OURS, *_TOLD, "key"):
+        elif name and not name.startswith(_WORKFLOW) and name not in (*FILLED, "key"):
             self.warnings.append(f"The column {name!r} has no meaning and is left out.")
+
+
+def filled_in(values: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Handle and job of a row by the columns that Provena fills: it was registered before where it has one. A job that
+    failed is none."""
+    job, status, handle = (str(values[name]) if values.get(name) else None for name in (_JOB, _STATUS, _HANDLE))
+    return handle, None if status == "FAILED" and handle is None else job
 
 
 def _seconds(text: str) -> int | None:

@@ -15,7 +15,7 @@ from ivcap_flows.errors import ConfigurationError, InputError, SourceChangedErro
 from ivcap_flows.identity import canonical
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.rows import Fault, Row
-from ivcap_flows.registration.sheet import OURS, Sheet
+from ivcap_flows.registration.sheet import FILLED, Sheet, filled_in
 
 __all__ = ["RecordSource", "Source", "open_source"]
 
@@ -207,8 +207,8 @@ def _from_object(number: int, value: Any) -> Row:
     if not isinstance(value, dict):
         words = f"A row is a JSON object, not a {type(value).__name__}"
         return Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
-    body = {name: part for name, part in value.items() if name not in ("key", "_job_status", "_error_info", *OURS)}
-    job, handle = (str(value[name]) if value.get(name) else None for name in OURS)
+    body = {name: part for name, part in value.items() if name not in ("key", *FILLED)}
+    handle, job = filled_in(value)
     key = value.get("key")
     faults: tuple[Fault, ...] = ()
     if key is not None and not (isinstance(key, str) and key.strip()):

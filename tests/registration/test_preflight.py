@@ -215,6 +215,20 @@ def test_a_sheet_says_what_provena_would_read(run_items, provena, tmp_path):
     assert (second.is_done, second.handle, second.job) == (True, "102/9", done["_job_id"])
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_row_whose_job_failed_is_not_done(run_items, check, tmp_path, form):
+    """Provena's own columns say so; a job that has not ended may still lodge the row."""
+    told = [{"_job_id": "j", "_job_status": status, "_error_info": "why"} for status in ("FAILED", "PENDING")]
+    file = tmp_path / f"rows.{form}"
+    if form == "csv":
+        rows = [cells(run_items, number) | columns for number, columns in enumerate(told)]
+        file.write_text(sheet(sheet_header(run_items), rows), newline="")
+    else:
+        write_lines(file, [run_items.record(number) | columns for number, columns in enumerate(told)])
+    report, faults = check(file)
+    assert (report.rows, report.done, report.unsent, report.is_whole, faults) == (2, 1, 1, False, [])
+
+
 def test_a_header_of_another_form_is_refused(run_items, tmp_path):
     """A sheet that is not Provena's is told so at once, with all that its header lacks."""
     (tmp_path / "rows.csv").write_text("display name,agent id,agent id\nx,y,z\n")
