@@ -79,10 +79,28 @@ class _Direct(httpx.AsyncHTTPTransport):
     """One connection to a host, opened when it is needed."""
 
     def __init__(self, trust: ssl.SSLContext) -> None:
-        # httpx makes the pool of a transport in its own __init__, which has no parameter for the network beneath it.
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=trust, max_connections=1, keepalive_expiry=_KEPT, network_backend=Network()
-        )
+        # httpx makes the pool of a transport in its own __init__, which has no parameter for what is beneath it.
+        self._pool = _Connection(trust)  # type: ignore[assignment]  # all that the transport asks of it
+
+
+class _Connection:
+    """A connection of httpcore without a pool around it, whose book-keeping takes a quarter of a small request."""
+
+    def __init__(self, trust: ssl.SSLContext) -> None:
+        self._trust = trust
+        self._open: httpcore.AsyncHTTPConnection | None = None
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        if self._open is None or not self._open.is_available() or self._open.has_expired():
+            await self.aclose()
+            self._open = httpcore.AsyncHTTPConnection(
+                request.url.origin, ssl_context=self._trust, keepalive_expiry=_KEPT, network_backend=Network()
+            )
+        return await self._open.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        if self._open is not None:
+            await self._open.aclose()
 
 
 class _Proxied(httpx.AsyncHTTPTransport):
