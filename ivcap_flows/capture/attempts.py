@@ -21,6 +21,7 @@ from ivcap_flows.capture.host import host
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.capture.recorders import journal, recorder
 from ivcap_flows.capture.showing import show_in_prefect
+from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
@@ -89,9 +90,9 @@ def attempt_of_process() -> OpenedAttempt:
         script = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
         own = str(uuid.uuid4())
         identity = RunIdentity(
-            flow_name=os.path.basename(script) or "python",
-            entry_point=f"{os.path.abspath(script)}:" if script else f"{os.getcwd()}:",
-            parameters={"arguments": scrub_arguments(sys.argv[1:])},
+            flow_name=sayable(os.path.basename(script)) or "python",
+            entry_point=sayable(f"{os.path.abspath(script) if script else os.getcwd()}:"),
+            parameters={"arguments": [sayable(argument) for argument in scrub_arguments(sys.argv[1:])]},
             root_flow_run_id=own,
             flow_run_id=own,
         )
@@ -197,7 +198,7 @@ def close_attempt(
     """End an attempt: write all that is known of it, then its outcome. A journal that is away is told later."""
     writer = writer or recorder()
     run, attempt = opened.run, opened.attempt
-    cause = scrub_text(cause) if cause is not None else None
+    cause = sayable(scrub_text(cause)) if cause is not None else None
     ended = now()
     with _lock:
         logical = _open.pop(attempt.id, None)

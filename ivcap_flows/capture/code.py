@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from ivcap_flows.capture.texts import sayable
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import scrub_text
@@ -126,7 +127,9 @@ def _git(folder: str, *arguments: str) -> bytes | None:
 
 
 def _difference(root: str, changes: bytes, untracked: list[str]) -> str:
-    return digest(changes + canonical([[name, _file_sha256(os.path.join(root, name))] for name in sorted(untracked)]))
+    return digest(
+        changes + canonical([[sayable(name), _file_sha256(os.path.join(root, name))] for name in sorted(untracked)])
+    )
 
 
 def _file_sha256(path: str | None) -> str | None:
@@ -142,8 +145,9 @@ def _relative(source: str | None, tree: Checkout | None) -> str | None:
         return None
     path = Path(source).resolve()
     if tree is not None and path.is_relative_to(Path(tree.root).resolve()):
-        return path.relative_to(Path(tree.root).resolve()).as_posix()
-    return path.name
+        path = path.relative_to(Path(tree.root).resolve())
+        return str(sayable(path.as_posix()))
+    return str(sayable(path.name))
 
 
 def _bare(url: str) -> str:

@@ -18,6 +18,7 @@ from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.recorders import journal, process_recorder, recorder, use_journal
+from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.writer import Statement
 from ivcap_flows.identity import flows_urn
@@ -227,8 +228,8 @@ def identity_of(context: Any, parameters: dict[str, Any], source: tuple[str | No
     root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
     return RunIdentity(
         flow_name=context.flow.name,
-        entry_point=f"{path}:{name}",
-        parameters=scrub(parameters),
+        entry_point=sayable(f"{path}:{name}"),
+        parameters=sayable(scrub(parameters)),
         root_flow_run_id=root,
         flow_run_id=str(flow_run.id),
         deployed=flow_run.deployment_id is not None,

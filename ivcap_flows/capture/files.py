@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.identity import canonical, digest, file_urn, flows_urn
 from ivcap_flows.provenance.records import Record, entity, relation
@@ -184,7 +185,7 @@ def records_of(seen: Seen) -> list[Record]:
     """The entity that a settled path is, first, and for a folder its members."""
     path, size = seen.path, seen.stamp.size if seen.stamp is not None else None
     if seen.sha256 is None:
-        name = flows_urn("unhashed", digest(f"{path}\0{seen.stamp}".encode()))
+        name = flows_urn("unhashed", digest(f"{path}\0{seen.stamp}".encode(errors="surrogatepass")))
         return [entity(name, "unhashed", path=path, size=None if seen.folder else size, reason=seen.reason)]
     if not seen.folder:
         return [entity(file_urn(seen.sha256), "file", sha256=seen.sha256, size=size, path=path)]
@@ -327,7 +328,7 @@ def _manifest(seen: Seen) -> str | None:
     for name, inner in sorted(seen.members.items()):
         if inner.sha256 is None or inner.stamp is None:
             return None
-        lines.append([name, inner.stamp.size, inner.sha256])
+        lines.append([sayable(name), inner.stamp.size, inner.sha256])
     return digest(canonical(lines))
 
 

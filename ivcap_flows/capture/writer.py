@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from ivcap_flows.capture.calls import Call, records_of
+from ivcap_flows.capture.texts import sayable
+from ivcap_flows.errors import JournalError
 from ivcap_flows.secrets import scrub
 
 if TYPE_CHECKING:
@@ -150,17 +152,20 @@ class Recorder:
         ends = False
         with self._draining:
             while self._queue and not ends:
-                facts: list[Fact] = []
+                stated: list[list[Fact]] = []
                 marks: list[_Mark] = []
-                while self._queue and len(facts) < _BATCH:
+                number = 0
+                while self._queue and number < _BATCH:
                     item, weight = self._queue.popleft()
                     with self._lock:
                         self._held -= weight
                     if isinstance(item, _Mark):
                         marks.append(item)
                     else:
-                        facts += self._facts(item)
-                self._write(facts)
+                        stated.append(self._facts(item))
+                        number += len(stated[-1])
+                self._write(stated)
+                self._confess()
                 for mark in marks:
                     ends = ends or mark.ends
                     mark.set()
@@ -178,26 +183,30 @@ class Recorder:
                     return []
                 item.written = item.ended is not None
                 records = records_of(item, self.journal.files)
+            return [Fact(_clean(record), item.run_id, item.attempt_id) for record in records]
         except Exception:  # a value that cannot be described must not stop the others
             log.warning("A call could not be described and is missing from the record.", exc_info=True)
             self._count(item.run_id, 1)
             return []
-        return [Fact(_clean(record), item.run_id, item.attempt_id) for record in records]
 
-    def _write(self, facts: list[Fact]) -> None:
+    def _write(self, stated: list[list[Fact]]) -> None:
+        """Write what items state in one commit; where one of them has what the journal cannot hold, each in its own."""
+        facts = [fact for each in stated for fact in each]
         for attempt in range(_TRIES):
             try:
                 self.journal.facts.append(facts)
-                break
             except Exception as error:  # noqa: BLE001 - a recorder that fails must not end the flow
                 if attempt + 1 < _TRIES and getattr(error, "retryable", False):
                     time.sleep(0.05 * 4**attempt)
                     continue
+                if len(stated) > 1 and not isinstance(error, JournalError | OSError):
+                    for each in stated:
+                        self._write([each])
+                    return
                 log.warning("%d facts could not be written to the journal: %s", len(facts), error)
                 for fact in facts:
                     self._count(fact.run_id, 1)
-                break
-        self._confess()
+            return
 
     def _count(self, run_id: str, facts: int) -> None:
         with self._lock:
@@ -221,5 +230,5 @@ class Recorder:
 
 
 def _clean(record: Record) -> Record:
-    """Whoever states something, no secret in it is kept."""
-    return record.model_copy(update={"attributes": scrub(record.attributes)}) if record.attributes else record
+    """Whoever states something, no secret in it is kept, and no text that cannot be written."""
+    return record.model_copy(update={"attributes": sayable(scrub(record.attributes))}) if record.attributes else record

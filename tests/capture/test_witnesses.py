@@ -305,6 +305,79 @@ def test_a_full_queue_counts_what_it_leaves_out(monkeypatch):
     assert len(journal().facts.of_run(run.id)) == 4
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda: [entity("urn:x:odd", "entity", value=object())],
+        lambda: [entity("urn:x:odd\udcfc", "entity")],
+        lambda: [entity("urn:x:odd", "entity", value={1: "no text"})],
+    ],
+)
+def test_what_cannot_be_written_is_missing_alone(odd):
+    """What JSON or the database cannot hold costs its own statement and none of those that are written with it."""
+    run = opened().run
+    writer = Recorder(journal())
+    for number in range(3):
+        writer.put(Statement(run.id, None, lambda number=number: [entity(f"urn:x:{number}", "entity")]))
+        writer.put(Statement(run.id, None, odd if number == 1 else list))
+    assert writer.flush()
+    assert [fact.record.id for fact in journal().facts.of_run(run.id)] == ["urn:x:0", "urn:x:1", "urn:x:2"]
+    assert journal().runs.get(run.id).missing_facts == 1
+
+
+def test_a_name_that_is_no_utf8_is_recorded(tmp_path, recorded_graph):
+    """A file, a folder and a parameter named in Latin-1 are told apart, with their digests; nothing is missing."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in (b"M\xfcnchen.csv", b"M\xf6nchen.csv"):
+        (folder / os.fsdecode(name)).write_bytes(name)
+
+    @recorded
+    def ingest(path: str, folder: Path) -> None:
+        raise ValueError(path)
+
+    for path in (folder / os.fsdecode(b"M\xfcnchen.csv"), folder / os.fsdecode(b"gone-\xfc.csv")):
+        with pytest.raises(ValueError):
+            ingest(str(path), folder)
+    graph, [run] = recorded_graph(), journal().runs.recent()
+    assert run.missing_facts == 0
+    named = {str(Path(node.attributes["path"]).name) for node in graph.nodes.values() if "path" in node.attributes}
+    assert named == {"folder", "M\\udcfcnchen.csv", "M\\udcf6nchen.csv"}
+    calls = [node.attributes for node in graph.nodes.values() if node.type == "call"]
+    assert [Path(call["parameters"]["path"]).name for call in calls] == ["M\\udcfcnchen.csv", "gone-\\udcfc.csv"]
+    assert calls[0]["cause"].endswith("M\\udcfcnchen.csv")
+
+
+def test_a_large_file_whose_name_is_no_utf8_is_told_unhashed(tmp_path, monkeypatch):
+    """It is known by its path like any other."""
+    monkeypatch.setattr(files, "HUGE", 2)
+    monkeypatch.setattr(files, "AT_ONCE", 1)
+    path = tmp_path / os.fsdecode(b"M\xfcnchen.csv")
+    path.write_text("abc")
+    seen = files.look(str(path), "r", None)
+    files.settle(seen, None)
+    assert files.records_of(seen)[0].type == "unhashed"
+
+
+def test_an_attempt_that_is_named_and_ends_without_utf8_is_recorded():
+    """Parameters, place and cause of a run hold what the system's file names held."""
+    word = os.fsdecode(b"M\xfcnchen")
+    script = """
+import os
+from ivcap_flows.capture import recorded
+@recorded
+def use(path): pass
+use(1)
+raise ValueError(os.fsdecode(b"M\\xfcnchen"))
+"""
+    done = subprocess.run([sys.executable, "-c", script, os.fsencode(word)], env={**os.environ}, capture_output=True)
+    assert done.returncode == 1
+    [run] = journal().runs.recent()
+    [attempt] = journal().runs.attempts(run.id)
+    assert (run.parameters, run.missing_facts) == ({"arguments": ["M\\udcfcnchen"]}, 0)
+    assert (attempt.outcome, attempt.cause) == ("failed", "ValueError: M\\udcfcnchen")
+
+
 def test_a_long_call_is_written_when_it_begins(monkeypatch):
     """What still runs when its process dies has left its begin; a short call is written once."""
     attempt = opened()
