@@ -213,8 +213,7 @@ def close_attempt(
     for thread in _background:
         thread.join(30.0)
     writer.put(Statement(run.id, attempt.id, told))
-    if not writer.flush(60.0):
-        log.warning("The facts of run %s are still being written.", run.id)
+    writer.flush()
     if logical is not None:
         logical.close(outcome, cause)
     else:

@@ -190,7 +190,7 @@ class _Scope:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
         elif self.attempt.attempt.process.pid != os.getpid():
             # A worker of a pool may be ended at any moment and runs no exit handlers.
-            self.recorder.flush(10.0)
+            self.recorder.flush()
 
     def _leave(self) -> None:
         context._call.reset(self.call_token)

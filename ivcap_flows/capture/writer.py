@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
+from ivcap_flows.capture import files
 from ivcap_flows.capture.calls import Call, records_of
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import JournalError
@@ -34,6 +35,8 @@ ROOM: Final = 256 * 2**20
 """How many bytes they may hold, about; further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
 """How long facts are gathered for one commit."""
+PATIENCE: Final = 60.0
+"""Seconds without anything made, read or written after which nobody waits for the recorder any more."""
 _BATCH: Final = 2_000
 _TRIES: Final = 4
 
@@ -86,6 +89,9 @@ class Recorder:
         self._lock, self._draining = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._missing: Counter[str] = Counter()
+        self._hand: Counter[str] = Counter()
+        self._left: Counter[str] = Counter()
+        self._steps = 0
 
     def put(self, item: Call | Statement) -> None:
         """Take a call or a statement; never waits and never raises."""
@@ -102,12 +108,25 @@ class Recorder:
         if self._thread is None:
             self._start()
 
-    def flush(self, timeout: float = 30.0) -> bool:
-        """Wait until all that was put so far is written or counted as missing; False if that takes longer."""
-        if self._thread is None or not self._thread.is_alive():
-            self._drain()
-            return True
-        return self._marked(_Mark()).wait(timeout)
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was put so far is written or counted as missing; False if it takes longer than `timeout`.
+
+        Without one, wait for as long as the recorder gets on, and return False where it does not, as before a journal
+        that is locked: what is left then counts as missing until it is written.
+        """
+        done = False
+        try:
+            if self._thread is None or not self._thread.is_alive():
+                self._drain()
+                done = True
+            else:
+                mark = self._marked(_Mark())
+                done = self._awaited(mark) if timeout is None else mark.wait(timeout)
+        finally:
+            # Also for who was interrupted, since the process may end before the recorder does.
+            if not done and timeout is None:
+                self._count_left()
+        return done
 
     def close(self) -> None:
         """Flush, and end the thread. What is put afterwards is written all the same."""
@@ -122,6 +141,29 @@ class Recorder:
     def miss(self, run_id: str, facts: int = 1) -> None:
         """Count facts that were never put as missing from a run."""
         self._count(run_id, facts)
+
+    def _awaited(self, mark: _Mark) -> bool:
+        seen, since = (0, 0), time.monotonic()
+        while not mark.wait(min(1.0, PATIENCE)):
+            now = self._steps, files.blocks_read()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                return mark.is_set()
+        return True
+
+    def _count_left(self) -> None:
+        """Count what is queued and in hand as missing, but for what was counted so before."""
+        with self._lock:
+            left = self._hand + Counter(item.run_id for item, _ in tuple(self._queue) if not isinstance(item, _Mark))
+            self._missing.update(left)
+            self._missing.subtract(self._left)
+            self._left = left
+        self._confess()
+        if left:
+            log.warning(
+                "%d calls are not written to the journal yet, and missing from the record so far.", left.total()
+            )
 
     def _marked(self, mark: _Mark) -> _Mark:
         self._queue.append((mark, 0))
@@ -151,25 +193,54 @@ class Recorder:
         """Write what is queued; True if a mark said that the thread is to end."""
         ends = False
         with self._draining:
-            while self._queue and not ends:
-                stated: list[list[Fact]] = []
+            while not ends:
                 marks: list[_Mark] = []
-                number = 0
-                while self._queue and number < _BATCH:
-                    item, weight = self._queue.popleft()
-                    with self._lock:
-                        self._held -= weight
-                    if isinstance(item, _Mark):
-                        marks.append(item)
-                    else:
-                        stated.append(self._facts(item))
-                        number += len(stated[-1])
-                self._write(stated)
-                self._confess()
-                for mark in marks:
-                    ends = ends or mark.ends
-                    mark.set()
+                whole = False
+                try:
+                    self._write(self._gathered(marks))
+                    whole = True
+                finally:
+                    self._put_down(written=whole)
+                    for mark in marks:
+                        ends = ends or mark.ends
+                        mark.set()
+                if not self._queue:
+                    break
         return ends
+
+    def _gathered(self, marks: list[_Mark]) -> list[list[Fact]]:
+        """What the next items state, for one commit; marks among them are added to `marks`."""
+        stated: list[list[Fact]] = []
+        number = 0
+        while number < _BATCH and (item := self._take()) is not None:
+            if isinstance(item, _Mark):
+                marks.append(item)
+            else:
+                stated.append(self._facts(item))
+                number += len(stated[-1])
+        return stated
+
+    def _take(self) -> Call | Statement | _Mark | None:
+        with self._lock:
+            if not self._queue:
+                return None
+            item, weight = self._queue.popleft()
+            self._held -= weight
+            self._steps += 1
+            if not isinstance(item, _Mark):
+                self._hand[item.run_id] += 1
+            return item
+
+    def _put_down(self, *, written: bool) -> None:
+        """What was in hand is written, or lost; once the queue is empty, nothing is left that was counted as such."""
+        with self._lock:
+            if not written:
+                self._missing.update(self._hand)
+            self._hand.clear()
+            if not self._queue:
+                self._missing.subtract(self._left)
+                self._left.clear()
+        self._confess()
 
     def _facts(self, item: Call | Statement) -> list[Fact]:
         from ivcap_flows.journal import Fact
@@ -195,6 +266,7 @@ class Recorder:
         for attempt in range(_TRIES):
             try:
                 self.journal.facts.append(facts)
+                self._steps += 1
             except Exception as error:  # noqa: BLE001 - a recorder that fails must not end the flow
                 if attempt + 1 < _TRIES and getattr(error, "retryable", False):
                     time.sleep(0.05 * 4**attempt)
@@ -214,19 +286,17 @@ class Recorder:
 
     def _confess(self) -> None:
         """Tell the journal how many facts are missing, as soon as it can be told."""
-        while self._missing:
+        while True:
             with self._lock:
+                if not self._missing:
+                    return
                 run_id, number = self._missing.popitem()
-            if not self._quietly(lambda run_id=run_id, number=number: self.journal.runs.count_missing(run_id, number)):  # type: ignore[misc]
+            try:
+                if number:
+                    self.journal.runs.count_missing(run_id, number)
+            except Exception:  # noqa: BLE001 - tried again with the next batch
                 self._count(run_id, number)
                 return
-
-    def _quietly(self, call: Callable[[], object]) -> bool:
-        try:
-            call()
-        except Exception:  # noqa: BLE001 - tried again with the next batch
-            return False
-        return True
 
 
 def _clean(record: Record) -> Record:

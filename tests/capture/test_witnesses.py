@@ -378,6 +378,84 @@ raise ValueError(os.fsdecode(b"M\\xfcnchen"))
     assert (attempt.outcome, attempt.cause) == ("failed", "ValueError: M\\udcfcnchen")
 
 
+def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
+    """Each item that is made, and each block of a file that is read, is a reason to wait on."""
+    import hashlib
+
+    class Slow:
+        def __init__(self) -> None:
+            self.update = lambda block: time.sleep(0.2)
+            self.hexdigest = hashlib.sha256().hexdigest
+
+    def nap(number: int):
+        time.sleep(0.2)
+        return [entity(f"urn:x:{number}", "entity")]
+
+    def read():
+        files.settle(seen, None)
+        return files.records_of(seen)
+
+    monkeypatch.setattr("ivcap_flows.capture.writer.PATIENCE", 0.5)
+    monkeypatch.setattr(files, "AT_ONCE", 10)
+    monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=Slow))
+    (tmp_path / "large").write_bytes(b"x" * files._CHUNK * 6)
+    seen = files.look(str(tmp_path / "large"), "", None)
+    run, writer = opened().run, Recorder(journal())
+    for number in range(6):
+        writer.put(Statement(run.id, None, lambda number=number: nap(number)))
+    writer.put(Statement(run.id, None, read))
+    assert writer.flush()
+    assert len(journal().facts.of_run(run.id)) == 7
+
+
+def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeypatch, caplog):
+    """What is queued and what is in hand counts for each run, once, however often it is waited for."""
+    monkeypatch.setattr("ivcap_flows.capture.writer.PATIENCE", 0.2)
+    runs, held = [opened("f1").run, opened("f2").run], threading.Event()
+
+    def stuck():
+        held.wait(30)
+        return [entity("urn:x:1", "entity")]
+
+    writer = Recorder(journal())
+    writer.put(Statement(runs[0].id, None, stuck))
+    for run in (*runs, runs[1]):
+        writer.put(Statement(run.id, None, lambda: [entity("urn:x:2", "entity")]))
+
+    def missing() -> list[int]:
+        return [journal().runs.get(run.id).missing_facts for run in runs]
+
+    for _ in range(2):
+        assert not writer.flush()
+        assert missing() == [2, 2]
+    assert "4 calls are not written" in caplog.text
+    held.set()
+    assert writer.flush()
+    assert missing() == [0, 0]
+    assert [len(journal().facts.of_run(run.id)) for run in runs] == [2, 2]
+
+
+def test_what_is_left_when_the_process_ends_is_missing():
+    """A recorder that does not get on does not hold the process for ever, and its run is not told as whole."""
+    script = """
+import threading
+from ivcap_flows.capture import current_attempt, note, recorded, recorder, writer
+writer.PATIENCE = 0.3
+@recorded
+def use(number): pass
+use(1)
+recorder().flush()
+opened = current_attempt()
+recorder().put(writer.Statement(opened.run.id, None, threading.Event().wait))
+use(2)
+"""
+    subprocess.run([sys.executable, "-c", script], env={**os.environ}, check=True, capture_output=True)
+    [run] = journal().runs.recent()
+    # The statement, the call at its begin and its end, the end of the attempt, and its code if that was slow.
+    assert run.outcome == "completed"
+    assert run.missing_facts in (4, 5)
+
+
 def test_a_long_call_is_written_when_it_begins(monkeypatch):
     """What still runs when its process dies has left its begin; a short call is written once."""
     attempt = opened()
