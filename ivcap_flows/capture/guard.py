@@ -13,9 +13,9 @@ log = logging.getLogger("ivcap_flows.capture")
 
 @contextlib.contextmanager
 def unraised(count: Callable[[], object], told: str, *arguments: object) -> Iterator[None]:
-    """Log what the block raises, as `told % arguments`, and `count` what is missing for it."""
+    """`count` what is missing for what the block raises, and log it as `told % arguments`."""
     try:
         yield
     except Exception:
-        log.warning(told, *arguments, exc_info=True)
         count()
+        log.warning(told, *arguments, exc_info=True)

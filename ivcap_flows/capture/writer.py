@@ -6,6 +6,7 @@ Nothing here is raised into a flow. What could not be recorded is counted, and i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -105,7 +106,7 @@ class Recorder:
         self._queue.append((item, weight))
         if not self._wake.is_set():
             self._wake.set()
-        if self._thread is None:
+        if not self._runs():
             self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -116,12 +117,12 @@ class Recorder:
         """
         done = False
         try:
-            if self._thread is None or not self._thread.is_alive():
-                self._drain()
-                done = True
-            else:
+            if self._runs():
                 mark = self._marked(_Mark())
                 done = self._awaited(mark) if timeout is None else mark.wait(timeout)
+            else:
+                self._drain()
+                done = True
         finally:
             # Also for who was interrupted, since the process may end before the recorder does.
             if not done and timeout is None:
@@ -148,6 +149,8 @@ class Recorder:
             now = self._steps, files.blocks_read()
             if now != seen:
                 seen, since = now, time.monotonic()
+            elif not self._runs():
+                self._drain()
             elif time.monotonic() - since > PATIENCE:
                 return mark.is_set()
         return True
@@ -161,9 +164,7 @@ class Recorder:
             self._left = left
         self._confess()
         if left:
-            log.warning(
-                "%d calls are not written to the journal yet, and missing from the record so far.", left.total()
-            )
+            _warn("%d calls are not written to the journal yet, and missing from the record so far.", left.total())
 
     def _marked(self, mark: _Mark) -> _Mark:
         self._queue.append((mark, 0))
@@ -173,11 +174,19 @@ class Recorder:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None:
+            if self._runs():
                 return
+            atexit.unregister(self.flush)
             atexit.register(self.flush)
-            self._thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
+            # The system may have none left; whoever flushes writes then.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
+
+    def _runs(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def _work(self) -> None:
         while True:
@@ -186,8 +195,9 @@ class Recorder:
                 self._hurry.wait(GROUP_SECONDS)
             self._wake.clear()
             self._hurry.clear()
-            if self._drain():
-                return
+            with contextlib.suppress(SystemExit):
+                if self._drain():
+                    return
 
     def _drain(self) -> bool:
         """Write what is queued; True if a mark said that the thread is to end."""
@@ -255,9 +265,9 @@ class Recorder:
                 item.written = item.ended is not None
                 records = records_of(item, self.journal.files)
             return [Fact(_clean(record), item.run_id, item.attempt_id) for record in records]
-        except Exception:  # a value that cannot be described must not stop the others
-            log.warning("A call could not be described and is missing from the record.", exc_info=True)
+        except Exception:  # noqa: BLE001 - a value that cannot be described must not stop the others
             self._count(item.run_id, 1)
+            _warn("A call could not be described and is missing from the record.", exc_info=True)
             return []
 
     def _write(self, stated: list[list[Fact]]) -> None:
@@ -275,9 +285,9 @@ class Recorder:
                     for each in stated:
                         self._write([each])
                     return
-                log.warning("%d facts could not be written to the journal: %s", len(facts), error)
                 for fact in facts:
                     self._count(fact.run_id, 1)
+                _warn("%d facts could not be written to the journal: %s", len(facts), error)
             return
 
     def _count(self, run_id: str, facts: int) -> None:
@@ -297,6 +307,12 @@ class Recorder:
             except Exception:  # noqa: BLE001 - tried again with the next batch
                 self._count(run_id, number)
                 return
+
+
+def _warn(told: str, *arguments: object, exc_info: bool = False) -> None:
+    # rich, which Prefect logs with, ends the thread that logs where the console is gone.
+    with contextlib.suppress(SystemExit):
+        log.warning(told, *arguments, exc_info=exc_info)
 
 
 def _clean(record: Record) -> Record:

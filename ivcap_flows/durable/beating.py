@@ -26,13 +26,22 @@ class _Heart:
         self.counts: dict[Journal, int] = {}
         self.untold: dict[Journal, list[Callable[[], None]]] = {}
         self.stopped = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self, seconds: float) -> None:
+        """Beat in a thread of its own, unless one beats."""
+        if self.thread is None or not self.thread.is_alive():
+            self.thread = threading.Thread(target=self.run, args=(seconds,), name="ivcap-flows-beat", daemon=True)
+            self.thread.start()
 
     def run(self, seconds: float) -> None:
         while not self.stopped.wait(seconds):
             with self.lock:
                 journals = list(self.counts)
             for journal in journals:
-                _beat(journal)
+                # rich, which Prefect logs with, ends the thread that logs where the console is gone.
+                with contextlib.suppress(SystemExit):
+                    _beat(journal)
 
 
 _lock = threading.Lock()
@@ -51,7 +60,7 @@ def start_beating(journal: Journal) -> None:
         # A forked child inherits the heart but not its thread.
         if _heart is None or _heart.pid != os.getpid():
             _heart = _Heart()
-            threading.Thread(target=_heart.run, args=(BEAT_SECONDS,), name="ivcap-flows-beat", daemon=True).start()
+        _heart.start(BEAT_SECONDS)
         with _heart.lock:
             _heart.counts[journal] = _heart.counts.get(journal, 0) + 1
 

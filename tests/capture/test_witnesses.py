@@ -1,5 +1,6 @@
 """Code, secrets and files by themselves; a queue that is full; and runs whose process was killed."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -454,6 +455,81 @@ use(2)
     # The statement, the call at its begin and its end, the end of the attempt, and its code if that was slow.
     assert run.outcome == "completed"
     assert run.missing_facts in (4, 5)
+
+
+@pytest.fixture
+def broken_pipe():
+    """A console that is gone: what is logged of the package ends the thread that logs it (rich, `on_broken_pipe`)."""
+
+    class Gone(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise SystemExit(1)
+
+    handler = Gone()
+    logging.getLogger("ivcap_flows").addHandler(handler)
+    yield
+    logging.getLogger("ivcap_flows").removeHandler(handler)
+
+
+@pytest.mark.usefixtures("broken_pipe")
+def test_a_warning_does_not_end_the_recorder(monkeypatch):
+    """What the warning is about is counted, the rest is written, and the thread goes on."""
+    run, writer = opened().run, Recorder(journal())
+
+    def odd():
+        raise ValueError
+
+    def refused(facts: object) -> None:
+        monkeypatch.setattr(writer.journal.facts, "append", append)
+        raise OSError("disk full")
+
+    append = writer.journal.facts.append
+    writer.put(Statement(run.id, None, odd))
+    writer.put(Statement(run.id, None, lambda: [entity("urn:x:1", "entity")]))
+    assert writer.flush()
+    thread = writer._thread
+    monkeypatch.setattr(writer.journal.facts, "append", refused)
+    writer.put(Statement(run.id, None, lambda: [entity("urn:x:2", "entity")]))
+    assert writer.flush()
+    writer.put(Statement(run.id, None, lambda: [entity("urn:x:3", "entity")]))
+    assert writer.flush()
+    assert [fact.record.id for fact in journal().facts.of_run(run.id)] == ["urn:x:1", "urn:x:3"]
+    assert journal().runs.get(run.id).missing_facts == 2
+    assert writer._thread is thread
+    assert thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_recorder_that_ended_is_followed_by_another():
+    """What it had in hand is missing; what is put next is written without that anybody flushes."""
+    run, writer = opened().run, Recorder(journal())
+
+    def ends():
+        raise GeneratorExit
+
+    writer.put(Statement(run.id, None, ends))
+    ended = writer._thread
+    ended.join(10)
+    writer.put(Statement(run.id, None, lambda: [entity("urn:x:1", "entity")]))
+    assert writer._thread is not ended
+    deadline = time.monotonic() + 10
+    while not (written := journal().facts.of_run(run.id)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (len(written), journal().runs.get(run.id).missing_facts) == (1, 1)
+
+
+def test_without_a_thread_the_facts_are_written_at_the_end(monkeypatch):
+    """Where the system gives no thread, nothing is raised into the flow and nothing lost."""
+    run, writer = opened().run, Recorder(journal())
+    with monkeypatch.context() as patch:
+
+        def none(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", none)
+        writer.put(Statement(run.id, None, lambda: [entity("urn:x:1", "entity")]))
+    assert writer.flush()
+    assert len(journal().facts.of_run(run.id)) == 1
 
 
 def test_a_long_call_is_written_when_it_begins(monkeypatch):

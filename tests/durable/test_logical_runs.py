@@ -114,6 +114,51 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
     run.close("completed")
 
 
+@pytest.mark.usefixtures("own_beaters")
+def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning that ends its thread, as rich's do where nobody reads them any more, does not end the beat."""
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    original, failures = sqlite_journal.runs.beat, [0]
+
+    class Gone(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise SystemExit(1)
+
+    def flaky() -> None:
+        failures[0] += 1
+        if failures[0] < 3:
+            raise JournalError("disk full")
+        original()
+
+    handler = Gone()
+    logging.getLogger("ivcap_flows.durable").addHandler(handler)
+    try:
+        run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
+        first = sqlite_journal.runs.attempt(run.attempt.id).process.beat_at
+        monkeypatch.setattr(sqlite_journal.runs, "beat", flaky)
+        _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.beat_at > first)
+    finally:
+        logging.getLogger("ivcap_flows.durable").removeHandler(handler)
+    run.close("completed")
+
+
+def test_a_beat_that_could_not_begin_begins_with_the_next_run(
+    sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, own_beaters: Callable[[], list[threading.Thread]]
+) -> None:
+    """A system that has no thread left for a moment leaves no process that is never heard of again."""
+
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, "start", none)
+        beating.start_beating(sqlite_journal)
+    beating.start_beating(sqlite_journal)
+    assert len(own_beaters()) == 1
+    beating.stop_beating(sqlite_journal)
+    _eventually(lambda: own_beaters() == [])
+
+
 def _locked_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal refuses the end of an attempt, once."""
     close = journal.runs.close_attempt
