@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,13 +40,15 @@ SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
 _lock = threading.RLock()
 _open: dict[str, LogicalRun] = {}
 _of_process: dict[tuple[int, str], LogicalRun] = {}
+_describing: dict[str, threading.Thread] = {}
+"""By attempt, the thread that describes its code."""
 
 
 def _forget_parent() -> None:
     """In a forked child: the parent's attempts are found in the journal."""
     global _lock
     _lock = threading.RLock()
-    for known in (_open, _of_process):
+    for known in (_open, _of_process, _describing):
         known.clear()
 
 
@@ -130,7 +132,13 @@ def open_attempt(
         _open[opened.attempt.id] = logical
     run_id, attempt_id = opened.run.id, opened.attempt.id
     writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, parent, attributes)))
-    _in_background(lambda: _code_of(writer, opened, path, name))
+    with unraised(lambda: writer.miss(run_id), "The code of %s could not be described.", name):
+        # git takes a while.
+        thread = threading.Thread(
+            target=_describe_code, args=(writer, opened, path, name), name="ivcap-flows-code", daemon=True
+        )
+        thread.start()
+        _describing[attempt_id] = thread
     return opened
 
 
@@ -170,17 +178,7 @@ def _user_name() -> str:
         return "unknown"
 
 
-_background: list[threading.Thread] = []
-
-
-def _in_background(work: Callable[[], None]) -> None:
-    thread = threading.Thread(target=work, name="ivcap-flows-code", daemon=True)
-    _background[:] = [other for other in _background if other.is_alive()]
-    _background.append(thread)
-    thread.start()
-
-
-def _code_of(writer: Recorder, opened: OpenedAttempt, path: str | None, name: str) -> None:
+def _describe_code(writer: Recorder, opened: OpenedAttempt, path: str | None, name: str) -> None:
     from ivcap_flows.capture.code import code_record
 
     def made() -> Iterator[Record]:
@@ -210,14 +208,18 @@ def close_attempt(
         if attempt.leads:
             yield activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=outcome, cause=cause)
 
-    for thread in _background:
-        thread.join(30.0)
-    writer.put(Statement(run.id, attempt.id, told))
-    writer.flush()
-    if logical is not None:
-        logical.close(outcome, cause)
-    else:
-        writer.journal.runs.close_attempt(attempt.id, outcome, cause)
+    try:
+        describing = _describing.pop(attempt.id, None)
+        if describing is not None:
+            describing.join(30.0)
+        writer.put(Statement(run.id, attempt.id, told))
+        writer.flush()
+    finally:
+        # Whoever is interrupted while he waits for the facts has ended the attempt all the same.
+        if logical is not None:
+            logical.close(outcome, cause)
+        else:
+            writer.journal.runs.close_attempt(attempt.id, outcome, cause)
     if attempt.leads:
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()

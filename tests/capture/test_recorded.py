@@ -595,7 +595,7 @@ def test_notes_that_cannot_be_made_are_counted(monkeypatch):
     @flow
     @recorded
     def forgetful() -> None:
-        for thread in attempts._background:
+        for thread in attempts._describing.values():
             thread.join()
         with monkeypatch.context() as patch:
             patch.setattr(recorder(), "put", full)

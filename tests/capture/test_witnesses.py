@@ -457,6 +457,39 @@ use(2)
     assert run.missing_facts in (4, 5)
 
 
+def test_an_attempt_ends_whatever_else_begins_or_breaks(monkeypatch):
+    """The end of one does not touch what another is beginning, and is told though its last facts cannot be."""
+    beginning, started = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def slow(thread: threading.Thread) -> None:
+        if thread.name == "ivcap-flows-code" and threading.current_thread().name == "other":
+            beginning.set()
+            started.wait(10)
+        start(thread)
+
+    def begin(root: str):
+        return attempts.open_attempt(RunIdentity("script", f"{root}.py:", {}, root, root), None, "script")
+
+    monkeypatch.setattr(threading.Thread, "start", slow)
+    first, opened_later = begin("f1"), []
+    other = threading.Thread(target=lambda: opened_later.append(begin("f2")), name="other")
+    other.start()
+    assert beginning.wait(10)
+    attempts.close_attempt(first, "completed")
+    started.set()
+    other.join(10)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+
+        def interrupted() -> bool:
+            raise KeyboardInterrupt
+
+        patch.setattr(recorder(), "flush", interrupted)
+        attempts.close_attempt(opened_later[0], "cancelled")
+    assert [run.outcome for run in journal().runs.recent()] == ["cancelled", "completed"]
+    assert recorder().flush()
+
+
 @pytest.fixture
 def broken_pipe():
     """A console that is gone: what is logged of the package ends the thread that logs it (rich, `on_broken_pipe`)."""
