@@ -197,7 +197,8 @@ def close_attempt(
     writer = writer or recorder()
     run, attempt = opened.run, opened.attempt
     cause = sayable(scrub_text(cause)) if cause is not None else None
-    ended = now()
+    # The journal's clock, which may be another machine's, has told when they began.
+    ended = max(now(), run.created_at, attempt.started_at)
     with _lock:
         logical = _open.pop(attempt.id, None)
 

@@ -184,7 +184,8 @@ class _Scope:
         call.outcome = outcome
         call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
         # Last, since the recorder takes a call with an end as a finished one.
-        call.ended = now()
+        # Clocks are set back, and the start of an attempt is told by the journal's.
+        call.ended = max(now(), call.started)
         self.recorder.put(call)
         if self.attempt_token is not None:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]

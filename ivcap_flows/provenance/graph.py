@@ -57,6 +57,13 @@ def _pick(choose: Callable[..., datetime], *times: datetime | None) -> datetime 
     return choose(known) if known else None
 
 
+def _in_order(record: Record) -> Record:
+    """An activity that ended before it began, by clocks that differ, ended when it began."""
+    if record.time is None or record.ended is None or record.ended >= record.time:
+        return record
+    return record.model_copy(update={"ended": record.time})
+
+
 def _roles(*relations: Record) -> dict[str, Any]:
     roles: dict[str, None] = {}
     for link in relations:
@@ -228,7 +235,7 @@ class Graph:
     def _add(self, record: Record) -> None:
         kept = self.relations if record.kind == "relation" else self.nodes
         known = kept.get(record.id)
-        kept[record.id] = record if known is None else merge(known, record)
+        kept[record.id] = _in_order(record if known is None else merge(known, record))
 
     def _join_contents(self) -> None:
         holders: dict[str, list[Record]] = defaultdict(list)

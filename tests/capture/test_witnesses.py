@@ -7,13 +7,21 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ivcap_flows.capture import attempts, context, files, journal, recorded, recorder, use_journal
+from ivcap_flows.capture import (
+    attempts,
+    context,
+    files,
+    journal,
+    recorded,
+    recorder,
+    use_journal,
+)
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.latest import Latest
@@ -488,6 +496,27 @@ def test_an_attempt_ends_whatever_else_begins_or_breaks(monkeypatch):
         attempts.close_attempt(opened_later[0], "cancelled")
     assert [run.outcome for run in journal().runs.recent()] == ["cancelled", "completed"]
     assert recorder().flush()
+
+
+def test_clocks_that_go_back_leave_a_valid_record(monkeypatch, recorded_graph):
+    """Neither a run whose journal is ahead of its process nor a call during which the clock was set ends too early."""
+
+    @recorded
+    def use() -> None:
+        monkeypatch.setattr("ivcap_flows.capture.decorator.now", early)
+
+    def early() -> datetime:
+        return datetime.now(timezone.utc) - timedelta(hours=1)
+
+    attempt = attempts.open_attempt(RunIdentity("script", "a.py:", {}, "f1", "f1"), None, "script")
+    use()
+    monkeypatch.setattr(attempts, "now", early)
+    attempts.close_attempt(attempt, "completed")
+    for fact in journal().facts.of_run(attempt.run.id):
+        record = fact.record
+        assert record.ended is None or record.ended >= record.time
+    kinds = {node.type for node in recorded_graph().nodes.values() if node.ended is not None}
+    assert kinds == {"flow-run", "attempt", "call"}
 
 
 @pytest.fixture
