@@ -11,7 +11,8 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import Token
-from typing import Any, Final, Literal, ParamSpec, TypeVar, overload
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files
 from ivcap_flows.capture.calls import Call, CallKind, now, seen_in
@@ -22,6 +23,9 @@ from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.secrets import scrub_text
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import ProcessRow
 
 __all__ = ["recorded"]
 
@@ -189,7 +193,7 @@ class _Scope:
         self.recorder.put(call)
         if self.attempt_token is not None:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
-        elif self.attempt.attempt.process.pid != os.getpid():
+        elif not _runs_here(self.attempt.attempt.process, os.getpid()):
             # A worker of a pool may be ended at any moment and runs no exit handlers.
             self.recorder.flush()
 
@@ -289,6 +293,14 @@ def _look(call: Call, recorder: Any, given: dict[str, Any], writes: tuple[str, .
     }
     if call.given.paths or call.given.data:
         call.look_at_entry(recorder.journal.files)
+
+
+@lru_cache(maxsize=256)
+def _runs_here(process: ProcessRow, pid: int) -> bool:
+    """Whether this process, of number `pid`, is the one; in containers the numbers of two are often the same."""
+    from ivcap_flows.journal.processes import is_this
+
+    return process.pid == pid and is_this(process)
 
 
 def _outcome_of(result: Any) -> tuple[Literal["completed", "failed", "crashed", "cancelled"], str | None]:

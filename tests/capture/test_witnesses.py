@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from ivcap_flows.capture import (
     attempts,
     context,
+    current_attempt,
     files,
     journal,
     recorded,
@@ -517,6 +519,25 @@ def test_clocks_that_go_back_leave_a_valid_record(monkeypatch, recorded_graph):
         assert record.ended is None or record.ended >= record.time
     kinds = {node.type for node in recorded_graph().nodes.values() if node.ended is not None}
     assert kinds == {"flow-run", "attempt", "call"}
+
+
+def test_a_worker_that_has_the_number_of_the_flows_process_flushes(monkeypatch):
+    """In containers both may have the number 1: what tells them apart is the boot and the start."""
+    own = current_attempt()
+    recorder().flush()
+    foreign = replace(own, attempt=replace(own.attempt, process=replace(own.attempt.process, boot="another")))
+    flushed = []
+    monkeypatch.setattr(Recorder, "flush", lambda self, timeout=None: flushed.append(1))
+
+    @recorded
+    def use() -> None:
+        """Do nothing."""
+
+    for attempt, times in ((own, 0), (foreign, 1)):
+        token = context._attempt.set(attempt)
+        use()
+        context._attempt.reset(token)
+        assert len(flushed) == times
 
 
 @pytest.fixture
