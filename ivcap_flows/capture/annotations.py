@@ -40,8 +40,9 @@ def annotate(*things: Any, **facts: Any) -> None:
         opened, writer = current_attempt(), recorder()
         around = running(opened)
         for thing in things or (around,):
-            made = (lambda: [around]) if thing is around else _of(thing)
-            writer.put(Statement(opened.run.id, opened.attempt.id, partial(_annotated, made, told)))
+            made, holds = (lambda: [around], 0) if thing is around else _of(thing)
+            statement = partial(_annotated, made, told)
+            writer.put(Statement(opened.run.id, opened.attempt.id, statement, holds=look.weight + holds))
 
 
 def _annotated(made: _Made, told: dict[str, Any]) -> list[Record]:
@@ -49,12 +50,12 @@ def _annotated(made: _Made, told: dict[str, Any]) -> list[Record]:
     return [first.model_copy(update={"attributes": {**first.attributes, **told}}), *others]
 
 
-def _of(thing: Any) -> _Made:
-    """What states a thing; a file is looked at now, and its records are made later."""
+def _of(thing: Any) -> tuple[_Made, int]:
+    """What states a thing, and how many bytes that holds; a file is looked at now, and its records are made later."""
     if isinstance(thing, Handle | LocalFile):
-        return partial(describe, thing)
+        return partial(describe, thing), 0
     if isinstance(thing, str) and thing.startswith("urn:"):
-        return lambda: [reference(thing)]
+        return lambda: [reference(thing)], 0
     if isinstance(thing, str | os.PathLike):
         digests = recorder().journal.files
         seen = files.look(os.path.join(os.fspath(thing), ""), "", digests)
@@ -65,8 +66,8 @@ def _of(thing: Any) -> _Made:
             files.settle(seen, digests)
             return files.records_of(seen)
 
-        return settled
+        return settled, seen.weight
     if data.is_data(thing):
         held = data.look("", thing)
-        return lambda: [held.record()]
+        return lambda: [held.record()], 0
     raise InputError(f"A {type(thing).__name__} cannot be annotated; a handle, URN, path, table or array can.")

@@ -69,7 +69,8 @@ class Call:
     @property
     def weight(self) -> int:
         """About how many bytes the call holds while it waits to be written."""
-        return 4_000 + self.given.weight + self.returned.weight + 800 * (len(self.entry) + len(self.exit))
+        seen = sum(each.weight for each in (*self.entry.values(), *self.exit.values()))
+        return 4_000 + self.given.weight + self.returned.weight + seen
 
     def look_at_entry(self, digests: Digests | None) -> None:
         """See the files and the data among the arguments as they are before the call."""

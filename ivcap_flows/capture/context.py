@@ -289,7 +289,8 @@ def note(*records: Record) -> None:
     """State further records in the current run; never raises."""
     with unraised(lambda: miss(len(records)), "A record could not be stated."):
         opened = current_attempt()
-        recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
+        holds = sum(1_000 + len(str(record.attributes)) for record in records)
+        recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records, holds=holds))
 
 
 def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: Any) -> None:  # noqa: A002

@@ -125,6 +125,11 @@ class Seen:
     format: str | None = None
     variables: list[dict[str, Any]] | None = None
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it holds."""
+        return 800 * (1 + len(self.members))
+
 
 def look(path: str, role: str, digests: Digests | None) -> Seen | None:
     """What lies at a path now; small files are hashed at once. None for what is no file or folder.

@@ -43,15 +43,14 @@ _TRIES: Final = 4
 
 
 class Statement:
-    """Records of a run whose making is left to the recorder's thread."""
+    """Records of a run whose making is left to the recorder's thread; `holds` is about how many bytes they take."""
 
-    __slots__ = ("attempt_id", "make", "run_id")
+    __slots__ = ("attempt_id", "make", "run_id", "weight")
 
-    weight = 2_000
-    """About how many bytes it holds."""
-
-    def __init__(self, run_id: str, attempt_id: str | None, make: Callable[[], Iterable[Record]]) -> None:
-        self.run_id, self.attempt_id, self.make = run_id, attempt_id, make
+    def __init__(
+        self, run_id: str, attempt_id: str | None, make: Callable[[], Iterable[Record]], *, holds: int = 0
+    ) -> None:
+        self.run_id, self.attempt_id, self.make, self.weight = run_id, attempt_id, make, 2_000 + holds
 
 
 class _Mark(threading.Event):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from ivcap_flows.capture import (
+    annotate,
     attempts,
     context,
     current_attempt,
@@ -519,6 +520,32 @@ def test_clocks_that_go_back_leave_a_valid_record(monkeypatch, recorded_graph):
         assert record.ended is None or record.ended >= record.time
     kinds = {node.type for node in recorded_graph().nodes.values() if node.ended is not None}
     assert kinds == {"flow-run", "attempt", "call"}
+
+
+def test_what_is_queued_weighs_what_it_holds(tmp_path, monkeypatch):
+    """The members of a folder, and what a note or an annotation holds, are taken into account."""
+    for number in range(100):
+        (tmp_path / f"{number}.txt").write_text("x")
+    attempt = opened()
+    call = Call(flows_urn("call", "c"), "call", "use", attempt.run.id, attempt.attempt.id, None)
+    before = call.weight
+    call.given.paths.append(("folder", f"{tmp_path}/"))
+    call.look_at_entry(None)
+    call.look_at_exit(None)
+    assert call.weight - before >= 200 * 800
+    current_attempt()
+    for thread in attempts._describing.values():
+        thread.join()
+    put: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "put", lambda self, item: put.append(item.weight))
+        context.note(entity("urn:x:1", "entity", text="x" * 100_000))
+        annotate("urn:x:1", text=["x" * 4_000] * 20)
+        annotate(tmp_path, unit="K")
+    of_note, of_text, of_folder = put
+    assert of_note >= 100_000
+    assert of_text >= 80_000
+    assert of_folder >= 100 * 800
 
 
 def test_a_worker_that_has_the_number_of_the_flows_process_flushes(monkeypatch):
