@@ -158,10 +158,10 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
     with turn():
         for known in open_here(flow_run_id):
             return known
-        other = _elsewhere.get(flow_run_id)
-        if other is not None:
+        runs, other = journal().runs, _elsewhere.get(flow_run_id)
+        # A worker of a pool may outlive the attempt: the next one of the same flow run is another.
+        if other is not None and runs.attempt(other.attempt.id).outcome == "running":
             return other
-        runs = journal().runs
         other = runs.attempt_of(flow_run_id)
         if other is not None and (context.detached or runs.alive(other.attempt)):
             _elsewhere.put(flow_run_id, other)

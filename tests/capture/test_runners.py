@@ -1,8 +1,10 @@
 """Tables and files that pass through task runners of other processes: a process pool, and Dask."""
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -10,9 +12,10 @@ import pytest
 from prefect import flow, task
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
-from ivcap_flows.capture import annotate, journal, recorded
+from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
 from ivcap_flows.capture.contents import read
 from ivcap_flows.identity import digest, file_urn, flows_urn
+from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.provenance import Graph
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -86,3 +89,17 @@ def test_values_keep_their_names_through_other_processes(
     assert {(tasks["save"].id, frame), (tasks["fail"].id, file)} <= ends(graph, "used")
     [attempt] = [node.id for node in graph.nodes.values() if node.type == "attempt"]
     assert {(node.id, attempt) for node in tasks.values()} <= ends(graph, "wasStartedBy")
+
+
+def test_a_worker_that_outlives_an_attempt_goes_on_under_the_next(tmp_path: Path) -> None:
+    """As one of a cluster of the user's does, when a flow run is tried again."""
+    flow_run = str(uuid.uuid4())
+    identity = RunIdentity("pooled", "pooled.py:pooled", {}, flow_run, flow_run)
+    sent = SimpleNamespace(flow_run=SimpleNamespace(id=flow_run), detached=True)
+    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as shared, use_journal(shared):
+        first = shared.runs.open_attempt(identity).attempt
+        assert context._attempt_of_context(sent).attempt.id == first.id
+        shared.runs.close_attempt(first.id, "failed", "not today")
+        second = shared.runs.open_attempt(identity).attempt
+        assert context._attempt_of_context(sent).attempt.id == second.id
+        assert second.number == 2
