@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ivcap_flows.identity import fingerprint
 from ivcap_flows.provenance.graph import Graph
@@ -18,6 +18,7 @@ _NO_FACT: Final = frozenset({"dirty", "branch", "packages"})
 _NO_END: Final = frozenset({"parameters", "code", "service"})
 _CONTENTS: Final = ("sha256", "manifest_sha256", "content_sha256")
 _RUN_PARTS: Final = frozenset({"flow-run", "attempt"})
+_LOCAL: Final = frozenset({"file", "directory"})
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def compare(first: Side, second: Side) -> Difference:
         "environment": _changes(one.environment, two.environment),
         "packages": _changes(one.packages, two.packages),
     }
-    (taken, made), (taken_now, made_now) = (_inputs_and_results(side.graph) for side in (first, second))
-    inputs = _ends_changed(taken, taken_now, by_id=True)
+    ends_before, ends_after = _Ends.of(first.graph), _Ends.of(second.graph)
+    inputs = _ends_changed(ends_before, ends_after, "inputs")
     work = _work_changed(first.graph, second.graph)
-    outputs = _ends_changed(made, made_now, by_id=False)
+    outputs = _ends_changed(ends_before, ends_after, "results")
     common = [f"{_WORDS[part]} {change}" for part, changes in parts.items() for change in changes]
     return Difference(
         outcome=None if first.outcome == second.outcome else Change("outcome", first.outcome, second.outcome),
@@ -108,11 +109,42 @@ def ends(graph: Graph) -> tuple[list[Record], list[Record]]:
     return [node for node in nodes if node.id in used - made], [node for node in nodes if node.id in made]
 
 
-def _inputs_and_results(graph: Graph) -> tuple[list[Record], list[Record]]:
-    """The ends, without the artifacts that hold nothing but an input."""
-    inputs, made = ends(graph)
-    taken = {_content(node) for node in inputs} - {None}
-    return inputs, [node for node in made if _content(node) not in taken]
+@dataclass(frozen=True)
+class _Ends:
+    """What a run took and made: folders as the files in them, and nothing that merely holds an input file. `met` are
+    the contents of both, also of what was left out, or ids where there is no digest."""
+
+    inputs: list[Record]
+    results: list[Record]
+    met: frozenset[str]
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Ends:
+        taken, made = ends(graph)
+        own = {node.id for node in made}
+        inputs = [node for node in _in_files(graph, taken) if node.id not in own]
+        given = {node.id for node in inputs}
+        held = {_content(node) for node in inputs if node.type in _LOCAL} - {None}
+        results = [
+            node
+            for node in _in_files(graph, made)
+            if node.id not in given and (node.type in _LOCAL or _content(node) not in held)
+        ]
+        return cls(inputs, results, frozenset(_content(node) or node.id for node in (*inputs, *made, *results)))
+
+
+def _in_files(graph: Graph, nodes: list[Record]) -> list[Record]:
+    """Folders as the files in them, where all of these are on record: others may have lain beside them."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for link in graph.relations.values():
+        if link.type == "hadMember" and link.source and link.target in graph.nodes:
+            members[link.source].append(link.target)
+    found: dict[str, Record] = {}
+    for node in nodes:
+        inner = members[node.id] if node.type == "directory" else []
+        whole = len(inner) > 0 and len(inner) >= node.attributes.get("files", 0)
+        found.update((name, graph.nodes[name]) for name in (inner if whole else [node.id]))
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -170,26 +202,24 @@ def _label(node: Record) -> str:
     return str(said.get("name") or said.get("schema") or node.type)
 
 
-def _ends_changed(before: list[Record], after: list[Record], *, by_id: bool) -> _Changed:
-    """Things of one name whose contents differ, or that are there on one side only. Of what has no digest the id tells
-    with `by_id`; else nothing is said."""
+def _ends_changed(before: _Ends, after: _Ends, part: Literal["inputs", "results"]) -> _Changed:
+    """Things of one name whose contents differ, or that are there on one side only. A result that was there already is
+    an input of the other run, so what the other met in any way is no difference. Of inputs without a digest the id
+    tells; of results without one nothing is said."""
 
     def known(nodes: list[Record]) -> dict[str, dict[str, set[str]]]:
         named: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         for node in nodes:
-            content = _content(node) or (node.id if by_id else None)
+            content = _content(node) or (node.id if part == "inputs" else None)
             if content is not None:
                 named[_label(node)][content].add(node.id)
         return named
 
-    one, two = known(before), known(after)
+    one, two = known(getattr(before, part)), known(getattr(after, part))
     found: _Changed = []
-    moved = {content for contents in one.values() for content in contents} & {
-        content for contents in two.values() for content in contents
-    }
     for label in dict.fromkeys([*one, *two]):
-        gone = [content for content in one.get(label, ()) if content not in moved]
-        new = [content for content in two.get(label, ()) if content not in moved]
+        gone = [content for content in one.get(label, ()) if content not in after.met]
+        new = [content for content in two.get(label, ()) if content not in before.met]
         for number in range(max(len(gone), len(new))):
             old, now = (each[number] if number < len(each) else None for each in (gone, new))
             ids = (one[label][old] if old else set()) | (two[label][now] if now else set())

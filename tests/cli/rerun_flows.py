@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, task
 from pydantic import SecretStr
 
 from ivcap_flows import recorded
@@ -34,3 +34,17 @@ def stamped(given: Artifact, target: str) -> str:
 @recorded
 def confidential(word: SecretStr, data: bytes) -> None:
     """Takes what no record holds."""
+
+
+@task
+@recorded
+def cleaned(source: Path, target: Path) -> Path:
+    target.write_text(source.read_text().replace("\n\n", "\n"))
+    return target
+
+
+@flow
+@recorded
+def prepared(source: Path, target: Path) -> Artifact:
+    """Uploads what it made."""
+    return upload_artifact(cleaned(source, target))

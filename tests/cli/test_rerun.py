@@ -86,15 +86,34 @@ def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, worl
     assert status == 2 and f"The input {source}" in out and len(orders(journal_file)) == 3
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+def test_what_was_made_and_uploaded_is_the_same_again(flows, rerun, tmp_path, kept):
+    """Whether the file is still there or is made anew; the second run finds its artifact."""
+    source, target = tmp_path / "raw.csv", tmp_path / "clean.csv"
+    source.write_text(f"{tmp_path}\n\n1,2\n")
+    flows.prepared(source, target)
+    if not kept:
+        target.unlink()
+    status, said, out = rerun("latest", "--json")
+    assert status == 0 and said["same_results"] and not said["inputs"], out
+    status, said, out = rerun(said["first"], "--json")
+    assert status == 0 and said["same_results"] and not said["inputs"], out
+
+
 @pytest.mark.parametrize("pay", [(), ("--pay",)], ids=["reused", "paid"])
-def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, tmp_path, pay):
-    """With the order of before, and with another: the sha256 of the index is the same."""
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, tmp_path, pay, kept):
+    """With the order of before, and with another: the sha256 of the index is the same. Another file may lie beside."""
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
     made = coastal_el_nino(output=tmp_path / "results")
-    shutil.rmtree(tmp_path / "results")
+    if kept:
+        (tmp_path / "results" / "notes.txt").write_text("mine")
+    else:
+        shutil.rmtree(tmp_path / "results")
     status, said, out = rerun("latest", *pay, "--json")
     assert status == 0 and said["same_results"], out
+    assert {change["name"] for change in said["inputs"]} <= {"notes.txt"}, out
     assert digest((tmp_path / "results" / "index.csv").read_bytes()) == made.index.sha256
 
 

@@ -81,3 +81,26 @@ def test_what_is_there_once_only_is_a_difference() -> None:
     assert [(r.name, r.after) for r in found.outputs] == [("index.csv", None)]
     assert found.inputs == (Change("mask.csv", "2" * 64, None),)
     assert found.outcome == Change("outcome", "completed", "failed") and not found.same_results
+
+
+def folder(run: str, made: str, *, beside: str = "") -> Side:
+    """A run whose step makes `index.csv` in a folder; or finds that there, with what lies beside it."""
+    attempt, step = flows_urn("attempt", run), flows_urn("task-run", run)
+    index = entity(file_urn(made * 64), "file", sha256=made * 64, path="/out/index.csv")
+    inner = [index] + [entity(file_urn(c * 64), "file", sha256=c * 64, path=f"/out/{c}.txt") for c in beside]
+    name = flows_urn("directory", f"{made}{beside}")
+    whole = entity(name, "directory", manifest_sha256=f"{made}{beside}", files=len(inner), path="/out")
+    made_here = [relation("wasGeneratedBy", each, step) for each in (name, index.id)]
+    ends = [relation("used", step, name)] if beside else made_here
+    records = [activity(attempt, "attempt"), activity(step, "task-run", name="index"), *inner, whole, *ends]
+    return Side(run, "completed", {}, Graph([*records, *(relation("hadMember", name, each.id) for each in inner)]))
+
+
+def test_a_result_that_was_there_already_is_the_same() -> None:
+    """It is an input then, and a folder is its files: what lay beside them is an input of its own."""
+    found = compare(folder("a", "1"), folder("b", "1", beside="2"))
+    assert found.same_results and found.inputs == (Change("2.txt", None, "2" * 64),)
+    found = compare(folder("b", "1", beside="2"), folder("a", "1"))
+    assert found.same_results and found.inputs == (Change("2.txt", "2" * 64, None),)
+    found = compare(folder("a", "1"), folder("b", "3", beside="2"))
+    assert [str(result) for result in found.outputs] == [f"index.csv: {'1' * 12} → none"]
