@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -23,9 +23,11 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.provenance import Graph
-from ivcap_flows.provenance.difference import ends
 from ivcap_flows.secrets import HIDDEN
 from ivcap_flows.sinks import run_graph
+
+if TYPE_CHECKING:
+    from ivcap_flows.reading.inputs import Inputs
 
 __all__ = ["rerun"]
 
@@ -43,12 +45,14 @@ def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, 
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
         pay: Place all orders and jobs anew, also those that the flow itself would use again.
     """
+    from ivcap_flows.reading.inputs import inputs_of
+
     with open_journal() as journal:
         before = find_run(journal, run)
-        graph = run_graph(journal, before.id)
-        _check_inputs(graph, journal, before)
+        inputs = inputs_of(journal, before)
+        _check_inputs(inputs, journal, before)
         entry = _flow_of(before)
-        parameters = _parameters(entry, before, graph)
+        parameters = _parameters(entry, before, run_graph(journal, before.id))
         error = _run(entry, parameters, pay=pay)
         after = _made(journal, before)
         if after is None:
@@ -63,23 +67,25 @@ def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, 
     return int(error is not None or not found.same_results)
 
 
-def _check_inputs(graph: Graph, journal: Journal, run: RunRow) -> None:
-    """InputError for an input file that is not as it was."""
-    for node in ends(graph)[0]:
-        path, sha256 = node.attributes.get("path"), node.attributes.get("sha256")
-        if node.type != "file" or not isinstance(path, str) or not isinstance(sha256, str):
-            continue
+def _check_inputs(inputs: Inputs, journal: Journal, run: RunRow) -> None:
+    """InputError for an input file or folder that is not as it was."""
+    from ivcap_flows.reading.verification import digest_of
+
+    for found in inputs.read:
+        given = f", given as `{found.role}`," if found.role else ""
+        name = f"The input {found.path}{given} of run {run.id}"
         try:
-            now = files.sha256_of(path, None)
+            now = digest_of(found.path, found.type)
         except InputError as error:
             hosts = {attempt.process.host for attempt in journal.runs.attempts(run.id)} - {socket.gethostname()}
             where = f" The run was on {', '.join(sorted(hosts))}." if hosts else ""
-            raise InputError(f"The input {path} of run {run.id} cannot be read: {error}{where}") from error
-        if now != sha256:
+            raise InputError(f"{name} cannot be read: {error}{where}") from error
+        if now != found.digest:
+            what = "sha256" if found.type == "file" else "manifest"
             raise InputError(
-                f"The input {path} of run {run.id} had the sha256 {sha256} and has {now}. Put the file back as it was; "
-                f"`ivcap-flows trace {sha256} --down` names the artifacts that hold it.",
-                path=path,
+                f"{name} had the {what} {found.digest} and has {now}. Put it back as it was; `ivcap-flows trace "
+                f"{found.digest} --down` names what holds it.",
+                path=found.path,
             )
 
 

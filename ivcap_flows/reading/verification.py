@@ -19,9 +19,10 @@ from ivcap_flows.reading.findings import Finding
 from ivcap_flows.reading.remote import Platforms, verify_remote
 from ivcap_flows.sinks import run_graph
 
-__all__ = ["verify_file", "verify_run"]
+__all__ = ["LOCAL", "digest_of", "facts_of", "verify_file", "verify_run"]
 
-_LOCAL: Final = frozenset({"file", "directory"})
+LOCAL: Final = frozenset({"file", "directory"})
+"""Types of things that lie at a path."""
 
 
 def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Finding]:
@@ -58,13 +59,13 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
     members = Counter(link.source for link in graph.relations.values() if link.type == "hadMember")
     hosts = {attempt.id: attempt.process.host for attempt in journal.runs.attempts(run.id)}
     found: dict[tuple[str | None, str], _Place] = {}
-    for fact in _facts(journal, run):
+    for fact in facts_of(journal, run):
         record = fact.record
         path = record.attributes.get("path")
         digest = record.attributes.get("sha256" if record.type == "file" else "manifest_sha256")
         if record.type == "directory" and members[record.id] >= record.attributes.get("files", 0):
             continue
-        if record.type in _LOCAL and isinstance(path, str) and isinstance(digest, str):
+        if record.type in LOCAL and isinstance(path, str) and isinstance(digest, str):
             host = hosts.get(fact.attempt_id or "")
             # A run may take back what it had before; the last word is the one that counts.
             found.pop((host, path), None)
@@ -72,7 +73,8 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
     return list(found.values())
 
 
-def _facts(journal: Journal, run: RunRow) -> Iterator[Fact]:
+def facts_of(journal: Journal, run: RunRow) -> Iterator[Fact]:
+    """All that a run states, oldest first."""
     after = 0
     while page := journal.facts.of_run(run.id, after=after):
         yield from page
@@ -83,7 +85,7 @@ def _look(place: _Place) -> Finding:
     finding = Finding(place.type, place.id, "ok", place.path, sha256=place.digest)
     foreign = place.host is not None and place.host != socket.gethostname()
     try:
-        now = _digest(place)
+        now = digest_of(place.path, place.type)
     except (InputError, SourceChangedError) as error:
         if foreign:
             return replace(finding, state="unreachable", note=f"it lies on the machine {place.host}")
@@ -97,13 +99,13 @@ def _look(place: _Place) -> Finding:
     return replace(finding, state="altered", note=f"its sha256 is now {now}")
 
 
-def _digest(place: _Place) -> str | None:
-    """The digest of what is there now, read anew and never remembered."""
-    if place.type == "file":
-        return files.sha256_of(place.path, None)
-    seen = files.look(place.path.rstrip("/\\") + "/", "", None)
+def digest_of(path: str, kind: str) -> str | None:
+    """The digest of the file or folder that is at a path now, read anew and never remembered."""
+    if kind == "file":
+        return files.sha256_of(path, None)
+    seen = files.look(path.rstrip("/\\") + "/", "", None)
     if seen is None or seen.stamp is None or not seen.folder:
-        raise InputError(f"{place.path} is no folder.")
+        raise InputError(f"{path} is no folder.")
     files.settle(seen, None)
     digest = files.records_of(seen)[0].attributes.get("manifest_sha256")
     return digest if isinstance(digest, str) else None
@@ -117,7 +119,7 @@ def _elsewhere(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:
         if other is None:
             yield finding
         else:
-            place = other.name if other.type in _LOCAL else other.id
+            place = other.name if other.type in LOCAL else other.id
             yield replace(finding, state="elsewhere", note=f"{finding.note}; its content is in {place}")
 
 

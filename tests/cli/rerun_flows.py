@@ -48,3 +48,15 @@ def cleaned(source: Path, target: Path) -> Path:
 def prepared(source: Path, target: Path) -> Artifact:
     """Uploads what it made."""
     return upload_artifact(cleaned(source, target))
+
+
+@task
+@recorded
+def counted(folder: Path) -> int:
+    return len(list(folder.iterdir()))
+
+
+@flow
+@recorded
+def counting(folder: Path) -> int:
+    return counted(folder)

@@ -65,6 +65,11 @@ def orders(journal_file) -> list[tuple[str, str]]:
         return [(row.how, row.urn) for row in sorted(rows, key=lambda row: row.created_at)]
 
 
+def runs() -> list[str]:
+    with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
+        return [run.id for run in journal.runs.recent(50)]
+
+
 def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, world, tmp_path, journal_file):
     """As a new run with the same bytes; with --pay by another order. An input that was changed is refused."""
     source, target = tmp_path / "source.csv", tmp_path / "out" / "upper.csv"
@@ -138,3 +143,33 @@ def test_what_cannot_be_run_again_is_refused(flows, rerun, tmp_path, journal_fil
     status, _, out = rerun("latest")
     assert status == 2 and all(word in out for word in words[name]), out
     assert "hush" not in out
+
+
+def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
+    """A file that it overwrote, and one that it left with the content of its input; that which it read is one."""
+    source, target = tmp_path / "raw.csv", tmp_path / "out" / "clean.csv"
+    target.parent.mkdir()
+    source.write_text(f"{tmp_path}\n1,2\n")
+    flows.prepared(source, target)
+    source.write_text(f"{tmp_path}\n\n1,2\n3,4\n")
+    flows.prepared(source, target)
+    status, said, out = rerun("latest", "--json")
+    assert status == 0 and said["same_results"], out
+    first = [run for run in runs() if run not in (said["first"], said["second"])]
+    status, _, out = rerun(*first)
+    assert status == 2 and f"The input {source}, given as `source`," in out, out
+    source.write_text(f"{tmp_path}\n1,2\n")
+    status, said, out = rerun(*first, "--json")
+    assert status == 0 and said["same_results"], out
+
+
+def test_a_changed_folder_is_refused(flows, rerun, tmp_path):
+    """As a changed file is."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.csv").write_text("a")
+    flows.counting(folder)
+    assert rerun("latest")[0] == 0
+    (folder / "b.csv").write_text("b")
+    status, _, out = rerun("latest")
+    assert status == 2 and f"The input {folder}" in out, out
