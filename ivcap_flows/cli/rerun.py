@@ -51,6 +51,7 @@ def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, 
         before = find_run(journal, run)
         inputs = inputs_of(journal, before)
         _check_inputs(inputs, journal, before)
+        _check_folder(inputs, before)
         entry = _flow_of(before)
         parameters = _parameters(entry, before, run_graph(journal, before.id))
         error = _run(entry, parameters, pay=pay)
@@ -87,6 +88,30 @@ def _check_inputs(inputs: Inputs, journal: Journal, run: RunRow) -> None:
                 f"{found.digest} --down` names what holds it.",
                 path=found.path,
             )
+
+
+def _check_folder(inputs: Inputs, run: RunRow) -> None:
+    """InputError where a relative path among the parameters would be another file than it was."""
+    for name, value in run.parameters.items():
+        for text in _texts(value):
+            if not text or os.path.isabs(text):
+                continue
+            end = os.sep.join(["", *(part for part in Path(os.path.normpath(text)).parts if part != os.pardir)])
+            paths = inputs.given.get(name, set())
+            was = next((path for path in sorted(paths) if path.endswith(end)), None)
+            if was is not None and os.path.abspath(text) not in paths:
+                raise InputError(
+                    f"The run {run.id} was given {text} as `{name}`, which was {was} then and is "
+                    f"{os.path.abspath(text)} from here. Go to the folder that it was run in, and say it again."
+                )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _flow_of(run: RunRow) -> Any:

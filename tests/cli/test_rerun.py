@@ -173,3 +173,19 @@ def test_a_changed_folder_is_refused(flows, rerun, tmp_path):
     (folder / "b.csv").write_text("b")
     status, _, out = rerun("latest")
     assert status == 2 and f"The input {folder}" in out, out
+
+
+def test_relative_paths_are_those_of_before(flows, rerun, tmp_path, monkeypatch):
+    """From another folder they would be other files."""
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "raw.csv").write_text(f"{tmp_path}\n{place}\n")
+    monkeypatch.chdir(tmp_path / "here")
+    flows.prepared(Path("raw.csv"), Path("clean.csv"))
+    monkeypatch.chdir(tmp_path / "there")
+    status, _, out = rerun("latest")
+    assert status == 2 and str(tmp_path / "here" / "raw.csv") in out and str(tmp_path / "there" / "raw.csv") in out
+    assert not Path("clean.csv").exists()
+    monkeypatch.chdir(tmp_path / "here")
+    status, said, out = rerun("latest", "--json")
+    assert status == 0 and said["same_results"], out
