@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
@@ -129,16 +130,31 @@ def _flow_of(run: RunRow) -> Any:
             "commit; check that out to the same place."
         )
     module, root = _module_of(Path(path))
-    sys.path[:0] = [os.getcwd(), str(root)]
+    # Another checkout may hold a package of the same name, also the one that is worked in now.
+    sys.path[:0] = [str(root), os.getcwd()]
     try:
-        found = (
-            getattr(importlib.import_module(module), name) if module else load_flow_from_entrypoint(f"{path}:{name}")
-        )
+        found: Any
+        if module is None:
+            found = load_flow_from_entrypoint(f"{path}:{name}")
+        else:
+            loaded = importlib.import_module(module)
+            _check_place(loaded, Path(path))
+            found = getattr(loaded, name)
     except Exception as error:
         raise InputError(f"The code of run {run.id} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, Flow):
         raise InputError(f"{run.entry_point} is no flow any more.")
     return found
+
+
+def _check_place(loaded: ModuleType, path: Path) -> None:
+    """ImportError where a module's name leads to another file than was run."""
+    place = loaded.__file__
+    if place is None or not path.samefile(place):
+        raise ImportError(
+            f"{loaded.__name__} is {place} here and not {path}. Go to the folder of that code, with nothing else in "
+            "PYTHONPATH, and say it again."
+        )
 
 
 def _module_of(path: Path) -> tuple[str | None, Path]:

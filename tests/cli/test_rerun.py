@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
 import shutil
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,8 +30,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def load() -> object:
-    spec = importlib.util.spec_from_file_location("rerun_flows", HERE / "rerun_flows.py")
+def load(file: Path = HERE / "rerun_flows.py") -> object:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -145,6 +148,18 @@ def test_what_cannot_be_run_again_is_refused(flows, rerun, tmp_path, journal_fil
     assert "hush" not in out
 
 
+SMALL = """
+from prefect import flow
+from ivcap_flows import recorded
+
+@flow
+@recorded
+def small({name}: int) -> str:
+    print("this is {place}", {name})
+    return "{place}"
+"""
+
+
 def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
     """A file that it overwrote, and one that it left with the content of its input; that which it read is one."""
     source, target = tmp_path / "raw.csv", tmp_path / "out" / "clean.csv"
@@ -189,3 +204,24 @@ def test_relative_paths_are_those_of_before(flows, rerun, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "here")
     status, said, out = rerun("latest", "--json")
     assert status == 0 and said["same_results"], out
+
+
+def test_the_code_that_was_run_is_run(flows, rerun, tmp_path, monkeypatch):
+    """Not that of another checkout, in which one stands; where that is loaded already, nothing is run."""
+    package = f"rerun_{uuid.uuid4().hex}"
+    for place in ("here", "there"):
+        (tmp_path / place / package).mkdir(parents=True)
+        (tmp_path / place / package / "__init__.py").touch()
+        (tmp_path / place / package / "flows.py").write_text(SMALL.format(name="n", place=place))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    load(tmp_path / "here" / package / "flows.py").small(1)
+    monkeypatch.chdir(tmp_path / "there")
+    status, _, out = rerun("latest")
+    assert status == 0 and "this is here" in out and "this is there" not in out, out
+    for name in (package, f"{package}.flows"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path / "there")
+    importlib.import_module(f"{package}.flows")
+    before = runs()
+    status, _, out = rerun("latest")
+    assert status == 2 and str(tmp_path / "there" / package / "flows.py") in out and runs() == before, out
