@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -20,9 +21,10 @@ from ivcap_flows.capture import files
 from ivcap_flows.cli.diff import difference, in_json, print_difference
 from ivcap_flows.cli.output import Json, complain, emit
 from ivcap_flows.cli.records import find_run, open_journal
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.journal import Journal, RunRow
+from ivcap_flows.journal.processes import is_this
 from ivcap_flows.provenance import Graph
 from ivcap_flows.secrets import HIDDEN
 from ivcap_flows.sinks import run_graph
@@ -55,10 +57,14 @@ def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, 
         _check_folder(inputs, before)
         entry = _flow_of(before)
         parameters = _parameters(entry, before, run_graph(journal, before.id))
+        since = journal.now()
         error = _run(entry, parameters, pay=pay)
-        after = _made(journal, before)
+        after = _made(journal, before, since)
+        if after is None and isinstance(error, IvcapFlowsError):
+            raise error
         if after is None:
-            raise error if error is not None else InputError(f"The flow {before.flow_name} was run and left no record.")
+            why = f": {type(error).__name__}: {error}" if error is not None else "."
+            raise InputError(f"The flow {before.flow_name} did not begin, or left no record{why}") from error
         found = difference(journal, before, after)
     if as_json:
         emit(in_json(before, after, found))
@@ -277,9 +283,11 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _made(journal: Journal, before: RunRow) -> RunRow | None:
-    """The newest run of the same code, if it is another."""
-    for run in journal.runs.recent(20, flow_name=before.flow_name):
-        if run.entry_point == before.entry_point:
-            return run if run.id != before.id and run.created_at > before.created_at else None
+def _made(journal: Journal, before: RunRow, since: datetime) -> RunRow | None:
+    """The run of the same code that this process began since then."""
+    for run in journal.runs.recent(100, flow_name=before.flow_name):
+        if run.entry_point == before.entry_point and any(
+            is_this(attempt.process) and attempt.started_at >= since for attempt in journal.runs.attempts(run.id)
+        ):
+            return run
     return None

@@ -225,3 +225,16 @@ def test_the_code_that_was_run_is_run(flows, rerun, tmp_path, monkeypatch):
     before = runs()
     status, _, out = rerun("latest")
     assert status == 2 and str(tmp_path / "there" / package / "flows.py") in out and runs() == before, out
+
+
+def test_a_run_that_did_not_begin_is_compared_with_none(flows, rerun, tmp_path):
+    """Though another run of the flow is newer than the one that was to be repeated."""
+    file = tmp_path / "small_flow.py"
+    file.write_text(SMALL.format(name="n", place="here"))
+    flow = load(file).small
+    flow(1)
+    [first] = runs()
+    flow(2)
+    file.write_text(SMALL.format(name="m", place="here"))
+    status, said, out = rerun(first, "--json")
+    assert status == 2 and not said and "InputError: The flow small did not begin" in out, out
