@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from types import ModuleType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_origin
 
 from cyclopts import Parameter
 
@@ -220,9 +220,22 @@ def _in_memory(value: Mapping[str, Any]) -> bool:
 
 
 def _value(hint: Any, value: Any, graph: Graph) -> Any:
-    """What is recorded by name as what the flow takes: a saved block, a handle, a file."""
+    """What is recorded by name as what the flow takes: a saved block, a handle, a file; also within unions, lists and
+    mappings."""
     if isinstance(value, Mapping) and set(value) == {"block", "name"}:
         return _block(str(value["block"]), str(value["name"]))
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _value(inner[0], value, graph)
+    if origin in (Union, UnionType):
+        type_ = graph.nodes[value].type if isinstance(value, str) and value in graph.nodes else None
+        kinds = sorted(inner, key=lambda kind: (_kind(kind) != type_, kind is LocalFile))
+        return next((made for kind in kinds if (made := _value(kind, value, graph)) != value), value)
+    if isinstance(value, list) and inner:
+        each = inner if len(inner) == len(value) and Ellipsis not in inner else (inner[0],) * len(value)
+        return [_value(kind, item, graph) for kind, item in zip(each, value, strict=True)]
+    if isinstance(value, Mapping) and len(inner) == 2:
+        return {name: _value(inner[1], item, graph) for name, item in value.items()}
     if not isinstance(value, str) or not inspect.isclass(hint):
         return value
     if issubclass(hint, LocalFile):
@@ -236,6 +249,12 @@ def _value(hint: Any, value: Any, graph: Graph) -> Any:
         return hint.model_validate({name: known for name, known in about.items() if known is not None})
     except ValueError as error:
         raise InputError(f"{value} is recorded by its name alone and cannot be given again: {error}") from error
+
+
+def _kind(hint: Any) -> str | None:
+    """The type of record that a class of handles stands for."""
+    named = hint.model_fields.get("kind") if inspect.isclass(hint) and issubclass(hint, Handle) else None
+    return None if named is None else named.default
 
 
 def _block(kind: str, name: str) -> Any:

@@ -7,7 +7,7 @@ from prefect import flow, task
 from pydantic import SecretStr
 
 from ivcap_flows import recorded
-from ivcap_flows.handles import Artifact
+from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.tasks import download_artifact, place_order, upload_artifact, wait_for_orders
 
 
@@ -48,6 +48,17 @@ def cleaned(source: Path, target: Path) -> Path:
 def prepared(source: Path, target: Path) -> Artifact:
     """Uploads what it made."""
     return upload_artifact(cleaned(source, target))
+
+
+@flow
+@recorded
+def handed(
+    one: Artifact | None, many: list[Artifact], named: dict[str, Artifact | Path], file: LocalFile | None
+) -> str:
+    """Takes handles within other values."""
+    assert isinstance(one, Artifact) and isinstance(file, LocalFile)
+    assert all(isinstance(each, Artifact) for each in [*many, named["series"]])
+    return one.urn
 
 
 @task

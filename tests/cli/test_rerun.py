@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from flows.coastal_el_nino import coastal_el_nino
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
-from ivcap_flows.handles import Artifact
+from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
@@ -158,6 +158,17 @@ def small({name}: int) -> str:
     print("this is {place}", {name})
     return "{place}"
 """
+
+
+def test_handles_within_other_values_are_given_again(flows, rerun, world, tmp_path):
+    """In unions, lists and mappings."""
+    file = tmp_path / "mine.csv"
+    file.write_text("mine")
+    given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
+    local = LocalFile(path=str(file), sha256=digest(b"mine"), size=4)
+    flows.handed(given, [given], {"series": given}, local)
+    status, said, out = rerun("latest", "--json")
+    assert status == 0 and said["same_results"], out
 
 
 def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
