@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
@@ -18,15 +19,17 @@ __all__ = ["is_crate", "verify_crate"]
 
 _METADATA: Final = "ro-crate-metadata.json"
 _BLOCK: Final = 2**20
+_DAMAGE: Final = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive may end in; its bytes may also claim a method or a password that nobody gave it."""
 
 
 def is_crate(path: Path) -> bool:
-    """Whether a folder or a zip file holds the metadata of an RO-Crate."""
+    """Whether a folder or a zip file holds the metadata of an RO-Crate. InputError for a damaged zip file."""
     if path.is_dir():
         return (path / _METADATA).is_file()
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         return _metadata_in(archive) is not None
 
 
@@ -35,8 +38,15 @@ def verify_crate(path: Path) -> list[Finding]:
     InputError for metadata that cannot be read."""
     if path.is_dir():
         return _verified(_Folder(path))
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         return _verified(_Archive(archive))
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (*_DAMAGE, ValueError) as error:
+        raise InputError(f"The archive {path} is damaged: {error}.") from error
 
 
 class _Folder:
@@ -84,7 +94,7 @@ def _files(crate: _Folder | _Archive) -> Iterator[Mapping[str, Any]]:
             name = str(entity["@id"])
             if "File" in ([types] if isinstance(types, str) else types) and not _is_elsewhere(name):
                 yield entity
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*_DAMAGE, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"The crate's {_METADATA} cannot be read: {error!r}.") from error
 
 
@@ -105,7 +115,7 @@ def _finding(crate: _Folder | _Archive, entity: Mapping[str, Any], there: set[st
         with crate.open(name) as file:
             while block := file.read(_BLOCK):
                 hasher.update(block)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, ValueError) as error:
         return Finding(**finding, state="altered", note=f"it cannot be read: {error}")
     now = hasher.hexdigest()
     if not isinstance(expected, str):

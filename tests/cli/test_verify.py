@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.handles import Aspect
+from ivcap_flows.identity import digest
 from ivcap_flows.journal import Fact, Journal
 from ivcap_flows.provenance import describe
 
@@ -139,6 +141,28 @@ def test_an_exported_crate_is_verified(on_record, tmp_path, form):
     (crate / named[0]).unlink()
     said = on_record("verify", crate, "--json")
     assert said.status == 1 and "missing" in states(said).values()
+
+
+@pytest.mark.parametrize("part", ["data", "metadata", "directory"])
+def test_a_damaged_archive_is_no_crash(on_record, tmp_path, part):
+    """What cannot be unpacked any more is altered; without its metadata or its directory nothing can be said."""
+    crate, content = tmp_path / "crate.zip", b"0123456789 " * 1000
+    graph = [{"@id": "data.csv", "@type": "File", "sha256": digest(content)}]
+    with zipfile.ZipFile(crate, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ro-crate-metadata.json", json.dumps({"@graph": graph}))
+        archive.writestr("data.csv", content)
+        name = {"data": "data.csv", "metadata": "ro-crate-metadata.json"}.get(part)
+        begin = archive.getinfo(name).header_offset + 30 + len(name) if name else archive.start_dir
+    whole = crate.read_bytes()
+    seen = set()
+    for at in range(begin, begin + 12):
+        for byte in (0x00, 0x07, 0xFF):
+            crate.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+            said = on_record("verify", crate, "--json")
+            seen.add(said.status)
+            if said.status == 1:
+                assert [f["state"] for f in said.json["findings"]] == ["altered"]
+    assert (1 if part == "data" else 2) in seen
 
 
 def test_a_crate_cannot_lead_out_of_itself(on_record, tmp_path):
