@@ -120,8 +120,9 @@ def find_intent(journal: Journal, key: str) -> IntentRow:
     exact = journal.intents.get(key)
     if exact is not None:
         return exact
-    found = [row for row in journal.intents.where(limit=None) if short_id(row.key).startswith(key)]
+    rows = journal.intents.where(limit=None)
+    found = [row for row in rows if row.key.startswith(key) or short_id(row.key).startswith(key)]
     if len(found) == 1:
         return found[0]
     which = "none" if not found else ", ".join(row.key for row in found[:5])
-    raise InputError(f"The key {key!r} should name one intent; it names {which}.")
+    raise InputError(f"The key {key!r} should name one intent; it names {which}. `ivcap-flows orders` shows them.")

@@ -97,6 +97,13 @@ def test_an_ambiguous_key_is_wrong_use(on_record):
     assert said.status == 2 and "k1:" in said.err
 
 
+def test_the_beginning_of_a_key_names_it(on_record):
+    """As `orders` shows it, and as `orders --json` prints it; where it names none, the message says where they are."""
+    [key] = [row["key"] for row in on_record("orders", "--open-only", "--json").json]
+    assert key in on_record("orders", "resolve", key[:12], "--json").out
+    assert "`ivcap-flows orders`" in on_record("orders", "write-off", "ffff-no-key").err
+
+
 @pytest.mark.parametrize("word", ["adopt", "write-off"])
 def test_what_is_not_in_doubt_cannot_be_decided(on_record, world, word):
     """An accepted order stays as it is."""
