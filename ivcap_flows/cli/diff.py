@@ -64,7 +64,10 @@ def print_difference(first: RunRow, second: RunRow, found: Difference) -> None:
             console.print(f"  {change}")
     if not found.outputs:
         changed = any(parts.values())
-        console.print("The outputs are the same" + (" all the same." if changed else ", and so is all else."))
+        if found.compared:
+            console.print("The outputs are the same" + ("." if changed else ", and so is all else."))
+        else:
+            console.print("There are no outputs to compare." + ("" if changed else " Nothing has changed."))
         return
     console.print("Outputs", style="italic")
     for result in found.outputs:

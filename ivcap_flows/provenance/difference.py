@@ -53,7 +53,8 @@ class Result(Change):
 
 @dataclass(frozen=True)
 class Difference:
-    """All that changed, by where. `work` are the services and parameters of steps, orders and jobs."""
+    """All that changed, by where. `work` are the services and parameters of steps, orders and jobs; `compared` is the
+    number of contents that either run made."""
 
     outcome: Change | None
     parameters: tuple[Change, ...]
@@ -63,6 +64,7 @@ class Difference:
     inputs: tuple[Change, ...]
     work: tuple[Change, ...]
     outputs: tuple[Result, ...]
+    compared: int
 
     @property
     def same_results(self) -> bool:
@@ -93,6 +95,7 @@ def compare(first: Side, second: Side) -> Difference:
             Result(change.name, change.before, change.after, _why(ids, first, second, common, inputs, work))
             for change, ids in outputs
         ),
+        compared=len({_content(node) for node in (*ends_before.results, *ends_after.results)} - {None}),
     )
 
 

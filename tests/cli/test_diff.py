@@ -48,8 +48,19 @@ def test_diff_names_the_changed_parameter_package_and_input(ivcap_flows, journal
 
 def test_a_run_does_not_differ_from_itself(on_record):
     """Nor from one that made the same of other parameters, as far as the status goes."""
-    said = on_record("diff", "latest", "latest")
+    run = on_record("runs", "--flow", "harvest", "--json").json[0]["id"]
+    said = on_record("diff", run, run)
     assert said.status == 0 and "The outputs are the same, and so is all else." in said.out
+
+
+def test_where_nothing_was_compared_that_is_said(ivcap_flows, journal_file):
+    """Runs that made nothing have no equal outputs."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        for name in ("aaaa", "bbbb"):
+            identity = RunIdentity("icen", "/icen.py:icen", {"name": name}, name, name)
+            journal.runs.close_attempt(journal.runs.open_attempt(identity).attempt.id, "completed")
+    said = ivcap_flows("diff", "aaaa", "bbbb")
+    assert said.status == 0 and "no outputs to compare" in said.out and "same" not in said.out
 
 
 def test_an_unknown_run_is_wrong_use(on_record):
