@@ -53,11 +53,12 @@ def _verified(what: str) -> list[Finding]:
 def _print(what: str, found: list[Finding]) -> None:
     counts = Counter(finding.state for finding in found)
     told = [finding for finding in found if finding.state != "ok"]
-    table(
-        f"Not found as recorded: {what}" if is_wrong(found) else f"As recorded: {what}",
-        ("state", "what", "name", "note", "id"),
-        [(f.state, f.type, f.name or "", f.note or "", f.id) for f in sorted(told, key=_order)],
-    )
+    title = f"Not found as recorded: {what}" if is_wrong(found) else f"As recorded: {what}"
+    if told:
+        rows = [(f.state, f.type, f.name or "", f.note or "", f.id) for f in sorted(told, key=_order)]
+        table(title, ("state", "what", "name", "note", "id"), rows)
+    else:
+        console.print(title)
     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing to verify")
 
 
