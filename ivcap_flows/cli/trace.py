@@ -13,8 +13,10 @@ from ivcap_flows.capture.files import sha256_of
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.picture import write_page
 from ivcap_flows.cli.platform import elsewhere
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import open_journal, standing
 from ivcap_flows.errors import InputError
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import RULES, Direction, Graph, Record
 from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
@@ -72,6 +74,8 @@ def trace(
     name = f"sha256:{sha256_of(id, None)}" if is_file else id
     with open_journal() as journal:
         found = lineage(journal, name, direction, elsewhere(), runs=not as_json)
+        if found is not None:
+            _tell_of_lost(journal, found)
     if found is None:
         what = f"{id} is a file of which nothing is on record. No" if is_file else "No"
         raise InputError(f"{what} run in the journal {journal.url} knows {name}.")
@@ -99,6 +103,23 @@ def trace(
         console.print(line)
     for trouble in found.unasked:
         console.print(trouble, style="red")
+
+
+def _tell_of_lost(journal: Journal, found: Lineage) -> None:
+    """Give the runs and attempts whose process is gone the outcome that nobody has written down yet."""
+    begun = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _open(node)]
+    for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in begun)):
+        stood, attempts = standing(journal, run)
+        outcomes = {flows_urn("run", run.id): stood.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
+        for nodes in (found.graph.nodes, found.around.nodes):
+            for id_ in outcomes.keys() & nodes.keys():
+                node = nodes[id_]
+                if outcomes[id_] == "lost" and _open(node):
+                    nodes[id_] = node.model_copy(update={"attributes": {**node.attributes, "outcome": "lost"}})
+
+
+def _open(node: Record) -> bool:
+    return node.attributes.get("outcome") in (None, "running")
 
 
 class _Tree:
