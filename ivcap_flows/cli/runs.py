@@ -23,6 +23,8 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
         limit: How many.
         flow: Only those of this flow.
     """
+    if limit < 1:
+        raise InputError(f"There are no {limit} runs to list; give a limit of 1 or more.")
     with open_journal() as journal:
         found = [standing(journal, run) for run in journal.runs.recent(limit, flow_name=flow)]
     counted = [(run, sum(attempt.leads for attempt in attempts)) for run, attempts in found]

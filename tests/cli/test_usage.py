@@ -64,7 +64,16 @@ def test_the_version_is_told(ivcap_flows):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["bogus"], ["show"], ["show", "a", "b"], ["runs", "--limit", "many"], ["runs", "--bogus"], ["export"], ["plan"]],
+    [
+        ["bogus"],
+        ["show"],
+        ["show", "a", "b"],
+        ["runs", "--limit", "many"],
+        ["runs", "--limit", "-3"],
+        ["runs", "--bogus"],
+        ["export"],
+        ["plan"],
+    ],
     ids=" ".join,
 )
 def test_wrong_usage_is_told_in_one_line(ivcap_flows, arguments):
