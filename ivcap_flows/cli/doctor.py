@@ -88,7 +88,7 @@ def _packages() -> list[str]:
 
 
 def _journal() -> list[str]:
-    with open_journal() as journal:
+    with open_journal(new=True) as journal:
         sent = [row for state in ("sent", "in_doubt") for row in journal.intents.where(state=state, limit=None)]
         twice = journal.intents.where(twice=True, limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
@@ -169,7 +169,7 @@ async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:
 def _open_uploads() -> tuple[set[str], datetime | None]:
     """The artifacts that open uploads name, and since when a live one may have made one that it does not name yet."""
     try:
-        with open_journal() as journal:
+        with open_journal(new=True) as journal:
             rows = [row for state in OPEN for row in journal.intents.where(noun="upload", state=state, limit=None)]
             nameless = [row.created_at for row in rows if row.progress is None and journal.intents.held(row)]
     except IvcapFlowsError:

@@ -25,7 +25,7 @@ def rebuild(*, as_json: Json = False) -> None:
     What it knows stays as it is, and again it changes nothing. Runs and what they made are lost with a journal: a
     script that is started again asks under other keys of scope `run`, so `reuse=True` is the way to its orders.
     """
-    with open_journal() as journal:
+    with open_journal(new=True) as journal:
         counts = ask_ivcap(lambda client: rebuilt(client, journal), patience=_PATIENCE)
         url = journal.url
     told = {name: counts[name] for name in ("restored", "known", "foreign")}

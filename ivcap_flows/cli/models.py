@@ -105,7 +105,7 @@ def register(
     source, entry = _source(file, orders_of, since, mapping)
     with (
         _bar() as progress,
-        open_journal() as journal,
+        open_journal(new=True) as journal,
         _batch(source, datasets, patience, progress, entry) as batch,
     ):
         report = loop.run(batch.check())
@@ -157,7 +157,11 @@ def resolve(
         raise InputError("Decide by --row and one of --adopt, --resend and --write-off; without any, rows are listed.")
     if adopt and row and len(row) > 1:
         raise InputError("A model run is that of one row; give one --row with --adopt.")
-    with _bar() as progress, open_journal() as journal, _batch(open_source(file), None, PATIENCE, progress) as batch:
+    with (
+        _bar() as progress,
+        open_journal(new=True) as journal,
+        _batch(open_source(file), None, PATIENCE, progress) as batch,
+    ):
         loop.run(batch.read())
         platform = loop.run(_platform())
         _decide(journal, batch, row or [], _decision(journal, platform, adopt, resend=resend))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import AttemptRow, Journal, RunRow
@@ -12,9 +13,14 @@ from ivcap_flows.settings import Settings
 __all__ = ["find_run", "open_journal", "standing"]
 
 
-def open_journal() -> Journal:
-    """The journal that the settings name."""
-    return Journal.open(Settings().journal)
+def open_journal(*, new: bool = False) -> Journal:
+    """The journal that the settings name; InputError where it is not there, unless it may be `new`."""
+    url = Settings().journal
+    place = url.partition("sqlite:///")[2]
+    is_file = bool(place) and not place.startswith((":memory:", "file:"))
+    if is_file and not new and not Path(place).expanduser().exists():
+        raise InputError(f"There is no journal {url}: nothing was run yet, or IVCAP_FLOWS_JOURNAL names another.")
+    return Journal.open(url)
 
 
 def find_run(journal: Journal, name: str) -> RunRow:

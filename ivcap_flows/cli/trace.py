@@ -72,12 +72,15 @@ def trace(
     is_file = not id.startswith("urn:") and Path(id).is_file()
     # The digest is not kept in the journal, to which reading commands do not write.
     name = f"sha256:{sha256_of(id, None)}" if is_file else id
-    with open_journal() as journal:
+    # Of a machine on which nothing was run the platforms may know.
+    with open_journal(new=True) as journal:
         found = lineage(journal, name, direction, elsewhere(), runs=not as_json)
         if found is not None:
             _tell_of_lost(journal, found)
     if found is None:
         what = f"{id} is a file of which nothing is on record. No" if is_file else "No"
+        if not is_file and not id.startswith("urn:") and (Path(id).suffix or Path(id).name != id):
+            what = f"There is no file {id}, and no"
         raise InputError(f"{what} run in the journal {journal.url} knows {name}.")
     if as_json:
         emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])

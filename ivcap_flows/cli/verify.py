@@ -41,6 +41,8 @@ def _verified(what: str) -> list[Finding]:
     path = Path(what)
     if path.exists() and is_crate(path):
         return verify_crate(path)
+    if not path.exists() and (path.suffix or path.name != what):
+        raise InputError(f"There is no file {what}.")
     with open_journal() as journal:
         if path.is_file():
             return [verify_file(journal, path)]

@@ -25,7 +25,7 @@ def watch(*, once: Annotated[bool, Parameter(negative=())] = False) -> None:
     """
     from ivcap_flows.tasks.watching import Watcher
 
-    with open_journal() as journal:
+    with open_journal(new=True) as journal:
         watcher = Watcher(journal, tell=console.print)
         if once:
             woken = loop.run(watcher.once())

@@ -33,8 +33,9 @@ def test_runs_can_be_narrowed(on_record):
     assert on_record("runs", "--flow", "nothing").out == "Runs: none\n"
 
 
-def test_a_journal_without_runs(ivcap_flows):
+def test_a_journal_without_runs(ivcap_flows, journal_file):
     """There is nothing to list, and no latest run to show."""
+    Journal.open(f"sqlite:///{journal_file}").close()
     assert ivcap_flows("runs", "--json").json == []
     said = ivcap_flows("show", "latest")
     assert said.status == 2 and "has no run yet" in said.err

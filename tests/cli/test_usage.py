@@ -116,3 +116,21 @@ def test_commands_that_do_not_need_prefect_do_not_import_it():
     code = "import sys, ivcap_flows.cli; print([m for m in ('prefect', 'pandas', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_not_there_is_not_made(ivcap_flows, journal_file):
+    """A command that reads says that the journal is not there; another would say that it is empty."""
+    for command in (["runs"], ["verify", "latest"], ["orders"], ["sync"]):
+        said = ivcap_flows(*command)
+        assert said.status == 2 and f"There is no journal sqlite:///{journal_file}" in said.err
+    assert not journal_file.exists()
+
+
+@pytest.mark.parametrize("path", ["data/nope.csv", "nope.csv", "data/nope"])
+def test_a_path_without_a_file_is_said_to_be_one(on_record, path):
+    """It is no run, nor a thing that is not on record."""
+    for command in ("verify", "trace"):
+        said = on_record(command, path)
+        assert said.status == 2 and f"There is no file {path}" in said.err
+    said = on_record("trace", "102.100.100/1")
+    assert said.status == 2 and "knows 102.100.100/1" in said.err
