@@ -71,3 +71,12 @@ def counted(folder: Path) -> int:
 @recorded
 def counting(folder: Path) -> int:
     return counted(folder)
+
+
+@flow
+@recorded
+def summed(folder: Path) -> Artifact:
+    """Its body writes what a task uploads."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sum.txt").write_text(f"{folder} 3")
+    return upload_artifact(folder / "sum.txt")

@@ -189,6 +189,19 @@ def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
     assert status == 0 and said["same_results"], out
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["there", "new"])
+def test_what_a_body_wrote_into_a_folder_is_no_input(flows, rerun, tmp_path, there):
+    """Where the folder is a parameter; it may be gone then."""
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    flows.summed(folder)
+    shutil.rmtree(folder)
+    status, said, out = rerun("latest", "--json")
+    assert status == 0 and said["same_results"], out
+
+
 def test_a_changed_folder_is_refused(flows, rerun, tmp_path):
     """As a changed file is."""
     folder = tmp_path / "in"
