@@ -18,12 +18,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
 from ivcap_flows.journal.commits import Commits
+from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.places import network_file_system
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
 
 __all__ = ["Store"]
 
 _BUSY_SECONDS: Final = 30.0
+_COUNTED: Final = {"preserve_rowcount": True}
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
 
 
@@ -47,7 +49,6 @@ class Store:
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._commits = Commits(self.engine, patience=_BUSY_SECONDS)
-        self._new: dict[sa.Table, Any] = {}
         _after_fork(self.engine)
         try:
             self._prepare()
@@ -105,35 +106,16 @@ class Store:
 
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
-        return connection.execute(self._inserting_new(table), row).rowcount > 0
+        return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0
 
     def insert_all_new(self, connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Insert the rows whose primary keys are not there."""
         if rows:
-            connection.execute(self._inserting_new(table), rows)
+            connection.execute(InsertNew(table), rows)
 
     def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
         """Insert a row or replace the columns of the one with the same primary key."""
-        keys = [column.name for column in table.primary_key.columns]
-        statement = self._insert(table).values(row)
-        changed = {name: statement.excluded[name] for name in row if name not in keys}
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
-
-    def _inserting_new(self, table: sa.Table) -> Any:
-        statement = self._new.get(table)
-        if statement is None:
-            statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-            self._new[table] = statement
-        return statement
-
-    def _insert(self, table: sa.Table) -> Any:
-        if self.is_sqlite:
-            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-            return sqlite_insert(table)
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(table)
+        connection.execute(InsertOver(table), row)
 
     def _prepare(self) -> None:
         """Bring the tables to this version. Concurrent first openings take turns; the losers find the work done."""
