@@ -56,10 +56,20 @@ def is_secret_name(name: str) -> bool:
 
 def scrub_text(text: str) -> str:
     """A text without tokens, passwords in URLs, and known secrets."""
+    return _scrubbed(text, _secrets())
+
+
+def _secrets() -> list[str]:
+    """What is known to be secret now; finding it takes longer than looking for it in most texts."""
+    named = filter(None, map(os.environ.get, _VARIABLES))
+    return [*_known, *(value for value in named if len(value) >= _SHORTEST)]
+
+
+def _scrubbed(text: str, secrets: list[str]) -> str:
     if len(text) < _SHORTEST:
         return text
-    for secret in (*_known, *filter(None, map(os.environ.get, _VARIABLES))):
-        if len(secret) >= _SHORTEST and secret in text:
+    for secret in secrets:
+        if secret in text:
             text = text.replace(secret, HIDDEN)
     if "eyJ" in text:
         text = _JWT.sub(HIDDEN, text)
@@ -96,21 +106,26 @@ def scrub_arguments(arguments: Sequence[str]) -> list[str]:
 
 def holds_secret(text: str) -> bool:
     """Whether a text that is handed on as it is holds a known secret, or what has the shape of a token."""
-    known = (*_known, *filter(None, map(os.environ.get, _VARIABLES)))
-    return any(len(secret) >= _SHORTEST and secret in text for secret in known) or bool(_JWT.search(text))
+    return any(secret in text for secret in _secrets()) or bool(_JWT.search(text))
 
 
 def scrub(value: Any) -> Any:
     """A JSON value without secrets; values under secret names are hidden whole."""
+    return _scrubbed_value(value, _secrets())
+
+
+def _scrubbed_value(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        return scrub_text(value)
+        return _scrubbed(value, secrets)
     if isinstance(value, dict):
         return {
-            scrub_text(name): HIDDEN if is_secret_name(name) and _hideable(inner) else scrub(inner)
+            _scrubbed(name, secrets): HIDDEN
+            if is_secret_name(name) and _hideable(inner)
+            else _scrubbed_value(inner, secrets)
             for name, inner in value.items()
         }
     if isinstance(value, list):
-        return [scrub(inner) for inner in value]
+        return [_scrubbed_value(inner, secrets) for inner in value]
     return value
 
 
