@@ -9,8 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.live_orders import tell_of_live_orders
+from ivcap_flows.handles import Artifact, Handle, Job, Order
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.provenance.records import Record, activity
+from ivcap_flows.provenance.describe import describe
+from ivcap_flows.provenance.records import Record, activity, relation
 from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ log = logging.getLogger("ivcap_flows.capture")
 TERMINATED: Final = "TerminationSignal"
 """How the cause of an attempt begins that Prefect ended by a signal."""
 _WITHIN: Final = frozenset({"task-run", "call"})
+_CAUSED: Final[dict[str, type[Handle]]] = {"order": Order, "job": Job, "upload": Artifact}
+_CAUSES: Final = frozenset({"wasStartedBy", "wasGeneratedBy"})
 _ENDS_ALL: Final = frozenset({"crashed", "cancelled", "lost"})
 """Outcomes of an attempt that its open tasks share."""
 _WITH_PROCESS: Final = "Its process ended before it did."
@@ -127,16 +131,44 @@ def _told(
     journal: Journal, attempt: AttemptRow, outcome: Outcome, cause: str | None, ended: datetime
 ) -> Iterator[Record]:
     urn = flows_urn("attempt", attempt.id)
-    yield activity(urn, "attempt", attempt.started_at, ended, name=attempt.flow_name, outcome=outcome, cause=cause)
+    begun_at = attempt.started_at
+    name = attempt.flow_name
+    yield activity(urn, "attempt", begun_at, ended, name=name, number=attempt.number, outcome=outcome, cause=cause)
     if attempt.leads:
         run = journal.runs.get(attempt.run_id)
-        urn = flows_urn("run", run.id)
-        if run.outcome == outcome:
-            yield activity(urn, "flow-run", run.created_at, ended, name=run.flow_name, outcome=outcome, cause=cause)
+        over = run.outcome == outcome
+        told = {"outcome": outcome, "cause": cause} if over else {}
+        yield activity(flows_urn("run", run.id), "flow-run", run.created_at, ended if over else None, name=name, **told)
+        yield relation("wasStartedBy", urn, flows_urn("run", run.id), begun_at)
+    yield from _caused(journal, attempt)
     within = outcome if outcome in _ENDS_ALL else "lost"
     for begun in _unended(journal, attempt):
         last = max(ended, begun.time or ended)
         yield activity(begun.id, begun.type, begun.time, last, outcome=within, cause=_WITH_PROCESS)
+
+
+def _caused(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
+    """What the attempt brought about and was killed before it could state: caused by it, whichever task it was in."""
+    from ivcap_flows.journal.states import DONE
+
+    for intent in journal.intents.where(run_id=attempt.run_id, limit=None):
+        handle = _CAUSED.get(intent.noun)
+        if handle is None or intent.attempt_id != attempt.id or intent.state not in DONE or intent.how == "reused":
+            continue
+        if intent.urn is not None and not _has_cause(journal, intent.urn):
+            stated = describe(handle.model_validate(intent.outcome))
+            yield from stated
+            how = "wasStartedBy" if stated[0].kind == "activity" else "wasGeneratedBy"
+            yield relation(how, stated[0].id, flows_urn("attempt", attempt.id))
+
+
+def _has_cause(journal: Journal, urn: str) -> bool:
+    after = 0
+    while page := journal.facts.about(urn, after=after):
+        if any(fact.record.source == urn and fact.record.type in _CAUSES for fact in page):
+            return True
+        after = page[-1].seq
+    return False
 
 
 def _unended(journal: Journal, attempt: AttemptRow) -> list[Record]:

@@ -30,10 +30,10 @@ from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
 from ivcap_flows.capture.writer import Recorder, Statement
-from ivcap_flows.handles import LocalFile
+from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.identity import digest, flows_urn
-from ivcap_flows.journal import Journal, RunIdentity
-from ivcap_flows.provenance import Graph, activity, entity
+from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
+from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
 
 
@@ -790,6 +790,26 @@ def test_what_a_killed_attempt_was_at_ends_though_its_run_goes_on(killed, tmp_pa
         assert task.attributes["outcome"] == "lost" and task.ended is not None
         assert there.runs.get(run.id).outcome == "running"
         assert reconcile(there, lambda flow_run_id: None) == []
+
+
+def test_what_a_killed_attempt_ordered_is_its_own(killed, tmp_path):
+    """Though it was killed before it could say so; what has a cause on record keeps that one."""
+    with copy_of(killed, tmp_path / "copy.sqlite") as there:
+        [run] = there.runs.recent()
+        [attempt] = there.runs.attempts(run.id)
+        for urn in ("urn:ivcap:order:1", "urn:ivcap:order:2"):
+            told = {"platform": "p", "account": "a", "scope": f"run:{run.id}", "noun": "order", "request": urn}
+            wanted = NewIntent(key=urn, base_key=urn, run_id=run.id, attempt_id=attempt.id, **told)
+            intent = there.intents.mark_sent(there.intents.claim(wanted).intent)
+            order = Order(urn=urn, platform="p", service="urn:ivcap:service:1", status="pending")
+            there.intents.settle_outcome(intent, urn=urn, outcome=order.model_dump(mode="json"), how="sent")
+        known = relation("wasStartedBy", "urn:ivcap:order:2", flows_urn("call", "x"))
+        there.facts.append([Fact(known, run.id, attempt.id)])
+        reconcile(there, lambda flow_run_id: None)
+        links = {(link.source, link.target) for link in graph_of(there).whole().relations.values()}
+        own = flows_urn("attempt", attempt.id)
+        assert ("urn:ivcap:order:1", own) in links and ("urn:ivcap:order:2", own) not in links
+        assert (own, flows_urn("run", run.id)) in links
 
 
 def test_prefects_word_goes_before_the_lease(killed, tmp_path):
