@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from packaging.requirements import Requirement
 from rich.text import Text
 
 from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, moment
-from ivcap_flows.cli.platform import ivcap, provena
+from ivcap_flows.cli.platform import embedded_in, ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.orphans import KEY_IN_NAME
 from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformOffError
@@ -114,21 +114,26 @@ def _journal() -> list[str]:
         ]
 
 
-def _in_time(name: str, look: Coroutine[Any, Any, list[str]]) -> list[str]:
+def _in_time(name: Literal["IVCAP", "Provena"], look: Coroutine[Any, Any, list[str]]) -> list[str]:
     """A look that does not wait as patiently as a flow does."""
     try:
         return loop.run(asyncio.wait_for(look, _PATIENCE))
     except asyncio.TimeoutError as error:
         raise IvcapFlowsError(
-            f"{name} did not answer within {_PATIENCE:g} s. Check its URL, the network and the proxy."
+            f"{place_of(name)} did not answer within {_PATIENCE:g} s. Check its URL, the network and the proxy."
         ) from error
+
+
+def _embedded() -> str:
+    folder = embedded_in()
+    return "" if folder is None else f", embedded in {folder},"
 
 
 async def _ivcap() -> list[str]:
     client = await ivcap()
     async for _ in client.services.list(limit=1):
         break
-    known = f"{await client.platform()} as {await client.account()}"
+    known = f"{await client.platform()}{_embedded()} as {await client.account()}"
     unfinished = [note async for note in _unfinished_uploads(client)]
     return [known, *unfinished, *await _ordered_twice(client), *await _made_by_several(client)]
 
@@ -137,7 +142,7 @@ async def _provena() -> list[str]:
     client = await provena()
     person = await client.auth_api.linked_person()
     linked = f"linked to person {person}" if person else "not linked to a person, which most registrations need"
-    return [f"{await client.platform()} as {await client.username()}, {linked}"]
+    return [f"{await client.platform()}{_embedded()} as {await client.username()}, {linked}"]
 
 
 async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ivcap_flows import loop
 from ivcap_flows.errors import IvcapFlowsError, UnreachableError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
     from ivcap_flows.reading import Elsewhere
 
-__all__ = ["ask_ivcap", "ask_ivcap_if_there", "elsewhere", "ivcap", "provena"]
+__all__ = ["ask_ivcap", "ask_ivcap_if_there", "elsewhere", "embedded_in", "ivcap", "place_of", "provena"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,25 @@ async def provena() -> ProvenaClient:
     return await provena_client(None, deployed=False)
 
 
+def embedded_in() -> Path | None:
+    """The folder of the embedded platforms, where the environment names no platform."""
+    settings = Settings.current()
+    named = settings.ivcap_configured or settings.provena_configured
+    return None if named else settings.ivcap_local_dir.expanduser().absolute()
+
+
+def place_of(name: Literal["IVCAP", "Provena"]) -> str:
+    """A platform, and where the environment says that it is."""
+    settings, folder = Settings.current(), embedded_in()
+    if folder is not None:
+        return f"The embedded {name} in {folder}"
+    if name == "Provena":
+        return f"Provena at {settings.provena_domain or settings.provena_prov_api or settings.provena_keycloak}"
+    if settings.ivcap_context:
+        return f"IVCAP of the context {settings.ivcap_context}"
+    return f"IVCAP at {settings.ivcap_url or settings.ivcap_base_url}"
+
+
 def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, patience: float = _PATIENCE) -> T:
     """What `ask` gives, with a client of what the environment means. UnreachableError for a platform that is slow."""
 
@@ -49,7 +69,8 @@ def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, patience: float = _
         return loop.run(asyncio.wait_for(asked(), patience))
     except asyncio.TimeoutError as error:
         raise UnreachableError(
-            f"IVCAP did not answer within {patience:g} s. Check its URL, the network and the proxy.", sent=True
+            f"{place_of('IVCAP')} did not answer within {patience:g} s. Check its URL, the network and the proxy.",
+            sent=True,
         ) from error
 
 
@@ -66,9 +87,8 @@ def elsewhere() -> Elsewhere:
     embedded ones if they have been used from here."""
     from ivcap_flows.reading import Elsewhere
 
-    settings = Settings.current()
-    named = settings.ivcap_configured or settings.provena_configured
-    here = not named and settings.ivcap_local_dir.expanduser().is_dir()
+    settings, folder = Settings.current(), embedded_in()
+    here = folder is not None and folder.is_dir()
     return Elsewhere(
         ivcap if settings.ivcap_configured or here else None, provena if settings.provena_configured or here else None
     )

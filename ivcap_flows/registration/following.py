@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["End", "Follower", "Pulse", "Sending", "Unit"]
 
 _PAGE: Final = 500
-_SHORTEST: Final = 0.5
+_SHORTEST: Final = 0.25
 _LONGEST: Final = 10.0
 _SHARE: Final = 0.25
 """The pause between two looks, as a share of what the rest will take at the speed so far."""

@@ -73,6 +73,17 @@ def test_a_platform_that_is_away_is_wrong(ivcap_flows, monkeypatch):
         assert os.environ["IVCAP_URL"] in finding(said, "IVCAP")["notes"][0]
 
 
+def test_a_platform_that_stays_silent_is_wrong(ivcap_flows, monkeypatch):
+    """Doctor waits for it less long than a flow does, and names its address all the same."""
+    monkeypatch.setattr(doctor, "_PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("IVCAP_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        said = ivcap_flows("doctor", "--json")
+    assert finding(said, "IVCAP")["notes"] == [
+        f"IVCAP at {os.environ['IVCAP_URL']} did not answer within 0.5 s. Check its URL, the network and the proxy."
+    ]
+
+
 def test_a_platform_that_is_off_is_in_order(ivcap_flows, monkeypatch):
     """Who uses IVCAP alone is not told to mend Provena."""
     for name in list(os.environ):
