@@ -58,15 +58,22 @@ def plan(
 
 def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception | None]:
     """The plan, how the flow ended, and the error that ended it."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_SERVER_ANALYTICS_ENABLED,
+        PREFECT_SERVER_LOGGING_LEVEL,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
     from ivcap_flows.tasks.waiting import PlannedError
 
     _check(entry, parameters)
+    # The server of this one plan has nothing to say, and writes to the screen by itself.
+    silent = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_LOGGING_LEVEL: "CRITICAL"})
     # A beat would tell a server of a run that is none.
     without_beat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with _quietly(), prefect_test_harness(), without_beat, planned() as found:
+    with _quietly(), silent, prefect_test_harness(), without_beat, planned() as found:
         try:
             result = entry(**parameters)
             if inspect.isawaitable(result):
