@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -83,6 +84,29 @@ def fail_job(_twin: Twin) -> Callable[[str], None]:
             assert changed.rowcount == 1
 
     return fail
+
+
+@pytest.fixture
+def no_job_left(provena: ProvenaClient) -> Callable[[], None]:
+    """Waits until no job of an earlier test is on its way, which a fault of this one's would meet.
+
+    A job whose worker was killed stands still for ever, and meets none.
+    """
+
+    async def statuses() -> list[str]:
+        return [row.status async for row in provena.jobs.list(limit=40)]
+
+    def wait() -> None:
+        before: list[list[str]] = []
+        for _ in range(100):
+            now = loop.run(statuses())
+            if not {"PENDING", "DEQUEUED"} & set(now) and before[-3:] == [now] * 3:
+                return
+            before.append(now)
+            time.sleep(0.2)
+        raise AssertionError(before[-1])
+
+    return wait
 
 
 @pytest.fixture

@@ -388,13 +388,14 @@ def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged
 
 @pytest.mark.parametrize("reply", ["came", "lost"])
 def test_a_job_that_fails_half_way(
-    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job, monkeypatch, reply
+    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job, no_job_left, monkeypatch, reply
 ):
     """The registry has the run and lineage does not: neither the task nor a batch makes a second one, until the user
     says so."""
     name, rows = rows_of(run_items, 1)
     [row] = with_orders(rows)
     monkeypatch.setattr(model_runs, "_PATIENCE", 3.0)
+    no_job_left()
     ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     if reply == "lost":
         ivcap_twin.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
@@ -416,12 +417,13 @@ def test_a_job_that_fails_half_way(
 
 
 def test_the_task_leaves_a_doubt_of_a_batch(
-    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job
+    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job, no_job_left
 ):
     """A row that a batch has left in doubt is the run that it has become, and is never sent again by itself."""
     name, rows = rows_of(run_items, 2)
     rows = with_orders(rows)
     file = write_lines(tmp_path / "rows.jsonl", rows)
+    no_job_left()
     ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=2, kill_worker="amid")
     assert register(file, journal, patience=1.5).doubtful == 2
     fail_job(f"{name} 0")

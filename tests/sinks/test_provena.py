@@ -24,6 +24,7 @@ from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provenance import activity, entity, relation
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.flow_runs import SOFTWARE
+from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.sources import RecordSource
 from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
 from ivcap_flows.tasks import register_model_run
@@ -67,11 +68,13 @@ def accepted(twin: Any, path: str = REGISTER) -> int:
     return len([r for r in twin.requests("POST") if r["path"].endswith(path) and r["status"] == 200])
 
 
-def wait_for_jobs(provena: Any) -> None:
-    """Until the user's newest jobs have all ended."""
+def wait_for_jobs(provena: Any, *keys: str) -> None:
+    """Until the user's newest jobs have all ended, and those of runs of these keys are among them."""
 
     async def ended() -> bool:
-        return all([row.done async for row in provena.jobs.list(limit=40)])
+        rows = [row async for row in provena.jobs.list(limit=40)]
+        known = {key_in(row.payload.get("record")) for row in rows}
+        return known.issuperset(keys) and all(row.done for row in rows)
 
     deadline = time.monotonic() + 60
     while not loop.run(ended()):
@@ -559,8 +562,7 @@ def killed_batch(ivcap_journal: Journal, provena: Any, provena_items: Any) -> Ca
 
 def test_the_runs_of_a_killed_batch_are_found(ivcap_twin, ivcap_journal, provena, killed_batch):
     """All of them by one look, however many there are, and noted as the task would."""
-    killed_batch(30)
-    wait_for_jobs(provena)
+    wait_for_jobs(provena, *killed_batch(30))
     ivcap_twin.forget_requests()
     assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", delivered=1)]
     assert len({run.urn for run in model_runs(ivcap_journal)}) == 30
@@ -575,7 +577,7 @@ def test_a_killed_batch_whose_jobs_failed(ivcap_journal, provena, killed_batch, 
         assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", pending=1)]
         [row] = ivcap_journal.deliveries.where("provena")
         assert sum(key in row.reason for key in keys) == 5 and "and 7 more" in row.reason
-        wait_for_jobs(provena)
+        wait_for_jobs(provena, *keys)
     time.sleep(provena.settle)
     assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)], again=True) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena")

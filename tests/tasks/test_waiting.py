@@ -38,7 +38,7 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
         looking = threading.Timer(2.0, lambda: early.append((polls(effects.twin), time.monotonic() - begun)))
         looking.start()
         with pytest.raises(WaitTimeoutError):
-            wait_for_jobs([job], timeout=4.5)
+            wait_for_jobs([job], timeout=7.0)
         looking.join()
 
     in_flow(body)
