@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -365,3 +366,20 @@ def journal_url(request: pytest.FixtureRequest) -> str:
         for table in CHILDREN_FIRST:
             connection.execute(f"DELETE FROM {table}")
     return url
+
+
+@pytest.fixture
+def fail_job(_twin: Twin) -> Callable[[str], None]:
+    """Ends the job that lodges the run of this display name, and that stands still, as failed."""
+
+    def fail(name: str) -> None:
+        place = Directory(_twin.directory).root / "provena.sqlite"
+        with contextlib.closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE job_sub_type = "
+                "'MODEL_RUN_PROV_LODGE' AND json_extract(payload, '$.record.display_name') = ?",
+                (name,),
+            )
+            assert changed.rowcount == 1
+
+    return fail

@@ -88,7 +88,9 @@ class Desk:
             try:
                 asked.loop.run_in_executor(None, self._serve)
             except BaseException:
-                self._busy = False
+                with self._lock:
+                    self._busy = False
+                    self._asked.remove(asked)
                 raise
         value: T = await asked.future
         return value

@@ -140,5 +140,10 @@ def parse(text: str, *, end_of_second: bool = True) -> int:
     value = datetime.fromisoformat(plain)
     if value.tzinfo is None:
         value = value.replace(tzinfo=timezone.utc)
+    try:
+        value = value.astimezone(timezone.utc)
+    except OverflowError as error:
+        # The first and the last day of the calendar, in another zone.
+        raise ValueError(f"{text!r} is no time of UTC") from error
     whole = end_of_second and _WHOLE.fullmatch(text.strip())
     return int(value.timestamp() * 1000) + (999 if whole else 0)

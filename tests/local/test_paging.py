@@ -120,6 +120,8 @@ def test_a_filter_of_aspects_reaches_into_their_content(first):
         ("/1/artifacts", {"limit": "-1"}, 422),
         ("/1/artifacts", {"limit": "ten"}, 422),
         ("/1/artifacts", {"at-time": "yesterday"}, 422),
+        ("/1/services2", {"at-time": "0001-01-01T00:00:00+14:00"}, 422),
+        ("/1/services2", {"at-time": "9999-12-31T23:59:59-14:00"}, 422),
         ("/1/artifacts", {"page": "bm90IG91cnM"}, 400),
         ("/1/aspects", {"order-direction": "up"}, 400),
         ("/1/aspects", {"content-path": "$.a ? ("}, 400),

@@ -70,23 +70,6 @@ def failing_jobs(_twin: Twin) -> Callable[[str], AbstractContextManager[None]]:
 
 
 @pytest.fixture
-def fail_job(_twin: Twin) -> Callable[[str], None]:
-    """Ends the job that lodges the run of this display name, and that stands still, as failed."""
-
-    def fail(name: str) -> None:
-        place = Directory(_twin.directory).root / "provena.sqlite"
-        with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
-            changed = connection.execute(
-                "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE job_sub_type = "
-                "'MODEL_RUN_PROV_LODGE' AND json_extract(payload, '$.record.display_name') = ?",
-                (name,),
-            )
-            assert changed.rowcount == 1
-
-    return fail
-
-
-@pytest.fixture
 def no_job_left(provena: ProvenaClient) -> Callable[[], None]:
     """Waits until no job of an earlier test is on its way, which a fault of this one's would meet.
 

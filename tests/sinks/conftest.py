@@ -142,23 +142,6 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
 
 
 @pytest.fixture
-def fail_job(_twin: Twin) -> Callable[[str], None]:
-    """Ends the job that lodges the run of this display name, and that stands still, as failed."""
-
-    def fail(name: str) -> None:
-        database = Directory(_twin.directory).root / "provena.sqlite"
-        with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
-            changed = connection.execute(
-                "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE job_sub_type = "
-                "'MODEL_RUN_PROV_LODGE' AND json_extract(payload, '$.record.display_name') = ?",
-                (name,),
-            )
-            assert changed.rowcount == 1
-
-    return fail
-
-
-@pytest.fixture
 def failing_jobs(_twin: Twin) -> Callable[[], AbstractContextManager[None]]:
     """While its block runs, the embedded Provena's jobs that lodge a model run fail as soon as they are there."""
 
