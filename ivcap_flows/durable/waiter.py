@@ -209,13 +209,16 @@ class Poller(Generic[R]):
     async def _run(self) -> None:
         while self._watched:
             try:
-                await self._tick()
-            finally:
-                for task in (*self._listeners.values(), *self._reads.values()):
-                    task.cancel()
-                self._reads.clear()
-                if self._board is not None:
-                    await self._board.leave()
+                try:
+                    await self._tick()
+                finally:
+                    for task in (*self._listeners.values(), *self._reads.values()):
+                        task.cancel()
+                    self._reads.clear()
+                    if self._board is not None:
+                        await self._board.leave()
+            except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
+                self._fail(list(self._watched), error)
         self._on_idle()
 
     async def _tick(self) -> None:
@@ -238,8 +241,6 @@ class Poller(Generic[R]):
                     self._out_of_reach(error.message)
                 else:
                     self._fail(list(self._watched), error)
-            except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
-                self._fail(list(self._watched), error)
             if leads:
                 await self._report()
             due = await self._rest(leads=leads)

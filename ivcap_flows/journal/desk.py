@@ -87,23 +87,26 @@ class Desk:
         if begin:
             try:
                 asked.loop.run_in_executor(None, self._serve)
-            except BaseException:
-                with self._lock:
-                    self._busy = False
-                    self._asked.remove(asked)
-                raise
+            except RuntimeError as error:
+                self._refuse(error)
         value: T = await asked.future
         return value
+
+    def _refuse(self, error: BaseException) -> None:
+        """Nobody serves: all who ask by now hear of it, also those of other loops."""
+        with self._lock:
+            some, self._busy = list(self._asked), False
+            self._asked.clear()
+        for asked in some:
+            asked.lose(error)
+        _tell(some)
 
     def _serve(self) -> None:
         while some := self._next():
             try:
                 self._do(some)
             finally:
-                for loop in {asked.loop for asked in some}:
-                    # A loop that was closed meanwhile has nobody who waits.
-                    with suppress(RuntimeError):
-                        loop.call_soon_threadsafe(_answer, [asked for asked in some if asked.loop is loop])
+                _tell(some)
 
     def _next(self) -> list[_Asked]:
         with self._lock:
@@ -122,6 +125,13 @@ class Desk:
         except BaseException as error:  # noqa: BLE001 - it is those who asked that it is raised to
             for asked in some:
                 asked.lose(error)
+
+
+def _tell(some: list[_Asked]) -> None:
+    for loop in {asked.loop for asked in some}:
+        # A loop that was closed meanwhile has nobody who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_answer, [asked for asked in some if asked.loop is loop])
 
 
 def _answer(some: list[_Asked]) -> None:

@@ -121,6 +121,22 @@ async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, mon
     assert sum("without what other processes know" in record.message for record in caplog.records) == 1
 
 
+async def test_a_fault_of_the_waiter_itself_ends_the_wait(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """Wherever it comes from, nobody waits for ever, and whoever waits again is served."""
+
+    def wrong(*_: object) -> None:
+        raise LookupError("not thought of")
+
+    work = Work(a="executing")
+    poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(poller, "_first_asking", wrong)
+        with pytest.raises(LookupError):
+            await poller.wait(["a"], timeout=10)
+    asyncio.get_running_loop().call_later(0.5, work.end, "a")
+    assert await poller.wait(["a"], timeout=10) == [("a", "succeeded")]
+
+
 async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
     """Two writes take and leave the lead; the lease is renewed once in seconds, however often the platform is asked."""
     begins = time.monotonic()

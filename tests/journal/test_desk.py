@@ -263,3 +263,29 @@ async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
     go.set()
     await asyncio.gather(before, asked[1])
     assert words(store) == {"b"}
+
+
+async def test_where_no_thread_can_be_had_all_who_ask_hear_of_it(store, monkeypatch):
+    """As at the end of an interpreter, whose loops start no thread any more; what is asked later is done as ever."""
+    desk, heard = Desk(store), []
+
+    def elsewhere() -> None:
+        with pytest.raises(RuntimeError) as caught:
+            asyncio.run(desk.ask(lambda: None))
+        heard.append(caught.value)
+
+    other = threading.Thread(target=elsewhere, daemon=True)
+
+    def refused(*_: object) -> None:
+        other.start()
+        while len(desk._asked) < 2:
+            time.sleep(0.01)
+        raise RuntimeError("no thread can be had")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "run_in_executor", refused)
+        with pytest.raises(RuntimeError, match="no thread"):
+            await asyncio.wait_for(desk.ask(lambda: None), 10)
+    await asyncio.to_thread(other.join, 10)
+    assert [str(error) for error in heard] == ["no thread can be had"]
+    assert await asyncio.wait_for(desk.ask(lambda: "done"), 10) == "done"
