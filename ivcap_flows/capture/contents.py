@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
-
-from ivcap_flows.identity import fingerprint
 
 __all__ = ["LIMIT", "Facts", "UnhashedError", "family", "read"]
 
@@ -130,17 +128,20 @@ def _update_objects(hasher: Any, array: Any) -> None:
     if array.size > MAX_OBJECTS:
         raise UnhashedError(f"it holds more than {MAX_OBJECTS} Python objects")
     for item in array.flat:
-        kind = type(item)
-        if kind in _PLAIN:
-            told = repr(item)
-        elif kind.__module__.partition(".")[0] == "cftime":
-            told = f"{item.isoformat()} {item.calendar}"
-        elif isinstance(item, sys.modules["numpy"].generic):
-            told = repr(item.item())
-        else:
-            raise UnhashedError(f"it holds objects of the type {kind.__module__}.{kind.__qualname__}")
-        text = told.encode(errors="surrogatepass")
+        text = _told(item).encode(errors="surrogatepass")
         hasher.update(b"%d:" % len(text) + text)
+
+
+def _told(item: Any) -> str:
+    """A Python object in words that equal ones share in every process."""
+    kind = type(item)
+    if kind in _PLAIN:
+        return repr(item)
+    if kind.__module__.partition(".")[0] == "cftime":
+        return f"{item.isoformat()} {item.calendar}"
+    if isinstance(item, sys.modules["numpy"].generic):
+        return repr(item.item())
+    raise UnhashedError(f"it holds objects of the type {kind.__module__}.{kind.__qualname__}")
 
 
 def _numpy(value: Any) -> tuple[str, Facts, Callable[[], str]]:
@@ -273,9 +274,15 @@ def _update_variable(hasher: Any, name: str, variable: Any) -> None:
 
 def _attributes(value: Any) -> str:
     """What is said about a variable or a data set, such as its units."""
-    from ivcap_flows.capture.values import Look
+    return repr(_attribute(dict(value.attrs)))
 
-    return fingerprint(Look().at("", dict(value.attrs)))
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted((str(name), _attribute(inner)) for name, inner in value.items())
+    if isinstance(value, sys.modules["numpy"].ndarray):
+        value = value.tolist()
+    return [_attribute(inner) for inner in value] if isinstance(value, list | tuple) else _told(value)
 
 
 def _in_memory(variables: Iterable[tuple[Any, Any]]) -> None:

@@ -218,6 +218,23 @@ def test_xarray_in_memory_is_known_by_its_content(recorded_graph):
     assert len({id_of(each) for each in (cube(), cube() + 1, cube().assign_attrs(a=1), cube().isel(lat=[0]))}) == 4
 
 
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        (np.float32(0.5), 0.5, 0.25),
+        (np.array([0, 9]), [0, 9], [0, 8]),
+        (("a", {"b": 1}), ["a", {"b": 1}], ["a", {"b": 2}]),
+    ],
+    ids=["a number of numpy", "a range", "nested"],
+)
+def test_attributes_of_xarray_are_told_apart_by_value(one, same, other):
+    """However a library gives them; what has no words of its own leaves the whole unread, and says so."""
+    assert id_of(cube().assign_attrs(a=one)) == id_of(cube().assign_attrs(a=same))
+    assert id_of(cube().assign_attrs(a=one)) != id_of(cube().assign_attrs(a=other))
+    with pytest.raises(UnhashedError, match="objects of the type"):
+        id_of(cube().assign_attrs(a=object()))
+
+
 def test_lazy_xarray_is_not_computed_and_leads_to_its_file(tmp_path, recorded_graph):
     """An opened data set and a Dask graph on it are recorded as unhashed, come from their file, and stay lazy."""
     cube().to_netcdf(tmp_path / "sst.nc")
