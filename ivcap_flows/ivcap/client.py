@@ -75,7 +75,11 @@ class IvcapClient:
         self.orders = Orders(self._session, self.aspects)
         self.jobs = Jobs(self._session, self.aspects)
         self.agents = Agents(self._session, self.aspects, self.services, self.jobs, lambda: self.settle)
-        self._manager = None if secret_manager is None else Session(secret_manager, platform="the secret manager")
+        self._manager = (
+            None
+            if secret_manager is None
+            else Session(secret_manager, platform="the secret manager", timeout=timeout, budget=budget)
+        )
         self.secrets = Secrets(self._session, self._manager)
         self.queues = Queues(self._session)
         self.projects = Projects(self._session)
@@ -115,7 +119,7 @@ class IvcapClient:
             # Many tasks begin at once, and the answer is the same for all.
             async with self._asking:
                 if self._platform is None:
-                    self._platform, self.settle = await _twin(self._session.base_url) or (
+                    self._platform, self.settle = await _twin(self._session) or (
                         platform_id(self._session.base_url),
                         self.settle,
                     )
@@ -162,12 +166,12 @@ def _is_open(policy: str | None) -> bool:
     return (policy or "").startswith("urn:ivcap:policy:ivcap.open.")
 
 
-async def _twin(url: str) -> tuple[str, float] | None:
+async def _twin(of: Session) -> tuple[str, float] | None:
     """Instance id and settle time of an embedded platform; None for any other. Only this machine is asked."""
-    parts = urlsplit(url)
+    parts = urlsplit(of.base_url)
     if not _is_loopback(parts.hostname or ""):
         return None
-    async with Session(f"{parts.scheme}://{parts.netloc}", platform="IVCAP") as session:
+    async with Session(f"{parts.scheme}://{parts.netloc}", platform="IVCAP", budget=of.backoff.budget) as session:
         reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
     if reply.status != 200:
         return None

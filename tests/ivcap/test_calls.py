@@ -373,6 +373,15 @@ async def test_a_platform_is_asked_once_what_it_is(scripted):
     assert len(scripted.calls) == 1
 
 
+async def test_what_a_platform_is_is_asked_for_as_long_as_all_else(scripted):
+    """A client without patience has none for this either."""
+    scripted.on("GET /_twin", Response(status_code=503))
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0) as client:
+        with pytest.raises(UnavailableError):
+            await client.platform()
+    assert len(scripted.calls) == 1
+
+
 async def test_only_this_machine_is_asked_for_a_twin():
     """A platform elsewhere is named without a request."""
     async with IvcapClient("https://API.Example.invalid/ivcap/", budget=0) as client:

@@ -304,11 +304,11 @@ def test_a_deadline_names_the_jobs_of_all_services(in_flow, telling):
     """Not those of one alone."""
 
     def body():
-        slow = [request_job("sleep", {"seconds": 4.0}), request_job("sleep", {"seconds": 4.1})]
+        slow = [request_job("sleep", {"seconds": 12.0}), request_job("sleep", {"seconds": 12.1})]
         quick = request_job(telling, {"message": "x"})
         wait_for_jobs([quick])
         try:
-            wait_for_jobs([*slow, quick], timeout=0.2)
+            wait_for_jobs([*slow, quick], timeout=2.0)
         except WaitTimeoutError as late:
             return [job.urn for job in slow], late.pending
 
