@@ -23,13 +23,14 @@ from ivcap_flows.capture.recorders import journal, recorder
 from ivcap_flows.capture.showing import show_in_prefect
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 from ivcap_flows.secrets import scrub_arguments, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
-    from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
+    from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity
 
 __all__ = ["attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here", "turn"]
 
@@ -206,10 +207,11 @@ def close_attempt(
         yield activity(
             flows_urn("attempt", attempt.id), "attempt", attempt.started_at, ended, outcome=outcome, cause=cause
         )
-        if attempt.leads:
+        if decides:
             yield activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=outcome, cause=cause)
 
     try:
+        decides = _decides(writer.journal, attempt, outcome)
         describing = _describing.pop(attempt.id, None)
         if describing is not None:
             describing.join(30.0)
@@ -225,3 +227,11 @@ def close_attempt(
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
+
+
+def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
+    """Whether a run has ended so, as far as it can be told: what a journal that is away knows is not waited for."""
+    try:
+        return of.runs.decides(attempt, outcome)
+    except JournalError:
+        return attempt.leads

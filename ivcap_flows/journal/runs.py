@@ -122,20 +122,28 @@ class Runs:
             return None if self._processes.alive(last.process, self._store.now(connection)) else last
 
     def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how an attempt ended; a leading attempt's outcome is its run's. Closing twice keeps the last word."""
+        """Record how an attempt ended, and its run where it `decides`. Closing twice keeps the last word."""
         with self._store.write() as connection:
             attempt = self._attempt(connection, attempt_id)
             now = self._store.now(connection)
+            # Of two that end at once the second sees how the first did.
+            connection.execute(sa.select(_R.c.id).where(_R.c.id == attempt.run_id).with_for_update())
             connection.execute(
                 sa.update(_A).where(_A.c.id == attempt_id).values(outcome=outcome, cause=cause, ended_at=now)
             )
-            newest = sa.select(sa.func.max(_A.c.number)).where(_A.c.run_id == attempt.run_id).scalar_subquery()
-            if attempt.leads:
+            if self._decides(connection, attempt, outcome):
                 connection.execute(
-                    sa.update(_R)
-                    .where(_R.c.id == attempt.run_id, newest == attempt.number)
-                    .values(outcome=outcome, updated_at=now)
+                    sa.update(_R).where(_R.c.id == attempt.run_id).values(outcome=outcome, updated_at=now)
                 )
+
+    def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
+        """Whether this end of an attempt is its run's: that of the newest one that leads, and of any that completes.
+
+        Two may be at one run at once, where Prefect took a process for gone. Once one of them has completed, the run
+        has, however the other ends.
+        """
+        with self._store.read() as connection:
+            return self._decides(connection, attempt, outcome)
 
     def beat(self) -> None:
         """Say that this process, and with it all its attempts and claims, lives. Called every `BEAT_SECONDS`."""
@@ -332,13 +340,23 @@ class Runs:
                 .where(_A.c.id == row.id, _A.c.outcome == "running")
                 .values(outcome="lost", cause=cause, ended_at=process.beat_at)
             )
-            if row.leads:
+            if self._decides(connection, row, "lost"):
                 connection.execute(
                     sa.update(_R)
                     .where(_R.c.id == row.run_id, _R.c.outcome == "running")
                     .values(outcome="lost", updated_at=now)
                 )
         return dead
+
+    def _decides(self, connection: Connection, attempt: AttemptRow, outcome: Outcome) -> bool:
+        if not attempt.leads or outcome == "completed":
+            return attempt.leads
+        others = [row for row in self._attempts(connection, attempt.run_id) if row.leads and row.id != attempt.id]
+        return not any(
+            other.number > attempt.number
+            or (other.outcome == "completed" and other.ended_at is not None and other.ended_at >= attempt.started_at)
+            for other in others
+        )
 
     def _alive(self, connection: Connection, attempt: AttemptRow) -> bool:
         return self._processes.alive(attempt.process, self._store.now(connection))

@@ -386,6 +386,17 @@ raise ValueError(os.fsdecode(b"M\\xfcnchen"))
     assert (attempt.outcome, attempt.cause) == ("failed", "ValueError: M\\udcfcnchen")
 
 
+def test_a_run_that_completed_is_told_so_whatever_becomes_of_another_attempt(recorded_graph):
+    """Of two at once the second fails after the first has completed."""
+    identity = RunIdentity("twice", "twice.py:", {}, "once", "once")
+    first, second = (attempts.open_attempt(identity, __file__, "twice") for _ in range(2))
+    attempts.close_attempt(first, "completed")
+    attempts.close_attempt(second, "failed", "out of luck")
+    known = (node.attributes for node in recorded_graph() if node.type in ("flow-run", "attempt"))
+    told = {attributes.get("number"): attributes["outcome"] for attributes in known}
+    assert told == {None: "completed", 1: "completed", 2: "failed"}
+
+
 def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
     """Each item that is made, and each block of a file that is read, is a reason to wait on."""
     import hashlib

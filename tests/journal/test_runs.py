@@ -218,6 +218,36 @@ def _move_elsewhere(journal: Journal, opened: OpenedAttempt, silent: float) -> N
         )
 
 
+@pytest.mark.parametrize("end", ["failed", "killed"])
+def test_a_run_has_completed_once_any_of_its_attempts_has(journal: Journal, in_child: Opener, end: str) -> None:
+    """Prefect took the first for gone and began a second; the first comes to its end, then the second to another."""
+    first = journal.runs.open_attempt(identity("deployed"))
+    second, kill = in_child(identity("deployed"))
+    journal.runs.close_attempt(first.attempt.id, "completed")
+    assert journal.runs.get(first.run.id).outcome == "completed"
+    if end == "killed":
+        kill()
+        assert [attempt.id for attempt in journal.runs.reap()] == [second]
+    else:
+        journal.runs.close_attempt(second, "failed", "out of luck")
+    assert journal.runs.get(first.run.id).outcome == "completed"
+    later = journal.runs.open_attempt(identity("deployed"))
+    assert journal.runs.get(first.run.id).outcome == "running"
+    journal.runs.close_attempt(later.attempt.id, "failed", "this one was begun afterwards")
+    assert journal.runs.get(first.run.id).outcome == "failed"
+
+
+def test_a_run_goes_on_where_an_older_attempt_is_lost(journal: Journal, in_child: Opener) -> None:
+    """The newer one decides, while it runs and when it ends."""
+    first, kill = in_child(identity("deployed"))
+    second = journal.runs.open_attempt(identity("deployed"))
+    kill()
+    assert [attempt.id for attempt in journal.runs.reap()] == [first]
+    assert journal.runs.get(second.run.id).outcome == "running"
+    assert not journal.runs.decides(journal.runs.attempt(first), "lost")
+    assert journal.runs.decides(second.attempt, "failed") and journal.runs.decides(second.attempt, "completed")
+
+
 def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal: Journal) -> None:
     """Elsewhere nobody can look into the process table: silence beyond the lease is death, a beat is life."""
     with Journal.open(journal_url) as other:
