@@ -145,7 +145,8 @@ def turn(lock: Path) -> Iterator[None]:
 def start_prefect_server(home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     host, port = environment["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").split(":")
     with open(home / "server.log", "wb") as log:
-        command = [*PREFECT, "server", "start", "--host", host, "--port", port, "--no-ui"]
+        program = str(Path(__file__).with_name("prefect_server.py"))
+        command = [sys.executable, program, "server", "start", "--host", host, "--port", port, "--no-ui"]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     end = time.monotonic() + 150
     while True:
