@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -118,11 +119,11 @@ class Runs:
             if newest is None or newest.outcome != "completed":
                 return None
             leading = [row for row in self._attempts(connection, newest.id) if row.leads]
-            last = max(leading, key=lambda row: row.number)
-            return None if self._processes.alive(last.process, self._store.now(connection)) else last
+            last = max((row for row in leading if row.outcome == "completed"), key=lambda row: row.number, default=None)
+            return None if last is None or self._processes.alive(last.process, self._store.now(connection)) else last
 
     def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how an attempt ended, and its run where it `decides`. Closing twice keeps the last word."""
+        """Record how an attempt ended, and by it its run. Closing twice keeps the last word."""
         with self._store.write() as connection:
             attempt = self._attempt(connection, attempt_id)
             now = self._store.now(connection)
@@ -131,19 +132,16 @@ class Runs:
             connection.execute(
                 sa.update(_A).where(_A.c.id == attempt_id).values(outcome=outcome, cause=cause, ended_at=now)
             )
-            if self._decides(connection, attempt, outcome):
-                connection.execute(
-                    sa.update(_R).where(_R.c.id == attempt.run_id).values(outcome=outcome, updated_at=now)
-                )
+            if attempt.leads:
+                told = _outcome([row for row in self._attempts(connection, attempt.run_id) if row.leads])
+                connection.execute(sa.update(_R).where(_R.c.id == attempt.run_id).values(outcome=told, updated_at=now))
 
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
-        """Whether this end of an attempt is its run's: that of the newest one that leads, and of any that completes.
-
-        Two may be at one run at once, where Prefect took a process for gone. Once one of them has completed, the run
-        has, however the other ends.
-        """
+        """Whether its run ends so, too, if an attempt does."""
         with self._store.read() as connection:
-            return self._decides(connection, attempt, outcome)
+            rows = [row for row in self._attempts(connection, attempt.run_id) if row.leads and row.id != attempt.id]
+            ended = replace(attempt, outcome=outcome, ended_at=self._store.now(connection))
+            return attempt.leads and _outcome([*rows, ended]) == outcome
 
     def beat(self) -> None:
         """Say that this process, and with it all its attempts and claims, lives. Called every `BEAT_SECONDS`."""
@@ -340,23 +338,14 @@ class Runs:
                 .where(_A.c.id == row.id, _A.c.outcome == "running")
                 .values(outcome="lost", cause=cause, ended_at=process.beat_at)
             )
-            if self._decides(connection, row, "lost"):
+            if row.leads:
+                told = _outcome([each for each in self._attempts(connection, row.run_id) if each.leads])
                 connection.execute(
                     sa.update(_R)
                     .where(_R.c.id == row.run_id, _R.c.outcome == "running")
-                    .values(outcome="lost", updated_at=now)
+                    .values(outcome=told, updated_at=now)
                 )
         return dead
-
-    def _decides(self, connection: Connection, attempt: AttemptRow, outcome: Outcome) -> bool:
-        if not attempt.leads or outcome == "completed":
-            return attempt.leads
-        others = [row for row in self._attempts(connection, attempt.run_id) if row.leads and row.id != attempt.id]
-        return not any(
-            other.number > attempt.number
-            or (other.outcome == "completed" and other.ended_at is not None and other.ended_at >= attempt.started_at)
-            for other in others
-        )
 
     def _alive(self, connection: Connection, attempt: AttemptRow) -> bool:
         return self._processes.alive(attempt.process, self._store.now(connection))
@@ -373,6 +362,16 @@ class Runs:
         if row is None:
             raise InputError(f"The journal {self._store.url} has no attempt {attempt_id!r}.")
         return _attempt_row(row)
+
+
+def _outcome(leading: Sequence[AttemptRow]) -> Outcome:
+    """How a run stands by its attempts: as the newest, but completed where another has since that one began.
+
+    Two may be at one run at once, where Prefect took a process for gone.
+    """
+    newest = max(leading, key=lambda row: row.number)
+    ends = (row.ended_at for row in leading if row.outcome == "completed")
+    return "completed" if any(end is not None and end >= newest.started_at for end in ends) else newest.outcome
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

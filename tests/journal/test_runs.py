@@ -237,6 +237,21 @@ def test_a_run_has_completed_once_any_of_its_attempts_has(journal: Journal, in_c
     assert journal.runs.get(first.run.id).outcome == "failed"
 
 
+def test_a_completion_that_is_taken_back_leaves_the_run_to_be_continued(journal: Journal, in_child: Opener) -> None:
+    """Its process was killed before Prefect heard of the end; the other attempt of that time is lost, too."""
+    first, kill_first = in_child(identity("1"))
+    second, kill_second = in_child(identity("1"))
+    journal.runs.close_attempt(first, "completed")
+    kill_first()
+    kill_second()
+    assert [attempt.id for attempt in journal.runs.reap()] == [second]
+    done = journal.runs.completed_before(identity("2"))
+    assert done is not None and done.id == first
+    journal.runs.close_attempt(first, "lost", "Prefect has not heard of its end")
+    assert journal.runs.completed_before(identity("2")) is None
+    assert journal.runs.open_attempt(identity("2")).run.id == done.run_id
+
+
 def test_a_run_goes_on_where_an_older_attempt_is_lost(journal: Journal, in_child: Opener) -> None:
     """The newer one decides, while it runs and when it ends."""
     first, kill = in_child(identity("deployed"))
