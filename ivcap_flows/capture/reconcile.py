@@ -18,7 +18,7 @@ from ivcap_flows.secrets import scrub_text
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity
 
-__all__ = ["PrefectWord", "not_to_come_back", "prefect_says", "recheck", "reconcile"]
+__all__ = ["PrefectWord", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
 
 log = logging.getLogger("ivcap_flows.capture")
 
@@ -142,7 +142,7 @@ def _told(
         yield relation("wasStartedBy", urn, flows_urn("run", run.id), begun_at)
     yield from _caused(journal, attempt)
     within = outcome if outcome in _ENDS_ALL else "lost"
-    for begun in _unended(journal, attempt):
+    for begun in unended(journal, attempt):
         last = max(ended, begun.time or ended)
         yield activity(begun.id, begun.type, begun.time, last, outcome=within, cause=_WITH_PROCESS)
 
@@ -171,7 +171,7 @@ def _has_cause(journal: Journal, urn: str) -> bool:
     return False
 
 
-def _unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
+def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
     """The tasks and calls of an attempt of which the record has the begin and not the end."""
     begun: dict[str, Record] = {}
     after = 0

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from ivcap_flows.capture.files import sha256_of
+from ivcap_flows.capture.reconcile import unended
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.picture import write_page
 from ivcap_flows.cli.platform import elsewhere
@@ -109,11 +110,14 @@ def trace(
 
 
 def _tell_of_lost(journal: Journal, found: Lineage) -> None:
-    """Give the runs and attempts whose process is gone the outcome that nobody has written down yet."""
+    """Give the runs and attempts whose process is gone, and what they were at, the outcome that nobody has written down
+    yet."""
     begun = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _open(node)]
     for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in begun)):
         stood, attempts = standing(journal, run)
         outcomes = {flows_urn("run", run.id): stood.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
+        dead = (attempt for attempt in attempts if attempt.outcome == "lost" and attempt.ended_at is None)
+        outcomes |= {record.id: "lost" for attempt in dead for record in unended(journal, attempt)}
         for nodes in (found.graph.nodes, found.around.nodes):
             for id_ in outcomes.keys() & nodes.keys():
                 node = nodes[id_]

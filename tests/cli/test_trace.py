@@ -181,8 +181,11 @@ def test_every_relation_but_those_of_whole_runs_has_words():
     assert set(trace._WORDS) == set(RULES) - of_runs
 
 
+OVER = ("flow-run", "attempt", "call")
+
+
 def test_a_run_whose_process_is_gone_is_lost(on_record, journal_file):
-    """As `show` and `runs` say, before anyone has written it down."""
+    """As `show` and `runs` say, before anyone has written it down; what it was at is lost with it."""
     [run] = on_record("runs", "--flow", "interrupted", "--json").json
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         [attempt] = journal.runs.attempts(run["id"])
@@ -191,9 +194,12 @@ def test_a_run_whose_process_is_gone_is_lost(on_record, journal_file):
             activity(began, "flow-run", attempt.started_at, name="interrupted"),
             activity(name, "attempt", attempt.started_at, name="interrupted", outcome="running"),
             relation("wasStartedBy", name, began),
+            activity(at := f"{name}:at", "call", attempt.started_at, name="what it was at", outcome="running"),
+            relation("wasStartedBy", at, name),
         ]
         journal.facts.append([Fact(record, run["id"], attempt.id) for record in records])
     out = on_record("trace", run["id"]).out
     assert run["outcome"] == "lost" and "lost" in out and "running" not in out
     nodes = on_record("trace", run["id"], "--json").json
-    assert {node["attributes"]["outcome"] for node in nodes if node["type"] in ("flow-run", "attempt")} == {"lost"}
+    told = {node["type"]: node["attributes"]["outcome"] for node in nodes if node["type"] in OVER}
+    assert told == dict.fromkeys(OVER, "lost")
