@@ -48,20 +48,16 @@ class Clock:
     def now(self) -> int:
         return _machine_ms() + self.offset if self.frozen is None else self.frozen
 
-    def set(self, moment: int) -> None:
-        """Raises ValueError for a moment before 1970 or after 2099."""
+    def set(self, moment: int, *, freeze: bool | None = None) -> None:
+        """Stand at this moment, stopped or going on; unless told, as it was.
+
+        Raises ValueError for a moment before 1970 or after 2099, and then nothing has changed.
+        """
         if not 0 <= moment < _LATEST:
             raise ValueError("The clock takes times from 1970 to 2099.")
-        if self.frozen is None:
-            self.offset = moment - _machine_ms()
-        else:
-            self.frozen = moment
-
-    def freeze(self, *, on: bool) -> None:
-        """Stop, or go on from where it stands."""
-        here = self.now()
-        self.frozen = here if on else None
-        self.offset = here - _machine_ms()
+        stopped = self.frozen is not None if freeze is None else freeze
+        self.offset = moment - _machine_ms()
+        self.frozen = moment if stopped else None
 
     def reset(self) -> None:
         """Be the machine's time again."""

@@ -1,7 +1,7 @@
 """`/_twin`: what a twin says about itself, and its faults, request log and clock for those who hold the control token.
 
 `/_twin/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST takes
-`now` (RFC 3339), `advance` (seconds) and `freeze`, done in this order; DELETE gives the machine's time back.
+`now` (RFC 3339), `advance` (seconds beyond it) and `freeze`; DELETE gives the machine's time back.
 
 `/_twin/login`: POST lets the device in that shows `user_code`, or refuses it (`deny`). `account` is `first` or `second`
 for IVCAP, and a username for Provena's realm. Access tokens of IVCAP hold for `lifetime` seconds (3600).
@@ -144,8 +144,4 @@ def _change(wanted: Any) -> None:
     if freeze is not None and not isinstance(freeze, bool):
         raise ValueError("freeze is true or false.")
     target = clock.now() if moment is None else clock.parse(moment, end_of_second=False)
-    target += round((advance or 0) * 1000)
-    if moment is not None or advance is not None:
-        clock.CLOCK.set(target)
-    if freeze is not None:
-        clock.CLOCK.freeze(on=freeze)
+    clock.CLOCK.set(target + round((advance or 0) * 1000), freeze=freeze)

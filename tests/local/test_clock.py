@@ -1,5 +1,6 @@
 """The clock that can be set and the ids that follow from a seed: told, obeyed by both platforms, and kept."""
 
+import itertools
 import uuid
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.local import Twin
+from ivcap_flows.local.clock import Clock
 from ivcap_flows.local.remote import TwinControl
 
 THEN = "2001-05-06T07:08:09Z"
@@ -65,6 +67,19 @@ def test_a_clock_moves_on_as_told(clock):
     going = said(clock.post("/clock", json={"freeze": False}))
     assert going["rate"] == 1 and going["now"].startswith("2001-05-06T07:09:")
     assert abs(said(clock.delete("/clock"))["offset"]) < 1
+
+
+def test_a_moment_set_and_stopped_at_once_is_that_moment(monkeypatch):
+    """However much of the machine's time passes meanwhile."""
+    machine = itertools.count(1_700_000_000_000, 7)
+    monkeypatch.setattr("ivcap_flows.local.clock._machine_ms", lambda: next(machine))
+    clock = Clock()
+    clock.set(1000, freeze=True)
+    assert clock.now() == 1000
+    clock.set(2000)
+    assert clock.now() == 2000
+    clock.set(2000, freeze=False)
+    assert clock.now() == 2007
 
 
 def test_what_is_no_change_is_refused(clock):
