@@ -20,7 +20,7 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.mapping import RunnerMapping, write_mapping
 
 COUNT = 1000
-ROUNDS = 3
+ROUNDS = 5
 LIMIT = 3.0
 
 _BEGIN = """

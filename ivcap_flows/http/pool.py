@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Final
 from urllib.request import getproxies, proxy_bypass
@@ -88,19 +89,28 @@ class _Connection:
 
     def __init__(self, trust: ssl.SSLContext) -> None:
         self._trust = trust
-        self._open: httpcore.AsyncHTTPConnection | None = None
+        self._open: httpcore.AsyncHTTP11Connection | None = None
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         if self._open is None or not self._open.is_available() or self._open.has_expired():
             await self.aclose()
-            self._open = httpcore.AsyncHTTPConnection(
-                request.url.origin, ssl_context=self._trust, keepalive_expiry=_KEPT, network_backend=Network()
-            )
+            stream = await self._connected(request.url.origin, request.extensions["timeout"]["connect"])
+            self._open = httpcore.AsyncHTTP11Connection(request.url.origin, stream, keepalive_expiry=_KEPT)
+            # A lane has one request at a time: this lock guards nothing, and makes each request wait for two rounds of
+            # the loop.
+            self._open._state_lock = nullcontext()  # type: ignore[assignment]
         return await self._open.handle_async_request(request)
 
     async def aclose(self) -> None:
         if self._open is not None:
             await self._open.aclose()
+
+    async def _connected(self, origin: httpcore.Origin, patience: float | None) -> httpcore.AsyncNetworkStream:
+        host = origin.host.decode("ascii")
+        stream = await Network().connect_tcp(host, origin.port, patience)
+        if origin.scheme != b"https":
+            return stream
+        return await stream.start_tls(self._trust, host, patience)
 
 
 class _Proxied(httpx.AsyncHTTPTransport):
@@ -133,7 +143,9 @@ def _proxy(url: httpx.URL) -> str | None:
 def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
     try:
-        return httpx.create_ssl_context()
+        trust = httpx.create_ssl_context()
+        trust.set_alpn_protocols(["http/1.1"])
+        return trust
     except OSError as error:  # ssl.SSLError is one
         given = (("SSL_CERT_FILE", cert_file), ("SSL_CERT_DIR", cert_dir))
         named = " and ".join(f"{name}={value}" for name, value in given if value)

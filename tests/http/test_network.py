@@ -6,9 +6,10 @@ import ipaddress
 import socket
 import ssl
 import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import httpcore
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ivcap_flows.http.network import Network
+from ivcap_flows.http.pool import Pool
 
 MANY = bytes(range(256)) * 64 * 1024  # 16 MiB, more than sockets and buffers hold
 
@@ -52,6 +54,7 @@ async def peer(talk, certificate=None):
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
+        context.set_alpn_protocols(["h2", "http/1.1"])
 
     async def guarded(reader, writer):
         try:
@@ -105,6 +108,29 @@ async def test_many_bytes_both_ways(certificate, encrypted):
             came += block
         assert came == MANY
         assert await stream.read(1, timeout=5) == b""
+
+
+async def test_requests_share_an_encrypted_connection(certificate, monkeypatch):
+    """As HTTP/1.1, of which the client has said that it is all it speaks; a stranger's certificate is refused."""
+    opened = []
+
+    async def talk(reader, writer):
+        opened.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def ask(pool, port):
+        timeout = dict.fromkeys(("connect", "read", "write", "pool"), 5.0)
+        reply = await pool.send(httpx.Request("GET", f"https://127.0.0.1:{port}/", extensions={"timeout": timeout}))
+        return await reply.aread()
+
+    async with peer(talk, certificate) as port, aclosing(Pool()) as pool:
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            await ask(pool, port)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with aclosing(Pool()) as trusting:
+            assert [await ask(trusting, port) for _ in range(3)] == [b"ok"] * 3
+    assert opened == ["http/1.1"]
 
 
 async def test_a_certificate_that_is_not_trusted_ends_the_connection(certificate):

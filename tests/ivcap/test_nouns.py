@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from datetime import datetime, timedelta, timezone
 
@@ -280,6 +281,15 @@ async def test_secrets_inside_a_container(scripted, monkeypatch):
         assert (await client.secrets.get("NOUNS_KEY")).secret_value.get_secret_value() == "by hand"
     [call] = scripted.calls
     assert call.query == {"secret-name": "NOUNS_KEY", "secret-type": "raw", "token-type": "M2M"}
+
+
+async def test_a_secret_manager_that_is_away_is_waited_for_as_long_as_the_platform(scripted):
+    """The client's own budget ends the tries of both; without it they go on for minutes."""
+    scripted.on("GET /manager/1/secret", Response(status_code=503))
+    manager = f"{scripted.url}/manager"
+    async with IvcapClient(scripted.url, in_container=True, secret_manager=manager, budget=0.2) as client:
+        with pytest.raises(UnavailableError):
+            await asyncio.wait_for(client.secrets.get("NOUNS_KEY"), 20)
 
 
 async def test_a_variable_outside_of_a_container_is_no_secret(client, monkeypatch):
