@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ def hide(value: str) -> None:
         _known.add(value)
 
 
+@lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Whether a parameter or key of this name is to be hidden: `api_key`, `userPassword`, but not `token_count`."""
     words = [word.lower() for word in _SPLIT.split(name) if word]

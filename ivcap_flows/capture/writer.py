@@ -263,7 +263,7 @@ class Recorder:
                     return []
                 item.written = item.ended is not None
                 records = records_of(item, self.journal.files)
-            return [Fact(_clean(record), item.run_id, item.attempt_id) for record in records]
+            return [Fact(record, item.run_id, item.attempt_id) for record in _clean(records)]
         except Exception:  # noqa: BLE001 - a value that cannot be described must not stop the others
             self._count(item.run_id, 1)
             _warn("A call could not be described and is missing from the record.", exc_info=True)
@@ -314,6 +314,7 @@ def _warn(told: str, *arguments: object, exc_info: bool = False) -> None:
         log.warning(told, *arguments, exc_info=exc_info)
 
 
-def _clean(record: Record) -> Record:
+def _clean(records: list[Record]) -> list[Record]:
     """Whoever states something, no secret in it is kept, and no text that cannot be written."""
-    return record.model_copy(update={"attributes": sayable(scrub(record.attributes))}) if record.attributes else record
+    attributes = sayable(scrub([record.attributes for record in records]))
+    return [record.model_copy(update={"attributes": kept}) for record, kept in zip(records, attributes, strict=True)]
