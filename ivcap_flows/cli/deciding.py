@@ -1,4 +1,4 @@
-"""The user's word on an effect: which it is, or that nothing came of it. One way for all commands."""
+"""The user's word on an effect, which it is or that nothing came of it, and on a run. One way for all commands."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ from typing import Final
 
 from ivcap_flows.capture.reconcile import not_to_come_back
 from ivcap_flows.cli.platform import ask_ivcap
-from ivcap_flows.durable.orphans import is_orphan
+from ivcap_flows.durable.orphans import is_orphan, live_of
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import flows_urn, short_id
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.journal import Fact, IntentRow, Journal, RunRow
 from ivcap_flows.journal.states import OPEN
+from ivcap_flows.provenance.records import activity
 
-__all__ = ["adopt", "find_intent", "write_off"]
+__all__ = ["abandon", "adopt", "find_intent", "write_off"]
 
 _KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
 """What the platform's URN of such an effect names."""
+_GIVEN_UP: Final = "Given up by the user."
+
+
+def abandon(journal: Journal, run: RunRow) -> str:
+    """Give up a run, and have it on record; what to tell of it. DurabilityError where it runs or has completed."""
+    journal.runs.abandon(run.id)
+    told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
+    journal.facts.append([Fact(told, run.id)])
+    left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
+    orders = f" It has asked for {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
+    return f"The run {run.id[:8]} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
 
 
 def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:

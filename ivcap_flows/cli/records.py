@@ -1,16 +1,14 @@
-"""What commands read from the journal: a run by what the user calls it, and how it stands."""
+"""What commands read from the journal: a run by what the user calls it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.journal import AttemptRow, Journal, RunRow
+from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.settings import Settings
 
-__all__ = ["find_run", "open_journal", "standing"]
+__all__ = ["find_run", "open_journal"]
 
 
 def open_journal(*, new: bool = False) -> Journal:
@@ -31,17 +29,3 @@ def find_run(journal: Journal, name: str) -> RunRow:
     if not newest:
         raise InputError(f"The journal {journal.url} has no run yet.")
     return newest[0]
-
-
-def standing(journal: Journal, run: RunRow) -> tuple[RunRow, Sequence[AttemptRow]]:
-    """How a run and its attempts stand: one whose process is gone is lost, though nobody has written it down."""
-    attempts = [
-        replace(attempt, outcome="lost")
-        if attempt.outcome == "running" and not journal.runs.alive(attempt)
-        else attempt
-        for attempt in journal.runs.attempts(run.id)
-    ]
-    leading = [attempt for attempt in attempts if attempt.leads]
-    if run.outcome == "running" and leading:
-        run = replace(run, outcome=leading[-1].outcome)
-    return run, attempts

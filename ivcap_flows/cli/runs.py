@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cyclopts
 
+from ivcap_flows.cli import deciding
 from ivcap_flows.cli.output import Json, console, emit, moment, table
-from ivcap_flows.cli.records import open_journal, standing
+from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.named import check_sinks, delivered_as
@@ -26,7 +27,7 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
     if limit < 1:
         raise InputError(f"There are no {limit} runs to list; give a limit of 1 or more.")
     with open_journal() as journal:
-        found = [standing(journal, run) for run in journal.runs.recent(limit, flow_name=flow)]
+        found = [journal.runs.standing(run) for run in journal.runs.recent(limit, flow_name=flow)]
     counted = [(run, sum(attempt.leads for attempt in attempts)) for run, attempts in found]
     if as_json:
         emit([{**vars(run), "attempts": attempts} for run, attempts in counted])
@@ -46,6 +47,20 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
             for run, attempts in counted
         ],
     )
+
+
+@app.command
+def abandon(run: str, /) -> None:
+    """Give up a run that did not complete: the same command does not continue it, and `prune` may delete it.
+
+    What it ordered is not cancelled; `orders --orphans` names it. Of a deployed run the flow run is Prefect's to
+    cancel: if Prefect runs it again, it goes on.
+
+    Args:
+        run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
+    """
+    with open_journal() as journal:
+        console.print(deciding.abandon(journal, find_run(journal, run)))
 
 
 @app.command

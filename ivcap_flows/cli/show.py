@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
 from ivcap_flows.cli.output import Json, console, emit, moment, table
-from ivcap_flows.cli.records import find_run, open_journal, standing
+from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
 from ivcap_flows.sinks import run_graph
@@ -23,7 +23,7 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
     """
     with open_journal() as journal:
-        found, attempts = standing(journal, find_run(journal, run))
+        found, attempts = journal.runs.standing(find_run(journal, run))
         asked = journal.intents.where(run_id=found.id, limit=None)
         graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)

@@ -14,7 +14,7 @@ from ivcap_flows.capture.reconcile import unended
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.picture import write_page
 from ivcap_flows.cli.platform import elsewhere
-from ivcap_flows.cli.records import open_journal, standing
+from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
@@ -114,7 +114,7 @@ def _tell_of_lost(journal: Journal, found: Lineage) -> None:
     yet."""
     begun = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _open(node)]
     for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in begun)):
-        stood, attempts = standing(journal, run)
+        stood, attempts = journal.runs.standing(run)
         outcomes = {flows_urn("run", run.id): stood.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
         dead = (attempt for attempt in attempts if attempt.outcome == "lost" and attempt.ended_at is None)
         outcomes |= {record.id: "lost" for attempt in dead for record in unended(journal, attempt)}

@@ -112,12 +112,11 @@ def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], end
 
 def _standing(journal: Journal, run_id: str) -> tuple[RunRow, str | None, Outcome]:
     """A run, its newest flow run, and how it stands: one whose processes are gone is lost, though nobody noted it."""
-    run, attempts = journal.runs.get(run_id), journal.runs.attempts(run_id)
-    if any(journal.runs.alive(attempt) for attempt in attempts):
+    run, attempts = journal.runs.standing(journal.runs.get(run_id))
+    if any(attempt.outcome == "running" for attempt in attempts):
         return run, None, "running"
     leading = [attempt for attempt in attempts if attempt.leads]
-    outcome: Outcome = "lost" if run.outcome == "running" else run.outcome
-    return run, leading[-1].flow_run_id if leading else None, outcome
+    return run, leading[-1].flow_run_id if leading else None, run.outcome
 
 
 def _comes_back(journal: Journal, run_id: str, flow_run_id: str | None, ended: Ended | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.identity import fingerprint, flows_urn
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
@@ -123,25 +123,40 @@ class Runs:
             return None if last is None or self._processes.alive(last.process, self._store.now(connection)) else last
 
     def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how an attempt ended, and by it its run. Closing twice keeps the last word."""
+        """Record how an attempt ended, and by it its run, unless that is given up. Closing again keeps the last."""
         with self._store.write() as connection:
             attempt = self._attempt(connection, attempt_id)
             now = self._store.now(connection)
-            # Of two that end at once the second sees how the first did.
-            connection.execute(sa.select(_R.c.id).where(_R.c.id == attempt.run_id).with_for_update())
             connection.execute(
                 sa.update(_A).where(_A.c.id == attempt_id).values(outcome=outcome, cause=cause, ended_at=now)
             )
             if attempt.leads:
-                told = _outcome([row for row in self._attempts(connection, attempt.run_id) if row.leads])
-                connection.execute(sa.update(_R).where(_R.c.id == attempt.run_id).values(outcome=told, updated_at=now))
+                # Of two that end at once the second sees how the first did.
+                self._hold(connection, attempt.run_id)
+                told = _outcome(self._attempts(connection, attempt.run_id))
+                connection.execute(
+                    sa.update(_R)
+                    .where(_R.c.id == attempt.run_id, _R.c.outcome != "abandoned")
+                    .values(outcome=told, updated_at=now)
+                )
 
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
         """Whether its run ends so, too, if an attempt does."""
         with self._store.read() as connection:
-            rows = [row for row in self._attempts(connection, attempt.run_id) if row.leads and row.id != attempt.id]
+            rows = [row for row in self._attempts(connection, attempt.run_id) if row.id != attempt.id]
             ended = replace(attempt, outcome=outcome, ended_at=self._store.now(connection))
             return attempt.leads and _outcome([*rows, ended]) == outcome
+
+    def standing(self, run: RunRow) -> tuple[RunRow, Sequence[AttemptRow]]:
+        """How a run and its attempts stand: one whose process is gone is `lost`, though nobody has written it down."""
+        with self._store.read() as connection:
+            attempts = [
+                row if row.outcome != "running" or self._alive(connection, row) else replace(row, outcome="lost")
+                for row in self._attempts(connection, run.id)
+            ]
+        if run.outcome == "running" and attempts:
+            run = replace(run, outcome=_outcome(attempts))
+        return run, attempts
 
     def beat(self) -> None:
         """Say that this process, and with it all its attempts and claims, lives. Called every `BEAT_SECONDS`."""
@@ -163,13 +178,19 @@ class Runs:
             return [_attempt_row(row) for row in rows]
 
     def abandon(self, run_id: str) -> None:
-        """Give up a run: no later run continues it."""
+        """Give up a run: no later run continues it, and it may be pruned. Twice has the effect of once.
+
+        DurabilityError while a process is at it, and of one that completed.
+        """
         with self._store.write() as connection:
-            connection.execute(
-                sa.update(_R)
-                .where(_R.c.id == run_id)
-                .values(outcome="abandoned", updated_at=self._store.now(connection))
-            )
+            self._hold(connection, run_id)
+            run, attempts = self._run(connection, run_id), self._attempts(connection, run_id)
+            if any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
+                raise DurabilityError(f"The run {run_id} is running; end its process first.")
+            if run.outcome == "completed":
+                raise DurabilityError(f"The run {run_id} completed; there is nothing to give up.")
+            now = self._store.now(connection)
+            connection.execute(sa.update(_R).where(_R.c.id == run_id).values(outcome="abandoned", updated_at=now))
 
     def count_missing(self, run_id: str, facts: int) -> None:
         """Note that so many facts of a run could not be written: its record is incomplete."""
@@ -338,14 +359,17 @@ class Runs:
                 .where(_A.c.id == row.id, _A.c.outcome == "running")
                 .values(outcome="lost", cause=cause, ended_at=process.beat_at)
             )
-            if row.leads:
-                told = _outcome([each for each in self._attempts(connection, row.run_id) if each.leads])
-                connection.execute(
-                    sa.update(_R)
-                    .where(_R.c.id == row.run_id, _R.c.outcome == "running")
-                    .values(outcome=told, updated_at=now)
-                )
+        for run_id in {row.run_id for row in dead if row.leads}:
+            told = _outcome(self._attempts(connection, run_id))
+            connection.execute(
+                sa.update(_R).where(_R.c.id == run_id, _R.c.outcome == "running").values(outcome=told, updated_at=now)
+            )
         return dead
+
+    @staticmethod
+    def _hold(connection: Connection, run_id: str) -> None:
+        """Let nobody else change how a run stands until the transaction ends."""
+        connection.execute(sa.select(_R.c.id).where(_R.c.id == run_id).with_for_update())
 
     def _alive(self, connection: Connection, attempt: AttemptRow) -> bool:
         return self._processes.alive(attempt.process, self._store.now(connection))
@@ -364,14 +388,17 @@ class Runs:
         return _attempt_row(row)
 
 
-def _outcome(leading: Sequence[AttemptRow]) -> Outcome:
-    """How a run stands by its attempts: as the newest, but completed where another has since that one began.
+def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:
+    """How a run stands by its attempts: as the newest, or as one beside it that completed, or that outlives it.
 
     Two may be at one run at once, where Prefect took a process for gone.
     """
-    newest = max(leading, key=lambda row: row.number)
-    ends = (row.ended_at for row in leading if row.outcome == "completed")
-    return "completed" if any(end is not None and end >= newest.started_at for end in ends) else newest.outcome
+    leading = sorted((row for row in attempts if row.leads), key=lambda row: row.number, reverse=True)
+    began = leading[0].started_at
+    outcomes = [row.outcome for row in leading if row.ended_at is None or row.ended_at >= began]
+    if "completed" in outcomes:
+        return "completed"
+    return next((outcome for outcome in outcomes if outcome != "lost"), "lost")
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

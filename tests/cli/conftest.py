@@ -163,7 +163,7 @@ def ivcap_flows(capsys: pytest.CaptureFixture[str], journal_file: Path, ivcap_tw
             # A flow that is planned may print.
             own = said.err.splitlines(keepends=True)[-1] if words[0] == "plan" else said.err
             assert re.fullmatch(r"\w+Error: [^\n]+\n", own), said.err
-        decides = {"adopt", "write-off", "--urn", "--none", "rebuild", "prune"} & set(words)
+        decides = {"abandon", "adopt", "write-off", "--urn", "--none", "rebuild", "prune"} & set(words)
         if before is not None and words[0] not in ("sync", "models") and not decides:
             assert contents(journal_file) == before
         assert not any(token in said.out + said.err for token in tokens)

@@ -147,3 +147,25 @@ def test_a_run_shows_which_code_ran_where_and_for_whom(on_record):
     code = next(line for line in out.splitlines() if line.startswith("  code "))
     assert "commit " in code and "Python 3." in code and " packages" in code
     assert any(line.startswith("  software ivcap-flows") for line in out.splitlines())
+
+
+@pytest.mark.parametrize(("flow", "left"), [("interrupted", 1), ("spoiled", 0)])
+def test_a_run_is_given_up(on_record, journal_file, flow, left):
+    """It is listed and delivered so, and may be pruned, unless something of it is in doubt: that is named."""
+    run = run_of(on_record("runs", "--json"), flow)["id"]
+    said = on_record("runs", "abandon", run[:8])
+    assert said.status == 0 and said.out.startswith(f"The run {run[:8]} of {flow} is given up")
+    assert said.out.count("orders --orphans") == left
+    assert run_of(on_record("runs", "--json"), flow)["outcome"] == "abandoned"
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        *_, told = (f.record for f in journal.facts.of_run(run) if f.record.type == "flow-run")
+        assert told.attributes["outcome"] == "abandoned"
+    on_record("runs", "prune", "--older-than-days", 0)
+    assert [each["id"] for each in on_record("runs", "--json").json].count(run) == left
+
+
+def test_a_completed_run_is_not_given_up(on_record):
+    """There is nothing to continue; the error names the run."""
+    run = run_of(on_record("runs", "--json"), "harvest")["id"]
+    said = on_record("runs", "abandon", run)
+    assert said.status != 0 and run in said.err and "completed" in said.err

@@ -12,6 +12,7 @@ import ivcap_flows as package
 COMMANDS = [
     [],
     ["runs"],
+    ["runs", "abandon"],
     ["runs", "prune"],
     ["show"],
     ["trace"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,8 +17,8 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from ivcap_flows.errors import InputError
-from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIdentity, schema
+from ivcap_flows.errors import DurabilityError, InputError
+from ivcap_flows.journal import AttemptRow, Fact, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity, schema
 from ivcap_flows.journal.processes import LEASE_SECONDS
 from ivcap_flows.provenance import entity
 
@@ -109,11 +111,11 @@ def test_failed_run_of_a_gone_process_is_continued(journal: Journal, in_child: O
         who = identity(outcome, {"outcome": outcome})
         attempt_id, kill = in_child(who)
         run_id = journal.runs.attempt(attempt_id).run_id
-        if outcome == "abandoned":
-            journal.runs.abandon(run_id)
-        else:
+        if outcome != "abandoned":
             journal.runs.close_attempt(attempt_id, outcome)  # type: ignore[arg-type]
         kill()
+        if outcome == "abandoned":
+            journal.runs.abandon(run_id)
         again = replace(who, flow_run_id="again" + outcome, root_flow_run_id="again" + outcome)
         assert (journal.runs.continued(again) is not None) is joins, outcome
         assert journal.runs.open_attempt(again).joined is joins, outcome
@@ -263,6 +265,60 @@ def test_a_run_goes_on_where_an_older_attempt_is_lost(journal: Journal, in_child
     assert journal.runs.decides(second.attempt, "failed") and journal.runs.decides(second.attempt, "completed")
 
 
+def test_of_two_attempts_that_end_at_once_neither_overlooks_the_other(
+    journal_url: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer fails and has read how the older stands, when that completes: it waits for its turn."""
+    older = journal.runs.open_attempt(identity("deployed"))
+    newer = journal.runs.open_attempt(identity("deployed"))
+    has_read, over = threading.Event(), threading.Event()
+    with Journal.open(journal_url) as other:
+        attempts = other.runs._attempts
+
+        def slowly(connection: sa.Connection, run_id: str) -> Sequence[AttemptRow]:
+            rows = attempts(connection, run_id)
+            has_read.set()
+            over.wait(0.5)
+            return rows
+
+        monkeypatch.setattr(other.runs, "_attempts", slowly)
+        with ThreadPoolExecutor() as pool:
+            failing = pool.submit(other.runs.close_attempt, newer.attempt.id, "failed")
+            assert has_read.wait(10)
+            journal.runs.close_attempt(older.attempt.id, "completed")
+            over.set()
+            failing.result()
+    assert journal.runs.get(older.run.id).outcome == "completed"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "lost"])
+def test_a_run_goes_on_where_the_newer_of_two_attempts_is_lost(
+    journal: Journal, in_child: Opener, end: Outcome
+) -> None:
+    """The older one, which Prefect took for gone, outlives it, and says how the run ends."""
+    first = journal.runs.open_attempt(identity("deployed"))
+    second, kill = in_child(identity("deployed"))
+    kill()
+    assert journal.runs.standing(journal.runs.get(first.run.id))[0].outcome == "running"
+    assert not journal.runs.decides(journal.runs.attempt(second), "lost")
+    assert [attempt.id for attempt in journal.runs.reap()] == [second]
+    assert journal.runs.get(first.run.id).outcome == "running"
+    assert journal.runs.decides(first.attempt, end)
+    journal.runs.close_attempt(first.attempt.id, end)
+    assert journal.runs.get(first.run.id).outcome == end
+
+
+def test_a_run_stands_as_lost_before_anybody_has_written_it_down(journal: Journal, in_child: Opener) -> None:
+    """Reading it says so, and changes nothing."""
+    attempt, kill = in_child(identity("1"))
+    run = journal.runs.get(journal.runs.attempt(attempt).run_id)
+    assert journal.runs.standing(run)[0].outcome == "running"
+    kill()
+    stood, attempts = journal.runs.standing(run)
+    assert (stood.outcome, [each.outcome for each in attempts]) == ("lost", ["lost"])
+    assert journal.runs.get(run.id).outcome == "running"
+
+
 def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal: Journal) -> None:
     """Elsewhere nobody can look into the process table: silence beyond the lease is death, a beat is life."""
     with Journal.open(journal_url) as other:
@@ -375,7 +431,7 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
             intent = journal.intents.mark_sent(journal.intents.claim(asked).intent)
             if state == "accepted":
                 journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
-        journal.runs.close_attempt(opened.attempt.id, "completed")
+        journal.runs.close_attempt(opened.attempt.id, "failed" if name == "orphan" else "completed")
         fact = Fact(entity("urn:x:1", "entity"), opened.run.id)
         journal.facts.append([fact])
         if name != "new":
@@ -389,6 +445,25 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
     assert journal.runs.prune(older_than_days=0, sinks=[("prov-json:", "/y")]) == 0
     assert journal.runs.prune(older_than_days=0, sinks=[folder]) == 1
     assert {row.id for row in journal.runs.recent()} == {ids[name] for name in ("doubt", "orphan", "new", "more")}
+
+
+def test_a_run_is_not_given_up_while_it_runs_or_once_it_completed(journal: Journal, in_child: Opener) -> None:
+    """A process that is at it would go on; of what completed there is nothing to continue."""
+    attempt_id, kill = in_child(identity("1"))
+    run_id = journal.runs.attempt(attempt_id).run_id
+    with pytest.raises(DurabilityError, match="is running"):
+        journal.runs.abandon(run_id)
+    kill()
+    journal.runs.abandon(run_id)
+    journal.runs.abandon(run_id)
+    assert journal.runs.get(run_id).outcome == "abandoned"
+    journal.runs.reap()
+    journal.runs.close_attempt(attempt_id, "crashed", "Prefect's word, which comes late")
+    assert journal.runs.get(run_id).outcome == "abandoned"
+    done = journal.runs.open_attempt(identity("2", {"other": True}))
+    journal.runs.close_attempt(done.attempt.id, "completed")
+    with pytest.raises(DurabilityError, match="completed"):
+        journal.runs.abandon(done.run.id)
 
 
 def test_prune_asks_no_sink_that_is_switched_off(journal: Journal) -> None:
