@@ -1,4 +1,4 @@
-"""Connections kept open, each in a pool of its own, since a pool of httpcore gets slow with their number."""
+"""Connections kept open, each by itself, since a pool of httpcore gets slow with their number."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Lanes(httpx.AsyncBaseTransport):
     def _leave(self, lane: httpx.AsyncBaseTransport, *, whole: bool) -> None:
         """Free a place, and keep its lane for the next request where the last one ended whole.
 
-        A pool of httpcore whose request is cancelled while it ends takes its connection to be in use for ever. It is
-        therefore closed, in a task that nobody cancels; no connection would be left of a reply that broke off anyway.
+        No connection is left of a reply that broke off. One of httpx is closed in a task that nobody cancels: cancelled
+        while it ends, it would take itself to be in use for ever.
         """
         if whole:
             self._free.append(lane)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Final
 from urllib.request import getproxies, proxy_bypass
 
-import httpcore
 import httpx
 
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.connection import Connection
 from ivcap_flows.http.lanes import Lanes
-from ivcap_flows.http.network import Network
 from ivcap_flows.secrets import scrub_text
 
 __all__ = ["Pool"]
@@ -68,49 +66,12 @@ class Pool:
         if host not in self._hosts:
             proxy = _proxy(url)
             secure = url.scheme == "https" or (proxy or "").startswith("https:")
-            trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if secure else _nobody()
+            trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if secure else None
             self._hosts[host] = Lanes(
                 _STREAMS_AT_ONCE if streaming else _AT_ONCE,
-                lambda: _Direct(trust) if proxy is None else _proxied(trust, proxy),
+                lambda: Connection(trust, _KEPT) if proxy is None else _proxied(trust or _nobody(), proxy),
             )
         return self._hosts[host]
-
-
-class _Direct(httpx.AsyncHTTPTransport):
-    """One connection to a host, opened when it is needed."""
-
-    def __init__(self, trust: ssl.SSLContext) -> None:
-        # httpx makes the pool of a transport in its own __init__, which has no parameter for what is beneath it.
-        self._pool = _Connection(trust)  # type: ignore[assignment]  # all that the transport asks of it
-
-
-class _Connection:
-    """A connection of httpcore without a pool around it, whose book-keeping takes a quarter of a small request."""
-
-    def __init__(self, trust: ssl.SSLContext) -> None:
-        self._trust = trust
-        self._open: httpcore.AsyncHTTP11Connection | None = None
-
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        if self._open is None or not self._open.is_available() or self._open.has_expired():
-            await self.aclose()
-            stream = await self._connected(request.url.origin, request.extensions["timeout"]["connect"])
-            self._open = httpcore.AsyncHTTP11Connection(request.url.origin, stream, keepalive_expiry=_KEPT)
-            # A lane has one request at a time: this lock guards nothing, and makes each request wait for two rounds of
-            # the loop.
-            self._open._state_lock = nullcontext()  # type: ignore[assignment]
-        return await self._open.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        if self._open is not None:
-            await self._open.aclose()
-
-    async def _connected(self, origin: httpcore.Origin, patience: float | None) -> httpcore.AsyncNetworkStream:
-        host = origin.host.decode("ascii")
-        stream = await Network().connect_tcp(host, origin.port, patience)
-        if origin.scheme != b"https":
-            return stream
-        return await stream.start_tls(self._trust, host, patience)
 
 
 class _Proxied(httpx.AsyncHTTPTransport):

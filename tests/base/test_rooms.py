@@ -72,7 +72,7 @@ def test_the_embedded_platforms_share_no_code_with_the_clients(graph):
 
 @pytest.mark.parametrize(
     ("package", "rooms"),
-    [("httpx", {"http"}), ("httpcore", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)],
+    [("httpx", {"http"}), ("httptools", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)],
 )
 def test_a_package_is_known_in_its_rooms_only(graph, package, rooms):
     """One room speaks HTTP, another S3; only the upper rooms know Prefect."""

@@ -103,7 +103,7 @@ async def test_one_after_the_other_needs_one_connection(web):
 
 @pytest.mark.parametrize("later", range(12))
 async def test_a_request_that_is_cancelled_twice_leaves_its_place(web, later):
-    """Cancelled anew while it closes, which httpcore then never ends, a reader takes no connection from the next."""
+    """Cancelled anew while it closes, which httpx then never ends, a reader takes no connection from the next."""
 
     async def endless(request):
         async def blocks():
