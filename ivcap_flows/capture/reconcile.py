@@ -1,4 +1,4 @@
-"""The other two witnesses of a run: the lease of an attempt whose process is gone, and Prefect's API."""
+"""The other witnesses of a run: the lease of an attempt whose process is gone, Prefect's API, and the user."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ivcap_flows.provenance.records import Record, activity, relation
 from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity
+    from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity, RunRow
 
-__all__ = ["PrefectWord", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
+__all__ = ["PrefectWord", "abandon", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
 
 log = logging.getLogger("ivcap_flows.capture")
 
@@ -31,6 +31,7 @@ _ENDS_ALL: Final = frozenset({"crashed", "cancelled", "lost"})
 """Outcomes of an attempt that its open tasks share."""
 _WITH_PROCESS: Final = "Its process ended before it did."
 _UNHEARD: Final = "Its process ended before Prefect had heard of its end."
+_GIVEN_UP: Final = "Given up by the user."
 _LATEST: Final = 50
 _PARKED: Final = "Parked"
 """The name of the state, scheduled for later, of a run that left its process by itself."""
@@ -88,6 +89,15 @@ def recheck(journal: Journal, identity: RunIdentity) -> None:
     if attempt is None or state is None or state.is_completed():
         return
     _settle(journal, attempt, PrefectWord(_outcome_of(state) or "lost", state.message or _UNHEARD, None))
+
+
+def abandon(journal: Journal, run: RunRow) -> None:
+    """Give up a run, and have it on record. DurabilityError where it runs or has completed."""
+    from ivcap_flows.journal import Fact
+
+    journal.runs.abandon(run.id)
+    told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
+    journal.facts.append([Fact(told, run.id)])
 
 
 def _settle(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:

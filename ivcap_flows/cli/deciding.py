@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from ivcap_flows.capture.reconcile import not_to_come_back
+from ivcap_flows.capture import reconcile
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.durable.orphans import is_orphan, live_of
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
-from ivcap_flows.identity import flows_urn, short_id
+from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import Fact, IntentRow, Journal, RunRow
+from ivcap_flows.journal import IntentRow, Journal, RunRow
 from ivcap_flows.journal.states import OPEN
-from ivcap_flows.provenance.records import activity
 
 __all__ = ["abandon", "adopt", "find_intent", "write_off"]
 
 _KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
 """What the platform's URN of such an effect names."""
-_GIVEN_UP: Final = "Given up by the user."
 
 
 def abandon(journal: Journal, run: RunRow) -> str:
-    """Give up a run, and have it on record; what to tell of it. DurabilityError where it runs or has completed."""
-    journal.runs.abandon(run.id)
-    told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
-    journal.facts.append([Fact(told, run.id)])
+    """Give up a run; what to tell of it. DurabilityError where it runs or has completed."""
+    reconcile.abandon(journal, run)
     left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
     orders = f" It has asked for {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
     return f"The run {run.id[:8]} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
@@ -38,7 +34,7 @@ def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
     InputError where the URN is needed or of another kind, DurabilityError where there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
-    if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, not_to_come_back):
+    if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, reconcile.not_to_come_back):
         journal.intents.take_over(row.key)
         return f'{name} is yours: {row.urn}. It goes on; `attach_{row.noun}("{row.urn}")` waits for it in any flow.'
     if urn is None:
@@ -56,7 +52,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
     DurabilityError for what goes on, and where there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
-    if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, not_to_come_back):
+    if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, reconcile.not_to_come_back):
         journal.intents.write_off(row.key)
         return f"{name} is written off."
     status = ask_ivcap(lambda client: _status(client, row, str(row.urn)))
