@@ -1,9 +1,13 @@
-"""Jobs that wait cost the platform little, however many they are."""
+"""How the embedded IVCAP looks after jobs: what that costs, and events that are just being told."""
 
 import asyncio
+import io
+import json
 import time
 from contextlib import suppress
 from types import SimpleNamespace
+
+import pytest
 
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
@@ -28,3 +32,53 @@ async def test_the_state_thread_is_left_to_requests(tmp_path, monkeypatch):
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(Dispatcher(platform).run(), 1.2)
     assert 2 <= looks <= 4
+
+
+class Growing(io.RawIOBase):
+    """A file whose rest is written as soon as somebody has met its end."""
+
+    def __init__(self, whole, there):
+        self._whole, self._there, self._at = whole, there, 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        assert whence == io.SEEK_SET
+        self._at = offset
+        return offset
+
+    def readinto(self, buffer):
+        block = self._whole[self._at : self._there][: len(buffer)]
+        buffer[: len(block)] = block
+        self._at += len(block)
+        if not block:
+            self._there = len(self._whole)
+        return len(block)
+
+
+@pytest.mark.parametrize("there", range(0, 55, 6))
+def test_an_event_that_is_just_being_told_is_taken_whole(there):
+    """Its beginning and its end are one event, though both are read within a moment."""
+    told = [{"name": name} for name in ("first", "second", "third")]
+    whole = b"".join(json.dumps(one).encode() + b"\n" for one in told)
+    files = iter([Growing(whole, there), Growing(whole, len(whole))])
+    taken, upto = [], 0
+
+    class Folder:
+        def __truediv__(self, name):
+            return SimpleNamespace(open=lambda mode: io.BufferedReader(next(files)))
+
+    def take_events(job, events, read):
+        nonlocal upto
+        taken.extend(events)
+        upto = read
+
+    dispatcher = object.__new__(Dispatcher)
+    dispatcher._platform = SimpleNamespace(jobs=SimpleNamespace(take_events=take_events))
+    for _ in range(2):
+        dispatcher._take_events({"id": "urn:ivcap:job:1", "events_read": upto}, Folder())
+    assert taken == told and upto == len(whole)

@@ -128,6 +128,7 @@ def test_many_events_at_once_all_arrive(first, local_twin, command_of):
         "post(b'{}')\n"
     )
     order = first.finished(first.order(command_of(local_twin, "talks", program)))
+    assert order["status"] == "succeeded", first.call("GET", f"/1/orders/{order['id']}/logs").text
     path = f"/1/services2/{order['service']}/jobs/{first.job_of(order)['id']}/events"
     told = [json.loads(line[6:])["data"].get("name") for line in first.call("GET", path).text.splitlines()[1::3]]
     assert [name for name in told if name] == ["0", "1", "2"]

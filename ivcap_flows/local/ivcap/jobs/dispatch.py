@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.directory import is_held, write_atomically
@@ -219,13 +219,10 @@ class Dispatcher:
         try:
             with (folder / "events").open("rb") as file:
                 file.seek(read)
-                while lines := file.readlines(_EVENTS_AT_ONCE):
-                    # The last line may not be complete yet.
-                    whole = [line for line in lines if line.endswith(b"\n")]
-                    read += sum(map(len, whole))
-                    self._platform.jobs.take_events(row["id"], [json.loads(line) for line in whole], read)
-                    if len(whole) < len(lines):
-                        return
+                while lines := _whole_lines(file):
+                    read += sum(map(len, lines))
+                    self._platform.jobs.take_events(row["id"], [json.loads(line) for line in lines], read)
+                    file.seek(read)
         except FileNotFoundError:
             return
 
@@ -259,6 +256,17 @@ def _outcome(found: dict[str, Any]) -> Outcome:
     schema = value.get("$schema") if isinstance(value, dict) else None
     kind = f"application/vnd.ivcap.{schema}" if isinstance(schema, str) else "application/json"
     return Outcome("succeeded", result=compact(value), result_type=kind)
+
+
+def _whole_lines(file: BinaryIO) -> list[bytes]:
+    """The next lines. The last one of the file may not be complete yet, and be so a moment later: it is left to be read
+    anew."""
+    lines: list[bytes] = []
+    size = 0
+    while size < _EVENTS_AT_ONCE and (line := file.readline()).endswith(b"\n"):
+        lines.append(line)
+        size += len(line)
+    return lines
 
 
 def _last_words(folder: Path) -> str:
