@@ -13,12 +13,14 @@ import re
 import select
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final, cast
 
 import anyio
 import httptools
 import httpx
+
+from ivcap_flows.http.waiting import within
 
 __all__ = ["Connection"]
 
@@ -162,7 +164,7 @@ class _Wire(asyncio.Protocol):
         self._transport.write(data)
         if self._full:
             self._writer = asyncio.get_running_loop().create_future()
-            await _within(self._writer, patience, lambda: httpx.WriteTimeout("The peer takes no more."))
+            await within(self._writer, patience, lambda: httpx.WriteTimeout("The peer takes no more."))
         return True
 
     async def until_head(self, patience: float | None) -> None:
@@ -186,7 +188,7 @@ class _Wire(asyncio.Protocol):
         if self._failure is not None:
             raise self._failure
         self._reader = asyncio.get_running_loop().create_future()
-        await _within(self._reader, patience, lambda: httpx.ReadTimeout("Nothing came."))
+        await within(self._reader, patience, lambda: httpx.ReadTimeout("Nothing came."))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -323,21 +325,6 @@ async def _send(wire: _Wire, head: bytes, request: httpx.Request, patience: floa
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
-
-
-async def _within(waiting: asyncio.Future[None], timeout: float | None, late: Callable[[], Exception]) -> None:
-    """Await a future for at most so many seconds; `wait_for` would make a task of it."""
-
-    def expire() -> None:
-        if not waiting.done():
-            waiting.set_exception(late())
-
-    alarm = None if timeout is None else waiting.get_loop().call_later(timeout, expire)
-    try:
-        await waiting
-    finally:
-        if alarm is not None:
-            alarm.cancel()
 
 
 def _readable(fileno: int) -> bool:

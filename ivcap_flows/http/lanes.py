@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-import anyio
 import httpx
+
+from ivcap_flows.http.waiting import within
 
 __all__ = ["Lanes"]
 
@@ -19,7 +21,8 @@ class Lanes(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, at_once: int, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
-        self._places = asyncio.Semaphore(at_once)
+        self._places = at_once
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._make = make
         self._all: set[httpx.AsyncBaseTransport] = set()
         self._free: list[httpx.AsyncBaseTransport] = []
@@ -27,18 +30,11 @@ class Lanes(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises PoolTimeout when no lane is free within the request's `pool` timeout."""
-        if self._places.locked():
-            try:
-                with anyio.fail_after(request.extensions["timeout"]["pool"]):
-                    await self._places.acquire()
-            except TimeoutError as error:
-                raise httpx.PoolTimeout("No connection is free.", request=request) from error
-        else:
-            await self._places.acquire()
+        await self._place(request)
         try:
             lane = self._free.pop() if self._free else self._new()
         except BaseException:
-            self._places.release()
+            self._give_back()
             raise
         try:
             response = await lane.handle_async_request(request)
@@ -73,7 +69,32 @@ class Lanes(httpx.AsyncBaseTransport):
             closing = asyncio.ensure_future(lane.aclose())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        self._places.release()
+        self._give_back()
+
+    async def _place(self, request: httpx.Request) -> None:
+        """Take a place, in the order of asking."""
+        if self._places:
+            self._places -= 1
+            return
+        patience = request.extensions["timeout"]["pool"]
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await within(turn, patience, lambda: httpx.PoolTimeout("No connection is free.", request=request))
+        except BaseException:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                # It came at the moment of being cancelled.
+                self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """Free a place, for the next who waits for one."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._places += 1
 
 
 class _Body(httpx.AsyncByteStream):

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -191,10 +192,25 @@ class Session:
     async def _tried(self, once: Callable[[], Awaitable[T]], repeat: Repeat, method: str, path: str) -> T:
         """What `once` gives, tried again for as long as failures may pass and the budget allows."""
         begun = time.monotonic()
-        failures: list[IvcapFlowsError] = []
+        # Setting up the retries takes about as long as a small request, so it waits for the first failure.
+        try:
+            return await once()
+        except IvcapFlowsError as error:
+            if not _again(repeat, error):
+                raise
+            first = error
+        return await self._retried(once, first, begun, repeat, method, path)
 
-        def again(error: BaseException) -> bool:
-            return is_transient(error) and may_repeat(repeat, error)
+    async def _retried(
+        self,
+        once: Callable[[], Awaitable[T]],
+        first: IvcapFlowsError,
+        begun: float,
+        repeat: Repeat,
+        method: str,
+        path: str,
+    ) -> T:
+        failures = [first]
 
         def wait(state: RetryCallState) -> float:
             return self._backoff.delay(state.attempt_number, _asked(state))
@@ -211,14 +227,8 @@ class Session:
                 raise failures.pop()
             return await once()
 
-        # Setting up the retries takes about as long as a small request, so it waits for the first failure.
-        try:
-            return await once()
-        except IvcapFlowsError as error:
-            if not again(error):
-                raise
-            failures.append(error)
-        retrying = AsyncRetrying(retry=retry_if_exception(again), wait=wait, stop=stop, before_sleep=say, reraise=True)
+        may_pass = retry_if_exception(partial(_again, repeat))
+        retrying = AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)
         return await retrying(next_try)
 
     async def _send(
@@ -368,6 +378,10 @@ def _with_query(url: str, params: Mapping[str, Any] | None) -> str:
         return url
     told = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
     return f"{url}{'&' if '?' in url else '?'}{urlencode(told, doseq=True)}"
+
+
+def _again(repeat: Repeat, error: BaseException) -> bool:
+    return is_transient(error) and may_repeat(repeat, error)
 
 
 def _asked(state: RetryCallState) -> float | None:

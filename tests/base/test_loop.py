@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -68,6 +69,62 @@ async def test_cancelling_the_caller_cancels_the_work():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(seen.wait, 2)
+
+
+async def test_work_whose_caller_was_cancelled_at_once_never_begins():
+    """It is given up before the loop had a turn for it."""
+    begun = []
+
+    async def work() -> None:
+        begun.append(1)
+
+    for _ in range(20):
+        held = threading.Event()
+        loop._loop().call_soon_threadsafe(held.wait)
+        given_up = loop.submit(work())
+        given_up.cancel()
+        held.set()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+    await loop.arun(asyncio.sleep(0))
+    assert not begun
+
+
+async def test_errors_and_cancellations_of_the_work_are_the_callers():
+    """As if it had been awaited on the caller's own loop."""
+
+    async def fail() -> None:
+        raise LookupError("there")
+
+    async def leave() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(LookupError, match="there"):
+        await loop.arun(fail())
+    with pytest.raises(asyncio.CancelledError):
+        await loop.arun(leave())
+
+
+async def test_what_the_caller_has_set_is_known_to_the_work():
+    """Context variables go along, as into any task."""
+    said: ContextVar[str] = ContextVar("said")
+    said.set("here")
+
+    async def hear() -> str:
+        return said.get()
+
+    assert await loop.arun(hear()) == "here"
+
+
+def test_a_caller_whose_loop_was_closed_holds_up_nobody():
+    """Its work goes on or ends, and others are served."""
+
+    async def leave() -> None:
+        loop.submit(asyncio.sleep(0.05))
+
+    asyncio.run(leave())
+    time.sleep(0.1)
+    assert loop.run(asyncio.sleep(0, "there")) == "there"
 
 
 @pytest.mark.timeout(20)

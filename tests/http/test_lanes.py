@@ -75,6 +75,38 @@ async def test_whoever_waits_gets_the_first_free_place(web):
         await (await long).aclose()
 
 
+async def test_a_place_that_comes_when_nobody_wants_it_any_more_is_the_next_ones(web):
+    """Whoever is cancelled at the moment of its turn, or has waited too long before, holds up nobody behind."""
+    held = asyncio.Event()
+
+    async def slow(request):
+        await held.wait()
+        return StreamingResponse(iter([b"x"]))
+
+    web.on("GET /1/x", slow)
+    url = f"{web.url}/1/x"
+
+    async def whole(patience=5.0):
+        reply = await transport.handle_async_request(asked(url, patience))
+        return await reply.aread()
+
+    async def first_one():
+        reply = await whole()
+        gone.cancel()  # which has been told of its turn, and had none yet
+        return reply
+
+    async with aclosing(lanes(1)) as transport:
+        first = asyncio.create_task(first_one())
+        await asyncio.sleep(0.05)
+        late, gone, next_one = (asyncio.create_task(whole(patience)) for patience in (0.05, 5.0, 5.0))
+        with pytest.raises(httpx.PoolTimeout):
+            await late
+        held.set()
+        assert await first == await next_one == b"x"
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+
 async def test_a_failure_leaves_its_place(web):
     """What got no reply takes no place."""
     with socket.socket() as taken:
