@@ -64,13 +64,9 @@ class Connection(httpx.AsyncBaseTransport):
             await self.aclose()
             self._wire = await self._opened(request.url, patience["connect"])
         wire = self._wire
-        try:
-            wire.expect(request.method)
-            await _send(wire, head, request, patience["write"])
-            await wire.until_head(patience["read"])
-        except BaseException:
-            wire.abort()
-            raise
+        wire.expect(request.method)
+        await _send(wire, head, request, patience["write"])
+        await wire.until_head(patience["read"])
         return httpx.Response(wire.status, headers=wire.headers, stream=_Body(wire, patience["read"]))
 
     async def aclose(self) -> None:
