@@ -108,7 +108,9 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._database.close()
+        # A batch that is cancelled leaves a thread in the middle of a query, and SQLite does not survive that.
+        with self._lock:
+            self._database.close()
         self._folder.cleanup()
 
     def add_rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
