@@ -65,7 +65,7 @@ class Connection(httpx.AsyncBaseTransport):
             self._wire = await self._opened(request.url, patience["connect"])
         wire = self._wire
         wire.expect(request.method)
-        await _send(wire, head, request, patience["write"])
+        wire.sent = await _send(wire, head, request, patience["write"])
         await wire.until_head(patience["read"])
         return httpx.Response(wire.status, headers=wire.headers, stream=_Body(wire, patience["read"]))
 
@@ -118,7 +118,6 @@ class _Wire(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._full = False
         self._heard = time.monotonic()
-        self._ended = False
         self._failure: Exception | None = None
         self._blocks: list[bytes] = []
         self._held = 0
@@ -261,13 +260,10 @@ class _Wire(asyncio.Protocol):
         return self._parser.get_http_version() == "1.1" and not closing
 
     def _end(self, early: Exception) -> None:
-        """The peer sends no more."""
-        if not self._ended:
-            self._ended = True
-            self._kept = False
-            if not self.whole and self.status and not _FRAMED.intersection(name.lower() for name, _ in self.headers):
-                self.whole = True
-            self._fail(early)
+        """The peer sends no more, which ends a body without a length."""
+        if not self.whole and self._failure is None and self.status:
+            self.whole = not _FRAMED.intersection(name.lower() for name, _ in self.headers)
+        self._fail(early)
         _wake(self._reader)
 
     def _fail(self, failure: Exception) -> None:
@@ -292,14 +288,13 @@ def _head(request: httpx.Request) -> bytes:
     return b"\r\n".join([*lines, b"\r\n"])
 
 
-async def _send(wire: _Wire, head: bytes, request: httpx.Request, patience: float | None) -> None:
+async def _send(wire: _Wire, head: bytes, request: httpx.Request, patience: float | None) -> bool:
+    """Whether all of it has left; not where the reply came before the end, or the connection is gone."""
     if isinstance(request.stream, httpx.ByteStream):
         body = request.content
         if len(body) < _SMALL:
-            wire.sent = await wire.write(head + body, patience)
-        else:
-            wire.sent = await wire.write(head, patience) and await wire.write(body, patience)
-        return
+            return await wire.write(head + body, patience)
+        return await wire.write(head, patience) and await wire.write(body, patience)
     declared = request.headers.get("content-length")
     left = None if declared is None else int(declared)
     assert isinstance(request.stream, httpx.AsyncByteStream)
@@ -312,10 +307,10 @@ async def _send(wire: _Wire, head: bytes, request: httpx.Request, patience: floa
         # A chunk of no bytes would be the last one.
         told = block if left is not None or not block else b"%x\r\n%s\r\n" % (len(block), block)
         if block and not await wire.write(told, patience):
-            return
+            return False
     if left:
         raise httpx.LocalProtocolError(f"The body is not as long as its Content-Length, {declared}, says.")
-    wire.sent = left is not None or await wire.write(b"0\r\n\r\n", patience)
+    return left is not None or await wire.write(b"0\r\n\r\n", patience)
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
