@@ -10,6 +10,8 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +32,7 @@ from ivcap_flows.secrets import scrub_arguments, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
-    from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity
+    from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 
 __all__ = ["attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here", "turn"]
 
@@ -224,9 +226,27 @@ def close_attempt(
         else:
             writer.journal.runs.close_attempt(attempt.id, outcome, cause)
     if attempt.leads:
+        _agree(writer.journal, run, ended)
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
+
+
+def _agree(of: Journal, run: RunRow, ended: datetime) -> None:
+    """Of two processes that end at once, each has told what it took for the run's end: where one completed, it has."""
+    from ivcap_flows.journal import Fact
+
+    urn = flows_urn("run", run.id)
+    with suppress(JournalError):
+        if of.runs.get(run.id).outcome != "completed":
+            return
+        told: list[str] = []
+        after = 0
+        while page := of.facts.about(urn, after=after):
+            after = page[-1].seq
+            told += [fact.record.attributes["outcome"] for fact in page if "outcome" in fact.record.attributes]
+        if told[-1:] != ["completed"]:
+            of.facts.append([Fact(activity(urn, "flow-run", run.created_at, ended, outcome="completed"), run.id)])
 
 
 def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:

@@ -63,6 +63,8 @@ class EventStream:
             for blank in _BLANK_LINE.finditer(seen):
                 held = len(seen) - blank.end()
             if held > MAX_EVENT:
+                # Events that came whole with the beginning of this one count.
+                yield block[: max(0, len(block) - held)]
                 raise self._violation(f"holds an event larger than {MAX_EVENT} bytes")
             tail = seen[-_OVERLAP:]
             yield block

@@ -33,6 +33,7 @@ from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
+from ivcap_flows.journal.runs import Runs
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
 
@@ -395,6 +396,30 @@ def test_a_run_that_completed_is_told_so_whatever_becomes_of_another_attempt(rec
     known = (node.attributes for node in recorded_graph() if node.type in ("flow-run", "attempt"))
     told = {attributes.get("number"): attributes["outcome"] for attributes in known}
     assert told == {None: "completed", 1: "completed", 2: "failed"}
+
+
+@pytest.mark.parametrize("told_last", ["the one that failed", "the one that completed"])
+def test_a_run_whose_processes_end_at_once_is_told_to_have_completed(recorded_graph, monkeypatch, told_last):
+    """Both have told how it ended before either has closed: the one that is wrong must not have the last word."""
+    identity = RunIdentity("twice", "twice.py:", {}, "once", "once")
+    first, second = (attempts.open_attempt(identity, __file__, "twice") for _ in range(2))
+    monkeypatch.setattr(attempts, "_decides", lambda *_: True)
+    if told_last == "the one that failed":
+        attempts.close_attempt(first, "completed")
+        attempts.close_attempt(second, "failed", "out of luck")
+    else:
+        close = Runs.close_attempt
+
+        def while_the_other_closes(runs, attempt_id, *end):
+            if attempt_id == first.attempt.id:
+                attempts.close_attempt(second, "failed", "out of luck")
+            close(runs, attempt_id, *end)
+
+        monkeypatch.setattr(Runs, "close_attempt", while_the_other_closes)
+        attempts.close_attempt(first, "completed")
+    assert journal().runs.get(first.run.id).outcome == "completed"
+    [told] = (node.attributes for node in recorded_graph() if node.type == "flow-run")
+    assert told["outcome"] == "completed"
 
 
 def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):

@@ -152,10 +152,12 @@ async def test_keys_are_read_whatever_their_case(client, scripted):
     assert [call.headers.get("last-event-id") for call in scripted.to(EVENTS)] == [None, "00013567"]
 
 
-async def test_an_event_beyond_all_bounds_is_refused(client, scripted, monkeypatch):
-    """Instead of being held."""
+@pytest.mark.parametrize("together", [False, True])
+async def test_an_event_beyond_all_bounds_is_refused(client, scripted, monkeypatch, together):
+    """Instead of being held; one that came whole before it counts, even where both arrive at once."""
     monkeypatch.setattr(sse, "MAX_EVENT", 10_000)
-    scripted.on(EVENTS, stream(told(1), b"data: ", *[b"x" * 5000] * 9))
+    sent = (told(1), b"data: ", *[b"x" * 5000] * 9)
+    scripted.on(EVENTS, stream(b"".join(sent)) if together else stream(*sent))
     events = client.jobs.events(S, J)
     assert (await anext(events)).id == "00000001"
     with pytest.raises(ProtocolError, match="larger than 10000 bytes"):
