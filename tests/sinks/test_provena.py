@@ -25,6 +25,7 @@ from ivcap_flows.provenance import activity, entity, relation
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.flow_runs import SOFTWARE
 from ivcap_flows.registration.keys import key_in
+from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.sources import RecordSource
 from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
 from ivcap_flows.tasks import register_model_run
@@ -513,7 +514,9 @@ def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
 
 
 @pytest.fixture
-def killed_batch(ivcap_journal: Journal, provena: Any, provena_items: Any) -> Callable[[int], list[str]]:
+def killed_batch(
+    ivcap_journal: Journal, provena: Any, provena_items: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], list[str]]:
     """Makes a run that was cancelled as soon as Provena had accepted a batch of so many rows: their keys."""
 
     artifact = f"urn:ivcap:artifact:{uuid.uuid4()}"
@@ -523,25 +526,30 @@ def killed_batch(ivcap_journal: Journal, provena: Any, provena_items: Any) -> Ca
         defaults = DatasetDefaults(**provena_items.datasets)
         opened = ivcap_journal.runs.open_attempt(RunIdentity("coastal", "/a.py:f", {}, name, name))
         rows = [(f"{name}-{number}", ModelRunRecord(**record(f"{name} {number}"))) for number in range(count)]
+        source = RecordSource(rows)
 
         async def register() -> None:
-            with Batch(RecordSource(rows), provena, datasets=defaults, patience=20) as batch:
+            accepted = asyncio.Event()
+
+            async def and_no_further(ledger: Ledger, works: Any, progress: Any) -> None:
+                await save(ledger, works, progress)
+                accepted.set()
+                await asyncio.Event().wait()
+
+            with monkeypatch.context() as patch, Batch(source, provena, datasets=defaults, patience=20) as batch:
+                save = Ledger.save
+                patch.setattr(Ledger, "save", and_no_further)
                 await batch.check()
                 done = asyncio.create_task(batch.register(ivcap_journal, opened))
-                while not any(row.progress for row in sent()):
-                    assert not done.done()
-                    await asyncio.sleep(0.01)
+                await asyncio.wait_for(accepted.wait(), 60)
                 done.cancel()
                 await asyncio.wait([done])
-
-        def sent() -> list[Any]:
-            return ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")
 
         loop.run(register())
         attempt = activity(flows_urn("attempt", opened.attempt.id), "attempt", opened.attempt.started_at)
         ivcap_journal.facts.append([Fact(attempt, opened.run.id, opened.attempt.id)])
         ivcap_journal.runs.close_attempt(opened.attempt.id, "crashed")
-        return [row.key for row in sent()]
+        return [row.key for row in ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")]
 
     def record(name: str) -> dict[str, Any]:
         part = {"dataset_template_id": provena_items.template, "dataset_id": artifact}
