@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import yaml
 from cyclopts import Parameter
@@ -22,6 +22,9 @@ from ivcap_flows.durable import plan as planned
 from ivcap_flows.errors import InputError
 
 __all__ = ["plan"]
+
+_STARTING: Final = 120
+"""Seconds that Prefect's server may take to come up, as on a busy machine."""
 
 
 def plan(
@@ -73,7 +76,8 @@ def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception |
     silent = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_LOGGING_LEVEL: "CRITICAL"})
     # A beat would tell a server of a run that is none.
     without_beat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with _quietly(), silent, prefect_test_harness(), without_beat, planned() as found:
+    server = prefect_test_harness(server_startup_timeout=_STARTING)
+    with _quietly(), silent, server, without_beat, planned() as found:
         try:
             result = entry(**parameters)
             if inspect.isawaitable(result):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -118,20 +117,19 @@ def artifacts(name: str) -> list[Any]:
     return on_platform(ask)
 
 
-def received(name: str) -> int:
-    """The bytes that the platform has of the artifacts of that name, once it takes no more of what was sent."""
+def received(name: str, twin: Any) -> int:
+    """The bytes that the platform has of the artifacts of that name, once it has dealt with all that was sent."""
 
     async def ask(client: Any) -> int:
-        records = [record async for record in client.artifacts.list(name=name)]
-        before = -1
-        while True:
-            now = sum([await client.artifacts.offset(record) for record in records])
-            if now == before:
-                return now
-            before = now
-            await asyncio.sleep(0.1)
+        return sum([await client.artifacts.offset(record) async for record in client.artifacts.list(name=name)])
 
-    return on_platform(ask)
+    before = -1
+    while True:
+        now = on_platform(ask)
+        if now == before and all(request["status"] for request in twin.requests("PATCH")):
+            return now
+        before = now
+        time.sleep(0.1)
 
 
 def statements(urn: str, schema: str) -> list[Any]:
@@ -155,7 +153,7 @@ def test_killed(uploader, ivcap_twin, capsys, step, source):
     the kill left behind is named."""
     name, size = uploader.path.name, 5 * MIB
     uploader.kill(source, step)
-    there = received(name)
+    there = received(name, ivcap_twin)
     ivcap_twin.forget_requests()
     urn = uploader.again(source)
 
@@ -208,7 +206,7 @@ def test_killed_with_a_small_one(uploader, ivcap_twin, capsys, tmp_path, killed_
 def test_killed_and_gone_on_with_elsewhere(uploader, ivcap_twin, tmp_path, killed_at):
     """Another machine, with a journal of its own, goes on with what the killed process had begun; so does the first."""
     uploader.kill("file", killed_at)
-    there = received(uploader.path.name)
+    there = received(uploader.path.name, ivcap_twin)
     ivcap_twin.forget_requests()
     urn = uploader.again("file", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     assert uploader.again("stream") == urn

@@ -344,7 +344,6 @@ def test_killed_anywhere_there_is_one_effect(
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    began = time.monotonic()
     done = run(order(platform), durable_journal, key_aspects=Aspects(platform.folder / "aspects"))
     assert done.how == how
     assert platform.urns == [done.value["urn"]]
@@ -352,7 +351,7 @@ def test_killed_anywhere_there_is_one_effect(
         # It may have been sent for all the journal knows, so it is not sent again before it would have shown.
         assert platform.looks
     if point in ("after the intent", "after the key aspect"):
-        assert time.monotonic() - began < SETTLE
+        assert not platform.looks
 
 
 def _order_slowly(url: str, folder: Path, ready: Any) -> None:
@@ -469,28 +468,25 @@ def test_two_equal_jobs_lost_together_are_two(durable_journal: Journal, platform
 
 
 def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Platform) -> None:
-    """a's request never arrived; b's equal one is on the platform, its reply on its way."""
+    """a's request never arrived; b's equal one is on the platform, its reply on its way when a looks first."""
     platform.by_content = True
-    eb = order(platform, discriminator="b")
-
-    async def send_b(intent, progress):
-        urn = platform.take(intent.key, intent.request)
-        await asyncio.sleep(0.3)
-        return {"urn": urn}
-
     platform.faults = ["lost before"]
+    ea, eb = replace(order(platform, discriminator="a"), settle=4 * SETTLE), order(platform, discriminator="b")
 
     async def both():
-        return await asyncio.gather(
-            perform(
-                order(platform, discriminator="a"),
-                journal=durable_journal,
-                attempt=None,
-                platform="https://x",
-                account="urn:acc",
-            ),
-            perform(replace(eb, send=send_b), journal=durable_journal, **SOMEBODY),
-        )
+        taken = asyncio.Event()
+
+        async def send_b(intent, progress):
+            urn = platform.take(intent.key, intent.request)
+            taken.set()
+            while not platform.looks:
+                await asyncio.sleep(0.01)
+            return {"urn": urn}
+
+        b = asyncio.create_task(perform(replace(eb, send=send_b), journal=durable_journal, **SOMEBODY))
+        await taken.wait()
+        a = perform(ea, journal=durable_journal, attempt=None, platform="https://x", account="urn:acc")
+        return await asyncio.gather(a, b)
 
     a, b = asyncio.run(both())
     assert a.value["urn"] != b.value["urn"]

@@ -51,11 +51,9 @@ def _serves(pid, root):
 
 
 def test_a_second_call_finds_the_first_ones_server(started):
-    """`ensure` is cheap when the server runs, and its value hides its tokens."""
+    """And its value hides its tokens."""
     one = ensure(started)
-    begin = time.monotonic()
-    two = ensure(started)
-    assert two == one and time.monotonic() - begin < 0.5
+    assert ensure(started) == one
     assert one.environment["IVCAP_JWT"] not in repr(one) and one.control not in repr(one)
     assert (started / "server.json").stat().st_mode & 0o777 == 0o600
     assert httpx.get(one.url + "/_twin").json()["instance"] == one.instance
