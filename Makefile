@@ -40,8 +40,9 @@ demo: install ## Run the main job on the embedded platforms
 	@printf '\nWhere results/events.csv comes from:\n'
 	@$(BIN)/ivcap-flows trace results/events.csv
 
+# A process that dies is not replaced: the next one would begin with the very test that ended it, without end.
 test: install peers ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 exports: install peers ## Export runs of every example in every format, validate them, print counts
 	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/exports -q -rP --show-capture=stdout -k 'valid or read_back or one_id'
