@@ -9,6 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
+# Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
+PROCESSES := -n 2 --max-worker-restart 0
+
 .PHONY: help install peers demo test exports lint format types docs picture bench crash kills fuzz clean
 
 help: ## List the targets
@@ -40,9 +43,8 @@ demo: install ## Run the main job on the embedded platforms
 	@printf '\nWhere results/events.csv comes from:\n'
 	@$(BIN)/ivcap-flows trace results/events.csv
 
-# A process that dies is not replaced: the next one would begin with the very test that ended it, without end.
 test: install peers ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
+	$(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 exports: install peers ## Export runs of every example in every format, validate them, print counts
 	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/exports -q -rP --show-capture=stdout -k 'valid or read_back or one_id'
@@ -71,7 +73,7 @@ crash: install ## Kill and disturb a pipeline in drawn scenarios, print what cam
 	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -q -k drawn --crash-rounds $(or $(N),200)
 
 kills: install ## Repeat each single kill test: make kills N=20
-	$(BIN)/python -m pytest tests/crash tests/e2e -k '(kill or park) and not scenarios' -n 2 --crash-rounds $(or $(N),20)
+	$(BIN)/python -m pytest tests/crash tests/e2e -k '(kill or park) and not scenarios' $(PROCESSES) --crash-rounds $(or $(N),20)
 
 fuzz: install ## Ask the embedded platforms, and try effects, in thousands of ways: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)

@@ -10,8 +10,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +19,7 @@ from ivcap_flows.capture.delivering import begin_sync
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.host import host
 from ivcap_flows.capture.live_orders import tell_of_live_orders
+from ivcap_flows.capture.reconcile import agree
 from ivcap_flows.capture.recorders import journal, recorder
 from ivcap_flows.capture.showing import show_in_prefect
 from ivcap_flows.capture.texts import sayable
@@ -32,7 +31,7 @@ from ivcap_flows.secrets import scrub_arguments, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
-    from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
+    from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity
 
 __all__ = ["attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here", "turn"]
 
@@ -226,27 +225,10 @@ def close_attempt(
         else:
             writer.journal.runs.close_attempt(attempt.id, outcome, cause)
     if attempt.leads:
-        _agree(writer.journal, run, ended)
+        agree(writer.journal, run, ended)
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
-
-
-def _agree(of: Journal, run: RunRow, ended: datetime) -> None:
-    """Of two processes that end at once, each has told what it took for the run's end: where one completed, it has."""
-    from ivcap_flows.journal import Fact
-
-    urn = flows_urn("run", run.id)
-    with suppress(JournalError):
-        if of.runs.get(run.id).outcome != "completed":
-            return
-        told: list[str] = []
-        after = 0
-        while page := of.facts.about(urn, after=after):
-            after = page[-1].seq
-            told += [fact.record.attributes["outcome"] for fact in page if "outcome" in fact.record.attributes]
-        if told[-1:] != ["completed"]:
-            of.facts.append([Fact(activity(urn, "flow-run", run.created_at, ended, outcome="completed"), run.id)])
 
 
 def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.live_orders import tell_of_live_orders
+from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Artifact, Handle, Job, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.describe import describe
@@ -18,7 +19,7 @@ from ivcap_flows.secrets import scrub_text
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity, RunRow
 
-__all__ = ["PrefectWord", "abandon", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
+__all__ = ["PrefectWord", "abandon", "agree", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
 
 log = logging.getLogger("ivcap_flows.capture")
 
@@ -98,6 +99,28 @@ def abandon(journal: Journal, run: RunRow) -> None:
     journal.runs.abandon(run.id)
     told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
     journal.facts.append([Fact(told, run.id)])
+
+
+def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
+    """Of two processes that end at once, each has told what it took for the run's end: where one completed, it has."""
+    from ivcap_flows.journal import Fact
+
+    urn = flows_urn("run", run.id)
+    try:
+        if journal.runs.get(run.id).outcome == "completed" and _last_told(journal, urn) != "completed":
+            told = activity(urn, "flow-run", run.created_at, ended, outcome="completed")
+            journal.facts.append([Fact(told, run.id)])
+    except JournalError as error:
+        log.warning("It could not be checked that the records say how run %s ended: %s", run.id, error)
+
+
+def _last_told(journal: Journal, urn: str) -> Any:
+    outcome, after = None, 0
+    while page := journal.facts.about(urn, after=after):
+        after = page[-1].seq
+        for fact in page:
+            outcome = fact.record.attributes.get("outcome", outcome)
+    return outcome
 
 
 def _settle(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:

@@ -30,9 +30,11 @@ from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
 from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
+from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
@@ -420,6 +422,19 @@ def test_a_run_whose_processes_end_at_once_is_told_to_have_completed(recorded_gr
     assert journal().runs.get(first.run.id).outcome == "completed"
     [told] = (node.attributes for node in recorded_graph() if node.type == "flow-run")
     assert told["outcome"] == "completed"
+
+
+def test_an_end_that_cannot_be_checked_is_an_end(monkeypatch, caplog):
+    """The journal that took it and is away at once takes the record as told, and says so."""
+    opened = attempts.open_attempt(RunIdentity("away", "away.py:", {}, "once", "once"), __file__, "away")
+
+    def away(*_, **__):
+        raise JournalError("The journal is away.")
+
+    monkeypatch.setattr(Facts, "about", away)
+    attempts.close_attempt(opened, "completed")
+    assert f"the records say how run {opened.run.id} ended: The journal is away." in caplog.text
+    assert journal().runs.get(opened.run.id).outcome == "completed"
 
 
 def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
@@ -886,6 +901,7 @@ HEARD = """
 import os, signal, sys
 from prefect import flow
 from ivcap_flows import recorded
+from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.runs import Runs
 
 close = Runs.close_attempt

@@ -34,7 +34,12 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, ivcap_twin):
 def at_hand(monkeypatch, prefect_server):
     """The session's Prefect server in the place of one that is made for a plan alone, which takes seconds."""
     settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
-    monkeypatch.setattr(utilities, "prefect_test_harness", lambda **_: temporary_settings(settings))
+
+    def harness(*, server_startup_timeout):
+        assert server_startup_timeout == 120  # on a busy machine Prefect's own 30 s are not enough
+        return temporary_settings(settings)
+
+    monkeypatch.setattr(utilities, "prefect_test_harness", harness)
 
 
 def test_what_an_unfinished_run_has_is_kept(on_record, ivcap_twin, monkeypatch, at_hand):

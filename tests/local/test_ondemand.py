@@ -50,9 +50,10 @@ def _serves(pid, root):
     return "serve" in command and str(root) in command
 
 
-def test_a_second_call_finds_the_first_ones_server(started):
-    """And its value hides its tokens."""
+def test_a_second_call_finds_the_first_ones_server(started, monkeypatch):
+    """It starts no process, and its value hides its tokens."""
     one = ensure(started)
+    monkeypatch.delattr(subprocess, "Popen")
     assert ensure(started) == one
     assert one.environment["IVCAP_JWT"] not in repr(one) and one.control not in repr(one)
     assert (started / "server.json").stat().st_mode & 0o777 == 0o600

@@ -246,21 +246,32 @@ def test_a_deadline_leaves_the_work_alone(in_flow, effects):
     assert effects.count("/1/orders") == 1
 
 
-def test_many_waits_share_one_poller(in_flow, effects):
-    """More than a few orders that are waited for are looked for in lists and changes, and not read one by one."""
+def test_many_waits_share_one_poller(in_flow, effects, on_platform):
+    """More than a few orders that are waited for are looked for in lists and changes, and read once they have ended."""
+
+    def asked(orders):
+        lists = [*effects.twin.requests("GET", "/1/orders"), *effects.twin.requests("GET", "/1/aspects")]
+        return len(lists), [len(effects.twin.requests("GET", f"/1/orders/{order.urn}")) for order in orders]
+
+    def statuses(orders):
+        newest = on_platform(lambda client: anext(client.orders.pages()))
+        return {record.status for record in newest if record.urn in {order.urn for order in orders}}
 
     def body():
         orders = [place_order("sleep", {"seconds": 6 + n / 1000}) for n in range(5)]
         effects.twin.forget_requests()
         with pytest.raises(WaitTimeoutError):
             wait_for_orders(orders, timeout=2)
-        lists = [*effects.twin.requests("GET", "/1/orders"), *effects.twin.requests("GET", "/1/aspects")]
-        reads = [r for order in orders for r in effects.twin.requests("GET", f"/1/orders/{order.urn}")]
-        assert len(lists) >= 2 and not reads
-        return orders, wait_for_orders(orders, timeout=60)
+        meanwhile = asked(orders)
+        while statuses(orders) != {"succeeded"}:
+            time.sleep(0.2)
+        effects.twin.forget_requests()
+        return orders, meanwhile, wait_for_orders(orders, timeout=60), asked(orders)
 
-    orders, done = in_flow(body)
+    orders, (lists, reads), done, at_the_end = in_flow(body)
     assert [one.urn for one in done] == [one.urn for one in orders]
+    assert lists >= 2 and not any(reads)
+    assert at_the_end[0] >= 1 and at_the_end[1] == [1] * 5
 
 
 def test_products_and_attached_work(in_flow, effects, source, unique):
