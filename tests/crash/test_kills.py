@@ -3,6 +3,7 @@
 `make kills N=20` repeats each of them.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -53,6 +54,13 @@ class Process:
         os.kill(self.pid, signal.SIGKILL)
         assert self.wait(10) == -signal.SIGKILL
 
+    def end(self) -> None:
+        """Leave nothing of it to be told, however the test went."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.wait(10)
+
 
 class Flow:
     """The flow in this test's folder and environment, each time in a process of its own."""
@@ -61,10 +69,12 @@ class Flow:
         self.folder, self.server = folder, server
         self.source, self.log = folder / "series.csv", folder / "flow.log"
         self.source.write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
+        self.processes: list[Process] = []
 
     def start(self, **variables: str) -> Process:
-        environment = {**ours(), **variables}
-        return Process(self.server, {"source": str(self.source), "environment": environment, "log": str(self.log)})
+        asked = {"source": str(self.source), "environment": {**ours(), **variables}, "log": str(self.log)}
+        self.processes.append(Process(self.server, asked))
+        return self.processes[-1]
 
     def again(self) -> str:
         """The same once more; it must succeed."""
@@ -93,8 +103,11 @@ def flow_server(prefect_server: dict[str, str]) -> Iterator[subprocess.Popen[byt
 
 
 @pytest.fixture
-def killed_flow(tmp_path, flow_server, ivcap_twin, round_) -> Flow:
-    return Flow(tmp_path, flow_server)
+def killed_flow(tmp_path, flow_server, ivcap_twin, round_) -> Iterator[Flow]:
+    flow = Flow(tmp_path, flow_server)
+    yield flow
+    for process in flow.processes:
+        process.end()
 
 
 @pytest.fixture
@@ -106,7 +119,7 @@ def until(condition: Callable[[], object], process: Process, flow: Flow) -> None
     end = time.monotonic() + 60
     while not condition():
         assert process.poll() is None, flow.said
-        assert time.monotonic() < end
+        assert time.monotonic() < end, flow.said
         time.sleep(0.02)
 
 
