@@ -5,8 +5,7 @@ connection waits for another's lock. On the thread of the event loop the other, 
 never gives it: nothing is answered until Prefect's minute for a locked database is over.
 
 Its transactions take turns from their beginning. One that has only read so far is refused its turn at once if another
-has written meanwhile, and its client asks again after 2, 4, 8, 16 and 32 s: beside three others, a flow may take a
-minute to begin.
+has written meanwhile, and its client asks again after about 2, 4, 8, 16 and 32 s: a flow may take a minute to begin.
 """
 
 import gc

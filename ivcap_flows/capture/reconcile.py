@@ -115,12 +115,17 @@ def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
 
 
 def _last_told(journal: Journal, urn: str) -> Any:
-    outcome, after = None, 0
-    while page := journal.facts.about(urn, after=after):
-        after = page[-1].seq
-        for fact in page:
-            outcome = fact.record.attributes.get("outcome", outcome)
+    outcome = None
+    for record in _records_about(journal, urn):
+        outcome = record.attributes.get("outcome", outcome)
     return outcome
+
+
+def _records_about(journal: Journal, urn: str) -> Iterator[Record]:
+    after = 0
+    while page := journal.facts.about(urn, after=after):
+        yield from (fact.record for fact in page)
+        after = page[-1].seq
 
 
 def _settle(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
@@ -196,12 +201,7 @@ def _caused(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
 
 
 def _has_cause(journal: Journal, urn: str) -> bool:
-    after = 0
-    while page := journal.facts.about(urn, after=after):
-        if any(fact.record.source == urn and fact.record.type in _CAUSES for fact in page):
-            return True
-        after = page[-1].seq
-    return False
+    return any(record.source == urn and record.type in _CAUSES for record in _records_about(journal, urn))
 
 
 def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:

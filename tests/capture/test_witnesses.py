@@ -901,7 +901,6 @@ HEARD = """
 import os, signal, sys
 from prefect import flow
 from ivcap_flows import recorded
-from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.runs import Runs
 
 close = Runs.close_attempt

@@ -56,7 +56,7 @@ class Process:
 
     def end(self) -> None:
         """Leave nothing of it to be told, however the test went."""
-        if self.status is None:
+        if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.wait(10)
