@@ -36,7 +36,7 @@ __all__ = [
     "watches",
 ]
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS: Final = ("0001",)
 """Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "ivcap_flows_version"
