@@ -108,7 +108,7 @@ def register(
         open_journal(new=True) as journal,
         _batch(source, datasets, patience, progress, entry) as batch,
     ):
-        report = loop.run(batch.check())
+        report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
         if report.wrong and not skip_invalid:
             _tell_wrong(report, faults, as_json)

@@ -83,9 +83,12 @@ class Batch:
         await asyncio.to_thread((await self._preflight()).read, self._source)
         return self.report()
 
-    async def check(self) -> BatchReport:
-        """Read the rows once, and find all that is wrong with them. Raises InputError for a source that is none."""
-        await (await self._preflight()).run(self._source)
+    async def check(self, journal: Journal | None = None) -> BatchReport:
+        """Read the rows once, and find all that is wrong with them. Raises InputError for a source that is none.
+
+        A row that calls itself registered must name a run or job that Provena has, or that the `journal` knows.
+        """
+        await (await self._preflight(journal)).run(self._source)
         self._spool.explain_wrong()
         return self.report()
 
@@ -162,7 +165,7 @@ class Batch:
         """The rows that have a handle, page by page."""
         return self._spool.pages("registered")
 
-    async def _preflight(self) -> Preflight:
+    async def _preflight(self, journal: Journal | None = None) -> Preflight:
         return Preflight(
             self._client,
             self._spool,
@@ -171,4 +174,5 @@ class Batch:
             defaults=self._datasets,
             patience=self._patience,
             progress=self._progress,
+            journal=journal,
         )

@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import BadRequestError, InputError, NotAuthorizedError, NotFoundError
+from ivcap_flows.journal import Journal
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
 from ivcap_flows.provena.models import DatasetTemplate, Item, ModelRunRecord, WorkflowTemplate
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
+from ivcap_flows.registration.done_rows import DoneRows
 from ivcap_flows.registration.keys import marked, run_key, subject_of
 from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.registry import dataset_of, person_of
@@ -57,9 +59,12 @@ class Preflight:
         defaults: DatasetDefaults | None,
         patience: float,
         progress: Progress,
+        journal: Journal | None = None,
     ) -> None:
+        """`journal` may know runs that Provena's jobs no longer tell of."""
         self._client = client
         self._spool = spool
+        self._journal = journal
         self._platform = platform
         self._account = account
         self._defaults = defaults
@@ -73,6 +78,7 @@ class Preflight:
         """Raises InputError for a source that cannot be read at all, and for defaults that nothing can be minted by."""
         await asyncio.to_thread(self.read, source)
         self._names = source.names
+        await DoneRows(self._client, self._spool, self._journal, self._patience).check()
         await self._ask_for_ids()
         await self._look_for_datasets()
         await asyncio.to_thread(self._check)

@@ -33,6 +33,7 @@ FaultKind = Literal[
     "repeated key",
     "no dataset",
     "too long",
+    "failed job",
 ]
 
 FAULT_KINDS: Final[Mapping[FaultKind, str]] = {
@@ -55,6 +56,7 @@ FAULT_KINDS: Final[Mapping[FaultKind, str]] = {
     "repeated key": "an earlier row has the same key",
     "no dataset": "an IVCAP artifact has no dataset, and nobody has stated what minting one needs",
     "too long": "the record alone is longer than a batch may be",
+    "failed job": "the row names the job that registered it, and that job failed",
 }
 """Every kind of fault, and what it says."""
 
@@ -74,7 +76,8 @@ class Row:
     """One row of a source.
 
     `body` is the JSON of a ModelRunRecord, None for a row that needs no reading. `key` is the user's own name for the
-    run, such as an order's URN. `handle` and `job` are what Provena's own columns hold of a run registered before.
+    run, such as an order's URN. `handle` and `job` are what Provena's own columns hold of a run registered before; a
+    row with either and without faults claims to be done.
     """
 
     number: int
@@ -86,7 +89,7 @@ class Row:
 
     @property
     def is_done(self) -> bool:
-        return bool(self.handle or self.job)
+        return bool(self.handle or self.job) and not self.faults
 
 
 _STAND_INS: Final[Mapping[str, Any]] = {

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ivcap_flows.errors import InputError
 from ivcap_flows.registration.rows import Fault, Row
 
-__all__ = ["FILLED", "Sheet", "filled_in"]
+__all__ = ["FILLED", "HANDLE", "JOB", "Sheet", "filled_in"]
 
 _WORKFLOW: Final = "_workflow template id "
 _START: Final = "execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)"
@@ -32,11 +32,14 @@ _TIMES: Final = {_START: "start_time", _END: "end_time"}
 _DATASET: Final = re.compile(r"(Input|Output) dataset id for template: .*\[template id: (.+?)\]$", re.DOTALL)
 _RESOURCE: Final = re.compile(r"(Input|Output) resource: (.+)$", re.DOTALL)
 _ANNOTATION: Final = "annotation: "
-_JOB: Final = "_job_id"
+JOB: Final = "_job_id"
 _STATUS: Final = "_job_status"
-_HANDLE: Final = "_model_run_record_id"
-FILLED: Final = (_JOB, _STATUS, _HANDLE, "_error_info")
+HANDLE: Final = "_model_run_record_id"
+FILLED: Final = (JOB, _STATUS, HANDLE, "_error_info")
 """Columns that Provena fills."""
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[+-]\d\d:\d\d")
+"""Provena's converter refuses fractions of a second and offsets such as `+1000`."""
 
 
 @dataclass
@@ -76,17 +79,21 @@ class Sheet:
             sheet._add(place, name)
         return sheet
 
-    def row(self, number: int, cells: Sequence[str]) -> Row:
-        """The row of these cells; faults name their columns as fields, like those that are found later."""
-        values = {name: cell.strip() for name, cell in zip(self._header, cells, strict=False)}
-        key = values.get("key") or None
-        handle, job = filled_in(values)
-        if job or handle:
-            return Row(number, None, key, handle, job)
-        faults: list[Fault] = []
-        if any(cell.strip() for cell in cells[len(self._header) :]):
+    def row(self, number: int, cells: Sequence[str], line: int | None = None) -> Row:
+        """The row of these cells, which end on this line of the file.
+
+        Faults name their columns as fields, like those that are found later. Nothing is read from a row with a cell too
+        many or too few: what stands in its columns belongs to others.
+        """
+        if len(cells) != len(self._header):
             words = f"The row has {len(cells)} cells, and the header {len(self._header)}"
-            faults.append(Fault(number, "the row", "unreadable", words))
+            words = f"Line {line}: {words}. A comma within a cell needs quotes around the cell" if line else words
+            return Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
+        values = {name: cell.strip() for name, cell in zip(self._header, cells, strict=True)}
+        key = values.get("key") or None
+        handle, job, faults = filled_in(number, values)
+        if job or handle:
+            return Row(number, None, key, handle, job, tuple(faults))
         body: dict[str, Any] = {"workflow_template_id": self.workflow, "inputs": [], "outputs": []}
         body |= {name: values[column] for column, name in _TEXTS.items() if values.get(column)}
         body["associations"] = {"modeller_id": values[_AGENT]} if values.get(_AGENT) else {}
@@ -98,12 +105,12 @@ class Sheet:
                     words = f"{text!r} is no time of the form YYYY-MM-DD HH:MM:SS+HH:MM, with its offset from UTC"
                     faults.append(Fault(number, name, "time", words))
         for side, template, place, resources in self._ends:
-            dataset = cells[place].strip() if place < len(cells) else ""
-            paths = {key: cells[at].strip() for key, at in resources.items() if at < len(cells) and cells[at].strip()}
+            dataset = cells[place].strip()
+            paths = {key: cells[at].strip() for key, at in resources.items() if cells[at].strip()}
             if dataset or paths:
                 part = {"dataset_template_id": template, "dataset_id": dataset, "dataset_type": "DATA_STORE"}
                 body[side].append(part | ({"resources": paths} if paths else {}))
-        annotations = {key: cells[at].strip() for key, at in self._annotations.items() if at < len(cells)}
+        annotations = {key: cells[at].strip() for key, at in self._annotations.items()}
         body["annotations"] = {key: text for key, text in annotations.items() if text}
         return Row(number, body, key, faults=tuple(faults))
 
@@ -130,17 +137,26 @@ class Sheet:
             self.warnings.append(f"The column {name!r} has no meaning and is left out.")
 
 
-def filled_in(values: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Handle and job of a row by the columns that Provena fills: it was registered before where it has one. A job that
-    failed is none."""
-    job, status, handle = (str(values[name]) if values.get(name) else None for name in (_JOB, _STATUS, _HANDLE))
-    return handle, None if status == "FAILED" and handle is None else job
+def filled_in(number: int, values: Mapping[str, Any]) -> tuple[str | None, str | None, list[Fault]]:
+    """Handle and job of a row by the columns that Provena fills, and what is wrong with them.
+
+    The row claims to be registered before where it has one; a job that failed is none.
+    """
+    job, status, handle = (str(values[name]) if values.get(name) else None for name in (JOB, _STATUS, HANDLE))
+    if status == "FAILED" and handle is None:
+        return None, None, []
+    faults = []
+    if job is not None and not _UUID.fullmatch(job):
+        words = f"{job!r} is no UUID, so it names no job. Correct the column, or empty it to register the row"
+        faults.append(Fault(number, JOB, "wrong value", words))
+    return handle, job, faults
 
 
 def _seconds(text: str) -> int | None:
-    """Unix seconds of a time with an offset; None for another text."""
+    """Unix seconds of a time in the form that Provena converts; None for another text."""
+    if not _TIME.fullmatch(text):
+        return None
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00") if text.endswith("Z") else text)
+        return int(datetime.fromisoformat(text).timestamp())
     except ValueError:
         return None
-    return None if moment.tzinfo is None else int(moment.timestamp())

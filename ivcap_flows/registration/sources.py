@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
@@ -96,7 +97,11 @@ class _File:
 class _Text(_File, ABC):
     def rows(self) -> Iterator[Row]:
         hashing = _Hashing(self.path)
-        with io.TextIOWrapper(io.BufferedReader(hashing, _BLOCK), encoding="utf-8-sig", newline="") as text:
+        with io.BufferedReader(hashing, _BLOCK) as blocks, io.TextIOWrapper(blocks, "utf-8", newline="") as text:
+            if blocks.peek(3).startswith(codecs.BOM_UTF8):
+                raise InputError(
+                    f"{self.path} begins with a byte-order mark, which Provena refuses. Save it as UTF-8 without one."
+                )
             try:
                 yield from self._read(text)
             except UnicodeDecodeError as error:
@@ -112,14 +117,15 @@ class _Text(_File, ABC):
 class _Csv(_Text):
     def _read(self, text: io.TextIOWrapper) -> Iterator[Row]:
         csv.field_size_limit(_LONGEST)
-        lines = (cells for cells in csv.reader(text, strict=True) if any(cell.strip() for cell in cells))
+        reader = csv.reader(text, strict=True)
+        lines = (cells for cells in reader if any(cell.strip() for cell in cells))
         header = next(lines, None)
         if header is None:
             raise InputError(f"{self.path} is empty.")
         sheet = Sheet.of(header, str(self.path))
         self.names, self.warnings = sheet.names, sheet.warnings
         for number, cells in enumerate(lines, 1):
-            yield sheet.row(number, cells)
+            yield sheet.row(number, cells, reader.line_num)
 
 
 class _Lines(_Text):
@@ -208,14 +214,12 @@ def _from_object(number: int, value: Any) -> Row:
         words = f"A row is a JSON object, not a {type(value).__name__}"
         return Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
     body = {name: part for name, part in value.items() if name not in ("key", *FILLED)}
-    handle, job = filled_in(value)
+    handle, job, faults = filled_in(number, value)
     key = value.get("key")
-    faults: tuple[Fault, ...] = ()
     if key is not None and not (isinstance(key, str) and key.strip()):
-        key, faults = None, (Fault(number, "key", "wrong value", "A key is a text that is not empty"),)
-    if job or handle:
-        return Row(number, None, key, handle, job)
-    return Row(number, body, key, faults=faults)
+        key = None
+        faults.append(Fault(number, "key", "wrong value", "A key is a text that is not empty"))
+    return Row(number, None if job or handle else body, key, handle, job, tuple(faults))
 
 
 def _plain(value: Any) -> Any:

@@ -121,7 +121,7 @@ async def _register_model_runs(
     with Batch(
         rows, call.client, datasets=datasets, describe=_described, patience=patience, progress=progress.tell
     ) as batch:
-        report = await batch.check()
+        report = await batch.check(call.journal)
         if report.wrong:
             await tell_faults(batch.faults(), report)
         if report.wrong and not skip_invalid:

@@ -16,10 +16,11 @@ from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
+from ivcap_flows.journal import Journal
 from ivcap_flows.local import Twin
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.client import ProvenaClient
-from ivcap_flows.provena.models import ModelRun
+from ivcap_flows.provena.models import ModelRun, ModelRunRecord
 from ivcap_flows.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -46,6 +47,26 @@ def provena(ivcap_twin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proven
     ivcap_twin.forget_requests()
     yield client
     loop.run(client.aclose())
+
+
+@pytest.fixture(scope="session")
+def done_run(_twin: Twin, run_items: Items) -> tuple[str, str]:
+    """The handle of a model run that is registered, and its job."""
+
+    async def register() -> tuple[str, str]:
+        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+            job = await client.prov.register(ModelRunRecord(**run_items.record(0, display_name="Registered before")))
+            run = (await client.jobs.wait(job, 30)).lodged
+            assert run is not None
+            return run.id, job
+
+    return loop.run(register())
+
+
+@pytest.fixture
+def journal(sqlite_url: str) -> Iterator[Journal]:
+    with Journal.open(sqlite_url) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -47,12 +47,6 @@ def register(provena: ProvenaClient, tmp_path: Path) -> Callable[..., BatchRepor
     return run
 
 
-@pytest.fixture
-def journal(tmp_path: Path, sqlite_url: str) -> Any:
-    with Journal.open(sqlite_url) as opened:
-        yield opened
-
-
 def rows_of(items: Items, count: int, **changes: Any) -> tuple[str, list[dict[str, Any]]]:
     """Rows of this test alone, and how their names begin."""
     name = uuid.uuid4().hex
@@ -344,14 +338,15 @@ def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodge
     assert wrong["outcome"] == "wrong" and wrong["reason"].startswith("study_id: ")
 
 
-def test_rows_that_provena_has_filled_are_done(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_rows_that_provena_has_filled_are_done(run_items, done_run, register, journal, lodged, tmp_path, ivcap_twin):
     """A row with Provena's own columns is not sent, and has its handle in the outcome."""
     name, rows = rows_of(run_items, 2)
-    rows[0] |= {"_model_run_record_id": "102.100.100/7", "_job_id": "j"}
+    handle, job = done_run
+    rows[0] |= {"_model_run_record_id": handle, "_job_id": job}
     report = register(write_lines(tmp_path / "rows.jsonl", rows), journal)
     assert (report.done, report.registered, report.is_whole) == (1, 1, True)
     first = read_outcomes(tmp_path / "out.csv")[0]
-    assert (first["outcome"], first["model_run"], first["job_id"]) == ("done", "102.100.100/7", "j")
+    assert (first["outcome"], first["model_run"], first["job_id"]) == ("done", handle, job)
     assert len(lodged(name)) == 1
 
 

@@ -20,6 +20,7 @@ from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.batch import Batch
+from ivcap_flows.registration.keys import new_intent, run_key
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import FAULT_KINDS, Fault
 from ivcap_flows.registration.sources import RecordSource, Source, open_source
@@ -158,6 +159,20 @@ def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path
 CELLS: dict[str, Callable[[Items], tuple[str, str, str]]] = {
     "a time": lambda items: ("execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)", "2020-13-01 00:00:00+00:00", "time"),
     "no offset": lambda items: ("execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)", "2021-01-01 00:00:00", "time"),
+    "a fraction": lambda items: (
+        "execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)",
+        "2021-01-01 00:00:00.5+10:00",
+        "time",
+    ),
+    "a short offset": lambda items: (
+        "execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)",
+        "2021-01-01 00:00:00+1000",
+        "time",
+    ),
+    "a job that is no UUID": lambda items: ("_job_id", "note", "wrong value"),
+    "an unknown job": lambda items: ("_job_id", str(uuid.uuid4()), "unknown id"),
+    "an unknown run": lambda items: ("_model_run_record_id", "102.100.100/none", "unknown id"),
+    "a run that is none": lambda items: ("_model_run_record_id", items.person, "wrong type"),
     "no agent": lambda items: ("agent id", "", "missing value"),
     "a dataset": lambda items: (
         f"Input dataset id for template: Source [template id: {items.source}]",
@@ -196,7 +211,7 @@ def test_faults_of_a_sheet_name_its_columns(run_items, check, tmp_path, case):
     """In Provena's CSV template a fault is named by the column's header."""
     column, value, kind = CELLS[case](run_items)
     text = sheet(sheet_header(run_items), [cells(run_items, 1), cells(run_items, 2) | {column: value}])
-    (tmp_path / "rows.csv").write_bytes(text.encode("utf-8-sig"))
+    (tmp_path / "rows.csv").write_bytes(text.encode())
     _, [fault] = check(tmp_path / "rows.csv")
     assert (fault.row, fault.column, fault.kind) == (2, column, kind)
 
@@ -215,10 +230,53 @@ def test_a_sheet_says_what_provena_would_read(run_items, provena, tmp_path):
     assert (second.is_done, second.handle, second.job) == (True, "102/9", done["_job_id"])
 
 
+@pytest.mark.parametrize("extra", [["note"], [""], None])
+def test_a_cell_too_many_or_too_few_is_named_by_line(run_items, check, tmp_path, extra):
+    """Nothing else is read from such a row: a comma without quotes would move a note into `_job_id`."""
+    header = sheet_header(run_items)
+    text = sheet(header, [cells(run_items, 1), cells(run_items, 2) | {"description": "two\r\nlines"}])
+    lines = text.split("\r\n")
+    cut = lines[3].split(",")
+    lines[3] = ",".join([*cut, *extra] if extra else cut[:-1])
+    (tmp_path / "rows.csv").write_text("\r\n".join(lines), newline="")
+    report, [fault] = check(tmp_path / "rows.csv")
+    assert (fault.row, fault.column, fault.kind, report.done) == (2, "the row", "unreadable", 0)
+    assert fault.words.startswith(f"Line 4: The row has {len(header) + (1 if extra else -1)} cells")
+
+
+def test_a_byte_order_mark_is_refused(run_items, check, tmp_path):
+    """As Provena does, before a row is read."""
+    (tmp_path / "rows.csv").write_text(sheet(sheet_header(run_items), [cells(run_items, 1)]), "utf-8-sig", newline="")
+    with pytest.raises(InputError, match="byte-order mark"):
+        check(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_what_a_row_of_another_form_claims_must_exist(run_items, check, tmp_path, form):
+    """A job that is no UUID or unknown, and a run that is unknown, are faults in every form of file."""
+    told = [{"_job_id": "note"}, {"_job_id": str(uuid.uuid4())}, {"_model_run_record_id": "102.100.100/none"}]
+    empty = dict.fromkeys(("_job_id", "_model_run_record_id"))
+    rows = [run_items.record(number) | empty | each for number, each in enumerate(told)]
+    file = tmp_path / f"rows.{form}"
+    if form == "jsonl":
+        write_lines(file, rows)
+    else:
+        import pyarrow
+
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), file)
+    report, faults = check(file)
+    assert [(each.row, each.column, each.kind) for each in faults] == [
+        (1, "_job_id", "wrong value"),
+        (2, "_job_id", "unknown id"),
+        (3, "_model_run_record_id", "unknown id"),
+    ]
+    assert (report.done, report.wrong) == (0, 3)
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_a_row_whose_job_failed_is_not_done(run_items, check, tmp_path, form):
+def test_a_row_whose_job_failed_is_not_done(run_items, check, done_run, tmp_path, form):
     """Provena's own columns say so; a job that has not ended may still lodge the row."""
-    told = [{"_job_id": "j", "_job_status": status, "_error_info": "why"} for status in ("FAILED", "PENDING")]
+    told = [{"_job_id": done_run[1], "_job_status": status, "_error_info": "why"} for status in ("FAILED", "PENDING")]
     file = tmp_path / f"rows.{form}"
     if form == "csv":
         rows = [cells(run_items, number) | columns for number, columns in enumerate(told)]
@@ -265,3 +323,35 @@ def test_a_sheet_in_parquet_is_the_sheet(run_items, tmp_path):
     parquet.write_table(table, tmp_path / "rows.parquet")
     read = [list(open_source(tmp_path / name).rows()) for name in ("rows.csv", "rows.parquet")]
     assert read[0] == read[1] and [row.is_done for row in read[0]] == [False, True]
+
+
+def test_a_row_whose_job_failed_by_provenas_word_is_not_left_out(run_items, provena, failing_jobs, check, tmp_path):
+    """The sheet says that the row is under way; its job has failed since, so the row's run never came to be."""
+    record = ModelRunRecord(**run_items.record(1, display_name=f"Fails {uuid.uuid4()}"))
+
+    async def fail() -> str:
+        job = await provena.prov.register(record)
+        assert (await provena.jobs.wait(job, 20)).status == "FAILED"
+        return job
+
+    with failing_jobs(record.display_name):
+        job = loop.run(fail())
+    row = run_items.record(1) | {"_job_id": job, "_job_status": "PENDING"}
+    report, [fault] = check(write_lines(tmp_path / "rows.jsonl", [row]))
+    assert (fault.column, fault.kind, report.done) == ("_job_id", "failed job", 0) and "Out of luck" in fault.words
+
+
+def test_what_the_journal_knows_is_done(run_items, provena, journal, tmp_path):
+    """Provena may forget a job; a row that this journal has registered is not registered again."""
+    handle, job = "102.100.100/gone", str(uuid.uuid4())
+    key = run_key("https://x", "someone", "urn:x:1", run_items.workflow)
+    wanted = new_intent(key, "https://x", "someone", "urn:x:1", run_items.workflow, "Run", None)
+    intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
+    journal.intents.settle_outcome(intent, urn=handle, outcome={"session_id": job}, how="sent")
+    rows = [run_items.record(1) | {"_model_run_record_id": handle}, run_items.record(2) | {"_job_id": job}]
+
+    async def checked() -> BatchReport:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=5) as batch:
+            return await batch.check(journal)
+
+    assert loop.run(checked()).done == 2
