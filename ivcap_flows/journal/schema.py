@@ -160,6 +160,9 @@ intents = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
+    # By the platform's own clock: before the first request could leave, and when the last one was about to.
+    sa.Column("platform_time", Instant),
+    sa.Column("sent_platform_time", Instant),
     sa.Column("progress", Json),
     sa.Column("urn", sa.Text),
     sa.Column("outcome", Json),
@@ -239,6 +242,7 @@ sendings = sa.Table(
     sa.Column("sink", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("sent_at", Instant, nullable=False),
+    sa.Column("sent_platform_time", Instant),
 )
 
 leases = sa.Table(
