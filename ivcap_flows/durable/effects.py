@@ -98,8 +98,8 @@ class Effect(Generic[T]):
     within which the platform shows an accepted request. `decode` makes the value from the JSON that `encode` gave;
     `placeholder` makes one from the key for a plan. `subject` groups requests that a diverging replay would exchange,
     such as the service of an order; `spends` counts against the run's limit. `look_first`: the platform can be asked
-    for certain, so it is, before the first send. `announced`: other journals are told of the intent before it; otherwise of the outcome alone, which is enough
-    where it is over before they could wait for it, and two do no harm.
+    for certain, so it is, before the first send. `announced`: other journals are told of the intent before it;
+    otherwise of the outcome alone, which is enough where it is over before they could wait for it, and two do no harm.
 
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
     read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that

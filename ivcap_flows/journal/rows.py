@@ -87,6 +87,7 @@ class AttemptRow:
     """One Prefect flow run (or one try of it) of a logical run.
 
     `number` counts from 1; a subflow's attempt has the number of the attempt that leads it and `leads` False.
+    `newest_at_end` is the number of the run's newest attempt when this one ended.
     """
 
     id: str
@@ -100,6 +101,7 @@ class AttemptRow:
     cause: str | None
     started_at: datetime
     ended_at: datetime | None
+    newest_at_end: int | None
     process: ProcessRow
 
 
