@@ -20,7 +20,7 @@ from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
-from ivcap_flows.http.server_clock import ServerClock, elapsed
+from ivcap_flows.http.server_clock import ServerClock, date_of, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
@@ -262,7 +262,10 @@ class Session:
         response = await exchanged(token)
         if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
             challenge = response.headers.get("www-authenticate", "").lower()
-            if challenge.startswith("bearer") or self.auth.expired:
+            # By this machine's clock, by which a renewed token's end was noted, or by the platform's.
+            date = date_of(response.headers.get("date"))
+            moments = [time.time(), *([date.timestamp()] if date is not None else [])]
+            if challenge.startswith("bearer") or any(map(self.auth.expired_at, moments)):
                 await response.aclose()
                 fresh = await self.auth.header()
                 if fresh == token:
