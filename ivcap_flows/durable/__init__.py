@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ivcap_flows.durable.divergence import OnDivergence, aonce, once
-from ivcap_flows.durable.effects import CLOCKS, Effect, Found, KeyAspects, MatchedBy, Performed, Progress, Reusable
+from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed, Progress, Reusable
 from ivcap_flows.durable.perform import OnFailure, perform
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.runs import LogicalRun
 
 __all__ = [
-    "CLOCKS",
     "Effect",
     "Found",
     "KeyAspects",
@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "Reusable",
     "aonce",
+    "look_since",
     "once",
     "perform",
     "plan",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from ivcap_flows.durable.effects import CLOCKS
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
@@ -54,9 +54,9 @@ async def _told(client: IvcapClient, key: str) -> AsyncIterator[str]:
 
 
 async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Candidate, None]:
-    since, wanted = intent.created_at - CLOCKS, intent.request.get("parameters")
+    since, wanted = look_since(intent), intent.request.get("parameters")
     async for item in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
-        if item.ordered_at is not None and item.ordered_at < since:
+        if since is not None and item.ordered_at is not None and item.ordered_at < since:
             return
         if f"[{short_id(intent.key)}]" in (item.name or ""):
             yield Candidate(item.urn, "its name bears the key", item.status, item.ordered_at)
@@ -69,10 +69,10 @@ async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Cand
 
 
 async def _jobs(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Candidate, None]:
-    since, service = intent.created_at - CLOCKS, intent.request["service"]
+    since, service = look_since(intent), intent.request["service"]
     async for item in client.jobs.list(service, limit=LOOKED_AT):
         job = await client.jobs.read(service, item.urn, with_request=True, with_result=False)
-        if job.requested_at is not None and job.requested_at < since:
+        if since is not None and job.requested_at is not None and job.requested_at < since:
             return
         if fingerprint(job.request_content) == fingerprint(intent.request.get("request")):
             yield Candidate(job.urn, "equal request", job.status, job.requested_at)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow, NewIntent
 
-__all__ = ["CLOCKS", "Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress", "Reusable"]
+__all__ = ["Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress", "Reusable"]
 
 T = TypeVar("T")
-
-CLOCKS: Final = timedelta(minutes=5)
-"""By how much this machine's clock and a platform's may differ."""
 
 MatchedBy = Literal["key", "content", "guess"]
 """How surely a found effect is ours: it bears our key; its content is equal and nobody else's; or it might be."""
@@ -97,12 +94,12 @@ class Effect(Generic[T]):
 
     `request` are the encoded wire values, which with the scope and the `discriminator` make the key. `send` causes
     the effect (`intent.key` is the key to write into names and tags) and raises a PlatformError otherwise; `find`
-    looks for effects of the intent. `settle` is the time in seconds within which the platform shows an accepted
-    request. `decode` makes the value from the JSON that `encode` gave; `placeholder` makes one from the key for a
-    plan. `subject` groups requests that a diverging replay would exchange, such as the service of an order; `spends`
-    counts against the run's limit. `look_first`: the platform can be asked for certain, so it is, before the first
-    send. `announced`: other journals are told of the intent before it; otherwise of the outcome alone, which is enough
-    where it is over before they could wait for it, and two do no harm.
+    looks for effects of the intent, none of which is older than `look_since` says. `settle` is the time in seconds
+    within which the platform shows an accepted request. `decode` makes the value from the JSON that `encode` gave;
+    `placeholder` makes one from the key for a plan. `subject` groups requests that a diverging replay would exchange,
+    such as the service of an order; `spends` counts against the run's limit. `look_first`: the platform can be asked
+    for certain, so it is, before the first send. `announced`: other journals are told of the intent before it;
+    otherwise of the outcome alone, which is enough where it is over before they could wait for it, and two do no harm.
 
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
     read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that

@@ -14,6 +14,7 @@ from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
 from ivcap_flows.durable.effects import Effect, KeyAspects, Performed, Reusable
 from ivcap_flows.durable.plan import Plan, planning
+from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
@@ -42,6 +43,7 @@ async def perform(
     platform: str,
     account: str,
     key_aspects: KeyAspects | None = None,
+    clock: PlatformClock | None = None,
     on_divergence: OnDivergence = "raise",
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
@@ -51,7 +53,7 @@ async def perform(
 
     At most one effect per key, given one shared journal and a platform that shows an accepted request within
     `effect.settle`. A lost reply is resolved within the call: look, wait until it must show, look again, and only
-    then send again.
+    then send again. `clock` tells the platform's time, which bounds what is looked at, and how long; without it all is.
 
     `on_failure="resubmit"` sends a new generation when the newest ended in failure, up to `max_resubmits` of them.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. Where the effect says how, an
@@ -63,6 +65,8 @@ async def perform(
     """
     plan = planning()
     wanted = _intent(effect, _scope(effect.scope, attempt, plan), attempt, platform, account)
+    if clock is not None and clock.time is not None:
+        wanted = replace(wanted, platform_time=clock.time.earliest)
     # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
     direct = plan is None and effect.reuse is None and on_failure == "keep" and wanted.attempt_number < 2
     newest = None if direct else await asyncio.to_thread(journal.intents.newest, wanted.base_key)
@@ -108,6 +112,7 @@ async def perform(
                 claim,
                 platform=platform,
                 key_aspects=key_aspects,
+                clock=clock,
                 flow=None if attempt is None else attempt.run.flow_name,
             )
             try:

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable import latecomers
 from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
+from ivcap_flows.durable.platform_time import PlatformClock, still_to_settle
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -27,6 +28,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
+from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import canonical, digest, mark_of
 from ivcap_flows.journal import Claim, Journal
 
@@ -83,6 +85,7 @@ class Submission(Generic[T]):
         *,
         platform: str,
         key_aspects: KeyAspects | None,
+        clock: PlatformClock | None = None,
         flow: str | None = None,
     ) -> None:
         self.effect = effect
@@ -93,6 +96,7 @@ class Submission(Generic[T]):
         self._looked = False
         self._platform = platform
         self._key_aspects = key_aspects
+        self._clock = clock
         self._flow = flow
 
     async def reuse(self, earlier: Found[T]) -> Performed[T]:
@@ -105,7 +109,7 @@ class Submission(Generic[T]):
     async def run(self) -> Performed[T]:
         """The effect. The claim is given up at the end, whatever it is; FencedError if it was lost meanwhile."""
         try:
-            adopted = await self._before_sending() if self._new else await self._look_for_it()
+            adopted = await (self._before_sending() if self._new else self._look_for_it(await self._still_to_settle()))
             return adopted or await self._send()
         except BaseException as error:
             self._leave(error)
@@ -119,17 +123,17 @@ class Submission(Generic[T]):
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._from_aspect(theirs)])
         if theirs is not None:
-            self.intent = await self.journal.ask(
-                self.journal.intents.mark_in_doubt, self.intent, "another journal has an intent under this key"
-            )
-            return await self._look_for_it()
+            doubt = "another journal has an intent under this key"
+            self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
+            return await self._look_for_it(self.effect.settle)
         if self.effect.look_first:
             return await self._adopt(await self._find())
         return None
 
     async def _send(self) -> Performed[T]:
         for last in (False,) * (SENDS - 1) + (True,):
-            self.intent = await self.journal.ask(self.journal.intents.mark_sent, self.intent)
+            time = None if self._clock is None else await self._clock.now()
+            self.intent = await self.journal.ask(self.journal.intents.mark_sent, self.intent, time)
             try:
                 value = await self.effect.send(self.intent, _Progress(self))
             except SupersededError as error:
@@ -145,9 +149,11 @@ class Submission(Generic[T]):
                     if over:
                         await self._abandon(error)
                     raise
-                self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, _say(error))
+                self.intent = await self.journal.ask(
+                    self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
+                )
                 logger.warning("The reply to the %s %s was lost: %s", self.intent.noun, self.intent.key, error)
-                adopted = await self._look_for_it()
+                adopted = await self._look_for_it(self.effect.settle)
                 if adopted is not None:
                     return adopted
                 if last:
@@ -159,17 +165,27 @@ class Submission(Generic[T]):
                 return performed
         raise AssertionError("the last turn returns or raises")
 
-    async def _look_for_it(self) -> Performed[T] | None:
-        """Adopt the effect as soon as it shows. None once it surely should have, or where sending resumes it."""
+    @property
+    def _time(self) -> ServerTime | None:
+        """The platform's own time, as far as it is known."""
+        return None if self._clock is None else self._clock.time
+
+    async def _still_to_settle(self) -> float:
+        """The seconds for which the effect of an earlier request may still be about to show."""
+        now = await asyncio.to_thread(self.journal.now)
+        time = None if self._clock is None else await self._clock.now()
+        return still_to_settle([self.intent], self.effect.settle, now, time)
+
+    async def _look_for_it(self, settle: float) -> Performed[T] | None:
+        """Adopt the effect as soon as it shows. None when it has not within `settle` seconds, or where sending resumes
+        it. The seconds are counted by a clock that nobody sets."""
         if self.effect.resumable and self._key_aspects is not None:
             adopted = await self._leave_it_to_others()
             if adopted is not None:
                 return adopted
         if self._has_begun:
             return None
-        now = await asyncio.to_thread(self.journal.now)
-        since = self.intent.sent_at or now
-        end = asyncio.get_running_loop().time() + self.effect.settle - (now - since).total_seconds()
+        end = asyncio.get_running_loop().time() + settle
         pause = max(0.1, self.effect.settle / 64)
         while True:
             left = end - asyncio.get_running_loop().time()
@@ -315,7 +331,7 @@ class Submission(Generic[T]):
         if self.intent.state != "sent" or isinstance(error, FencedError):
             return
         try:
-            self.intent = self.journal.intents.mark_in_doubt(self.intent, _say(error))
+            self.intent = self.journal.intents.mark_in_doubt(self.intent, _say(error), self._time)
         except (JournalError, DurabilityError) as failure:
             logger.warning("The %s %s stays as sent: %s", self.intent.noun, self.intent.key, failure)
 

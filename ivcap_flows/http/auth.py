@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from base64 import urlsafe_b64decode
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +10,7 @@ from pydantic import SecretStr
 
 from ivcap_flows.errors import ConfigurationError
 
-__all__ = ["Auth", "StaticToken", "claims", "expiry"]
+__all__ = ["Auth", "StaticToken", "claims", "expiry", "lifetime"]
 
 
 @runtime_checkable
@@ -22,9 +21,8 @@ class Auth(Protocol):
     def refreshable(self) -> bool:
         """Whether `header(force=True)` can give another token."""
 
-    @property
-    def expired(self) -> bool:
-        """Whether the present token is known to have expired."""
+    def expired_at(self, moment: float) -> bool:
+        """Whether the present token is known to have expired by a moment, in seconds since the epoch."""
 
     async def header(self, *, force: bool = False) -> str | None:
         """The header's value; `force` renews the token first. None sends no header."""
@@ -47,6 +45,12 @@ def expiry(token: str) -> float | None:
     return float(moment) if isinstance(moment, int | float) else None
 
 
+def lifetime(token: str) -> float | None:
+    """For how many seconds a JWT is good, which no clock of this side is needed for; None where it does not tell."""
+    issued, moment = claims(token).get("iat"), expiry(token)
+    return moment - float(issued) if isinstance(issued, int | float) and moment is not None else None
+
+
 class StaticToken:
     """A token for the life of the process."""
 
@@ -63,10 +67,9 @@ class StaticToken:
     def __repr__(self) -> str:
         return "StaticToken(***)"
 
-    @property
-    def expired(self) -> bool:
-        moment = expiry(self._token.get_secret_value())
-        return moment is not None and moment <= time.time()
+    def expired_at(self, moment: float) -> bool:
+        end = expiry(self._token.get_secret_value())
+        return end is not None and end <= moment
 
     async def header(self, *, force: bool = False) -> str | None:
         return f"Bearer {self._token.get_secret_value()}"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError, WaitTimeoutError
-from ivcap_flows.http.auth import StaticToken, expiry
+from ivcap_flows.http.auth import StaticToken, expiry, lifetime
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.http.status import detail_of, redact
 
@@ -84,9 +84,8 @@ class RefreshingToken:
     def __repr__(self) -> str:
         return f"RefreshingToken({self._endpoint.url!r}, client_id={self._client_id!r}, token=***)"
 
-    @property
-    def expired(self) -> bool:
-        return self._expires_at is not None and self._expires_at <= time.time()
+    def expired_at(self, moment: float) -> bool:
+        return self._expires_at is not None and self._expires_at <= moment
 
     async def header(self, *, force: bool = False) -> str | None:
         """The header's value. Raises NotAuthorizedError when the endpoint refuses to renew."""
@@ -172,9 +171,8 @@ class DeviceLogin:
     def refreshable(self) -> bool:
         return self._granted is not None and self._granted.refreshable
 
-    @property
-    def expired(self) -> bool:
-        return self._granted is not None and self._granted.expired
+    def expired_at(self, moment: float) -> bool:
+        return self._granted is not None and self._granted.expired_at(moment)
 
     async def header(self, *, force: bool = False) -> str | None:
         async with self._lock:
@@ -288,11 +286,13 @@ def _granted(reply: Reply, began: float) -> Tokens:
     access, refresh, identity = (_secret(granted.get(f"{kind}_token")) for kind in ("access", "refresh", "id"))
     if access is None:
         raise reply.violation("holds no access_token")
+    text = access.get_secret_value()
     try:
-        # Counted from before the request.
-        expires_at: float | None = began + float(granted["expires_in"])
+        lasts: float | None = float(granted["expires_in"])
     except (KeyError, TypeError, ValueError):
-        expires_at = expiry(access.get_secret_value())
+        lasts = lifetime(text)
+    # Counted from before the request. What the provider's clock says of the end, this one may be far from.
+    expires_at = expiry(text) if lasts is None else began + lasts
     return Tokens(access, refresh, identity, expires_at)
 
 

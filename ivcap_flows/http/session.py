@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -20,6 +20,7 @@ from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
+from ivcap_flows.http.server_clock import ServerClock, date_of, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
@@ -71,12 +72,13 @@ class Session:
         rewrite_hosts: bool = False,
         host: str | None = None,
         pool: Pool | None = None,
+        clock: ServerClock | None = None,
     ) -> None:
         """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's.
 
         `host` goes out as the Host header in the place of the base URL's own, for a gateway that tells by it what is
         asked for (the key `host` of a context of the `ivcap` command); links to it are read as the base URL's. A
-        `pool` is shared with other sessions and theirs to close.
+        `pool` is shared with other sessions and theirs to close; a `clock` is told the time by all that share it.
         """
         self._base = BaseUrl(base_url, platform, trusted_hosts=trusted_hosts, rewrite_hosts=rewrite_hosts, alias=host)
         self._host = {} if host is None else {"Host": host}
@@ -94,6 +96,8 @@ class Session:
         self._backoff = Backoff(budget=budget)
         self._pool = pool or Pool()
         self._owns_pool = pool is None
+        self._host_name = urlsplit(self.base_url).netloc
+        self.clock = clock or ServerClock()
 
     def __repr__(self) -> str:
         return f"Session({self.base_url!r}, platform={self.platform!r})"
@@ -248,13 +252,20 @@ class Session:
         if own:
             headers = {**headers, **self._host}
 
-        def exchanged(token: str | None) -> Awaitable[httpx.Response]:
-            return self._exchange(method, path, params, headers, content, timeout, token, streaming=streaming)
+        async def exchanged(token: str | None) -> httpx.Response:
+            began = elapsed()
+            response = await self._exchange(method, path, params, headers, content, timeout, token, streaming=streaming)
+            if own:
+                self.clock.note(self._host_name, response.headers.get("date"), began)
+            return response
 
         response = await exchanged(token)
         if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
             challenge = response.headers.get("www-authenticate", "").lower()
-            if challenge.startswith("bearer") or self.auth.expired:
+            # By this machine's clock, by which a renewed token's end was noted, or by the platform's.
+            date = date_of(response.headers.get("date"))
+            moments = [time.time(), *([date.timestamp()] if date is not None else [])]
+            if challenge.startswith("bearer") or any(map(self.auth.expired_at, moments)):
                 await response.aclose()
                 fresh = await self.auth.header()
                 if fresh == token:

@@ -28,6 +28,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.http.retry import retry_after
+from ivcap_flows.http.server_clock import date_of
 
 __all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 
@@ -164,7 +165,8 @@ def status_error(
     if code := headers.get("goa-error"):
         data["code"] = code
     if cls is UnavailableError:
-        data["retry_after"] = retry_after(headers.get("retry-after"))
+        # A date is the server's: counted from the server's own time, which this machine's need not be.
+        data["retry_after"] = retry_after(headers.get("retry-after"), date_of(headers.get("date")))
     return cls(message, **data)
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import builtins
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from pydantic import Field
 
-from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError
+from ivcap_flows.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InputError,
+    InvalidParameterError,
+    NotFoundError,
+    UnavailableError,
+)
 from ivcap_flows.handles import Aspect
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, listed_pages, replied, segment, urn_argument
 
 __all__ = ["AspectRecord", "Aspects"]
+
+_log = logging.getLogger(__name__)
 
 _DIRECTIONS: Final = ("ASC", "DESC")
 
@@ -60,6 +70,8 @@ class Aspects:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._paths = True
+        """Whether content paths are taken, as far as is known."""
 
     async def add(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
         """Add an aspect beside those that exist; its URN. Keyed: sent once, found again by its content."""
@@ -125,6 +137,25 @@ class Aspects:
             "include-content": include_content,
         }
         return listed(AspectRecord, self._session, "/1/aspects", params, limit)
+
+    async def where(self, content_path: str | None, **query: Any) -> AsyncIterator[AspectRecord]:
+        """As `list`: aspects that a content path selects, and perhaps more, since deployments that refuse such paths
+        give all."""
+        given = False
+        if content_path is not None and self._paths:
+            try:
+                async for aspect in self.list(content_path=content_path, **query):
+                    given = True
+                    yield aspect
+                return
+            except (BadRequestError, InvalidParameterError, UnavailableError) as error:
+                if given:
+                    raise
+                _log.info("Content paths are refused here, so all aspects are read: %s", error)
+        async for aspect in self.list(**query):
+            yield aspect
+        if content_path is not None:
+            self._paths = False
 
     def newest(self, schema: str) -> AsyncGenerator[builtins.list[AspectRecord], None]:
         """The aspects of a schema, which may hold `%` as a wildcard, newest first and with their content, page by page.

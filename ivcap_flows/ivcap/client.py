@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn, platform_id
 from ivcap_flows.ivcap.agents import Agents
@@ -105,6 +106,20 @@ class IvcapClient:
         if self._manager is not None:
             await self._manager.aclose()
 
+    @property
+    def time(self) -> ServerTime | None:
+        """The platform's own time, as the newest reply has told it; None before the first."""
+        return self._session.clock.time
+
+    async def now(self) -> ServerTime | None:
+        """As `time`, asking the platform where no reply has told it yet. None where the platform tells no time."""
+        await self.platform()
+        if self.time is None:
+            of = self._session
+            async with Session(of.base_url, platform="IVCAP", budget=of.backoff.budget, clock=of.clock) as session:
+                await session.request("GET", "/", repeat="idempotent", expect=range(200, 600))
+        return self.time
+
     def search(self, query: str, *, at_time: datetime | None = None, limit: int | None = None) -> AsyncIterator[Any]:
         """What a Mangle program (a Datalog) derives for its predicate `query`, over all pages; `limit` is the total.
 
@@ -171,7 +186,8 @@ async def _twin(of: Session) -> tuple[str, float] | None:
     parts = urlsplit(of.base_url)
     if not _is_loopback(parts.hostname or ""):
         return None
-    async with Session(f"{parts.scheme}://{parts.netloc}", platform="IVCAP", budget=of.backoff.budget) as session:
+    url = f"{parts.scheme}://{parts.netloc}"
+    async with Session(url, platform="IVCAP", budget=of.backoff.budget, clock=of.clock) as session:
         reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
     if reply.status != 200:
         return None

@@ -13,12 +13,10 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import uuid4
 
 from ivcap_flows.errors import (
-    BadRequestError,
-    InvalidParameterError,
     NotFoundError,
     PlatformError,
     UnavailableError,
@@ -87,7 +85,6 @@ class Collections:
     def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
         self._aspects = aspects
-        self._paths = True
 
     async def create(
         self,
@@ -127,7 +124,7 @@ class Collections:
         """
         seen: set[str] = set()
         path = f"$.name ? (@ == {json.dumps(name)})" if name is not None else None
-        async for aspect in self._where(path, schema=_DEFINITION):
+        async for aspect in self._aspects.where(path, schema=_DEFINITION):
             record = _defined(aspect)
             if record.urn not in seen and name in (None, record.name) and (limit is None or len(seen) < limit):
                 seen.add(record.urn)
@@ -215,7 +212,7 @@ class Collections:
                     yield CollectionItem(artifact, urn, "ivcap-cli", aspect.urn, aspect.valid_from)
         for schema in _UPLOADS:
             path = f"$.collection ? (@ == {json.dumps(urn)})"
-            async for aspect in self._where(path, schema=schema, order_direction="ASC"):
+            async for aspect in self._aspects.where(path, schema=schema, order_direction="ASC"):
                 item = _field(aspect, "artifact") or aspect.entity
                 if _field(aspect, "collection") == urn and item != urn:
                     yield CollectionItem(item, urn, "upload", aspect.urn, aspect.valid_from)
@@ -226,29 +223,11 @@ class Collections:
         for at in range(0, len(items), _ASKED_AT_ONCE):
             asked = items[at : at + _ASKED_AT_ONCE]
             path = f"$.item ? ({' || '.join(f'@ == {json.dumps(item)}' for item in asked)})"
-            async for aspect in self._where(path, entity=urn, schema=_ITEM, order_direction="ASC"):
+            async for aspect in self._aspects.where(path, entity=urn, schema=_ITEM, order_direction="ASC"):
                 item = _field(aspect, "item")
                 if item is not None and item in asked:
                     found[item] = (*found.get(item, ()), aspect.urn)
         return found
-
-    async def _where(self, path: str | None, **query: Any) -> AsyncIterator[AspectRecord]:
-        """Aspects that a content path selects, and perhaps more: deployments that refuse such paths give all."""
-        given = False
-        if path is not None and self._paths:
-            try:
-                async for aspect in self._aspects.list(content_path=path, **query):
-                    given = True
-                    yield aspect
-                return
-            except (BadRequestError, InvalidParameterError, UnavailableError) as error:
-                if given:
-                    raise
-                _log.info("Content paths are refused here, so all aspects are read: %s", error)
-        async for aspect in self._aspects.list(**query):
-            yield aspect
-        if path is not None:
-            self._paths = False
 
     async def _add(self, urn: str, item: str, policy: str | None) -> None:
         content = {"$schema": _ITEM, "$entity": urn, "collection": urn, "item": item}

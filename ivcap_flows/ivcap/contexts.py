@@ -211,9 +211,8 @@ class ContextToken:
         """The context as it was last read."""
         return self._context
 
-    @property
-    def expired(self) -> bool:
-        return self._context.expires_at is not None and self._context.expires_at <= time.time()
+    def expired_at(self, moment: float) -> bool:
+        return self._context.expires_at is not None and self._context.expires_at <= moment
 
     async def header(self, *, force: bool = False) -> str | None:
         """The header's value. Raises NotAuthorizedError where the login has ended, and ConfigurationError."""

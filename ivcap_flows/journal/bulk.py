@@ -5,15 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.intents import Intents, fresh_row
+from ivcap_flows.journal.intents import Intents, fresh_row, sending
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
 from ivcap_flows.journal.states import DONE, State, allowed
+
+if TYPE_CHECKING:
+    from ivcap_flows.http.server_clock import ServerTime
 
 __all__ = ["GIVEN_UP", "RESEND", "BulkIntents", "Settled"]
 
@@ -71,16 +74,22 @@ class BulkIntents(Intents):
                 self._processes.end(token)
             raise
 
-    def mark_sent_many(self, intents: Sequence[IntentRow]) -> list[IntentRow]:
-        """One request with all of them is about to leave: the last point at which a newer claim stops it."""
+    def mark_sent_many(self, intents: Sequence[IntentRow], time: ServerTime | None = None) -> list[IntentRow]:
+        """One request with all of them is about to leave: the last point at which a newer claim stops it. `time` is
+        the platform's."""
         with self._store.write() as connection:
-            return self._move_many(connection, intents, "sent", {"sent_at": self._store.now(connection)})
+            now = self._store.now(connection)
+            each = {intent.key: sending(intent, now, time) for intent in intents}
+            return self._move_many(connection, intents, "sent", {}, each)
 
-    def mark_in_doubt_many(self, intents: Sequence[IntentRow], error: str) -> list[IntentRow]:
-        """The reply was lost; the claims stay. The settling time counts from now."""
+    def mark_in_doubt_many(
+        self, intents: Sequence[IntentRow], error: str, time: ServerTime | None = None
+    ) -> list[IntentRow]:
+        """The reply was lost; the claims stay. The settling time counts from now, which is `time` on the platform."""
         with self._store.write() as connection:
-            values = {"sent_at": self._store.now(connection), "error": error}
-            return self._move_many(connection, intents, "in_doubt", values)
+            now = self._store.now(connection)
+            each = {intent.key: sending(intent, now, time) for intent in intents}
+            return self._move_many(connection, intents, "in_doubt", {"error": error}, each)
 
     def progress_many(self, intents: Sequence[IntentRow], progress: Any) -> list[IntentRow]:
         """Store what all of them, which are in one state, need to be gone on with."""
@@ -200,6 +209,7 @@ class BulkIntents(Intents):
                     "run_id": each.run_id if unsent else row.run_id,
                     "attempt_id": each.attempt_id if unsent else row.attempt_id,
                     "asked_attempt": each.attempt_number if unsent else row.asked_attempt,
+                    "platform_time": row.platform_time or (each.platform_time if unsent else None),
                 }
                 taken.append({"b_key": row.key, **{f"v_{name}": value for name, value in values.items()}})
                 claims.append(Claim("new" if unsent else "doubt", replace(row, **values), again))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.leases import Leases
-from ivcap_flows.journal.rows import Cursor, DeliveryRow, DeliveryState
+from ivcap_flows.journal.rows import Cursor, DeliveryRow, DeliveryState, SendingRow
 from ivcap_flows.journal.store import Store
+
+if TYPE_CHECKING:
+    from ivcap_flows.http.server_clock import ServerTime
 
 __all__ = ["Deliveries"]
 
@@ -117,18 +121,22 @@ class Deliveries:
         with self._store.read() as connection:
             return list(dict.fromkeys(connection.execute(query.order_by(_D.c.updated_at, _D.c.key)).scalars()))
 
-    def sending(self, sink: str, run_id: str) -> datetime | None:
+    def sending(self, sink: str, run_id: str) -> SendingRow | None:
         """When the sink last sent something of a run, if nobody has heard of the end of that."""
-        query = sa.select(_S.c.sent_at).where(_S.c.sink == sink, _S.c.run_id == run_id)
+        query = sa.select(_S.c.sent_at, _S.c.sent_platform_time).where(_S.c.sink == sink, _S.c.run_id == run_id)
         with self._store.read() as connection:
-            found: datetime | None = connection.execute(query).scalar()
-            return found
+            row = connection.execute(query).mappings().first()
+            return None if row is None else SendingRow(**row)
 
-    def note_sending(self, sink: str, run_id: str) -> None:
-        """Note, before the first request and again while they go, that something of a run is sent now."""
+    def note_sending(self, sink: str, run_id: str, time: ServerTime | None = None) -> None:
+        """Note, before the first request and again while they go, that something of a run is sent now, which is `time`
+        on the platform."""
         with self._store.write() as connection:
-            row = {"sink": sink, "run_id": run_id, "sent_at": self._store.now(connection)}
-            self._store.upsert(connection, _S, row)
+            moments = {
+                "sent_at": self._store.now(connection),
+                "sent_platform_time": None if time is None else time.latest,
+            }
+            self._store.upsert(connection, _S, {"sink": sink, "run_id": run_id, **moments})
 
     def end_sending(self, sink: str, run_id: str) -> None:
         """Note that each request was answered."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,7 +22,10 @@ from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["WRITTEN_OFF", "Intents", "fresh_row"]
+if TYPE_CHECKING:
+    from ivcap_flows.http.server_clock import ServerTime
+
+__all__ = ["WRITTEN_OFF", "Intents", "fresh_row", "sending"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
@@ -99,6 +102,7 @@ class Intents:
             if unsent:
                 values |= {**owner, "asked_attempt": wanted.attempt_number, "sent_at": None, "error": None}
                 values |= {"spends": wanted.spends, "definition": wanted.definition, "reuse": wanted.reuse}
+                values |= {"platform_time": row.platform_time or wanted.platform_time}
             elif row.state == "sent" and row.sent_at is not None and last is not None:
                 # The request can have left as late as its holder was last seen.
                 values["sent_at"] = max(row.sent_at, last.beat_at)
@@ -108,15 +112,18 @@ class Intents:
             self._processes.begin(token)
             return Claim("new" if unsent else "doubt", self._get(connection, wanted.key), again)
 
-    def mark_sent(self, intent: IntentRow) -> IntentRow:
-        """The request is about to leave: the last point at which a newer claim stops it."""
+    def mark_sent(self, intent: IntentRow, time: ServerTime | None = None) -> IntentRow:
+        """The request is about to leave: the last point at which a newer claim stops it. `time` is the platform's."""
         with self._store.write() as connection:
-            return self._move(connection, intent, "sent", {"sent_at": self._store.now(connection)})
+            return self._move(connection, intent, "sent", sending(intent, self._store.now(connection), time))
 
-    def mark_in_doubt(self, intent: IntentRow, error: str) -> IntentRow:
-        """The reply was lost; the claim stays. The settling time counts from now."""
+    def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
+        """The reply was lost; the claim stays. The settling time counts from now, which is `time` on the platform."""
         with self._store.write() as connection:
-            values = {"sent_at": self._store.now(connection), "error": error}
+            values = {**sending(intent, self._store.now(connection), time), "error": error}
+            if intent.state == "intent":
+                # Nothing of ours has left: the doubt is about another journal's request, however old that is.
+                values["platform_time"] = None
             return self._move(connection, intent, "in_doubt", values)
 
     def progress(self, intent: IntentRow, progress: Any) -> IntentRow:
@@ -231,6 +238,7 @@ class Intents:
             if not self._store.insert_new(connection, _I, row):
                 return False
             if urn is None:
+                # When it was sent is not known, so what has passed since does not count.
                 doubt = {"sent_at": self._store.now(connection), "error": "known from its key aspect alone"}
                 self._move(connection, IntentRow(**row), "in_doubt", doubt)
             else:
@@ -393,12 +401,24 @@ class Intents:
 _LEFT: dict[str, Any] = {"process_id": None, "token": None}
 
 
+def sending(intent: IntentRow, now: datetime, time: ServerTime | None) -> dict[str, Any]:
+    """When a request may have left, by the journal's clock and by the platform's."""
+    first = intent.platform_time
+    if time is not None and first is not None:
+        first = min(first, time.earliest)
+    elif time is not None and intent.state == "intent":
+        # Later, an unknown time stays unknown: what came of an earlier request may be older than this one.
+        first = time.earliest
+    return {"sent_at": now, "platform_time": first, "sent_platform_time": None if time is None else time.latest}
+
+
 def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
     """The row of an intent that nobody has asked for before."""
     nothing = dict.fromkeys(("sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error"))
     return {
         **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
         **nothing,
+        "sent_platform_time": None,
         "asked_attempt": wanted.attempt_number,
         "state": "intent",
         "fence": 1,

@@ -279,7 +279,7 @@ def _endings(connection: Connection, attempts: list[str]) -> Iterator[Record]:
     for first in range(0, len(attempts), _CHUNK):
         some = [urn.removeprefix(prefix) for urn in attempts[first : first + _CHUNK]]
         rows: Iterable[Any] = connection.execute(
-            sa.select(*columns).where(_A.c.id.in_(some), _A.c.outcome != "running").order_by(_A.c.started_at)
+            sa.select(*columns).where(_A.c.id.in_(some), _A.c.outcome != "running").order_by(_A.c.seq)
         )
         for row in rows:
             ended = max(row.ended_at, row.started_at) if row.ended_at else None

@@ -25,6 +25,7 @@ __all__ = [
     "ProcessRow",
     "RunIdentity",
     "RunRow",
+    "SendingRow",
 ]
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
@@ -86,6 +87,7 @@ class AttemptRow:
     """One Prefect flow run (or one try of it) of a logical run.
 
     `number` counts from 1; a subflow's attempt has the number of the attempt that leads it and `leads` False.
+    `newest_at_end` is the number of the run's newest attempt when this one ended.
     """
 
     id: str
@@ -99,6 +101,7 @@ class AttemptRow:
     cause: str | None
     started_at: datetime
     ended_at: datetime | None
+    newest_at_end: int | None
     process: ProcessRow
 
 
@@ -116,7 +119,8 @@ class NewIntent:
     """An effect about to be asked for. `subject` groups requests that replace each other when a replayed flow
     diverges, such as the orders of one service; `spends` counts against the run's limit of orders. `definition` is a
     digest of what is asked, such as the service's definition, which may change while its name stays; `reuse` says what
-    an earlier effect of an equal request was found to be good for, None where none was looked for."""
+    an earlier effect of an equal request was found to be good for, None where none was looked for. `platform_time` is
+    the platform's own time, as far as it is known: no effect of this intent is older."""
 
     key: str
     base_key: str
@@ -134,15 +138,17 @@ class NewIntent:
     attempt_number: int = 0
     definition: str | None = None
     reuse: str | None = None
+    platform_time: datetime | None = None
 
 
 @dataclass(frozen=True)
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left. `how` is "sent", "adopted" or "reused"; of what was
-    adopted `matched_by` says "key", "content" or "user". `status` is the platform's terminal status; `duplicates` are
-    the URNs of further effects under the key.
+    `sent_at` is the last moment at which a request may have left; `sent_platform_time` is no earlier than that by the
+    platform's own clock, and `platform_time` is before the first such moment. Both are None where it told none. `how`
+    is "sent", "adopted" or "reused"; of what was adopted `matched_by` says "key", "content" or "user". `status` is the
+    platform's terminal status; `duplicates` are the URNs of further effects under the key.
     """
 
     key: str
@@ -176,6 +182,8 @@ class IntentRow:
     duplicates: list[str]
     definition: str | None = None
     reuse: str | None = None
+    platform_time: datetime | None = None
+    sent_platform_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,14 @@ class DeliveryRow:
     tries: int
     next_try: datetime | None = None
     updated_at: datetime | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class SendingRow:
+    """When a sink last sent something of a run, by the journal's clock and, where it told one, by the platform's."""
+
+    sent_at: datetime
+    sent_platform_time: datetime | None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,9 +21,9 @@ from ivcap_flows.journal.store import Store
 __all__ = ["Runs"]
 
 _R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
-_RUN_COLUMNS = [column for column in _R.c if column.name != "parameters_sha256"]
+_RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "parameters_sha256")]
 _ATTEMPTS = sa.select(
-    *[column for column in _A.c if column.name != "process_id"],
+    *[column for column in _A.c if column.name not in ("seq", "process_id")],
     *[column.label(f"process_{column.name}") for column in _P.c],
 ).join_from(_A, _P, _A.c.process_id == _P.c.id)
 
@@ -58,6 +59,7 @@ class Runs:
                 connection.execute(
                     sa.insert(_R),
                     {
+                        **self._store.numbered(connection, _R),
                         "id": run_id,
                         "flow_name": identity.flow_name,
                         "entry_point": identity.entry_point,
@@ -85,6 +87,7 @@ class Runs:
             connection.execute(
                 sa.insert(_A),
                 {
+                    **self._store.numbered(connection, _A),
                     "id": attempt_id,
                     "run_id": run_id,
                     "number": number,
@@ -127,12 +130,10 @@ class Runs:
         with self._store.write() as connection:
             attempt = self._attempt(connection, attempt_id)
             now = self._store.now(connection)
-            connection.execute(
-                sa.update(_A).where(_A.c.id == attempt_id).values(outcome=outcome, cause=cause, ended_at=now)
-            )
+            # Of two that end at once the second sees how the first did.
+            self._hold(connection, attempt.run_id)
+            self._end(connection, attempt, outcome, cause, now)
             if attempt.leads:
-                # Of two that end at once the second sees how the first did.
-                self._hold(connection, attempt.run_id)
                 told = _outcome(self._attempts(connection, attempt.run_id))
                 connection.execute(
                     sa.update(_R)
@@ -143,9 +144,9 @@ class Runs:
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
         """Whether its run ends so, too, if an attempt does."""
         with self._store.read() as connection:
-            rows = [row for row in self._attempts(connection, attempt.run_id) if row.id != attempt.id]
-            ended = replace(attempt, outcome=outcome, ended_at=self._store.now(connection))
-            return attempt.leads and _outcome([*rows, ended]) == outcome
+            rows = self._attempts(connection, attempt.run_id)
+            ended = replace(attempt, outcome=outcome, newest_at_end=max(row.number for row in rows))
+            return attempt.leads and _outcome([ended if row.id == ended.id else row for row in rows]) == outcome
 
     def standing(self, run: RunRow) -> tuple[RunRow, Sequence[AttemptRow]]:
         """How a run and its attempts stand: one whose process is gone is `lost`, though nobody has written it down."""
@@ -206,12 +207,10 @@ class Runs:
         outcome: Outcome | None = None,
     ) -> list[RunRow]:
         """Runs newest first, of one flow and outcome where given; `before` is the last of the page before."""
-        query = sa.select(*_RUN_COLUMNS).order_by(_R.c.created_at.desc(), _R.c.id.desc()).limit(limit)
+        query = sa.select(*_RUN_COLUMNS).order_by(_R.c.seq.desc()).limit(limit)
         if before is not None:
-            query = query.where(
-                sa.tuple_(_R.c.created_at, _R.c.id)
-                < sa.tuple_(sa.literal(before.created_at, schema.Instant), sa.literal(before.id))
-            )
+            last = _R.alias()
+            query = query.where(_R.c.seq < sa.select(last.c.seq).where(last.c.id == before.id).scalar_subquery())
         if flow_name is not None:
             query = query.where(_R.c.flow_name == flow_name)
         if outcome is not None:
@@ -257,7 +256,7 @@ class Runs:
 
     def attempt_of(self, flow_run_id: str) -> OpenedAttempt | None:
         """The newest attempt that a Prefect flow run opened in any process; for the tasks it sent elsewhere."""
-        query = _ATTEMPTS.where(_A.c.flow_run_id == flow_run_id).order_by(_A.c.number.desc(), _A.c.started_at.desc())
+        query = _ATTEMPTS.where(_A.c.flow_run_id == flow_run_id).order_by(_A.c.seq.desc())
         with self._store.read() as connection:
             row = connection.execute(query.limit(1)).mappings().first()
             if row is None:
@@ -328,7 +327,7 @@ class Runs:
 
     def _by_root(self, connection: Connection, identity: RunIdentity) -> str | None:
         query = sa.select(_A.c.run_id).where(_A.c.root_flow_run_id == identity.root_flow_run_id)
-        found: str | None = connection.execute(query.order_by(_A.c.started_at.desc()).limit(1)).scalar()
+        found: str | None = connection.execute(query.order_by(_A.c.seq.desc()).limit(1)).scalar()
         return found
 
     def _by_identity(self, connection: Connection, identity: RunIdentity, sha256: str) -> str | None:
@@ -345,7 +344,7 @@ class Runs:
     def _alike(identity: RunIdentity, sha256: str) -> sa.Select[tuple[str, str]]:
         """Id and outcome of the runs of an identity that no deployment began, newest first."""
         alike = (_R.c.entry_point == identity.entry_point, _R.c.parameters_sha256 == sha256, ~_R.c.deployed)
-        return sa.select(_R.c.id, _R.c.outcome).where(*alike).order_by(_R.c.created_at.desc())
+        return sa.select(_R.c.id, _R.c.outcome).where(*alike).order_by(_R.c.seq.desc())
 
     def _lose_dead(self, connection: Connection, attempts: Sequence[AttemptRow]) -> list[AttemptRow]:
         dead = [row for row in attempts if row.outcome == "running" and not self._alive(connection, row)]
@@ -354,17 +353,24 @@ class Runs:
             process = row.process
             seen = f"{process.beat_at:%Y-%m-%d %H:%M:%S} UTC"
             cause = f"process {process.pid} on {process.host} is gone; last seen {seen}"
-            connection.execute(
-                sa.update(_A)
-                .where(_A.c.id == row.id, _A.c.outcome == "running")
-                .values(outcome="lost", cause=cause, ended_at=process.beat_at)
-            )
+            self._end(connection, row, "lost", cause, process.beat_at)
         for run_id in {row.run_id for row in dead if row.leads}:
             told = _outcome(self._attempts(connection, run_id))
             connection.execute(
                 sa.update(_R).where(_R.c.id == run_id, _R.c.outcome == "running").values(outcome=told, updated_at=now)
             )
         return dead
+
+    @staticmethod
+    def _end(connection: Connection, attempt: AttemptRow, outcome: Outcome, cause: str | None, at: datetime) -> None:
+        """Write down how an attempt ended; one that is only lost, unless another has written it down meanwhile."""
+        of_run = _A.alias()
+        newest = sa.select(sa.func.max(of_run.c.number)).where(of_run.c.run_id == attempt.run_id).scalar_subquery()
+        ended = {"outcome": outcome, "cause": cause, "ended_at": max(at, attempt.started_at), "newest_at_end": newest}
+        change = sa.update(_A).where(_A.c.id == attempt.id)
+        if outcome == "lost" and attempt.outcome == "running":
+            change = change.where(_A.c.outcome == "running")
+        connection.execute(change.values(ended))
 
     @staticmethod
     def _hold(connection: Connection, run_id: str) -> None:
@@ -378,7 +384,7 @@ class Runs:
         return RunRow(**connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().one())
 
     def _attempts(self, connection: Connection, run_id: str) -> Sequence[AttemptRow]:
-        query = _ATTEMPTS.where(_A.c.run_id == run_id).order_by(_A.c.number, _A.c.started_at)
+        query = _ATTEMPTS.where(_A.c.run_id == run_id).order_by(_A.c.number, _A.c.seq)
         return [_attempt_row(row) for row in connection.execute(query).mappings()]
 
     def _attempt(self, connection: Connection, attempt_id: str) -> AttemptRow:
@@ -391,11 +397,12 @@ class Runs:
 def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:
     """How a run stands by its attempts: as the newest, or as one beside it that completed, or that outlives it.
 
-    Two may be at one run at once, where Prefect took a process for gone.
+    Two may be at one run at once, where Prefect took a process for gone. One that ended before the newest began says
+    nothing; by their numbers, since clocks may be set in between.
     """
     leading = sorted((row for row in attempts if row.leads), key=lambda row: row.number, reverse=True)
-    began = leading[0].started_at
-    outcomes = [row.outcome for row in leading if row.ended_at is None or row.ended_at >= began]
+    newest = leading[0].number
+    outcomes = [row.outcome for row in leading if row.newest_at_end is None or row.newest_at_end >= newest]
     if "completed" in outcomes:
         return "completed"
     return next((outcome for outcome in outcomes if outcome != "lost"), "lost")

@@ -100,6 +100,8 @@ runs = sa.Table(
     "runs",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    # In the order in which they were begun, which no clock tells; `Store.numbered` gives it.
+    sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
     sa.Column("flow_name", sa.Text, nullable=False),
     sa.Column("entry_point", sa.Text, nullable=False),
     sa.Column("parameters", Json, nullable=False),
@@ -111,13 +113,14 @@ runs = sa.Table(
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("missing_facts", sa.BigInteger, nullable=False),
     sa.Index("runs_identity", "entry_point", "parameters_sha256"),
-    sa.Index("runs_created_at", "created_at"),
+    sa.Index("runs_seq", "seq"),
 )
 
 attempts = sa.Table(
     "attempts",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("leads", sa.Boolean, nullable=False),
@@ -129,6 +132,9 @@ attempts = sa.Table(
     sa.Column("cause", sa.Text),
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("ended_at", Instant),
+    # The number of the run's newest attempt when this one ended: it was beside that one, and before all later ones.
+    sa.Column("newest_at_end", sa.Integer),
+    sa.Index("attempts_seq", "seq"),
     sa.Index("attempts_run", "run_id", "number"),
     sa.Index("attempts_root_flow_run", "root_flow_run_id"),
     sa.Index("attempts_flow_run", "flow_run_id"),
@@ -160,6 +166,9 @@ intents = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
+    # By the platform's own clock: before the first request could leave, and when the last one was about to.
+    sa.Column("platform_time", Instant),
+    sa.Column("sent_platform_time", Instant),
     sa.Column("progress", Json),
     sa.Column("urn", sa.Text),
     sa.Column("outcome", Json),
@@ -239,6 +248,7 @@ sendings = sa.Table(
     sa.Column("sink", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("sent_at", Instant, nullable=False),
+    sa.Column("sent_platform_time", Instant),
 )
 
 leases = sa.Table(

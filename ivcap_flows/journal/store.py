@@ -104,6 +104,13 @@ class Store:
         moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(timezone.utc)
 
+    def numbered(self, connection: Connection, table: sa.Table) -> dict[str, int]:
+        """The `seq` of a new row, greater than all before; PostgreSQL gives it of its own accord."""
+        if not self.is_sqlite:
+            return {}
+        newest = connection.execute(sa.select(sa.func.max(table.c.seq))).scalar()
+        return {"seq": (newest or 0) + 1}
+
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
         return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ivcap_flows import __version__
 from ivcap_flows.errors import TwinError
 from ivcap_flows.local import clock, control, provena
+from ivcap_flows.local.dated import Dated
 from ivcap_flows.local.directory import Directory, write_atomically
 from ivcap_flows.local.faults import TRANSPORT, FaultLayer
 from ivcap_flows.local.gate import MOST_HEAD, Gate
@@ -195,7 +196,7 @@ async def _serve(
         await part.start()
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(
-            Gate(layer, host),
+            Dated(Gate(layer, host)),
             http=_Connection,
             loop="asyncio",
             ws="none",
@@ -203,6 +204,7 @@ async def _serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE,

@@ -14,6 +14,7 @@ from ivcap_flows import identity
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.auth import Auth, claims
 from ivcap_flows.http.pool import Pool
+from ivcap_flows.http.server_clock import ServerClock, ServerTime
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.auth_api import AuthApi
 from ivcap_flows.provena.datastore import DataStoreApi
@@ -116,6 +117,7 @@ class ProvenaClient:
         self._platform: str | None = None
         self._asking = asyncio.Lock()
         self._pool = Pool()
+        self._clock = ServerClock()
         self.auth_api = AuthApi(self._session(endpoints.auth))
         self.registry = RegistryApi(self._session(endpoints.registry))
         self.prov = ProvApi(self._session(endpoints.prov))
@@ -169,6 +171,20 @@ class ProvenaClient:
                 self._platform = await self._ask_twin() or identity.platform_id(self.endpoints.realm)
         return self._platform
 
+    @property
+    def time(self) -> ServerTime | None:
+        """Provena's own time, as the newest reply of each API has told it; None before the first."""
+        return self._clock.time
+
+    async def now(self) -> ServerTime | None:
+        """As `time`, asking Provena where no reply has told it yet. None where Provena tells no time."""
+        await self.platform()
+        if self.time is None:
+            url = self.endpoints.registry
+            async with Session(url, platform="Provena", pool=self._pool, clock=self._clock) as session:
+                await session.request("GET", "/", repeat="idempotent", expect=range(200, 600))
+        return self.time
+
     async def username(self) -> str:
         """The caller's name, as in `owner_username` of items and `username` of jobs."""
         name = claims(await self._auth.header()).get("preferred_username")
@@ -190,7 +206,8 @@ class ProvenaClient:
         parts = urlsplit(self.endpoints.registry)
         if parts.hostname not in _LOOPBACK:
             return None
-        async with Session(f"{parts.scheme}://{parts.netloc}", platform="Provena", pool=self._pool) as session:
+        url = f"{parts.scheme}://{parts.netloc}"
+        async with Session(url, platform="Provena", pool=self._pool, clock=self._clock) as session:
             reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
         is_json = reply.status == 200 and "json" in reply.headers.get("content-type", "")
         told = reply.json() if is_json else None
@@ -200,7 +217,7 @@ class ProvenaClient:
         return str(told["instance"])
 
     def _session(self, url: str) -> Session:
-        return Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT, pool=self._pool)
+        return Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT, pool=self._pool, clock=self._clock)
 
 
 def _unknown(api: str, variable: str) -> ConfigurationError:

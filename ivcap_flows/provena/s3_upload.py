@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from ivcap_flows.errors import (
@@ -20,6 +20,7 @@ from ivcap_flows.errors import (
     SourceChangedError,
 )
 from ivcap_flows.handles import LocalFile
+from ivcap_flows.http.server_clock import date_of
 from ivcap_flows.provena.s3 import Bucket, media_type_of
 
 __all__ = ["PART", "SHA256", "Room", "send"]
@@ -206,6 +207,7 @@ async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room
     except ForbiddenError:
         return None  # keys need not allow to look
     found = [each for each in answer.get("Uploads", ()) if each["Key"] == key]
+    now = date_of(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
     for each in sorted(found, key=lambda each: str(each["Initiated"]), reverse=True):
         begun = _Begun(each["UploadId"], {})
         try:
@@ -213,7 +215,8 @@ async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room
                 return begun
         except (ForbiddenError, NotFoundError):
             continue
-        if _age(each["Initiated"]) > _STALE:
+        # By S3's own clock: by another one, what somebody has begun just now might look old.
+        if now is not None and now - each["Initiated"] > _STALE:
             await _remove(bucket, key, begun.id)
     return None
 
@@ -245,10 +248,6 @@ async def _remove(bucket: Bucket, key: str, id: str) -> None:  # noqa: A002 - S3
     """Parts that nobody completes cost money for ever; if they cannot be removed now, the first failure is told."""
     with contextlib.suppress(IvcapFlowsError):
         await bucket.ask("abort_multipart_upload", Key=key, UploadId=id)
-
-
-def _age(begun: datetime) -> timedelta:
-    return datetime.now(timezone.utc) - begun
 
 
 def _part_size(size: int) -> int:

@@ -118,7 +118,9 @@ class Batch:
         async def mint(urn: str) -> str:
             artifact = await self._describe(urn)
             effect = dataset_effect(artifact, self._datasets, client=self._client, platform=platform, account=account)
-            done = await perform(effect, journal=journal, attempt=attempt, platform=platform, account=account)
+            done = await perform(
+                effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client
+            )
             return done.value.urn
 
         file = OutcomeFile(out, self._spool) if out is not None else None

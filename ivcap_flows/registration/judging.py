@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from ivcap_flows.durable.platform_time import look_since, still_to_settle
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.following import End, Follower, Pulse, Sending, Unit
@@ -36,6 +37,7 @@ class Judge:
         in_flight: int,
         patience: float,
     ) -> None:
+        self._client = client
         self._journal = journal
         self._ledger = ledger
         self._lookup = lookup
@@ -51,10 +53,10 @@ class Judge:
         unsent = [work for work in silent if work.intent.state == "intent"]
         doubted = [work for work in silent if work.intent.state != "intent"]
         if doubted:
+            intents = [work.intent for work in doubted]
             now = await asyncio.to_thread(self._journal.now)
-            since = [work.intent.sent_at or work.intent.created_at for work in doubted]
-            await asyncio.sleep(max(0.0, self._settle - (now - max(since)).total_seconds()))
-            await self._lookup.everywhere(min(since))
+            await asyncio.sleep(still_to_settle(intents, self._settle, now, self._client.time))
+            await self._lookup.everywhere(look_since(*intents))
             doubted = await self.by_signs(doubted, final=True)
         return unsent, doubted
 
@@ -128,17 +130,23 @@ class Judge:
         works = await self._ledger.in_doubt(works, "sent before, and found again")
         if not works:
             return
-        now = await asyncio.to_thread(self._journal.now)
-        sent = began or max(work.intent.sent_at or work.intent.created_at for work in works)
         known = any(doubted_since(work.intent) for work in works)
-        age = self._patience if known else (now - sent).total_seconds()
+        age = self._patience if known else self._age(works, began)
         await self.follow(unit, works, patience=max(self._settle, self._patience - age), alone=True)
+
+    def _age(self, works: Sequence[Work], began: datetime | None) -> float:
+        """For how many seconds what was sent has surely been under way, by Provena's own clock."""
+        sent = [began] if began is not None else [work.intent.sent_platform_time for work in works]
+        known = [moment for moment in sent if moment is not None]
+        if self._client.time is None or len(known) < len(sent):
+            return 0.0
+        return max(0.0, (self._client.time.earliest - max(known)).total_seconds())
 
     async def _judge_failed(self, failed: Sequence[tuple[Work, JobRow]]) -> None:
         """A job that fails may have made its run in the registry before; such a run is not made a second time."""
         if not failed:
             return
-        await self._lookup.among_items(min(work.intent.created_at for work, _ in failed))
+        await self._lookup.among_items(look_since(*(work.intent for work, _ in failed)))
         signs = self._ledger.signs(work.row for work, _ in failed)
         ended: list[tuple[Work, str | None, str | None]] = []
         halves: list[tuple[Work, str | None, str]] = []
@@ -156,9 +164,9 @@ class Judge:
         if end.parent_failed is not None:
             # Children that it had dispatched before may still show.
             await asyncio.sleep(self._settle)
-        await self._lookup.everywhere(min(work.intent.created_at for work in works))
+        await self._lookup.everywhere(look_since(*(work.intent for work in works)))
         signs = self._ledger.signs(work.row for work in works)
-        now = datetime.now(timezone.utc)
+        now = await asyncio.to_thread(self._journal.now)
         lodged: list[tuple[Work, Sign]] = []
         failed: list[tuple[Work, str | None, str | None]] = []
         stuck: list[tuple[Work, str | None, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 from ivcap_flows.identity import fingerprint, flows_urn, key_of
@@ -33,9 +34,17 @@ def run_key(platform: str, account: str, subject: str, workflow: str) -> str:
 
 
 def new_intent(
-    key: str, platform: str, account: str, subject: str, workflow: str, name: str, attempt: tuple[str, str, int] | None
+    key: str,
+    platform: str,
+    account: str,
+    subject: str,
+    workflow: str,
+    name: str,
+    attempt: tuple[str, str, int] | None,
+    platform_time: datetime | None,
 ) -> NewIntent:
-    """The intent of a run. `attempt` is the logical run, the attempt and its number, where there is one."""
+    """The intent of a run. `attempt` is the logical run, the attempt and its number, where there is one;
+    `platform_time` is Provena's own, before it was looked for there."""
     run, attempt_id, number = attempt or (None, None, 0)
     return NewIntent(
         key=key,
@@ -49,6 +58,7 @@ def new_intent(
         run_id=run,
         attempt_id=attempt_id,
         attempt_number=number,
+        platform_time=platform_time,
     )
 
 

@@ -7,8 +7,10 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
+from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.journal import Claim, IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.bulk import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
@@ -49,6 +51,7 @@ class Ledger:
         out: OutcomeFile | None,
         pulse: Pulse,
         lookup: Lookup,
+        clock: PlatformClock,
         *,
         platform: str,
         account: str,
@@ -60,6 +63,8 @@ class Ledger:
         self._out = out
         self._pulse = pulse
         self._lookup = lookup
+        self._clock = clock
+        self._since: datetime | None = None
         self._platform = platform
         self._account = account
         self._attempt = (attempt.run.id, attempt.attempt.id, attempt.attempt.number) if attempt else None
@@ -68,6 +73,11 @@ class Ledger:
         self._total = sum(counts.values())
         self.ended = counts.get("wrong", 0) + counts.get("done", 0)
         """How many rows have come to their end."""
+
+    async def begin(self) -> None:
+        """Note Provena's time, before the rows are looked for: what comes about later is theirs or another's."""
+        now = await self._clock.now()
+        self._since = None if now is None else now.earliest
 
     async def claim(self, rows: Sequence[Spooled]) -> list[Work]:
         """The rows that this process may go on with; those that are done stand so from now on.
@@ -108,7 +118,7 @@ class Ledger:
 
     async def mark_sent(self, works: Sequence[Work]) -> list[Work]:
         """The works that are still this process's, about to leave."""
-        return _now(works, await asyncio.to_thread(self._intents.mark_sent_many, _intents(works)))
+        return _now(works, await asyncio.to_thread(self._intents.mark_sent_many, _intents(works), self._clock.time))
 
     async def save(self, works: Sequence[Work], progress: Any) -> list[Work]:
         """The works, with what is needed to go on with them stored."""
@@ -117,7 +127,8 @@ class Ledger:
     async def in_doubt(self, works: Sequence[Work], error: str) -> list[Work]:
         """The works as in doubt; what was so before keeps its time."""
         fresh = [work for work in works if work.intent.state != "in_doubt"]
-        moved = _now(fresh, await asyncio.to_thread(self._intents.mark_in_doubt_many, _intents(fresh), error))
+        doubted = self._intents.mark_in_doubt_many
+        moved = _now(fresh, await asyncio.to_thread(doubted, _intents(fresh), error, self._clock.time))
         return [*(work for work in works if work.intent.state == "in_doubt"), *moved]
 
     async def adopt(self, lodged: Sequence[tuple[Work, Sign]], how: str = "adopted") -> None:
@@ -213,7 +224,9 @@ class Ledger:
         return ModelRunRecord.model_validate(with_datasets(body, self._spool.datasets(artifacts_in(row.body))))
 
     def _intent(self, row: Spooled) -> Any:
-        return new_intent(row.key, self._platform, self._account, row.subject, row.workflow, row.name, self._attempt)
+        return new_intent(
+            *(row.key, self._platform, self._account, row.subject, row.workflow, row.name, self._attempt, self._since)
+        )
 
 
 def _kept(row: Spooled, intent: IntentRow, words: str | None) -> Outcome:

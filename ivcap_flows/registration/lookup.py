@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ivcap_flows.durable import CLOCKS
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.registration.keys import key_in
@@ -100,8 +99,9 @@ def half(handle: str | None, words: str | None) -> str:
     )
 
 
-async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime) -> dict[str, Sign]:
-    """What Provena shows under these keys, by one pass over what is not older than `since`."""
+async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime | None) -> dict[str, Sign]:
+    """What Provena shows under these keys, by one pass over what is not older than `since`, by Provena's own clock.
+    None: over all."""
     seen: dict[str, dict[str, Seen]] = {}
     for shown in (_jobs(client, since), _items(client, since)):
         async for each in shown:
@@ -205,4 +205,4 @@ def of_job(row: JobRow) -> list[Seen]:
 
 def _older(seconds: int | None, since: datetime | None) -> bool:
     at = moment(seconds)
-    return since is not None and at is not None and at < since - CLOCKS
+    return since is not None and at is not None and at < since

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import digest
@@ -131,10 +131,10 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         )
 
     async def find(intent: IntentRow) -> list[Found[ModelRun]]:
-        sign = (await look_for(client, [intent.key], intent.created_at)).get(intent.key)
+        sign = (await look_for(client, [intent.key], look_since(intent))).get(intent.key)
         if sign is not None and sign.kind == "under way" and sign.job is not None:
             await _ended(client, sign.job, intent.key, client.settle)
-            sign = (await look_for(client, [intent.key], intent.created_at)).get(intent.key)
+            sign = (await look_for(client, [intent.key], look_since(intent))).get(intent.key)
         if sign is None or sign.kind == "failed":
             return []
         if sign.kind == "under way":

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
@@ -104,11 +104,11 @@ async def person_of(client: ProvenaClient, account: str) -> str:
     return person
 
 
-async def items_since(client: ProvenaClient, subtype: type[Any], since: datetime) -> AsyncIterator[Item[Any]]:
-    """Registry items that are not older than `since`, newest first."""
+async def items_since(client: ProvenaClient, subtype: type[Any], since: datetime | None) -> AsyncIterator[Item[Any]]:
+    """Registry items that are not older than `since`, by Provena's own clock, newest first; None: all."""
     async for item in client.registry.list(subtype, sort="CREATED_TIME"):
         made = moment(item.created_timestamp)
-        if made is not None and made < since - CLOCKS:
+        if since is not None and made is not None and made < since:
             return
         yield item
 

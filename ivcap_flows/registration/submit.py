@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
+from ivcap_flows.durable import look_since
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
@@ -19,7 +20,7 @@ from ivcap_flows.errors import (
     PlatformError,
     RegistrationFailedError,
 )
-from ivcap_flows.journal import Journal, OpenedAttempt
+from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.bulk import GIVEN_UP, RESEND
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
@@ -44,6 +45,7 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0
 _WAITED_FOR: Final = 4
 """So many batches are waited for, for each that is on its way: what is accepted keeps no other from being sent."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LOOKS: Final = 8
 """Into so many parts the settling time is cut for the first look after a lost reply; the pauses double."""
 
@@ -84,7 +86,7 @@ class Submission:
         self._patience = patience
         self._lookup = Lookup(client, spool, patience)
         self._ledger = Ledger(
-            *(journal, spool, out, pulse, self._lookup),
+            *(journal, spool, out, pulse, self._lookup, client),
             platform=platform,
             account=account,
             attempt=attempt,
@@ -104,6 +106,7 @@ class Submission:
         the next start."""
         start_beating(self._journal)
         try:
+            await patiently(self._ledger.begin, self._patience)
             await self._recall()
             if self._out is not None:
                 await asyncio.to_thread(self._out.begin)
@@ -122,11 +125,13 @@ class Submission:
 
     async def _recall(self) -> None:
         """Ask the journal, and then Provena, for what there is of the rows; note what is going to be sent."""
-        since = await asyncio.to_thread(self._journal.now)
+        oldest: IntentRow | None = None
         unknown = False
         for page in self._spool.pages("ready"):
             known = await asyncio.to_thread(self._journal.intents.find_many, [row.key for row in page])
-            since = min([since, *(intent.created_at for intent in known.values() if intent.state not in DONE)])
+            for intent in known.values():
+                if intent.state not in DONE and (oldest is None or _began(intent) < _began(oldest)):
+                    oldest = intent
             unknown = unknown or len(known) < len(page)
             found = [(row, known[row.key]) for row in page if row.key in known]
             await self._ledger.keep([(row, intent) for row, intent in found if intent.state in DONE])
@@ -137,7 +142,7 @@ class Submission:
         if not self._spool.page("ready", "waiting", limit=1):
             return
         # When a journal first knew a row, it had looked for all that there was of it.
-        await self._lookup.everywhere(None if unknown else since)
+        await self._lookup.everywhere(None if unknown or oldest is None else look_since(oldest))
         for page in self._spool.pages("ready"):
             signs = self._ledger.signs(row for row in page if not row.looked)
             self._wait_for([row for row in page if row.key in signs and signs[row.key].kind != "failed"])
@@ -243,7 +248,7 @@ class Submission:
         """Look for a batch until it must show, and go on with what shows; what is left may be sent again."""
         logger.warning("The reply to a batch of %d model runs was lost, so it is looked for: %s", len(works), error)
         works = await self._ledger.in_doubt(works, f"{type(error).__name__}: {error}")
-        since: datetime = min(work.intent.created_at for work in works)
+        since = look_since(*(work.intent for work in works))
         end = time.monotonic() + self._client.settle
         pause = self._client.settle / _LOOKS
         while works:
@@ -292,3 +297,8 @@ class Submission:
         ]
         await self._ledger.fail([(work, None, words[0]) for work, words in broken if words])
         return [work for work, words in broken if not words]
+
+
+def _began(intent: IntentRow) -> datetime:
+    """Since when, by Provena's clock, there may be something of a row; one of which that is not known comes first."""
+    return intent.platform_time or _LONG_AGO

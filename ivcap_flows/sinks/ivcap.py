@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import CLOCKS
+from ivcap_flows.durable.platform_time import still_to_settle
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance import prov_json
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.journal import Journal, RunRow
+    from ivcap_flows.journal.rows import SendingRow
 
 __all__ = ["LINK_SCHEMA", "RUN_SCHEMA", "SCHEMAS", "IvcapSink", "newest_by_run"]
 
@@ -113,17 +114,20 @@ class IvcapSink:
         wanted = [_Stated(flows_urn("run", run.id), RUN_SCHEMA, _record(run, graph))]
         wanted += [_Stated(urn, LINK_SCHEMA, link) for urn, link in _links(run, graph, platform)]
         await self._read(run, wanted)
-        sent = None
+        sent: SendingRow | None = None
         if any(not one.same for one in wanted):
             sent = await asyncio.to_thread(self._journal.deliveries.sending, self._name, run.id)
             if sent is not None:
                 # Its process was killed, or its reply lost: what it has sent may not show yet.
-                shows = sent + timedelta(seconds=_NOTED + self._client.settle)
-                rest = (shows - await asyncio.to_thread(self._journal.now)).total_seconds()
-                if rest > _SHORT:
-                    told = f"What was sent at {sent:%H:%M:%S} UTC may still show on IVCAP; it is looked for then."
-                    return Delivery("pending", told, next_try=shows)
-                await asyncio.sleep(max(0.0, rest))
+                now, time = await asyncio.to_thread(self._journal.now), self._client.time
+                rest = still_to_settle([sent], _NOTED + self._client.settle, now, time)
+                # Without the platform's time the next pass would know no more than this one of what has passed.
+                if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
+                    told = (
+                        f"What was sent at {sent.sent_at:%H:%M:%S} UTC may still show on IVCAP; it is looked for then."
+                    )
+                    return Delivery("pending", told, next_try=now + timedelta(seconds=rest))
+                await asyncio.sleep(rest)
                 await self._read(run, wanted)
         delivery = await self._write(run, wanted)
         if sent is not None:
@@ -132,13 +136,13 @@ class IvcapSink:
 
     async def _read(self, run: RunRow, wanted: Sequence[_Stated]) -> None:
         """See what IVCAP has in the place of each."""
-        # Nothing of a run is older than the run; an artifact may have links of thousands of others.
-        since = run.created_at - CLOCKS
         urn = flows_urn("run", run.id)
+        # An artifact may have links of thousands of other runs.
+        path = f"$.run ? (@ == {json.dumps(urn)})"
 
         async def read(one: _Stated) -> None:
-            listed = self._client.aspects.list(entity=one.entity, schema=one.schema)
-            one.there = [record async for record in _since(listed, since) if _run_of(record) == urn]
+            listed = self._client.aspects.where(path, entity=one.entity, schema=one.schema)
+            one.there = [record async for record in listed if _run_of(record) == urn]
 
         await _each(read, wanted)
 
@@ -169,7 +173,7 @@ class IvcapSink:
         deliveries, ended = self._journal.deliveries, asyncio.Event()
 
         async def note() -> None:
-            await asyncio.to_thread(deliveries.note_sending, self._name, run.id)
+            await asyncio.to_thread(deliveries.note_sending, self._name, run.id, self._client.time)
 
         async def renew() -> None:
             while not ended.is_set():
@@ -267,14 +271,6 @@ def _said(content: Any) -> Any:
 def _run_of(record: AspectRecord) -> str | None:
     urn = record.content.get("run") if isinstance(record.content, Mapping) else None
     return urn if isinstance(urn, str) else None
-
-
-async def _since(records: AsyncIterator[AspectRecord], since: datetime) -> AsyncIterator[AspectRecord]:
-    """Those of a list, newest first, that are not older."""
-    async for record in records:
-        if record.valid_from is not None and record.valid_from < since:
-            return
-        yield record
 
 
 async def _each(do: Callable[[_Stated], Awaitable[None]], stated: Sequence[_Stated]) -> None:

@@ -186,7 +186,7 @@ class _Pass:
         row = journal.deliveries.get(name, f"{run.id}@{seq}")
         if row is not None and row.state == "delivered":
             return True
-        waits = row is not None and row.next_try is not None and row.next_try > _now()
+        waits = row is not None and row.next_try is not None and _is_ahead(row.next_try)
         if not self._reachable or (row is not None and not self._again and (waits or row.state == "dead")):
             self._counts["dead" if row is not None and row.state == "dead" else "pending"] += 1
             return True
@@ -241,6 +241,12 @@ def _is_away(error: IvcapFlowsError | OSError) -> bool:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _is_ahead(moment: datetime) -> bool:
+    """Whether a try is to wait for this moment. One beyond the longest wait was noted by a clock that was ahead."""
+    now = _now()
+    return now < moment <= now + timedelta(seconds=LONGEST_WAIT)
 
 
 def _words(error: Exception) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from ivcap_flows.durable.platform_time import look_since, still_to_settle
 from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
@@ -120,9 +120,8 @@ class ProvenaSink:
         sent = [intent for intent in sent if intent.platform == platform]
         if not sent:
             return [], {}
-        signs = await look_for(self._client, {intent.key for intent in sent}, min(intent.created_at for intent in sent))
-        # Before, a later job under the same key may be still to show.
-        early = await asyncio.to_thread(self._journal.now) - timedelta(seconds=self._client.settle)
+        signs = await look_for(self._client, {intent.key for intent in sent}, look_since(*sent))
+        now = await asyncio.to_thread(self._journal.now)
         waiting: list[str] = []
         failed: dict[str, str] = {}
         lodged: list[tuple[IntentRow, Sign]] = []
@@ -132,7 +131,12 @@ class ProvenaSink:
                 lodged.append((intent, sign))
             elif sign is not None and sign.kind == "half":
                 failed[intent.key] = f"The model run {intent.key} is in doubt. {half(sign.handle, sign.words)}."
-            elif sign is not None and sign.kind == "failed" and (intent.sent_at or intent.created_at) <= early:
+            elif (
+                sign is not None
+                and sign.kind == "failed"
+                # Before, a later job under the same key may be still to show.
+                and not still_to_settle([intent], self._client.settle, now, self._client.time)
+            ):
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
             else:
                 waiting.append(intent.key)

@@ -101,5 +101,10 @@ class Registrar:
 
     async def _perform(self, effect: Effect[T]) -> Performed[T]:
         return await perform(
-            effect, journal=self.journal, attempt=self.attempt, platform=self.platform, account=self.account
+            effect,
+            journal=self.journal,
+            attempt=self.attempt,
+            platform=self.platform,
+            account=self.account,
+            clock=self.client,
         )

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
 from ivcap_flows.identity import Scope, fingerprint
@@ -64,13 +64,14 @@ async def _add_aspect(
         )
 
     async def find(intent: IntentRow) -> list[Found[Aspect]]:
-        # An equal statement from long before is not ours; clocks may differ.
-        since = intent.created_at - CLOCKS
+        # An equal statement from before is not ours. Where it is not known since when one could be, the user decides.
+        since = look_since(intent)
+        matched_by: MatchedBy = "guess" if since is None else "content"
         return [
-            Found(record.handle(call.platform), record.urn, record.valid_from, matched_by="content")
+            Found(record.handle(call.platform), record.urn, record.valid_from, matched_by)
             for record in await _active(call, about, schema_urn)
             if fingerprint(record.content) == fingerprint(document)
-            and (record.valid_from is None or record.valid_from >= since)
+            and (since is None or record.valid_from is None or record.valid_from >= since)
         ]
 
     done = await call.perform(

@@ -6,17 +6,18 @@ import asyncio
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal
-from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, perform, planning
+from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, look_since, perform, planning
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import Journal, OpenedAttempt
+from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.key_aspects import AspectKeys
@@ -46,6 +47,7 @@ class _Call:
     account: str
     settings: Settings
     """As they were when the task began."""
+    client: IvcapClient | ProvenaClient
 
     def reuses(self, asked: bool) -> bool:
         """Whether an earlier one of an equal request is used: as the environment says, else as the task was `asked`."""
@@ -68,6 +70,7 @@ class _Call:
             platform=self.platform,
             account=self.account,
             key_aspects=key_aspects,
+            clock=self.client,
             on_divergence=on_divergence,
             on_failure=on_failure,
             max_resubmits=max_resubmits,
@@ -114,6 +117,14 @@ class IvcapCall(_Call):
     @property
     def keys(self) -> AspectKeys:
         return AspectKeys(self.client.aspects)
+
+    async def since(self, intent: IntentRow) -> datetime | None:
+        """The platform's time before which no effect of the intent can have come about; None where that is not known.
+
+        Its key aspect tells it by the clock of the records themselves, until one with the outcome replaces it.
+        """
+        asserted = await self.keys.asserted_at(intent.key) if intent.urn is None else None
+        return asserted or look_since(intent)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
 from ivcap_flows.journal import IntentRow
@@ -39,7 +39,7 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
     async def find(intent: IntentRow) -> list[Found[Dataset]]:
         return [
             Found(_handle(call, item.id, item.info.collection_format), item.id, moment(item.created_timestamp))
-            async for item in items_since(call.client, DatasetInfo, intent.created_at)
+            async for item in items_since(call.client, DatasetInfo, look_since(intent))
             if _metadata(item).get(KEY_FIELD) == intent.key
         ]
 

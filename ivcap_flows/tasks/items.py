@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from ivcap_flows.capture import found, note
-from ivcap_flows.durable import CLOCKS, Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
 from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
 from ivcap_flows.journal import IntentRow
@@ -185,9 +185,11 @@ async def _version_item(
             return []
         new = await stated(call, versions.next_version)
         made = moment(new.created_timestamp)
-        if new.owner_username != call.account or (made is not None and made < intent.created_at - CLOCKS):
+        since = look_since(intent)
+        if new.owner_username != call.account or (since is not None and made is not None and made < since):
             return []
-        return [Found(_in_registry(new.handle(call.platform)), new.id, made, matched_by="content")]
+        matched_by: MatchedBy = "guess" if since is None else "content"
+        return [Found(_in_registry(new.handle(call.platform)), new.id, made, matched_by)]
 
     done = await call.perform(
         Effect(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, Reusable
+from ivcap_flows.durable import Effect, Found, MatchedBy, OnDivergence, OnFailure, Progress, Reusable
 from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
@@ -86,14 +87,17 @@ async def _request_job(
         return handle.model_copy(update=given)
 
     async def find(intent: IntentRow) -> list[Found[Job]]:
-        # A job bears no name or tag of ours: it is known by its request, and by nobody else having claimed it.
+        # A job bears no name or tag of ours: it is known by its request, and by nobody else having claimed it. Without
+        # a time from which on it could be ours, an equal one of any age might be: that is for the user to decide.
+        since = await call.since(intent)
+        matched_by: MatchedBy = "guess" if since is None else "content"
         wanted = {fingerprint(asked.sent), fingerprint(asked.document)}
         found = []
-        async for job in _since(call, record.urn, intent):
+        async for job in _since(call, record.urn, since):
             if fingerprint(job.request_content) in wanted:
                 handle = job.handle(call.platform, service_name=record.name, key=intent.key)
                 handle = handle.model_copy(update={"service_version": version})
-                found.append(Found(handle, job.urn, job.requested_at, matched_by="content"))
+                found.append(Found(handle, job.urn, job.requested_at, matched_by))
         return found
 
     async def earlier(wanted: NewIntent) -> Reusable[Job]:
@@ -185,17 +189,14 @@ async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str,
     return schema
 
 
-async def _since(call: IvcapCall, service: str, intent: IntentRow) -> AsyncIterator[JobRecord]:
-    """The service's jobs requested since the intent, whole; listings do not tell when a job was requested.
+async def _since(call: IvcapCall, service: str, since: datetime | None) -> AsyncIterator[JobRecord]:
+    """The service's jobs requested since then, by the platform's own clock, whole: listings do not tell the time.
 
-    The key aspect tells the intent's time by the platform's own clock, until one with the outcome replaces it. All are
-    read, however many: one that is passed over would be requested twice.
+    All are read, however many: one that is passed over would be requested twice.
     """
-    asserted = await call.keys.asserted_at(intent.key) if intent.urn is None else None
-    since = asserted or intent.created_at - CLOCKS
     async for item in call.client.jobs.list(service):
         job = await call.client.jobs.read(service, item.urn, with_request=True, with_result=False)
-        if job.requested_at is not None and job.requested_at < since:
+        if since is not None and job.requested_at is not None and job.requested_at < since:
             return
         yield job
 

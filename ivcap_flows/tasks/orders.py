@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from ivcap_flows.durable import CLOCKS, Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
+from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
 from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
@@ -162,9 +162,10 @@ def _handle(
 
 
 async def _since(call: IvcapCall, intent: IntentRow) -> AsyncIterator[OrderRecord]:
-    """The account's orders that are not older than the intent, newest first."""
+    """The account's orders that are not older than the intent, by the platform's own clock, newest first."""
+    since = await call.since(intent)
     async for placed in call.client.orders.list(order_by="ordered-at", order_desc=True):
-        if placed.ordered_at is not None and placed.ordered_at < intent.created_at - CLOCKS:
+        if since is not None and placed.ordered_at is not None and placed.ordered_at < since:
             return
         yield placed
 

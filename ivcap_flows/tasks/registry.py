@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.datasets import DatasetDefaults
@@ -40,7 +40,7 @@ async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = No
     async def find(intent: IntentRow) -> list[Found[RegistryItem]]:
         return [
             Found(_item(call, item), item.id, moment(item.created_timestamp))
-            async for item in items_since(call.client, type(info), intent.created_at)
+            async for item in items_since(call.client, type(info), look_since(intent))
             if (item.info.user_metadata or {}).get(KEY_FIELD) == intent.key
         ]
 

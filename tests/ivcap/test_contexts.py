@@ -141,7 +141,7 @@ async def test_a_token_is_renewed_and_written_back(file, provider):
     """The rotated refresh token would else end the command's own login. All else stays to the letter."""
     before = file.path.read_text()
     auth = ContextToken("prod", file)
-    assert isinstance(auth, Auth) and auth.expired
+    assert isinstance(auth, Auth) and auth.expired_at(time.time())
     started = time.time()
     assert await asyncio.gather(*(auth.header() for _ in range(20))) == ["Bearer a-2"] * 20
     [renewal] = provider.to("POST /idp/token")

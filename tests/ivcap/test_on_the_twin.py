@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -87,7 +88,7 @@ async def test_refusals_have_their_own_errors(twin, twin_environment):
     with pytest.raises(NotFoundError):
         await twin.orders.read("urn:ivcap:order:00000000-0000-0000-0000-000000000000")
     expired = StaticToken(twin_environment["IVCAP_JWT_EXPIRED"])
-    assert expired.expired
+    assert expired.expired_at(time.time())
     async with IvcapClient(twin_environment["IVCAP_URL"], expired) as late:
         with pytest.raises(NotAuthorizedError):
             await anext(late.artifacts.list())

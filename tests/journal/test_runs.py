@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.journal import AttemptRow, Fact, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity, schema
 from ivcap_flows.journal.processes import LEASE_SECONDS
+from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import entity
 
 FORK = multiprocessing.get_context("fork")
@@ -306,6 +307,78 @@ def test_a_run_goes_on_where_the_newer_of_two_attempts_is_lost(
     assert journal.runs.decides(first.attempt, end)
     journal.runs.close_attempt(first.attempt.id, end)
     assert journal.runs.get(first.run.id).outcome == end
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """`set_clock(hours)` puts the journal's clock so far ahead of the time that it is, or behind it."""
+    now, off = Store.now, [0.0]
+    monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + timedelta(hours=off[0]))
+    return lambda hours: off.__setitem__(0, hours)
+
+
+def test_a_clock_that_is_set_back_loses_no_end(journal: Journal, set_clock: Callable[[float], None]) -> None:
+    """A run that completes by a clock behind the one that it began by has completed: the next is a run of its own."""
+    first = journal.runs.open_attempt(identity("1"))
+    set_clock(-3)
+    journal.runs.close_attempt(first.attempt.id, "completed")
+    assert journal.runs.get(first.run.id).outcome == "completed"
+    ended = journal.runs.attempt(first.attempt.id)
+    assert ended.ended_at is not None and ended.ended_at >= ended.started_at
+    assert journal.runs.open_attempt(identity("2")).run.id != first.run.id
+
+
+@pytest.mark.parametrize("end", ["failed", "completed"])
+def test_an_end_before_the_next_attempt_is_past_whatever_the_clock_says(
+    journal: Journal, set_clock: Callable[[float], None], end: Outcome
+) -> None:
+    """What ended before the newest attempt began does not tell how the run ends, also where the clock was set back."""
+    set_clock(3)
+    first = journal.runs.open_attempt(identity("deployed"))
+    journal.runs.close_attempt(first.attempt.id, end)
+    set_clock(0)
+    second = journal.runs.open_attempt(identity("deployed"))
+    journal.runs.close_attempt(second.attempt.id, "crashed")
+    assert journal.runs.get(first.run.id).outcome == "crashed"
+
+
+def test_a_lost_attempt_ends_no_earlier_than_it_began(
+    journal: Journal, in_child: Opener, set_clock: Callable[[float], None]
+) -> None:
+    """The clock is ahead when it begins, and right when its process beats for the last time."""
+    set_clock(3)
+    attempt, kill = in_child(identity("1"))
+    set_clock(0)
+    with journal._store.write() as connection:
+        connection.execute(sa.update(schema.processes).values(beat_at=journal._store.now(connection)))
+    kill()
+    assert [each.id for each in journal.runs.reap()] == [attempt]
+    lost = journal.runs.attempt(attempt)
+    assert lost.outcome == "lost" and lost.ended_at is not None and lost.ended_at >= lost.started_at
+
+
+def test_runs_and_attempts_keep_their_order_when_the_clock_is_set_back(
+    journal: Journal, set_clock: Callable[[float], None]
+) -> None:
+    """The newest run of a command decides, and runs and attempts are listed as they were begun."""
+    made = []
+    for hours, end in ((3, "completed"), (-3, "failed")):
+        set_clock(hours)
+        made.append(journal.runs.open_attempt(replace(identity(f"{hours}"), flow_name=f"{hours}")))
+        journal.runs.close_attempt(made[-1].attempt.id, end)
+    set_clock(-6)
+    assert [run.id for run in journal.runs.recent()] == [each.run.id for each in reversed(made)]
+    [first] = journal.runs.recent(1)
+    assert [run.id for run in journal.runs.recent(1, before=first)] == [made[0].run.id]
+    again = journal.runs.open_attempt(identity("again"))
+    assert again.run.id == made[1].run.id, "the one that failed after the other had completed is continued"
+    inner = [journal.runs.open_attempt(identity("inner", root="again")) for _ in range(2)]
+    set_clock(-9)
+    inner.append(journal.runs.open_attempt(identity("inner", root="again")))
+    listed = [attempt.id for attempt in journal.runs.attempts(again.run.id)]
+    assert listed[-4:] == [again.attempt.id, *(each.attempt.id for each in inner)]
+    found = journal.runs.attempt_of("inner")
+    assert found is not None and found.attempt.id == inner[-1].attempt.id
 
 
 def test_a_run_stands_as_lost_before_anybody_has_written_it_down(journal: Journal, in_child: Opener) -> None:

@@ -45,6 +45,14 @@ def template(twin):
     return said(httpx.post(url, json={"display_name": "Anything"}, headers=headers))
 
 
+def test_the_date_of_a_reply_is_the_clocks(local_twin, clock):
+    """What a client reads as the platform's time is the time that its records have, also where a request is refused."""
+    url, provena = local_twin.url, local_twin.environment["PROVENA_REGISTRY_API"]
+    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
+    for asked in (f"{url}/_twin", f"{url}/1/orders", f"{provena}/registry/entity/model/list", f"{url}/{'x' * 20_000}"):
+        assert httpx.get(asked).headers.get_list("date") == ["Sun, 06 May 2001 07:08:09 GMT"]
+
+
 def test_a_clock_that_was_stopped_stamps_both_platforms(local_twin, clock, first):
     """Records of IVCAP, items and jobs of Provena and the ends of tokens all have the time that was set."""
     echo = first.service("echo")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -18,6 +20,7 @@ from ivcap_flows.durable import perform
 from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, UnreachableError, WaitTimeoutError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
+from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration import model_runs, submit
@@ -104,6 +107,22 @@ def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tm
     ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, reset=True)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
     assert len(ivcap_twin.requests("POST", REGISTER)) == 2 and len(lodged(name)) == 10
+
+
+@pytest.mark.parametrize("off", [600, -600, 3 * 3600, -3 * 3600, None], ids=lambda off: f"{off} s" if off else "steps")
+def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch, off):
+    """Replies to batches are lost, and the journal's clock is ahead, behind, or steps: each row is registered once."""
+    name, rows = rows_of(run_items, 60)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    steps = itertools.cycle([off] if off else [3 * 3600, -600, -3 * 3600, 600])
+    now = Store.now
+    monkeypatch.setattr(Store, "now", lambda self, on: now(self, on) + timedelta(seconds=next(steps)))
+    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
+    ivcap_twin.add_fault(
+        method="POST", path="register_batch$", count=2, drop_reply_after_effect=True, late_visibility=1.0
+    )
+    assert register(file, journal).registered == 60
+    assert len(lodged(name)) == 60
 
 
 def test_a_bad_day(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch):
@@ -289,7 +308,7 @@ def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, pr
             await batch.check()
             spooled = list(batch.records())
             ledger = Ledger(
-                *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1)),
+                *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1), provena),
                 platform=await provena.platform(),
                 account=await provena.username(),
                 attempt=None,

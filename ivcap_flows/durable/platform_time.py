@@ -1,0 +1,69 @@
+"""When an effect can have come about, by the platform's own clock: no clock of this side decides what is looked at.
+
+The clocks of this machine and of the journal may be wrong by hours, and may be set while a request is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from ivcap_flows.http.server_clock import ServerTime
+from ivcap_flows.journal import IntentRow
+
+__all__ = ["SPREAD", "PlatformClock", "Sent", "look_since", "still_to_settle"]
+
+SPREAD: Final = timedelta(seconds=60)
+"""By how much the machines of one platform may differ among themselves: the one that writes the Date header, and the
+one that stamps the record. Servers are kept to fractions of a second; this is for one that is not."""
+
+
+class PlatformClock(Protocol):
+    """The platform's own time, as its replies tell it. The clients of both platforms are such clocks."""
+
+    @property
+    def time(self) -> ServerTime | None:
+        """What is known without asking; None before the first reply."""
+
+    async def now(self) -> ServerTime | None:
+        """The same, asking the platform where no reply has told it yet. None where the platform tells no time."""
+
+
+def look_since(*intents: IntentRow) -> datetime | None:
+    """The platform's time before which no effect of these intents can have come about.
+
+    None where that is not known: then all that the platform has is read, however old it is.
+    """
+    known = [intent.platform_time for intent in intents]
+    times = [moment for moment in known if moment is not None]
+    return min(times) - SPREAD if times and len(times) == len(known) else None
+
+
+class Sent(Protocol):
+    """Something that was sent: an intent, or what a sink has on its way."""
+
+    @property
+    def sent_at(self) -> datetime | None:
+        """The last moment at which a request may have left, by the journal's clock."""
+
+    @property
+    def sent_platform_time(self) -> datetime | None:
+        """The same by the platform's clock, where it is known."""
+
+
+def still_to_settle(sent: Iterable[Sent], settle: float, journal: datetime, platform: ServerTime | None) -> float:
+    """The seconds, from 0 to `settle`, for which an effect of one of these may still be about to show.
+
+    What has passed since the sending counts only as far as two clocks agree on it, the journal's and the platform's.
+    So one that was set, however far, makes the wait longer and never shorter; and without the platform's, all of
+    `settle` is waited for.
+    """
+    return max((_still(each, settle, journal, platform) for each in sent), default=0.0)
+
+
+def _still(sent: Sent, settle: float, journal: datetime, platform: ServerTime | None) -> float:
+    if sent.sent_at is None or sent.sent_platform_time is None or platform is None:
+        return settle
+    passed = min(journal - sent.sent_at, platform.earliest - sent.sent_platform_time).total_seconds()
+    return min(settle, max(0.0, settle - passed))
