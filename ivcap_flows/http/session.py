@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.base import BaseUrl
+from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
@@ -148,7 +149,7 @@ class Session:
         wanted = {**type_header, **(headers or {})}
 
         async def once() -> Reply:
-            response = await self._send(method, path, params, wanted, body, timeout)
+            response = await self._send(method, path, params, wanted, body, timeout, repeat)
             try:
                 await self._accept(response, method, path, expect, discreet=discreet)
                 return await self._read(response, method, path)
@@ -173,7 +174,7 @@ class Session:
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
         async def once() -> httpx.Response:
-            response = await self._send(method, path, params, wanted, None, timeout, streaming=True)
+            response = await self._send(method, path, params, wanted, None, timeout, repeat, streaming=True)
             try:
                 await self._accept(response, method, path, expect)
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -239,6 +240,7 @@ class Session:
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
+        repeat: Repeat,
         *,
         streaming: bool = False,
     ) -> httpx.Response:
@@ -249,7 +251,7 @@ class Session:
             headers = {**headers, **self._host}
 
         def exchanged(token: str | None) -> Awaitable[httpx.Response]:
-            return self._exchange(method, path, params, headers, content, timeout, token, streaming=streaming)
+            return self._exchange(method, path, params, headers, content, timeout, repeat, token, streaming=streaming)
 
         response = await exchanged(token)
         if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
@@ -270,6 +272,7 @@ class Session:
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
+        repeat: Repeat,
         token: str | None,
         *,
         streaming: bool,
@@ -284,6 +287,8 @@ class Session:
                 content=content() if callable(content) else content,
                 extensions={"timeout": patience},
             )
+            if repeat != "idempotent":
+                await ask_leave(patience["pool"] + patience["connect"] + patience["write"])
             return await self._pool.send(request, streaming=streaming)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise self._mapped(error, method, path, token) from error

@@ -140,7 +140,8 @@ class NewIntent:
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left. `how` is "sent", "adopted" or "reused"; of what was
+    `sent_at` is the last moment at which a request may have left, of one that is `sent` the moment when the claim was
+    last confirmed; then it may leave until `may_send_until`. `how` is "sent", "adopted" or "reused"; of what was
     adopted `matched_by` says "key", "content" or "user". `status` is the platform's terminal status; `duplicates` are
     the URNs of further effects under the key.
     """
@@ -176,6 +177,7 @@ class IntentRow:
     duplicates: list[str]
     definition: str | None = None
     reuse: str | None = None
+    may_send_until: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,8 @@ intents = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
+    # Until then the holder may still send what it has marked as sent.
+    sa.Column("may_send_until", Instant),
     sa.Column("progress", Json),
     sa.Column("urn", sa.Text),
     sa.Column("outcome", Json),
