@@ -20,6 +20,7 @@ from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, Unreach
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration import model_runs, submit
 from ivcap_flows.registration.batch import Batch
@@ -337,12 +338,13 @@ def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged,
         with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
             await batch.check()
             await _doubted(batch, journal, provena, taken=False)
-            next_chunk, others = submit.Submission._next_chunk, [True]
+            next_chunk, one_by_one, others = submit.Submission._next_chunk, asyncio.Lock(), [True]
 
             async def after_another(self: Any) -> Any:
-                if others.pop() if others else False:
-                    assert {row.looked_at for row in batch._spool.page("ready")} != {None}
-                    await _doubted(batch, journal, provena, taken=True)
+                async with one_by_one:
+                    if others.pop() if others else False:
+                        assert {row.looked_at for row in batch._spool.page("ready")} != {None}
+                        await _doubted(batch, journal, provena, taken=True)
                 return await next_chunk(self)
 
             monkeypatch.setattr(submit.Submission, "_next_chunk", after_another)
@@ -379,6 +381,9 @@ def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodge
                 assert not registering.done()
                 await asyncio.sleep(0.05)
             assert [claim.kind for claim in taken] == ["doubt", "doubt"]
+            await asyncio.sleep(1)
+            found = provena.registry.list(ModelRunInfo, page_size=500)
+            assert sum([item.info.display_name.startswith(name) async for item in found]) == 3
             journal.intents.release_many(claim.intent for claim in taken)
             assert (await registering).registered == 5
 
