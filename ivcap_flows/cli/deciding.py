@@ -6,6 +6,7 @@ from typing import Final
 
 from ivcap_flows.capture import reconcile
 from ivcap_flows.cli.platform import ask_ivcap
+from ivcap_flows.durable.beating import listen
 from ivcap_flows.durable.orphans import is_orphan, live_of
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
@@ -41,6 +42,7 @@ def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
         if row.state not in OPEN:
             raise DurabilityError(f"The {name} is {row.state} and has an owner, so there is nothing to adopt.")
         raise InputError(f"Give the URN that the {name} has; `ivcap-flows orders resolve` shows what it may be.")
+    listen(journal)
     journal.intents.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     return f"{name} is {urn}."
 
@@ -53,6 +55,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
     """
     name = f"{row.noun} {short_id(row.key)}"
     if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, reconcile.not_to_come_back):
+        listen(journal)
         journal.intents.write_off(row.key)
         return f"{name} is written off."
     status = ask_ivcap(lambda client: _status(client, row, str(row.urn)))

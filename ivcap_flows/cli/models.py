@@ -19,6 +19,7 @@ from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
+from ivcap_flows.durable.beating import listen
 from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import IntentRow, Journal
@@ -210,6 +211,8 @@ def _decision(
 
 def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable[[Spooled, IntentRow], None]) -> None:
     wanted = set(numbers)
+    if wanted:
+        listen(journal)
     for row in batch.records() if wanted else ():
         if row.number in wanted:
             intent = journal.intents.get(row.key)

@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 
-__all__ = ["catch_up", "start_beating", "stop_beating", "tell_later"]
+__all__ = ["catch_up", "listen", "start_beating", "stop_beating", "tell_later"]
 
 logger = logging.getLogger("ivcap_flows.durable")
 
@@ -21,7 +22,6 @@ class _Heart:
     """The journals to beat for, each as often as it was started and not stopped."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.lock = threading.Lock()
         self.counts: dict[Journal, int] = {}
         self.untold: dict[Journal, list[Callable[[], None]]] = {}
@@ -33,6 +33,12 @@ class _Heart:
         if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self.run, args=(seconds,), name="ivcap-flows-beat", daemon=True)
             self.thread.start()
+
+    def tell_later(self, journal: Journal, tell: Callable[[], None]) -> None:
+        """Have the next beat call this; the caller has the lock."""
+        if not self.untold:
+            atexit.register(_last_words)
+        self.untold.setdefault(journal, []).append(tell)
 
     def run(self, seconds: float) -> None:
         while not self.stopped.wait(seconds):
@@ -48,6 +54,16 @@ _lock = threading.Lock()
 _heart: _Heart | None = None
 
 
+def _forget_parent() -> None:
+    """In a forked child: the parent's lock may be held by a thread that is not here."""
+    global _lock, _heart
+    _lock, _heart = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
+
+
 def start_beating(journal: Journal) -> None:
     """Beat for a journal from now on; may be called again, and each call needs its `stop_beating`.
 
@@ -57,8 +73,7 @@ def start_beating(journal: Journal) -> None:
 
     global _heart
     with _lock:
-        # A forked child inherits the heart but not its thread.
-        if _heart is None or _heart.pid != os.getpid():
+        if _heart is None:
             _heart = _Heart()
         _heart.start(BEAT_SECONDS)
         with _heart.lock:
@@ -66,12 +81,15 @@ def start_beating(journal: Journal) -> None:
 
 
 def stop_beating(journal: Journal) -> None:
-    """Undo one `start_beating`; the thread ends with the last."""
+    """Undo one `start_beating`; the thread ends with the last, and not before the journal knows which claims ended."""
     global _heart
     with _lock:
-        if _heart is None or _heart.pid != os.getpid():
+        if _heart is None:
             return
         with _heart.lock:
+            if _heart.counts.get(journal) == 1 and journal.runs.owes:
+                _heart.tell_later(journal, journal.runs.beat)
+                return
             left = _heart.counts.pop(journal, 1) - 1
             if left > 0:
                 _heart.counts[journal] = left
@@ -87,18 +105,16 @@ def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
     twice.
     """
     with _lock:
-        if _heart is None or _heart.pid != os.getpid():
+        if _heart is None:
             return
         with _heart.lock:
-            if not _heart.untold:
-                atexit.register(_last_words)
-            _heart.untold.setdefault(journal, []).append(tell)
+            _heart.tell_later(journal, tell)
 
 
 def catch_up(journal: Journal) -> None:
     """Tell a journal what it could not take before. JournalError if it still cannot."""
     heart = _heart
-    if heart is None or heart.pid != os.getpid():
+    if heart is None:
         return
     while waiting := list(heart.untold.get(journal, ())):
         try:
@@ -116,6 +132,17 @@ def catch_up(journal: Journal) -> None:
                 heart.untold.pop(journal, None)
         if told:
             stop_beating(journal)
+
+
+def listen(journal: Journal) -> None:
+    """Listen until it can be told whether processes of other machines live that hold something and are overdue.
+
+    For a command that asks once: a clock that was set must not make it take what a live process is at. It returns at
+    once where nothing is held by such a process.
+    """
+    if (seconds := journal.runs.unheard()) > 0:
+        logger.info("A process of another machine is silent; listening for its heartbeat for %.0f s.", seconds)
+        time.sleep(seconds)
 
 
 def _last_words() -> None:

@@ -51,19 +51,28 @@ class Sent(Protocol):
     def sent_platform_time(self) -> datetime | None:
         """The same by the platform's clock, where it is known."""
 
+    @property
+    def may_send_until(self) -> datetime | None:
+        """Until then a holder that is only presumed gone may still send; None where nobody may."""
+
 
 def still_to_settle(sent: Iterable[Sent], settle: float, journal: datetime, platform: ServerTime | None) -> float:
-    """The seconds, from 0 to `settle`, for which an effect of one of these may still be about to show.
+    """The seconds for which an effect of one of these may still be about to show.
 
     What has passed since the sending counts only as far as two clocks agree on it, the journal's and the platform's.
     So one that was set, however far, makes the wait longer and never shorter; and without the platform's, all of
-    `settle` is waited for.
+    `settle` is waited for. It is longer than `settle` only by what a holder on another machine may still take to send.
     """
     return max((_still(each, settle, journal, platform) for each in sent), default=0.0)
 
 
 def _still(sent: Sent, settle: float, journal: datetime, platform: ServerTime | None) -> float:
-    if sent.sent_at is None or sent.sent_platform_time is None or platform is None:
+    if sent.sent_at is None:
         return settle
-    passed = min(journal - sent.sent_at, platform.earliest - sent.sent_platform_time).total_seconds()
-    return min(settle, max(0.0, settle - passed))
+    here = (journal - sent.sent_at).total_seconds()
+    if sent.sent_platform_time is None or platform is None:
+        there = min(0.0, here)
+    else:
+        there = (platform.earliest - sent.sent_platform_time).total_seconds()
+    ahead = max(0.0, -there) if sent.may_send_until is not None else 0.0
+    return min(settle + ahead, max(0.0, settle - min(here, there)))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable import latecomers
 from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
+from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import PlatformClock, still_to_settle
 from ivcap_flows.errors import (
     ConfigurationError,
@@ -28,6 +30,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
+from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import canonical, digest, mark_of
 from ivcap_flows.journal import Claim, Journal
@@ -68,7 +71,9 @@ class _Progress:
 
     async def save(self, value: Any) -> None:
         submission = self._submission
-        submission.intent = await submission.journal.ask(submission.journal.intents.progress, submission.intent, value)
+        saved = await submission.journal.ask(submission.journal.intents.progress, submission.intent, value)
+        # The claim may have been confirmed meanwhile.
+        submission.intent = replace(submission.intent, progress=saved.progress)
 
     async def tell(self) -> None:
         await self._submission.tell_others()
@@ -108,14 +113,16 @@ class Submission(Generic[T]):
 
     async def run(self) -> Performed[T]:
         """The effect. The claim is given up at the end, whatever it is; FencedError if it was lost meanwhile."""
+        doubt: str | None = None
         try:
             adopted = await (self._before_sending() if self._new else self._look_for_it(await self._still_to_settle()))
             return adopted or await self._send()
         except BaseException as error:
-            self._leave(error)
+            doubt = _say(error)
             raise
         finally:
-            self.journal.intents.release(self.intent)
+            # It must work while the task is being cancelled, so it does not await.
+            self.journal.intents.release(self.intent, doubt, self._time)
 
     async def _before_sending(self) -> Performed[T] | None:
         """Write the key aspect where others are to know, and adopt what is on the platform already."""
@@ -131,11 +138,14 @@ class Submission(Generic[T]):
         return None
 
     async def _send(self) -> Performed[T]:
+        permit = Permit(self._mark_sent)
         for last in (False,) * (SENDS - 1) + (True,):
-            time = None if self._clock is None else await self._clock.now()
-            self.intent = await self.journal.ask(self.journal.intents.mark_sent, self.intent, time)
+            if self._clock is not None:
+                await self._clock.now()
+            await permit.renew()
             try:
-                value = await self.effect.send(self.intent, _Progress(self))
+                with asking_leave(permit):
+                    value = await self.effect.send(self.intent, _Progress(self))
             except SupersededError as error:
                 await self._abandon(error)
                 raise
@@ -164,6 +174,11 @@ class Submission(Generic[T]):
                     latecomers.watch(self.effect, self.intent, self.journal)
                 return performed
         raise AssertionError("the last turn returns or raises")
+
+    async def _mark_sent(self, leaves_within: float) -> None:
+        marked = await self.journal.ask(self.journal.intents.mark_sent, self.intent, leaves_within, self._time)
+        # Progress may have been saved meanwhile.
+        self.intent = replace(marked, progress=self.intent.progress)
 
     @property
     def _time(self) -> ServerTime | None:
@@ -325,15 +340,6 @@ class Submission(Generic[T]):
             self.intent = await self.journal.ask(self.journal.intents.abandon, self.intent, _say(error))
         except (JournalError, FencedError) as failure:
             logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
-
-    def _leave(self, error: BaseException) -> None:
-        """Note the time of the doubt. It must work while the task is being cancelled, so it does not await."""
-        if self.intent.state != "sent" or isinstance(error, FencedError):
-            return
-        try:
-            self.intent = self.journal.intents.mark_in_doubt(self.intent, _say(error), self._time)
-        except (JournalError, DurabilityError) as failure:
-            logger.warning("The %s %s stays as sent: %s", self.intent.noun, self.intent.key, failure)
 
     async def _claim_on_platform(self) -> dict[str, Any] | None:
         """Write the key aspect; the content of the one that came before ours, if there is one."""

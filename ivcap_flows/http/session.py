@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.base import BaseUrl
+from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
@@ -152,7 +153,7 @@ class Session:
         wanted = {**type_header, **(headers or {})}
 
         async def once() -> Reply:
-            response = await self._send(method, path, params, wanted, body, timeout)
+            response = await self._send(method, path, params, wanted, body, timeout, repeat)
             try:
                 await self._accept(response, method, path, expect, discreet=discreet)
                 return await self._read(response, method, path)
@@ -177,7 +178,7 @@ class Session:
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
         async def once() -> httpx.Response:
-            response = await self._send(method, path, params, wanted, None, timeout, streaming=True)
+            response = await self._send(method, path, params, wanted, None, timeout, repeat, streaming=True)
             try:
                 await self._accept(response, method, path, expect)
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -243,6 +244,7 @@ class Session:
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
+        repeat: Repeat,
         *,
         streaming: bool = False,
     ) -> httpx.Response:
@@ -254,7 +256,9 @@ class Session:
 
         async def exchanged(token: str | None) -> httpx.Response:
             began = elapsed()
-            response = await self._exchange(method, path, params, headers, content, timeout, token, streaming=streaming)
+            response = await self._exchange(
+                method, path, params, headers, content, timeout, repeat, token, streaming=streaming
+            )
             if own:
                 self.clock.note(self._host_name, response.headers.get("date"), began)
             return response
@@ -281,6 +285,7 @@ class Session:
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
+        repeat: Repeat,
         token: str | None,
         *,
         streaming: bool,
@@ -295,6 +300,8 @@ class Session:
                 content=content() if callable(content) else content,
                 extensions={"timeout": patience},
             )
+            if repeat != "idempotent":
+                await ask_leave(patience["pool"] + patience["connect"] + patience["write"])
             return await self._pool.send(request, streaming=streaming)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise self._mapped(error, method, path, token) from error

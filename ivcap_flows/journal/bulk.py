@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -11,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.intents import Intents, fresh_row, sending
-from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
-from ivcap_flows.journal.states import DONE, State, allowed
+from ivcap_flows.journal.claims import LEFT, fresh_row, rows_of
+from ivcap_flows.journal.intents import LEAVES_WITHIN, Intents, sending
+from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
+from ivcap_flows.journal.states import State, allowed
 
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
@@ -26,9 +26,6 @@ RESEND: Final = "to be sent again, by the user's word"
 """Why an intent is abandoned that is sent again, whatever there is of it."""
 
 _I = schema.intents
-_AT_ONCE: Final = 500
-"""Keys in one statement; SQLite takes 999 values and more."""
-_LEFT: Final[dict[str, Any]] = {"process_id": None, "token": None}
 
 
 @dataclass(frozen=True)
@@ -58,28 +55,24 @@ class BulkIntents(Intents):
     def note_many(self, wanted: Sequence[NewIntent]) -> None:
         """Write down what is going to be asked for, held by nobody yet; what is there already stays as it is."""
         with self._store.write() as connection:
+            self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
             now = self._store.now(connection)
             known = self._rows(connection, [each.key for each in wanted])
-            rows = [fresh_row(each, now) | _LEFT for each in wanted if each.key not in known]
+            rows = [fresh_row(each, now) | LEFT for each in wanted if each.key not in known]
             self._store.insert_all_new(connection, _I, rows)
 
     def claim_many(self, wanted: Sequence[NewIntent]) -> list[Claim]:
-        """Ask for the right to cause each effect; the answers are in the order of the questions. See `claim`."""
-        tokens = {each.key: str(uuid.uuid4()) for each in wanted}
-        try:
-            return self._claim_many(wanted, tokens)
-        except BaseException:
-            # The transaction may be on disk though its end was not heard of; nobody works on what it took.
-            for token in tokens.values():
-                self._processes.end(token)
-            raise
+        """Ask for the right to cause each effect; see `Claims.take`."""
+        return self._claims.take(wanted)
 
-    def mark_sent_many(self, intents: Sequence[IntentRow], time: ServerTime | None = None) -> list[IntentRow]:
+    def mark_sent_many(
+        self, intents: Sequence[IntentRow], leaves_within: float = LEAVES_WITHIN, time: ServerTime | None = None
+    ) -> list[IntentRow]:
         """One request with all of them is about to leave: the last point at which a newer claim stops it. `time` is
         the platform's."""
         with self._store.write() as connection:
             now = self._store.now(connection)
-            each = {intent.key: sending(intent, now, time) for intent in intents}
+            each = {intent.key: sending(intent, now, time, leaves_within) for intent in intents}
             return self._move_many(connection, intents, "sent", {}, each)
 
     def mark_in_doubt_many(
@@ -101,11 +94,11 @@ class BulkIntents(Intents):
     ) -> list[IntentRow]:
         """Nobody knows what came of them, and looking again now is of no use; ends the claims. Both are by key."""
         values = {
-            intent.key: {"progress": progress[intent.key], "error": errors[intent.key], **_LEFT} for intent in intents
+            intent.key: {"progress": progress[intent.key], "error": errors[intent.key], **LEFT} for intent in intents
         }
         with self._store.write() as connection:
             moved = self._move_many(connection, intents, "in_doubt", {}, values)
-        self.release_many(intents)
+        self._end_all(intents)
         return moved
 
     def settle_many(self, settled: Sequence[Settled]) -> list[IntentRow]:
@@ -118,21 +111,21 @@ class BulkIntents(Intents):
                 "matched_by": one.matched_by,
                 "duplicates": [*one.intent.duplicates, *one.duplicates],
                 "error": None,
-                **_LEFT,
+                **LEFT,
             }
             for one in settled
         }
         with self._store.write() as connection:
             moved = self._move_many(connection, [one.intent for one in settled], "accepted", {}, values)
-        self.release_many(one.intent for one in settled)
+        self._end_all([one.intent for one in settled])
         return moved
 
     def abandon_many(self, errors: Mapping[str, str], intents: Sequence[IntentRow]) -> list[IntentRow]:
         """Surely no effect came of them; ends the claims. `errors` says by key why."""
-        values = {intent.key: {"error": errors[intent.key], "progress": None, **_LEFT} for intent in intents}
+        values = {intent.key: {"error": errors[intent.key], "progress": None, **LEFT} for intent in intents}
         with self._store.write() as connection:
             moved = self._move_many(connection, intents, "abandoned", {}, values)
-        self.release_many(intents)
+        self._end_all(intents)
         return moved
 
     def give_up(self, key: str) -> IntentRow:
@@ -155,76 +148,8 @@ class BulkIntents(Intents):
         return self._decide(key, "abandoned", {"error": RESEND, "progress": None})
 
     def release_many(self, intents: Iterable[IntentRow]) -> None:
-        """Leave the claims as they stand. Needs no database."""
-        for intent in intents:
-            self.release(intent)
-
-    def _claim_many(self, wanted: Sequence[NewIntent], tokens: dict[str, str]) -> list[Claim]:
-        with self._store.write() as connection:
-            if not self._store.is_sqlite:
-                # In one order for all, or two callers would wait for each other.
-                for key in sorted(tokens):
-                    self._take_turn(connection, f"key:{key}")
-            now = self._store.now(connection)
-            process_id = self._processes.mine(connection, now)
-            # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
-            known = self._rows(connection, sorted(tokens), lock=True)
-            holders: dict[str, ProcessRow] = {}
-            claims: list[Claim] = []
-            fresh: list[dict[str, Any]] = []
-            taken: list[dict[str, Any]] = []
-            for each in wanted:
-                mine = {"process_id": process_id, "token": tokens[each.key]}
-                row = known.get(each.key)
-                if row is None:
-                    fresh.append(fresh_row(each, now) | mine)
-                    claims.append(Claim("new", IntentRow(**fresh[-1])))
-                    continue
-                again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)
-                if row.state in DONE:
-                    claims.append(Claim("kept", row, again))
-                    continue
-                last = None
-                if row.process_id is not None:
-                    if row.process_id not in holders:
-                        holders[row.process_id] = self._processes.read(connection, row.process_id)
-                    last = holders[row.process_id]
-                if last is not None and self._processes.holds(last, row.token, now):
-                    claims.append(Claim("held", row, again))
-                    continue
-                unsent = row.state in ("intent", "abandoned")
-                after: State = "intent" if unsent else "in_doubt"
-                self._check_arrow(row, after)
-                sent_at = None if unsent else row.sent_at
-                if row.state == "sent" and row.sent_at is not None and last is not None:
-                    # The request can have left as late as its holder was last seen.
-                    sent_at = max(row.sent_at, last.beat_at)
-                values: dict[str, Any] = {
-                    **mine,
-                    "state": after,
-                    "fence": row.fence + 1,
-                    "updated_at": now,
-                    "sent_at": sent_at,
-                    "error": None if unsent else row.error,
-                    "run_id": each.run_id if unsent else row.run_id,
-                    "attempt_id": each.attempt_id if unsent else row.attempt_id,
-                    "asked_attempt": each.attempt_number if unsent else row.asked_attempt,
-                    "platform_time": row.platform_time or (each.platform_time if unsent else None),
-                }
-                taken.append({"b_key": row.key, **{f"v_{name}": value for name, value in values.items()}})
-                claims.append(Claim("new" if unsent else "doubt", replace(row, **values), again))
-            if fresh:
-                connection.execute(sa.insert(_I), fresh)
-            if taken:
-                names = [name.removeprefix("v_") for name in taken[0] if name != "b_key"]
-                change = sa.update(_I).where(_I.c.key == sa.bindparam("b_key", type_=sa.Text))
-                connection.execute(
-                    change.values({name: sa.bindparam(f"v_{name}", type_=_I.c[name].type) for name in names}), taken
-                )
-            for claim in claims:
-                if claim.kind in ("new", "doubt"):
-                    self._processes.begin(tokens[claim.intent.key])
-            return claims
+        """End the claims and leave the intents as they stand, as `release` does."""
+        self._claims.release(intents)
 
     def _move_many(
         self,
@@ -255,11 +180,8 @@ class BulkIntents(Intents):
         return moved
 
     def _rows(self, connection: Connection, keys: Sequence[str], *, lock: bool = False) -> dict[str, IntentRow]:
-        found: dict[str, IntentRow] = {}
-        for start in range(0, len(keys), _AT_ONCE):
-            query = sa.select(_I).where(_I.c.key.in_(keys[start : start + _AT_ONCE])).order_by(_I.c.key)
-            if lock and not self._store.is_sqlite:
-                query = query.with_for_update()
-            for row in connection.execute(query).mappings():
-                found[row["key"]] = IntentRow(**row)
-        return found
+        return rows_of(self._store, connection, keys, lock=lock)
+
+    def _end_all(self, intents: Iterable[IntentRow]) -> None:
+        for intent in intents:
+            self._end(intent)

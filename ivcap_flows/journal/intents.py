@@ -5,19 +5,20 @@ A holder claims a key and gets a fencing number; each later write names it and i
 
 from __future__ import annotations
 
-import uuid
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, SpendLimitError
+from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, JournalError
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row
+from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
@@ -25,10 +26,14 @@ from ivcap_flows.journal.store import Store
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["WRITTEN_OFF", "Intents", "fresh_row", "sending"]
+__all__ = ["LEAVES_WITHIN", "WRITTEN_OFF", "Intents", "sending"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
+LEAVES_WITHIN: Final = 75.0
+"""So many seconds after it was marked as sent a request can still leave, by the usual time-outs of a client."""
+
+logger = logging.getLogger("ivcap_flows.journal")
 
 _I = schema.intents
 # What each effect needs several times is put together once: that takes longer than SQLite does.
@@ -51,71 +56,20 @@ class Intents:
     def __init__(self, store: Store, processes: Processes) -> None:
         self._store = store
         self._processes = processes
+        self._claims = Claims(store, processes)
 
     def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
-        """Ask for the right to cause an effect; see `Claim` for the answers.
+        """Ask for the right to cause an effect; see `Claims.take`."""
+        return self._claims.take([wanted], spend_limit=spend_limit)[0]
 
-        A claim of kind "new" or "doubt" is held until the intent is done or abandoned, or `release` is called, or
-        the process ends. With `spend_limit`, SpendLimitError when the run has as many spending intents already.
-        """
-        token = str(uuid.uuid4())
-        try:
-            return self._claim(wanted, spend_limit, token)
-        except BaseException:
-            # A transaction may be on disk though its end was not heard of; nobody works on what it took.
-            self._processes.end(token)
-            raise
-
-    def _claim(self, wanted: NewIntent, spend_limit: int | None, token: str) -> Claim:
+    def mark_sent(
+        self, intent: IntentRow, leaves_within: float = LEAVES_WITHIN, time: ServerTime | None = None
+    ) -> IntentRow:
+        """The request is about to leave, within so many seconds: the last point at which a newer claim stops it. `time`
+        is the platform's."""
         with self._store.write() as connection:
-            if not self._store.is_sqlite:
-                # Before the first row there is nothing to lock; the limit needs all claims of a run to take turns.
-                turns = [f"run:{wanted.run_id}"] if spend_limit is not None else []
-                for name in (*turns, f"key:{wanted.key}"):
-                    self._take_turn(connection, name)
             now = self._store.now(connection)
-            process_id = self._processes.mine(connection, now)
-            holder = {"process_id": process_id, "token": token, "updated_at": now}
-            owner = {"run_id": wanted.run_id, "attempt_id": wanted.attempt_id}
-            fresh = {**fresh_row(wanted, now), **holder}
-            if self._store.insert_new(connection, _I, fresh):
-                self._check_limit(connection, wanted, spend_limit)
-                self._processes.begin(token)
-                return Claim("new", IntentRow(**fresh))
-
-            # Locked, or its holder could go on from what is read here, and be done, before it is asked after.
-            row = self._get(connection, wanted.key, lock=True)
-            again = (row.run_id, row.asked_attempt) == (wanted.run_id, wanted.attempt_number)
-            if row.run_id == wanted.run_id and row.asked_attempt < wanted.attempt_number:
-                asked = sa.update(_I).where(_I.c.base_key == wanted.base_key, _I.c.run_id == wanted.run_id)
-                connection.execute(asked.values(asked_attempt=wanted.attempt_number))
-            if row.state in DONE:
-                return Claim("kept", self._get(connection, wanted.key), again)
-            last = None if row.process_id is None else self._processes.read(connection, row.process_id)
-            if last is not None and self._processes.holds(last, row.token, now):
-                return Claim("held", row, again)
-            # What was surely never sent begins anew and belongs to whoever asks now.
-            unsent = row.state in ("intent", "abandoned")
-            after: State = "intent" if unsent else "in_doubt"
-            self._check_arrow(row, after)
-            values: dict[str, Any] = {**holder, "state": after, "fence": row.fence + 1}
-            if unsent:
-                values |= {**owner, "asked_attempt": wanted.attempt_number, "sent_at": None, "error": None}
-                values |= {"spends": wanted.spends, "definition": wanted.definition, "reuse": wanted.reuse}
-                values |= {"platform_time": row.platform_time or wanted.platform_time}
-            elif row.state == "sent" and row.sent_at is not None and last is not None:
-                # The request can have left as late as its holder was last seen.
-                values["sent_at"] = max(row.sent_at, last.beat_at)
-            connection.execute(sa.update(_I).where(_I.c.key == wanted.key).values(values))
-            if row.state == "abandoned" or (unsent and not row.spends):
-                self._check_limit(connection, wanted, spend_limit)
-            self._processes.begin(token)
-            return Claim("new" if unsent else "doubt", self._get(connection, wanted.key), again)
-
-    def mark_sent(self, intent: IntentRow, time: ServerTime | None = None) -> IntentRow:
-        """The request is about to leave: the last point at which a newer claim stops it. `time` is the platform's."""
-        with self._store.write() as connection:
-            return self._move(connection, intent, "sent", sending(intent, self._store.now(connection), time))
+            return self._move(connection, intent, "sent", sending(intent, now, time, leaves_within))
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
         """The reply was lost; the claim stays. The settling time counts from now, which is `time` on the platform."""
@@ -147,15 +101,14 @@ class Intents:
         """
         with self._store.write() as connection:
             if matched_by == "content" and urn is not None:
-                if not self._store.is_sqlite:
-                    self._take_turn(connection, f"urn:{urn}")
+                self._store.take_turns(connection, f"urn:{urn}")
                 if connection.execute(sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.key != intent.key)).first():
                     raise InDoubtError(
                         f"{urn} was taken for another {intent.noun} meanwhile.", key=intent.key, candidates=[urn]
                     )
             known = [*intent.duplicates, *(other for other in duplicates if other not in intent.duplicates)]
             values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by}
-            values |= {"duplicates": known, "error": None, **_LEFT}
+            values |= {"duplicates": known, "error": None, **LEFT}
             row = self._move(connection, intent, "accepted", values)
         self._end(intent)
         return row
@@ -163,13 +116,32 @@ class Intents:
     def abandon(self, intent: IntentRow, error: str) -> IntentRow:
         """Surely no effect came of it; ends the claim, and the same may be asked for again."""
         with self._store.write() as connection:
-            row = self._move(connection, intent, "abandoned", {"error": error, "progress": None, **_LEFT})
+            row = self._move(connection, intent, "abandoned", {"error": error, "progress": None, **LEFT})
         self._end(intent)
         return row
 
-    def release(self, intent: IntentRow) -> None:
-        """Leave the claim as it stands; what has left stays in doubt for whoever asks next. Needs no database."""
-        self._end(intent)
+    def release(self, intent: IntentRow, doubt: str | None = None, time: ServerTime | None = None) -> None:
+        """End the claim and leave the intent as it stands; with `doubt`, why what was sent is in doubt from now on,
+        which is `time` on the platform.
+
+        Never raises JournalError: what cannot be written now is written with one of the next heartbeats.
+        """
+        if doubt is None or intent.state != "sent" or intent.token is None:
+            self._claims.release([intent])
+            return
+        try:
+            with self._store.write() as connection:
+                values = {**sending(intent, self._store.now(connection), time), "error": doubt, **LEFT}
+                self._move(connection, intent, "in_doubt", values)
+        except DurabilityError as error:
+            # Another has taken over, or a write that was cancelled has come through: neither leaves anything to say.
+            logger.debug("The %s %s is not in doubt: %s", intent.noun, intent.key, error)
+            self._claims.release([intent])
+        except JournalError as error:
+            logger.warning("The %s %s stays as sent: %s", intent.noun, intent.key, error)
+            self._processes.owe({intent.key: intent.token})
+        finally:
+            self._end(intent)
 
     def finish(self, key: str, status: str, outcome: Any = None) -> IntentRow | None:
         """The platform's work has ended with `status`; needs no claim, since it can only be seen, not caused.
@@ -234,7 +206,8 @@ class Intents:
         One without a `urn` is in doubt from now on.
         """
         with self._store.write() as connection:
-            row = {**fresh_row(wanted, created_at), **_LEFT}
+            self._store.take_turns(connection, f"key:{wanted.key}")
+            row = {**fresh_row(wanted, created_at), **LEFT}
             if not self._store.insert_new(connection, _I, row):
                 return False
             if urn is None:
@@ -259,12 +232,13 @@ class Intents:
                 if self._processes.holds(holder, row.token, now):
                     raise DurabilityError(
                         f"The {row.noun} {key} is being worked on by process {holder.pid} on {holder.host}. "
-                        "Wait for it or end it, then try again.",
+                        "Wait for it or end it, then try again; what ran on another machine or in another container "
+                        f"is free {LEASE_SECONDS:.0f} s after its last heartbeat.",
                         key=key,
                     )
             if row.state == "sent":
                 row = self._move(connection, row, "in_doubt", {})
-            return self._move(connection, row, after, {**values, "fence": row.fence + 1, **_LEFT})
+            return self._move(connection, row, after, {**values, "fence": row.fence + 1, **LEFT})
 
     def get(self, key: str) -> IntentRow | None:
         """An intent by its key."""
@@ -305,12 +279,12 @@ class Intents:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
     def held(self, intent: IntentRow) -> bool:
-        """Whether a live process is at an intent."""
+        """Whether a live process seems to be at an intent; to be shown, for a claim decides anew."""
         if intent.process_id is None:
             return False
         with self._store.read() as connection:
             now = self._store.now(connection)
-            return self._processes.holds(self._processes.read(connection, intent.process_id), intent.token, now)
+            return self._processes.seems_held(self._processes.read(connection, intent.process_id), intent.token, now)
 
     def unasked(self, wanted: NewIntent) -> list[IntentRow]:
         """Effects on the same subject that earlier attempts of the run caused and this attempt has not asked for."""
@@ -343,27 +317,6 @@ class Intents:
             rows = connection.execute(query).mappings()
             return sum(IntentRow(**row).request == intent.request for row in rows)
 
-    def _take_turn(self, connection: Connection, name: str) -> None:
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
-
-    def _check_limit(self, connection: Connection, wanted: NewIntent, limit: int | None) -> None:
-        if limit is None or not wanted.spends or wanted.run_id is None:
-            return
-        spending = (_I.c.run_id == wanted.run_id, _I.c.spends, _I.c.state != "abandoned", _I.c.key != wanted.key)
-        placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()
-        if placed >= limit:
-            raise SpendLimitError(
-                f"The run has asked for {placed} of at most {limit} (max_orders), so the {wanted.noun} "
-                f"for {wanted.subject} was not sent. Raise IVCAP_FLOWS_MAX_ORDERS if this is meant.",
-                limit=limit,
-                placed=placed,
-                service=wanted.subject,
-            )
-
-    def _check_arrow(self, row: IntentRow, after: State) -> None:
-        if not allowed(row.state, after):
-            raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
-
     def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
         """One arrow of the table. The row is locked by the update itself, so state and fence are checked with it."""
         changed = {**values, "state": after, "updated_at": self._store.now(connection)}
@@ -372,7 +325,7 @@ class Intents:
         if not allowed(held.state, after) or not self._moved(connection, held, changed):
             row = self._get(connection, held.key)
             if row.fence == held.fence:
-                self._check_arrow(row, after)
+                check_arrow(row, after)
             if row.fence != held.fence or not self._moved(connection, row, changed):
                 raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
         return replace(row, **changed)
@@ -398,31 +351,17 @@ class Intents:
             self._processes.end(intent.token)
 
 
-_LEFT: dict[str, Any] = {"process_id": None, "token": None}
-
-
-def sending(intent: IntentRow, now: datetime, time: ServerTime | None) -> dict[str, Any]:
-    """When a request may have left, by the journal's clock and by the platform's."""
+def sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:
+    """When a request may have left, or leaves, by the journal's clock and by the platform's."""
     first = intent.platform_time
     if time is not None and first is not None:
         first = min(first, time.earliest)
     elif time is not None and intent.state == "intent":
         # Later, an unknown time stays unknown: what came of an earlier request may be older than this one.
         first = time.earliest
-    return {"sent_at": now, "platform_time": first, "sent_platform_time": None if time is None else time.latest}
-
-
-def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
-    """The row of an intent that nobody has asked for before."""
-    nothing = dict.fromkeys(("sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error"))
     return {
-        **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
-        **nothing,
-        "sent_platform_time": None,
-        "asked_attempt": wanted.attempt_number,
-        "state": "intent",
-        "fence": 1,
-        "created_at": now,
-        "updated_at": now,
-        "duplicates": [],
+        "sent_at": now,
+        "may_send_until": now + timedelta(seconds=leaves_within) if leaves_within else None,
+        "platform_time": first,
+        "sent_platform_time": None if time is None else time.latest,
     }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.store import Store
@@ -18,7 +19,8 @@ _L = schema.leases
 
 
 class Leases:
-    """The leases of one journal. A dead holder's is free at once on its machine, elsewhere when its beat is old."""
+    """The leases of one journal. A dead holder's is free at once on its machine, elsewhere when its heartbeat
+    stands still; see `Processes.holds`."""
 
     def __init__(self, store: Store, processes: Processes) -> None:
         self._store = store
@@ -30,8 +32,11 @@ class Leases:
         token = str(uuid.uuid4())
         try:
             taken = self._take(name, token)
+        except JournalError:
+            # The commit may be on disk though its end was not heard of.
+            self._processes.owe({name: token})
+            raise
         except BaseException:
-            # The transaction may be on disk though its end was not heard of.
             self._processes.end(token)
             raise
         if not taken:
@@ -41,17 +46,20 @@ class Leases:
             yield True
         finally:
             self._processes.end(token)
-            with self._store.write() as connection:
-                connection.execute(sa.delete(_L).where(_L.c.name == name, _L.c.token == token))
+            try:
+                with self._store.write() as connection:
+                    self._processes.free(connection, {name: token})
+            except JournalError:
+                self._processes.owe({name: token})
 
     def held(self, name: str) -> bool:
-        """Whether a live process holds a lease."""
+        """Whether a live process seems to hold a lease."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(_L).where(_L.c.name == name)).mappings().first()
             if row is None:
                 return False
             holder = self._processes.read(connection, row["process_id"])
-            return self._processes.holds(holder, row["token"], self._store.now(connection))
+            return self._processes.seems_held(holder, row["token"], self._store.now(connection))
 
     def _take(self, name: str, token: str) -> bool:
         with self._store.write() as connection:

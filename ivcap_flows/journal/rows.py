@@ -145,7 +145,8 @@ class NewIntent:
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left; `sent_platform_time` is no earlier than that by the
+    `sent_at` is the last moment at which a request may have left, of one that is `sent` the moment when the claim was
+    last confirmed; then it may leave until `may_send_until`. `sent_platform_time` is no earlier than `sent_at` by the
     platform's own clock, and `platform_time` is before the first such moment. Both are None where it told none. `how`
     is "sent", "adopted" or "reused"; of what was adopted `matched_by` says "key", "content" or "user". `status` is the
     platform's terminal status; `duplicates` are the URNs of further effects under the key.
@@ -184,6 +185,7 @@ class IntentRow:
     reuse: str | None = None
     platform_time: datetime | None = None
     sent_platform_time: datetime | None = None
+    may_send_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ class SendingRow:
 
     sent_at: datetime
     sent_platform_time: datetime | None
+    may_send_until: None = None
 
 
 @dataclass(frozen=True)

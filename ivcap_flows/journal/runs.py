@@ -163,6 +163,15 @@ class Runs:
         """Say that this process, and with it all its attempts and claims, lives. Called every `BEAT_SECONDS`."""
         self._processes.beat()
 
+    @property
+    def owes(self) -> bool:
+        """Whether claims of this process have ended without the journal's being told; the next `beat` tells it."""
+        return self._processes.owes
+
+    def unheard(self) -> float:
+        """For how many seconds to listen until it can be told whether overdue holders of other machines live."""
+        return self._processes.unheard()
+
     def reap(self) -> list[AttemptRow]:
         """Give every running attempt whose process is gone the outcome `lost`; returns those."""
         with self._store.write() as connection:

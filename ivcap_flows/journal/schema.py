@@ -169,6 +169,8 @@ intents = sa.Table(
     # By the platform's own clock: before the first request could leave, and when the last one was about to.
     sa.Column("platform_time", Instant),
     sa.Column("sent_platform_time", Instant),
+    # Until then the holder may still send what it has marked as sent.
+    sa.Column("may_send_until", Instant),
     sa.Column("progress", Json),
     sa.Column("urn", sa.Text),
     sa.Column("outcome", Json),

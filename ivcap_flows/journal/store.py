@@ -111,6 +111,14 @@ class Store:
         newest = connection.execute(sa.select(sa.func.max(table.c.seq))).scalar()
         return {"seq": (newest or 0) + 1}
 
+    def take_turns(self, connection: Connection, *names: str) -> None:
+        """Wait until no other transaction has the turn of these names, and keep it to the end of this one."""
+        if self.is_sqlite:
+            # Its writers take turns in any case.
+            return
+        for name in names:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
         return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0

@@ -116,9 +116,10 @@ class Ledger:
         """Write down rows that are going to be sent."""
         await asyncio.to_thread(self._intents.note_many, [self._intent(row) for row in rows])
 
-    async def mark_sent(self, works: Sequence[Work]) -> list[Work]:
-        """The works that are still this process's, about to leave."""
-        return _now(works, await asyncio.to_thread(self._intents.mark_sent_many, _intents(works), self._clock.time))
+    async def mark_sent(self, works: Sequence[Work], leaves_within: float) -> list[Work]:
+        """The works that are still this process's, about to leave within so many seconds."""
+        time = self._clock.time
+        return _now(works, await asyncio.to_thread(self._intents.mark_sent_many, _intents(works), leaves_within, time))
 
     async def save(self, works: Sequence[Work], progress: Any) -> list[Work]:
         """The works, with what is needed to go on with them stored."""

@@ -28,7 +28,7 @@ _PAGE: Final = 500
 _SCHEMA: Final = """
 CREATE TABLE rows (
     number INTEGER PRIMARY KEY, key TEXT, own_key TEXT, subject TEXT, workflow TEXT, name TEXT, body TEXT,
-    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT, looked INTEGER NOT NULL DEFAULT 0
+    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT, looked_at INTEGER
 );
 CREATE INDEX rows_key ON rows (key);
 CREATE INDEX rows_standing ON rows (standing, number);
@@ -53,8 +53,9 @@ class Spooled:
     workflow: str
     name: str
     body: dict[str, Any]
-    looked: bool
-    """Whether it was looked for, after the settling time, since it may have been sent."""
+    looked_at: int | None
+    """The fencing number of the claim on which it was looked for, after the settling time, since it may have been sent.
+    The look is worth nothing once another claim has come after that one."""
     called: str
     """The user's own key, else the key."""
 
@@ -202,13 +203,13 @@ class Spool:
         """The next rows behind `after` that stand so and have a record."""
         marks = ",".join("?" * len(standings))
         found = self._all(
-            "SELECT number, key, subject, workflow, name, body, looked, coalesce(own_key, key) FROM rows"  # noqa: S608
+            "SELECT number, key, subject, workflow, name, body, looked_at, coalesce(own_key, key) FROM rows"  # noqa: S608
             f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
             *(*standings, after, limit),
         )
         return [
-            Spooled(number, key, subject, workflow, name, json.loads(body), bool(looked), called)
-            for number, key, subject, workflow, name, body, looked, called in found
+            Spooled(number, key, subject, workflow, name, json.loads(body), looked_at, called)
+            for number, key, subject, workflow, name, body, looked_at, called in found
         ]
 
     def pages(self, *standings: Standing) -> Iterator[list[Spooled]]:
@@ -232,9 +233,13 @@ class Spool:
             [(each.standing, each.handle, each.job, each.since, each.words, each.number) for each in outcomes],
         )
 
-    def look_again(self, numbers: Iterable[int]) -> None:
-        """Let rows be sent that may have been sent before, since they were looked for and did not show."""
-        self._many("UPDATE rows SET standing = 'ready', looked = 1 WHERE number = ?", [(each,) for each in numbers])
+    def look_again(self, looked: Iterable[tuple[int, int]]) -> None:
+        """Let rows be sent that may have been sent before, since they were looked for and did not show: the number of
+        each, and the fencing number of the claim on which it was looked for."""
+        self._many(
+            "UPDATE rows SET standing = 'ready', looked_at = ? WHERE number = ?",
+            [(fence, number) for number, fence in looked],
+        )
 
     def outcomes(self, *standings: Standing) -> Iterator[Outcome]:
         """How all rows stand, or those that stand so, in their order."""

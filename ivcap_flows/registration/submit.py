@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable import look_since
 from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
     BadRequestError,
+    FencedError,
     InDoubtError,
     InputError,
     InvalidParameterError,
     PlatformError,
     RegistrationFailedError,
 )
+from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.bulk import GIVEN_UP, RESEND
 from ivcap_flows.journal.states import DONE
@@ -137,14 +140,14 @@ class Submission:
             await self._ledger.keep([(row, intent) for row, intent in found if intent.state in DONE])
             decided = [(row, intent.error) for row, intent in found if intent.state == "abandoned"]
             await self._ledger.stand([given_up(row) for row, error in decided if error == GIVEN_UP])
-            self._spool.look_again(row.number for row, error in decided if error == RESEND)
+            self._spool.look_again((row.number, intent.fence) for row, intent in found if _is_resent(intent))
             self._wait_for([row for row, intent in found if intent.state in ("sent", "in_doubt")])
         if not self._spool.page("ready", "waiting", limit=1):
             return
         # When a journal first knew a row, it had looked for all that there was of it.
         await self._lookup.everywhere(None if unknown or oldest is None else look_since(oldest))
         for page in self._spool.pages("ready"):
-            signs = self._ledger.signs(row for row in page if not row.looked)
+            signs = self._ledger.signs(row for row in page if row.looked_at is None)
             self._wait_for([row for row in page if row.key in signs and signs[row.key].kind != "failed"])
             await self._ledger.note(page)
 
@@ -157,7 +160,7 @@ class Submission:
             works = await self._ledger.claim(page)
             try:
                 for unsent in await self._judge.take_up(works):
-                    self._spool.look_again(work.row.number for work in unsent)
+                    self._spool.look_again((work.row.number, work.intent.fence) for work in unsent)
             finally:
                 self._ledger.release(works)
 
@@ -193,10 +196,9 @@ class Submission:
                 return None
             self._wait_for(rows)
             works = await self._ledger.claim(rows)
-        looked = {row.key for row in rows if row.looked}
-        sendable = {work.row.key for work in works if work.intent.state == "intent" or work.row.key in looked}
-        self._ledger.release(work for work in works if work.row.key not in sendable)
-        return [work for work in works if work.row.key in sendable]
+        unlooked = [work for work in works if not _may_be_sent(work)]
+        self._ledger.release(unlooked)
+        return [work for work in works if _may_be_sent(work)]
 
     def _next_rows(self) -> list[Spooled]:
         rows: list[Spooled] = []
@@ -217,13 +219,25 @@ class Submission:
         works = await self._with_datasets(works)
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
+
+        async def confirm(leaves_within: float) -> None:
+            nonlocal works
+            wanted, works = works, await self._ledger.mark_sent(works, leaves_within)
+            if len(works) < len(wanted):
+                raise FencedError(f"Another process has taken over {len(wanted) - len(works)} rows of a batch.")
+
         while works:
             try:
                 async with self._posting:
-                    works = await self._ledger.mark_sent(works)
-                    if not works:
-                        return None
-                    session = await self._client.prov.register_batch([self._ledger.record(work.row) for work in works])
+                    permit = Permit(confirm)
+                    await permit.renew()
+                    with asking_leave(permit):
+                        session = await self._client.prov.register_batch(
+                            [self._ledger.record(work.row) for work in works]
+                        )
+            except FencedError:
+                # Nothing has left, and the rest goes without them.
+                continue
             except InputError as error:
                 await self._ledger.fail([(work, None, str(error)) for work in works])
                 return None
@@ -302,3 +316,13 @@ class Submission:
 def _began(intent: IntentRow) -> datetime:
     """Since when, by Provena's clock, there may be something of a row; one of which that is not known comes first."""
     return intent.platform_time or _LONG_AGO
+
+
+def _may_be_sent(work: Work) -> bool:
+    """Whether a row was surely not sent, or was looked for and nobody has claimed it since: the look is of the claim
+    before this one."""
+    return work.intent.state == "intent" or work.row.looked_at == work.intent.fence - 1
+
+
+def _is_resent(intent: IntentRow) -> bool:
+    return intent.state == "abandoned" and intent.error == RESEND

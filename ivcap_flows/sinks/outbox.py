@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
-from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.beating import listen, start_beating, stop_beating
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -95,6 +95,7 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
     # Where another machine shares the journal, the lease of a sink is as good as the beat of its holder.
     start_beating(journal)
     try:
+        listen(journal)
         reports = {sink.name: _drain(journal, sink, again) for sink in sinks}
         for _ in range(_ROUNDS):
             # What ended, or was stated by a sink, while its pass went by.

@@ -381,8 +381,11 @@ def test_live_holder_is_waited_for(durable_url: str, durable_journal: Journal, p
     assert platform.sends == platform.looks == []
 
 
-def test_holder_taken_for_gone_does_not_send(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
+def test_holder_taken_for_gone_does_not_send(
+    durable_url: str, durable_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process of another machine that was silent too long is overtaken; when it wakes it may not send any more."""
+    monkeypatch.setattr("ivcap_flows.journal.processes.LISTEN_SECONDS", 0.0)
     aspects = Aspects(platform.folder / "aspects")
     other = Journal.open(durable_url)
 

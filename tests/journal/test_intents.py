@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +84,6 @@ def test_killed_before_sending_is_no_doubt(journal: Journal, child_at: Any) -> N
     assert journal.intents.claim(WANTED).kind == "held"
     kill()
     assert journal.intents.claim(WANTED).kind == "new"
-
-
-def test_doubt_counts_from_the_last_sign_of_life(journal: Journal, child_at: Any) -> None:
-    """A holder seen alive after its mark may have sent as late as that, so the settling time begins there."""
-    kill = child_at(1)
-    marked = journal.intents.get(WANTED.key)
-    assert marked is not None
-    assert marked.sent_at is not None
-    seen = marked.sent_at + timedelta(seconds=5)
-    with journal._store.write() as connection:
-        connection.execute(sa.update(schema.processes).values(beat_at=seen))
-    kill()
-    assert journal.intents.claim(WANTED).intent.sent_at == seen
 
 
 def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:

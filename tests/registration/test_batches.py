@@ -7,6 +7,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from ivcap_flows import loop
 from ivcap_flows.durable import perform
 from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, UnreachableError, WaitTimeoutError
 from ivcap_flows.handles import ModelRun
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration import model_runs, submit
 from ivcap_flows.registration.batch import Batch
@@ -321,6 +323,85 @@ def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, pr
             assert [work.row.number for work in await ledger.claim(spooled)] == [2]
 
     loop.run(both())
+
+
+async def _doubted(batch: Batch, journal: Journal, provena: ProvenaClient, *, taken: bool) -> None:
+    """What another call leaves that claims these rows, sends them, and hears nothing; `taken` by Provena or not."""
+    ledger = Ledger(
+        *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1)),
+        platform=await provena.platform(),
+        account=await provena.username(),
+        attempt=None,
+        progress=lambda *_: None,
+    )
+    works = await ledger.mark_sent(await ledger.claim(list(batch.records())), 75.0)
+    assert works
+    if taken:
+        await provena.prov.register_batch([ledger.record(work.row) for work in works])
+    ledger.release(await ledger.in_doubt(works, "the reply was lost"))
+
+
+@pytest.mark.timeout(120)
+def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged, tmp_path, provena, monkeypatch):
+    """Rows in doubt are looked for and do not show; before they are claimed to be sent again, another call of the same
+    process sends them and leaves a doubt: then they are looked for once more, and found."""
+    name, rows = rows_of(run_items, 5)
+
+    async def both() -> None:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
+            await batch.check()
+            await _doubted(batch, journal, provena, taken=False)
+            next_chunk, one_by_one, others = submit.Submission._next_chunk, asyncio.Lock(), [True]
+
+            async def after_another(self: Any) -> Any:
+                async with one_by_one:
+                    if others.pop() if others else False:
+                        assert {row.looked_at for row in batch._spool.page("ready")} != {None}
+                        await _doubted(batch, journal, provena, taken=True)
+                return await next_chunk(self)
+
+            monkeypatch.setattr(submit.Submission, "_next_chunk", after_another)
+            assert (await batch.register(journal, in_flight=1)).registered == 5
+
+    loop.run(both())
+    assert len(lodged(name)) == 5
+
+
+def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodged, tmp_path, provena, monkeypatch):
+    """Between the mark and the request the process slept, and another machine has taken some of the rows: these are not
+    in what leaves."""
+    monkeypatch.setattr("ivcap_flows.durable.permit.FRESH_SECONDS", 0.1)
+    name, rows = rows_of(run_items, 5)
+    record, taken = Ledger.record, list[Any]()
+
+    def slept(self: Ledger, row: Any) -> Any:
+        if not taken and row.number == 5:
+            intents = journal.intents.find_many([each.key for each in self._spool.page("waiting", limit=2)])
+            journal.intents.release_many(intents.values())
+            names = [field.name for field in fields(NewIntent) if field.name != "attempt_number"]
+            wanted = [NewIntent(**{each: getattr(intent, each) for each in names}) for intent in intents.values()]
+            taken.extend(journal.intents.claim_many(wanted))
+            time.sleep(0.2)
+        return record(self, row)
+
+    monkeypatch.setattr(Ledger, "record", slept)
+
+    async def both() -> None:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
+            await batch.check()
+            registering = asyncio.create_task(batch.register(journal, in_flight=1))
+            while batch._spool.counts().get("registered", 0) < 3:
+                assert not registering.done()
+                await asyncio.sleep(0.05)
+            assert [claim.kind for claim in taken] == ["doubt", "doubt"]
+            await asyncio.sleep(1)
+            found = provena.registry.list(ModelRunInfo, page_size=500)
+            assert sum([item.info.display_name.startswith(name) async for item in found]) == 3
+            journal.intents.release_many(claim.intent for claim in taken)
+            assert (await registering).registered == 5
+
+    loop.run(both())
+    assert len(lodged(name)) == 5
 
 
 def test_the_outcome_file_grows(run_items, journal, tmp_path, provena, monkeypatch):

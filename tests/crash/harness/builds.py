@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, store
-from ivcap_flows.journal.intents import Intents, fresh_row
+from ivcap_flows.journal.claims import fresh_row
+from ivcap_flows.journal.intents import Intents
 from ivcap_flows.tasks.key_aspects import AspectKeys
 
 __all__ = ["BUILDS"]
@@ -29,8 +30,8 @@ def intent_after_the_effect() -> None:
         row = {**fresh_row(wanted, datetime.now(timezone.utc)), "process_id": None, "token": None}
         return Claim("new", IntentRow(**row))
 
-    def mark_sent_later(self: Intents, intent: IntentRow) -> IntentRow:
-        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent)
+    def mark_sent_later(self: Intents, intent: IntentRow, leaves_within: float) -> IntentRow:
+        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent, leaves_within)
 
     def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         if intent.key in unwritten:

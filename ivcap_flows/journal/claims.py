@@ -1,0 +1,240 @@
+"""Claims: the right of one call to cause an effect, given to one at a time and ended with the call.
+
+A claim names the process and, by a token, the call in it. It ends with the call, which is written down so that other
+processes see it, or with the process, which `Processes` tells.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ivcap_flows.errors import DurabilityError, JournalError, SpendLimitError
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
+from ivcap_flows.journal.states import DONE, State, allowed
+from ivcap_flows.journal.store import Store
+
+__all__ = ["LEFT", "Claims", "check_arrow", "fresh_row", "rows_of"]
+
+LEFT: Final[dict[str, Any]] = {"process_id": None, "token": None}
+"""What a row says of its holder when there is none."""
+
+_I = schema.intents
+_AT_ONCE: Final = 500
+"""Keys in one statement; SQLite takes 999 values and more."""
+_TAKEN: Final = (
+    *("process_id", "token", "updated_at", "state", "fence", "sent_at", "may_send_until", "error"),
+    *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse"),
+    *("platform_time", "sent_platform_time"),
+)
+"""The columns that a claim changes."""
+_TAKE: Final = (
+    sa.update(_I)
+    .where(_I.c.key == sa.bindparam("b_key", type_=sa.Text))
+    .values({name: sa.bindparam(f"v_{name}", type_=_I.c[name].type) for name in _TAKEN})
+)
+_ASKED: Final = (
+    sa.update(_I)
+    .where(_I.c.base_key == sa.bindparam("b_base"), _I.c.run_id == sa.bindparam("b_run"))
+    .values(asked_attempt=sa.bindparam("v_asked"))
+)
+
+
+class Claims:
+    """The claims of one journal."""
+
+    def __init__(self, store: Store, processes: Processes) -> None:
+        self._store = store
+        self._processes = processes
+
+    def take(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
+        """Ask for the right to cause each effect, in one transaction; see `Claim` for the answers, which are in order.
+
+        A claim of kind "new" or "doubt" is held until the intent is done or abandoned, or is released, or the process
+        ends. With `spend_limit`, SpendLimitError when the run has as many spending intents already.
+        """
+        tokens = {each.key: str(uuid.uuid4()) for each in wanted}
+        try:
+            with self._store.write() as connection:
+                claims = self._take(connection, wanted, tokens, spend_limit)
+                for claim in claims:
+                    if claim.kind in ("new", "doubt"):
+                        self._processes.begin(tokens[claim.intent.key])
+                return claims
+        except JournalError:
+            # The commit may be on disk though its end was not heard of; nobody works on what it took.
+            self._processes.owe(tokens)
+            raise
+        except BaseException:
+            for token in tokens.values():
+                self._processes.end(token)
+            raise
+
+    def release(self, intents: Iterable[IntentRow]) -> None:
+        """End these claims; what they stand for stays as it is. Claims that have ended before are left alone.
+
+        Never raises JournalError: what cannot be written now is written with one of the next heartbeats.
+        """
+        tokens = {intent.key: intent.token for intent in intents if intent.token is not None}
+        if not tokens:
+            return
+        try:
+            with self._store.write() as connection:
+                self._processes.free(connection, tokens)
+        except JournalError:
+            self._processes.owe(tokens)
+        finally:
+            for token in tokens.values():
+                self._processes.end(token)
+
+    def _take(
+        self, connection: Connection, wanted: Sequence[NewIntent], tokens: dict[str, str], spend_limit: int | None
+    ) -> list[Claim]:
+        # Before the first row there is nothing to lock; the limit needs all claims of a run to take turns. In one order
+        # for all, or two callers would wait for each other.
+        runs = {f"run:{each.run_id}" for each in wanted} if spend_limit is not None else set()
+        self._store.take_turns(connection, *sorted(runs), *(f"key:{key}" for key in sorted(tokens)))
+        now = self._store.now(connection)
+        process_id = self._processes.mine(connection, now)
+        # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
+        known = rows_of(self._store, connection, sorted(tokens), lock=True)
+        holders: dict[str, ProcessRow] = {}
+        claims: list[Claim] = []
+        fresh: list[dict[str, Any]] = []
+        taken: list[dict[str, Any]] = []
+        asked: list[dict[str, Any]] = []
+        spending: list[NewIntent] = []
+        for each in wanted:
+            mine: dict[str, Any] = {"process_id": process_id, "token": tokens[each.key]}
+            row = known.get(each.key)
+            if row is None:
+                fresh.append(fresh_row(each, now) | mine)
+                claims.append(Claim("new", IntentRow(**fresh[-1])))
+                spending.append(each)
+                continue
+            again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)
+            if row.run_id == each.run_id and row.asked_attempt < each.attempt_number:
+                row = replace(row, asked_attempt=each.attempt_number)
+                asked.append({"b_base": each.base_key, "b_run": each.run_id, "v_asked": each.attempt_number})
+            if row.state in DONE:
+                claims.append(Claim("kept", row, again))
+                continue
+            holder = None
+            if row.process_id is not None:
+                if row.process_id not in holders:
+                    holders[row.process_id] = self._processes.read(connection, row.process_id)
+                holder = holders[row.process_id]
+                if self._processes.holds(holder, row.token, now):
+                    claims.append(Claim("held", row, again))
+                    continue
+            claim = Claim(*self._taken_over(row, each, holder, now), again)
+            claim = replace(claim, intent=replace(claim.intent, **mine, updated_at=now, fence=row.fence + 1))
+            check_arrow(row, claim.intent.state)
+            if row.state == "abandoned" or (claim.kind == "new" and not row.spends):
+                spending.append(each)
+            taken.append({"b_key": row.key, **{f"v_{name}": getattr(claim.intent, name) for name in _TAKEN}})
+            claims.append(claim)
+        for statement, rows in ((_ASKED, asked), (sa.insert(_I), fresh), (_TAKE, taken)):
+            if rows:
+                connection.execute(statement, rows)
+        for each in spending:
+            self._check_limit(connection, each, spend_limit)
+        return claims
+
+    def _taken_over(
+        self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None, now: datetime
+    ) -> tuple[Any, IntentRow]:
+        """What a claim that nobody is at becomes for whoever asks now."""
+        if row.state not in ("intent", "abandoned"):
+            return "doubt", self._in_doubt(row, holder, now) if row.state == "sent" else row
+        # What was surely never sent begins anew and belongs to whoever asks now.
+        return "new", replace(
+            row,
+            state="intent",
+            sent_at=None,
+            may_send_until=None,
+            error=None,
+            run_id=wanted.run_id,
+            attempt_id=wanted.attempt_id,
+            asked_attempt=wanted.attempt_number,
+            spends=wanted.spends,
+            definition=wanted.definition,
+            reuse=wanted.reuse,
+            platform_time=row.platform_time or wanted.platform_time,
+        )
+
+    def _in_doubt(self, row: IntentRow, holder: ProcessRow | None, now: datetime) -> IntentRow:
+        """What was about to leave: it may have left, or may yet leave, to the end of the time that its holder had."""
+        if row.sent_at is None or row.may_send_until is None:
+            return replace(row, state="in_doubt")
+        rest = row.may_send_until - row.sent_at
+        has_left = holder is None or self._processes.has_left(holder)
+        return replace(
+            row,
+            state="in_doubt",
+            # A clock that was set back since makes nobody wait longer than a holder may send.
+            sent_at=min(row.may_send_until, now if has_left else now + rest),
+            may_send_until=None if has_left else row.may_send_until,
+            sent_platform_time=None if row.sent_platform_time is None else row.sent_platform_time + rest,
+        )
+
+    def _check_limit(self, connection: Connection, wanted: NewIntent, limit: int | None) -> None:
+        if limit is None or not wanted.spends or wanted.run_id is None:
+            return
+        spending = (_I.c.run_id == wanted.run_id, _I.c.spends, _I.c.state != "abandoned", _I.c.key != wanted.key)
+        placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()
+        if placed >= limit:
+            raise SpendLimitError(
+                f"The run has asked for {placed} of at most {limit} (max_orders), so the {wanted.noun} "
+                f"for {wanted.subject} was not sent. Raise IVCAP_FLOWS_MAX_ORDERS if this is meant.",
+                limit=limit,
+                placed=placed,
+                service=wanted.subject,
+            )
+
+
+def check_arrow(row: IntentRow, after: State) -> None:
+    """DurabilityError where the table of states has no such arrow."""
+    if not allowed(row.state, after):
+        raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
+
+
+def rows_of(store: Store, connection: Connection, keys: Sequence[str], *, lock: bool = False) -> dict[str, IntentRow]:
+    """The intents that there are under these keys."""
+    found: dict[str, IntentRow] = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        query = sa.select(_I).where(_I.c.key.in_(keys[start : start + _AT_ONCE])).order_by(_I.c.key)
+        # SQLite has no such lock and needs none: its writers take turns.
+        if lock and not store.is_sqlite:
+            query = query.with_for_update()
+        for row in connection.execute(query).mappings():
+            found[row["key"]] = IntentRow(**row)
+    return found
+
+
+def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
+    """The row of an intent that nobody has asked for before."""
+    nothing = dict.fromkeys(
+        (
+            *("sent_at", "may_send_until", "sent_platform_time", "progress", "urn", "outcome"),
+            *("how", "matched_by", "status", "error"),
+        )
+    )
+    return {
+        **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
+        **nothing,
+        "asked_attempt": wanted.attempt_number,
+        "state": "intent",
+        "fence": 1,
+        "created_at": now,
+        "updated_at": now,
+        "duplicates": [],
+    }

@@ -1,0 +1,238 @@
+"""A claim ends with its call: whoever gave up, and lives on, keeps nobody else from the effect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from durable_platform import SETTLE, Platform, order
+
+from ivcap_flows.durable import Effect, Performed, perform
+from ivcap_flows.durable import permit as permit_module
+from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.errors import JournalError, UnreachableError
+from ivcap_flows.http.session import Session
+from ivcap_flows.journal import IntentRow, Journal, processes, schema
+from ivcap_flows.journal.store import Store
+
+FORK = multiprocessing.get_context("fork")
+SOMEBODY: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return Platform(tmp_path / "platform")
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[..., Any]]:
+    """Starts a process, and waits for the first word that it says."""
+    children = []
+
+    def start(work: Callable[..., None], *args: Any) -> Any:
+        ours, theirs = FORK.Pipe()
+        process = FORK.Process(target=work, args=(*args, theirs), daemon=True)
+        process.start()
+        children.append(process)
+        assert ours.poll(30)
+        ours.recv()
+        process.pipe = ours
+        return process
+
+    yield start
+    for process in children:
+        process.kill()
+        process.join()
+
+
+def run(effect: Effect[Any], journal: Journal, timeout: float = 20.0) -> Performed[Any]:
+    return asyncio.run(asyncio.wait_for(perform(effect, journal=journal, **SOMEBODY), timeout))
+
+
+def _give_up_and_stay(url: str, folder: Path, how: str, told: Any) -> None:
+    """A notebook, or a service: its call is over, its process goes on."""
+    journal = Journal.open(url)
+    platform = Platform(folder, ["hang"] if how == "cancelled" else ["lost before"] * 3)
+
+    async def call() -> None:
+        asked = asyncio.create_task(perform(order(platform, settle=0.05), journal=journal, **SOMEBODY))
+        while how == "cancelled" and not platform.sends:
+            await asyncio.sleep(0.01)
+        if how == "cancelled":
+            asked.cancel()
+        with contextlib.suppress(asyncio.CancelledError, UnreachableError):
+            await asked
+
+    asyncio.run(call())
+    told.send("over")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "gave up"])
+def test_a_call_that_ended_leaves_its_key_to_others(
+    durable_url: str, durable_journal: Journal, platform: Platform, child: Callable[..., Any], how: str
+) -> None:
+    """Its process lives, and another has the key at once: it looks, and then sends."""
+    process = child(_give_up_and_stay, durable_url, platform.folder, how)
+    began = time.monotonic()
+    assert run(order(platform), durable_journal).how == "sent"
+    assert time.monotonic() - began < 1 + 2 * SETTLE and len(platform.urns) == 1 and process.is_alive()
+
+
+def test_the_user_decides_what_an_ended_call_left(
+    durable_url: str, durable_journal: Journal, platform: Platform, child: Callable[..., Any]
+) -> None:
+    """The process lives, but nobody in it is at the order any more."""
+    process = child(_give_up_and_stay, durable_url, platform.folder, "cancelled")
+    [row] = durable_journal.intents.where()
+    assert (row.state, row.process_id, row.token) == ("in_doubt", None, None)
+    assert durable_journal.intents.write_off(row.key).state == "abandoned" and process.is_alive()
+
+
+def _lose_the_journal(url: str, folder: Path, lost: Path, told: Any) -> None:
+    """The journal cannot be written when the call is given up, and for a while after."""
+    processes.BEAT_SECONDS = 0.05  # type: ignore[misc]
+    journal = Journal.open(url)
+    write = Store.write
+
+    def no_more(store: Store) -> Any:
+        if lost.exists():
+            raise JournalError("the disk is full", url=store.url)
+        return write(store)
+
+    async def send(intent: IntentRow, progress: Any) -> Any:
+        lost.touch()
+        raise UnreachableError("time-out", sent=False)
+
+    platform = Platform(folder)
+    platform.send = send  # type: ignore[method-assign]
+    Store.write = no_more  # type: ignore[assignment, method-assign]
+    with contextlib.suppress(UnreachableError):
+        run(order(platform), journal)
+    told.send("over")
+    time.sleep(60)
+
+
+def test_an_end_that_could_not_be_written_is_told_with_a_heartbeat(
+    durable_url: str, durable_journal: Journal, platform: Platform, child: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As soon as the journal can be written again, others have the key, though the process asks for nothing more."""
+    lost = tmp_path / "lost"
+    process = child(_lose_the_journal, durable_url, platform.folder, lost)
+    [row] = durable_journal.intents.where()
+    assert durable_journal.intents.held(row)
+    lost.unlink()
+    began = time.monotonic()
+    assert run(order(platform), durable_journal).how == "sent"
+    assert time.monotonic() - began < 2 + SETTLE and process.is_alive()
+
+
+def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last who needs the heart is gone: it goes on for what the journal is still to be told, and no longer."""
+    from ivcap_flows.durable import beating
+
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(beating, "_heart", None)
+    start_beating(sqlite_journal)
+    with sqlite_journal.leases.hold("x"):
+        pass
+    sqlite_journal.intents._processes.owe({"x": "a token"})
+    stop_beating(sqlite_journal)
+    end = time.monotonic() + 10
+    while beating._heart is not None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not sqlite_journal.runs.owes
+
+
+class _Counting(BaseHTTPRequestHandler):
+    """Takes what is posted."""
+
+    def do_POST(self) -> None:
+        self.server.taken.append(self.rfile.read(int(self.headers["content-length"])).decode())  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Counting) as listening:
+        listening.taken = []  # type: ignore[attr-defined]
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield listening
+        listening.shutdown()
+
+
+def _posted(platform: Platform, port: int, before: Callable[[], None] = lambda: None) -> Effect[Any]:
+    """An order that is one request; `before` is done when the claim is marked as sent and nothing has left."""
+
+    async def send(intent: IntentRow, progress: Any) -> Any:
+        before()
+        async with Session(f"http://127.0.0.1:{port}", platform="x", timeout=5.0) as session:
+            await session.request("POST", "/orders", repeat="keyed", json=intent.key)
+        return {"urn": platform.take(intent.key, intent.request)}
+
+    platform.send = send  # type: ignore[method-assign]
+    return order(platform, settle=0.2)
+
+
+def _sleep_before_sending(url: str, folder: Path, port: int, told: Any) -> None:
+    permit_module.FRESH_SECONDS = 0.2  # type: ignore[misc]
+
+    def sleep() -> None:
+        told.send("asleep")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    done = run(_posted(Platform(folder), port, sleep), Journal.open(url), 60)
+    told.send((done.how, done.value))
+    time.sleep(60)
+
+
+def test_who_slept_does_not_send_on_an_old_claim(
+    durable_url: str,
+    durable_journal: Journal,
+    platform: Platform,
+    child: Callable[..., Any],
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped when the journal says that the request is on its way, and overtaken by another machine: once awake, it
+    asks the journal before anything leaves, and has the other's order."""
+    process = child(_sleep_before_sending, durable_url, platform.folder, server.server_port)
+    end = time.monotonic() + 20
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    _move_elsewhere(durable_journal)
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
+    assert run(_posted(platform, server.server_port), durable_journal).how == "sent"
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.pipe.poll(20)
+    assert process.pipe.recv() == ("kept", {"urn": platform.urns[0]})
+    assert len(server.taken) == len(platform.urns) == 1
+
+
+def _move_elsewhere(journal: Journal) -> None:
+    """Its process is of another machine, silent for an hour, and what it could send has left by now."""
+    silent = {"boot": "of another machine", "beat_at": journal.now() - timedelta(hours=1)}
+    with journal._store.write() as connection:
+        connection.execute(sa.update(schema.processes).values(silent))
+        connection.execute(sa.update(schema.intents).values(may_send_until=schema.intents.c.sent_at))

@@ -1,0 +1,59 @@
+"""A request that must not be sent twice asks for leave at the last moment, each time anew."""
+
+import asyncio
+
+import pytest
+from starlette.responses import Response
+
+from ivcap_flows.errors import FencedError, JournalError
+from ivcap_flows.http.leave import asking_leave
+
+BUSY = Response(status_code=429, headers={"Retry-After": "0"})
+
+
+@pytest.mark.parametrize("repeat", ["keyed", "unsafe"])
+async def test_each_send_asks(web, quick, repeat):
+    """Also that which follows one that surely was not processed; told in what time the request will have left."""
+    web.on("POST /1/x", BUSY, BUSY, {})
+    asked = []
+
+    async def ask(leaves_within):
+        asked.append((leaves_within, len(web.seen)))
+
+    async with web.session(timeout=3.0) as session:
+        with asking_leave(ask):
+            await session.request("POST", "/1/x", repeat=repeat, json=1)
+        await session.request("POST", "/1/x", repeat=repeat, json=1)
+    assert asked == [(9.0, 0), (9.0, 1), (9.0, 2)] and len(web.seen) == 4
+
+
+async def test_what_may_be_repeated_does_not_ask(web):
+    """Reading needs nobody's leave."""
+    web.on("GET /1/x", {})
+
+    async def ask(leaves_within):
+        raise AssertionError
+
+    async with web.session() as session:
+        with asking_leave(ask):
+            await session.request("GET", "/1/x", repeat="idempotent")
+
+
+async def test_without_leave_nothing_leaves(web, quick):
+    """The word of whoever is asked is raised, at a second send too, and the tasks of a send ask as well."""
+    web.on("POST /1/x", BUSY, {})
+    answers = [None, FencedError("taken over", key="k"), JournalError("locked")]
+
+    async def ask(leaves_within):
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    async with web.session() as session:
+        with asking_leave(ask):
+            with pytest.raises(FencedError):
+                await session.request("POST", "/1/x", repeat="keyed", json=1)
+            assert len(web.seen) == 1
+            with pytest.raises(JournalError):
+                await asyncio.create_task(session.request("POST", "/1/x", repeat="keyed", json=1))
+    assert len(web.seen) == 1

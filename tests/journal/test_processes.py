@@ -1,0 +1,275 @@
+"""Whether a process lives is asked of what can know it: the process table, else its heartbeat, and no clock."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from ivcap_flows.durable.beating import listen, start_beating
+from ivcap_flows.errors import DurabilityError
+from ivcap_flows.journal import Journal, NewIntent, ProcessRow, processes, schema
+from ivcap_flows.journal.processes import boot_id, start_of
+
+FORK = multiprocessing.get_context("fork")
+WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
+NOBODY = 65534
+CLAIM = """
+import sys, time
+from ivcap_flows.journal import Journal, NewIntent
+wanted = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
+print(Journal.open(sys.argv[1]).intents.claim(wanted).kind, flush=True)
+time.sleep(60)
+"""
+
+
+def _claim_and_beat(url: str, told: Any) -> None:
+    processes.BEAT_SECONDS = 0.05  # type: ignore[misc]
+    journal = Journal.open(url)
+    start_beating(journal)
+    journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+    told.send("claimed")
+    time.sleep(60)
+
+
+@pytest.fixture
+def holder(journal_url: str) -> Iterator[Callable[[], Any]]:
+    """A process that holds the claim and beats."""
+    started = []
+
+    def start() -> Any:
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=_claim_and_beat, args=(journal_url, theirs), daemon=True)
+        child.start()
+        started.append(child)
+        assert ours.poll(30)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.join()
+
+
+def _take_elsewhere(journal: Journal) -> None:
+    """What is known of the holder is what one knows of a process of another machine."""
+    with journal._store.write() as connection:
+        connection.execute(sa.update(schema.processes).values(boot="of another machine"))
+
+
+def _set_clock(journal: Journal, monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    now = journal._store.now
+    monkeypatch.setattr(journal._store, "now", lambda connection: now(connection) + by)
+
+
+def _row(pid: int) -> ProcessRow:
+    return ProcessRow("id", "host", boot_id(), pid, start_of(pid) or 0.0, datetime.now(timezone.utc))
+
+
+@pytest.mark.parametrize("hours", [1, -2])
+def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
+    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Its heartbeat moves, so it is at it, whatever the journal's clock says."""
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.6)
+    monkeypatch.setattr(processes, "LEASE_SECONDS", 1.0)
+    holder()
+    _take_elsewhere(journal)
+    _set_clock(journal, monkeypatch, timedelta(hours=hours))
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert journal.intents.claim(WANTED).kind == "held"
+        with pytest.raises(DurabilityError, match="being worked on"):
+            journal.intents.write_off(WANTED.key)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("hours", [1, 0, -2])
+def test_a_holder_whose_heart_stands_still_has_let_go(
+    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """A killed one of another machine is not waited for until a clock that was set back has caught up."""
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.3)
+    monkeypatch.setattr(processes, "LEASE_SECONDS", 1.0)
+    child = holder()
+    child.kill()
+    child.join()
+    _take_elsewhere(journal)
+    _set_clock(journal, monkeypatch, timedelta(hours=hours))
+    began = time.monotonic()
+    while journal.intents.claim(WANTED).kind == "held":
+        assert time.monotonic() < began + 5
+        time.sleep(0.05)
+    assert time.monotonic() - began >= (0.3 if hours else 0.6)
+
+
+def test_who_asks_once_listens_first(
+    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that runs for a moment hears a live holder beat, and that a dead one does not."""
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.5)
+    child = holder()
+    _take_elsewhere(journal)
+    _set_clock(journal, monkeypatch, timedelta(hours=1))
+    listen(journal)
+    assert journal.intents.claim(WANTED).kind == "held"
+    child.kill()
+    child.join()
+    began = time.monotonic()
+    listen(journal)
+    assert 0.2 < time.monotonic() - began < 5
+    assert journal.runs.unheard() == 0.0 and journal.intents.claim(WANTED).kind == "doubt"
+
+
+def test_the_doubt_counts_from_the_death_of_the_holder(journal: Journal, holder: Callable[[], Any]) -> None:
+    """Between its mark and its death it can have sent at any time."""
+    child = holder()
+    marked = journal.intents.get(WANTED.key)
+    assert marked is not None and marked.sent_at is not None
+    time.sleep(0.3)
+    child.kill()
+    child.join()
+    taken = journal.intents.claim(WANTED).intent
+    assert taken.sent_at is not None and taken.may_send_until is None
+    assert marked.sent_at + timedelta(seconds=0.3) <= taken.sent_at <= journal.now()
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_the_doubt_counts_no_longer_than_a_holder_may_send(
+    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """What was marked long ago has left, or never will; of a holder elsewhere that may yet be."""
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
+    child = holder()
+    marked = journal.intents.get(WANTED.key)
+    assert marked is not None and marked.sent_at is not None and marked.may_send_until is not None
+    assert marked.may_send_until > journal.now() + timedelta(seconds=30)
+    if elsewhere:
+        _take_elsewhere(journal)
+        expected = marked.may_send_until
+    else:
+        child.kill()
+        child.join()
+        expected = marked.sent_at + timedelta(seconds=0.001)
+        with journal._store.write() as connection:
+            connection.execute(sa.update(schema.intents).values(may_send_until=expected))
+    assert journal.intents.claim(WANTED).intent.sent_at == expected
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait_for_hours(
+    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of what a holder elsewhere may send is at most as far away as it was when that was written."""
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
+    holder()
+    _take_elsewhere(journal)
+    _set_clock(journal, monkeypatch, -timedelta(hours=2))
+    sent_at = journal.intents.claim(WANTED).intent.sent_at
+    assert sent_at is not None and sent_at < journal.now() + timedelta(seconds=90)
+
+
+def test_what_the_process_table_says(journal: Journal) -> None:
+    """This process lives; one with its number and another start does not, nor a number that nobody has."""
+    holds = journal.intents._processes.holds
+    child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
+    child.start()
+    row = _row(child.pid or 0)
+    assert holds(row, "t", journal.now()) and not holds(replace(row, started=row.started + 1), "t", journal.now())
+    os.kill(child.pid or 0, signal.SIGKILL)
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not holds(row, "t", journal.now()), "what is left of it until its parent looks is no process"
+    child.join()
+    assert not holds(row, "t", journal.now())
+
+
+def test_a_process_that_cannot_be_seen_is_not_dead(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number is taken, and when it began is hidden: then its heartbeat decides."""
+    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
+    holds = journal.intents._processes.holds
+    child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
+    child.start()
+    now = journal.now()
+    row = replace(_row(child.pid or 0), beat_at=now)
+    monkeypatch.setattr(processes, "start_of", lambda pid: None)
+    assert holds(row, "t", now) and not holds(replace(row, beat_at=now - timedelta(hours=1)), "t", now)
+    child.kill()
+    child.join()
+    assert not holds(row, "t", now), "nobody has the number any more"
+
+
+def _ask_as_nobody(row: ProcessRow, told: Any) -> None:
+    """As another user, to whom /proc shows nothing of root's processes."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, new_namespace = 0x40000 | 0x4000, 0x20000
+    if (
+        libc.unshare(new_namespace)
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(b"proc", b"/proc", b"proc", 0, b"hidepid=2")
+    ):
+        told.send("cannot")
+        return
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    seen = Path(f"/proc/{row.pid}/stat").exists()
+    store: Any = None
+    told.send((seen, processes.Processes(store).holds(row, "t", row.beat_at)))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="needs root on Linux")
+def test_another_users_process_is_not_dead_where_proc_hides_it() -> None:
+    """hidepid=2: a process of somebody else is as if it were not there, but for its number."""
+    child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
+    child.start()
+    row = _row(child.pid or 0)
+    ours, theirs = FORK.Pipe()
+    asking = FORK.Process(target=_ask_as_nobody, args=(row, theirs), daemon=True)
+    asking.start()
+    said = ours.recv()
+    asking.join()
+    child.kill()
+    child.join()
+    if said == "cannot":
+        pytest.skip("no mount namespaces here")
+    assert said == (False, True)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs unshare and root")
+@pytest.mark.parametrize("mounts", [["--mount-proc"], []], ids=["own /proc", "the host's /proc"])
+def test_processes_of_one_container_see_each_other(sqlite_url: str, mounts: list[str], tmp_path: Path) -> None:
+    """In a PID namespace of its own, also where /proc shows the numbers of another: one finds the other,
+    and when it was killed."""
+    (tmp_path / "claim.py").write_text(CLAIM)
+    ask = '"$0" "$1" "$2" & '
+    script = f"{ask} first=$!; sleep 4; {ask} sleep 4; kill -9 $first; wait $first; {ask} wait"
+    command = ["unshare", "--pid", "--fork", "--kill-child", *mounts, "sh", "-c", script]
+    command += [sys.executable, str(tmp_path / "claim.py"), sqlite_url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as container:
+        try:
+            assert container.stdout is not None
+            said = [container.stdout.readline().strip()]
+            if not said[0]:
+                assert container.stderr is not None
+                pytest.skip(container.stderr.read())
+            said += [container.stdout.readline().strip() for _ in range(2)]
+        finally:
+            container.kill()
+    assert said == ["new", "held", "new"]
