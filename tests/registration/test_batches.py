@@ -328,7 +328,7 @@ def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, pr
 async def _doubted(batch: Batch, journal: Journal, provena: ProvenaClient, *, taken: bool) -> None:
     """What another call leaves that claims these rows, sends them, and hears nothing; `taken` by Provena or not."""
     ledger = Ledger(
-        *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1)),
+        *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1), provena),
         platform=await provena.platform(),
         account=await provena.username(),
         attempt=None,

@@ -345,7 +345,7 @@ def test_what_the_journal_knows_is_done(run_items, provena, journal, tmp_path):
     """Provena may forget a job; a row that this journal has registered is not registered again."""
     handle, job = "102.100.100/gone", str(uuid.uuid4())
     key = run_key("https://x", "someone", "urn:x:1", run_items.workflow)
-    wanted = new_intent(key, "https://x", "someone", "urn:x:1", run_items.workflow, "Run", None)
+    wanted = new_intent(key, "https://x", "someone", "urn:x:1", run_items.workflow, "Run", None, None)
     intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
     journal.intents.settle_outcome(intent, urn=handle, outcome={"session_id": job}, how="sent")
     rows = [run_items.record(1) | {"_model_run_record_id": handle}, run_items.record(2) | {"_job_id": job}]
