@@ -64,7 +64,7 @@ _unrecorded: Latest[str, int] = Latest(_MOST_KNOWN)
 
 def _forget_parent() -> None:
     """In a forked child: what is missing is the parent's to tell."""
-    for known in (_elsewhere, _unrecorded):
+    for known in (_elsewhere, _accounts, _unrecorded):
         known.clear()
 
 

@@ -139,12 +139,17 @@ class Submission(Generic[T]):
 
     async def _send(self) -> Performed[T]:
         permit = Permit(self._mark_sent)
+
+        async def ask(leaves_within: float) -> None:
+            # What has begun is gone on with, not settled: nobody needs to know until when more of it may leave.
+            await permit(0.0 if self._has_begun else leaves_within)
+
         for last in (False,) * (SENDS - 1) + (True,):
             if self._clock is not None:
                 await self._clock.now()
             await permit.renew()
             try:
-                with asking_leave(permit):
+                with asking_leave(ask):
                     value = await self.effect.send(self.intent, _Progress(self))
             except SupersededError as error:
                 await self._abandon(error)

@@ -30,8 +30,9 @@ __all__ = ["LEAVES_WITHIN", "WRITTEN_OFF", "Intents", "sending"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
-LEAVES_WITHIN: Final = 75.0
-"""So many seconds after it was marked as sent a request can still leave, by the usual time-outs of a client."""
+LEAVES_WITHIN: Final = 100.0
+"""So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 95 s with
+those of Provena."""
 
 logger = logging.getLogger("ivcap_flows.journal")
 

@@ -22,7 +22,7 @@ ARROWS: Final[dict[tuple[State | None, State], str]] = {
     ("intent", "accepted"): "the effect was on the platform already, or an equal one of before is reused",
     ("intent", "in_doubt"): "the platform holds an intent of another journal under the key",
     ("intent", "abandoned"): "given up before anything left",
-    ("sent", "sent"): "a resumable effect stored how far it is",
+    ("sent", "sent"): "a resumable effect stored how far it is, or the claim was confirmed before a request",
     ("sent", "accepted"): "the reply came",
     ("sent", "in_doubt"): "the reply was lost, or the holder is gone",
     ("sent", "abandoned"): "the platform refused, or the request surely did not leave",

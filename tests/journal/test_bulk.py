@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ivcap_flows.errors import DurabilityError, FencedError
-from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.journal.bulk import GIVEN_UP, RESEND, Settled
 
 FORK = multiprocessing.get_context("fork")
@@ -150,3 +150,24 @@ def test_nothing_is_asked_of_nothing(journal: Journal) -> None:
     assert intents.progress_many([], {}) == intents.abandon_many({}, []) == intents.mark_in_doubt_many([], "") == []
     assert intents.leave_many({}, {}, []) == [] and intents.find_many([]) == {}
     intents.note_many([])
+
+
+def test_one_claim_and_many_write_the_same(journal: Journal) -> None:
+    """Of what a later attempt asks for again, and of what is asked for anew after a refusal."""
+    opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+    run = {"run_id": opened.run.id, "attempt_id": opened.attempt.id}
+    first = [replace(each, **run, attempt_number=1) for each in wanted(4)]
+    claims = journal.intents.claim_many(first)
+    for claim in claims[:2]:
+        sent = journal.intents.mark_sent(claim.intent)
+        journal.intents.settle_outcome(sent, urn=f"102/{sent.key}", outcome={}, how="sent")
+    for claim in claims[2:]:
+        journal.intents.abandon(claim.intent, "refused")
+    later = [replace(each, attempt_number=2, spends=True, definition="d", reuse="r") for each in first]
+    rows = []
+    for answers in ([journal.intents.claim(each) for each in later[::2]], journal.intents.claim_many(later[1::2])):
+        for each, answer in zip(("kept", "new"), answers, strict=True):
+            row = journal.intents.get(answer.intent.key)
+            assert row == answer.intent and answer.kind == each
+            rows.append((row.state, row.asked_attempt, row.spends, row.definition, row.reuse, row.error))
+    assert rows[:2] == rows[2:] == [("accepted", 2, False, None, None, None), ("intent", 2, True, "d", "r", None)]

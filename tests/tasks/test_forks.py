@@ -1,0 +1,72 @@
+"""A forked child goes on, whatever other threads of its parent were at when it was forked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import importlib, os, pkgutil, signal, sys, threading
+import ivcap_flows
+from ivcap_flows import tasks
+from ivcap_flows.capture.recorders import journal as current_journal
+
+for module in pkgutil.walk_packages(ivcap_flows.__path__, "ivcap_flows."):
+    if not module.name.startswith(("ivcap_flows.cli", "ivcap_flows.testing")) and "__main__" not in module.name:
+        importlib.import_module(module.name)
+
+def add(number):
+    return tasks.add_aspect.fn("urn:test:forks", {"number": number}, schema="urn:test:schema:forks.1").urn
+
+first = add(1)
+kinds = (type(threading.Lock()), type(threading.RLock()))
+
+def locks():
+    journal = current_journal()
+    seen = [(None, "desk", journal._desk), (None, "commits", journal._store._commits)]
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ivcap_flows"):
+            seen += [(module, f"{name}.{each}", value) for each, value in vars(module).items()]
+    for owner, name, value in seen:
+        if isinstance(value, kinds):
+            yield name, value
+        elif type(value).__module__.startswith("ivcap_flows") and not isinstance(value, type):
+            yield from ((f"{name}.{each}", lock) for each, lock in getattr(value, "__dict__", {}).items()
+                        if isinstance(lock, kinds))
+
+held, forked = threading.Event(), threading.Event()
+names = sorted({name for name, _ in locks()})
+
+def hold():
+    taken = {id(lock): lock for _, lock in locks()}
+    for lock in taken.values():
+        assert lock.acquire(timeout=5)
+    held.set()
+    forked.wait()
+    for lock in taken.values():
+        lock.release()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(40)
+    assert add(2) != first
+    print("child", len(names), flush=True)
+    os._exit(0)
+forked.set()
+print(names, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), add(3) != first, flush=True)
+"""
+
+
+def test_a_child_forked_while_all_locks_are_held_runs_a_task(ivcap_twin: object, sqlite_url: str) -> None:
+    """Each lock of the package is held by another thread at the time: the child has its own, and the parent goes on."""
+    environment = {**os.environ, "IVCAP_FLOWS_JOURNAL": sqlite_url}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    child, parent = done.stdout.splitlines()
+    assert child.startswith("child ") and int(child.split()[1]) >= 10
+    assert parent.endswith(" 0 True") and "ivcap_flows.durable.beating._lock" in parent
