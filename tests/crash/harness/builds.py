@@ -29,8 +29,8 @@ def intent_after_the_effect() -> None:
         row = {**fresh_row(wanted, datetime.now(timezone.utc)), "process_id": None, "token": None}
         return Claim("new", IntentRow(**row))
 
-    def mark_sent_later(self: Intents, intent: IntentRow) -> IntentRow:
-        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent)
+    def mark_sent_later(self: Intents, intent: IntentRow, time: Any = None) -> IntentRow:
+        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent, time)
 
     def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         if intent.key in unwritten:
