@@ -50,7 +50,8 @@ class _Finding:
 
 
 def doctor(*, as_json: Json = False) -> int:
-    """Check packages, journal and platforms, and name what was left unfinished; exit status 1 if something is wrong."""
+    """Check packages, journal, platforms and clocks, and name what was left unfinished; exit status 1 if something is
+    wrong."""
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
