@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from packaging.requirements import Requirement
 from rich.text import Text
@@ -18,7 +19,9 @@ from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.platform import embedded_in, ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.orphans import KEY_IN_NAME
+from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformOffError
+from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import INTENT_SCHEMA, short_id
 from ivcap_flows.journal.states import OPEN
 
@@ -27,9 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
+T = TypeVar("T")
+
 LOOKED_AT: Final = 500
 """Artifacts, and key aspects, that the search for what was left behind reads at most, newest first."""
 _OVERSLEPT: Final = timedelta(minutes=10)
+_EVER: Final = datetime.min.replace(tzinfo=timezone.utc)
+_APART: Final = 60.0
+"""Seconds between two clocks from which on it matters: tokens are renewed half a minute before their end."""
 _PATIENCE: Final = 15.0
 """Seconds that a platform gets to answer."""
 
@@ -42,12 +50,14 @@ class _Finding:
 
 
 def doctor(*, as_json: Json = False) -> int:
-    """Check packages, journal and platforms, and name what was left unfinished; exit status 1 if something is wrong."""
+    """Check packages, journal, platforms and clocks, and name what was left unfinished; exit status 1 if something is
+    wrong."""
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
         _found("IVCAP", lambda: _in_time("IVCAP", _ivcap())),
         _found("Provena", lambda: _in_time("Provena", _provena())),
+        _found("clocks", _clocks),
     ]
     if as_json:
         emit(findings)
@@ -114,7 +124,50 @@ def _journal() -> list[str]:
         ]
 
 
-def _in_time(name: Literal["IVCAP", "Provena"], look: Coroutine[Any, Any, list[str]]) -> list[str]:
+def _clocks() -> list[str]:
+    """How far this machine's clock is from those of the platforms and of the journal, as far as they can be asked."""
+    ahead: dict[str, float] = {}
+    asked: dict[str, Callable[[], float | None]] = {
+        "IVCAP": lambda: _in_time("IVCAP", _ahead_of(ivcap)),
+        "Provena": lambda: _in_time("Provena", _ahead_of(provena)),
+        "the journal": _ahead_of_journal,
+    }
+    for name, ask in asked.items():
+        # What cannot be asked is named by a check of its own.
+        with contextlib.suppress(IvcapFlowsError):
+            seconds = ask()
+            if seconds is not None:
+                ahead[name] = seconds
+    wrong = [
+        f"{_span(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} that of {name}"
+        for name, seconds in ahead.items()
+        if abs(seconds) > _APART
+    ]
+    if wrong:
+        raise IvcapFlowsError(
+            f"This machine's clock is {', and '.join(wrong)}. No look-up goes by it, so nothing is done twice. "
+            "But times in records are wrong by as much, tokens are renewed at the wrong time, and parked runs and "
+            "deliveries wait for the wrong moment. Set the clock that is wrong, by NTP where you can."
+        )
+    return [f"this machine's is within a minute of that of {', '.join(ahead)}" if ahead else "no other could be asked"]
+
+
+async def _ahead_of(client_of: Callable[[], Awaitable[PlatformClock]]) -> float | None:
+    """The seconds by which this machine's clock is surely ahead of a platform's, negative behind it; None for a
+    platform that tells no time."""
+    platform = await (await client_of()).now()
+    own = datetime.now(timezone.utc)
+    if platform is None:
+        return None
+    return max(0.0, (own - platform.latest).total_seconds()) + min(0.0, (own - platform.earliest).total_seconds())
+
+
+def _ahead_of_journal() -> float:
+    with open_journal(new=True) as journal:
+        return (datetime.now(timezone.utc) - journal.now()).total_seconds()
+
+
+def _in_time(name: Literal["IVCAP", "Provena"], look: Coroutine[Any, Any, T]) -> T:
     """A look that does not wait as patiently as a flow does."""
     try:
         return loop.run(asyncio.wait_for(look, _PATIENCE))
@@ -166,33 +219,37 @@ async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:
             of = "an unknown number of" if record.known_size is None else record.known_size
             yield (
                 f"unfinished upload: {record.urn} ({record.name}), {record.status} with {there} of {of} bytes, "
-                f"{_age(when)}; no upload in this journal goes on with it. IVCAP deletes no artifact: let it be, or "
-                f"send it the rest with `ivcap artifact upload {record.urn} -f <file>`"
+                f"{_age(when, client.time)}; no upload in this journal goes on with it. IVCAP deletes no artifact: let "
+                f"it be, or send it the rest with `ivcap artifact upload {record.urn} -f <file>`"
             )
 
 
 def _open_uploads() -> tuple[set[str], datetime | None]:
-    """The artifacts that open uploads name, and since when a live one may have made one that it does not name yet."""
+    """The artifacts that open uploads name, and since when, by the platform's clock, a live one may have made one that
+    it does not name yet."""
     try:
         with open_journal(new=True) as journal:
             rows = [row for state in OPEN for row in journal.intents.where(noun="upload", state=state, limit=None)]
-            nameless = [row.created_at for row in rows if row.progress is None and journal.intents.held(row)]
+            nameless = [row for row in rows if row.progress is None and journal.intents.held(row)]
     except IvcapFlowsError:
         return set(), None
     named = {str(row.progress.get("urn")) for row in rows if isinstance(row.progress, dict)}
-    # The platform's times are whole seconds.
-    return named, min(nameless).replace(microsecond=0) if nameless else None
+    return named, min((row.platform_time or _EVER for row in nameless), default=None)
 
 
-def _age(since: datetime | None) -> str:
-    if since is None:
+def _age(since: datetime | None, now: ServerTime | None) -> str:
+    if since is None or now is None:
         return "of unknown age"
-    seconds = max(0, round((datetime.now(timezone.utc) - since).total_seconds()))
+    return f"{_span((now.earliest - since).total_seconds())} old"
+
+
+def _span(length_of_time: float) -> str:
+    seconds = max(0, round(length_of_time))
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             count = seconds // length
-            return f"{count} {unit}{'s' if count > 1 else ''} old"
-    return f"{seconds} s old"
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return f"{seconds} s"
 
 
 async def _ordered_twice(client: IvcapClient) -> list[str]:

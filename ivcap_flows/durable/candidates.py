@@ -54,7 +54,7 @@ async def _told(client: IvcapClient, key: str) -> AsyncIterator[str]:
 
 
 async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Candidate, None]:
-    since, wanted = look_since(intent), intent.request.get("parameters")
+    since, wanted = look_since(client.time, intent), intent.request.get("parameters")
     async for item in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
         if since is not None and item.ordered_at is not None and item.ordered_at < since:
             return
@@ -69,7 +69,7 @@ async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Cand
 
 
 async def _jobs(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Candidate, None]:
-    since, service = look_since(intent), intent.request["service"]
+    since, service = look_since(client.time, intent), intent.request["service"]
     async for item in client.jobs.list(service, limit=LOOKED_AT):
         job = await client.jobs.read(service, item.urn, with_request=True, with_result=False)
         if since is not None and job.requested_at is not None and job.requested_at < since:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow
 
-__all__ = ["SPREAD", "PlatformClock", "Sent", "look_since", "still_to_settle"]
+__all__ = ["SPREAD", "PlatformClock", "Sent", "is_ahead", "look_since", "still_to_settle"]
 
 SPREAD: Final = timedelta(seconds=60)
 """By how much the machines of one platform may differ among themselves: the one that writes the Date header, and the
@@ -30,14 +30,20 @@ class PlatformClock(Protocol):
         """The same, asking the platform where no reply has told it yet. None where the platform tells no time."""
 
 
-def look_since(*intents: IntentRow) -> datetime | None:
-    """The platform's time before which no effect of these intents can have come about.
+def look_since(platform: ServerTime | None, *intents: IntentRow) -> datetime | None:
+    """The platform's time before which no effect of these intents can have come about; `platform` is its time now.
 
     None where that is not known: then all that the platform has is read, however old it is.
     """
     known = [intent.platform_time for intent in intents]
     times = [moment for moment in known if moment is not None]
-    return min(times) - SPREAD if times and len(times) == len(known) else None
+    first = min(times) if times and len(times) == len(known) else None
+    return None if first is None or is_ahead(first, platform) else first - SPREAD
+
+
+def is_ahead(moment: datetime, platform: ServerTime | None) -> bool:
+    """Whether what was the platform's time is still to come: its clock was set back, and does not tell what is old."""
+    return platform is not None and moment > platform.latest
 
 
 class Sent(Protocol):

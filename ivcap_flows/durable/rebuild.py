@@ -58,6 +58,8 @@ async def rebuild(client: IvcapClient, journal: Journal) -> Counter[str]:
             subject=content.get("subject"),
             spends=True,
             definition=content.get("definition"),
+            # The record of a claim was written before the request left, that of an outcome after it.
+            platform_time=record.valid_from if content.get("urn") is None else None,
         )
         made = await asyncio.to_thread(
             journal.intents.restore,

@@ -56,7 +56,7 @@ class Judge:
             intents = [work.intent for work in doubted]
             now = await asyncio.to_thread(self._journal.now)
             await asyncio.sleep(still_to_settle(intents, self._settle, now, self._client.time))
-            await self._lookup.everywhere(look_since(*intents))
+            await self._lookup.everywhere(look_since(self._client.time, *intents))
             doubted = await self.by_signs(doubted, final=True)
         return unsent, doubted
 
@@ -146,7 +146,7 @@ class Judge:
         """A job that fails may have made its run in the registry before; such a run is not made a second time."""
         if not failed:
             return
-        await self._lookup.among_items(look_since(*(work.intent for work, _ in failed)))
+        await self._lookup.among_items(look_since(self._client.time, *(work.intent for work, _ in failed)))
         signs = self._ledger.signs(work.row for work, _ in failed)
         ended: list[tuple[Work, str | None, str | None]] = []
         halves: list[tuple[Work, str | None, str]] = []
@@ -164,7 +164,7 @@ class Judge:
         if end.parent_failed is not None:
             # Children that it had dispatched before may still show.
             await asyncio.sleep(self._settle)
-        await self._lookup.everywhere(look_since(*(work.intent for work in works)))
+        await self._lookup.everywhere(look_since(self._client.time, *(work.intent for work in works)))
         signs = self._ledger.signs(work.row for work in works)
         now = await asyncio.to_thread(self._journal.now)
         lodged: list[tuple[Work, Sign]] = []

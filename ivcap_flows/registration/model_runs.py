@@ -131,10 +131,10 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         )
 
     async def find(intent: IntentRow) -> list[Found[ModelRun]]:
-        sign = (await look_for(client, [intent.key], look_since(intent))).get(intent.key)
+        sign = (await look_for(client, [intent.key], look_since(client.time, intent))).get(intent.key)
         if sign is not None and sign.kind == "under way" and sign.job is not None:
             await _ended(client, sign.job, intent.key, client.settle)
-            sign = (await look_for(client, [intent.key], look_since(intent))).get(intent.key)
+            sign = (await look_for(client, [intent.key], look_since(client.time, intent))).get(intent.key)
         if sign is None or sign.kind == "failed":
             return []
         if sign.kind == "under way":

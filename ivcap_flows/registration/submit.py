@@ -145,7 +145,7 @@ class Submission:
         if not self._spool.page("ready", "waiting", limit=1):
             return
         # When a journal first knew a row, it had looked for all that there was of it.
-        await self._lookup.everywhere(None if unknown or oldest is None else look_since(oldest))
+        await self._lookup.everywhere(None if unknown or oldest is None else look_since(self._client.time, oldest))
         for page in self._spool.pages("ready"):
             signs = self._ledger.signs(row for row in page if row.looked_at is None)
             self._wait_for([row for row in page if row.key in signs and signs[row.key].kind != "failed"])
@@ -262,12 +262,12 @@ class Submission:
         """Look for a batch until it must show, and go on with what shows; what is left may be sent again."""
         logger.warning("The reply to a batch of %d model runs was lost, so it is looked for: %s", len(works), error)
         works = await self._ledger.in_doubt(works, f"{type(error).__name__}: {error}")
-        since = look_since(*(work.intent for work in works))
         end = time.monotonic() + self._client.settle
         pause = self._client.settle / _LOOKS
         while works:
             left = end - time.monotonic()
             try:
+                since = look_since(self._client.time, *(work.intent for work in works))
                 await self._lookup.among_jobs(since)
             except PlatformError as failure:
                 words = f"The reply to its batch was lost ({error}), and it could not be looked for: {failure}"

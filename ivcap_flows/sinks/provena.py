@@ -120,7 +120,7 @@ class ProvenaSink:
         sent = [intent for intent in sent if intent.platform == platform]
         if not sent:
             return [], {}
-        signs = await look_for(self._client, {intent.key for intent in sent}, look_since(*sent))
+        signs = await look_for(self._client, {intent.key for intent in sent}, look_since(self._client.time, *sent))
         now = await asyncio.to_thread(self._journal.now)
         waiting: list[str] = []
         failed: dict[str, str] = {}

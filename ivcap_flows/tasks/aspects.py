@@ -64,12 +64,13 @@ async def _add_aspect(
         )
 
     async def find(intent: IntentRow) -> list[Found[Aspect]]:
+        active = await _active(call, about, schema_urn)
         # An equal statement from before is not ours. Where it is not known since when one could be, the user decides.
-        since = look_since(intent)
+        since = look_since(call.client.time, intent)
         matched_by: MatchedBy = "guess" if since is None else "content"
         return [
             Found(record.handle(call.platform), record.urn, record.valid_from, matched_by)
-            for record in await _active(call, about, schema_urn)
+            for record in active
             if fingerprint(record.content) == fingerprint(document)
             and (since is None or record.valid_from is None or record.valid_from >= since)
         ]

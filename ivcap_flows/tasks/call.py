@@ -13,6 +13,7 @@ from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal
 from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, look_since, perform, planning
+from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
@@ -124,7 +125,9 @@ class IvcapCall(_Call):
         Its key aspect tells it by the clock of the records themselves, until one with the outcome replaces it.
         """
         asserted = await self.keys.asserted_at(intent.key) if intent.urn is None else None
-        return asserted or look_since(intent)
+        if asserted is not None and not is_ahead(asserted, self.client.time):
+            return asserted
+        return look_since(self.client.time, intent)
 
 
 @dataclass(frozen=True)

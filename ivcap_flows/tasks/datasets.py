@@ -39,7 +39,7 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
     async def find(intent: IntentRow) -> list[Found[Dataset]]:
         return [
             Found(_handle(call, item.id, item.info.collection_format), item.id, moment(item.created_timestamp))
-            async for item in items_since(call.client, DatasetInfo, look_since(intent))
+            async for item in items_since(call.client, DatasetInfo, look_since(call.client.time, intent))
             if _metadata(item).get(KEY_FIELD) == intent.key
         ]
 

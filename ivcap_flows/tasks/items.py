@@ -185,7 +185,7 @@ async def _version_item(
             return []
         new = await stated(call, versions.next_version)
         made = moment(new.created_timestamp)
-        since = look_since(intent)
+        since = look_since(call.client.time, intent)
         if new.owner_username != call.account or (since is not None and made is not None and made < since):
             return []
         matched_by: MatchedBy = "guess" if since is None else "content"

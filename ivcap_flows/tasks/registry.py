@@ -40,7 +40,7 @@ async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = No
     async def find(intent: IntentRow) -> list[Found[RegistryItem]]:
         return [
             Found(_item(call, item), item.id, moment(item.created_timestamp))
-            async for item in items_since(call.client, type(info), look_since(intent))
+            async for item in items_since(call.client, type(info), look_since(call.client.time, intent))
             if (item.info.user_metadata or {}).get(KEY_FIELD) == intent.key
         ]
 

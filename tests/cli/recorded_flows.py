@@ -71,8 +71,8 @@ def interrupted(message: str) -> None:
     place_order("echo", {"message": message})
     mark_in_doubt = Intents.mark_in_doubt
 
-    def die(self, intent, error):
-        mark_in_doubt(self, intent, error)
+    def die(self, *doubt):
+        mark_in_doubt(self, *doubt)
         os.kill(os.getpid(), signal.SIGKILL)
 
     Intents.mark_in_doubt = die

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -14,6 +14,7 @@ from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
+from ivcap_flows.journal.store import Store
 
 
 @pytest.fixture
@@ -34,15 +35,39 @@ def test_all_is_well(ivcap_flows, journal_file):
     """Versions, the journal's place, both platforms and who one is there."""
     said = ivcap_flows("doctor", "--json")
     assert (said.status, wrong(said)) == (0, [])
-    assert [found["check"] for found in said.json] == ["packages", "journal", "IVCAP", "Provena"]
+    assert [found["check"] for found in said.json] == ["packages", "journal", "IVCAP", "Provena", "clocks"]
     assert "prefect 3." in finding(said, "packages")["notes"][0]
     assert finding(said, "journal")["notes"] == [f"sqlite:///{journal_file}"]
     assert "urn:ivcap:account:" in finding(said, "IVCAP")["notes"][0]
     assert "linked to person" in finding(said, "Provena")["notes"][0]
+    assert finding(said, "clocks")["notes"] == [
+        "this machine's is within a minute of that of IVCAP, Provena, the journal"
+    ]
     lines = ivcap_flows("doctor").out.splitlines()
     assert [line.split()[:2] for line in lines if line[0] != " "] == [
-        ["ok", name] for name in ("packages", "journal", "IVCAP", "Provena")
+        ["ok", name] for name in ("packages", "journal", "IVCAP", "Provena", "clocks")
     ]
+
+
+@pytest.mark.parametrize(("ahead", "said"), [(7250, "2 hours behind"), (-630, "10 minutes ahead of")])
+def test_a_clock_that_is_wrong_is_named(ivcap_flows, ivcap_twin, ahead, said):
+    """By how much and from whose, as the platforms' own replies tell it, and what it means."""
+    ivcap_twin.set_clock(datetime.now(timezone.utc) + timedelta(seconds=ahead))
+    told = ivcap_flows("doctor", "--json")
+    assert (told.status, wrong(told)) == (1, ["clocks"])
+    [note] = finding(told, "clocks")["notes"]
+    assert note.startswith(f"This machine's clock is {said} that of IVCAP, and {said} that of Provena.")
+    assert "journal" not in note and "NTP" in note
+
+
+def test_a_journal_whose_clock_is_wrong_is_named(ivcap_flows, monkeypatch):
+    """A database server has a clock of its own."""
+    now = Store.now
+    monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) - timedelta(hours=3))
+    told = ivcap_flows("doctor", "--json")
+    assert (told.status, wrong(told)) == (1, ["clocks"])
+    [note] = finding(told, "clocks")["notes"]
+    assert note.startswith("This machine's clock is 3 hours ahead of that of the journal.")
 
 
 def test_a_journal_that_cannot_be_read_is_wrong(ivcap_flows, monkeypatch, tmp_path):
@@ -132,7 +157,8 @@ def begin(name, size=10):
 
 def upload(journal, progress):
     """An upload in a journal that is being worked on, or that was left, with its progress."""
-    wanted = NewIntent("k1:u", "k1:u", "upload", "p", "a", "account", {}, subject="series.csv")
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    wanted = NewIntent("k1:u", "k1:u", "upload", "p", "a", "account", {}, subject="series.csv", platform_time=now)
     return journal.intents.progress(journal.intents.mark_sent(journal.intents.claim(wanted).intent), progress)
 
 

@@ -17,6 +17,7 @@ from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Fact, Journal, RunIdentity, RunRow
+from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import activity, entity, relation
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, newest_by_run
 from ivcap_flows.sinks.ivcap import SCHEMAS
@@ -113,12 +114,35 @@ def test_what_shows_late_is_not_sent_twice(ivcap_twin, ivcap_journal, client, ru
     assert ivcap_journal.deliveries.sending("ivcap", run.id) is None
 
 
+@pytest.mark.parametrize("hours", [-3.0, -1 / 6, 1 / 6, 3.0])
+@pytest.mark.parametrize("when", ["before the run", "before the next pass"])
+def test_a_clock_that_is_wrong_sends_nothing_twice(ivcap_twin, request, monkeypatch, hours, when):
+    """The journal's clock is off from the start, or is set between two passes, and what was sent shows late."""
+    now = Store.now
+
+    def set_clock():
+        monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + timedelta(hours=hours))
+
+    if when == "before the run":
+        set_clock()
+    journal, client, run = (request.getfixturevalue(name) for name in ("ivcap_journal", "client", "run"))
+    sink = IvcapSink(client, journal)
+    ivcap_twin.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
+    assert drain(journal, [sink]) == [Drained("ivcap", pending=1)]
+    ivcap_twin.clear_faults()
+    set_clock()
+    assert drain(journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
+    assert drain(journal, [sink], again=True) == [Drained("ivcap", delivered=0)]
+    assert added(ivcap_twin) == 4
+    assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
+
+
 def test_what_may_still_show_is_left_for_later(ivcap_twin, ivcap_journal, client, run, monkeypatch):
     """Where a platform takes minutes to show what it took, the delivery waits in the journal and says until when."""
     sink = IvcapSink(client, ivcap_journal)
     loop.run(client.platform())
     client.settle = 120.0
-    ivcap_journal.deliveries.note_sending("ivcap", run.id)
+    ivcap_journal.deliveries.note_sending("ivcap", run.id, client.time)
     assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", pending=1)]
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert "may still show" in row.reason
@@ -134,7 +158,7 @@ def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatc
     async def slow(entity, schema, content, policy=None):
         begun = ivcap_journal.now()
         await asyncio.sleep(0.3)
-        notes.append(ivcap_journal.deliveries.sending("ivcap", run.id) > begun)
+        notes.append(ivcap_journal.deliveries.sending("ivcap", run.id).sent_at > begun)
         if len(notes) < 4:
             return await add(entity, schema, content, policy)
         last.append(ivcap_journal.now())
@@ -146,7 +170,7 @@ def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatc
     monkeypatch.setattr(client.aspects, "add", slow)
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
     assert notes == [True] * 4
-    assert ivcap_journal.deliveries.sending("ivcap", run.id) >= last[0]
+    assert ivcap_journal.deliveries.sending("ivcap", run.id).sent_at >= last[0]
 
 
 def test_doubles_are_cleared_away(ivcap_journal, client, run):

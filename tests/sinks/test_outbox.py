@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -93,6 +94,17 @@ def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
     assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=6)]
     assert (sink.got[:2], sorted(sink.got)) == (["r4", "r5"], names)
     assert drain(ivcap_journal, [sink]) == [Drained("s")]
+
+
+@pytest.mark.parametrize(("hours", "tried"), [(0.5, 1), (3.0, 2)])
+def test_a_clock_that_was_ahead_keeps_nothing_waiting(ivcap_journal, hours, tried):
+    """A try that was put off by a clock hours ahead is made when the clock is right: none waits longer than an hour."""
+    ended(ivcap_journal, "r")
+    then = datetime.now(timezone.utc) + timedelta(hours=hours)
+    sink = Sink(lambda run: Delivery("pending", "not yet", next_try=then))
+    drain(ivcap_journal, [sink])
+    drain(ivcap_journal, [sink])
+    assert len(sink.got) == tried
 
 
 def test_runs_that_a_sink_can_never_take_hold_no_other(ivcap_journal):

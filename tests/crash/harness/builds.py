@@ -30,8 +30,8 @@ def intent_after_the_effect() -> None:
         row = {**fresh_row(wanted, datetime.now(timezone.utc)), "process_id": None, "token": None}
         return Claim("new", IntentRow(**row))
 
-    def mark_sent_later(self: Intents, intent: IntentRow, leaves_within: float) -> IntentRow:
-        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent, leaves_within)
+    def mark_sent_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
+        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent, *given)
 
     def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         if intent.key in unwritten:

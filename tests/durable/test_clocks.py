@@ -1,0 +1,179 @@
+"""How long a doubt settles, and what is looked at, where clocks are wrong or are set in between."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from durable_platform import SETTLE, Platform, order
+
+from ivcap_flows.durable import look_since, perform
+from ivcap_flows.durable.platform_time import SPREAD, still_to_settle
+from ivcap_flows.http.server_clock import ServerTime
+from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal.store import Store
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+HERE = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
+WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1})
+
+
+class PlatformTime:
+    """A platform whose clock is off by so much."""
+
+    def __init__(self, off: timedelta = timedelta()) -> None:
+        self.off = off
+        self.asked = 0
+        self.known = True
+
+    @property
+    def time(self) -> ServerTime | None:
+        now = datetime.now(timezone.utc) + self.off
+        return ServerTime(now, now) if self.known else None
+
+    async def now(self) -> ServerTime | None:
+        self.asked += not self.known
+        self.known = True
+        return self.time
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return Platform(tmp_path / "platform")
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """`set_clock(hours)` puts the journal's clock so far ahead of the time that it is, or behind it."""
+    now, off = Store.now, [0.0]
+    monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + timedelta(hours=off[0]))
+    return lambda hours: off.__setitem__(0, hours)
+
+
+def cut_off(platform: Platform, journal: Journal, clock: PlatformTime | None = None) -> str:
+    """A call that ends while its request is away; the key."""
+    platform.faults = ["hang"]
+    call = perform(order(platform), journal=journal, clock=clock, **HERE)
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(call, 0.2))
+    [intent] = journal.intents.where()
+    return intent.key
+
+
+def again(platform: Platform, journal: Journal, clock: PlatformTime | None = None) -> tuple[str, float]:
+    """How the next call comes to the effect, and how long that takes."""
+    began = time.monotonic()
+    done = asyncio.run(perform(order(platform), journal=journal, clock=clock, **HERE))
+    return done.how, time.monotonic() - began
+
+
+@pytest.mark.parametrize("hours", [-3.0, -1 / 6, 1 / 6, 3.0])
+@pytest.mark.parametrize("told", [True, False], ids=["with the platform's time", "without"])
+def test_a_clock_that_is_set_cuts_no_settling_short(
+    sqlite_journal: Journal, platform: Platform, set_clock: Callable[[float], None], hours: float, told: bool
+) -> None:
+    """The journal's clock is set between a call that is cut off and the next; the effect shows late, and is one."""
+    clock = PlatformTime() if told else None
+    key = cut_off(platform, sqlite_journal, clock)
+    platform.take(key, "x", hidden=SETTLE / 2)
+    set_clock(hours)
+    how, took = again(platform, sqlite_journal, clock)
+    assert (how, len(platform.urns)) == ("adopted", 1)
+    assert took < SETTLE + 2
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_a_platforms_clock_that_is_off_is_no_matter(sqlite_journal: Journal, platform: Platform, hours: float) -> None:
+    """Only what has passed by it counts."""
+    clock = PlatformTime(timedelta(hours=hours))
+    key = cut_off(platform, sqlite_journal, clock)
+    platform.take(key, "x", hidden=SETTLE / 2)
+    assert again(platform, sqlite_journal, clock)[0] == "adopted"
+    assert len(platform.urns) == 1
+
+
+def test_what_has_settled_is_not_waited_for(sqlite_journal: Journal, platform: Platform) -> None:
+    """By both clocks the settling time is over: one look, and then it is sent."""
+    clock = PlatformTime()
+    cut_off(platform, sqlite_journal, clock)
+    time.sleep(SETTLE)
+    looks = len(platform.looks)
+    assert again(platform, sqlite_journal, clock)[0] == "sent"
+    assert len(platform.looks) - looks <= 1 + 5  # the one, and those for what may show late
+
+
+def test_steps_within_one_call_are_no_matter(
+    sqlite_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is set forward whenever it is read: between the doubt and the look, too."""
+    now, steps = Store.now, itertools.count()
+    monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + timedelta(hours=next(steps)))
+    platform.faults = ["late"]
+    done = asyncio.run(perform(order(platform), journal=sqlite_journal, clock=PlatformTime(), **HERE))
+    assert (done.how, len(platform.urns)) == ("adopted", 1)
+
+
+def test_the_platform_is_asked_once_for_its_time(sqlite_journal: Journal, platform: Platform) -> None:
+    """Before the first request leaves, where no reply has told it; the intent keeps it."""
+    clock = PlatformTime()
+    clock.known = False
+    for request in "xyz":
+        asyncio.run(perform(order(platform, request), journal=sqlite_journal, clock=clock, **HERE))
+    assert clock.asked == 1
+    assert all(row.platform_time is not None for row in sqlite_journal.intents.where())
+
+
+@pytest.mark.parametrize(
+    ("journal", "platform", "left"),
+    [(0, 0, 100), (30, 30, 70), (99, 200, 1), (200, 99, 1), (150, 150, 0), (10_800, 5, 95), (-10_800, 40, 100)],
+)
+def test_what_has_passed_is_what_both_clocks_say(
+    durable_journal: Journal, journal: float, platform: float, left: float
+) -> None:
+    """Seconds passed by each, and how many of a hundred are left."""
+    intent = durable_journal.intents.claim(WANTED).intent
+    sent = replace(intent, sent_at=NOW, sent_platform_time=NOW + timedelta(days=9))
+    at = NOW + timedelta(days=9, seconds=platform)
+    passed = NOW + timedelta(seconds=journal)
+    assert still_to_settle([sent], 100, passed, ServerTime(at, at + timedelta(seconds=5))) == left
+    assert still_to_settle([sent], 100, passed, None) == 100
+    assert still_to_settle([replace(sent, sent_platform_time=None)], 100, passed, ServerTime(at, at)) == 100
+    assert still_to_settle([], 100, passed, ServerTime(at, at)) == 0
+
+
+def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
+    """Over refusals, later claims and a clock of the platform that is set back; what is not known stays so."""
+    intents = durable_journal.intents
+    at = [ServerTime(NOW + timedelta(seconds=n), NOW + timedelta(seconds=n + 1)) for n in (0, 60, -60)]
+    first = intents.mark_sent(intents.claim(replace(WANTED, platform_time=NOW)).intent, at[1])
+    assert (first.platform_time, first.sent_platform_time) == (NOW, at[1].latest)
+    intents.abandon(first, "refused")
+    later = intents.claim(replace(WANTED, platform_time=at[1].earliest)).intent
+    assert later.platform_time == NOW
+    assert intents.mark_sent(later, at[2]).platform_time == at[2].earliest
+    other = replace(WANTED, key="k1:b", base_key="k1:b")
+    unknown = intents.mark_in_doubt(intents.mark_sent(intents.claim(other).intent), "lost")
+    unknown = intents.mark_sent(unknown, at[1])
+    assert (unknown.platform_time, unknown.sent_platform_time) == (None, at[1].latest)
+    assert look_since(None, later) == look_since(at[0], later) == NOW - SPREAD
+    assert look_since(None, later, unknown) is None
+    assert look_since(at[2], later) is None, "the platform's clock was set back since"
+
+
+def test_times_by_the_hundred(durable_journal: Journal) -> None:
+    """As one by one."""
+    intents = durable_journal.intents
+    keys = [f"k1:{n}" for n in range(3)]
+    wanted = [replace(WANTED, key=key, base_key=key, platform_time=NOW) for key in keys]
+    at = ServerTime(NOW + timedelta(seconds=9), NOW + timedelta(seconds=10))
+    sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted)], at)
+    assert {(row.platform_time, row.sent_platform_time) for row in sent} == {(NOW, at.latest)}
+    doubted = intents.mark_in_doubt_many(sent, "lost", ServerTime(NOW, NOW + timedelta(seconds=30)))
+    assert {row.sent_platform_time for row in doubted} == {NOW + timedelta(seconds=30)}
+    assert [intents.get(row.key) for row in doubted] == doubted

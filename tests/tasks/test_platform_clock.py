@@ -1,0 +1,87 @@
+"""A platform whose own clock is far from this machine's: a lost reply is found again, and each effect exists once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from ivcap_flows import local
+from ivcap_flows.errors import InDoubtError
+from ivcap_flows.provena.models import Organisation
+from ivcap_flows.tasks import add_aspect, list_aspects, list_items, place_order, register_item, request_job
+
+NOTE = "urn:example:schema:clocks.1"
+
+
+@pytest.fixture(scope="session")
+def _twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Twin]:
+    """Platforms of these tests alone, since what is made in the future stays there."""
+    twin = local.ensure(tmp_path_factory.mktemp("clock-twin"))
+    yield twin
+    twin.end()
+
+
+@pytest.fixture
+def clock(ivcap_twin):
+    """`clock(minutes)` puts the platforms' clock so far ahead of this machine's, or behind it."""
+    return lambda minutes: ivcap_twin.set_clock(datetime.now(timezone.utc) + timedelta(minutes=minutes))
+
+
+def posts(effects, ending):
+    """The POST requests to a path of this ending that took effect."""
+    found = [r for r in effects.twin.requests("POST") if r["path"].endswith(ending)]
+    return [r for r in found if r["status"] is not None and r["status"] < 300]
+
+
+# The services were there when the platforms began, so an order cannot be placed before that.
+@pytest.mark.parametrize("minutes", [10, 180])
+def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
+    """Ahead by minutes and hours: one of each."""
+    clock(minutes)
+    for path in ("^/1/orders$", "/jobs$"):
+        effects.twin.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
+    order = in_flow(lambda: place_order("echo", {"message": unique}))
+    job = in_flow(lambda: request_job("echo", {"message": unique}))
+    assert effects.count("/1/orders") == 1 == len(posts(effects, "/jobs"))
+    assert [effects.intents(noun)[0].urn for noun in ("order", "job")] == [order.urn, job.urn]
+
+
+@pytest.mark.parametrize("minutes", [-180, -10, 10, 180])
+def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes):
+    """Ahead and behind: one of each, once a reply has told the time."""
+    clock(minutes)
+    entity = f"urn:example:thing:{unique}"
+    in_flow(lambda: (list_aspects(entity), list_items("ORGANISATION")))
+    for path in ("^/1/aspects$", "/organisation/create$"):
+        effects.twin.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
+    aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
+    item = in_flow(lambda: register_item(Organisation(display_name=unique, name=unique)))
+    assert effects.count("/1/aspects") == 1 == len(posts(effects, "/organisation/create"))
+    assert [effects.intents(noun)[0].urn for noun in ("aspect", "registry item")] == [aspect.urn, item.urn]
+
+
+def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, unique):
+    """Forward and back, between what was told last and the request: what bears its key is found all the same, and of
+    what is known by its content alone nothing is sent a second time."""
+    for minutes in (180, 10, 190, 5):
+        clock(minutes)
+        for path in ("^/1/orders$", "/organisation/create$"):
+            effects.twin.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True)
+        name = f"{unique} {minutes}"
+        in_flow(lambda name=name: register_item(Organisation(display_name=name, name=name)))
+        in_flow(lambda name=name: place_order("echo", {"message": name}))
+    assert effects.count("/1/orders") == 4 == len(posts(effects, "/organisation/create"))
+    clock(180)
+    in_flow(lambda: list_aspects(unique))
+    clock(10)
+    effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+    with pytest.raises(InDoubtError):
+        in_flow(lambda: add_aspect(f"urn:example:thing:{unique}", {"text": "once"}, schema=NOTE))
+    entity = f"urn:example:thing:{unique}"
+    assert len(on_platform(lambda client: listed(client.aspects.list(entity=entity)))) == 1
+
+
+async def listed(records):
+    return [record async for record in records]
