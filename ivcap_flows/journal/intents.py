@@ -22,7 +22,7 @@ from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["WRITTEN_OFF", "Intents", "fresh_row"]
+__all__ = ["WRITTEN_OFF", "Intents", "fresh_row", "with_duplicates"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
@@ -146,9 +146,11 @@ class Intents:
                     raise InDoubtError(
                         f"{urn} was taken for another {intent.noun} meanwhile.", key=intent.key, candidates=[urn]
                     )
-            known = [*intent.duplicates, *(other for other in duplicates if other not in intent.duplicates)]
-            values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by}
-            values |= {"duplicates": known, "error": None, **_LEFT}
+            values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by, "error": None, **_LEFT}
+            if duplicates:
+                # Others may have noted some since the holder read the row.
+                known = self._get(connection, intent.key, lock=True).duplicates
+                values["duplicates"] = with_duplicates(known, duplicates, urn)
             row = self._move(connection, intent, "accepted", values)
         self._end(intent)
         return row
@@ -180,9 +182,8 @@ class Intents:
     def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
         """Keep the URNs of further effects that were found under a key that is done."""
         with self._store.write() as connection:
-            row = self._get(connection, key)
-            known = [*row.duplicates, *(urn for urn in urns if urn not in row.duplicates and urn != row.urn)]
-            self._move(connection, row, row.state, {"duplicates": known})
+            row = self._get(connection, key, lock=True)
+            self._move(connection, row, row.state, {"duplicates": with_duplicates(row.duplicates, urns, row.urn)})
 
     def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
         """The user's word on an intent in doubt: the effect is `urn`, of which `outcome` is the JSON form.
@@ -391,6 +392,11 @@ class Intents:
 
 
 _LEFT: dict[str, Any] = {"process_id": None, "token": None}
+
+
+def with_duplicates(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
+    """Those that a row knows and further ones, each once, without the effect itself."""
+    return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
 
 
 def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
