@@ -76,6 +76,31 @@ async def test_an_upload_outlives_each_fault(web, source, upload, quick, fault):
     assert upload.data == source.read_bytes()
 
 
+@pytest.mark.parametrize("where", ["PATCH", "HEAD", "both"])
+async def test_an_upload_that_is_locked_is_tried_again(web, source, quick, where):
+    """A server keeps the lock of a connection that died for a while; the bytes wait for it, and arrive once."""
+    upload, left = web.upload("/blob"), {"PATCH": 3 * (where != "HEAD"), "HEAD": 3 * (where != "PATCH")}
+
+    async def locked(request):
+        if left[request.method]:
+            left[request.method] -= 1
+            await request.body()
+            return Response(status_code=423)
+        return await upload(request)
+
+    web.on("* /blob", locked)
+    await send(web, source)
+    assert upload.data == source.read_bytes()
+    assert [length for _, length in upload.patches] == [CHUNK, CHUNK, 50_000]
+
+
+async def test_an_upload_that_stays_locked_is_given_up(web, source, quick):
+    """Within the budget."""
+    web.on("* /blob", Response(status_code=423))
+    with pytest.raises(UnavailableError):
+        await send(web, source, session={"budget": 0.3})
+
+
 async def test_a_reset_connection_is_resumed(web, source, quick):
     """The connection is cut in the middle of the bytes; the rest follows from the server's offset."""
     server = socket.create_server(("127.0.0.1", 0))
@@ -214,6 +239,7 @@ async def test_the_bytes_that_leave_are_hashed(web, tmp_path, size):
         await send(web, path, offset=0, sha256="0" * 64)
     assert (caught.value.expected, caught.value.found) == ("0" * 64, digest(content))
     assert len(upload.data) < size
+    upload = web.upload("/blob")
     await send(web, path, sha256=digest(content))
     assert upload.data == content
 
@@ -229,6 +255,9 @@ async def test_a_broken_upload_is_hashed_on(web, quick, tmp_path, fault):
     with pytest.raises(IntegrityError):
         await send(web, path, chunk=2**21 + 1, sha256="0" * 64)
     assert upload.data == content[: len(upload.data)] != content
+    # Another one: the first may still take in what was on its way.
+    upload = web.upload("/blob")
+    upload.data += content[:1_234_567]
     upload.faults = [fault, "", fault, fault]
     await send(web, path, chunk=2**21 + 1, sha256=digest(content))
     assert upload.data == content
