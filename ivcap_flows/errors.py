@@ -17,7 +17,7 @@
     │   ├── ConflictError           409
     │   ├── InvalidParameterError   422
     │   ├── NotUniqueError          424
-    │   ├── UnavailableError        408, 425, 429 and 5xx
+    │   ├── UnavailableError        408, 423, 425, 429 and 5xx
     │   └── ProtocolError           a reply that the contract does not allow
     ├── IntegrityError              bytes that do not have the sha256 or size they should have
     ├── OutcomeError                remote work that ended badly
@@ -172,7 +172,7 @@ class NotUniqueError(PlatformError):
 
 
 class UnavailableError(PlatformError):
-    """The platform could not answer now (408, 425, 429, 5xx). Data may hold `retry_after` in seconds."""
+    """The platform could not answer now (408, 423, 425, 429, 5xx). Data may hold `retry_after` in seconds."""
 
     retryable = True
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
 from ivcap_flows.capture.delivering import begin_sync
+from ivcap_flows.capture.exits import failure_of_exit, watch_exit
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.host import host
 from ivcap_flows.capture.live_orders import tell_of_live_orders
@@ -103,6 +104,7 @@ def attempt_of_process() -> OpenedAttempt:
         opened = open_attempt(identity, os.path.abspath(script) if script else None, identity.flow_name)
         # It is no flow that a thread of the user's could belong to.
         _of_process[place] = _open.pop(opened.attempt.id)
+        watch_exit()
         atexit.register(_close_process, place, recorder())
         return opened
 
@@ -113,11 +115,9 @@ def _close_process(place: tuple[int, str], writer: Recorder) -> None:
     logical = _of_process.pop(place)
     _open[logical.attempt.id] = logical
     error = getattr(sys, "last_value", None)
+    failure = f"{type(error).__name__}: {error}" if error is not None else failure_of_exit()
     with unraised(lambda: writer.miss(logical.run.id), "The end of %s could not be recorded.", logical.run.flow_name):
-        if error is None:
-            close_attempt(logical.opened, "completed", writer=writer)
-        else:
-            close_attempt(logical.opened, "failed", f"{type(error).__name__}: {error}", writer=writer)
+        close_attempt(logical.opened, "completed" if failure is None else "failed", failure, writer=writer)
 
 
 def open_attempt(

@@ -277,9 +277,9 @@ def _is_new(call: Call, seen: Seen) -> bool:
     """Whether a path that was not among the arguments was written by the call: by the file's own change time."""
     assert seen.stamp is not None
     if seen.folder:
-        newest = max((inner.stamp.changed_ns for inner in seen.members.values() if inner.stamp), default=0)
-        newest = max(newest, seen.stamp.changed_ns)
+        newest = max((inner.stamp.ctime_ns for inner in seen.members.values() if inner.stamp), default=0)
+        newest = max(newest, seen.stamp.ctime_ns)
     else:
-        newest = seen.stamp.changed_ns
+        newest = seen.stamp.ctime_ns
     # The kernel stamps files with a clock that lags by up to a tick.
     return newest >= int(call.started.timestamp() * 1e9) - 20_000_000

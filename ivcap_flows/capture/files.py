@@ -8,15 +8,16 @@ import json
 import os
 import stat as modes
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ivcap_flows.capture.file_clock import FileClock
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError, SourceChangedError
+from ivcap_flows.file_state import FileState
 from ivcap_flows.identity import canonical, digest, file_urn, flows_urn
 from ivcap_flows.provenance.records import Record, entity, relation
 
@@ -26,6 +27,7 @@ __all__ = [
     "Digests",
     "Seen",
     "blocks_read",
+    "forget",
     "look",
     "records_of",
     "remember",
@@ -46,12 +48,6 @@ _SHOWN_MEMBERS: Final = 256
 _CHUNK: Final = 2**20
 _DEAR: Final = 4 * 2**20
 """From this size on a digest is remembered; below, reading the file again is cheaper than a write to the journal."""
-_TINY: Final = 2**15
-"""Below this size a file that was written a moment ago is rather read again than waited for; in bytes."""
-_COARSE: Final = 2_000_000_000
-"""Nanoseconds within which a file system that keeps whole seconds may stamp two changes alike."""
-_TICK: Final = 10_000_000
-"""Nanoseconds between two ticks of that clock at the most (CONFIG_HZ of Linux is 100 to 1000)."""
 _KNOWN: Final = 20_000
 _ZARR: Final = ("zarr.json", ".zmetadata", ".zgroup", ".zarray")
 """The metadata files of Zarr stores, one of which lies in each (Zarr specifications, versions 2 and 3)."""
@@ -61,30 +57,20 @@ _MAX_METADATA: Final = 4 * 2**20
 class Digests(Protocol):
     """The digests of unchanged files, as the journal keeps them."""
 
-    def known_sha256(self, path: str, *, size: int, mtime_ns: int, inode: int) -> str | None: ...
+    def known_sha256(self, path: str, state: FileState) -> str | None: ...
 
-    def remember_sha256(self, path: str, *, size: int, mtime_ns: int, inode: int, sha256: str) -> None: ...
+    def remember_sha256(self, path: str, state: FileState, sha256: str) -> None: ...
 
-
-@dataclass(frozen=True)
-class Stamp:
-    """What tells a changed file from the same one without reading it."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> Stamp:
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
+    def forget(self, path: str) -> None: ...
 
 
-_known: Latest[str, tuple[Stamp, str]] = Latest(_KNOWN)
+_known: Latest[str, tuple[FileState, str]] = Latest(_KNOWN)
 """The digests of files as this process has read them last."""
+_clock = FileClock()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_known.clear)
+    os.register_at_fork(after_in_child=_clock.clear)
 
 _blocks = 0
 
@@ -92,20 +78,6 @@ _blocks = 0
 def blocks_read() -> int:
     """How many blocks of files this process has read: whoever waits for a digest sees by it that it comes."""
     return _blocks
-
-
-def _now_ns() -> int:
-    """The time by the clock that the kernel stamps files with, which stands still between two ticks."""
-    try:
-        return time.clock_gettime_ns(5)  # CLOCK_REALTIME_COARSE of Linux
-    except (AttributeError, OSError):
-        return time.time_ns() - 50_000_000
-
-
-def _settled(stamp: Stamp, at_ns: int) -> bool:
-    """Whether a file that changes after `at_ns` gets another stamp than this one."""
-    whole = stamp.changed_ns % 1_000_000_000 == 0
-    return at_ns - stamp.changed_ns > (_COARSE if whole else 0)
 
 
 @dataclass
@@ -117,7 +89,7 @@ class Seen:
 
     path: str
     role: str
-    stamp: Stamp | None = None
+    stamp: FileState | None = None
     folder: bool = False
     sha256: str | None = None
     reason: str | None = None
@@ -147,11 +119,11 @@ def look(path: str, role: str, digests: Digests | None) -> Seen | None:
     except ValueError:
         return None
     if modes.S_ISREG(found.st_mode):
-        seen.stamp = Stamp.of(found)
+        seen.stamp = FileState.from_stat(found)
         _hash(seen, digests, limit=AT_ONCE)
         return seen
     if modes.S_ISDIR(found.st_mode) and _may_be_folder(path, absolute):
-        seen.folder, seen.stamp = True, Stamp.of(found)
+        seen.folder, seen.stamp = True, FileState.from_stat(found)
         _list(seen, digests)
         return seen
     return None
@@ -232,20 +204,25 @@ def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
 
 def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None:
     """Take it from whoever wrote a file what it holds, so that it is not read for that."""
+    path = os.path.abspath(path)
     with contextlib.suppress(OSError):
         found = os.stat(path)
-        if modes.S_ISREG(found.st_mode) and found.st_size == size:
-            _remember(os.path.abspath(path), Stamp.of(found), sha256, digests)
+        state = FileState.from_stat(found)
+        if modes.S_ISREG(found.st_mode) and state.size == size and _clock.is_past(path, state):
+            _remember(path, state, sha256, digests)
 
 
-def _remember(path: str, stamp: Stamp, sha256: str, digests: Digests | None) -> None:
-    _known.put(path, (stamp, sha256))
-    if digests is not None and stamp.size >= _DEAR:
-        _quietly(
-            lambda: digests.remember_sha256(
-                path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode, sha256=sha256
-            )
-        )
+def forget(path: str | os.PathLike[str], digests: Digests) -> None:
+    """Compute the sha256 of a file anew when it is asked for again: its content is not what was taken for it."""
+    absolute = os.path.abspath(path)
+    _known.pop(absolute)
+    _quietly(lambda: digests.forget(absolute))
+
+
+def _remember(path: str, state: FileState, sha256: str, digests: Digests | None) -> None:
+    _known.put(path, (state, sha256))
+    if digests is not None and state.size >= _DEAR:
+        _quietly(lambda: digests.remember_sha256(path, state, sha256))
 
 
 def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
@@ -257,39 +234,32 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
         return
     dear = stamp.size >= _DEAR
     if dear and digests is not None:
-        seen.sha256 = _quietly(
-            lambda: digests.known_sha256(seen.path, size=stamp.size, mtime_ns=stamp.mtime_ns, inode=stamp.inode)
-        )
+        seen.sha256 = _quietly(lambda: digests.known_sha256(seen.path, stamp))
     if seen.sha256 is not None or (stamp.size > limit and limit < HUGE):
         return
     if stamp.size > limit:
         seen.reason = f"larger than {HUGE // 2**30} GiB"
         return
-    begun = _now_ns()
-    if stamp.size >= _TINY and abs(begun - stamp.changed_ns) < _TICK:
-        # Read before the clock's next tick, it would have to be read again, since a change would not show.
-        waited = time.monotonic_ns()
-        while not _settled(stamp, begun) and time.monotonic_ns() - waited < _TICK:
-            time.sleep(0.001)
-            begun = _now_ns()
+    # Asked before it is read: a change while it is read, or after, then shows in its state.
+    tells = _clock.is_past(seen.path, stamp)
     global _blocks
     try:
         with open(seen.path, "rb", buffering=0) as file:
-            if Stamp.of(os.fstat(file.fileno())) != stamp:
+            if FileState.from_stat(os.fstat(file.fileno())) != stamp:
                 seen.reason = "changed before it could be hashed"
                 return
             hasher = hashlib.sha256()
             while block := file.read(_CHUNK):
                 hasher.update(block)
                 _blocks += 1
-            if Stamp.of(os.fstat(file.fileno())) != stamp:
+            if FileState.from_stat(os.fstat(file.fileno())) != stamp:
                 seen.reason = "changed while it was hashed"
                 return
     except OSError as error:
         seen.reason = "gone before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
         return
     seen.sha256 = hasher.hexdigest()
-    if _settled(stamp, begun):
+    if tells:
         _remember(seen.path, stamp, seen.sha256, digests)
 
 
@@ -310,7 +280,7 @@ def _list(seen: Seen, digests: Digests | None) -> None:
                 limit = f"{MAX_MEMBERS} files" if size <= MAX_FOLDER else f"{MAX_FOLDER // 2**30} GiB"
                 seen.members, seen.reason = {}, f"a folder of more than {limit}"
                 return
-            inner = Seen(path, seen.role, Stamp.of(found))
+            inner = Seen(path, seen.role, FileState.from_stat(found))
             left -= found.st_size
             if left >= 0:
                 _hash(inner, digests, limit=AT_ONCE)

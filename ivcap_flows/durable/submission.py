@@ -21,6 +21,7 @@ from ivcap_flows.errors import (
     ForbiddenError,
     InDoubtError,
     InputError,
+    IntegrityError,
     JournalError,
     NotFoundError,
     OutcomeError,
@@ -155,6 +156,11 @@ class Submission(Generic[T]):
                 await self._abandon(error)
                 raise
             except (JournalError, DurabilityError):
+                raise
+            except IntegrityError as error:
+                # What was sent is not what the key stands for, and its sender has given it up.
+                if self.effect.resumable and not self._has_begun:
+                    await self._abandon(error)
                 raise
             except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
                 if not may_have_taken_effect(error):

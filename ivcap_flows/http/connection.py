@@ -207,11 +207,16 @@ class _Wire(asyncio.Protocol):
         _wake(self._reader)
 
     def eof_received(self) -> None:
-        self._end(httpx.RemoteProtocolError("The peer closed the connection before its reply was whole."))
+        # An orderly end, which is also that of a body without a length.
+        if not self.whole and self._failure is None and self.status:
+            self.whole = not _FRAMED.intersection(name.lower() for name, _ in self.headers)
+        self._fail(httpx.RemoteProtocolError("The peer closed the connection before its reply was whole."))
+        _wake(self._reader)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._full = False
-        self._end(httpx.ReadError(str(exc or "The connection was closed.")))
+        self._fail(httpx.ReadError(str(exc or "The connection was closed.")))
+        _wake(self._reader)
         _wake(self._writer)
 
     def pause_writing(self) -> None:
@@ -258,13 +263,6 @@ class _Wire(asyncio.Protocol):
         """Whether the peer keeps the connection; the parser takes a missing length for a body up to its end."""
         closing = any(name.lower() == b"connection" and value.lower() == b"close" for name, value in self.headers)
         return self._parser.get_http_version() == "1.1" and not closing
-
-    def _end(self, early: Exception) -> None:
-        """The peer sends no more, which ends a body without a length."""
-        if not self.whole and self._failure is None and self.status:
-            self.whole = not _FRAMED.intersection(name.lower() for name, _ in self.headers)
-        self._fail(early)
-        _wake(self._reader)
 
     def _fail(self, failure: Exception) -> None:
         self._kept = False

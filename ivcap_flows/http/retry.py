@@ -1,6 +1,6 @@
 """When a request is sent again: may it be repeated, is the failure transient, how long to wait. All pure.
 
-Sources: RFC 9110 (safe and idempotent methods, Retry-After), RFC 6585 (429), RFC 8470 (425).
+Sources: RFC 9110 (safe and idempotent methods, Retry-After), RFC 4918 (423), RFC 6585 (429), RFC 8470 (425).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def may_repeat(repeat: Repeat, error: BaseException) -> bool:
     """Whether the declaration allows another send after this failure.
 
     Only an idempotent request is sent again when it may have been processed. The others are, when it surely was not:
-    `sent` is False after a failed connection and after 425 and 429, by which a server refuses to process a request.
+    `sent` is False after a failed connection, and after 423, 425 and 429, by which a server refuses to process it.
     """
     if repeat == "idempotent":
         return True
@@ -33,7 +33,7 @@ def may_repeat(repeat: Repeat, error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request can succeed later: no reply, or 408, 425, 429 and 5xx but 501."""
+    """Whether the same request can succeed later: no reply, or 408, 423, 425, 429 and 5xx but 501."""
     return isinstance(error, UnreachableError | UnavailableError)
 
 

@@ -44,6 +44,7 @@ STATUS_ERRORS: Final[Mapping[int, type[PlatformError]]] = MappingProxyType(
         409: ConflictError,
         410: NotFoundError,
         422: InvalidParameterError,
+        423: UnavailableError,
         424: NotUniqueError,
         425: UnavailableError,
         429: UnavailableError,
@@ -52,7 +53,7 @@ STATUS_ERRORS: Final[Mapping[int, type[PlatformError]]] = MappingProxyType(
 )
 """Status to error class; any other 4xx is a BadRequestError, 5xx an UnavailableError, 1xx to 3xx a ProtocolError."""
 
-_REFUSED_UNPROCESSED: Final = frozenset({425, 429})
+_REFUSED_UNPROCESSED: Final = frozenset({423, 425, 429})
 
 _NEXT_STEP: Final[Mapping[type[PlatformError], str]] = {
     NotAuthorizedError: "Check that the token is set, belongs to this platform and has not expired.",

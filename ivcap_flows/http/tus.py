@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from ivcap_flows.errors import (
     BadRequestError,
     ConflictError,
     InputError,
+    IntegrityError,
     InvalidParameterError,
     PlatformError,
     SourceChangedError,
     UnavailableError,
     UnreachableError,
 )
+from ivcap_flows.file_state import FileState
 from ivcap_flows.http.session import Reply, Session
 
 __all__ = [
@@ -29,9 +30,9 @@ __all__ = [
     "CHUNK",
     "VERSION",
     "Body",
-    "FileState",
     "Steps",
     "announce_empty",
+    "digest_differs",
     "offset_of",
     "patch",
     "send",
@@ -58,27 +59,6 @@ Body = Callable[[int, int], AsyncIterator[bytes]]
 """Gives the blocks of so many bytes from a position on, anew for each request."""
 
 
-@dataclass(frozen=True)
-class FileState:
-    """What tells that a file was not touched: its size in bytes, its modification time and its inode."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str]) -> FileState:
-        """The state of a regular file now. Raises InputError when there is none at the path."""
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise InputError(f"{os.fspath(path)} cannot be read: {reason}.", path=os.fspath(path)) from error
-        if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"{os.fspath(path)} is no regular file.", path=os.fspath(path))
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
-
-
 async def server_offset(session: Session, target: str) -> int:
     """How many bytes the server has of the upload at `target`."""
     reply = await session.request("HEAD", target, headers=VERSION, repeat="idempotent")
@@ -95,15 +75,18 @@ async def send(
     *,
     offset: int | None = None,
     state: FileState | None = None,
+    sha256: str | None = None,
     progress: Callable[[int], None] | None = None,
     chunk: int = CHUNK,
 ) -> int:
     """Send a file to the upload at `target`, from `offset` (default: where the server stands) to its end; its size.
 
     `state` is what the file was when it was hashed (default: what it is now); a file that differs raises
-    SourceChangedError, and its last block is then never sent. After a transient failure the server's offset decides
-    where to go on; the session's retry budget counts anew from each progress. `progress` is told each new offset.
-    An empty file is announced by one empty request, which a server may refuse.
+    SourceChangedError, and its last block is then never sent. With `sha256`, the bytes are hashed as they leave, and
+    IntegrityError is raised before the last of them where they have another; what the server has already is read from
+    the file. After a transient failure the server's offset decides where to go on; the session's retry budget counts
+    anew from each progress. `progress` is told each new offset. An empty file is announced by one empty request, which
+    a server may refuse.
     """
     state = state or FileState.of(path)
     if state.size == 0:
@@ -111,7 +94,7 @@ async def send(
         return 0
     position = offset if offset is not None else await server_offset(session, target)
     steps = Steps(session, target, os.fspath(path), chunk=chunk, progress=progress)
-    async with _Source(path, state) as source:
+    async with _Source(path, state, sha256) as source:
         while position < state.size:
             position = await steps.step(position, state.size - position, source.blocks)
     if position > state.size:
@@ -213,18 +196,55 @@ async def patch(
     return reached
 
 
+def digest_differs(what: str, expected: str, found: str) -> IntegrityError:
+    """The error for bytes that have another sha256 than the one under which they were to be sent."""
+    return IntegrityError(
+        f"The bytes of {what} have the sha256 {found}, not {expected} as before, so the last of them were not sent. "
+        "Upload it again when nothing writes to it.",
+        path=what,
+        expected=expected,
+        found=found,
+    )
+
+
 def offset_of(reply: Reply, header: str = "upload-offset") -> int | None:
     """The number of bytes in a header of a reply; None when absent or unreadable."""
     text = reply.headers.get(header, "").strip()
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-class _Source:
-    """A file that is read in blocks, one ahead, and checked to be the one that was announced before each is given."""
+class _Hash:
+    """The sha256 of all bytes up to a position."""
 
-    def __init__(self, path: str | os.PathLike[str], state: FileState) -> None:
+    def __init__(self, at: int = 0, hasher: Any = None) -> None:
+        self.at = at
+        self._hasher = hashlib.sha256() if hasher is None else hasher
+
+    def add(self, block: bytes) -> None:
+        self._hasher.update(block)
+        self.at += len(block)
+
+    def copy(self) -> _Hash:
+        return _Hash(self.at, self._hasher.copy())
+
+    def hexdigest(self) -> str:
+        found: str = self._hasher.hexdigest()
+        return found
+
+
+class _Source:
+    """A file that is read in blocks, one ahead, and checked to be the one that was announced before each is given.
+
+    The block that is the last of the file is given only if all of them have the `sha256`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], state: FileState, sha256: str | None) -> None:
         self._path = os.fspath(path)
         self._state = state
+        self._sha256 = sha256
+        self._before = _Hash()
+        """Of what lies before the request."""
+        self._hash = _Hash()
         self._file: BinaryIO | None = None
         self._ahead: asyncio.Task[bytes] | None = None
         self._closed = False
@@ -243,6 +263,7 @@ class _Source:
 
     async def blocks(self, position: int, length: int) -> AsyncIterator[bytes]:
         await self._settle()
+        await self._hash_before(position)
         end = position + length
         reading = self._ahead = self._begin(position, end)
         while position < end:
@@ -253,7 +274,19 @@ class _Source:
             yield block
 
     def _begin(self, position: int, end: int) -> asyncio.Task[bytes]:
-        return asyncio.create_task(asyncio.to_thread(self._block, position, min(BLOCK, end - position)))
+        return asyncio.create_task(asyncio.to_thread(self._block, position, min(BLOCK, end - position), self._hash))
+
+    async def _hash_before(self, position: int) -> None:
+        """Hash what lies before a request. It is read again where one broke off, or where another process sent it."""
+        if self._sha256 is None:
+            return
+        if self._hash.at != position:
+            # A thread may still be at the other.
+            self._hash = self._before.copy() if self._before.at <= position else _Hash()
+            while self._hash.at < position:
+                self._ahead = self._begin(self._hash.at, position)
+                await self._ahead
+        self._before = self._hash.copy()
 
     async def _settle(self) -> None:
         """Wait for a read of a body that broke off."""
@@ -261,7 +294,7 @@ class _Source:
             await asyncio.gather(self._ahead, return_exceptions=True)
             self._ahead = None
 
-    def _block(self, position: int, size: int) -> bytes:
+    def _block(self, position: int, size: int, hashed: _Hash) -> bytes:
         try:
             with self._step:
                 if self._closed:
@@ -276,6 +309,10 @@ class _Source:
             raise SourceChangedError(
                 f"{self._path} changed while it was sent. Upload it again when nothing writes to it.", path=self._path
             )
+        if self._sha256 is not None:
+            hashed.add(block)
+            if hashed.at == self._state.size and (found := hashed.hexdigest()) != self._sha256:
+                raise digest_differs(self._path, self._sha256, found)
         return block
 
     def _now(self) -> FileState | None:

@@ -8,6 +8,7 @@ for an upload of deferred length at the data path, as ivcap-client 0.47.21 does 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import logging
 import threading
@@ -25,7 +26,7 @@ from ivcap_flows.errors import (
     PlatformError,
 )
 from ivcap_flows.http.session import Session
-from ivcap_flows.http.tus import BLOCK, VERSION, Steps, announce_empty, offset_of, patch, server_offset
+from ivcap_flows.http.tus import BLOCK, VERSION, Steps, announce_empty, digest_differs, offset_of, patch, server_offset
 
 __all__ = ["BUFFER", "Blocks", "send_blocks"]
 
@@ -49,6 +50,7 @@ async def send_blocks(
     blocks: Blocks,
     *,
     size: int | None = None,
+    sha256: str | None = None,
     offset: int | None = None,
     progress: Callable[[int], None] | None = None,
     buffer: int = BUFFER,
@@ -57,15 +59,18 @@ async def send_blocks(
 
     The blocks are the whole content: those before `offset` (default: where the server stands) are skipped. Each is read
     once; a request that broke is sent again from the buffer. Raises InputError when there are more or fewer bytes than
-    `size`, before the last of them is sent, and the error of the blocks themselves.
+    `size`, IntegrityError when they have another `sha256`, both before the last of them is sent, and the error of the
+    blocks themselves.
     """
     position = offset if offset is not None else await server_offset(session, target)
     steps = Steps(session, target, "a stream", chunk=buffer, progress=progress)
     headers = {"Upload-Defer-Length": "1"} if size is None else {}
-    async with _Source(blocks) as source:
+    async with _Source(blocks, hashed=sha256 is not None) as source:
         await source.skip(position)
         while part := await source.take(buffer):
             begin, end = position, position + len(part)
+            if source.exhausted:
+                source.check(sha256)
             if size is not None and (end > size or (end == size) != source.exhausted):
                 raise InputError(
                     f"The stream has {'more' if not source.exhausted or end > size else 'fewer'} bytes than the {size} "
@@ -139,8 +144,9 @@ async def _cut(part: bytearray, begin: int, position: int, length: int) -> Async
 class _Source:
     """Blocks gathered to parts of a given length. It holds one part and what its last block has beyond."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: Blocks, *, hashed: bool) -> None:
         self._held = bytearray()
+        self._hash = hashlib.sha256() if hashed else None
         self.ended = False
         self._step = threading.Lock()
         self._slow: AsyncIterator[bytes] | None = None
@@ -157,6 +163,11 @@ class _Source:
     def exhausted(self) -> bool:
         """Whether nothing comes after what was taken."""
         return self.ended and not self._held
+
+    def check(self, sha256: str | None) -> None:
+        """Raise IntegrityError unless all that was read has this sha256."""
+        if self._hash is not None and sha256 is not None and (found := self._hash.hexdigest()) != sha256:
+            raise digest_differs("the stream", sha256, found)
 
     async def __aenter__(self) -> _Source:
         return self
@@ -209,4 +220,6 @@ class _Source:
     def _add(self, block: bytes) -> None:
         if not isinstance(block, bytes | bytearray | memoryview):
             raise InputError(f"A stream to upload gives blocks of bytes, not {type(block).__name__}.")
+        if self._hash is not None:
+            self._hash.update(block)
         self._held += block

@@ -21,8 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from ivcap_flows.errors import InputError, SourceChangedError
+from ivcap_flows.file_state import FileState
 from ivcap_flows.http.download import explained
-from ivcap_flows.http.tus import BLOCK, FileState
+from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.ivcap.inflate import inflated
 
 __all__ = ["MAX_MEMBERS", "MAX_SIZE", "linked_within", "pack", "unpack", "unpack_stream"]
@@ -94,7 +95,7 @@ def _described(path: Path, name: Path) -> tuple[tarfile.TarInfo, FileState | Non
         info.type, info.mode = tarfile.DIRTYPE, 0o755
     elif stat.S_ISREG(found.st_mode):
         info.size, info.mode = found.st_size, 0o755 if found.st_mode & stat.S_IXUSR else 0o644
-        return info, FileState(found.st_size, found.st_mtime_ns, found.st_ino)
+        return info, FileState.from_stat(found)
     else:
         raise InputError(f"{path} is neither a file nor a folder nor a link.", path=str(path))
     return info, None

@@ -15,11 +15,11 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field
 
 from ivcap_flows.errors import BadRequestError, ForbiddenError, InputError, NotFoundError, ProtocolError
+from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import Artifact, LocalFile, Products
 from ivcap_flows.http import download, tus
 from ivcap_flows.http.reader import Reader
 from ivcap_flows.http.session import Session
-from ivcap_flows.http.tus import FileState
 from ivcap_flows.http.tus_blocks import Blocks, send_blocks
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap import archive
@@ -135,6 +135,7 @@ class Artifacts:
         *,
         offset: int | None = None,
         state: FileState | None = None,
+        sha256: str | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
         """Send the content of an artifact; returns its size when the platform has all of it.
@@ -143,18 +144,23 @@ class Artifacts:
         record just created). A file is read again where a request broke; `state` is what it was when it was hashed,
         and SourceChangedError is raised when it differs. Blocks come once: a request that broke is repeated from a
         buffer, and going on in another process takes the same blocks from the beginning. Their number of bytes must be
-        the record's size, if that is known. `progress` is told the bytes that arrived.
+        the record's size, if that is known. Bytes that do not have the `sha256`, if that is given, raise IntegrityError
+        before the last of them is sent. `progress` is told the bytes that arrived.
         """
         record = await self._writable(record)
         if record.ready and record.size == 0:
             return 0
         target = self._content_url(record)
         if isinstance(source, str | os.PathLike):
-            return await tus.send(self._session, target, source, offset=offset, state=state, progress=progress)
+            return await tus.send(
+                self._session, target, source, offset=offset, state=state, sha256=sha256, progress=progress
+            )
         size = record.known_size
         if isinstance(source, bytes | bytearray | memoryview):
             source, size = [bytes(source)], len(source) if size is None else size
-        return await send_blocks(self._session, target, source, size=size, offset=offset, progress=progress)
+        return await send_blocks(
+            self._session, target, source, size=size, sha256=sha256, offset=offset, progress=progress
+        )
 
     async def upload(
         self,

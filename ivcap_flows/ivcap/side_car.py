@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from ivcap_flows.errors import InputError, SourceChangedError
-from ivcap_flows.http.tus import BLOCK, FileState
+from ivcap_flows.file_state import FileState
+from ivcap_flows.http.tus import BLOCK
 
 __all__ = ["read_side_car", "side_car_of", "write_side_car"]
 

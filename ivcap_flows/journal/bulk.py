@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, fresh_row, rows_of
-from ivcap_flows.journal.intents import LEAVES_WITHIN, Intents, sending
+from ivcap_flows.journal.intents import LEAVES_WITHIN, Intents, sending, with_duplicates
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import State, allowed
 
@@ -109,7 +109,7 @@ class BulkIntents(Intents):
                 "outcome": one.outcome,
                 "how": one.how,
                 "matched_by": one.matched_by,
-                "duplicates": [*one.intent.duplicates, *one.duplicates],
+                "duplicates": list(one.duplicates),
                 "error": None,
                 **LEFT,
             }
@@ -159,7 +159,7 @@ class BulkIntents(Intents):
         common: dict[str, Any],
         each: Mapping[str, dict[str, Any]] | None = None,
     ) -> list[IntentRow]:
-        """One arrow of the table for all that are still held as the caller knows them."""
+        """One arrow of the table for all that are still held as the caller knows them. Duplicates are added."""
         now = self._store.now(connection)
         rows = self._rows(connection, sorted(intent.key for intent in held), lock=True)
         moved: list[IntentRow] = []
@@ -169,6 +169,8 @@ class BulkIntents(Intents):
             if row is None or row.fence != intent.fence or not allowed(row.state, after):
                 continue
             values = {**common, **((each or {}).get(intent.key) or {}), "state": after, "updated_at": now}
+            if "duplicates" in values:
+                values["duplicates"] = with_duplicates(row.duplicates, values["duplicates"], values["urn"])
             changes.append({"b_key": row.key, **{f"v_{name}": value for name, value in values.items()}})
             moved.append(replace(row, **values))
         if changes:

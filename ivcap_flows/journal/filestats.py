@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import platform
-import time
-from typing import Final
 
 import sqlalchemy as sa
 
+from ivcap_flows.file_state import FileState
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.store import Store
 
 __all__ = ["FileStats"]
 
 _F = schema.files
-_CLOCK_GRAIN_NS: Final = 20_000_000
 
 
 class FileStats:
-    """A cache by machine, path, size, modification time and inode; another stat is another content."""
+    """A cache by machine and path; another state of the file is another content."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         # A database may serve many machines, whose paths have nothing in common.
         self._machine = "" if store.is_sqlite else f"{platform.node()}:"
 
-    def known_sha256(self, path: str, *, size: int, mtime_ns: int, inode: int) -> str | None:
-        """The digest of a file with just this stat, None if it was never remembered."""
-        query = sa.select(_F.c.sha256).where(
-            _F.c.path == self._machine + path, _F.c.size == size, _F.c.mtime_ns == mtime_ns, _F.c.inode == str(inode)
-        )
+    def known_sha256(self, path: str, state: FileState) -> str | None:
+        """The digest of a file in just this state, None if it was never remembered."""
+        row = self._row(path, state)
+        query = sa.select(_F.c.sha256).where(*(_F.c[name] == value for name, value in row.items()))
         with self._store.read() as connection:
             found: str | None = connection.execute(query).scalar()
             return found
 
-    def remember_sha256(self, path: str, *, size: int, mtime_ns: int, inode: int, sha256: str) -> None:
-        """Keep a digest. A file changed within the last 20 ms is not kept: it can change again and look the same."""
-        if time.time_ns() - mtime_ns < _CLOCK_GRAIN_NS:
-            return
+    def remember_sha256(self, path: str, state: FileState, sha256: str) -> None:
+        """Keep a digest. Only the caller knows whether the file can change again and have the same state."""
         with self._store.write() as connection:
-            self._store.upsert(
-                connection,
-                _F,
-                {
-                    "path": self._machine + path,
-                    "size": size,
-                    "mtime_ns": mtime_ns,
-                    "inode": str(inode),
-                    "sha256": sha256,
-                },
-            )
+            self._store.upsert(connection, _F, {**self._row(path, state), "sha256": sha256})
+
+    def forget(self, path: str) -> None:
+        """Drop the digest of a file."""
+        with self._store.write() as connection:
+            connection.execute(sa.delete(_F).where(_F.c.path == self._machine + path))
+
+    def _row(self, path: str, state: FileState) -> dict[str, str | int]:
+        return {
+            "path": self._machine + path,
+            "size": state.size,
+            "mtime_ns": state.mtime_ns,
+            "ctime_ns": state.ctime_ns,
+            "inode": str(state.inode),
+            "device": str(state.device),
+        }

@@ -26,7 +26,7 @@ from ivcap_flows.journal.store import Store
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["LEAVES_WITHIN", "WRITTEN_OFF", "Intents", "sending"]
+__all__ = ["LEAVES_WITHIN", "WRITTEN_OFF", "Intents", "sending", "with_duplicates"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
@@ -107,9 +107,11 @@ class Intents:
                     raise InDoubtError(
                         f"{urn} was taken for another {intent.noun} meanwhile.", key=intent.key, candidates=[urn]
                     )
-            known = [*intent.duplicates, *(other for other in duplicates if other not in intent.duplicates)]
-            values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by}
-            values |= {"duplicates": known, "error": None, **LEFT}
+            values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by, "error": None, **LEFT}
+            if duplicates:
+                # Others may have noted some since the holder read the row.
+                known = self._get(connection, intent.key, lock=True).duplicates
+                values["duplicates"] = with_duplicates(known, duplicates, urn)
             row = self._move(connection, intent, "accepted", values)
         self._end(intent)
         return row
@@ -160,9 +162,8 @@ class Intents:
     def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
         """Keep the URNs of further effects that were found under a key that is done."""
         with self._store.write() as connection:
-            row = self._get(connection, key)
-            known = [*row.duplicates, *(urn for urn in urns if urn not in row.duplicates and urn != row.urn)]
-            self._move(connection, row, row.state, {"duplicates": known})
+            row = self._get(connection, key, lock=True)
+            self._move(connection, row, row.state, {"duplicates": with_duplicates(row.duplicates, urns, row.urn)})
 
     def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
         """The user's word on an intent in doubt: the effect is `urn`, of which `outcome` is the JSON form.
@@ -350,6 +351,11 @@ class Intents:
     def _end(self, intent: IntentRow) -> None:
         if intent.token is not None:
             self._processes.end(intent.token)
+
+
+def with_duplicates(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
+    """Those that a row knows and further ones, each once, without the effect itself."""
+    return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
 
 
 def sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:

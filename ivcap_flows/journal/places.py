@@ -1,4 +1,4 @@
-"""Where a journal may lie: not on a network file system, whose locks and write order SQLite cannot depend on."""
+"""The kinds of file systems: where a journal may lie, and whose change times can be trusted."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NETWORK_FILE_SYSTEMS", "network_file_system"]
+__all__ = ["LOCAL_FUSE", "NETWORK_FILE_SYSTEMS", "file_system", "network_file_system"]
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {
-        "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.ceph", "fuse.davfs2", "fuse.glusterfs",
-        "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "smb2", "smb3", "smbfs",
-        "webdav",
+        "9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "drvfs", "fakeowner", "glusterfs", "gpfs",
+        "lustre", "macfuse", "ncpfs", "nfs", "nfs4", "orangefs", "osxfuse", "panfs", "prl_fs", "pvfs2", "smb2", "smb3",
+        "smbfs", "vboxsf", "virtiofs", "vmhgfs", "webdav", "wekafs",
     }
 )  # fmt: skip
-"""Names of file systems as the kernel's mount table spells them."""
+"""Names of network file systems, and of folders that a host shares with a virtual machine, as the mount table has them.
+
+Their locks do not reach the other machines that see the same files, or their mapped memory is not shared.
+"""
+LOCAL_FUSE: Final = frozenset({"fuse.encfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuseblk"})
+"""The FUSE file systems on a local disk. All others are taken for remote: most are, and none says so itself."""
 
 
-def network_file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = None) -> str | None:
-    """The kind of network file system that `path` lies on, or will once made; None for a local one.
+def file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = None) -> str:
+    """The kind of file system that `path` lies on, or will once made; empty where the mount table does not say.
 
     `mounts` are pairs of mount point and file system kind, by default this machine's.
     """
@@ -31,5 +36,11 @@ def network_file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = N
     ancestors = {str(part): len(part.parts) for part in (resolved, *resolved.parents)}
     # Of several mounts on one point the last hides the others.
     covering = [(ancestors[point], order, kind) for order, (point, kind) in enumerate(mounts) if point in ancestors]
-    kind = max(covering)[2].lower() if covering else ""
-    return kind if kind in NETWORK_FILE_SYSTEMS else None
+    return max(covering)[2].lower() if covering else ""
+
+
+def network_file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = None) -> str | None:
+    """The kind of network or virtual file system that `path` lies on, or will once made; None for a local one."""
+    kind = file_system(path, mounts)
+    remote = kind in NETWORK_FILE_SYSTEMS or (kind.startswith("fuse") and kind not in LOCAL_FUSE)
+    return kind if remote else None

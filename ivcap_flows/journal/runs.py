@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -21,6 +21,7 @@ from ivcap_flows.journal.store import Store
 __all__ = ["Runs"]
 
 _R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
+_AT_ONCE: Final = 500
 _RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "parameters_sha256")]
 _ATTEMPTS = sa.select(
     *[column for column in _A.c if column.name not in ("seq", "process_id")],
@@ -51,6 +52,8 @@ class Runs:
             if run_id is None and not identity.deployed and not fresh:
                 run_id = self._by_identity(connection, identity, sha256)
                 joined = run_id is not None
+            if run_id is not None and not self._hold(connection, run_id):
+                run_id, joined = None, False
             now = self._store.now(connection)
             process_id = self._processes.mine(connection, now)
             if run_id is None:
@@ -282,51 +285,54 @@ class Runs:
         """Delete runs that ended so long ago, their facts, deliveries and run-scoped intents; returns their number.
 
         Intents of scope flow and account stay for ever, and what a deployed run has paid for, since Prefect may run
-        that again under its old id; so nothing is sent twice. A run stays while something of it is in doubt or an
-        orphan, and until each of the `sinks` has its newest fact and nothing is left to deliver to them; a sink is
-        given by how its name begins and ends.
+        that again under its old id; so nothing is sent twice. A run stays while a process is at it, while something of
+        it is in doubt or an orphan, and until each of the `sinks` has its newest fact and nothing is left to deliver to
+        them; a sink is given by how its name begins and ends.
         """
-        from datetime import timedelta
-
-        intents, deliveries, facts = schema.intents, schema.deliveries, schema.facts
+        intents = schema.intents
         with self._store.write() as connection:
             limit = self._store.now(connection) - timedelta(days=older_than_days)
-            # Of a run that completed nobody asks again for what it did not wait for.
-            given_up = sa.and_(intents.c.state == "accepted", _R.c.outcome == "abandoned")
-            lives = sa.or_(intents.c.state.in_(("sent", "in_doubt")), given_up)
-            newest = (
-                sa.select(sa.func.max(facts.c.seq)).where(facts.c.run_id == _R.c.id).correlate(_R).scalar_subquery()
+            # Held first, so that nobody joins them and nothing is added to them after it was decided.
+            ended = sa.and_(_R.c.updated_at < limit, _R.c.outcome.in_(("completed", "abandoned")))
+            held = connection.execute(sa.select(_R.c.id).where(ended).order_by(_R.c.id).with_for_update()).scalars()
+            pruned = 0
+            for ids in _portions(held.all()):
+                old = self._prunable(connection, ids, sinks)
+                paid = sa.and_(intents.c.spends, intents.c.run_id.in_(sa.select(_R.c.id).where(_R.c.deployed)))
+                of_run = sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))
+                connection.execute(sa.delete(intents).where(intents.c.run_id.in_(old), of_run, ~paid))
+                pruned += connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
+            return pruned
+
+    def _prunable(self, connection: Connection, ids: Sequence[str], sinks: Sequence[tuple[str, str]]) -> list[str]:
+        """Which of these runs, which have ended, nobody needs."""
+        intents, deliveries = schema.intents, schema.deliveries
+        # Of a run that completed nobody asks again for what it did not wait for.
+        given_up = sa.and_(intents.c.state == "accepted", _R.c.outcome == "abandoned")
+        lives = sa.or_(intents.c.state.in_(("sent", "in_doubt")), given_up)
+        newest = sa.select(sa.func.max(_F.c.seq)).where(_F.c.run_id == _R.c.id).correlate(_R).scalar_subquery()
+        told = sa.and_(
+            deliveries.c.run_id == _R.c.id,
+            deliveries.c.state == "delivered",
+            deliveries.c.key == _R.c.id + "@" + sa.cast(newest, sa.Text),
+        )
+        left = sa.and_(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered")
+        named = [
+            sa.and_(
+                deliveries.c.sink.startswith(begin, autoescape=True), deliveries.c.sink.endswith(end, autoescape=True)
             )
-            told = sa.and_(
-                deliveries.c.run_id == _R.c.id,
-                deliveries.c.state == "delivered",
-                deliveries.c.key == _R.c.id + "@" + sa.cast(newest, sa.Text),
-            )
-            left = sa.and_(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered")
-            named = [
-                sa.and_(
-                    deliveries.c.sink.startswith(begin, autoescape=True),
-                    deliveries.c.sink.endswith(end, autoescape=True),
-                )
-                for begin, end in sinks
-            ]
-            old = sa.select(_R.c.id).where(
-                _R.c.updated_at < limit,
-                _R.c.outcome.in_(("completed", "abandoned")),
-                ~sa.exists().where(intents.c.run_id == _R.c.id, lives),
-                *(~sa.exists().where(left, name) for name in named),
-                # Of a run without facts there is nothing to tell.
-                *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
-            )
-            paid = sa.and_(intents.c.spends, intents.c.run_id.in_(sa.select(_R.c.id).where(_R.c.deployed)))
-            connection.execute(
-                sa.delete(intents).where(
-                    intents.c.run_id.in_(old),
-                    sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%")),
-                    ~paid,
-                )
-            )
-            return connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
+            for begin, end in sinks
+        ]
+        old = sa.select(_R.c.id).where(
+            _R.c.id.in_(ids),
+            ~sa.exists().where(intents.c.run_id == _R.c.id, lives),
+            *(~sa.exists().where(left, name) for name in named),
+            # Of a run without facts there is nothing to tell.
+            *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
+        )
+        running = connection.execute(_ATTEMPTS.where(_A.c.run_id.in_(ids), _A.c.outcome == "running")).mappings()
+        busy = {row.run_id for row in map(_attempt_row, running) if self._alive(connection, row)}
+        return [run_id for run_id in connection.execute(old).scalars() if run_id not in busy]
 
     def _serialise(self, connection: Connection, identity: RunIdentity, sha256: str) -> None:
         # SQLite's writers take turns anyway. Elsewhere two openings of one root or identity would both find nothing.
@@ -382,9 +388,10 @@ class Runs:
         connection.execute(change.values(ended))
 
     @staticmethod
-    def _hold(connection: Connection, run_id: str) -> None:
-        """Let nobody else change how a run stands until the transaction ends."""
-        connection.execute(sa.select(_R.c.id).where(_R.c.id == run_id).with_for_update())
+    def _hold(connection: Connection, run_id: str) -> bool:
+        """Let nobody else change how a run stands until the transaction ends; False if it was pruned meanwhile."""
+        held = connection.execute(sa.select(_R.c.id).where(_R.c.id == run_id).with_for_update())
+        return held.first() is not None
 
     def _alive(self, connection: Connection, attempt: AttemptRow) -> bool:
         return self._processes.alive(attempt.process, self._store.now(connection))
@@ -415,6 +422,12 @@ def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:
     if "completed" in outcomes:
         return "completed"
     return next((outcome for outcome in outcomes if outcome != "lost"), "lost")
+
+
+def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many as a statement takes: SQLite has a limit of values."""
+    for begin in range(0, len(ids), _AT_ONCE):
+        yield ids[begin : begin + _AT_ONCE]
 
 
 def _attempt_row(row: RowMapping) -> AttemptRow:

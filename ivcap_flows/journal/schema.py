@@ -268,7 +268,9 @@ files = sa.Table(
     sa.Column("path", sa.Text, primary_key=True),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("ctime_ns", sa.BigInteger, nullable=False),
     sa.Column("inode", sa.Text, nullable=False),
+    sa.Column("device", sa.Text, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
 )
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from ivcap_flows.capture import found, note
 from ivcap_flows.capture.context import current_activity
-from ivcap_flows.capture.files import sha256_of
+from ivcap_flows.capture.files import forget, sha256_of
 from ivcap_flows.durable import planning
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.handles import Dataset, DatasetFile, LocalFile
 from ivcap_flows.provena.files import DatasetFiles
 from ivcap_flows.provenance import describe, relation
@@ -57,7 +57,11 @@ async def _upload_dataset_files(
         place = f"urn:ivcap-flows:planned:{urn}"
         return [_handle(call, urn, path, f"{place}/{quote(path)}", content) for path, content in files.items()]
     async with call.client.files(urn, write=True) as there:
-        done = await there.upload(files)
+        try:
+            done = await there.upload(files)
+        except SourceChangedError as error:
+            await asyncio.to_thread(forget, error.path, call.journal.files)
+            raise
     handles = [_handle(call, urn, each.path, each.uri, each.content) for each in done]
     for handle, each in zip(handles, done, strict=True):
         if not each.sent:

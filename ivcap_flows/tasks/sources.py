@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from ivcap_flows.capture.files import Digests, sha256_of
-from ivcap_flows.errors import InputError
-from ivcap_flows.http.tus import FileState
+from ivcap_flows.capture.files import Digests, forget, sha256_of
+from ivcap_flows.errors import InputError, IntegrityError
+from ivcap_flows.file_state import FileState
 
 __all__ = ["Source", "SourceLike", "name_of", "opened", "spooled"]
 
@@ -58,7 +58,12 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
     one that can is put back to where it was. Raises InputError for what is none of these.
     """
     if isinstance(source, str | os.PathLike):
-        yield await asyncio.to_thread(_file, Path(source), digests)
+        file = await asyncio.to_thread(_file, Path(source), digests)
+        try:
+            yield file
+        except IntegrityError:
+            await asyncio.to_thread(forget, file.path, digests)
+            raise
         return
     async with spooled(_blocks(source)) as spool:
         yield spool

@@ -53,21 +53,28 @@ async def upload(
 
     async def send(intent: IntentRow, progress: Progress) -> Artifact:
         record = await _begun(call, progress.stored, source.size, patience=call.client.settle)
-        if record is None:
-            record = await call.client.artifacts.create(
-                name=name, media_type=media_type, size=source.size, policy=policy, collection=collection
-            )
-            await progress.save({"urn": record.urn})
-            await _all(
-                _send_new(call, record, source),
-                _state_content(call, record.urn, source),
-                *([progress.tell()] if effect.announced else []),
-            )
-        else:
-            if not record.ready:
-                await call.client.artifacts.send(record, source.path, state=source.state)
-            if await content_of(call, record.urn) is None:
-                await _state_content(call, record.urn, source)
+        try:
+            if record is None:
+                record = await call.client.artifacts.create(
+                    name=name, media_type=media_type, size=source.size, policy=policy, collection=collection
+                )
+                await progress.save({"urn": record.urn})
+                await _all(
+                    _send_new(call, record, source),
+                    _state_content(call, record.urn, source),
+                    *([progress.tell()] if effect.announced else []),
+                )
+            else:
+                if not record.ready:
+                    await _send_rest(call, record, source)
+                if await content_of(call, record.urn) is None:
+                    await _state_content(call, record.urn, source)
+        except IntegrityError:
+            # Nobody goes on with a record that has other bytes than those of the key.
+            await progress.save(None)
+            if effect.announced:
+                await progress.tell()
+            raise
         ready = await _until_ready(call, record.urn)
         return ready.handle(call.platform, sha256=source.sha256)
 
@@ -145,10 +152,15 @@ async def _all(*steps: Awaitable[object]) -> None:
 async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> None:
     """Send the content of a record that was created just now, and may not show yet."""
     try:
-        await call.client.artifacts.send(record, source.path, offset=0, state=source.state)
+        await _send_rest(call, record, source, offset=0)
     except NotFoundError:
-        shown = await _shown(call, record.urn, call.client.settle)
-        await call.client.artifacts.send(shown, source.path, state=source.state)
+        await _send_rest(call, await _shown(call, record.urn, call.client.settle), source)
+
+
+async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: Source, offset: int | None = None) -> None:
+    """Send the content from `offset` on, by default from where the platform stands."""
+    artifacts = call.client.artifacts
+    await artifacts.send(record, source.path, offset=offset, state=source.state, sha256=source.sha256)
 
 
 async def _shown(call: IvcapCall, urn: str, patience: float) -> ArtifactRecord:

@@ -21,7 +21,7 @@ ROOMS = [
     "ivcap|provena",
     "http",
     "loop",
-    "settings|handles|secrets",
+    "settings|handles|secrets|file_state",
     "local",
     "identity|errors",
 ]

@@ -19,6 +19,7 @@ from ivcap_flows.capture import (
     attempts,
     context,
     current_attempt,
+    file_clock,
     files,
     journal,
     recorded,
@@ -31,6 +32,7 @@ from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.errors import JournalError
+from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
@@ -181,9 +183,7 @@ def test_unchanged_files_are_not_read_again(tmp_path):
     path = tmp_path / "big"
     path.write_bytes(os.urandom(files._DEAR))
     first = files.look(str(path), "r", journal().files)
-    known = journal().files.known_sha256(
-        str(path), size=first.stamp.size, mtime_ns=first.stamp.mtime_ns, inode=first.stamp.inode
-    )
+    known = journal().files.known_sha256(str(path), first.stamp)
     assert first.sha256 == known == digest(path.read_bytes())
     files._known.clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -244,10 +244,11 @@ def test_a_large_file_is_read_once_and_later(tmp_path, monkeypatch, readings):
 
 def test_what_a_task_of_the_package_has_written_is_not_read_for_it(tmp_path, readings):
     """A download has hashed its bytes on the way: the file that it names is known, also by its path."""
+    content = b"x" * 2**15
 
     def download() -> LocalFile:
-        (tmp_path / "series.csv").write_bytes(b"bytes")
-        return LocalFile(path=str(tmp_path / "series.csv"), sha256=digest(b"bytes"), size=5)
+        (tmp_path / "series.csv").write_bytes(content)
+        return LocalFile(path=str(tmp_path / "series.csv"), sha256=digest(content), size=len(content))
 
     @recorded
     def use(source: Path) -> None:
@@ -264,14 +265,13 @@ def test_changes_faster_than_the_clock_are_seen(tmp_path, monkeypatch):
     """Versions of one size that follow each other within a tick of the file system's clock have each their digest."""
     tick = 4_000_000
 
-    def coarse(found: os.stat_result) -> files.Stamp:
-        return files.Stamp(
-            found.st_size, found.st_mtime_ns // tick * tick, found.st_ino, found.st_ctime_ns // tick * tick
-        )
+    def coarse(found: os.stat_result) -> FileState:
+        times = found.st_mtime_ns // tick * tick, found.st_ctime_ns // tick * tick
+        return FileState(found.st_size, *times, found.st_ino, found.st_dev)
 
     # Some file systems stamp finer than others.
-    monkeypatch.setattr(files.Stamp, "of", staticmethod(coarse))
-    monkeypatch.setattr(files, "_now_ns", lambda: time.time_ns() // tick * tick)
+    monkeypatch.setattr(FileState, "from_stat", staticmethod(coarse))
+    monkeypatch.setattr(file_clock, "_now_ns", lambda: time.time_ns() // tick * tick)
     path = tmp_path / "quick"
     for number in range(300):
         path.write_text(f"{number:04d}")

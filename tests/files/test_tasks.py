@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows import tasks
-from ivcap_flows.capture import recorder, use_journal
+from ivcap_flows.capture import files, recorder, use_journal
 from ivcap_flows.durable import plan
-from ivcap_flows.errors import InputError, NotFoundError
-from ivcap_flows.identity import file_urn
+from ivcap_flows.errors import InputError, NotFoundError, SourceChangedError
+from ivcap_flows.file_state import FileState
+from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.collection_format import AccessInfo
 from ivcap_flows.provenance import Graph
@@ -95,6 +96,16 @@ def test_a_plan_sends_no_files(stated, series):
     assert [each.path for each in files] == ["all.csv", "by year/1950.csv"]
     assert [each.noun for each in planned.effects] == ["dataset files"]
     assert [each.path for each in list_dataset_files(dataset)] == ["metadata.json"]
+
+
+def test_a_file_that_is_another_than_its_digest_says(stated, series):
+    """Nothing of it arrives, and the next call knows what it holds."""
+    dataset, path = register_dataset(stated), series / "all.csv"
+    files._known.put(str(path), (FileState.of(path), "0" * 64))
+    with pytest.raises(SourceChangedError, match="Run it again"):
+        upload_dataset_files(dataset, path)
+    [sent] = upload_dataset_files(dataset, path)
+    assert sent.sha256 == digest(path.read_bytes())
 
 
 def test_what_cannot_be_moved_is_told(stated, series, tmp_path):

@@ -165,6 +165,34 @@ async def test_replies_are_read_as_httpx_reads_them(name):
     assert ours[1] == (2 if ENDS in REPLIES[name] else 1)
 
 
+UNTIL_THE_END = b"HTTP/1.1 200 OK\r\n\r\nhalf of it"
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["while it is read", "before it is read"])
+async def test_a_reset_is_no_end_of_a_reply(later):
+    """Of a reply without a length only an orderly end says that it is whole."""
+
+    async def talk(reader, writer):
+        await request_of(reader)
+        writer.write(UNTIL_THE_END)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with (
+        peer(talk) as port,
+        connection() as made,
+        aclosing(await made.handle_async_request(request(port))) as reply,
+    ):
+        if later:
+            await asyncio.sleep(0.2)
+        with pytest.raises(httpx.ReadError):
+            async for _ in reply.stream:
+                pass
+
+
 async def test_an_old_server_may_keep_a_connection():
     """Where it says so; httpx opens another."""
     talk = answering(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")

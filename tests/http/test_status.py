@@ -71,6 +71,7 @@ def test_the_most_specific_class_decides(cls, expected, sent):
         (415, errors.BadRequestError),
         (418, errors.BadRequestError),
         (422, errors.InvalidParameterError),
+        (423, errors.UnavailableError),
         (424, errors.NotUniqueError),
         (425, errors.UnavailableError),
         (429, errors.UnavailableError),
@@ -133,7 +134,7 @@ def test_an_error_says_what_was_asked_and_carries_it():
     assert (error.status, error.retry_after, error.code, error.sent) == (503, 7.0, "not-available", True)
 
 
-@pytest.mark.parametrize(("status", "sent"), [(429, False), (425, False), (503, True), (400, True)])
+@pytest.mark.parametrize(("status", "sent"), [(429, False), (425, False), (423, False), (503, True), (400, True)])
 def test_a_refusal_to_process_counts_as_not_sent(status, sent):
     """After 425 and 429 a keyed request may be sent again."""
     assert refused(status).sent is sent

@@ -14,13 +14,15 @@ from ivcap_flows.errors import (
     BadRequestError,
     ConflictError,
     InputError,
+    IntegrityError,
     NotFoundError,
     ProtocolError,
     SourceChangedError,
     UnavailableError,
 )
+from ivcap_flows.file_state import FileState
 from ivcap_flows.http import tus
-from ivcap_flows.http.tus import FileState
+from ivcap_flows.identity import digest
 
 CHUNK = 100_000
 
@@ -72,6 +74,31 @@ async def test_an_upload_outlives_each_fault(web, source, upload, quick, fault):
     upload.faults = [fault, "", fault, fault]
     await send(web, source)
     assert upload.data == source.read_bytes()
+
+
+@pytest.mark.parametrize("where", ["PATCH", "HEAD", "both"])
+async def test_an_upload_that_is_locked_is_tried_again(web, source, quick, where):
+    """A server keeps the lock of a connection that died for a while; the bytes wait for it, and arrive once."""
+    upload, left = web.upload("/blob"), {"PATCH": 3 * (where != "HEAD"), "HEAD": 3 * (where != "PATCH")}
+
+    async def locked(request):
+        if left[request.method]:
+            left[request.method] -= 1
+            await request.body()
+            return Response(status_code=423)
+        return await upload(request)
+
+    web.on("* /blob", locked)
+    await send(web, source)
+    assert upload.data == source.read_bytes()
+    assert [length for _, length in upload.patches] == [CHUNK, CHUNK, 50_000]
+
+
+async def test_an_upload_that_stays_locked_is_given_up(web, source, quick):
+    """Within the budget."""
+    web.on("* /blob", Response(status_code=423))
+    with pytest.raises(UnavailableError):
+        await send(web, source, session={"budget": 0.3})
 
 
 async def test_a_reset_connection_is_resumed(web, source, quick):
@@ -167,9 +194,9 @@ async def test_an_upload_of_something_else_is_refused(web, source, upload):
         await send(web, source)
 
 
-@pytest.mark.parametrize("change", ["touch", "append", "replace", "remove"])
+@pytest.mark.parametrize("change", ["touch", "append", "replace", "rewrite", "remove"])
 async def test_a_file_that_changed_since_its_hash_is_not_sent(web, source, upload, change):
-    """Size, time and inode are those of the hash, or nothing is sent."""
+    """Size, times and inode are those of the hash, or nothing is sent."""
     state = FileState.of(source)
     if change == "touch":
         os.utime(source, ns=(1, state.mtime_ns + 1))
@@ -179,6 +206,9 @@ async def test_a_file_that_changed_since_its_hash_is_not_sent(web, source, uploa
         content = source.read_bytes()
         source.rename(source.with_suffix(".old"))
         source.write_bytes(content)
+        os.utime(source, ns=(1, state.mtime_ns))
+    elif change == "rewrite":
+        source.write_bytes(source.read_bytes()[::-1])
         os.utime(source, ns=(1, state.mtime_ns))
     else:
         source.unlink()
@@ -197,6 +227,51 @@ async def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(web, sou
     with pytest.raises(SourceChangedError, match="changed while it was sent"):
         await send(web, source, offset=0, progress=touch)
     assert len(upload.data) < 250_000
+
+
+@pytest.mark.parametrize("size", [1000, 250_000, 3_000_000])
+async def test_the_bytes_that_leave_are_hashed(web, tmp_path, size):
+    """Bytes of another sha256 never arrive whole; those of the right one do."""
+    path, content = tmp_path / "source.bin", os.urandom(size)
+    path.write_bytes(content)
+    upload = web.upload("/blob")
+    with pytest.raises(IntegrityError, match=str(path)) as caught:
+        await send(web, path, offset=0, sha256="0" * 64)
+    assert (caught.value.expected, caught.value.found) == ("0" * 64, digest(content))
+    assert len(upload.data) < size
+    upload = web.upload("/blob")
+    await send(web, path, sha256=digest(content))
+    assert upload.data == content
+
+
+@pytest.mark.parametrize("fault", ["busy", "half", "lost", "silent"])
+async def test_a_broken_upload_is_hashed_on(web, quick, tmp_path, fault):
+    """Wherever a request broke off, and whoever sent the beginning: all bytes are hashed once and in order."""
+    path, content = tmp_path / "source.bin", os.urandom(5_000_000)
+    path.write_bytes(content)
+    upload = web.upload("/blob")
+    upload.data += content[:1_234_567]
+    upload.faults = [fault, "", fault, fault]
+    with pytest.raises(IntegrityError):
+        await send(web, path, chunk=2**21 + 1, sha256="0" * 64)
+    assert upload.data == content[: len(upload.data)] != content
+    # Another one: the first may still take in what was on its way.
+    upload = web.upload("/blob")
+    upload.data += content[:1_234_567]
+    upload.faults = [fault, "", fault, fault]
+    await send(web, path, chunk=2**21 + 1, sha256=digest(content))
+    assert upload.data == content
+
+
+async def test_a_beginning_that_the_file_does_not_have(web, tmp_path):
+    """What another process sent is read again; where the file has other bytes there, nothing is completed."""
+    path, content = tmp_path / "source.bin", os.urandom(3_000_000)
+    path.write_bytes(b"x" * 1_000_000 + content[1_000_000:])
+    upload = web.upload("/blob")
+    upload.data += content[:1_500_000]
+    with pytest.raises(IntegrityError):
+        await send(web, path, sha256=digest(content))
+    assert len(upload.data) < 3_000_000
 
 
 async def test_an_empty_file_is_announced(web, tmp_path):

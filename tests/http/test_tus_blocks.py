@@ -13,6 +13,7 @@ from starlette.responses import Response
 from ivcap_flows.errors import BadRequestError, InputError, IntegrityError, NotFoundError, ProtocolError
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.http.tus_blocks import send_blocks
+from ivcap_flows.identity import digest
 
 CONTENT = os.urandom(250_000)
 BUFFER = 100_000
@@ -131,6 +132,18 @@ async def test_a_stream_of_another_size_never_arrives_whole(web, size, word):
     with pytest.raises(InputError, match=f"{word} bytes than the {size}"):
         await send(web, blocks(), size=size, offset=0)
     assert len(upload.data) < size
+
+
+@pytest.mark.parametrize("make", [blocks, slow])
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+async def test_the_bytes_of_a_stream_are_hashed(web, make, size):
+    """Blocks of another sha256 never arrive whole; those of the right one do, also behind a beginning that is there."""
+    upload = Deferred(web) if size is None else web.upload("/blob")
+    with pytest.raises(IntegrityError, match="the stream"):
+        await send(web, make(), size=size, offset=0, sha256="0" * 64)
+    assert 0 < len(upload.data) < len(CONTENT)
+    await send(web, make(), size=size, sha256=digest(CONTENT))
+    assert upload.data == CONTENT
 
 
 async def test_an_empty_stream_that_was_to_be_longer_is_refused(web):

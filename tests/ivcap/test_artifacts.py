@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from ivcap_flows.errors import InputError, IntegrityError, NotFoundError, ProtocolError, SourceChangedError
-from ivcap_flows.http.tus import FileState
+from ivcap_flows.file_state import FileState
 from ivcap_flows.ivcap.archive import pack
 from ivcap_flows.ivcap.data_urls import decode_data_url, encode_data_url
 from ivcap_flows.ivcap.side_car import read_side_car, side_car_of, write_side_car

@@ -569,3 +569,48 @@ def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
     wanted = NewIntent("order", "order", "order", "p", "a", f"run:{again.run.id}", {}, run_id=again.run.id)
     assert journal.intents.claim(wanted).kind == "kept"
     assert [row.noun for row in journal.intents.where()] == ["order"]
+
+
+def test_prune_leaves_a_run_that_a_process_is_still_at(journal: Journal) -> None:
+    """One of two attempts at once has completed; the other lives and would ask anew for what it no longer knows."""
+    asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
+    first, second = (journal.runs.open_attempt(asked) for _ in range(2))
+    assert first.run.id == second.run.id
+    journal.runs.close_attempt(first.attempt.id, "completed")
+    assert journal.runs.get(first.run.id).outcome == "completed"
+    assert journal.runs.prune(older_than_days=0) == 0
+    journal.runs.close_attempt(second.attempt.id, "failed")
+    assert journal.runs.prune(older_than_days=0) == 1
+
+
+@pytest.mark.parametrize("moment", ["DELETE FROM intents", "DELETE FROM runs"])
+def test_a_run_is_pruned_with_its_intents_or_not_at_all(journal: Journal, journal_url: str, moment: str) -> None:
+    """Prefect runs it again while it is pruned: the attempt finds what the run did, or begins anew."""
+    asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
+    opened = journal.runs.open_attempt(asked)
+    scope = f"run:{opened.run.id}"
+    wanted = NewIntent("k", "k", "aspect", "p", "a", scope, {}, run_id=opened.run.id)
+    intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
+    journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
+    journal.runs.close_attempt(opened.attempt.id, "completed")
+    joined: list[OpenedAttempt] = []
+
+    def join() -> None:
+        with Journal.open(journal_url) as other:
+            joined.append(other.runs.open_attempt(asked))
+
+    meanwhile = threading.Thread(target=join)
+
+    @sa.event.listens_for(journal._store.engine, "before_cursor_execute")
+    def _before(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith(moment) and not meanwhile.ident:
+            meanwhile.start()
+            # It is done now, or waits for the pruning to end.
+            meanwhile.join(0.5)
+
+    journal.runs.prune(older_than_days=0)
+    meanwhile.join(60)
+    sa.event.remove(journal._store.engine, "before_cursor_execute", _before)
+    [again] = joined
+    assert journal.runs.get(again.run.id).outcome == "running"
+    assert [row.key for row in journal.intents.where()] == (["k"] if again.joined else [])

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
 
+from ivcap_flows.file_state import FileState
 from ivcap_flows.journal import Journal, RunIdentity
 
 
-def test_digest_is_known_for_the_same_stat_only(journal: Journal) -> None:
-    """Another size, time or inode is another content; a newer digest replaces the old one."""
-    stat = {"size": 10**13, "mtime_ns": 1_700_000_000_000_000_001, "inode": 2**64 - 1}
-    assert journal.files.known_sha256("/f", **stat) is None
-    journal.files.remember_sha256("/f", **stat, sha256="a")
-    assert journal.files.known_sha256("/f", **stat) == "a"
-    for name in stat:
-        assert journal.files.known_sha256("/f", **{**stat, name: stat[name] - 1}) is None
-    journal.files.remember_sha256("/f", **{**stat, "size": 5}, sha256="b")
-    assert journal.files.known_sha256("/f", **stat) is None
-    assert journal.files.known_sha256("/f", **{**stat, "size": 5}) == "b"
-
-
-def test_file_changed_just_now_is_not_remembered(journal: Journal) -> None:
-    """Within the clock's grain a file can change again without a trace in its stat."""
-    stat = {"size": 1, "mtime_ns": time.time_ns(), "inode": 1}
-    journal.files.remember_sha256("/f", **stat, sha256="a")
-    assert journal.files.known_sha256("/f", **stat) is None
+def test_digest_is_known_for_the_same_state_only(journal: Journal) -> None:
+    """Another size, time, inode or device is another content; a newer digest replaces the old one, or none does."""
+    nanoseconds = 1_700_000_000_000_000_001
+    state = FileState(size=10**13, mtime_ns=nanoseconds, ctime_ns=nanoseconds, inode=2**64 - 1, device=2**64 - 1)
+    assert journal.files.known_sha256("/f", state) is None
+    journal.files.remember_sha256("/f", state, "a")
+    assert journal.files.known_sha256("/f", state) == "a"
+    for field in dataclasses.fields(state):
+        other = dataclasses.replace(state, **{field.name: getattr(state, field.name) - 1})
+        assert journal.files.known_sha256("/f", other) is None
+    shorter = dataclasses.replace(state, size=5)
+    journal.files.remember_sha256("/f", shorter, "b")
+    assert journal.files.known_sha256("/f", state) is None
+    assert journal.files.known_sha256("/f", shorter) == "b"
+    journal.files.forget("/f")
+    assert journal.files.known_sha256("/f", shorter) is None
 
 
 def test_first_value_counts(journal: Journal) -> None:

@@ -17,6 +17,8 @@ import pytest
 
 from ivcap_flows.capture import files, use_journal
 from ivcap_flows.errors import InputError, IntegrityError, UnavailableError
+from ivcap_flows.file_state import FileState
+from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
@@ -107,6 +109,49 @@ def test_a_file_is_hashed_once(in_flow, effects, source, monkeypatch):
     time.sleep(0.06)
     assert in_flow(lambda: upload_artifact(source)).sha256 == digest(source.read_bytes())
     assert len(begun) == 1
+
+
+@pytest.fixture
+def mistaken(source: Path, unique: str, request: pytest.FixtureRequest, monkeypatch) -> tuple[bytes, bytes]:
+    """The file's content, and another one that it is taken to have."""
+    monkeypatch.setitem(tus.send.__kwdefaults__, "chunk", MIB)
+    content, other = (os.urandom(request.param) for _ in range(2))
+    source.write_bytes(content)
+    files._known.put(str(source), (FileState.of(source), digest(other)))
+    return content, other
+
+
+sizes = pytest.mark.parametrize("mistaken", [1000, 3 * MIB + 5], indirect=True, ids=["small", "large"])
+
+
+@sizes
+def test_the_digest_is_that_of_the_bytes_that_leave(in_flow, effects, source, mistaken):
+    """A file that holds something else than its digest says is noticed before its last byte leaves; nothing is under
+    the key, and the next try knows what it holds."""
+    with pytest.raises(IntegrityError, match=f"{source}.*Upload it again"):
+        in_flow(lambda: upload_artifact(source))
+    [intent] = effects.intents("upload")
+    assert (intent.state, intent.urn, intent.progress) == ("abandoned", None, None)
+    assert sum(request["received"] for request in effects.twin.requests("PATCH")) < source.stat().st_size
+    uploaded = in_flow(lambda: upload_artifact(source))
+    assert uploaded.sha256 == digest(mistaken[0])
+    assert in_flow(lambda: read_artifact(uploaded)) == mistaken[0]
+
+
+@sizes
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["this journal", "another journal"])
+def test_what_was_begun_with_other_bytes_is_not_continued(in_flow, effects, source, tmp_path, mistaken, elsewhere):
+    """The content that the digest was meant for is uploaded on its own, by whoever has it."""
+    with pytest.raises(IntegrityError):
+        in_flow(lambda: upload_artifact(source))
+    meant = tmp_path / "meant.csv"
+    meant.write_bytes(mistaken[1])
+    with (
+        Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other,
+        use_journal(other if elsewhere else effects.journal),
+    ):
+        uploaded = in_flow(lambda: upload_artifact(meant))
+    assert in_flow(lambda: read_artifact(uploaded)) == mistaken[1]
 
 
 def in_blocks(content: bytes) -> Iterator[bytes]:

@@ -1,0 +1,102 @@
+"""With what code a script leaves by SystemExit: Python itself does not tell what runs at the end of a process."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+__all__ = ["failure_of_exit", "watch_exit"]
+
+_MAIN: Final = "__main__"
+
+_codes: list[Any] = []
+"""The codes of the exits that left the main module; the last one counts."""
+
+
+def watch_exit() -> None:
+    """Note from now on the code with which this process ends; twice has the effect of once.
+
+    From Python 3.12 on the interpreter tells of whatever leaves the main module. Before, `sys.exit`, `exit` and `quit`
+    are watched, and so is what calls them, such as argparse and click. `raise SystemExit(3)` is not seen there.
+    """
+    if sys.version_info >= (3, 12):
+        _watch_main_module()
+    else:
+        for place, name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
+            if hasattr(place, name) and not isinstance(getattr(place, name), _Exiting):
+                setattr(place, name, _Exiting(getattr(place, name)))
+
+
+def failure_of_exit() -> str | None:
+    """What to say of an exit that tells of a failure; None for none, and for one with the code 0 or None."""
+    code = _codes[-1] if _codes else None
+    fails = code is not None and not (isinstance(code, int) and code == 0)
+    return f"SystemExit: {code}" if fails else None
+
+
+if sys.version_info >= (3, 12):
+
+    def _watch_main_module() -> None:
+        main, monitoring = _main_module(), sys.monitoring
+        tool = next((tool for tool in (3, 4) if monitoring.get_tool(tool) is None), None)
+        if main is None or tool is None:
+            return
+        code = main.f_code
+
+        def left(what: Any, offset: int, error: BaseException) -> None:
+            if what is code and isinstance(error, SystemExit):
+                _codes.append(error.code)
+
+        monitoring.use_tool_id(tool, "ivcap-flows")
+        monitoring.register_callback(tool, monitoring.events.PY_UNWIND, left)
+        monitoring.set_events(tool, monitoring.events.PY_UNWIND)
+
+
+def _main_module() -> FrameType | None:
+    """The frame of the script, the outermost one: a notebook's cells and a debugger's lines have their own within."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    found = None
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == _MAIN:
+            found = frame
+        frame = frame.f_back
+    return found
+
+
+class _WatchedExit(SystemExit):
+    """A SystemExit that knows when the interpreter asks for its code, which it does to end the process."""
+
+    @property
+    def code(self) -> Any:  # type: ignore[override]
+        """As that of SystemExit."""
+        given = self.args[0] if len(self.args) == 1 else (self.args or None)
+        # Code that has caught it asks from a frame; the interpreter asks when the last frame is gone.
+        if sys._getframe().f_back is None:
+            _codes.append(given)
+        return given
+
+
+_WatchedExit.__name__ = _WatchedExit.__qualname__ = "SystemExit"
+
+
+class _Exiting:
+    """What stands in the place of `sys.exit`, `exit` or `quit`, and does as they do."""
+
+    def __init__(self, original: Callable[..., NoReturn]) -> None:
+        self._original = original
+
+    def __repr__(self) -> str:
+        return repr(self._original)
+
+    def __call__(self, *given: Any, **named: Any) -> NoReturn:
+        if threading.current_thread() is not threading.main_thread():
+            # It ends the thread alone.
+            self._original(*given, **named)
+        try:
+            self._original(*given, **named)
+        except SystemExit as error:
+            raise _WatchedExit(*error.args) from None

@@ -1,0 +1,142 @@
+"""When a digest that was computed before stands for a file: only while nothing can have changed it unseen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.capture import file_clock, files
+from ivcap_flows.capture.recorders import journal
+from ivcap_flows.file_state import FileState
+from ivcap_flows.identity import digest
+
+LARGE = files._DEAR
+
+
+def sha256_of(path: Path) -> str:
+    return files.sha256_of(path, journal().files)
+
+
+def in_another_process() -> None:
+    """What the process itself remembers is forgotten; the journal remains."""
+    files._known.clear()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A large file, long ago, whose digest is stored."""
+    path = tmp_path / "source.bin"
+    path.write_bytes(b"a" * LARGE)
+    os.utime(path, ns=(10**18, 10**18))
+    assert sha256_of(path) == digest(b"a" * LARGE)
+    return path
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["same process", "another process"])
+def test_a_copy_with_times_is_another_file(source: Path, remembered: bool) -> None:
+    """`cp -p` of a file of equal size and time over it leaves path, size, time and inode, and is another content."""
+    other = source.with_name("other.bin")
+    other.write_bytes(b"b" * LARGE)
+    os.utime(other, ns=(10**18, 10**18))
+    before = source.stat()
+    subprocess.run(["cp", "-p", str(other), str(source)], check=True)
+    after = source.stat()
+    assert (before.st_ino, before.st_mtime_ns, before.st_size) == (after.st_ino, after.st_mtime_ns, after.st_size)
+    if not remembered:
+        in_another_process()
+    assert sha256_of(source) == digest(b"b" * LARGE)
+
+
+@pytest.fixture
+def stamped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Lets all files lie on a file system of a kind, with a clock that is ahead by `ahead` and has ticks of `tick`."""
+
+    def stamp(kind: str, *, ahead: float = 0.0, tick: float = 1e-9) -> None:
+        grain, offset = int(tick * 1e9), int(ahead * 1e9)
+
+        def state(found: os.stat_result) -> FileState:
+            times = [(each + offset) // grain * grain for each in (found.st_mtime_ns, found.st_ctime_ns)]
+            return FileState(found.st_size, times[0], times[1], found.st_ino, found.st_dev)
+
+        monkeypatch.setattr(FileState, "from_stat", staticmethod(state))
+        monkeypatch.setattr(file_clock, "file_system", lambda path: kind)
+        files._clock.clear()
+
+    yield stamp
+    files._clock.clear()
+
+
+def early_in_a_second() -> None:
+    """What is done within a few hundredths of a second from now has one time by a clock that keeps whole seconds."""
+    time.sleep(max(0.0, 1.02 - time.time() % 1))
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "ahead", "tick"),
+    [("ext4", 0.0, 1.0), ("nfs4", -HOUR, 1.0), ("nfs4", HOUR, 1.0), ("nfs4", -HOUR, 0.01), ("9p", 0.0, 1.0)],
+    ids=["whole seconds", "a server behind", "a server ahead", "a server behind, with short ticks", "a virtual one"],
+)
+@pytest.mark.parametrize("size", [7, LARGE], ids=["small", "large"])
+def test_changes_within_a_tick_are_seen(
+    stamped: Callable[..., None], tmp_path: Path, kind: str, ahead: float, tick: float, size: int
+) -> None:
+    """Contents of one size that follow each other within a tick of the file system, by whatever clock it has."""
+    stamped(kind, ahead=ahead, tick=tick)
+    path = tmp_path / "quick.bin"
+    early_in_a_second()
+    for number in range(5):
+        path.write_bytes(b"%d" % number * size)
+        assert sha256_of(path) == digest(b"%d" % number * size)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "nfs4"])
+def test_the_digest_of_a_new_file_is_kept_after_a_tick(stamped: Callable[..., None], tmp_path: Path, kind: str) -> None:
+    """Where a server stamps the file it is not known how old it is, but that its clock has gone on."""
+    stamped(kind, ahead=HOUR * (kind == "nfs4"))
+    path = tmp_path / "new.bin"
+    path.write_bytes(b"a" * LARGE)
+    os.utime(path, ns=(10**18, 10**18))
+    begun = time.monotonic()
+    assert sha256_of(path) == digest(b"a" * LARGE)
+    assert time.monotonic() - begun < 1.0
+    assert journal().files.known_sha256(str(path), FileState.of(path)) == digest(b"a" * LARGE)
+
+
+@pytest.mark.parametrize("kind", ["vfat", "fuse.sshfs", ""])
+def test_file_systems_without_a_change_time_keep_no_digest(
+    stamped: Callable[..., None], source: Path, kind: str
+) -> None:
+    """They tell the modification time in its place, which a copy with times sets."""
+    stamped(kind)
+    source.write_bytes(b"b" * LARGE)
+    assert sha256_of(source) == digest(b"b" * LARGE)
+    in_another_process()
+    assert journal().files.known_sha256(str(source), FileState.of(source)) is None
+
+
+def test_a_time_in_the_future_is_not_believed(source: Path) -> None:
+    """When that time comes, another content may bear it."""
+    source.write_bytes(b"b" * LARGE)
+    later = time.time_ns() + 10**10
+    os.utime(source, ns=(later, later))
+    assert sha256_of(source) == digest(b"b" * LARGE)
+    assert files._known.get(str(source))[0] != FileState.of(source)
+    assert journal().files.known_sha256(str(source), FileState.of(source)) is None
+
+
+def test_a_file_that_was_replaced_is_another(source: Path) -> None:
+    """A rename keeps size and times; the inode tells."""
+    other = source.with_name("other.bin")
+    other.write_bytes(b"b" * LARGE)
+    os.utime(other, ns=(10**18, 10**18))
+    other.replace(source)
+    in_another_process()
+    assert sha256_of(source) == digest(b"b" * LARGE)

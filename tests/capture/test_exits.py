@@ -1,0 +1,110 @@
+"""How a script that is no flow has ended, by the code with which it leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.capture import journal
+
+SCRIPT = """
+import sys, threading
+from ivcap_flows import recorded
+
+@recorded
+def work():
+    pass
+
+def main():
+    work()
+    return 0
+
+"""
+ARGPARSE = "work(); import argparse; argparse.ArgumentParser().parse_args(sys.argv[1:])"
+CAUGHT = """
+work()
+try:
+    sys.exit(3)
+except SystemExit as error:
+    assert error.code == 3
+"""
+IN_A_THREAD = """
+work()
+thread = threading.Thread(target=sys.exit, args=(3,))
+thread.start()
+thread.join()
+"""
+
+
+def run(script: Path, body: str, *arguments: str) -> tuple[int, str, str | None]:
+    """The code of the process, and how its run stands."""
+    script.write_text(SCRIPT + body)
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert "Exception in thread" not in done.stderr
+    [run] = journal().runs.recent()
+    [attempt] = journal().runs.attempts(run.id)
+    assert run.outcome == attempt.outcome
+    return done.returncode, attempt.outcome, attempt.cause
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "cause"),
+    [
+        ("work(); sys.exit(3)", 3, "SystemExit: 3"),
+        ("work(); sys.exit(main() != 1)", 1, "SystemExit: True"),
+        ("work(); sys.exit('no such station')", 1, "SystemExit: no such station"),
+        ("work(); exit(4)", 4, "SystemExit: 4"),
+        ("work(); quit(4)", 4, "SystemExit: 4"),
+        (ARGPARSE, 2, "SystemExit: 2"),
+        (
+            "import click; click.command()(lambda: work() or click.get_current_context().exit(6))([])",
+            6,
+            "SystemExit: 6",
+        ),
+        ("work(); 1 / 0", 1, "ZeroDivisionError: division by zero"),
+        (CAUGHT + "sys.exit(7)", 7, "SystemExit: 7"),
+        (CAUGHT + "1 / 0", 1, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_script_that_exits_with_a_code_has_failed(tmp_path: Path, body: str, code: int, cause: str) -> None:
+    """Whoever calls `sys.exit`, `exit` or `quit` for it."""
+    assert run(tmp_path / "script.py", body, "--no-such-option") == (code, "failed", cause)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "work(); sys.exit()",
+        "work(); sys.exit(main())",
+        "work(); sys.exit(False)",
+        "work(); exit()",
+        "work(); import click; click.command()(main)([])",
+        "work(); raise SystemExit",
+        CAUGHT,
+        CAUGHT + "sys.exit(0)",
+        IN_A_THREAD,
+        "work(); import contextlib\nwith contextlib.suppress(SystemExit): exit(3)",
+    ],
+)
+def test_a_script_that_exits_without_one_has_completed(tmp_path: Path, body: str) -> None:
+    """Nor does an exit count that somebody caught, or that ended a thread."""
+    assert run(tmp_path / "script.py", body) == (0, "completed", None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python tells it from 3.12 on")
+def test_an_exit_that_is_raised_by_hand(tmp_path: Path) -> None:
+    """`raise SystemExit(3)` calls nothing that could be watched, so it is known where Python tells of it."""
+    assert run(tmp_path / "script.py", "work(); raise SystemExit(3)") == (3, "failed", "SystemExit: 3")
+
+
+def test_a_flow_that_exits(tmp_path: Path, prefect_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has crashed, as Prefect says, whatever its code."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server["PREFECT_API_URL"])
+    body = "from prefect import flow\n@flow\ndef body():\n    work()\n    sys.exit(0)\nbody()"
+    assert run(tmp_path / "script.py", body)[1] == "crashed"

@@ -1,0 +1,74 @@
+"""Further effects under one key: whoever notes one, and whatever others note meanwhile, none is forgotten."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from ivcap_flows.journal import IntentRow, Journal, NewIntent
+from ivcap_flows.journal.bulk import Settled
+
+WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
+
+
+def sent(journal: Journal) -> IntentRow:
+    return journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
+
+
+def noted(journal: Journal) -> list[str]:
+    row = journal.intents.get(WANTED.key)
+    assert row is not None
+    return row.duplicates
+
+
+def test_two_that_note_at_once_lose_none(journal: Journal, journal_url: str) -> None:
+    """Each from its own connection: what one writes while the other is about to stays."""
+    journal.intents.settle_outcome(sent(journal), urn="urn:kept", outcome={}, how="sent")
+    others = [Journal.open(journal_url) for _ in range(4)]
+    begin = threading.Barrier(4)
+
+    def note(number: int) -> None:
+        begin.wait()
+        for count in range(10):
+            others[number].intents.note_duplicates(WANTED.key, ["urn:kept", f"urn:{number}:{count}"])
+
+    threads = [threading.Thread(target=note, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for other in others:
+        other.close()
+    assert sorted(noted(journal)) == sorted(f"urn:{number}:{count}" for number in range(4) for count in range(10))
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_an_outcome_keeps_what_was_noted_before(journal: Journal, journal_url: str, many: bool) -> None:
+    """The holder's own copy of the row is older than what another has noted since, and repeats some of it."""
+    held = sent(journal)
+    with Journal.open(journal_url) as other:
+        other.intents.note_duplicates(WANTED.key, ["urn:1", "urn:2"])
+    stale = replace(held, duplicates=[])
+    if many:
+        journal.intents.settle_many(
+            [Settled(stale, "urn:kept", {}, "adopted", duplicates=["urn:2", "urn:3", "urn:kept"])]
+        )
+    else:
+        journal.intents.settle_outcome(
+            stale, urn="urn:kept", outcome={}, how="adopted", duplicates=["urn:2", "urn:3", "urn:kept"]
+        )
+    assert noted(journal) == ["urn:1", "urn:2", "urn:3"]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_an_outcome_without_more_keeps_them_too(journal: Journal, many: bool) -> None:
+    """That is the usual one, and reads nothing for it."""
+    held = sent(journal)
+    journal.intents.note_duplicates(WANTED.key, ["urn:1"])
+    if many:
+        journal.intents.settle_many([Settled(held, "urn:kept", {}, "sent")])
+    else:
+        journal.intents.settle_outcome(held, urn="urn:kept", outcome={}, how="sent")
+    assert noted(journal) == ["urn:1"]
