@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from mutants import mutate
 
-from harness.builds import BUILDS
 from harness.scenario import Kill, Scenario
 from ivcap_flows.http import tus
 from ivcap_flows.ivcap.artifacts import Artifacts
@@ -207,7 +207,7 @@ def arm(folder: Path) -> Scenario:
     """Put the hooks of the scenario in this folder into this process."""
     scenario = Scenario.read(folder)
     if scenario.build is not None:
-        BUILDS[scenario.build]()
+        mutate(scenario.build)
     _watch_the_disk(folder)
     Sending.watch()
     assert tus.send.__kwdefaults__ is not None

@@ -1,0 +1,141 @@
+"""Builds that are broken on purpose: each takes one guarantee out of the package, in the process that asks for it.
+
+`MUTANTS` lists them. A test that must fail on one bears the marker `mutant` with its name; `make mutants` runs these
+and prints which test catches which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ivcap_flows.durable.submission import Submission
+from ivcap_flows.journal import Claim, IntentRow, NewIntent, schema, store
+from ivcap_flows.journal.intents import Intents, fresh_row
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.tasks.key_aspects import AspectKeys
+
+__all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
+
+SetAttribute = Callable[[Any, str, Any], None]
+"""`setattr`, or what undoes it after a test."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    takes_out: str
+    apply: Callable[[SetAttribute], None]
+
+
+def intent_after_the_effect(patch: SetAttribute) -> None:
+    claim, mark_sent, settle, write = Intents.claim, Intents.mark_sent, Intents.settle_outcome, AspectKeys.write
+    unwritten: dict[str, NewIntent] = {}
+
+    def claim_later(self: Intents, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
+        if wanted.noun != "order" or self.get(wanted.key) is not None:
+            return claim(self, wanted, spend_limit=spend_limit)
+        unwritten[wanted.key] = wanted
+        row = {**fresh_row(wanted, datetime.now(timezone.utc)), "process_id": None, "token": None}
+        return Claim("new", IntentRow(**row))
+
+    def mark_sent_later(self: Intents, intent: IntentRow) -> IntentRow:
+        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent)
+
+    def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
+        if intent.key in unwritten:
+            intent = mark_sent(self, claim(self, unwritten.pop(intent.key)).intent)
+        return settle(self, intent, **outcome)
+
+    async def write_later(
+        self: AspectKeys, key: str, content: dict[str, Any], *, first: bool = False
+    ) -> Sequence[dict[str, Any]]:
+        return [] if content["urn"] is None else await write(self, key, content, first=first)
+
+    patch(Intents, "claim", claim_later)
+    patch(Intents, "mark_sent", mark_sent_later)
+    patch(Intents, "settle_outcome", settle_at_last)
+    patch(AspectKeys, "write", write_later)
+
+
+def sent_before_it_is_marked(patch: SetAttribute) -> None:
+    async def send_first(self: Submission[Any]) -> Any:
+        value = await self.effect.send(self.intent, None)  # type: ignore[arg-type]
+        self.intent = self.journal.intents.mark_sent(self.intent)
+        return await self._accept(value, "sent")
+
+    patch(Submission, "_send", send_first)
+
+
+def no_settle(patch: SetAttribute) -> None:
+    begin = Submission.__init__
+
+    def begin_hastily(self: Any, effect: Any, *given: Any, **options: Any) -> None:
+        begin(self, replace(effect, settle=0.0), *given, **options)
+
+    patch(Submission, "__init__", begin_hastily)
+
+
+def no_key_aspects(patch: SetAttribute) -> None:
+    async def nothing(self: Submission[Any]) -> None:
+        """Nobody ever sees one."""
+
+    patch(Submission, "_read_aspect", nothing)
+
+
+def not_synchronous(patch: SetAttribute) -> None:
+    make = store._sqlite
+
+    def make_fast(url: Any) -> sa.Engine:
+        engine = make(url)
+        sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        return engine
+
+    patch(store, "_sqlite", make_fast)
+
+
+def no_fence(patch: SetAttribute) -> None:
+    def move(self: Intents, connection: Any, held: IntentRow, after: Any, values: dict[str, Any]) -> IntentRow:
+        changed = {**values, "state": after, "updated_at": self._store.now(connection)}
+        rows = schema.intents
+        connection.execute(sa.update(rows).where(rows.c.key == held.key).values(changed))
+        return replace(held, **changed)
+
+    patch(Intents, "_move", move)
+
+
+def every_holder_dead(patch: SetAttribute) -> None:
+    patch(Processes, "holds", lambda self, process, token, now: False)
+
+
+def progress_not_stored(patch: SetAttribute) -> None:
+    patch(Intents, "progress", lambda self, intent, progress: replace(intent, progress=progress))
+
+
+def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
+    def apply(patch: SetAttribute) -> None:
+        for each in some:
+            each(patch)
+
+    return apply
+
+
+MUTANTS: Final = {
+    "intent after the effect": Mutant("the intent and its key aspect are written before", intent_after_the_effect),
+    "sent before it is marked": Mutant("the mark is on disk when the request leaves", sent_before_it_is_marked),
+    "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
+    "no key aspects": Mutant("what another journal asked for is known", no_key_aspects),
+    "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
+    "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
+    "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
+    "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
+    "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
+}
+
+
+def mutate(name: str, patch: SetAttribute = setattr) -> None:
+    """Break the package in this process."""
+    MUTANTS[name].apply(patch)
