@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     seen: dict[str | None, list[tuple[str, str, float]]] = {}
     for outcome, told in _OUTCOMES.items():
         for report in terminalreporter.stats.get(outcome, ()):
-            properties = dict(report.user_properties)
+            properties = dict(getattr(report, "user_properties", ()))
             if "mutant" in properties:
                 seconds = properties.get("seconds", report.duration)
                 seen.setdefault(properties["mutant"], []).append((report.nodeid, told, seconds))

@@ -7,10 +7,12 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
 import traceback
+import uuid
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,8 @@ import psutil
 
 from harness.books import Books, Verdict
 from harness.scenario import DEPLOYED_STEPS, RANDOM, Kill, Scenario
-from harness.stage import Fork, Platform, Stage
+from harness.stage import CHAIN, Fork, Platform, Stage
+from harness.steps import LEASE
 
 __all__ = ["Trial"]
 
@@ -47,6 +50,8 @@ class Trial:
         self._platform: Platform
         self._watcher: Fork | None = None
         self._again = False
+        self._running: list[Fork] = []
+        self._started = 0
 
     def play(self) -> Trial:
         begun = time.monotonic()
@@ -89,9 +94,8 @@ class Trial:
             "IVCAP_FLOWS_PARK_AFTER": "0",
             "CRASH_FOLDER": str(self.folder),
         }
+        self._platform.forget()
         control = self._platform.control
-        control.clear_faults()
-        control.forget_requests()
         for rule in self.scenario.all_rules:
             control.add_fault(**rule)
         self._deaths, self._since = self._platform.deaths, time.monotonic()
@@ -101,11 +105,28 @@ class Trial:
     def _watch(self) -> None:
         out, log = self.folder / "watched", self.folder / "watcher.log"
         words = ["watch"]
-        self._watcher = self.stage.forks.start(self.environment, folder=self.folder, out=out, log=log, words=words)
+        self._watcher = self.stage.forks().start(self.environment, folder=self.folder, out=out, log=log, words=words)
 
-    def _start(self) -> Fork:
-        log = self.folder / "log"
-        return self.stage.forks.start(self.environment, folder=self.folder, out=log, log=log)
+    def _start(self, **more: str) -> Fork:
+        """One more process of the flow, in so far as the scenario wants it another."""
+        number, self._started = self._started, self._started + 1
+        vary, log = self.scenario.vary, self.folder / "log"
+        code = self._checkout(0)
+        place = self.folder / f"work-{number if 'working folder' in vary else 0}"
+        place.mkdir(exist_ok=True)
+        forks = self.stage.forks(self.scenario.seed + number if "hash seed" in vary else 0)
+        environment = {**self.environment, **more}
+        return forks.start(environment, folder=self.folder, out=log, log=log, code=code, place=place)
+
+    def _checkout(self, number: int) -> Path:
+        """The flow's code as a user has it: in a repository of its own."""
+        root = self.folder / f"checkout-{number}"
+        code = root / "flows" / CHAIN.name
+        if not code.exists():
+            (root / ".git").mkdir(parents=True)
+            code.parent.mkdir()
+            shutil.copy(CHAIN, code)
+        return code
 
     def _script(self) -> None:
         """The same command until it succeeds."""
@@ -114,7 +135,7 @@ class Trial:
             if turn == _TURNS // 2:
                 self._platform.control.clear_faults()
             self._since = time.monotonic()
-            running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
+            running = self._running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
             try:
                 while not all(each.ended.is_set() for each in running):
                     self._attend([each.pid for each in running])
@@ -124,7 +145,7 @@ class Trial:
             finally:
                 for each in running:
                     each.kill()
-            told = (self.folder / "result.json").exists() and not self.scenario.twice
+            told = (self.folder / "result.json").exists() and not (self.scenario.twice or self.scenario.asleep)
             # Whoever has the result does not ask again.
             if told or all(each.status == 0 for each in running):
                 return
@@ -132,7 +153,8 @@ class Trial:
 
     def _deployed(self) -> None:
         """One run of the deployment, which is retried whenever it has crashed."""
-        run = self.stage.deploy({"folder": str(self.folder)}, self.environment)
+        parameters = {"folder": str(self.folder), "wanted": self.scenario.parameters}
+        run = self.stage.deploy(parameters, self.environment)
         self._since = time.monotonic()
         while time.monotonic() < self._since + _PATIENCE:
             state = self.stage.ask("GET", f"/flow_runs/{run}")["state"]
@@ -183,11 +205,32 @@ class Trial:
                 for pid in pids if kill.victim == "flow" else ():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            if asked.exists() and not done.exists() and kill.victim != "flow":
+            if asked.exists() and not done.exists() and kill.victim == "flow asleep":
+                self._let_another_go_on(asked)
+                done.touch()
+            elif asked.exists() and not done.exists() and kill.victim != "flow":
                 self._kill(kill, pids)
                 done.touch()
             if due and asked.exists() and kill.step == RANDOM:
                 done.touch()
+
+    def _let_another_go_on(self, asked: Path) -> None:
+        """While a process is suspended for longer than its lease, another machine ends the run; then it wakes."""
+        end = time.monotonic() + 30
+        while not (told := asked.read_text(encoding="ascii")) or not _stopped(int(told)):
+            if time.monotonic() > end:
+                raise TimeoutError("the flow does not stop")
+            time.sleep(0.02)
+        self._say("--- the flow is suspended, and another machine goes on\n")
+        time.sleep(LEASE + 1)
+        other = self._start(CRASH_BOOT=str(uuid.uuid4()))
+        self._running.append(other)
+        try:
+            other.wait(_PATIENCE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(told), signal.SIGCONT)
+        self._say("--- the flow wakes\n")
 
     def _kill(self, kill: Kill, pids: list[int]) -> None:
         self._say(f"--- {kill.victim} is killed {kill.step}\n")
@@ -209,21 +252,18 @@ class Trial:
             log.write(text)
 
     def _books(self) -> Books:
-        control = self._platform.control
-        hits = sum(rule["hits"] for rule in control.faults())
-        requests = control.requests("PATCH")
-        killed = len([kill for kill in self.folder.glob("kill-*") if kill.suffix != ".done"])
         runs = [run["id"] for run in self._asked("runs")] if self.scenario.twice else ["latest"]
         unready = [name for name, status in self._artifacts() if status != "ready"]
         return Books(
             scenario=self.scenario,
             folder=self.folder,
             database=self._platform.database,
+            provena=self._platform.provena,
             shown=[self._asked("show", run) for run in runs],
             orphans=self._asked("orders", "--orphans"),
             doctor=self._asked("doctor") if unready else [],
-            sent=sum(r["received"] for r in requests) if self._platform.deaths == self._deaths else None,
-            hits=hits + killed,
+            sent=self._platform.sent(),
+            forgot=self._platform.deaths != self._deaths,
         )
 
     def _artifacts(self) -> list[tuple[str, str]]:
@@ -235,10 +275,15 @@ class Trial:
         """What the command line answers."""
         out, log = self.folder / f"{'-'.join(words)}.json", self.folder / "cli.log"
         asked = [*words, "--json"]
-        status = self.stage.forks.start(self.environment, folder=self.folder, out=out, log=log, words=asked).wait(120)
+        command = self.stage.forks().start(self.environment, folder=self.folder, out=out, log=log, words=asked)
+        status = command.wait(120)
         if status and words[0] != "doctor":
             raise RuntimeError(f"ivcap-flows {' '.join(words)}: {log.read_text(encoding='utf-8')[-1000:]}")
         return json.loads(out.read_text(encoding="utf-8"))
+
+
+def _stopped(pid: int) -> bool:
+    return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def _lives(pid: int) -> bool:
