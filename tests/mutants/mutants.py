@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, schema, store
-from ivcap_flows.journal.intents import Intents, fresh_row
+from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.tasks.key_aspects import AspectKeys
 
@@ -33,21 +32,27 @@ class Mutant:
 
 def intent_after_the_effect(patch: SetAttribute) -> None:
     claim, mark_sent, settle, write = Intents.claim, Intents.mark_sent, Intents.settle_outcome, AspectKeys.write
-    unwritten: dict[str, NewIntent] = {}
+    unwritten: dict[str, tuple[NewIntent, tuple[Any, ...]]] = {}
 
-    def claim_later(self: Intents, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
-        if wanted.noun != "order" or self.get(wanted.key) is not None:
-            return claim(self, wanted, spend_limit=spend_limit)
-        unwritten[wanted.key] = wanted
-        row = {**fresh_row(wanted, datetime.now(timezone.utc)), "process_id": None, "token": None}
-        return Claim("new", IntentRow(**row))
+    def claim_later(self: Intents, wanted: NewIntent, **limit: Any) -> Claim:
+        known = wanted.noun != "order" or self.get(wanted.key) is not None
+        made = claim(self, wanted, **limit)
+        if not known:
+            unwritten[wanted.key] = (wanted, ())
+            with self._store.write() as connection:
+                connection.execute(sa.delete(schema.intents).where(schema.intents.c.key == wanted.key))
+        return made
 
-    def mark_sent_later(self: Intents, intent: IntentRow) -> IntentRow:
-        return replace(intent, state="sent") if intent.key in unwritten else mark_sent(self, intent)
+    def mark_sent_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
+        if intent.key not in unwritten:
+            return mark_sent(self, intent, *given)
+        unwritten[intent.key] = (unwritten[intent.key][0], given)
+        return replace(intent, state="sent")
 
     def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         if intent.key in unwritten:
-            intent = mark_sent(self, claim(self, unwritten.pop(intent.key)).intent)
+            wanted, given = unwritten.pop(intent.key)
+            intent = mark_sent(self, claim(self, wanted).intent, *given)
         return settle(self, intent, **outcome)
 
     async def write_later(
@@ -62,12 +67,21 @@ def intent_after_the_effect(patch: SetAttribute) -> None:
 
 
 def sent_before_it_is_marked(patch: SetAttribute) -> None:
-    async def send_first(self: Submission[Any]) -> Any:
-        value = await self.effect.send(self.intent, None)  # type: ignore[arg-type]
-        self.intent = self.journal.intents.mark_sent(self.intent)
-        return await self._accept(value, "sent")
+    mark_sent, settle = Intents.mark_sent, Intents.settle_outcome
+    unmarked: dict[str, tuple[Any, ...]] = {}
 
-    patch(Submission, "_send", send_first)
+    def mark_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
+        unmarked[intent.key] = given
+        return replace(intent, state="sent")
+
+    def mark_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
+        held = self.get(intent.key)
+        if held is not None and held.state == "intent" and intent.key in unmarked:
+            intent = mark_sent(self, replace(intent, state="intent"), *unmarked[intent.key])
+        return settle(self, intent, **outcome)
+
+    patch(Intents, "mark_sent", mark_later)
+    patch(Intents, "settle_outcome", mark_at_last)
 
 
 def no_settle(patch: SetAttribute) -> None:
