@@ -56,6 +56,13 @@ SHORT = {
             fault="lost replies of Provena",
             vary=("other effects", "hash seed"),
         ),
+        Scenario(
+            "no-database",
+            kills("after the intent", "after the reply", "before the upload is noted", victim="database"),
+            orders=1,
+            fails=0,
+            backend="postgresql",
+        ),
         Scenario("asleep", kills("before the outcome is told", victim="flow asleep"), orders=1, fails=0),
         Scenario("ending", kills(*STEPS[16:]), orders=1, fails=0, fault="expired tokens", rules=FAULTS["500"]),
         Scenario("no-twin", kills("before the request", "in the wait", victim="twin"), orders=1, fault="lost replies"),

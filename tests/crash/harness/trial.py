@@ -22,7 +22,7 @@ import psutil
 
 from harness.books import Books, Verdict
 from harness.scenario import DEPLOYED_STEPS, RANDOM, Kill, Scenario
-from harness.stage import CHAIN, Fork, Platform, Stage
+from harness.stage import CHAIN, Database, Fork, Platform, Stage
 from harness.steps import LEASE
 
 __all__ = ["Trial"]
@@ -49,6 +49,7 @@ class Trial:
         self.turns = 0
         self._platform: Platform
         self._watcher: Fork | None = None
+        self._database: Database | None = None
         self._again = False
         self._running: list[Fork] = []
         self._started = 0
@@ -72,6 +73,8 @@ class Trial:
             if self._watcher is not None:
                 self._watcher.kill()
             self.stage.give_back(self._platform)
+            if self._database is not None:
+                self._database.end()
         self.unreached = [k for n, k in enumerate(self.scenario.kills) if not (self.folder / f"kill-{n}").exists()]
         self.seconds = time.monotonic() - begun
         return self
@@ -90,7 +93,7 @@ class Trial:
         (self.folder / f"{self.scenario.mark}-series.bin").write_bytes(os.urandom(self.scenario.size))
         self.environment = {
             **self._platform.environment,
-            "IVCAP_FLOWS_JOURNAL": self.stage.journal(self.folder, self.scenario.backend),
+            "IVCAP_FLOWS_JOURNAL": self._journal(),
             "IVCAP_FLOWS_PARK_AFTER": "0",
             "CRASH_FOLDER": str(self.folder),
         }
@@ -101,6 +104,13 @@ class Trial:
         self._deaths, self._since = self._platform.deaths, time.monotonic()
         if self.scenario.watched:
             self._watch()
+
+    def _journal(self) -> str:
+        """The URL of an empty one, on a server of its own if that is to be killed."""
+        if any(kill.victim == "database" for kill in self.scenario.kills):
+            self._database = Database(self.scenario.mark)
+            return self._database.url
+        return self.stage.journal(self.folder, self.scenario.backend)
 
     def _watch(self) -> None:
         out, log = self.folder / "watched", self.folder / "watcher.log"
@@ -208,6 +218,13 @@ class Trial:
             if asked.exists() and not done.exists() and kill.victim == "flow asleep":
                 self._let_another_go_on(asked)
                 done.touch()
+            elif asked.exists() and not done.exists() and kill.victim == "database" and self._database is not None:
+                self._say(f"--- the database is killed {kill.step}\n")
+                self._database.kill()
+                # The flow goes on without it for a while.
+                done.touch()
+                time.sleep(random.Random(self.scenario.seed).uniform(0.0, 1.5))
+                self._database.start()
             elif asked.exists() and not done.exists() and kill.victim != "flow":
                 self._kill(kill, pids)
                 done.touch()
