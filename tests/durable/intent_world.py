@@ -37,7 +37,7 @@ BEYOND = 3 * SETTLE
 SLOW = 1.5 * LEASE_SECONDS
 """Seconds of a request that takes longer than a process may be silent."""
 SUSPENDED = 3 * LEASE_SECONDS
-PATIENCE = 20 * LEASE_SECONDS
+PATIENCE = 10 * LEASE_SECONDS
 """Seconds after which a call that has no answer yet never gets one."""
 _BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -87,8 +87,9 @@ class Loop(asyncio.SelectorEventLoop):
 
 @dataclass
 class Call:
-    """One call of `perform`, in a process of its own: what befalls its requests in turn; the step at which its process
-    dies, is suspended, or the call is cancelled; how long each of its requests takes (`pause`); when it begins."""
+    """One call of `perform`, in a process of its own or in a `service`, which outlives it: what befalls its requests in
+    turn; the step at which its process dies, is suspended, or the call is cancelled; how long each of its requests
+    takes (`pause`); when it begins."""
 
     key: int
     faults: Sequence[str] = ()
@@ -98,6 +99,7 @@ class Call:
     machine: int = 0
     suspend_at: int | None = None
     after: float = 0.0
+    service: int | None = None
 
 
 @dataclass
@@ -167,6 +169,9 @@ class Running:
     async def rest(self) -> None:
         """Be suspended, where that is due."""
         if self.call.suspend_at is None or self.rested or self.steps < self.call.suspend_at:
+            return
+        if self.call.service is not None:
+            # Its other calls would go on, which those of a suspended process do not.
             return
         self.rested = self.process.suspended = True
         await asyncio.sleep(SUSPENDED)
@@ -240,6 +245,7 @@ class World:
         self.effects: list[dict[str, Any]] = []
         self.aspects: dict[str, list[dict[str, Any]]] = {}
         self.alive: list[Process] = []
+        self.services: dict[int, Process] = {}
         self.paths: list[Path] = []
         self.asked: set[int] = set()
         self.excused: set[int] = set()
@@ -258,6 +264,7 @@ class World:
 
     def lose_journal(self) -> None:
         """The next processes find an empty one."""
+        self.stop_all()
         self.paths.append(self.folder / f"{uuid.uuid4()}.sqlite")
         shutil.copy(self.template, self.path)
         with sqlite3.connect(self.path) as connection:
@@ -268,6 +275,7 @@ class World:
 
     def reboot(self, machine: int) -> None:
         """Process numbers begin anew."""
+        self.stop_all()
         self.machines[machine] = Machine(self.machines[machine].name)
 
     def start(self, machine: int) -> Process:
@@ -292,6 +300,20 @@ class World:
         self.alive.append(process)
         return process
 
+    def serving(self, call: Call) -> Process:
+        """The process that a call runs in."""
+        if call.service is None:
+            return self.start(call.machine)
+        process = self.services.get(call.service)
+        if process is None or process.dead:
+            process = self.services[call.service] = self.start(call.machine)
+        return process
+
+    def stop_all(self) -> None:
+        for process in list(self.alive):
+            self.stop(process)
+        self.services.clear()
+
     def stop(self, process: Process) -> None:
         """It ends as processes do that have nothing left to do."""
         process.end()
@@ -299,7 +321,7 @@ class World:
         process.journal.close()
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
-        """All at once, each in a process of its own; their results or errors."""
+        """All at once; their results or errors."""
         self.asked |= {call.key for call in calls}
         for call in calls:
             if "very late" in call.faults:
@@ -320,7 +342,8 @@ class World:
             return loop.run_until_complete(all_of_them())
         finally:
             for process in list(self.alive):
-                self.stop(process)
+                if process.dead or process not in self.services.values():
+                    self.stop(process)
             loop.close()
 
     async def _beat(self) -> None:
@@ -334,14 +357,17 @@ class World:
 
     async def _call(self, call: Call) -> Performed[Any]:
         await asyncio.sleep(call.after)
-        process = self.start(call.machine)
+        process = self.serving(call)
         running = Running(process, call)
         _running.set(running)
         try:
             return await asyncio.wait_for(self._perform(running), PATIENCE)
+        except asyncio.TimeoutError as error:
+            raise AssertionError(f"no answer in {PATIENCE:g} s to {call}") from error
         except BaseException:
-            # Nobody looks in it any more for what shows late.
-            process.end()
+            if call.service is None:
+                # Nobody looks in it any more for what shows late.
+                process.end()
             raise
 
     async def _perform(self, running: Running) -> Performed[Any]:

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,6 +43,10 @@ calls = st.builds(
     machine=MACHINES,
     suspend_at=STEPS,
 )
+in_services = st.builds(
+    Call, key=keys, faults=faults, kill_at=st.none() | STEPS, cancel_at=STEPS, service=st.integers(0, 2)
+)
+"""In processes that live on when the call has ended."""
 
 
 class Intents(RuleBasedStateMachine):
@@ -74,6 +79,14 @@ class Intents(RuleBasedStateMachine):
     @rule(key=keys, step=st.integers(1, 8))
     def ask_while_another_machine_sleeps(self, key: int, step: int) -> None:
         self._run([Call(key, machine=1, suspend_at=step), Call(key, machine=0)])
+
+    @rule(call=in_services)
+    def ask_in_a_service(self, call: Call) -> None:
+        self._run([replace(call, machine=call.service % 2)])
+
+    @rule(some=st.lists(in_services, min_size=2, max_size=3))
+    def ask_in_services_at_once(self, some: list[Call]) -> None:
+        self._run([replace(call, machine=call.service % 2) for call in some])
 
     @rule(key=keys, machine=MACHINES, other=MACHINES)
     def ask_while_a_slow_request_is_under_way(self, key: int, machine: int, other: int) -> None:
