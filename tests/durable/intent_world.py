@@ -15,6 +15,7 @@ import selectors
 import shutil
 import sqlite3
 import uuid
+from collections import UserDict
 from collections.abc import Callable, Iterator, MutableSet, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +26,9 @@ from typing import Any
 
 import pytest
 
-from ivcap_flows.durable import Effect, Found, Performed, Progress, latecomers, perform
+from ivcap_flows.durable import Effect, Found, Performed, Progress, latecomers, perform, permit
 from ivcap_flows.errors import BadRequestError, UnreachableError
+from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal import processes as processes_module
 from ivcap_flows.journal.processes import BEAT_SECONDS, LEASE_SECONDS
@@ -126,7 +128,10 @@ class Process:
     journal: Journal
     pid: int
     started: float
+    seconds: Callable[[], float]
+    """A clock that nobody sets."""
     tokens: set[str] = field(default_factory=set)
+    heard: dict[str, Any] = field(default_factory=dict)
     beating: int = 0
     """How many of its calls want it to beat."""
     suspended: bool = False
@@ -205,6 +210,17 @@ class _Tokens(MutableSet[str]):
         _here().tokens.discard(token)
 
 
+class _Heard(UserDict[str, Any]):
+    """What this process has heard of others: each simulated process has ears of its own."""
+
+    def __init__(self) -> None:
+        """Holds nothing itself."""
+
+    @property
+    def data(self) -> dict[str, Any]:  # type: ignore[override]
+        return _here().heard
+
+
 class _Os:
     """The module `os` of the process whose code runs now."""
 
@@ -226,6 +242,9 @@ def inhabit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(processes_module, "boot_id", lambda: _here().machine.boot)
     patch.setattr(processes_module, "start_of", lambda pid: _here().machine.table.get(pid))
     patch.setattr(processes_module, "_tokens", _Tokens())
+    patch.setattr(processes_module, "_heard", _Heard())
+    patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().seconds()))
+    patch.setattr(permit, "_seconds", lambda: _here().seconds())
     performing = importlib.import_module("ivcap_flows.durable.perform")
     patch.setattr(performing, "start_beating", lambda journal: _count_beating(1))
     patch.setattr(performing, "stop_beating", lambda journal: _count_beating(-1))
@@ -241,6 +260,8 @@ class World:
     def __init__(self, folder: Path, template: Path, settle: float = SETTLE) -> None:
         self.folder, self.template, self.settle = folder, template, settle
         self.seconds = 0.0
+        self.answered = 0.0
+        """When the last call ended; what it left to look at goes on."""
         self.machines = [Machine("one"), Machine("other")]
         self.effects: list[dict[str, Any]] = []
         self.aspects: dict[str, list[dict[str, Any]]] = {}
@@ -281,7 +302,7 @@ class World:
     def start(self, machine: int) -> Process:
         """A new process on the journal."""
         journal = Journal.open(f"sqlite:///{self.path}")
-        process = Process(self.machines[machine], journal, *self.machines[machine].start())
+        process = Process(self.machines[machine], journal, *self.machines[machine].start(), lambda: self.seconds)
         store = journal._store
         store.now = lambda connection: _BASE + timedelta(seconds=self.seconds)  # type: ignore[method-assign]
         original = store.write
@@ -369,6 +390,8 @@ class World:
                 # Nobody looks in it any more for what shows late.
                 process.end()
             raise
+        finally:
+            self.answered = self.seconds
 
     async def _perform(self, running: Running) -> Performed[Any]:
         running.task = asyncio.current_task()
@@ -439,7 +462,9 @@ class _Platform:
 
     async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
         fault = self.faults.pop(0) if self.faults else ""
-        # Not suspended between the mark in the journal and this: what leaves then cannot be called back.
+        await self.running.rest()
+        await ask_leave(SETTLE)
+        # Not suspended between the leave and this: what leaves then cannot be called back.
         await self._travel()
         if fault == "slow":
             await asyncio.sleep(SLOW)

@@ -25,6 +25,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.journal.states import ARROWS, DONE
 
 EXAMPLES = 100
+NO_SLEEPER = ("no fence", "no leave asked")
 KEYS = 2
 FAULTS = ("", "lost before", "lost", "late", "late and lost", "slow", "refuse")
 MACHINES = st.sampled_from([0, 1])
@@ -76,7 +77,7 @@ class Intents(RuleBasedStateMachine):
     def ask_at_once(self, some: list[Call]) -> None:
         self._run(some)
 
-    @rule(key=keys, step=st.integers(1, 8))
+    @rule(key=keys, step=st.integers(1, 10))
     def ask_while_another_machine_sleeps(self, key: int, step: int) -> None:
         self._run([Call(key, machine=1, suspend_at=step), Call(key, machine=0)])
 
@@ -170,6 +171,27 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         yield type("Tried", (Intents,), {"template": template, "seen": set()})
 
 
+def suspended(machine: type[Intents]) -> None:
+    """A process is suspended at each of its steps in turn, and another machine asks for the same meanwhile."""
+    for step in range(1, 12):
+        state = machine()
+        state._run([Call(0, machine=1, suspend_at=step), Call(0, machine=0)])
+        state.teardown()
+
+
+def given_up(machine: type[Intents]) -> None:
+    """A call is cancelled at each of its steps in turn, its process lives, and others ask for the same."""
+    for step in range(1, 10):
+        state = machine()
+        state._run([Call(0, service=1, machine=1, cancel_at=step)])
+        begun = state.world.seconds
+        [done] = state.world.run([Call(0)])
+        assert not isinstance(done, BaseException), done
+        # The settling time, and a second until it is seen that the claim has ended.
+        assert state.world.answered - begun <= SETTLE + 1, step
+        state.teardown()
+
+
 def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
     profile = settings(
         max_examples=examples,
@@ -184,11 +206,40 @@ def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
     run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.mutant(None)
+def test_a_suspended_process_sends_nothing_that_another_has_sent(machine: type[Intents]) -> None:
+    """It may stop before, between and after its steps: whoever takes over sends once, and it takes that."""
+    suspended(machine)
+
+
+@pytest.mark.parametrize("build", [pytest.param(name, marks=pytest.mark.mutant(name)) for name in NO_SLEEPER])
+def test_a_build_that_sends_in_its_sleep_is_found(
+    machine: type[Intents], monkeypatch: pytest.MonkeyPatch, build: str
+) -> None:
+    """The same steps, on a package that does not ask again before it sends."""
+    mutate(build, monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        suspended(machine)
+
+
+@pytest.mark.mutant(None)
+def test_a_call_that_was_given_up_holds_its_key_no_longer(machine: type[Intents]) -> None:
+    """Others go on within a second and the settling time, though the process of the call lives."""
+    given_up(machine)
+
+
+@pytest.mark.mutant("release not written")
+def test_a_build_that_keeps_what_was_given_up_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps, on a package that writes down no end of a claim."""
+    mutate("release not written", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        given_up(machine)
+
+
 FOUND = (
     "no settle",
     "sent before it is marked",
     "no key aspects",
-    "no fence",
     "every holder dead",
     "no fence, every holder dead",
 )

@@ -6,14 +6,16 @@ and prints which test catches which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, schema, store
+from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.tasks.key_aspects import AspectKeys
@@ -125,6 +127,24 @@ def every_holder_dead(patch: SetAttribute) -> None:
     patch(Processes, "holds", lambda self, process, token, now: False)
 
 
+def release_not_written(patch: SetAttribute) -> None:
+    def only_here(self: Claims, intents: Iterable[IntentRow]) -> None:
+        for intent in intents:
+            if intent.token is not None:
+                self._processes.end(intent.token)
+
+    patch(Claims, "release", only_here)
+    release = Intents.release
+    patch(Intents, "release", lambda self, intent, doubt=None: release(self, intent))
+
+
+def no_leave_asked(patch: SetAttribute) -> None:
+    async def granted(self: Permit, leaves_within: float) -> None:
+        """The mark that was written once is good for ever."""
+
+    patch(Permit, "__call__", granted)
+
+
 def progress_not_stored(patch: SetAttribute) -> None:
     patch(Intents, "progress", lambda self, intent, progress: replace(intent, progress=progress))
 
@@ -146,6 +166,8 @@ MUTANTS: Final = {
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
     "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
+    "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
+    "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
 }
 

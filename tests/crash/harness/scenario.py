@@ -14,6 +14,7 @@ __all__ = [
     "ASLEEP_STEPS",
     "DEPLOYED_STEPS",
     "FAULTS",
+    "GIVEN_UP_STEPS",
     "LARGE",
     "NOTE",
     "OTHER_STEPS",
@@ -71,8 +72,16 @@ OTHER_STEPS: Final = (
     "after the mint's reply",
 )
 """Where a flow that has other effects may be hit besides."""
+GIVEN_UP_STEPS: Final = (
+    "after the intent",
+    "before the request",
+    "with the request on its way",
+    "after the request, before its reply",
+)
+"""Where a call may be cancelled, whose process lives on."""
 ASLEEP_STEPS: Final = (
     "after the intent",
+    "before the request",
     "after the request, before its reply",
     "before the outcome is told",
     "in the wait",
@@ -121,7 +130,8 @@ _BY_STEP: Final[dict[str, dict[str, Any]]] = {
 @dataclass(frozen=True)
 class Kill:
     """`after`: seconds from the start of a process, for a random moment; else the step is met at its `nth` time. The
-    victim may also be "flow asleep": it stops until another machine has taken over the run and ended it."""
+    victim may also be "flow asleep": it stops until another machine has taken over the run and ended it; or "call": it
+    is cancelled, and its process lives on."""
 
     step: str
     victim: str = "flow"
@@ -174,7 +184,7 @@ class Scenario:
     @property
     def lives_on(self) -> bool:
         """Whether a process outlives the call that it gave up."""
-        return False
+        return any(kill.victim == "call" for kill in self.kills)
 
     @property
     def twice(self) -> bool:
@@ -231,6 +241,7 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
     scripts, deployments = itertools.cycle(script), itertools.cycle(deployed)
     faults = itertools.cycle(chance.sample(sorted(FAULTS), len(FAULTS)))
     asleep, others = itertools.cycle(ASLEEP_STEPS), itertools.cycle(OTHER_STEPS)
+    given_up = itertools.cycle(GIVEN_UP_STEPS)
     for number in range(count):
         is_deployed = number % 5 == 4
         kills = [Kill(*next(deployments if is_deployed else scripts))]
@@ -245,6 +256,8 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
         if not is_deployed and fault != "twice at once" and chance.random() < 0.1:
             # What else were to befall the sleeper would befall it twice.
             kills = [Kill(next(asleep), "flow asleep")]
+        elif not is_deployed and chance.random() < 0.15:
+            kills.append(Kill(next(given_up), "call"))
         has_database = any(kill.victim == "database" for kill in kills)
         latest = 12.0 if is_deployed else 5.0
         timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]

@@ -270,6 +270,11 @@ def _arrive(folder: Path, number: int, kill: Kill) -> None:
         return
     if kill.victim == "flow":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kill.victim == "call":
+        task = asyncio.current_task()
+        assert task is not None, f"{kill.step} is not within a call"
+        task.cancel()
+        return
     if kill.victim == "flow asleep":
         asked.write_text(str(os.getpid()), encoding="ascii")
         os.kill(os.getpid(), signal.SIGSTOP)

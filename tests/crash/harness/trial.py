@@ -52,6 +52,8 @@ class Trial:
         self._database: Database | None = None
         self._again = False
         self._running: list[Fork] = []
+        self._living: list[Fork] = []
+        """Those whose call was given up."""
         self._started = 0
 
     def play(self) -> Trial:
@@ -73,6 +75,8 @@ class Trial:
             if self._watcher is not None:
                 self._watcher.kill()
             self.stage.give_back(self._platform)
+            for each in self._living:
+                each.kill()
             if self._database is not None:
                 self._database.end()
         self.unreached = [k for n, k in enumerate(self.scenario.kills) if not (self.folder / f"kill-{n}").exists()]
@@ -147,19 +151,27 @@ class Trial:
             self._since = time.monotonic()
             running = self._running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
             try:
-                while not all(each.ended.is_set() for each in running):
+                while not all(self._is_over(each) for each in running):
                     self._attend([each.pid for each in running])
                     if time.monotonic() - self._since > _PATIENCE:
                         raise TimeoutError(f"the flow did not end within {_PATIENCE:g} s")
                     time.sleep(0.02)
             finally:
+                self._living += [each for each in running if self._lives_on(each)]
                 for each in running:
-                    each.kill()
+                    if each not in self._living:
+                        each.kill()
             told = (self.folder / "result.json").exists() and not (self.scenario.twice or self.scenario.asleep)
             # Whoever has the result does not ask again.
             if told or all(each.status == 0 for each in running):
                 return
         raise RuntimeError(f"the flow did not succeed in {_TURNS} turns")
+
+    def _is_over(self, fork: Fork) -> bool:
+        return fork.ended.is_set() or self._lives_on(fork)
+
+    def _lives_on(self, fork: Fork) -> bool:
+        return (self.folder / f"gave-up-{fork.pid}").exists()
 
     def _deployed(self) -> None:
         """One run of the deployment, which is retried whenever it has crashed."""
@@ -215,6 +227,8 @@ class Trial:
                 for pid in pids if kill.victim == "flow" else ():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+            if kill.victim == "call":
+                continue
             if asked.exists() and not done.exists() and kill.victim == "flow asleep":
                 self._let_another_go_on(asked)
                 done.touch()
