@@ -36,7 +36,7 @@ def kills(*steps: str, victim: str = "flow") -> tuple[Kill, ...]:
 SHORT = {
     each.mark: each
     for each in (
-        Scenario("sending", kills(*STEPS[:5]), orders=1, fails=0, vary=("hash seed", "working folder")),
+        Scenario("sending", kills(*STEPS[:5]), orders=1, fails=0, vary=("hash seed", "working folder", "checkout")),
         Scenario("replies", kills(*STEPS[5:8]), orders=1, fails=0, fault="lost and late", backend="postgresql"),
         Scenario("waiting", kills(*STEPS[8:12]), orders=2, fault="503", rules=FAULTS["cut connections"]),
         Scenario(
@@ -54,7 +54,7 @@ SHORT = {
             orders=1,
             fails=0,
             fault="lost replies of Provena",
-            vary=("other effects", "hash seed"),
+            vary=("other effects", "hash seed", "sets"),
         ),
         Scenario(
             "no-database",
@@ -94,10 +94,19 @@ BROKEN = {
             size=LARGE,
             build="progress not stored",
         ),
+        Scenario("by-path", orders=1, fails=0, fault="twice at once", vary=("checkout",), build="key by path"),
+        Scenario(
+            "unsorted",
+            kills("after the aspect's reply"),
+            orders=1,
+            fails=0,
+            vary=("other effects", "hash seed", "sets"),
+            build="sets unsorted",
+        ),
     )
 }
 RIGHT = {f"{mark}-right": replace(each, mark=f"{mark}-right", build=None) for mark, each in BROKEN.items()}
-FINDS = {"too-late": "duplicates", "no-settle": "duplicates", "not-synced": "undurable", "not-stored": "duplicates"}
+FINDS = {mark: "duplicates" for mark in BROKEN} | {"not-synced": "undurable"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from ivcap_flows import canonical
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import Submission
-from ivcap_flows.journal import Claim, IntentRow, NewIntent, schema, store
+from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.processes import Processes
@@ -149,6 +150,14 @@ def progress_not_stored(patch: SetAttribute) -> None:
     patch(Intents, "progress", lambda self, intent, progress: replace(intent, progress=progress))
 
 
+def key_by_path(patch: SetAttribute) -> None:
+    patch(RunRow, "flow", property(lambda self: self.entry_point))
+
+
+def sets_unsorted(patch: SetAttribute) -> None:
+    patch(canonical, "_sorted", list)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -169,6 +178,8 @@ MUTANTS: Final = {
     "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
     "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
+    "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
+    "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
 }
 
 

@@ -88,10 +88,10 @@ ASLEEP_STEPS: Final = (
 )
 """Where a flow may be suspended for longer than its lease, while another machine goes on with the run."""
 
-VARIATIONS: Final = ("hash seed", "working folder", "other effects", "large")
+VARIATIONS: Final = ("hash seed", "working folder", "checkout", "sets", "other effects", "large")
 """What may differ from one process of a trial to the next, or from one trial to the next. Hash seed: of Python, another
-for each process. Working folder: likewise. Other effects: a job, an aspect, an item, a dataset. Large: files of many
-chunks."""
+for each process. Working folder, checkout: likewise, the folder with the flow's code. Sets: among the parameters. Other
+effects: a job, an aspect, an item, a dataset. Large: files of many chunks."""
 
 VICTIMS: Final = ("flow", "twin", "worker", "watcher", "flow and worker")
 
@@ -162,7 +162,7 @@ class Scenario:
     @property
     def parameters(self) -> dict[str, Any]:
         """Of the flow, beside its folder."""
-        return {"mark": self.mark, "tags": []}
+        return {"mark": self.mark, "tags": ["wet", "dry", "warm", "cold", "calm"] if "sets" in self.vary else []}
 
     @property
     def job(self) -> str:

@@ -125,7 +125,7 @@ class Trial:
         """One more process of the flow, in so far as the scenario wants it another."""
         number, self._started = self._started, self._started + 1
         vary, log = self.scenario.vary, self.folder / "log"
-        code = self._checkout(0)
+        code = self._checkout(number if "checkout" in vary else 0)
         place = self.folder / f"work-{number if 'working folder' in vary else 0}"
         place.mkdir(exist_ok=True)
         forks = self.stage.forks(self.scenario.seed + number if "hash seed" in vary else 0)
