@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 2 --max-worker-restart 0
 
-.PHONY: help install peers demo test exports lint format types docs picture bench crash kills fuzz clean
+.PHONY: help install peers demo test exports lint format types docs picture bench crash kills mutants fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ crash: install ## Kill and disturb a pipeline in drawn scenarios, print what cam
 
 kills: install ## Repeat each single kill test: make kills N=20
 	$(BIN)/python -m pytest tests/crash tests/e2e -k '(kill or park) and not scenarios' $(PROCESSES) --crash-rounds $(or $(N),20)
+
+mutants: install ## Take one guarantee after the other out of the package, print which test finds it missing
+	$(BIN)/python -m pytest $(PROCESSES) --dist loadgroup -q -m mutant --mutants $(ARGS)
 
 fuzz: install ## Ask the embedded platforms, and try effects, in thousands of ways: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)

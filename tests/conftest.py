@@ -62,7 +62,9 @@ def frugal(folder: Path) -> dict[str, str]:
 
 os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
 
-pytest_plugins = ["ivcap_flows.testing"]
+sys.path.insert(0, str(Path(__file__).with_name("mutants")))
+
+pytest_plugins = ["ivcap_flows.testing", "mutant_table"]
 
 OURS = ("IVCAP_", "PROVENA_")
 PREFECT = [sys.executable, "-m", "prefect"]

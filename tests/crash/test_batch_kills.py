@@ -22,13 +22,12 @@ import pytest
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
-from ivcap_flows.local.directory import Directory
-from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
 
+from harness.ledger import provena_of, rows_of
 from harness.stage import Fork, Forks
 from registration_rows import Items, make_items, write_lines
 
@@ -52,14 +51,15 @@ def items(_twin: Any) -> Items:
 @pytest.fixture
 def database(_twin: Any) -> Path:
     """Of the embedded Provena."""
-    return Path(Directory(_twin.directory).root, "provena.sqlite")
+    return provena_of(_twin.directory)
 
 
 class Command:
     """`ivcap-flows models register` on one file, each time in a process of its own."""
 
-    def __init__(self, forks: Forks, folder: Path, items: Items, count: int) -> None:
+    def __init__(self, forks: Forks, folder: Path, items: Items, count: int, database: Path) -> None:
         self.forks = forks
+        self.database = database
         self.folder = folder
         self.log = folder / "command.log"
         self.name = uuid.uuid4().hex
@@ -87,17 +87,12 @@ class Command:
             return list(csv.DictReader(file))
 
     def runs(self) -> dict[str, list[str]]:
-        """The handles on Provena, by the display name of the row."""
-
-        async def lodged() -> dict[str, list[str]]:
-            found: dict[str, list[str]] = {}
-            async with ProvenaCredentials.from_environment().get_client() as client:
-                async for item in client.registry.list(ModelRun, page_size=500):
-                    if item.info.display_name.startswith(self.name):
-                        found.setdefault(item.info.display_name, []).append(item.id)
-            return found
-
-        return loop.run(lodged())
+        """The handles in Provena's own books, by the display name of the row."""
+        query = "SELECT display_name, id FROM items WHERE item_subtype = 'MODEL_RUN' AND display_name LIKE ?"
+        found: dict[str, list[str]] = {}
+        for name, handle in rows_of(self.database, query, f"{self.name} %"):
+            found.setdefault(name, []).append(handle)
+        return found
 
     def check(self) -> None:
         """Each row is one model run, and the outcome file names it."""
@@ -156,9 +151,12 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture
-def command(request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, ivcap_twin: Any, items: Items) -> Command:
+def command(
+    request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, ivcap_twin: Any, items: Items, database: Path
+) -> Command:
     """A small batch, or the long form's."""
-    return Command(forks, tmp_path, items, 2000 if request.config.getoption("--crash-rounds") > 1 else 40)
+    count = 2000 if request.config.getoption("--crash-rounds") > 1 else 40
+    return Command(forks, tmp_path, items, count, database)
 
 
 def test_killed_at_random_moments(command, ivcap_twin, request, database):

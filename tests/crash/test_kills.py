@@ -17,11 +17,15 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.cli import main
-from ivcap_flows.local.remote import TwinControl
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.ledger import Ledger
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
+ITEMS = ("ORGANISATION", "MODEL", "DATASET_TEMPLATE", "MODEL_RUN_WORKFLOW_TEMPLATE")
 ROUTES = {"order": "/1/orders", "model run": "/provena/prov/model_run/register"}
 
 
@@ -131,32 +135,38 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def accepted(twin: TwinControl, noun: str) -> int:
-    return len([r for r in twin.requests("POST", ROUTES[noun]) if (r["status"] or 500) < 300])
+@pytest.fixture
+def ledger(_twin, ivcap_twin) -> Ledger:
+    return Ledger(_twin.directory)
 
 
-def check(twin: TwinControl, capsys: pytest.CaptureFixture[str]) -> None:
-    """One order and one model run on the platforms, one run with both attempts on record."""
-    assert accepted(twin, "order") == 1
-    assert accepted(twin, "model run") == 1
-    assert len(twin.requests("POST", "/1/artifacts")) == 1
+def check(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of each on the platforms, by their own books; one run with both attempts on record."""
+    assert len(ledger.orders()) == 1
+    assert len(ledger.artifacts()) == 1
+    assert len(ledger.aspects("urn:example:schema:note.1")) == 1
+    assert len(ledger.items("MODEL_RUN")) == 1 and len(ledger.lodged()) == 1
+    # The items are the account's, so an earlier test may have registered them; the dataset is of this test's artifact.
+    items = [name for kind in ITEMS for name in ledger.items(kind)]
+    assert len(items) == len(set(items))
+    assert len(ledger.items("DATASET")) == 1
     run = shown(capsys)
     assert [a["outcome"] for a in run["attempts"]] == ["lost", "completed"]
     effects = [(e["noun"], e["state"]) for e in run["effects"]]
     assert effects.count(("order", "terminal")) == 1 and effects.count(("model run", "accepted")) == 1
 
 
-def test_killed_at_the_wait(killed_flow, ivcap_twin, capsys):
+def test_killed_at_the_wait(killed_flow, ivcap_twin, ledger, capsys):
     """Killed while it waits, the flow goes on with the order that it had placed."""
     process = killed_flow.start()
     until(lambda: [r for r in ivcap_twin.requests("GET") if "/1/orders/" in r["path"]], process, killed_flow)
     process.kill()
     assert "Continues run" in killed_flow.again()
-    check(ivcap_twin, capsys)
+    check(ledger, capsys)
 
 
 @pytest.mark.parametrize("noun", ROUTES)
-def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, capsys, noun):
+def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, ledger, capsys, noun):
     """The platform took the request, and no reply came before the kill: the effect is found and adopted."""
     # The effect takes place at once; what is delayed is only that anybody hears of it.
     ivcap_twin.add_fault(method="POST", path=f"^{ROUTES[noun]}$", count=1, drop_reply_after_effect=True)
@@ -167,14 +177,14 @@ def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, capsys,
     until(lambda: ivcap_twin.requests("POST", ROUTES[noun]), process, killed_flow)
     process.kill()
     killed_flow.again()
-    check(ivcap_twin, capsys)
+    check(ledger, capsys)
 
 
 @pytest.mark.usefixtures("on_either_database")
 @pytest.mark.parametrize("noun", ROUTES)
-def test_killed_between_the_reply_and_its_being_written(killed_flow, ivcap_twin, capsys, noun):
+def test_killed_between_the_reply_and_its_being_written(killed_flow, ledger, capsys, noun):
     """The reply came and the journal never heard of it: the effect is found and adopted."""
     process = killed_flow.start(KILL_BEFORE_OUTCOME_OF=f"{noun}:{killed_flow.folder / 'killed'}")
     assert process.wait(90) == -signal.SIGKILL, killed_flow.said
     killed_flow.again()
-    check(ivcap_twin, capsys)
+    check(ledger, capsys)

@@ -1,7 +1,7 @@
 """A pipeline of orders, killed and disturbed wherever it can be: at the end the platform's own books are right.
 
 The short form meets each step once. `make crash N=200` draws scenarios over step, victim, fault and database by a seed
-(`SEED=`), plays several at a time, and prints what came of them by step and by fault.
+(`SEED=`), plays several at a time, and prints what came of them by step, by fault and by what was varied.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness.scenario import FAULTS, RANDOM, STEPS, Kill, Scenario, drawn
+from harness.scenario import FAULTS, LARGE, OTHER_STEPS, RANDOM, STEPS, VARIATIONS, Kill, Scenario, drawn
 from harness.stage import Stage
 from harness.table import lines_of
 from harness.trial import Trial
@@ -35,10 +36,35 @@ def kills(*steps: str, victim: str = "flow") -> tuple[Kill, ...]:
 SHORT = {
     each.mark: each
     for each in (
-        Scenario("sending", kills(*STEPS[:5]), orders=1, fails=0),
+        Scenario("sending", kills(*STEPS[:5]), orders=1, fails=0, vary=("hash seed", "working folder", "checkout")),
         Scenario("replies", kills(*STEPS[5:8]), orders=1, fails=0, fault="lost and late", backend="postgresql"),
         Scenario("waiting", kills(*STEPS[8:12]), orders=2, fault="503", rules=FAULTS["cut connections"]),
-        Scenario("uploading", kills(*STEPS[12:16]), orders=1, fails=0, fault="late in lists"),
+        Scenario(
+            "uploading",
+            (*kills(*STEPS[12:16]), *(Kill("after a chunk", nth=nth) for nth in (2, 4, 3))),
+            orders=1,
+            fails=0,
+            fault="late in lists",
+            size=LARGE,
+            vary=("large",),
+        ),
+        Scenario(
+            "others",
+            kills(*OTHER_STEPS),
+            orders=1,
+            fails=0,
+            fault="lost replies of Provena",
+            vary=("other effects", "hash seed", "sets"),
+        ),
+        Scenario(
+            "no-database",
+            kills("after the intent", "after the reply", "before the upload is noted", victim="database"),
+            orders=1,
+            fails=0,
+            backend="postgresql",
+        ),
+        Scenario("asleep", kills("before the request", victim="flow asleep"), orders=1, fails=0),
+        Scenario("given-up", kills("before the request", victim="call"), orders=1, fails=0),
         Scenario("ending", kills(*STEPS[16:]), orders=1, fails=0, fault="expired tokens", rules=FAULTS["500"]),
         Scenario("no-twin", kills("before the request", "in the wait", victim="twin"), orders=1, fault="lost replies"),
         Scenario("at-once", (Kill(RANDOM, after=2.0),), orders=2, fault="twice at once", rules=FAULTS["cut replies"]),
@@ -60,9 +86,27 @@ BROKEN = {
         Scenario("too-late", kills("after the reply"), orders=1, fails=0, build="intent after the effect"),
         Scenario("no-settle", orders=1, fails=0, fault="lost and late", build="no settle"),
         Scenario("not-synced", orders=1, fails=0, build="synchronous off"),
+        Scenario(
+            "not-stored",
+            (Kill("after a chunk", nth=5),),
+            orders=1,
+            fails=0,
+            size=LARGE,
+            build="progress not stored",
+        ),
+        Scenario("by-path", orders=1, fails=0, fault="twice at once", vary=("checkout",), build="key by path"),
+        Scenario(
+            "unsorted",
+            kills("after the aspect's reply"),
+            orders=1,
+            fails=0,
+            vary=("other effects", "hash seed", "sets"),
+            build="sets unsorted",
+        ),
     )
 }
-FINDS = {"too-late": "duplicates", "no-settle": "duplicates", "not-synced": "undurable"}
+RIGHT = {f"{mark}-right": replace(each, mark=f"{mark}-right", build=None) for mark, each in BROKEN.items()}
+FINDS = {mark: "duplicates" for mark in BROKEN} | {"not-synced": "undurable"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -88,7 +132,7 @@ def stage(
 def played(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, Future[Trial]]]:
     """The trials that the session's tests ask for, several under way at once."""
     wanted = {item.callspec.params[name] for item in request.session.items for name in _names(item)}
-    every = [each for each in (SHORT | BROKEN).values() if each.mark in wanted]
+    every = [each for each in (SHORT | BROKEN | RIGHT).values() if each.mark in wanted]
     # Those that wait most begin first.
     every.sort(key=lambda scenario: not scenario.deployed)
     with ThreadPoolExecutor(AT_ONCE) as lanes:
@@ -98,7 +142,7 @@ def played(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
 def _names(item: Any) -> list[str]:
     if item.path != Path(__file__) or not hasattr(item, "callspec"):
         return []
-    return [name for name in ("mark", "broken") if name in item.callspec.params]
+    return [name for name in ("mark", "broken", "right") if name in item.callspec.params]
 
 
 def test_killed_and_disturbed(played, mark):
@@ -108,17 +152,31 @@ def test_killed_and_disturbed(played, mark):
     assert not trial.unreached, trial.said
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_build_is_found(played, broken):
+def of(mark: str, build: str | None) -> Any:
+    return pytest.param(mark, marks=pytest.mark.mutant(build))
+
+
+@pytest.mark.parametrize("broken", [of(mark, each.build) for mark, each in BROKEN.items()])
+def test_a_broken_build_is_found(played, broken, record_property):
     """An intent after its effect, no settling time, a journal that does not wait for the disk: the books show each."""
-    verdict = played[broken].result().verdict
-    assert getattr(verdict, FINDS[broken]), verdict
+    trial = played[broken].result()
+    record_property("seconds", trial.seconds)
+    assert getattr(trial.verdict, FINDS[broken]), f"{trial.verdict}\n{trial.said}"
+
+
+@pytest.mark.parametrize("right", [of(mark, None) for mark in RIGHT])
+def test_the_right_build_passes_the_same(played, right, record_property):
+    """What shows in the books of a broken build is not there in those of the right one."""
+    trial = played[right].result()
+    record_property("seconds", trial.seconds)
+    assert trial.verdict.fine, f"{trial.verdict}\n{trial.said}"
 
 
 def test_the_short_form_leaves_no_step_out():
     """A step or a fault that is added to the long form is added to the short one, too."""
     short = SHORT.values()
-    assert {kill.step for scenario in short for kill in scenario.kills} >= set(STEPS)
+    assert {kill.step for scenario in short for kill in scenario.kills} >= {*STEPS, *OTHER_STEPS}
+    assert {each for scenario in short for each in scenario.vary} >= set(VARIATIONS)
     rules = [rule for scenario in short for rule in (*FAULTS[scenario.fault], *scenario.rules)]
     effects = {effect for rule in rules for effect in rule}
     assert {effect for rules in FAULTS.values() for rule in rules for effect in rule} - {"late_visibility"} <= effects

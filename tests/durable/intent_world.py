@@ -1,30 +1,46 @@
-"""A world for the state machine: processes that die at any step, a platform that forgets to answer, one clock for all.
+"""A world for the state machine: two machines, processes that die or are suspended at any step, a platform that forgets
+to answer.
 
+The package runs as it is. The world only answers what it asks of a machine: the process table, the boot, the clock.
 Time passes only while everybody sleeps, so a settling time costs nothing and nothing depends on the machine's speed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import importlib
+import os
 import selectors
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import UserDict
+from collections.abc import Callable, Iterator, MutableSet, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from ivcap_flows.durable import Effect, Found, Performed, Progress, latecomers, perform
+import pytest
+
+from ivcap_flows.durable import Effect, Found, Performed, Progress, latecomers, perform, permit
 from ivcap_flows.errors import BadRequestError, UnreachableError
+from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal import processes as processes_module
+from ivcap_flows.journal.processes import BEAT_SECONDS, LEASE_SECONDS
 
 SETTLE = 8.0
 WITHIN = SETTLE / 2
 BEYOND = 3 * SETTLE
+SLOW = 1.5 * LEASE_SECONDS
+"""Seconds of a request that takes longer than a process may be silent."""
+SUSPENDED = 3 * LEASE_SECONDS
+PATIENCE = 10 * LEASE_SECONDS
+"""Seconds after which a call that has no answer yet never gets one."""
 _BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
 TRIGGERS = """
@@ -73,38 +89,169 @@ class Loop(asyncio.SelectorEventLoop):
 
 @dataclass
 class Call:
-    """One call of `perform`: what befalls its requests in turn, and the step at which its process dies or it is
-    cancelled; `pause` is how long each of its requests takes."""
+    """One call of `perform`, in a process of its own or in a `service`, which outlives it: what befalls its requests in
+    turn; the step at which its process dies, is suspended, or the call is cancelled; how long each of its requests
+    takes (`pause`); when it begins."""
 
     key: int
     faults: Sequence[str] = ()
     kill_at: int | None = None
     cancel_at: int | None = None
     pause: float = 0.0
+    machine: int = 0
+    suspend_at: int | None = None
+    after: float = 0.0
+    service: int | None = None
 
 
 @dataclass
-class Process:
-    """A process with its own handle on a journal, whatever process the test itself is."""
+class Machine:
+    """A process table: the start of each process by its number. A number that is free is given again at once."""
 
+    name: str
+    boot: str = field(default_factory=lambda: str(uuid.uuid4()))
+    table: dict[int, float] = field(default_factory=dict)
+    started: int = 0
+
+    def start(self) -> tuple[int, float]:
+        self.started += 1
+        pid = next(pid for pid in range(100, 10_000) if pid not in self.table)
+        self.table[pid] = float(self.started)
+        return pid, self.table[pid]
+
+
+@dataclass(eq=False)
+class Process:
+    """A process of a machine, with its own handle on a journal."""
+
+    machine: Machine
     journal: Journal
-    call: Call = field(default_factory=lambda: Call(0))
-    steps: int = 0
+    pid: int
+    started: float
+    seconds: Callable[[], float]
+    """A clock that nobody sets."""
+    tokens: set[str] = field(default_factory=set)
+    heard: dict[str, Any] = field(default_factory=dict)
+    beating: int = 0
+    """How many of its calls want it to beat."""
+    suspended: bool = False
     dead: bool = False
 
-    def step(self) -> None:
-        """What was done is done; the process may die now."""
-        self.check()
-        self.steps += 1
-        if self.call.kill_at == self.steps:
-            self.dead = True
-            raise Killed
-        if self.call.cancel_at == self.steps and (task := asyncio.current_task()) is not None:
-            task.cancel()
+    def end(self) -> None:
+        """Leave the process table."""
+        if self.machine.table.get(self.pid) == self.started:
+            del self.machine.table[self.pid]
+
+    def die(self) -> None:
+        self.dead = True
+        self.end()
 
     def check(self) -> None:
         if self.dead:
             raise Killed
+
+
+@dataclass(eq=False)
+class Running:
+    """A call in its process."""
+
+    process: Process
+    call: Call
+    task: asyncio.Task[Any] | None = None
+    steps: int = 0
+    rested: bool = False
+
+    def step(self) -> None:
+        """What was done is done; the process may die now."""
+        self.process.check()
+        self.steps += 1
+        if self.call.kill_at == self.steps:
+            self.process.die()
+            raise Killed
+        if self.call.cancel_at == self.steps and self.task is not None:
+            self.task.cancel()
+
+    async def rest(self) -> None:
+        """Be suspended, where that is due."""
+        if self.call.suspend_at is None or self.rested or self.steps < self.call.suspend_at:
+            return
+        if self.call.service is not None:
+            # Its other calls would go on, which those of a suspended process do not.
+            return
+        self.rested = self.process.suspended = True
+        await asyncio.sleep(SUSPENDED)
+        self.process.suspended = False
+
+
+_running: contextvars.ContextVar[Running] = contextvars.ContextVar("running")
+
+
+def _here() -> Process:
+    """The process whose code runs now."""
+    return _running.get().process
+
+
+class _Tokens(MutableSet[str]):
+    """The claims that run in this process: each simulated process has its own."""
+
+    def __contains__(self, token: object) -> bool:
+        return token in _here().tokens
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_here().tokens)
+
+    def __len__(self) -> int:
+        return len(_here().tokens)
+
+    def add(self, token: str) -> None:
+        _here().tokens.add(token)
+
+    def discard(self, token: str) -> None:
+        _here().tokens.discard(token)
+
+
+class _Heard(UserDict[str, Any]):
+    """What this process has heard of others: each simulated process has ears of its own."""
+
+    def __init__(self) -> None:
+        """Holds nothing itself."""
+
+    @property
+    def data(self) -> dict[str, Any]:  # type: ignore[override]
+        return _here().heard
+
+
+class _Os:
+    """The module `os` of the process whose code runs now."""
+
+    def getpid(self) -> int:
+        return _here().pid
+
+    def kill(self, pid: int, signal: int) -> None:
+        if pid not in _here().machine.table:
+            raise ProcessLookupError(pid)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+def inhabit(patch: pytest.MonkeyPatch) -> None:
+    """Let the package ask the world for what it else asks a machine. What it makes of the answers is its own."""
+    patch.setattr(processes_module, "os", _Os())
+    patch.setattr(processes_module, "socket", SimpleNamespace(gethostname=lambda: _here().machine.name))
+    patch.setattr(processes_module, "boot_id", lambda: _here().machine.boot)
+    patch.setattr(processes_module, "start_of", lambda pid: _here().machine.table.get(pid))
+    patch.setattr(processes_module, "_tokens", _Tokens())
+    patch.setattr(processes_module, "_heard", _Heard())
+    patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().seconds()))
+    patch.setattr(permit, "_seconds", lambda: _here().seconds())
+    performing = importlib.import_module("ivcap_flows.durable.perform")
+    patch.setattr(performing, "start_beating", lambda journal: _count_beating(1))
+    patch.setattr(performing, "stop_beating", lambda journal: _count_beating(-1))
+
+
+def _count_beating(more: int) -> None:
+    _here().beating += more
 
 
 class World:
@@ -113,9 +260,13 @@ class World:
     def __init__(self, folder: Path, template: Path, settle: float = SETTLE) -> None:
         self.folder, self.template, self.settle = folder, template, settle
         self.seconds = 0.0
+        self.answered = 0.0
+        """When the last call ended; what it left to look at goes on."""
+        self.machines = [Machine("one"), Machine("other")]
         self.effects: list[dict[str, Any]] = []
         self.aspects: dict[str, list[dict[str, Any]]] = {}
-        self.alive: dict[str, Process] = {}
+        self.alive: list[Process] = []
+        self.services: dict[int, Process] = {}
         self.paths: list[Path] = []
         self.asked: set[int] = set()
         self.excused: set[int] = set()
@@ -134,6 +285,7 @@ class World:
 
     def lose_journal(self) -> None:
         """The next processes find an empty one."""
+        self.stop_all()
         self.paths.append(self.folder / f"{uuid.uuid4()}.sqlite")
         shutil.copy(self.template, self.path)
         with sqlite3.connect(self.path) as connection:
@@ -142,15 +294,17 @@ class World:
         connection.close()
         self.unseen |= self.excused
 
-    def start(self) -> Process:
+    def reboot(self, machine: int) -> None:
+        """Process numbers begin anew."""
+        self.stop_all()
+        self.machines[machine] = Machine(self.machines[machine].name)
+
+    def start(self, machine: int) -> Process:
         """A new process on the journal."""
         journal = Journal.open(f"sqlite:///{self.path}")
-        process = Process(journal)
-        store, processes = journal._store, journal.intents._processes
+        process = Process(self.machines[machine], journal, *self.machines[machine].start(), lambda: self.seconds)
+        store = journal._store
         store.now = lambda connection: _BASE + timedelta(seconds=self.seconds)  # type: ignore[method-assign]
-        processes.holds = self._holds  # type: ignore[method-assign, assignment]
-        with store.write() as connection:
-            self.alive[processes.mine(connection, store.now(connection))] = process
         original = store.write
 
         @contextmanager
@@ -158,20 +312,37 @@ class World:
             process.check()
             with original() as connection:
                 yield connection
-            process.step()
+            _running.get().step()
 
         def writes() -> AbstractContextManager[Any]:
             return write()
 
         store.write = writes  # type: ignore[method-assign]
+        self.alive.append(process)
         return process
 
-    def _holds(self, process: Any, token: str | None, now: datetime) -> bool:
-        owner = self.alive.get(process.id)
-        return owner is not None and not owner.dead and token in processes_module._tokens
+    def serving(self, call: Call) -> Process:
+        """The process that a call runs in."""
+        if call.service is None:
+            return self.start(call.machine)
+        process = self.services.get(call.service)
+        if process is None or process.dead:
+            process = self.services[call.service] = self.start(call.machine)
+        return process
+
+    def stop_all(self) -> None:
+        for process in list(self.alive):
+            self.stop(process)
+        self.services.clear()
+
+    def stop(self, process: Process) -> None:
+        """It ends as processes do that have nothing left to do."""
+        process.end()
+        self.alive.remove(process)
+        process.journal.close()
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
-        """All at once, each in a process of its own; their results or errors."""
+        """All at once; their results or errors."""
         self.asked |= {call.key for call in calls}
         for call in calls:
             if "very late" in call.faults:
@@ -180,34 +351,59 @@ class World:
                 self.unseen.add(call.key)
 
         async def all_of_them() -> list[Any]:
+            heart = asyncio.create_task(self._beat())
             done = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
             while latecomers._watching:
                 await asyncio.gather(*latecomers._watching, return_exceptions=True)
+            heart.cancel()
             return done
 
         loop = Loop(self)
         try:
             return loop.run_until_complete(all_of_them())
         finally:
+            for process in list(self.alive):
+                if process.dead or process not in self.services.values():
+                    self.stop(process)
             loop.close()
 
+    async def _beat(self) -> None:
+        """The heart of each process that has one."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            for process in self.alive:
+                if process.beating and not (process.dead or process.suspended):
+                    _running.set(Running(process, Call(-1)))
+                    process.journal.runs.beat()
+
     async def _call(self, call: Call) -> Performed[Any]:
-        process = self.start()
-        process.call = call
+        await asyncio.sleep(call.after)
+        process = self.serving(call)
+        running = Running(process, call)
+        _running.set(running)
         try:
-            platform = _Platform(self, process)
-            return await perform(
-                platform.effect(),
-                journal=process.journal,
-                attempt=None,
-                platform="https://x",
-                account="urn:acc",
-                key_aspects=platform,
-            )
+            return await asyncio.wait_for(self._perform(running), PATIENCE)
+        except asyncio.TimeoutError as error:
+            raise AssertionError(f"no answer in {PATIENCE:g} s to {call}") from error
+        except BaseException:
+            if call.service is None:
+                # Nobody looks in it any more for what shows late.
+                process.end()
+            raise
         finally:
-            process.journal.intents._store.engine.dispose()
-            if process.dead:
-                process.call = Call(call.key)
+            self.answered = self.seconds
+
+    async def _perform(self, running: Running) -> Performed[Any]:
+        running.task = asyncio.current_task()
+        platform = _Platform(self, running)
+        return await perform(
+            platform.effect(),
+            journal=running.process.journal,
+            attempt=None,
+            platform="https://x",
+            account="urn:acc",
+            key_aspects=platform,
+        )
 
     def rows(self, path: Path) -> dict[str, dict[str, Any]]:
         """The intents of a journal, by their keys."""
@@ -230,14 +426,15 @@ class World:
 class _Platform:
     """The platform as one process reaches it: the effects, and the key aspects."""
 
-    def __init__(self, world: World, process: Process) -> None:
-        self.world, self.process = world, process
-        self.faults = list(process.call.faults)
+    def __init__(self, world: World, running: Running) -> None:
+        self.world, self.running = world, running
+        self.call = running.call
+        self.faults = list(running.call.faults)
 
     def effect(self) -> Effect[dict[str, Any]]:
         return Effect(
             noun="order",
-            request=f"request {self.process.call.key}",
+            request=f"request {self.call.key}",
             send=self.send,
             find=self.find,
             encode=dict,
@@ -251,13 +448,27 @@ class _Platform:
         )
 
     async def _arrive(self) -> None:
-        self.process.check()
-        await asyncio.sleep(self.process.call.pause)
-        self.process.step()
+        await self.running.rest()
+        await self._travel()
+
+    async def _hear(self) -> None:
+        """The reply is there; what it says may be old when the process looks at it."""
+        await self.running.rest()
+
+    async def _travel(self) -> None:
+        self.running.process.check()
+        await asyncio.sleep(self.call.pause)
+        self.running.step()
 
     async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
         fault = self.faults.pop(0) if self.faults else ""
-        await self._arrive()
+        await self.running.rest()
+        await ask_leave(SETTLE)
+        # Not suspended between the leave and this: what leaves then cannot be called back.
+        await self._travel()
+        if fault == "slow":
+            await asyncio.sleep(SLOW)
+            self.running.step()
         if fault == "refuse":
             raise BadRequestError("no such parameter", status=400)
         if fault == "lost before":
@@ -268,13 +479,13 @@ class _Platform:
             {
                 "urn": urn,
                 "key": intent.key,
-                "of": self.process.call.key,
+                "of": self.call.key,
                 "journal": self.world.path,
                 "at": self.world.seconds,
                 "shown": self.world.seconds + hidden,
             }
         )
-        self.process.step()
+        self.running.step()
         if fault in ("lost", "late and lost", "very late"):
             raise UnreachableError("time-out", sent=True)
         await self._arrive()
@@ -282,16 +493,20 @@ class _Platform:
 
     async def find(self, intent: IntentRow) -> list[Found[dict[str, Any]]]:
         await self._arrive()
-        return [
+        found = [
             Found({"urn": one["urn"]}, one["urn"], _BASE + timedelta(seconds=one["at"]))
             for one in self.world.effects
             if one["key"] == intent.key and one["shown"] <= self.world.seconds
         ]
+        await self._hear()
+        return found
 
     async def read(self, key: str) -> dict[str, Any] | None:
         await self._arrive()
-        contents = self.world.aspects.get(key, [])
-        return next((one for one in contents if one.get("urn") is not None), next(iter(contents), None))
+        contents = list(self.world.aspects.get(key, []))
+        found = next((one for one in contents if one.get("urn") is not None), next(iter(contents), None))
+        await self._hear()
+        return found
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
         await self._arrive()
@@ -302,5 +517,7 @@ class _Platform:
                 break
         else:
             there.append(content)
-        self.process.step()
-        return [one for one in there if one["journal"] != content["journal"]]
+        self.running.step()
+        others = [one for one in there if one["journal"] != content["journal"]]
+        await self._hear()
+        return others

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import logging
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from intent_world import SETTLE, TRIGGERS, Call, Killed, World
+from intent_world import SETTLE, TRIGGERS, Call, Killed, World, inhabit
+from mutants import mutate
 
-from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.states import ARROWS, DONE
 
+EXAMPLES = 100
+NO_SLEEPER = ("no fence", "no leave asked")
 KEYS = 2
-FAULTS = ("", "lost before", "lost", "late", "late and lost", "refuse")
+FAULTS = ("", "lost before", "lost", "late", "late and lost", "slow", "refuse")
+MACHINES = st.sampled_from([0, 1])
 STEPS = st.none() | st.integers(1, 24)
-"""At which step a process dies or a call is cancelled, of the some twenty that one with a lost reply has."""
+"""At which step a process dies or is suspended, or a call is cancelled; one with a lost reply has some twenty."""
 
 keys = st.integers(0, KEYS - 1)
 faults = st.lists(st.sampled_from(FAULTS), max_size=3)
 calls = st.builds(
-    Call, key=keys, faults=faults, kill_at=STEPS, cancel_at=STEPS, pause=st.sampled_from([0.0, SETTLE / 64])
+    Call,
+    key=keys,
+    faults=faults,
+    kill_at=STEPS,
+    cancel_at=STEPS,
+    pause=st.sampled_from([0.0, SETTLE / 64]),
+    machine=MACHINES,
+    suspend_at=STEPS,
 )
+in_services = st.builds(
+    Call, key=keys, faults=faults, kill_at=st.none() | STEPS, cancel_at=STEPS, service=st.integers(0, 2)
+)
+"""In processes that live on when the call has ended."""
 
 
 class Intents(RuleBasedStateMachine):
@@ -63,6 +77,22 @@ class Intents(RuleBasedStateMachine):
     def ask_at_once(self, some: list[Call]) -> None:
         self._run(some)
 
+    @rule(key=keys, step=st.integers(1, 10))
+    def ask_while_another_machine_sleeps(self, key: int, step: int) -> None:
+        self._run([Call(key, machine=1, suspend_at=step), Call(key, machine=0)])
+
+    @rule(call=in_services)
+    def ask_in_a_service(self, call: Call) -> None:
+        self._run([replace(call, machine=call.service % 2)])
+
+    @rule(some=st.lists(in_services, min_size=2, max_size=3))
+    def ask_in_services_at_once(self, some: list[Call]) -> None:
+        self._run([replace(call, machine=call.service % 2) for call in some])
+
+    @rule(key=keys, machine=MACHINES, other=MACHINES)
+    def ask_while_a_slow_request_is_under_way(self, key: int, machine: int, other: int) -> None:
+        self._run([Call(key, ["slow"], machine=machine), Call(key, machine=other, after=SETTLE)])
+
     @rule(call=st.builds(Call, key=keys, faults=st.just(["very late"]), kill_at=STEPS))
     def ask_a_platform_that_shows_it_too_late(self, call: Call) -> None:
         self._run([call])
@@ -74,6 +104,10 @@ class Intents(RuleBasedStateMachine):
     @rule()
     def lose_the_journal(self) -> None:
         self.world.lose_journal()
+
+    @rule(machine=MACHINES)
+    def reboot(self, machine: int) -> None:
+        self.world.reboot(machine)
 
     def _run(self, some: list[Call]) -> None:
         for result in self.world.run(some):
@@ -131,12 +165,31 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.executescript(TRIGGERS)
         connection.close()
-        performing = importlib.import_module("ivcap_flows.durable.perform")
-        for name in ("start_beating", "stop_beating"):
-            monkeypatch.setattr(performing, name, lambda journal: None)
+        inhabit(monkeypatch)
         # Thousands of lost replies are told of; nobody reads it.
         monkeypatch.setattr(logging.getLogger("ivcap_flows.durable"), "disabled", True)
         yield type("Tried", (Intents,), {"template": template, "seen": set()})
+
+
+def suspended(machine: type[Intents]) -> None:
+    """A process is suspended at each of its steps in turn, and another machine asks for the same meanwhile."""
+    for step in range(1, 12):
+        state = machine()
+        state._run([Call(0, machine=1, suspend_at=step), Call(0, machine=0)])
+        state.teardown()
+
+
+def given_up(machine: type[Intents]) -> None:
+    """A call is cancelled at each of its steps in turn, its process lives, and others ask for the same."""
+    for step in range(1, 10):
+        state = machine()
+        state._run([Call(0, service=1, machine=1, cancel_at=step)])
+        begun = state.world.seconds
+        [done] = state.world.run([Call(0)])
+        assert not isinstance(done, BaseException), done
+        # The settling time, and a second until it is seen that the claim has ended.
+        assert state.world.answered - begun <= SETTLE + 1, step
+        state.teardown()
 
 
 def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
@@ -145,7 +198,7 @@ def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
         stateful_step_count=steps,
         deadline=None,
         database=None,
-        derandomize=examples <= 100,
+        derandomize=examples <= EXAMPLES,
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
         print_blob=False,
@@ -153,11 +206,51 @@ def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
     run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.mutant(None)
+def test_a_suspended_process_sends_nothing_that_another_has_sent(machine: type[Intents]) -> None:
+    """It may stop before, between and after its steps: whoever takes over sends once, and it takes that."""
+    suspended(machine)
+
+
+@pytest.mark.parametrize("build", [pytest.param(name, marks=pytest.mark.mutant(name)) for name in NO_SLEEPER])
+def test_a_build_that_sends_in_its_sleep_is_found(
+    machine: type[Intents], monkeypatch: pytest.MonkeyPatch, build: str
+) -> None:
+    """The same steps, on a package that does not ask again before it sends."""
+    mutate(build, monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        suspended(machine)
+
+
+@pytest.mark.mutant(None)
+def test_a_call_that_was_given_up_holds_its_key_no_longer(machine: type[Intents]) -> None:
+    """Others go on within a second and the settling time, though the process of the call lives."""
+    given_up(machine)
+
+
+@pytest.mark.mutant("release not written")
+def test_a_build_that_keeps_what_was_given_up_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps, on a package that writes down no end of a claim."""
+    mutate("release not written", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        given_up(machine)
+
+
+FOUND = (
+    "no settle",
+    "sent before it is marked",
+    "no key aspects",
+    "every holder dead",
+    "no fence, every holder dead",
+)
+
+
 @pytest.mark.timeout(0)
+@pytest.mark.mutant(None)
 def test_one_effect_for_each_key_and_none_unrecorded(machine: type[Intents], pytestconfig: pytest.Config) -> None:
     """With several processes, kills and cancellations at any step, lost and late replies, and journals that are lost;
     every arrow that a call can cause is seen. `--crash-rounds N` tries N times as many ways."""
-    tried(machine, 25 * pytestconfig.getoption("--crash-rounds"))
+    tried(machine, EXAMPLES * pytestconfig.getoption("--crash-rounds"))
     by_call = {
         (None, "intent"),
         ("intent", "intent"),
@@ -175,32 +268,9 @@ def test_one_effect_for_each_key_and_none_unrecorded(machine: type[Intents], pyt
     assert by_call - machine.seen == set()
 
 
-def test_a_build_without_settling_is_found(machine: type[Intents]) -> None:
-    """Who sends again as soon as nothing shows has two effects when one shows late."""
-    machine.settle = 0.0
+@pytest.mark.parametrize("build", [pytest.param(name, marks=pytest.mark.mutant(name)) for name in FOUND])
+def test_a_broken_build_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch, build: str) -> None:
+    """The same examples, on a package without one of its guarantees."""
+    mutate(build, monkeypatch.setattr)
     with pytest.raises(AssertionError):
-        tried(machine, 100)
-
-
-def test_a_build_that_sends_before_it_writes_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An intent that is marked as sent after the effect leaves an effect that nobody looks for."""
-
-    async def send_first(self: Submission[Any]) -> Any:
-        value = await self.effect.send(self.intent, None)  # type: ignore[arg-type]
-        self.intent = self.journal.intents.mark_sent(self.intent)
-        return await self._accept(value, "sent")
-
-    monkeypatch.setattr(Submission, "_send", send_first)
-    with pytest.raises(AssertionError):
-        tried(machine, 100)
-
-
-def test_a_build_that_forgets_key_aspects_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without them a lost journal is an effect made twice."""
-
-    async def nothing(self: Submission[Any]) -> None:
-        """Nobody ever sees one."""
-
-    monkeypatch.setattr(Submission, "_read_aspect", nothing)
-    with pytest.raises(AssertionError):
-        tried(machine, 100)
+        tried(machine, EXAMPLES)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness.scenario import Scenario
+from harness.ledger import rows_of
+from harness.scenario import NOTE, Scenario
 from harness.steps import CHUNK
 
 __all__ = ["Books", "Verdict"]
@@ -38,22 +37,25 @@ class Verdict:
 @dataclass(frozen=True)
 class Books:
     """`shown` is what `ivcap-flows show --json` says of each run of the journal, `orphans` and `doctor` what these
-    say; `sent` the bytes of uploads that the twin received, None where it has forgotten; `hits` how often a process
-    was killed or a request disturbed."""
+    say; `sent` the requests with bytes of uploads that the twin received, which it may have forgotten some of
+    (`forgot`)."""
 
     scenario: Scenario
     folder: Path
     database: Path
+    provena: Path
     shown: list[dict[str, Any]]
     orphans: list[dict[str, Any]]
     doctor: list[dict[str, Any]]
-    sent: int | None
-    hits: int
+    sent: list[dict[str, Any]]
+    forgot: bool
 
     def verdict(self) -> Verdict:
         verdict = Verdict()
         self._orders(verdict)
         self._uploads(verdict)
+        if "other effects" in self.scenario.vary:
+            self._others(verdict)
         self._attempts(verdict)
         commits = set((self.folder / "commits").read_text(encoding="ascii").splitlines())
         verdict.undurable += sorted(commits - FULL) or ([] if commits else ["no commit was seen"])
@@ -72,7 +74,7 @@ class Books:
         on_platform = {
             urn: (_parameter(parameters, "name"), status)
             for urn, parameters, status in self._rows("SELECT id, parameters, status FROM orders")
-            if str(_parameter(parameters, "name")).startswith(f"{self.scenario.mark}-")
+            if _parameter(parameters, "name") in self.scenario.wanted
         }
         placed = Counter(name for name, _ in on_platform.values())
         succeeded = {urn for urn, (_, status) in on_platform.items() if status == "succeeded"}
@@ -109,13 +111,42 @@ class Books:
             verdict.lost.append(f"artifacts: only {sorted(ready)}")
         left = self._known | {urn for finding in self.doctor for note in finding["notes"] for urn in _words(note)}
         verdict.unrecorded += [f"{urn} ({name}, {status})" for urn, name, _, status in rows if urn not in left]
-        if self.sent is not None and len(ready) == 2:
-            wanted = sum({name: size for _, name, size, status in rows if status == "ready"}.values())
-            most = wanted + CHUNK * self.hits
-            if self.sent > most:
-                verdict.duplicates.append(f"{self.sent} bytes sent of {wanted}, with {self.hits} interruptions")
-            if self.sent < wanted:
-                verdict.lost.append(f"{self.sent} bytes sent of {wanted}")
+        names = {urn: name for urn, name, _, _ in rows}
+        for name, size in {name: size for _, name, size, status in rows if status == "ready"}.items():
+            self._bytes(verdict, name, size, [each for each in self.sent if names.get(_artifact(each)) == name])
+
+    def _bytes(self, verdict: Verdict, name: str, size: int, requests: list[dict[str, Any]]) -> None:
+        """What the platform has acknowledged is not sent again; of a request that broke off at most a chunk is."""
+        whole = [each for each in requests if each["status"] == 204]
+        kept, broken = sum(each["received"] for each in whole), len(requests) - len(whole)
+        total = sum(each["received"] for each in requests)
+        if kept > size or total > size + CHUNK * broken:
+            verdict.duplicates.append(f"{total} bytes of {name} sent, which has {size}; {broken} requests broke off")
+        if total < size and not self.forgot:
+            verdict.lost.append(f"only {total} bytes of {name} sent, which has {size}")
+
+    def _others(self, verdict: Verdict) -> None:
+        mark = self.scenario.mark
+        made = {
+            "job": self._rows("SELECT id FROM jobs WHERE json_extract(request, '$.name') = ?", self.scenario.job),
+            "aspect": self._rows(
+                "SELECT id FROM aspects WHERE schema = ? AND json_extract(content, '$.mark') = ?", NOTE, mark
+            ),
+            "item": self._items("display_name = ?", self.scenario.owner),
+            "dataset": self._items("item_subtype = 'DATASET' AND instr(item, ?)", self._series),
+        }
+        for noun, rows in made.items():
+            if len(rows) > 1:
+                verdict.duplicates.append(f"{len(rows)} of {noun}")
+            if not rows:
+                verdict.lost.append(f"no {noun}")
+            verdict.unrecorded += [f"{noun} {urn}" for (urn,) in rows if urn not in self._known]
+
+    @property
+    def _series(self) -> str:
+        """The URN of the artifact that was uploaded first."""
+        query = "SELECT id FROM artifacts WHERE name = ? AND status = 'ready'"
+        return str(next(iter(self._rows(query, f"{self.scenario.mark}-series.bin")), ("none",))[0])
 
     def _attempts(self, verdict: Verdict) -> None:
         entered = (self.folder / "entered").read_text(encoding="ascii").split()
@@ -131,8 +162,15 @@ class Books:
             verdict.unrecorded.append("the run")
 
     def _rows(self, query: str, *values: str) -> list[Any]:
-        with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
-            return connection.execute(query, values).fetchall()
+        return rows_of(self.database, query, *values)
+
+    def _items(self, which: str, value: str) -> list[Any]:
+        return rows_of(self.provena, f"SELECT id FROM items WHERE {which}", value)
+
+
+def _artifact(request: dict[str, Any]) -> str:
+    """The URN of the artifact whose bytes a request has."""
+    return f"urn:ivcap:artifact:{request['path'].split('/')[3]}"
 
 
 def _unfinished(run: dict[str, Any]) -> bool:

@@ -10,9 +10,26 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DEPLOYED_STEPS", "FAULTS", "RANDOM", "STEPS", "VICTIMS", "Kill", "Scenario", "drawn"]
+__all__ = [
+    "ASLEEP_STEPS",
+    "DEPLOYED_STEPS",
+    "FAULTS",
+    "GIVEN_UP_STEPS",
+    "LARGE",
+    "NOTE",
+    "OTHER_STEPS",
+    "RANDOM",
+    "STEPS",
+    "VARIATIONS",
+    "VICTIMS",
+    "Kill",
+    "Scenario",
+    "drawn",
+]
 
 RANDOM: Final = "at a random moment"
+LARGE: Final = 6_000_000
+"""Bytes, a dozen chunks."""
 
 STEPS: Final = (
     "before the intent",
@@ -46,6 +63,36 @@ DEPLOYED_STEPS: Final = (
 )
 """Where a flow that parks may be hit besides."""
 
+NOTE: Final = "urn:example:schema:note.1"
+"""Of the aspect."""
+OTHER_STEPS: Final = (
+    "after the job's reply",
+    "after the aspect's reply",
+    "after the item's reply",
+    "after the mint's reply",
+)
+"""Where a flow that has other effects may be hit besides."""
+GIVEN_UP_STEPS: Final = (
+    "after the intent",
+    "before the request",
+    "with the request on its way",
+    "after the request, before its reply",
+)
+"""Where a call may be cancelled, whose process lives on."""
+ASLEEP_STEPS: Final = (
+    "after the intent",
+    "before the request",
+    "after the request, before its reply",
+    "before the outcome is told",
+    "in the wait",
+)
+"""Where a flow may be suspended for longer than its lease, while another machine goes on with the run."""
+
+VARIATIONS: Final = ("hash seed", "working folder", "checkout", "sets", "other effects", "large")
+"""What may differ from one process of a trial to the next, or from one trial to the next. Hash seed: of Python, another
+for each process. Working folder, checkout: likewise, the folder with the flow's code. Sets: among the parameters. Other
+effects: a job, an aspect, an item, a dataset. Large: files of many chunks."""
+
 VICTIMS: Final = ("flow", "twin", "worker", "watcher", "flow and worker")
 
 FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
@@ -61,6 +108,9 @@ FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
         {"method": "POST", "path": "^/1/orders$", "count": 2, "drop_reply_after_effect": True, "late_visibility": 1.5},
     ),
     "expired tokens": ({"path": "^/1/", "probability": 0.1, "count": 2, "expire_token": True},),
+    "lost replies of Provena": (
+        {"path": "^/provena/", "probability": 0.2, "count": 6, "drop_reply_after_effect": True},
+    ),
     "twice at once": (),
 }
 """By name, the rules that the twin goes by. Twice at once: two processes of the same, on the same run if deployed."""
@@ -79,11 +129,14 @@ _BY_STEP: Final[dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Kill:
-    """`after`: seconds from the start of a process, for a random moment."""
+    """`after`: seconds from the start of a process, for a random moment; else the step is met at its `nth` time. The
+    victim may also be "flow asleep": it stops until another machine has taken over the run and ended it; or "call": it
+    is cancelled, and its process lives on."""
 
     step: str
     victim: str = "flow"
     after: float = 0.0
+    nth: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +157,34 @@ class Scenario:
     size: int = 1_300_000
     seed: int = 0
     rules: tuple[dict[str, Any], ...] = field(default=())
+    vary: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the flow, beside its folder."""
+        return {"mark": self.mark, "tags": ["wet", "dry", "warm", "cold", "calm"] if "sets" in self.vary else []}
+
+    @property
+    def job(self) -> str:
+        return f"{self.mark}-job"
+
+    @property
+    def owner(self) -> str:
+        return f"{self.mark}-owner"
+
+    @property
+    def scope(self) -> str:
+        """Two commands at once are two runs, which are to share their effects."""
+        return "flow" if self.twice and not self.deployed else "run"
+
+    @property
+    def asleep(self) -> bool:
+        return any(kill.victim == "flow asleep" for kill in self.kills)
+
+    @property
+    def lives_on(self) -> bool:
+        """Whether a process outlives the call that it gave up."""
+        return any(kill.victim == "call" for kill in self.kills)
 
     @property
     def twice(self) -> bool:
@@ -133,12 +214,13 @@ class Scenario:
     def read(cls, folder: Path) -> Scenario:
         given = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
         given["kills"] = tuple(Kill(**kill) for kill in given["kills"])
+        given["vary"] = tuple(given["vary"])
         return cls(**given)
 
     def __str__(self) -> str:
         kills = "; ".join(f"{kill.victim} {kill.step}" for kill in self.kills) or "nothing killed"
         how = "deployed, watched" if self.watched else "deployed" if self.deployed else "script"
-        return f"{self.mark}: {kills}; {self.fault}; {how}; {self.backend}"
+        return f"{self.mark}: {kills}; {self.fault}; {how}; {self.backend}; {', '.join(self.vary) or 'as ever'}"
 
 
 def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenario]:
@@ -146,6 +228,7 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
     chance = random.Random(seed)
     script = [(step, victim) for victim in ("flow", "twin") for step in (*STEPS, RANDOM, RANDOM)]
     script += [(step, "flow") for step in STEPS]
+    script += [(step, "database") for step in (*STEPS[::3], RANDOM)] if postgresql else []
     deployed = [
         (step, victim)
         for step in (*DEPLOYED_STEPS, "after the reply", "in the wait", RANDOM)
@@ -157,20 +240,36 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
         chance.shuffle(each)
     scripts, deployments = itertools.cycle(script), itertools.cycle(deployed)
     faults = itertools.cycle(chance.sample(sorted(FAULTS), len(FAULTS)))
+    asleep, others = itertools.cycle(ASLEEP_STEPS), itertools.cycle(OTHER_STEPS)
+    given_up = itertools.cycle(GIVEN_UP_STEPS)
     for number in range(count):
         is_deployed = number % 5 == 4
         kills = [Kill(*next(deployments if is_deployed else scripts))]
         if not is_deployed and chance.random() < 0.4:
             kills.append(Kill(*next(scripts)))
+        vary = [each for each in VARIATIONS if chance.random() < 0.5]
+        if "other effects" in vary and chance.random() < 0.5:
+            kills.append(Kill(next(others)))
+        if "large" in vary:
+            kills += [Kill("after a chunk", nth=chance.randint(2, 9)) for _ in range(2)]
+        fault = next(faults)
+        if not is_deployed and fault != "twice at once" and chance.random() < 0.1:
+            # What else were to befall the sleeper would befall it twice.
+            kills = [Kill(next(asleep), "flow asleep")]
+        elif not is_deployed and chance.random() < 0.15:
+            kills.append(Kill(next(given_up), "call"))
+        has_database = any(kill.victim == "database" for kill in kills)
         latest = 12.0 if is_deployed else 5.0
         timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]
         yield Scenario(
             mark=f"s{seed}-{number}",
             kills=tuple(timed),
-            fault=next(faults),
-            backend="postgresql" if postgresql and chance.random() < 0.35 else "sqlite",
+            fault=fault,
+            backend="postgresql" if postgresql and (chance.random() < 0.35 or has_database) else "sqlite",
             deployed=is_deployed,
             watched=is_deployed and (chance.random() < 0.5 or any(kill.victim == "watcher" for kill in kills)),
             seconds=300.0 if is_deployed else 0.5,
             seed=chance.randrange(10**6),
+            size=LARGE if "large" in vary else 1_300_000,
+            vary=tuple(vary),
         )

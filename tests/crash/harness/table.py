@@ -15,11 +15,13 @@ def lines_of(trials: Sequence[Trial]) -> list[str]:
     """Two tables, and a line for each trial that is not fine."""
     by_step = _counted(trials, lambda trial: {f"{k.victim}: {k.step}" for k in trial.scenario.kills} or {"none"})
     by_fault = _counted(trials, lambda trial: {trial.scenario.fault})
+    by_variation = _counted(trials, lambda trial: set(trial.scenario.vary) or {"none"})
     by_ground = _counted(trials, lambda trial: {trial.scenario.backend, _how(trial)})
     wrong = [f"{trial.scenario}\n    {trial.verdict}" for trial in trials if not trial.verdict.fine]
     return [
         *_table("killed", by_step),
         *_table("fault", by_fault),
+        *_table("varied", by_variation),
         *_table("on", by_ground),
         *_table("", {"all": _sums(trials)}),
         *wrong,

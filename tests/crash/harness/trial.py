@@ -7,10 +7,12 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
 import traceback
+import uuid
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,8 @@ import psutil
 
 from harness.books import Books, Verdict
 from harness.scenario import DEPLOYED_STEPS, RANDOM, Kill, Scenario
-from harness.stage import Fork, Platform, Stage
+from harness.stage import CHAIN, Database, Fork, Platform, Stage
+from harness.steps import LEASE
 
 __all__ = ["Trial"]
 
@@ -46,7 +49,12 @@ class Trial:
         self.turns = 0
         self._platform: Platform
         self._watcher: Fork | None = None
+        self._database: Database | None = None
         self._again = False
+        self._running: list[Fork] = []
+        self._living: list[Fork] = []
+        """Those whose call was given up."""
+        self._started = 0
 
     def play(self) -> Trial:
         begun = time.monotonic()
@@ -67,6 +75,10 @@ class Trial:
             if self._watcher is not None:
                 self._watcher.kill()
             self.stage.give_back(self._platform)
+            for each in self._living:
+                each.kill()
+            if self._database is not None:
+                self._database.end()
         self.unreached = [k for n, k in enumerate(self.scenario.kills) if not (self.folder / f"kill-{n}").exists()]
         self.seconds = time.monotonic() - begun
         return self
@@ -85,27 +97,50 @@ class Trial:
         (self.folder / f"{self.scenario.mark}-series.bin").write_bytes(os.urandom(self.scenario.size))
         self.environment = {
             **self._platform.environment,
-            "IVCAP_FLOWS_JOURNAL": self.stage.journal(self.folder, self.scenario.backend),
+            "IVCAP_FLOWS_JOURNAL": self._journal(),
             "IVCAP_FLOWS_PARK_AFTER": "0",
             "CRASH_FOLDER": str(self.folder),
         }
+        self._platform.forget()
         control = self._platform.control
-        control.clear_faults()
-        control.forget_requests()
         for rule in self.scenario.all_rules:
             control.add_fault(**rule)
         self._deaths, self._since = self._platform.deaths, time.monotonic()
         if self.scenario.watched:
             self._watch()
 
+    def _journal(self) -> str:
+        """The URL of an empty one, on a server of its own if that is to be killed."""
+        if any(kill.victim == "database" for kill in self.scenario.kills):
+            self._database = Database(self.scenario.mark)
+            return self._database.url
+        return self.stage.journal(self.folder, self.scenario.backend)
+
     def _watch(self) -> None:
         out, log = self.folder / "watched", self.folder / "watcher.log"
         words = ["watch"]
-        self._watcher = self.stage.forks.start(self.environment, folder=self.folder, out=out, log=log, words=words)
+        self._watcher = self.stage.forks().start(self.environment, folder=self.folder, out=out, log=log, words=words)
 
-    def _start(self) -> Fork:
-        log = self.folder / "log"
-        return self.stage.forks.start(self.environment, folder=self.folder, out=log, log=log)
+    def _start(self, **more: str) -> Fork:
+        """One more process of the flow, in so far as the scenario wants it another."""
+        number, self._started = self._started, self._started + 1
+        vary, log = self.scenario.vary, self.folder / "log"
+        code = self._checkout(number if "checkout" in vary else 0)
+        place = self.folder / f"work-{number if 'working folder' in vary else 0}"
+        place.mkdir(exist_ok=True)
+        forks = self.stage.forks(self.scenario.seed + number if "hash seed" in vary else 0)
+        environment = {**self.environment, **more}
+        return forks.start(environment, folder=self.folder, out=log, log=log, code=code, place=place)
+
+    def _checkout(self, number: int) -> Path:
+        """The flow's code as a user has it: in a repository of its own."""
+        root = self.folder / f"checkout-{number}"
+        code = root / "flows" / CHAIN.name
+        if not code.exists():
+            (root / ".git").mkdir(parents=True)
+            code.parent.mkdir()
+            shutil.copy(CHAIN, code)
+        return code
 
     def _script(self) -> None:
         """The same command until it succeeds."""
@@ -114,25 +149,34 @@ class Trial:
             if turn == _TURNS // 2:
                 self._platform.control.clear_faults()
             self._since = time.monotonic()
-            running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
+            running = self._running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
             try:
-                while not all(each.ended.is_set() for each in running):
+                while not all(self._is_over(each) for each in running):
                     self._attend([each.pid for each in running])
                     if time.monotonic() - self._since > _PATIENCE:
                         raise TimeoutError(f"the flow did not end within {_PATIENCE:g} s")
                     time.sleep(0.02)
             finally:
+                self._living += [each for each in running if self._lives_on(each)]
                 for each in running:
-                    each.kill()
-            told = (self.folder / "result.json").exists() and not self.scenario.twice
+                    if each not in self._living:
+                        each.kill()
+            told = (self.folder / "result.json").exists() and not (self.scenario.twice or self.scenario.asleep)
             # Whoever has the result does not ask again.
             if told or all(each.status == 0 for each in running):
                 return
         raise RuntimeError(f"the flow did not succeed in {_TURNS} turns")
 
+    def _is_over(self, fork: Fork) -> bool:
+        return fork.ended.is_set() or self._lives_on(fork)
+
+    def _lives_on(self, fork: Fork) -> bool:
+        return (self.folder / f"gave-up-{fork.pid}").exists()
+
     def _deployed(self) -> None:
         """One run of the deployment, which is retried whenever it has crashed."""
-        run = self.stage.deploy({"folder": str(self.folder)}, self.environment)
+        parameters = {"folder": str(self.folder), "wanted": self.scenario.parameters}
+        run = self.stage.deploy(parameters, self.environment)
         self._since = time.monotonic()
         while time.monotonic() < self._since + _PATIENCE:
             state = self.stage.ask("GET", f"/flow_runs/{run}")["state"]
@@ -183,11 +227,41 @@ class Trial:
                 for pid in pids if kill.victim == "flow" else ():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            if asked.exists() and not done.exists() and kill.victim != "flow":
+            if kill.victim == "call":
+                continue
+            if asked.exists() and not done.exists() and kill.victim == "flow asleep":
+                self._let_another_go_on(asked)
+                done.touch()
+            elif asked.exists() and not done.exists() and kill.victim == "database" and self._database is not None:
+                self._say(f"--- the database is killed {kill.step}\n")
+                self._database.kill()
+                # The flow goes on without it for a while.
+                done.touch()
+                time.sleep(random.Random(self.scenario.seed).uniform(0.0, 1.5))
+                self._database.start()
+            elif asked.exists() and not done.exists() and kill.victim != "flow":
                 self._kill(kill, pids)
                 done.touch()
             if due and asked.exists() and kill.step == RANDOM:
                 done.touch()
+
+    def _let_another_go_on(self, asked: Path) -> None:
+        """While a process is suspended for longer than its lease, another machine ends the run; then it wakes."""
+        end = time.monotonic() + 30
+        while not (told := asked.read_text(encoding="ascii")) or not _stopped(int(told)):
+            if time.monotonic() > end:
+                raise TimeoutError("the flow does not stop")
+            time.sleep(0.02)
+        self._say("--- the flow is suspended, and another machine goes on\n")
+        time.sleep(LEASE + 1)
+        other = self._start(CRASH_BOOT=str(uuid.uuid4()))
+        self._running.append(other)
+        try:
+            other.wait(_PATIENCE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(told), signal.SIGCONT)
+        self._say("--- the flow wakes\n")
 
     def _kill(self, kill: Kill, pids: list[int]) -> None:
         self._say(f"--- {kill.victim} is killed {kill.step}\n")
@@ -209,21 +283,18 @@ class Trial:
             log.write(text)
 
     def _books(self) -> Books:
-        control = self._platform.control
-        hits = sum(rule["hits"] for rule in control.faults())
-        requests = control.requests("PATCH")
-        killed = len([kill for kill in self.folder.glob("kill-*") if kill.suffix != ".done"])
         runs = [run["id"] for run in self._asked("runs")] if self.scenario.twice else ["latest"]
         unready = [name for name, status in self._artifacts() if status != "ready"]
         return Books(
             scenario=self.scenario,
             folder=self.folder,
             database=self._platform.database,
+            provena=self._platform.provena,
             shown=[self._asked("show", run) for run in runs],
             orphans=self._asked("orders", "--orphans"),
             doctor=self._asked("doctor") if unready else [],
-            sent=sum(r["received"] for r in requests) if self._platform.deaths == self._deaths else None,
-            hits=hits + killed,
+            sent=self._platform.sent(),
+            forgot=self._platform.deaths != self._deaths,
         )
 
     def _artifacts(self) -> list[tuple[str, str]]:
@@ -235,10 +306,15 @@ class Trial:
         """What the command line answers."""
         out, log = self.folder / f"{'-'.join(words)}.json", self.folder / "cli.log"
         asked = [*words, "--json"]
-        status = self.stage.forks.start(self.environment, folder=self.folder, out=out, log=log, words=asked).wait(120)
+        command = self.stage.forks().start(self.environment, folder=self.folder, out=out, log=log, words=asked)
+        status = command.wait(120)
         if status and words[0] != "doctor":
             raise RuntimeError(f"ivcap-flows {' '.join(words)}: {log.read_text(encoding='utf-8')[-1000:]}")
         return json.loads(out.read_text(encoding="utf-8"))
+
+
+def _stopped(pid: int) -> bool:
+    return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def _lives(pid: int) -> bool:

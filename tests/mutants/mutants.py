@@ -1,0 +1,188 @@
+"""Builds that are broken on purpose: each takes one guarantee out of the package, in the process that asks for it.
+
+`MUTANTS` lists them. A test that must fail on one bears the marker `mutant` with its name; `make mutants` runs these
+and prints which test catches which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ivcap_flows import canonical
+from ivcap_flows.durable.permit import Permit
+from ivcap_flows.durable.submission import Submission
+from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
+from ivcap_flows.journal.claims import Claims
+from ivcap_flows.journal.intents import Intents
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.tasks.key_aspects import AspectKeys
+
+__all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
+
+SetAttribute = Callable[[Any, str, Any], None]
+"""`setattr`, or what undoes it after a test."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    takes_out: str
+    apply: Callable[[SetAttribute], None]
+
+
+def intent_after_the_effect(patch: SetAttribute) -> None:
+    claim, mark_sent, settle, write = Intents.claim, Intents.mark_sent, Intents.settle_outcome, AspectKeys.write
+    unwritten: dict[str, tuple[NewIntent, tuple[Any, ...]]] = {}
+
+    def claim_later(self: Intents, wanted: NewIntent, **limit: Any) -> Claim:
+        known = wanted.noun != "order" or self.get(wanted.key) is not None
+        made = claim(self, wanted, **limit)
+        if not known:
+            unwritten[wanted.key] = (wanted, ())
+            with self._store.write() as connection:
+                connection.execute(sa.delete(schema.intents).where(schema.intents.c.key == wanted.key))
+        return made
+
+    def mark_sent_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
+        if intent.key not in unwritten:
+            return mark_sent(self, intent, *given)
+        unwritten[intent.key] = (unwritten[intent.key][0], given)
+        return replace(intent, state="sent")
+
+    def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
+        if intent.key in unwritten:
+            wanted, given = unwritten.pop(intent.key)
+            intent = mark_sent(self, claim(self, wanted).intent, *given)
+        return settle(self, intent, **outcome)
+
+    async def write_later(
+        self: AspectKeys, key: str, content: dict[str, Any], *, first: bool = False
+    ) -> Sequence[dict[str, Any]]:
+        return [] if content["urn"] is None else await write(self, key, content, first=first)
+
+    patch(Intents, "claim", claim_later)
+    patch(Intents, "mark_sent", mark_sent_later)
+    patch(Intents, "settle_outcome", settle_at_last)
+    patch(AspectKeys, "write", write_later)
+
+
+def sent_before_it_is_marked(patch: SetAttribute) -> None:
+    mark_sent, settle = Intents.mark_sent, Intents.settle_outcome
+    unmarked: dict[str, tuple[Any, ...]] = {}
+
+    def mark_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
+        unmarked[intent.key] = given
+        return replace(intent, state="sent")
+
+    def mark_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
+        held = self.get(intent.key)
+        if held is not None and held.state == "intent" and intent.key in unmarked:
+            intent = mark_sent(self, replace(intent, state="intent"), *unmarked[intent.key])
+        return settle(self, intent, **outcome)
+
+    patch(Intents, "mark_sent", mark_later)
+    patch(Intents, "settle_outcome", mark_at_last)
+
+
+def no_settle(patch: SetAttribute) -> None:
+    begin = Submission.__init__
+
+    def begin_hastily(self: Any, effect: Any, *given: Any, **options: Any) -> None:
+        begin(self, replace(effect, settle=0.0), *given, **options)
+
+    patch(Submission, "__init__", begin_hastily)
+
+
+def no_key_aspects(patch: SetAttribute) -> None:
+    async def nothing(self: Submission[Any]) -> None:
+        """Nobody ever sees one."""
+
+    patch(Submission, "_read_aspect", nothing)
+
+
+def not_synchronous(patch: SetAttribute) -> None:
+    make = store._sqlite
+
+    def make_fast(url: Any) -> sa.Engine:
+        engine = make(url)
+        sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        return engine
+
+    patch(store, "_sqlite", make_fast)
+
+
+def no_fence(patch: SetAttribute) -> None:
+    def move(self: Intents, connection: Any, held: IntentRow, after: Any, values: dict[str, Any]) -> IntentRow:
+        changed = {**values, "state": after, "updated_at": self._store.now(connection)}
+        rows = schema.intents
+        connection.execute(sa.update(rows).where(rows.c.key == held.key).values(changed))
+        return replace(held, **changed)
+
+    patch(Intents, "_move", move)
+
+
+def every_holder_dead(patch: SetAttribute) -> None:
+    patch(Processes, "holds", lambda self, process, token, now: False)
+
+
+def release_not_written(patch: SetAttribute) -> None:
+    def only_here(self: Claims, intents: Iterable[IntentRow]) -> None:
+        for intent in intents:
+            if intent.token is not None:
+                self._processes.end(intent.token)
+
+    patch(Claims, "release", only_here)
+    release = Intents.release
+    patch(Intents, "release", lambda self, intent, doubt=None: release(self, intent))
+
+
+def no_leave_asked(patch: SetAttribute) -> None:
+    async def granted(self: Permit, leaves_within: float) -> None:
+        """The mark that was written once is good for ever."""
+
+    patch(Permit, "__call__", granted)
+
+
+def progress_not_stored(patch: SetAttribute) -> None:
+    patch(Intents, "progress", lambda self, intent, progress: replace(intent, progress=progress))
+
+
+def key_by_path(patch: SetAttribute) -> None:
+    patch(RunRow, "flow", property(lambda self: self.entry_point))
+
+
+def sets_unsorted(patch: SetAttribute) -> None:
+    patch(canonical, "_sorted", list)
+
+
+def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
+    def apply(patch: SetAttribute) -> None:
+        for each in some:
+            each(patch)
+
+    return apply
+
+
+MUTANTS: Final = {
+    "intent after the effect": Mutant("the intent and its key aspect are written before", intent_after_the_effect),
+    "sent before it is marked": Mutant("the mark is on disk when the request leaves", sent_before_it_is_marked),
+    "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
+    "no key aspects": Mutant("what another journal asked for is known", no_key_aspects),
+    "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
+    "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
+    "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
+    "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
+    "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
+    "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),
+    "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
+    "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
+    "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
+}
+
+
+def mutate(name: str, patch: SetAttribute = setattr) -> None:
+    """Break the package in this process."""
+    MUTANTS[name].apply(patch)
