@@ -20,7 +20,8 @@ from ivcap_flows.errors import (
     SourceChangedError,
 )
 from ivcap_flows.handles import LocalFile
-from ivcap_flows.provena.s3 import Bucket, media_type_of
+from ivcap_flows.media_types import media_type_of
+from ivcap_flows.provena.s3 import Bucket
 
 __all__ = ["PART", "SHA256", "Room", "send"]
 
