@@ -149,10 +149,10 @@ async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Clai
 
 def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> str:
     if attempt is not None:
-        return expand(scope, run=attempt.run.id, entry_point=attempt.run.entry_point)
+        return expand(scope, run=attempt.run.id, flow=attempt.run.flow)
     if plan is not None:
-        return expand(scope, run=plan.run_id, entry_point=plan.entry_point)
-    return expand(scope, run=None, entry_point=None)
+        return expand(scope, run=plan.run_id, flow=plan.flow if plan.run is None else plan.run.flow)
+    return expand(scope, run=None, flow=None)
 
 
 def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platform: str, account: str) -> NewIntent:

@@ -102,6 +102,7 @@ runs = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("flow_name", sa.Text, nullable=False),
     sa.Column("entry_point", sa.Text, nullable=False),
+    sa.Column("code", sa.Text, nullable=False),
     sa.Column("parameters", Json, nullable=False),
     sa.Column("parameters_sha256", sa.Text, nullable=False),
     sa.Column("deployed", sa.Boolean, nullable=False),
@@ -110,7 +111,7 @@ runs = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("missing_facts", sa.BigInteger, nullable=False),
-    sa.Index("runs_identity", "entry_point", "parameters_sha256"),
+    sa.Index("runs_identity", "flow_name", "code", "parameters_sha256"),
     sa.Index("runs_created_at", "created_at"),
 )
 
@@ -122,6 +123,7 @@ attempts = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("leads", sa.Boolean, nullable=False),
     sa.Column("flow_name", sa.Text, nullable=False),
+    sa.Column("entry_point", sa.Text, nullable=False),
     sa.Column("flow_run_id", sa.Text, nullable=False),
     sa.Column("root_flow_run_id", sa.Text, nullable=False),
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
