@@ -127,8 +127,8 @@ def fill(path: Path, runs: int) -> None:
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
         database.executemany(
-            """INSERT INTO runs (id, flow_name, entry_point, parameters, parameters_sha256, deployed, outcome,
-            created_at, updated_at, missing_facts) VALUES (?, 'monthly', '', '{}', '', 0, 'completed', ?, ?, 0)""",
+            """INSERT INTO runs (id, flow_name, entry_point, code, parameters, parameters_sha256, deployed, outcome,
+            created_at, updated_at, missing_facts) VALUES (?, 'monthly', '', '', '{}', '', 0, 'completed', ?, ?, 0)""",
             run_rows,
         )
         database.executemany(

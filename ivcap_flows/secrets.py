@@ -9,7 +9,18 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
-__all__ = ["HIDDEN", "hide", "holds_secret", "is_secret_name", "scrub", "scrub_arguments", "scrub_text"]
+from pydantic import Secret, SecretBytes, SecretStr
+
+__all__ = [
+    "HIDDEN",
+    "hide",
+    "holds_secret",
+    "is_secret_name",
+    "is_secret_type",
+    "scrub",
+    "scrub_arguments",
+    "scrub_text",
+]
 
 HIDDEN: Final = "**********"
 """What stands in a record instead of a secret; the same that pydantic prints."""
@@ -54,6 +65,15 @@ def is_secret_name(name: str) -> bool:
     if not words or words[-1] in _HARMLESS_LAST:
         return False
     return any(word in _WORDS for word in words) or any(pair in _PAIRS for pair in pairwise(words))
+
+
+@lru_cache(maxsize=4096)
+def is_secret_type(kind: type) -> bool:
+    """Pydantic's secrets, and Prefect's `Secret` and `SecretDict` by name, since Prefect is not imported here."""
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    return issubclass(kind, Secret | SecretStr | SecretBytes) or bool(
+        names & {("prefect", "Secret"), ("prefect", "SecretDict")}
+    )
 
 
 def scrub_text(text: str) -> str:

@@ -22,6 +22,7 @@ from ivcap_flows.capture.host import host
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.capture.reconcile import agree
 from ivcap_flows.capture.recorders import journal, recorder
+from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.showing import show_in_prefect
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.writer import Recorder, Statement
@@ -92,21 +93,35 @@ def attempt_of_process() -> OpenedAttempt:
             return _of_process[place].opened
         from ivcap_flows.journal import RunIdentity
 
-        script = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
-        own = str(uuid.uuid4())
+        script = _script()
+        project, own = Project.around(script), str(uuid.uuid4())
+        parameters = {"arguments": [sayable(argument) for argument in scrub_arguments(sys.argv[1:])]}
         identity = RunIdentity(
-            flow_name=sayable(os.path.basename(script)) or "python",
-            entry_point=sayable(f"{os.path.abspath(script) if script else os.getcwd()}:"),
-            parameters={"arguments": [sayable(argument) for argument in scrub_arguments(sys.argv[1:])]},
+            flow_name=sayable(os.path.basename(script)) if script else "python",
+            entry_point=sayable(f"{script or os.getcwd()}:"),
+            code=project.code(script or os.getcwd(), ""),
+            parameters=parameters,
+            parameters_sha256=parameters_sha256(parameters, project),
             root_flow_run_id=own,
             flow_run_id=own,
         )
-        opened = open_attempt(identity, os.path.abspath(script) if script else None, identity.flow_name)
+        opened = open_attempt(identity, script, identity.flow_name)
         # It is no flow that a thread of the user's could belong to.
         _of_process[place] = _open.pop(opened.attempt.id)
         watch_exit()
         atexit.register(_close_process, place, recorder())
         return opened
+
+
+def _script() -> str | None:
+    """The absolute path of the program that runs; None in an interactive session."""
+    script = sys.argv[0] if sys.argv else ""
+    if script in ("", "-c", "-m"):
+        return None
+    # A relative path is of the folder that the process began in, which it may have left.
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    begun = main is not None and os.path.isabs(main) and os.path.basename(main) == os.path.basename(script)
+    return str(main) if begun else os.path.abspath(script)
 
 
 def _close_process(place: tuple[int, str], writer: Recorder) -> None:

@@ -9,15 +9,18 @@ import logging
 import os
 import sys
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.attempts import attempt_of_process, close_attempt, known_here, open_attempt, open_here, turn
 from ivcap_flows.capture.calls import Call, seen_in
+from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.recorders import journal, process_recorder, recorder, use_journal
+from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.writer import Statement
@@ -166,7 +169,7 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         if other is not None and (context.detached or runs.alive(other.attempt)):
             _elsewhere.put(flow_run_id, other)
             return other
-        opened = open_flow_attempt(context, shown(context.parameters or {}), source_of(context.flow.fn))
+        opened = open_flow_attempt(context, look_at(context.parameters or {}), source_of(context.flow.fn))
         _close_with_flow(context.flow)
         return opened
 
@@ -181,16 +184,29 @@ def source_of(function: Any) -> tuple[str | None, str]:
     return (os.path.abspath(code.co_filename) if code is not None else None), name
 
 
-def shown(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON; what they hold in memory is named by its content."""
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of a flow: as they were `given`; as JSON, to be `shown`; the tables and arrays among them."""
+
+    given: dict[str, Any]
+    shown: dict[str, Any]
+    held: list[Held]
+
+    @property
+    def contents(self) -> dict[int, str]:
+        """The names of the tables and arrays that were read, by `id()`."""
+        return {id(each.value): each.id for each in self.held if each.sha256 is not None}
+
+
+def look_at(given: dict[str, Any]) -> Parameters:
+    """Parameters as they are recorded; what they hold in memory is named by its content."""
     look = Look()
-    found = {name: look.at(name, value) for name, value in parameters.items()}
-    seen_in(look)
-    return found
+    shown = {name: look.at(name, value) for name, value in given.items()}
+    return Parameters(given, shown, seen_in(look))
 
 
-def open_flow_attempt(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> OpenedAttempt:
-    """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters (JSON)."""
+def open_flow_attempt(context: Any, parameters: Parameters, source: tuple[str | None, str]) -> OpenedAttempt:
+    """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters."""
     from ivcap_flows.capture.reconcile import recheck
     from ivcap_flows.settings import Settings
 
@@ -216,20 +232,22 @@ def _asked_by(flow_run: Any) -> None:
     acting_as(flows_urn("prefect-account", str(asked.id or name)), name, kind=kind, account=str(asked.type).lower())
 
 
-def identity_of(context: Any, parameters: dict[str, Any], source: tuple[str | None, str]) -> RunIdentity:
-    """What the flow run of a Prefect context is asked to do, by which an earlier run of the same is known.
-
-    `parameters` are JSON.
-    """
+def identity_of(context: Any, parameters: Parameters, source: tuple[str | None, str]) -> RunIdentity:
+    """What the flow run of a Prefect context is asked to do, by which an earlier run of the same is known."""
     from ivcap_flows.journal import RunIdentity
 
     flow_run, (path, name) = context.flow_run, source
     outer = _attempt.get()
     root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
+    project = Project.around(path)
+    # What is never continued by its parameters needs no warning that it is not.
+    of = f"the flow {context.flow.name}" if flow_run.deployment_id is None and root == str(flow_run.id) else None
     return RunIdentity(
         flow_name=context.flow.name,
         entry_point=sayable(f"{path}:{name}"),
-        parameters=sayable(scrub(parameters)),
+        code=project.code(path, name),
+        parameters=sayable(scrub(parameters.shown)),
+        parameters_sha256=parameters_sha256(parameters.given, project, parameters.contents, of=of),
         root_flow_run_id=root,
         flow_run_id=str(flow_run.id),
         deployed=flow_run.deployment_id is not None,
@@ -246,8 +264,8 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
         if task_context() is not None:
             # The first to be recorded is a task, of a flow that is not.
             parameters, source = context.parameters or {}, source_of(context.flow.fn)
-        identity = identity_of(context, shown(parameters), source)
-        plan.flow = identity.entry_point
+        identity = identity_of(context, look_at(parameters), source)
+        plan.flow = identity.flow_name
         if plan.run is None:
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
 

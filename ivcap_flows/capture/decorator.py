@@ -276,7 +276,7 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     look = Look()
     shown = {name: (Look() if name in shape.writes else look).at(name, value) for name, value in given.items()}
     held = seen_in(look)
-    attempt = context.open_flow_attempt(flow, shown, shape.source)
+    attempt = context.open_flow_attempt(flow, context.Parameters(given, shown, held), shape.source)
     recorder = context.recorder()
     # Its start and its parameters are stated by the attempt itself.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)

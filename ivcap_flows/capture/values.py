@@ -9,23 +9,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections import ChainMap, UserDict
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture.data import is_data, place_of
+from ivcap_flows.capture.stand_ins import MAPPINGS, StandIns, block_of
 from ivcap_flows.handles import Handle, LocalFile
-from ivcap_flows.secrets import HIDDEN, scrub_text
+from ivcap_flows.identity import canonical
+from ivcap_flows.secrets import HIDDEN, is_secret_type, scrub_text
 
 __all__ = ["Look"]
 
@@ -45,21 +45,7 @@ MAX_FOUND: Final = 10_000
 _EXACT: Final = 2**53
 
 _AS_IT_IS: Final = frozenset({bool, type(None)})
-_MAPPINGS: Final = (dict, MappingProxyType, ChainMap, UserDict)
-"""Others may be views of files or of distant stores: to look into them is to read those."""
 _AS_TEXT: Final = (datetime, date, time, timedelta, Decimal, UUID)
-
-
-@lru_cache(maxsize=4096)
-def _is_secret_type(kind: type) -> bool:
-    """Pydantic's secrets, and Prefect's `Secret` and `SecretDict` by name, since Prefect is not imported here."""
-    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
-    return issubclass(kind, SecretStr | SecretBytes) or bool(names & {("prefect", "Secret"), ("prefect", "SecretDict")})
-
-
-@lru_cache(maxsize=4096)
-def _is_block_type(kind: type) -> bool:
-    return any(base.__name__ == "Block" and base.__module__.startswith("prefect.blocks") for base in kind.__mro__)
 
 
 class Look:
@@ -120,10 +106,11 @@ class Look:
             return self._path(role, Path(place))
         if is_data(value):
             return self._data(role, value)
-        if _is_secret_type(kind):
+        if is_secret_type(kind):
             return HIDDEN
-        if _is_block_type(kind):
-            return {"block": kind.__name__, "name": getattr(value, "_block_document_name", None)}
+        block = block_of(value)
+        if block is not None:
+            return block
         if isinstance(value, Enum):
             return self.at(role, value.value, depth + 1)
         if isinstance(value, bool | int | float | str):
@@ -131,7 +118,7 @@ class Look:
             return self.at(role, plain(value), depth + 1)
         if isinstance(value, os.PathLike):
             return self._path(role, value)
-        if isinstance(value, _MAPPINGS):
+        if isinstance(value, MAPPINGS):
             return self._mapping(role, value, depth)
         if isinstance(value, list | tuple | set | frozenset):
             return self._sequence(role, value, depth)
@@ -187,8 +174,9 @@ class Look:
     def _sequence(self, role: str, value: Any, depth: int) -> list[Any]:
         shown: list[Any] = []
         rest = sha256()
-        if isinstance(value, set | frozenset) and all(type(item) is str for item in value):
-            value = sorted(value)
+        if isinstance(value, set | frozenset):
+            # Their own order is the process's.
+            value = sorted(value) if all(type(item) is str for item in value) else sorted(value, key=_rank)
         for index, inner in enumerate(value):
             if self._left <= 0:
                 break
@@ -201,6 +189,14 @@ class Look:
         if len(value) > MAX_SHOWN:
             shown.append(_rest(rest.hexdigest(), len(value)))
         return shown
+
+
+def _rank(item: Any) -> tuple[bool, bytes]:
+    """By what an item of a set is put in order; items without a canonical form come last, by their types."""
+    try:
+        return False, canonical(canonical_form(item, "item", stand_in=StandIns()))
+    except Exception:  # noqa: BLE001 - whatever a user's type does, it is recorded
+        return True, f"{type(item).__module__}.{type(item).__qualname__}".encode()
 
 
 def _rest(told: str, count: int) -> str:

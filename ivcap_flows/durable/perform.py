@@ -8,8 +8,7 @@ import threading
 from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
-from rfc8785 import CanonicalizationError
-
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
 from ivcap_flows.durable.effects import Effect, KeyAspects, Performed, Reusable
@@ -155,27 +154,25 @@ async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Clai
 
 def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> str:
     if attempt is not None:
-        return expand(scope, run=attempt.run.id, entry_point=attempt.run.entry_point)
+        return expand(scope, run=attempt.run.id, flow=attempt.run.flow)
     if plan is not None:
-        return expand(scope, run=plan.run_id, entry_point=plan.entry_point)
-    return expand(scope, run=None, entry_point=None)
+        return expand(scope, run=plan.run_id, flow=plan.flow if plan.run is None else plan.run.flow)
+    return expand(scope, run=None, flow=None)
 
 
 def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platform: str, account: str) -> NewIntent:
-    try:
-        key = key_of(
-            platform=platform,
-            account=account,
-            scope=scope,
-            noun=effect.noun,
-            request=effect.request,
-            discriminator=effect.discriminator,
-        )
-    except CanonicalizationError as error:
-        raise InputError(
-            f"The request of the {effect.noun} cannot be told from another ({error}). Give numbers outside the range "
-            "of exact JSON numbers as text."
-        ) from error
+    request = canonical_form(effect.request, effect.noun)
+    discriminator = canonical_form(effect.discriminator, "discriminator")
+    if not isinstance(discriminator, str | None):
+        raise InputError(f"A discriminator is a text, not {type(effect.discriminator).__name__}. Give it as str(…).")
+    key = key_of(
+        platform=platform,
+        account=account,
+        scope=scope,
+        noun=effect.noun,
+        request=request,
+        discriminator=discriminator,
+    )
     return NewIntent(
         key=key,
         base_key=key,
@@ -183,8 +180,8 @@ def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platfo
         platform=platform,
         account=account,
         scope=scope,
-        request=effect.request,
-        discriminator=effect.discriminator,
+        request=request,
+        discriminator=discriminator,
         # It is shown, and told to the platform beside the key.
         subject=scrub_text(effect.subject) if effect.subject is not None else None,
         spends=effect.spends,

@@ -41,7 +41,7 @@ class Planned:
 class Plan:
     """What was asked for while planning, each effect once.
 
-    `run` is the logical run that would be continued, `flow` the entry point of the flow that is planned.
+    `run` is the logical run that would be continued, `flow` the name of the flow that is planned.
     """
 
     run: RunRow | None = None
@@ -53,11 +53,6 @@ class Plan:
     def run_id(self) -> str:
         """The id of the run that would be continued, or one that stands for the run that would be begun."""
         return self._new_run if self.run is None else self.run.id
-
-    @property
-    def entry_point(self) -> str | None:
-        """The flow as scope "flow" knows it."""
-        return self.flow if self.run is None else self.run.entry_point
 
     @property
     def new(self) -> list[Planned]:

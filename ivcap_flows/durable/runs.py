@@ -71,11 +71,13 @@ class LogicalRun:
         things = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(kept.items()))
         earlier = [row for row in self.journal.runs.attempts(self.run.id) if row.number < self.attempt.number]
         retried = any(row.root_flow_run_id == self.attempt.root_flow_run_id for row in earlier)
+        before = next((row.entry_point for row in reversed(earlier) if row.leads), self.attempt.entry_point)
         logger.log(
             logging.INFO if retried else logging.WARNING,
-            "Continues run %s (attempt %d), %s kept%s.",
+            "Continues run %s (attempt %d)%s, %s kept%s.",
             self.run.id,
             self.attempt.number,
+            f", which was {before} before" if before != self.attempt.entry_point else "",
             things or "nothing",
             "" if retried else "; set IVCAP_FLOWS_FRESH=1 to begin a new one",
         )

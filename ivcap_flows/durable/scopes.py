@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import get_args
 
+from ivcap_flows.errors import InputError
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 
@@ -15,14 +17,19 @@ logger = logging.getLogger("ivcap_flows.durable")
 _warned: set[str] = set()
 
 
-def expand(scope: Scope, *, run: str | None, entry_point: str | None) -> str:
-    """The scope as it enters the key. Outside any run there is nothing to share with, so each call is its own."""
+def expand(scope: Scope, *, run: str | None, flow: str | None) -> str:
+    """The scope as it enters the key. Outside any run there is nothing to share with, so each call is its own.
+
+    `flow` is what the run's flow is known by, wherever its code lies. Raises InputError for a scope that is none.
+    """
+    if scope not in get_args(Scope):
+        raise InputError(f"A scope is one of {', '.join(map(repr, get_args(Scope)))}, not {scope!r}.")
     if scope == "account":
         return "account"
     if scope == "run" and run is not None:
         return f"run:{run}"
-    if scope == "flow" and entry_point is not None:
-        return f"flow:{entry_point}"
+    if scope == "flow" and flow is not None:
+        return f"flow:{flow}"
     return f"call:{uuid.uuid4()}"
 
 

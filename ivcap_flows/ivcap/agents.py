@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError, WaitTimeoutError
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
@@ -17,7 +18,7 @@ from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.jobs import Jobs
 from ivcap_flows.ivcap.request_model import RequestModel, model_of
-from ivcap_flows.ivcap.requests import plain, validate_request
+from ivcap_flows.ivcap.requests import validate_request
 from ivcap_flows.ivcap.services import TOOL_SCHEMA, Services, tool_schema_of
 from ivcap_flows.ivcap.wire import Text, Wire
 
@@ -106,7 +107,7 @@ class Agents:
         raised once the platform has accepted it names the job, and has its URN as `job`: to ask again is another job.
         """
         chosen = agent if isinstance(agent, AgentRecord) else await self.get(agent)
-        document = plain(request)
+        document = canonical_form(request, "request")
         validate_request(chosen.request_schema, document, service=chosen.name or chosen.urn)
         end = None if timeout is None else time.monotonic() + timeout
         job = await self._jobs.request(chosen.urn, document)

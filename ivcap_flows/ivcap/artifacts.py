@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import os
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -27,6 +26,7 @@ from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.data_urls import decode_data_url, encode_data_url, is_data_url
 from ivcap_flows.ivcap.side_car import read_side_car, write_side_car
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
+from ivcap_flows.media_types import media_type_of
 
 __all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord", "Source"]
 
@@ -183,7 +183,7 @@ class Artifacts:
             size = state.size
         elif isinstance(source, bytes | bytearray | memoryview):
             size = len(source)
-        kind = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = media_type or media_type_of(name)
         record = await self.create(name=name, media_type=kind, size=size, policy=policy, collection=collection)
         await self.send(record, source, offset=0, state=state)
         return await self.read(record.urn)

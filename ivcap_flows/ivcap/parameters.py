@@ -5,7 +5,7 @@ of the official SDKs:
 
 | type | takes | sends |
 |---|---|---|
-| `string` | str, date, datetime, a handle | the text; ISO 8601; the handle's URN |
+| `string` | str, date, datetime, a handle | the text; ISO 8601, in UTC if there is an offset; the handle's URN |
 | `int` | int, NumPy's too; no bool, no float | decimal digits |
 | `float` | float, int, NumPy's too; finite; no bool, no text | the shortest text that reads back the same |
 | `bool` | bool, NumPy's too | `true` or `false` |
@@ -28,7 +28,8 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from ivcap_flows.errors import ParameterError
+from ivcap_flows.canonical import canonical_form
+from ivcap_flows.errors import InputError, ParameterError
 from ivcap_flows.handles import Artifact, Handle, LocalFile
 from ivcap_flows.ivcap.wire import Text, Wire
 
@@ -131,13 +132,12 @@ def _plain(value: Any) -> Any:
 
 def _string(value: Any, _: ParameterDef) -> str:
     value = _plain(value)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, date):  # a datetime is one too
-        return value.isoformat()
-    if isinstance(value, Handle):
-        return value.urn
-    raise _UnfitError("a string")
+    if not isinstance(value, str | date | Handle):  # a datetime is a date, too
+        raise _UnfitError("a string")
+    try:
+        return str(canonical_form(value, ""))
+    except InputError as error:
+        raise _UnfitError("a string that UTF-8 can hold, or a time of UTC") from error
 
 
 def _int(value: Any, _: ParameterDef) -> str:
@@ -158,7 +158,7 @@ def _float(value: Any, _: ParameterDef) -> str:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isfinite(number):
-            return repr(number)
+            return repr(number + 0.0)  # -0.0 is 0.0
     raise _UnfitError("a finite float or an int")
 
 

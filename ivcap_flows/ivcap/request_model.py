@@ -28,7 +28,9 @@ from pydantic import (
     model_validator,
 )
 
-from ivcap_flows.ivcap.requests import plain, resolved, violations
+from ivcap_flows.canonical import canonical_form
+from ivcap_flows.errors import InputError
+from ivcap_flows.ivcap.requests import resolved, violations
 
 __all__ = ["RequestModel", "model_of"]
 
@@ -54,7 +56,10 @@ class RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_handles(cls, given: Any) -> Any:
-        return plain(given) if isinstance(given, Mapping) else given
+        try:
+            return canonical_form(given, "request") if isinstance(given, Mapping) else given
+        except InputError as error:
+            raise ValueError(error.message) from error
 
     @model_validator(mode="after")
     def _keeps_the_schema(self) -> RequestModel:

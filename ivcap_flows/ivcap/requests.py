@@ -6,35 +6,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
-
 from ivcap_flows.errors import ParameterError
-from ivcap_flows.handles import Handle
 from ivcap_flows.ivcap.parameters import unknown_name
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
-__all__ = ["JOB_INPUT", "indirect", "plain", "resolved", "validate_request", "violations"]
+__all__ = ["JOB_INPUT", "indirect", "resolved", "validate_request", "violations"]
 
 JOB_INPUT: Final = "urn:ivcap:schema:job.input.1"
 """The schema of a request that names the aspect which holds the document (ivcap-cli job.go)."""
 
 _DIALECTS: Final = ("http://json-schema.org/", "https://json-schema.org/")
 _SHOWN: Final = 200
-
-
-def plain(value: Any) -> Any:
-    """JSON of a value: handles as their URNs, models by alias; what has no JSON form is left for the check to name."""
-    if isinstance(value, Handle):
-        return value.urn
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return value
 
 
 def indirect(service: str, aspect: str) -> dict[str, str]:

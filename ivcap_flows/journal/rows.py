@@ -52,8 +52,8 @@ class ProcessRow:
 class RunIdentity:
     """What a Prefect flow run is asked to do, by which the journal knows an earlier run of the same.
 
-    `entry_point` names the flow's code (`path:function`), `parameters` are its JSON values. In a subflow
-    `root_flow_run_id` is the outermost flow run's id; elsewhere it equals `flow_run_id`.
+    `entry_point` is where the flow's code lies (`path:function`), `parameters` are its JSON values as they are shown.
+    In a subflow `root_flow_run_id` is the outermost flow run's id; elsewhere it equals `flow_run_id`.
     """
 
     flow_name: str
@@ -63,6 +63,10 @@ class RunIdentity:
     flow_run_id: str
     deployed: bool = False
     deployment_id: str | None = None
+    code: str = ""
+    """The code by a name that a move leaves as it is, by default `entry_point`."""
+    parameters_sha256: str = ""
+    """What equal parameters share, by default of those that are shown."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class RunRow:
     id: str
     flow_name: str
     entry_point: str
+    """Where the code of the newest attempt lies (`path:function`); without a function for a script without a flow."""
+    code: str
+    """The code by a name that a move leaves as it is."""
     parameters: dict[str, Any]
     deployed: bool
     deployment_id: str | None
@@ -80,6 +87,11 @@ class RunRow:
     updated_at: datetime
     missing_facts: int
     """How many facts could not be written; with any, the record of the run is incomplete."""
+
+    @property
+    def flow(self) -> str:
+        """What scope "flow" is within: the flow, by its name; the code of a script or session that has none."""
+        return self.code if self.code.endswith(":") else self.flow_name
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,8 @@ class AttemptRow:
     number: int
     leads: bool
     flow_name: str
+    entry_point: str
+    """Where its code lay (`path:function`)."""
     flow_run_id: str
     root_flow_run_id: str
     outcome: Outcome

@@ -40,17 +40,17 @@ class Runs:
         """Begin an attempt of the logical run that the flow run belongs to, a new one if there is none.
 
         It joins an earlier run (a) whose root flow run is the same, or (b) when it is not deployed, the newest not
-        deployed run of the same entry point and parameters that did not complete and in which no attempt is running;
+        deployed run of the same flow, code and parameters that did not complete and in which no attempt is running;
         a run before one that completed is not looked at. `fresh` leaves out (b) only: a retry of one flow run always
         continues it. Attempts whose process is gone get the outcome `lost`.
         """
-        sha256 = fingerprint(identity.parameters)
+        identity = _whole(identity)
         with self._store.write() as connection:
-            self._serialise(connection, identity, sha256)
+            self._serialise(connection, identity)
             run_id = self._by_root(connection, identity)
             joined = nested = False
             if run_id is None and not identity.deployed and not fresh:
-                run_id = self._by_identity(connection, identity, sha256)
+                run_id = self._by_identity(connection, identity)
                 joined = run_id is not None
             if run_id is not None and not self._hold(connection, run_id):
                 run_id, joined = None, False
@@ -66,8 +66,9 @@ class Runs:
                         "id": run_id,
                         "flow_name": identity.flow_name,
                         "entry_point": identity.entry_point,
+                        "code": identity.code,
                         "parameters": identity.parameters,
-                        "parameters_sha256": sha256,
+                        "parameters_sha256": identity.parameters_sha256,
                         "deployed": identity.deployed,
                         "deployment_id": identity.deployment_id,
                         "outcome": "running",
@@ -85,7 +86,11 @@ class Runs:
                 number = max((row.number for row in leading), default=0) + (0 if nested else 1)
                 joined = not nested
                 if joined:
-                    connection.execute(sa.update(_R).where(_R.c.id == run_id).values(outcome="running", updated_at=now))
+                    again: dict[str, Any] = {"outcome": "running", "updated_at": now}
+                    if identity.flow_run_id == identity.root_flow_run_id:
+                        # The checkout that the run began in may be gone.
+                        again["entry_point"] = identity.entry_point
+                    connection.execute(sa.update(_R).where(_R.c.id == run_id).values(**again))
             attempt_id = str(uuid.uuid4())
             connection.execute(
                 sa.insert(_A),
@@ -96,6 +101,7 @@ class Runs:
                     "number": number,
                     "leads": not nested,
                     "flow_name": identity.flow_name,
+                    "entry_point": identity.entry_point,
                     "flow_run_id": identity.flow_run_id,
                     "root_flow_run_id": identity.root_flow_run_id,
                     "process_id": process_id,
@@ -110,7 +116,7 @@ class Runs:
         with self._store.read() as connection:
             run_id = self._by_root(connection, identity)
             if run_id is None and not identity.deployed and not fresh:
-                run_id = self._by_identity(connection, identity, fingerprint(identity.parameters))
+                run_id = self._by_identity(connection, _whole(identity))
             return None if run_id is None else self._run(connection, run_id)
 
     def completed_before(self, identity: RunIdentity) -> AttemptRow | None:
@@ -121,7 +127,7 @@ class Runs:
         with self._store.read() as connection:
             if identity.deployed or self._by_root(connection, identity) is not None:
                 return None
-            newest = connection.execute(self._alike(identity, fingerprint(identity.parameters)).limit(1)).first()
+            newest = connection.execute(self._alike(_whole(identity)).limit(1)).first()
             if newest is None or newest.outcome != "completed":
                 return None
             leading = [row for row in self._attempts(connection, newest.id) if row.leads]
@@ -334,10 +340,11 @@ class Runs:
         busy = {row.run_id for row in map(_attempt_row, running) if self._alive(connection, row)}
         return [run_id for run_id in connection.execute(old).scalars() if run_id not in busy]
 
-    def _serialise(self, connection: Connection, identity: RunIdentity, sha256: str) -> None:
+    def _serialise(self, connection: Connection, identity: RunIdentity) -> None:
         # SQLite's writers take turns anyway. Elsewhere two openings of one root or identity would both find nothing.
         if not self._store.is_sqlite:
-            for name in sorted((f"root:{identity.root_flow_run_id}", f"identity:{identity.entry_point}:{sha256}")):
+            alike = f"identity:{identity.flow_name}:{identity.code}:{identity.parameters_sha256}"
+            for name in sorted((f"root:{identity.root_flow_run_id}", alike)):
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
     def _by_root(self, connection: Connection, identity: RunIdentity) -> str | None:
@@ -345,8 +352,8 @@ class Runs:
         found: str | None = connection.execute(query.order_by(_A.c.seq.desc()).limit(1)).scalar()
         return found
 
-    def _by_identity(self, connection: Connection, identity: RunIdentity, sha256: str) -> str | None:
-        for id_, outcome in connection.execute(self._alike(identity, sha256)):
+    def _by_identity(self, connection: Connection, identity: RunIdentity) -> str | None:
+        for id_, outcome in connection.execute(self._alike(identity)):
             if outcome == "completed":
                 return None
             attempts = self._attempts(connection, id_)
@@ -356,10 +363,11 @@ class Runs:
         return None
 
     @staticmethod
-    def _alike(identity: RunIdentity, sha256: str) -> sa.Select[tuple[str, str]]:
+    def _alike(identity: RunIdentity) -> sa.Select[tuple[str, str]]:
         """Id and outcome of the runs of an identity that no deployment began, newest first."""
-        alike = (_R.c.entry_point == identity.entry_point, _R.c.parameters_sha256 == sha256, ~_R.c.deployed)
-        return sa.select(_R.c.id, _R.c.outcome).where(*alike).order_by(_R.c.seq.desc())
+        names = ("flow_name", "code", "parameters_sha256")
+        alike = (_R.c[name] == getattr(identity, name) for name in names)
+        return sa.select(_R.c.id, _R.c.outcome).where(*alike, ~_R.c.deployed).order_by(_R.c.seq.desc())
 
     def _lose_dead(self, connection: Connection, attempts: Sequence[AttemptRow]) -> list[AttemptRow]:
         dead = [row for row in attempts if row.outcome == "running" and not self._alive(connection, row)]
@@ -408,6 +416,14 @@ class Runs:
         if row is None:
             raise InputError(f"The journal {self._store.url} has no attempt {attempt_id!r}.")
         return _attempt_row(row)
+
+
+def _whole(identity: RunIdentity) -> RunIdentity:
+    return replace(
+        identity,
+        code=identity.code or identity.entry_point,
+        parameters_sha256=identity.parameters_sha256 or fingerprint(identity.parameters),
+    )
 
 
 def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:

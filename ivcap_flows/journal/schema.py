@@ -104,6 +104,7 @@ runs = sa.Table(
     sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
     sa.Column("flow_name", sa.Text, nullable=False),
     sa.Column("entry_point", sa.Text, nullable=False),
+    sa.Column("code", sa.Text, nullable=False),
     sa.Column("parameters", Json, nullable=False),
     sa.Column("parameters_sha256", sa.Text, nullable=False),
     sa.Column("deployed", sa.Boolean, nullable=False),
@@ -112,7 +113,7 @@ runs = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("missing_facts", sa.BigInteger, nullable=False),
-    sa.Index("runs_identity", "entry_point", "parameters_sha256"),
+    sa.Index("runs_identity", "flow_name", "code", "parameters_sha256"),
     sa.Index("runs_seq", "seq"),
 )
 
@@ -125,6 +126,7 @@ attempts = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("leads", sa.Boolean, nullable=False),
     sa.Column("flow_name", sa.Text, nullable=False),
+    sa.Column("entry_point", sa.Text, nullable=False),
     sa.Column("flow_run_id", sa.Text, nullable=False),
     sa.Column("root_flow_run_id", sa.Text, nullable=False),
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mimetypes
 import os
 import threading
 import time
@@ -29,7 +28,7 @@ from ivcap_flows.http.status import DETAIL_LIMIT, error_class, redact
 from ivcap_flows.provena.datastore import S3Credentials
 from ivcap_flows.secrets import hide
 
-__all__ = ["AT_ONCE", "Bucket", "Listed", "media_type_of", "need_library"]
+__all__ = ["AT_ONCE", "Bucket", "Listed", "need_library"]
 
 T = TypeVar("T")
 
@@ -167,11 +166,6 @@ def need_library() -> None:
         raise ConfigurationError(
             "Files of datasets need an extra. Install it with `pip install 'ivcap-flows[s3]'`."
         ) from error
-
-
-def media_type_of(key: str) -> str:
-    """What the name tells."""
-    return mimetypes.guess_type(key)[0] or "application/octet-stream"
 
 
 def _client(keys: S3Credentials, endpoint: str | None) -> Any:

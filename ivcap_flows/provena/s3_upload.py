@@ -21,7 +21,8 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.server_clock import date_of
-from ivcap_flows.provena.s3 import Bucket, media_type_of
+from ivcap_flows.media_types import media_type_of
+from ivcap_flows.provena.s3 import Bucket
 
 __all__ = ["PART", "SHA256", "Room", "send"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import mimetypes
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from ivcap_flows import media_types
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import Record
 
@@ -69,7 +69,6 @@ NOT_STATED: Final = "not stated"
 
 Entity = dict[str, Any]
 _MEDIA_TYPE: Final = re.compile(r"\w+/\w[\w.-]*(\+\w[\w.-]*)?")
-_BYTES: Final = "application/octet-stream"
 ACTIONS: Final = ("CreateAction", "ActivateAction", "Action", "OrganizeAction")
 
 
@@ -99,7 +98,7 @@ def name_of(record: Record) -> str:
 def media_type_of(record: Record) -> str:
     """As its platform tells it, without parameters; else what its name tells."""
     told = str(record.attributes.get("media_type") or "").partition(";")[0].strip()
-    return told if _MEDIA_TYPE.fullmatch(told) else mimetypes.guess_type(name_of(record))[0] or _BYTES
+    return told if _MEDIA_TYPE.fullmatch(told) else media_types.media_type_of(name_of(record))
 
 
 def version_of(record: Record | None) -> str:

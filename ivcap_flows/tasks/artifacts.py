@@ -17,7 +17,8 @@ from ivcap_flows.handles import Artifact, Collection, LocalFile
 from ivcap_flows.identity import digest
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.journal import Journal
-from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, media_type_of, urn_of
+from ivcap_flows.media_types import media_type_of
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.sources import Source, SourceLike, name_of, opened

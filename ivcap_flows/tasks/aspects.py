@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
 from ivcap_flows.errors import InputError, SupersededError
@@ -50,9 +51,9 @@ async def _add_aspect(
 ) -> Aspect:
     """Add an aspect to an entity, beside those it has, at most once within `scope`.
 
-    `content` is a mapping or a pydantic model (by alias); `schema` is needed where neither the content has `$schema`
-    nor the model declares it. `policy` is a URN; without one the platform's own default holds. Raises InputError
-    without a schema, or where the two differ.
+    `content` is a mapping or a pydantic model (by alias), in which handles stand for their URNs; `schema` is needed
+    where neither the content has `$schema` nor the model declares it. `policy` is a URN; without one the platform's own
+    default holds. Raises InputError without a schema, where the two differ, and for what no JSON value stands for.
     """
     call = await IvcapCall.of(credentials)
     call.check(entity)
@@ -251,11 +252,8 @@ async def _retract_aspect(aspect: Aspect | str, *, credentials: IvcapCredentials
 
 
 def _content(content: BaseModel | Mapping[str, Any], schema: str | None) -> tuple[str, dict[str, Any]]:
-    if isinstance(content, BaseModel):
-        document = content.model_dump(mode="json", by_alias=True)
-    elif isinstance(content, Mapping):
-        document = dict(content)
-    else:
+    document = canonical_form(content, "content")
+    if not isinstance(document, dict):
         raise InputError(f"An aspect's content is a mapping or a pydantic model, not {type(content).__name__}.")
     declared = document.get("$schema")
     if schema is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
@@ -28,7 +29,6 @@ __all__ = [
     "IvcapCredentialsLike",
     "ProvenaCall",
     "ProvenaCredentialsLike",
-    "media_type_of",
     "urn_of",
 ]
 
@@ -95,8 +95,10 @@ class _Call:
                 )
             if isinstance(value, Mapping):
                 self.check(*value.values())
-            elif isinstance(value, list | tuple | set):
+            elif isinstance(value, list | tuple | set | frozenset):
                 self.check(*value)
+            elif isinstance(value, BaseModel) and not isinstance(value, Handle):
+                self.check(*(inner for _, inner in value))
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,3 @@ def urn_of(value: Handle | str) -> str:
     if not isinstance(value, str) or not value or any(c.isspace() for c in value):
         raise InputError(f"A handle or a URN is needed, not {value!r}.")
     return value
-
-
-def media_type_of(name: str | None) -> str:
-    """The media type that a file's name tells; `application/octet-stream` otherwise."""
-    return (mimetypes.guess_type(name)[0] if name else None) or "application/octet-stream"

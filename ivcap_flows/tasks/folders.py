@@ -14,8 +14,9 @@ from ivcap_flows.durable import Performed, planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Collection
 from ivcap_flows.ivcap import archive
+from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provenance import describe, relation
-from ivcap_flows.tasks.call import IvcapCall, media_type_of
+from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.collections import collection_urn, defined, holding
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.sources import Source, opened, spooled

@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable import Effect, Found, MatchedBy, OnDivergence, OnFailure, Progress, Reusable
 from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
-from ivcap_flows.handles import Aspect, Handle, Job, Products, Service
+from ivcap_flows.handles import Aspect, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint, ivcap_urn
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
-from ivcap_flows.ivcap.requests import indirect, plain, validate_request
+from ivcap_flows.ivcap.requests import indirect, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -67,10 +68,11 @@ async def _request_job(
 ) -> Job:
     """Request a job of a service, at most once within `scope`, and return without waiting for it.
 
-    `service` is a handle, name or URN. `request` is the service's document: a mapping, in which handles stand for their
-    URNs, or a pydantic model (by alias); or `request_aspect` names the aspect whose content it is. It is checked
-    against the service's request model, all faults at once, before anything is sent. The other arguments, and what may
-    be raised, are as of `place_order`.
+    `service` is a handle, name or URN. `request` is the service's document: a mapping or a pydantic model (by alias).
+    Handles in it stand for their URNs, and its sets are sent in one order. Or `request_aspect` names the aspect whose
+    content it is. It is checked against the service's request model, all faults at once, before anything is sent;
+    InputError names by its path what no JSON value stands for. The other arguments, and what may be raised, are as of
+    `place_order`.
     """
     call = await IvcapCall.of(credentials)
     call.check(service, request, request_aspect)
@@ -172,10 +174,10 @@ async def _asked(
 
 
 def request_of(request: Mapping[str, Any] | BaseModel | None) -> dict[str, Any]:
-    """The document of a request, handles as their URNs. Raises InputError for what is no mapping or model."""
-    if not isinstance(request, Mapping | BaseModel) or isinstance(request, Handle):
+    """The document of a request, in its canonical form. Raises InputError for what has none, or is no object."""
+    document = canonical_form(request, "request")
+    if not isinstance(document, dict):
         raise InputError(f"A job's request is a mapping or a pydantic model, not {type(request).__name__}.")
-    document: dict[str, Any] = plain(request)
     return document
 
 

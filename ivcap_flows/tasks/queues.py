@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress, planning
 from ivcap_flows.errors import ConflictError
 from ivcap_flows.handles import Queue, QueueMessage
 from ivcap_flows.identity import Scope
 from ivcap_flows.ivcap.queues import QueueRecord
-from ivcap_flows.ivcap.requests import plain
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
@@ -101,7 +101,7 @@ async def _enqueue(
     """
     call = await IvcapCall.of(credentials)
     call.check(queue, content)
-    urn, document = urn_of(queue), plain(content)
+    urn, document = urn_of(queue), canonical_form(content, "content")
     if schema is None and isinstance(document, dict) and isinstance(document.get("$schema"), str):
         schema = document["$schema"]
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import NotFoundError
@@ -74,6 +75,7 @@ async def _register_service(
         wanted = dict(definition)
     else:
         wanted = await asyncio.to_thread(read_definition, Path(definition))
+    wanted = canonical_form(wanted, "definition")
     urn = await call.client.services.urn_of(wanted)
 
     async def send(intent: IntentRow, progress: Progress) -> Service:

@@ -127,7 +127,7 @@ async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIte
     key = key_of(
         platform=call.platform,
         account=call.account,
-        scope=expand("account", run=None, entry_point=None),
+        scope=expand("account", run=None, flow=None),
         noun="upload",
         request=_request(source, media_type, None, None),
     )

@@ -25,8 +25,11 @@ def journal(sqlite_journal: Journal) -> Journal:
     return sqlite_journal
 
 
-def attempt_of(journal: Journal, root: str = "1", entry_point: str = "f.py:f") -> OpenedAttempt:
-    return journal.runs.open_attempt(RunIdentity("f", entry_point, {"root": root}, root, root))
+def attempt_of(
+    journal: Journal, root: str = "1", flow: str = "f", folder: str = "", *, deployed: bool = False
+) -> OpenedAttempt:
+    asked = RunIdentity(flow, f"{folder}f.py:f", {"root": root}, root, root, deployed=deployed)
+    return journal.runs.open_attempt(asked)
 
 
 async def call(effect: Effect[Any], journal: Journal, attempt: OpenedAttempt | None, **options: Any) -> Performed[Any]:
@@ -39,8 +42,10 @@ def run(effect: Effect[Any], journal: Journal, attempt: OpenedAttempt | None, **
 
 def test_scopes_share_as_far_as_they_say(journal: Journal, platform: Platform) -> None:
     """run: within one logical run; flow: any run of the same flow; account: any; call: never; none without a run."""
-    first, second = attempt_of(journal, "1"), attempt_of(journal, "2")
-    other = attempt_of(journal, "3", "other.py:g")
+    # Each in a folder of its own, as after a clone.
+    first = attempt_of(journal, "1", folder="/a/", deployed=True)
+    second = attempt_of(journal, "2", folder="/b/", deployed=True)
+    other = attempt_of(journal, "3", "g")
     shares: dict[Scope, list[OpenedAttempt | None]] = {
         "run": [first, first, second],
         "flow": [first, second, other],
@@ -52,6 +57,8 @@ def test_scopes_share_as_far_as_they_say(journal: Journal, platform: Platform) -
         made = {run(order(platform, scope, scope=scope), journal, attempt).value["urn"] for attempt in attempts}
         counts[scope] = len(made)
     assert counts == {"run": 2, "flow": 2, "account": 1, "call": 2}
+    with pytest.raises(InputError, match="A scope is one of 'run', 'flow', 'account', 'call', not 'flows'"):
+        run(order(platform, scope="flows"), journal, first)  # type: ignore[arg-type]
     loose = [run(order(platform, "loose", scope="run"), journal, None).value["urn"] for _ in range(2)]
     assert loose[0] != loose[1]
 

@@ -129,13 +129,44 @@ def test_failed_run_of_a_gone_process_is_continued(journal: Journal, in_child: O
         ({"deployed": True}, False),
         ({"parameters": {"base": 1991}}, False),
         ({"entry_point": "other.py:el_nino"}, False),
+        ({"flow_name": "la-nina"}, False),
+        ({"code": "flows/el_nino.py:el_nino"}, False),
+        ({"parameters_sha256": "unlike any"}, False),
     ],
 )
 def test_what_is_not_the_same_command(journal: Journal, in_child: Opener, change: dict[str, Any], fresh: bool) -> None:
-    """`fresh`, a deployment, other parameters and another entry point begin a new run."""
+    """`fresh`, a deployment, other parameters, another entry point and another flow begin a new run."""
     _, kill = in_child(identity("1"))
     kill()
     assert journal.runs.open_attempt(replace(identity("2"), **change), fresh=fresh).joined is False
+
+
+def test_a_run_goes_on_where_its_code_is_now(journal: Journal, in_child: Opener) -> None:
+    """Known by the code's place in its project, it is joined from another checkout, and names that one from then on.
+
+    What was shown as parameters stays; each attempt names where it ran; a subflow does not name the run's code.
+    """
+    moved = {"code": "el_nino.py:el_nino", "parameters_sha256": "equal"}
+    first = replace(identity("1"), entry_point="/old/el_nino.py:el_nino", parameters={"in": "/old/a"}, **moved)
+    _, kill = in_child(first)
+    kill()
+    again = replace(identity("2"), entry_point="/new/el_nino.py:el_nino", parameters={"in": "/new/a"}, **moved)
+    assert (continued := journal.runs.continued(again)) is not None
+    assert continued.entry_point == first.entry_point
+    opened = journal.runs.open_attempt(again)
+    assert (opened.joined, opened.run.entry_point, opened.run.parameters) == (True, again.entry_point, {"in": "/old/a"})
+    journal.runs.close_attempt(opened.attempt.id, "failed")
+    child = replace(identity("3", root="2"), flow_name="sub", entry_point="/new/sub.py:sub")
+    assert journal.runs.open_attempt(child).run.entry_point == again.entry_point
+    places = [attempt.entry_point for attempt in journal.runs.attempts(opened.run.id)]
+    assert places == [first.entry_point, again.entry_point, child.entry_point]
+
+
+def test_scope_flow_is_the_flow_or_the_code_of_a_script(journal: Journal) -> None:
+    """A flow by its name; what no flow runs by its code."""
+    assert journal.runs.open_attempt(identity("1")).run.flow == "el-nino"
+    script = replace(identity("2"), flow_name="run.py", entry_point="/home/run.py:", code="work/run.py:")
+    assert journal.runs.open_attempt(script).run.flow == "work/run.py:"
 
 
 def test_deployed_run_is_never_joined_by_a_script(journal: Journal, in_child: Opener) -> None:

@@ -1,0 +1,86 @@
+"""What equal runs share wherever their code lies: the place of the code in its project, and the parameters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Final
+
+from ivcap_flows.canonical import canonical_form
+from ivcap_flows.capture.stand_ins import StandIns
+from ivcap_flows.capture.texts import sayable
+from ivcap_flows.errors import InputError
+from ivcap_flows.identity import canonical, digest
+from ivcap_flows.secrets import scrub
+
+__all__ = ["Project", "parameters_sha256"]
+
+log = logging.getLogger("ivcap_flows.capture")
+
+_INSTALLED: Final = ("site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder that code moves with. `root` is None for code that is in none, or in no file."""
+
+    root: str | None
+
+    @classmethod
+    def around(cls, file: str | None) -> Project:
+        """The nearest folder above a file with `.git`, else with `pyproject.toml`; of installed code where that is."""
+        if file is None or not os.path.isfile(file):
+            return cls(None)
+        above = [str(folder) for folder in PurePath(file).parents]
+        installed = (folder for folder in above if os.path.basename(folder) in _INSTALLED)
+        marked = (f for mark in (".git", "pyproject.toml") for f in above if os.path.exists(os.path.join(f, mark)))
+        return cls(next(installed, None) or next(marked, None))
+
+    def code(self, file: str | None, name: str) -> str:
+        """The function `name` of a file by the file's path in the project, without one by the file's name.
+
+        What lies in no file, as in an interactive session, is known by the path that stands for one.
+        """
+        if file is not None and os.path.isfile(file):
+            file = self._inside(file) or os.path.basename(file)
+        return str(sayable(f"{file}:{name}"))
+
+    def path(self, text: str) -> str:
+        """A text; a path within the project, alone or given to an option (`--in=/a/b`), counts from the project on."""
+        option, equals, path = text.partition("=") if text.startswith("-") else ("", "", text)
+        inside = self._inside(path)
+        return text if inside is None else f"{option}{equals}<project>/{inside}"
+
+    def _inside(self, path: str) -> str | None:
+        """The path of what lies within the project from its root on; None of anything else."""
+        if self.root is not None and os.path.isabs(path):
+            for root in (self.root, os.path.realpath(self.root)):
+                inside = os.path.relpath(path, root) if path.startswith(root) else os.pardir
+                if inside.partition(os.sep)[0] != os.pardir:
+                    return PurePath(inside).as_posix()
+        return None
+
+
+def parameters_sha256(
+    parameters: Mapping[str, Any], project: Project, contents: Mapping[int, str] | None = None, *, of: str | None = None
+) -> str:
+    """What equal parameters share in any process, on any host, and in any checkout of the project.
+
+    `contents` names the tables and arrays that were read, by `id()`. Parameters that cannot be compared are equal to no
+    others, not even to themselves: the run that has them is continued by none. A warning says so where `of` names what
+    runs.
+    """
+    try:
+        form = canonical_form(dict(parameters), "parameters", stand_in=StandIns(contents, project.path))
+        return digest(canonical(scrub(form)))
+    except InputError as error:
+        why = error.message
+    except Exception as error:  # noqa: BLE001 - whatever a user's type does, its run begins
+        why = f"they cannot be compared ({type(error).__name__})."
+    if of is not None:
+        log.warning("If %s does not complete, the same command begins anew instead of continuing it: %s", of, why)
+    return f"unlike any: {uuid.uuid4()}"

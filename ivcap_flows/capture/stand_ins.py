@@ -1,0 +1,85 @@
+"""What tells values apart that have no canonical form of their own: their content, their name, where they lie."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import ChainMap, UserDict
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from ivcap_flows.capture.data import is_data, place_of
+from ivcap_flows.capture.texts import sayable
+from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.identity import digest
+from ivcap_flows.secrets import HIDDEN, is_secret_type
+
+__all__ = ["MAPPINGS", "StandIns", "block_of"]
+
+MAPPINGS: Final = (dict, MappingProxyType, ChainMap, UserDict)
+"""Others may be views of files or of distant stores: to look into them is to read those."""
+_EXACT: Final = 2**53
+
+
+def block_of(value: Any) -> dict[str, Any] | None:
+    """What stands for a block of Prefect's: its type, and the name it is saved under. None for what is no block."""
+    kind: Any = type(value)
+    return {"block": kind.__name__, "name": getattr(value, "_block_document_name", None)} if _is_block(kind) else None
+
+
+@lru_cache(maxsize=4096)
+def _is_block(kind: type) -> bool:
+    return any(base.__name__ == "Block" and base.__module__.startswith("prefect.blocks") for base in kind.__mro__)
+
+
+class StandIns:
+    """Asked by `canonical_form` about each part of a value that is compared, and never sent.
+
+    `contents` are the names of the tables and arrays that were read, by `id()`; `path` gives the text that counts for a
+    text or path.
+    """
+
+    def __init__(self, contents: Mapping[int, str] | None = None, path: Callable[[str], str] = str.__str__) -> None:
+        self._contents = contents or {}
+        self._path = path
+
+    def __call__(self, value: Any) -> Any:
+        """The value, or what stands for it. ValueError for what is not looked into."""
+        kind: Any = type(value)
+        if value is None or isinstance(value, bool | Enum | Handle):
+            return value
+        if isinstance(value, str):
+            return sayable(self._path(value))
+        if isinstance(value, int):
+            return value if -_EXACT < value < _EXACT else {"int": f"{value:x}"}
+        if isinstance(value, float):
+            return value if math.isfinite(value) else {"float": str(float(value))}
+        if isinstance(value, bytes | bytearray | memoryview):
+            return {"sha256": digest(bytes(value))}
+        if isinstance(value, LocalFile):
+            return {"path": value.path, "sha256": value.sha256}
+        place = place_of(value)
+        if place is not None:
+            return {"path": place}
+        if is_data(value):
+            if id(value) not in self._contents:
+                raise ValueError("whose content was not read")
+            return {"content": self._contents[id(value)]}
+        if is_secret_type(kind):
+            return HIDDEN
+        block = block_of(value)
+        if block is not None and block["name"] is not None:
+            return block
+        if isinstance(value, BaseModel):
+            return {name: getattr(value, name) for name in (*kind.model_fields, *(value.__pydantic_extra__ or ()))}
+        if isinstance(value, os.PathLike):
+            return self(value.as_posix() if isinstance(value, PurePath) else os.fsdecode(value))
+        if isinstance(value, Mapping) and not isinstance(value, MAPPINGS):
+            raise ValueError("which is not looked into")
+        return value
