@@ -395,7 +395,7 @@ def test_runs_and_attempts_keep_their_order_when_the_clock_is_set_back(
     made = []
     for hours, end in ((3, "completed"), (-3, "failed")):
         set_clock(hours)
-        made.append(journal.runs.open_attempt(replace(identity(f"{hours}"), flow_name=f"{hours}")))
+        made.append(journal.runs.open_attempt(identity(f"{hours}")))
         journal.runs.close_attempt(made[-1].attempt.id, end)
     set_clock(-6)
     assert [run.id for run in journal.runs.recent()] == [each.run.id for each in reversed(made)]
