@@ -83,7 +83,11 @@ class Claims:
 
         Never raises JournalError: what cannot be written now is written with one of the next heartbeats.
         """
-        tokens = {intent.key: intent.token for intent in intents if intent.token is not None}
+        tokens = {
+            intent.key: intent.token
+            for intent in intents
+            if intent.token is not None and self._processes.runs(intent.token)
+        }
         if not tokens:
             return
         try:

@@ -129,7 +129,7 @@ class Intents:
 
         Never raises JournalError: what cannot be written now is written with one of the next heartbeats.
         """
-        if doubt is None or intent.state != "sent" or intent.token is None:
+        if doubt is None or intent.state != "sent" or intent.token is None or not self._processes.runs(intent.token):
             self._claims.release([intent])
             return
         try:

@@ -146,6 +146,10 @@ class Processes:
         """Count a claim as running in this process."""
         _tokens.add(token)
 
+    def runs(self, token: str) -> bool:
+        """Whether a claim of this process has not ended."""
+        return token in _tokens
+
     def end(self, token: str) -> None:
         """The claim no longer runs; in this process whoever asks next may take it over."""
         _tokens.discard(token)

@@ -171,3 +171,18 @@ def test_one_claim_and_many_write_the_same(journal: Journal) -> None:
             assert row == answer.intent and answer.kind == each
             rows.append((row.state, row.asked_attempt, row.spends, row.definition, row.reuse, row.error))
     assert rows[:2] == rows[2:] == [("accepted", 2, False, None, None, None), ("intent", 2, True, "d", "r", None)]
+
+
+def test_claims_that_have_ended_are_not_released_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came to its end costs no further write; what did not is free for other processes."""
+    claims = journal.intents.claim_many(wanted(4))
+    sent = journal.intents.mark_sent_many([claim.intent for claim in claims[:2]])
+    journal.intents.settle_many([Settled(sent[0], "102/1", {}, "sent")])
+    journal.intents.abandon_many({sent[1].key: "refused"}, sent[1:])
+    journal.intents.release_many([claim.intent for claim in claims])
+    assert [row.token for row in journal.intents.where()] == [None] * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(journal._store, "write", lambda: pytest.fail("written again"))
+        journal.intents.release_many([claim.intent for claim in claims])
+        journal.intents.release(claims[0].intent, "lost")
+    assert [claim.kind for claim in journal.intents.claim_many(wanted(4))] == ["kept", "new", "new", "new"]
