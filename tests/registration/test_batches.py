@@ -127,6 +127,33 @@ def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, i
     assert len(lodged(name)) == 60
 
 
+@pytest.mark.parametrize("hours", [3, -3])
+def test_a_clock_that_is_set_between_two_starts(
+    run_items, provena, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch, hours
+):
+    """A start ends while its batch does not show yet; the next one, by another clock, waits until it must."""
+    name, rows = rows_of(run_items, 10)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(
+        method="POST", path="register_batch$", count=1, drop_reply_after_effect=True, late_visibility=1.8
+    )
+
+    async def cut_off() -> None:
+        with Batch(open_source(file), provena, patience=20) as batch:
+            await batch.check()
+            registering = asyncio.create_task(batch.register(journal))
+            while not journal.intents.where(state="in_doubt"):
+                await asyncio.sleep(0.01)
+            registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)
+
+    loop.run(cut_off())
+    now = Store.now
+    monkeypatch.setattr(Store, "now", lambda self, on: now(self, on) + timedelta(hours=hours))
+    assert register(file, journal).registered == 10
+    assert len(lodged(name)) == 10
+
+
 def test_a_bad_day(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch):
     """A tenth of the replies is lost, a fifth of the requests gets 503: no row twice, every row accounted for."""
     name, rows = rows_of(run_items, 150)

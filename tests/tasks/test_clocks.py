@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import timedelta
 
 import pytest
 
+from ivcap_flows.cli import doctor
+from ivcap_flows.identity import short_id
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.models import Model, Organisation
 from ivcap_flows.tasks import (
@@ -57,6 +60,27 @@ def test_order(journal_clock, in_flow, effects, unique, late):
     assert effects.count("/1/orders") == 1
     [intent] = effects.intents("order")
     assert (intent.urn, intent.how, intent.matched_by) == (order.urn, "adopted", "key")
+
+
+def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, on_platform, unique):
+    """A second one is placed, which cannot be helped; the first is found when it shows, here and by `doctor`."""
+
+    async def settling_time(client):
+        await client.platform()
+        return client.settle
+
+    late = on_platform(settling_time) + 1
+    effects.twin.add_fault(
+        method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=late
+    )
+    order = in_flow(lambda: place_order("echo", {"message": unique}))
+    end = time.monotonic() + 30
+    while not effects.intents("order")[0].duplicates and time.monotonic() < end:
+        time.sleep(0.1)
+    [intent] = effects.intents("order")
+    assert effects.count("/1/orders") == 2 and len(intent.duplicates) == 1
+    [note] = [note for note in on_platform(doctor._ordered_twice) if short_id(order.key) in note]
+    assert all(urn in note for urn in (order.urn, *intent.duplicates))
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["with key aspects", "without key aspects"])
