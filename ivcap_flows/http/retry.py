@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from ivcap_flows.errors import IvcapFlowsError, UnavailableError, UnreachableError
+from ivcap_flows.errors import IvcapFlowsError, ProtocolError, UnavailableError, UnreachableError
 
 __all__ = ["Backoff", "Repeat", "is_transient", "may_repeat", "retry_after"]
 
@@ -33,8 +33,10 @@ def may_repeat(repeat: Repeat, error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request can succeed later: no reply, or 408, 423, 425, 429 and 5xx but 501."""
-    return isinstance(error, UnreachableError | UnavailableError)
+    """Whether the same request can succeed later: no reply or half of one, or 408, 423, 425, 429 and 5xx but 501."""
+    return isinstance(error, UnreachableError | UnavailableError) or (
+        isinstance(error, ProtocolError) and error.data.get("cut_off") is True
+    )
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:

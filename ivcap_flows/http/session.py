@@ -156,9 +156,12 @@ class Session:
             response = await self._send(method, path, params, wanted, body, timeout, repeat)
             try:
                 await self._accept(response, method, path, expect, discreet=discreet)
-                return await self._read(response, method, path)
+                reply = await self._read(response, method, path)
             finally:
                 await response.aclose()
+            if repeat == "idempotent":
+                reply.check_whole()
+            return reply
 
         return await self._tried(once, repeat, method, path)
 

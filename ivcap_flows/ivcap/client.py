@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.embedded import ask_embedded
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn, platform_id
@@ -129,15 +128,19 @@ class IvcapClient:
         return search(self._session, query, at_time=at_time, limit=limit)
 
     async def platform(self) -> str:
-        """The platform's id: its normalised URL, or the instance id of an embedded one, which survives a new port."""
+        """The platform's id: its normalised URL, or the instance id of an embedded one, which survives a new port.
+
+        Raises a PlatformError where a server of this machine does not tell which of them it is.
+        """
         if self._platform is None:
             # Many tasks begin at once, and the answer is the same for all.
             async with self._asking:
                 if self._platform is None:
-                    self._platform, self.settle = await _twin(self._session) or (
-                        platform_id(self._session.base_url),
-                        self.settle,
-                    )
+                    url, budget = self._session.base_url, self._session.backoff.budget
+                    embedded = await ask_embedded(url, platform="IVCAP", budget=budget, clock=self._session.clock)
+                    if embedded is not None:
+                        self.settle = embedded.settle
+                    self._platform = platform_id(url) if embedded is None else embedded.instance
         return self._platform
 
     async def account(self) -> str:
@@ -179,26 +182,3 @@ class IvcapClient:
 def _is_open(policy: str | None) -> bool:
     """Whether everybody sees what is under this policy."""
     return (policy or "").startswith("urn:ivcap:policy:ivcap.open.")
-
-
-async def _twin(of: Session) -> tuple[str, float] | None:
-    """Instance id and settle time of an embedded platform; None for any other. Only this machine is asked."""
-    parts = urlsplit(of.base_url)
-    if not _is_loopback(parts.hostname or ""):
-        return None
-    url = f"{parts.scheme}://{parts.netloc}"
-    async with Session(url, platform="IVCAP", budget=of.backoff.budget, clock=of.clock) as session:
-        reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
-    if reply.status != 200:
-        return None
-    body = reply.json() if "json" in reply.headers.get("content-type", "") else None
-    if not isinstance(body, dict) or not str(body.get("instance", "")).startswith("urn:ivcap-flows:twin:"):
-        return None
-    return str(body["instance"]), float(body.get("settle", SETTLE))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -26,6 +26,8 @@ __all__ = ["Store"]
 
 _BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
+_GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+"""What SQLite says where it does as it was told; 2 is FULL."""
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
 
 
@@ -213,8 +215,17 @@ def _sqlite(url: URL) -> Engine:
         # The driver's own transactions begin too late to be atomic; _began takes their place.
         connection.isolation_level = None
         _with_turns(connection, "PRAGMA journal_mode = WAL")
-        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        for name, wanted in _GRANTED.items():
+            # SQLite ignores what it cannot do, without an error.
+            [(granted,)] = connection.execute(f"PRAGMA {name}").fetchall()
+            if granted != wanted:
+                raise ConfigurationError(
+                    f"The journal sqlite:///{path} is not safe: SQLite has set {name} to {granted!r} there, not to "
+                    f"{wanted!r}. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database.",
+                    url=f"sqlite:///{path}",
+                )
 
     @sa.event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
@@ -245,8 +256,9 @@ def _check_folder(path: Path) -> None:
     kind = network_file_system(path)
     if kind is not None:
         raise ConfigurationError(
-            f"The journal {url} lies on a network file system ({kind}), where locks and writes are not dependable. "
-            "Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database that all machines reach.",
+            f"The journal {url} lies on a network or virtual file system ({kind}), where locks and writes are not "
+            "dependable. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database for all "
+            "machines.",
             url=url,
         )
     try:

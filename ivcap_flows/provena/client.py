@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ivcap_flows import identity
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.embedded import ask_embedded
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.server_clock import ServerClock, ServerTime
 from ivcap_flows.http.session import Session
@@ -45,7 +46,6 @@ _PREFIXES: Final = {
 }
 _SELDOM: Final = frozenset({"search", "handles"})
 """Registering and reading do without these, so that their URLs may be left out."""
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _TWIN: Final = "urn:ivcap-flows:twin:"
 
 
@@ -165,10 +165,18 @@ class ProvenaClient:
         return opened(self.datastore, self.documents, id, write=write, embedded=self._is_twin)
 
     async def platform(self) -> str:
-        """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens."""
+        """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens.
+
+        Raises a PlatformError where a server of this machine does not tell which of them it is.
+        """
         async with self._asking:
             if self._platform is None:
-                self._platform = await self._ask_twin() or identity.platform_id(self.endpoints.realm)
+                embedded = await ask_embedded(
+                    self.endpoints.registry, platform="Provena", pool=self._pool, clock=self._clock
+                )
+                if embedded is not None:
+                    self.settle = embedded.settle
+                self._platform = identity.platform_id(self.endpoints.realm) if embedded is None else embedded.instance
         return self._platform
 
     @property
@@ -201,20 +209,6 @@ class ProvenaClient:
 
     async def _is_twin(self) -> bool:
         return (await self.platform()).startswith(_TWIN)
-
-    async def _ask_twin(self) -> str | None:
-        parts = urlsplit(self.endpoints.registry)
-        if parts.hostname not in _LOOPBACK:
-            return None
-        url = f"{parts.scheme}://{parts.netloc}"
-        async with Session(url, platform="Provena", pool=self._pool, clock=self._clock) as session:
-            reply = await session.request("GET", "/_twin", repeat="idempotent", expect=range(200, 500))
-        is_json = reply.status == 200 and "json" in reply.headers.get("content-type", "")
-        told = reply.json() if is_json else None
-        if not isinstance(told, dict) or not str(told.get("instance", "")).startswith(_TWIN):
-            return None
-        self.settle = float(told.get("settle", SETTLE))
-        return str(told["instance"])
 
     def _session(self, url: str) -> Session:
         return Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT, pool=self._pool, clock=self._clock)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery
+from ivcap_flows.sinks.parts import made, part, sync_folder
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
@@ -43,18 +43,20 @@ class FolderSink:
         return Delivery("delivered")
 
     def _write(self, run: RunRow, graph: Graph) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".part-") as folder:
-            part = Path(folder) / f"run{ENDINGS[self.form]}"
+        made(self.folder)
+        with part(self.folder) as folder:
+            file = folder / f"run{ENDINGS[self.form]}"
             if self.form == "ro-crate":
                 from ivcap_flows.sinks.ro_crate import write_crate
 
-                write_crate(run, graph, part)
+                write_crate(run, graph, file)
             else:
-                part.write_text(text_of(self.form, run, graph), encoding="utf-8")
-            with part.open("rb+") as written:
+                file.write_text(text_of(self.form, run, graph), encoding="utf-8")
+            with file.open("rb+") as written:
                 os.fsync(written.fileno())
-            os.replace(part, self.folder / f"{run.id}{ENDINGS[self.form]}")
+            os.replace(file, self.folder / f"{run.id}{ENDINGS[self.form]}")
+            # The journal notes the delivery for ever, so the name has to be on disk as well.
+            sync_folder(self.folder)
 
 
 def text_of(form: str, run: RunRow, graph: Graph) -> str:

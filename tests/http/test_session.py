@@ -180,6 +180,43 @@ async def test_a_body_that_is_no_json_is_a_violation(web):
         reply.json()
 
 
+WHOLE = '{"a": [1.5e3, "\u00f1 \\"x\\"", true, null], "b": {"c": false}, "d": "Niño"}'.encode()
+
+
+async def test_json_that_breaks_off_is_asked_for_again(web, quick):
+    """Wherever it does; a gateway may frame what it has got as if it were whole."""
+    async with web.session() as session:
+        for cut in range(1, len(WHOLE)):
+            half = Response(WHOLE[:cut], media_type="application/json")
+            web.on("GET /1/x", half, Response(WHOLE, media_type="text/x+json"))
+            assert (await session.request("GET", "/1/x", repeat="idempotent")).json()["d"] == "Niño", WHOLE[:cut]
+    assert len(web.seen) == 2 * (len(WHOLE) - 1)
+
+
+@pytest.mark.parametrize("repeat", ["keyed", "unsafe"])
+async def test_json_that_breaks_off_is_an_answer_to_what_may_not_be_repeated(web, quick, repeat):
+    """It took effect, so it is not sent again; whoever reads the reply is told."""
+    web.on("POST /1/x", Response(WHOLE[:-5], media_type="application/json"))
+    async with web.session() as session:
+        reply = await session.request("POST", "/1/x", json={}, repeat=repeat)
+        with pytest.raises(ProtocolError, match="is no JSON"):
+            reply.json()
+    assert len(web.seen) == 1
+
+
+async def test_json_that_always_breaks_off_is_a_violation(web, quick):
+    """When the budget is spent; what is wrong in another way is no matter of luck."""
+    web.on("GET /1/x", Response(WHOLE[:-5], media_type="application/json"))
+    web.on("GET /1/y", Response(b'{"a": b}                  ', media_type="application/json"))
+    async with web.session(budget=0.2) as session:
+        with pytest.raises(ProtocolError, match="breaks off in the middle of its JSON"):
+            await session.request("GET", "/1/x", repeat="idempotent")
+        assert len(web.seen) > 2
+        with pytest.raises(ProtocolError, match="is no JSON"):
+            (await session.request("GET", "/1/y", repeat="idempotent")).json()
+    assert len(web.sent("GET /1/y")) == 1
+
+
 async def test_a_reply_read_whole_is_bounded(web, monkeypatch):
     """An endless body ends in an error, not in the memory."""
     monkeypatch.setattr(session_module, "MAX_BODY", 1000)

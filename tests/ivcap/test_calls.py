@@ -14,6 +14,7 @@ from ivcap_flows.errors import (
     InputError,
     NotFoundError,
     NotUniqueError,
+    PlatformError,
     ProtocolError,
     UnavailableError,
 )
@@ -352,17 +353,57 @@ async def test_orders_tell_the_account_where_all_are_of_one(client, scripted):
     assert await client.account() == "urn:ivcap:account:a"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [Response(status_code=404), Response(status_code=401), Response("<html>"), JSONResponse({}), JSONResponse([])],
-)
-async def test_what_is_no_twin_is_named_by_its_url(scripted, answer):
-    """Only an instance id makes a twin; the token is not sent to find out."""
-    scripted.on("GET /_twin", answer)
+async def test_what_is_no_embedded_platform_is_named_by_its_url(scripted):
+    """Only an instance id makes an embedded platform; the token is not sent to find out."""
+    scripted.on("GET /_twin", Response(status_code=404))
     async with IvcapClient(scripted.url + "/", StaticToken("t0ken")) as client:
         assert await client.platform() == scripted.url
         assert client.settle == 120
     assert "authorization" not in scripted.calls[0].headers
+
+
+EMBEDDED = JSONResponse({"instance": "urn:ivcap-flows:twin:1", "settle": 2})
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *(Response(status_code=status) for status in (408, 423, 425, 429, 500, 502, 503, 504)),
+        Response(b'{"instance": "urn:ivcap-flows:tw', media_type="application/json"),
+    ],
+    ids=lambda failure: str(failure.status_code),
+)
+async def test_a_failure_does_not_tell_what_a_platform_is(scripted, failure):
+    """It is asked again, and where that lasts, nothing is taken for known: all keys depend on it."""
+    scripted.on("GET /_twin", failure, failure, EMBEDDED)
+    async with IvcapClient(scripted.url, StaticToken("t0ken")) as client:
+        assert (await client.platform(), client.settle) == ("urn:ivcap-flows:twin:1", 2)
+    scripted.on("GET /_twin", failure)
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0.1) as client:
+        with pytest.raises(PlatformError):
+            await client.platform()
+        scripted.on("GET /_twin", EMBEDDED)
+        assert await client.platform() == "urn:ivcap-flows:twin:1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(Response(status_code=status) for status in (204, 302, 400, 401, 403, 405, 407)),
+        Response("<html>Log in</html>", media_type="text/html"),
+        JSONResponse({"instance": "urn:ivcap-flows:twin:1"}),
+        JSONResponse({"instance": 7, "settle": 2}),
+        JSONResponse({}),
+        JSONResponse([]),
+    ],
+    ids=lambda answer: str(answer.status_code),
+)
+async def test_an_answer_of_something_else_is_no_answer(scripted, answer):
+    """A proxy or a login page between here and the platform is named, with what to do."""
+    scripted.on("GET /_twin", answer)
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0.1) as client:
+        with pytest.raises(ProtocolError, match="See what answers there"):
+            await client.platform()
 
 
 async def test_a_platform_is_asked_once_what_it_is(scripted):

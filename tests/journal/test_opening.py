@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -163,9 +164,59 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
         mountpoint, fstype = str(tmp_path.resolve()), "nfs"
 
     monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [Part])
-    with pytest.raises(ConfigurationError, match=r"network file system \(nfs\).*PostgreSQL"):
+    with pytest.raises(ConfigurationError, match=r"network or virtual file system \(nfs\).*PostgreSQL"):
         Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}")
     assert not (tmp_path / "journal.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "refused"),
+    [
+        *((kind, True) for kind in ("9p", "virtiofs", "vboxsf", "prl_fs", "drvfs", "vmhgfs", "macfuse", "fuse")),
+        *((f"fuse.{name}", True) for name in ("rclone", "gcsfuse", "s3fs", "blobfuse2", "juicefs", "sshfs", "unknown")),
+        *((kind, False) for kind in ("ext4", "xfs", "btrfs", "zfs", "apfs", "tmpfs", "overlay", "fuseblk")),
+        ("fuse.fuse-overlayfs", False),
+    ],
+)
+def test_file_systems_that_machines_share_are_refused(kind: str, refused: bool) -> None:
+    """Those of a network, those that a host lends its guest, and all that programs make of what lies elsewhere."""
+    found = network_file_system(Path("/data/journal.sqlite"), [("/", "ext4"), ("/data", kind.upper())])
+    assert found == (kind if refused else None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "done"),
+    [
+        ("PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
+        ("PRAGMA foreign_keys = ON", "PRAGMA foreign_keys = OFF"),
+    ],
+)
+def test_what_sqlite_does_not_grant_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, done: str
+) -> None:
+    """It ignores what it was built without, and says nothing; so it is asked what holds."""
+    connect = sqlite3.dbapi2.connect
+
+    class Deaf(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:  # type: ignore[override]
+            return super().execute(done if statement == asked else statement, *values)
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", lambda *given, **more: connect(*given, **more, factory=Deaf))
+    with pytest.raises(ConfigurationError, match=rf"journal\.sqlite.*{asked.split()[1]}.*IVCAP_FLOWS_JOURNAL"):
+        Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+
+
+def test_a_file_system_without_shared_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says so by another journal mode, and no error; readers would then wait for writers, and locks fail."""
+    connect = sqlite3.dbapi2.connect
+    monkeypatch.setattr(
+        sqlite3.dbapi2,
+        "connect",
+        lambda path, **more: connect(f"file:{path}?vfs=unix-none", uri=True, **more),
+    )
+    path = tmp_path / "journal.sqlite"
+    with pytest.raises(ConfigurationError, match=f"{path}.*journal_mode.*'delete'.*local disk"):
+        Journal.open(f"sqlite:///{path}")
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d", "no url at all"])

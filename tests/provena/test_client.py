@@ -7,7 +7,7 @@ import time
 
 import pytest
 from pydantic import SecretStr
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ivcap_flows.errors import (
     BadRequestError,
@@ -69,22 +69,32 @@ def test_missing_endpoints_are_named():
         Endpoints.of(domain="example.org")
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        JSONResponse({"detail": "Not Found"}, 404),
-        JSONResponse({"detail": "Not authenticated"}, 401),
-        PlainTextResponse("<html>any page</html>"),
-        JSONResponse({"instance": 7}),
-    ],
-)
-async def test_the_platform_id_is_the_realm(scripted, client, answer):
-    """On loopback a server without a telling `/_twin` is a Provena like any other."""
-    scripted.on("GET /_twin", answer)
+async def test_the_platform_id_is_the_realm(scripted, client):
+    """On loopback a server without `/_twin` is a Provena like any other."""
+    scripted.on("GET /_twin", JSONResponse({"detail": "Not Found"}, 404))
 
     assert await client.platform() == f"{scripted.url}/keycloak/realms/test"
     assert client.settle == 600
     assert "authorization" not in scripted.sent("GET /_twin")[0].headers
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_failure_does_not_tell_what_a_provena_is(scripted, client, status):
+    """It is asked again: all keys depend on it."""
+    scripted.on("GET /_twin", Response(status_code=status), {"instance": "urn:ivcap-flows:twin:1", "settle": 2.0})
+
+    assert await client.platform() == "urn:ivcap-flows:twin:1"
+
+
+@pytest.mark.parametrize(
+    "answer", [PlainTextResponse("<html>any page</html>"), JSONResponse({"detail": "Log in"}, 401)]
+)
+async def test_an_answer_of_something_else_is_no_answer(scripted, client, answer):
+    """Such as that of a proxy."""
+    scripted.on("GET /_twin", answer)
+
+    with pytest.raises(ProtocolError, match="See what answers there"):
+        await client.platform()
 
 
 async def test_an_embedded_platform_tells_its_own_id(scripted, client):

@@ -1,0 +1,60 @@
+"""Whether a server is an embedded platform, which has an id of its own: that decides every idempotency key."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from ivcap_flows.http.pool import Pool
+from ivcap_flows.http.server_clock import ServerClock
+from ivcap_flows.http.session import Session
+
+__all__ = ["Embedded", "ask_embedded"]
+
+_INSTANCE: Final = "urn:ivcap-flows:twin:"
+_FINAL: Final = frozenset(range(200, 500)) - {408, 423, 425, 429}
+"""What else a server answers is asked again."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What an embedded platform says of itself: its id, and the seconds until an accepted request is surely seen."""
+
+    instance: str
+    settle: float
+
+
+async def ask_embedded(
+    url: str, *, platform: str, clock: ServerClock, budget: float = 60.0, pool: Pool | None = None
+) -> Embedded | None:
+    """What the embedded platform at a URL says of itself; None for any other platform. Only this machine is asked.
+
+    `clock` notes the time that it tells. Only an answer counts: an id, or 404. A failure is asked again, for `budget`
+    seconds. Raises UnreachableError and UnavailableError where it lasts, and ProtocolError for another answer, such as
+    that of a proxy or a login page.
+    """
+    parts = urlsplit(url)
+    if not _is_loopback(parts.hostname or ""):
+        return None
+    own = f"{parts.scheme}://{parts.netloc}"
+    async with Session(own, platform=platform, budget=budget, pool=pool, clock=clock) as session:
+        reply = await session.request("GET", "/_twin", repeat="idempotent", expect=_FINAL)
+    if reply.status == 404:
+        return None
+    body = reply.json() if reply.status == 200 and reply.is_json else None
+    instance, settle = (body.get("instance"), body.get("settle")) if isinstance(body, dict) else (None, None)
+    if isinstance(instance, str) and instance.startswith(_INSTANCE) and isinstance(settle, int | float):
+        return Embedded(instance, float(settle))
+    raise reply.violation(
+        f"has the status {reply.status} and does not say whether {parts.netloc} is an embedded platform. See what "
+        "answers there: a platform itself answers with its id or with 404"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
