@@ -106,7 +106,7 @@ BROKEN = {
     )
 }
 RIGHT = {f"{mark}-right": replace(each, mark=f"{mark}-right", build=None) for mark, each in BROKEN.items()}
-FINDS = {mark: "duplicates" for mark in BROKEN} | {"not-synced": "undurable"}
+FINDS = dict.fromkeys(BROKEN, "duplicates") | {"not-synced": "undurable"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

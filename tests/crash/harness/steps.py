@@ -128,11 +128,11 @@ def without_reply(arrive: Arrive) -> None:
     Orders.place = stopping  # type: ignore[method-assign]
 
 
-def an_order(_: Any, intent: Any, **__: Any) -> bool:
+def an_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order")
 
 
-def the_next_order(_: Any, intent: Any, **__: Any) -> bool:
+def the_next_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order" and intent.generation > 0)
 
 
@@ -144,12 +144,12 @@ def is_fan_in(_: Any, record: Any = None, *__: Any, name: str | None = None, **_
     return (name or getattr(record, "name", None) or "").endswith(FAN_IN)
 
 
-def the_fan_in(_: Any, intent: Any, **__: Any) -> bool:
+def the_fan_in(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "upload" and intent.subject.endswith(FAN_IN))
 
 
 def settles(noun: str) -> Arrange:
-    return before(Intents, "settle_outcome", lambda _, intent, **__: intent.noun == noun)
+    return before(Intents, "settle_outcome", lambda _, intent, *__, **___: intent.noun == noun)
 
 
 def completes(_: Any, __: str, outcome: str, *___: Any) -> bool:
