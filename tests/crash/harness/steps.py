@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final
@@ -223,6 +224,13 @@ def be_hasty() -> None:
     watching.EVERY = 0.5  # type: ignore[misc]
 
 
+def set_the_clock() -> None:
+    """Let the journal's time be another than the platforms'."""
+    ahead = timedelta(seconds=float(os.environ.get("CRASH_AHEAD", "0")))
+    now = store.Store.now
+    store.Store.now = lambda self, connection: now(self, connection) + ahead  # type: ignore[method-assign]
+
+
 def be_elsewhere() -> None:
     """Be a process of another machine, where one is named, of which only the beat is known."""
     processes.LEASE_SECONDS, processes.BEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
@@ -233,6 +241,7 @@ def be_elsewhere() -> None:
 def arm(folder: Path) -> Scenario:
     """Put the hooks of the scenario in this folder into this process."""
     be_hasty()
+    set_the_clock()
     scenario = Scenario.read(folder)
     if scenario.asleep:
         be_elsewhere()
