@@ -37,7 +37,16 @@ SHORT = {
     each.mark: each
     for each in (
         Scenario("sending", kills(*STEPS[:5]), orders=1, fails=0, vary=("hash seed", "working folder", "checkout")),
-        Scenario("replies", kills(*STEPS[5:8]), orders=1, fails=0, fault="lost and late", backend="postgresql"),
+        Scenario(
+            "replies",
+            kills(*STEPS[5:8]),
+            orders=1,
+            fails=0,
+            fault="lost and late",
+            backend="postgresql",
+            vary=("clocks",),
+            seed=1,
+        ),
         Scenario("waiting", kills(*STEPS[8:12]), orders=2, fault="503", rules=FAULTS["cut connections"]),
         Scenario(
             "uploading",
@@ -54,7 +63,7 @@ SHORT = {
             orders=1,
             fails=0,
             fault="lost replies of Provena",
-            vary=("other effects", "hash seed", "sets"),
+            vary=("other effects", "hash seed", "sets", "clocks"),
         ),
         Scenario(
             "no-database",

@@ -27,8 +27,10 @@ from typing import Any
 import pytest
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress, latecomers, perform, permit
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
+from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal import processes as processes_module
 from ivcap_flows.journal.processes import BEAT_SECONDS, LEASE_SECONDS
@@ -90,8 +92,8 @@ class Loop(asyncio.SelectorEventLoop):
 @dataclass
 class Call:
     """One call of `perform`, in a process of its own or in a `service`, which outlives it: what befalls its requests in
-    turn; the step at which its process dies, is suspended, or the call is cancelled; how long each of its requests
-    takes (`pause`); when it begins."""
+    turn; the step at which its process dies, is suspended, or the call is cancelled; the step at which a clock is set,
+    and by how much (`clock`); how long each of its requests takes (`pause`); when it begins."""
 
     key: int
     faults: Sequence[str] = ()
@@ -102,16 +104,19 @@ class Call:
     suspend_at: int | None = None
     after: float = 0.0
     service: int | None = None
+    clock: tuple[int, float] | None = None
 
 
 @dataclass
 class Machine:
-    """A process table: the start of each process by its number. A number that is free is given again at once."""
+    """A process table: the start of each process by its number. A number that is free is given again at once. `ahead`:
+    seconds by which its clock is."""
 
     name: str
     boot: str = field(default_factory=lambda: str(uuid.uuid4()))
     table: dict[int, float] = field(default_factory=dict)
     started: int = 0
+    ahead: float = 0.0
 
     def start(self) -> tuple[int, float]:
         self.started += 1
@@ -170,6 +175,8 @@ class Running:
             raise Killed
         if self.call.cancel_at == self.steps and self.task is not None:
             self.task.cancel()
+        if self.call.clock is not None and self.call.clock[0] == self.steps:
+            self.process.machine.ahead += self.call.clock[1]
 
     async def rest(self) -> None:
         """Be suspended, where that is due."""
@@ -260,6 +267,10 @@ class World:
     def __init__(self, folder: Path, template: Path, settle: float = SETTLE) -> None:
         self.folder, self.template, self.settle = folder, template, settle
         self.seconds = 0.0
+        self.ahead = {"journal": 0.0, "platform": 0.0}
+        """Seconds by which these clocks are."""
+        self.has_server = False
+        """Whether the journal's time is a server's, or that of the machine whose process asks."""
         self.answered = 0.0
         """When the last call ended; what it left to look at goes on."""
         self.machines = [Machine("one"), Machine("other")]
@@ -304,7 +315,7 @@ class World:
         journal = Journal.open(f"sqlite:///{self.path}")
         process = Process(self.machines[machine], journal, *self.machines[machine].start(), lambda: self.seconds)
         store = journal._store
-        store.now = lambda connection: _BASE + timedelta(seconds=self.seconds)  # type: ignore[method-assign]
+        store.now = lambda connection: self.time_of(process)  # type: ignore[method-assign]
         original = store.write
 
         @contextmanager
@@ -320,6 +331,15 @@ class World:
         store.write = writes  # type: ignore[method-assign]
         self.alive.append(process)
         return process
+
+    def time_of(self, process: Process) -> datetime:
+        """The journal's, as a process hears it."""
+        ahead = self.ahead["journal"] if self.has_server else process.machine.ahead
+        return _BASE + timedelta(seconds=self.seconds + ahead)
+
+    @property
+    def platform_time(self) -> datetime:
+        return _BASE + timedelta(seconds=self.seconds + self.ahead["platform"])
 
     def serving(self, call: Call) -> Process:
         """The process that a call runs in."""
@@ -403,6 +423,7 @@ class World:
             platform="https://x",
             account="urn:acc",
             key_aspects=platform,
+            clock=platform,
         )
 
     def rows(self, path: Path) -> dict[str, dict[str, Any]]:
@@ -447,6 +468,14 @@ class _Platform:
             spends=True,
         )
 
+    @property
+    def time(self) -> ServerTime:
+        """What its replies tell."""
+        return ServerTime(self.world.platform_time, self.world.platform_time)
+
+    async def now(self) -> ServerTime:
+        return self.time
+
     async def _arrive(self) -> None:
         await self.running.rest()
         await self._travel()
@@ -481,7 +510,7 @@ class _Platform:
                 "key": intent.key,
                 "of": self.call.key,
                 "journal": self.world.path,
-                "at": self.world.seconds,
+                "at": self.world.platform_time,
                 "shown": self.world.seconds + hidden,
             }
         )
@@ -493,10 +522,11 @@ class _Platform:
 
     async def find(self, intent: IntentRow) -> list[Found[dict[str, Any]]]:
         await self._arrive()
+        since = look_since(intent)
         found = [
-            Found({"urn": one["urn"]}, one["urn"], _BASE + timedelta(seconds=one["at"]))
+            Found({"urn": one["urn"]}, one["urn"], one["at"])
             for one in self.world.effects
-            if one["key"] == intent.key and one["shown"] <= self.world.seconds
+            if one["key"] == intent.key and one["shown"] <= self.world.seconds and (since is None or one["at"] >= since)
         ]
         await self._hear()
         return found

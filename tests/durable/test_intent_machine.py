@@ -10,13 +10,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from intent_world import SETTLE, TRIGGERS, Call, Killed, World, inhabit
 from mutants import mutate
 
@@ -28,6 +29,9 @@ EXAMPLES = 100
 NO_SLEEPER = ("no fence", "no leave asked")
 KEYS = 2
 FAULTS = ("", "lost before", "lost", "late", "late and lost", "slow", "refuse")
+FAR = (600.0, -600.0, 10_800.0, -10_800.0)
+"""Seconds by which clocks are set: some minutes and some hours, both ways."""
+JUMPS = st.sampled_from(FAR)
 MACHINES = st.sampled_from([0, 1])
 STEPS = st.none() | st.integers(1, 24)
 """At which step a process dies or is suspended, or a call is cancelled; one with a lost reply has some twenty."""
@@ -43,6 +47,7 @@ calls = st.builds(
     pause=st.sampled_from([0.0, SETTLE / 64]),
     machine=MACHINES,
     suspend_at=STEPS,
+    clock=st.none() | st.tuples(st.integers(1, 12), JUMPS),
 )
 in_services = st.builds(
     Call, key=keys, faults=faults, kill_at=st.none() | STEPS, cancel_at=STEPS, service=st.integers(0, 2)
@@ -104,6 +109,18 @@ class Intents(RuleBasedStateMachine):
     @rule()
     def lose_the_journal(self) -> None:
         self.world.lose_journal()
+
+    @initialize(has_server=st.booleans())
+    def choose_the_journal(self, has_server: bool) -> None:
+        self.world.has_server = has_server
+
+    @rule(clock=st.sampled_from(["journal", "platform"]), by=JUMPS)
+    def set_a_clock(self, clock: str, by: float) -> None:
+        self.world.ahead[clock] += by
+
+    @rule(machine=MACHINES, by=JUMPS)
+    def set_the_clock_of_a_machine(self, machine: int, by: float) -> None:
+        self.world.machines[machine].ahead += by
 
     @rule(machine=MACHINES)
     def reboot(self, machine: int) -> None:
@@ -192,6 +209,17 @@ def given_up(machine: type[Intents]) -> None:
         state.teardown()
 
 
+def set_at_each_step(machine: type[Intents]) -> None:
+    """The clock of machine and journal is set at each step of a call in turn, whose first reply is lost and whose
+    effect shows late, and of one that takes over from a process that died."""
+    for step, by, kill_at in product(range(1, 12), FAR, (None, 7)):
+        state = machine()
+        first = Call(0, ["late and lost"], kill_at=kill_at, clock=(step, by))
+        state._run([first])
+        state._run([Call(0, clock=(step, by))])
+        state.teardown()
+
+
 def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
     profile = settings(
         max_examples=examples,
@@ -234,6 +262,20 @@ def test_a_build_that_keeps_what_was_given_up_is_found(machine: type[Intents], m
     mutate("release not written", monkeypatch.setattr)
     with pytest.raises(AssertionError):
         given_up(machine)
+
+
+@pytest.mark.mutant(None)
+def test_clocks_that_are_set_make_nothing_twice(machine: type[Intents]) -> None:
+    """Minutes and hours, ahead and back, at each step: what was sent is found, and the settling time is waited for."""
+    set_at_each_step(machine)
+
+
+@pytest.mark.mutant("local clock in a look-up")
+def test_a_build_that_looks_by_its_own_clock_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps, on a package that looks at nothing older than the intent is by the journal's clock."""
+    mutate("local clock in a look-up", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        set_at_each_step(machine)
 
 
 FOUND = (

@@ -6,14 +6,17 @@ and prints which test catches which.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from ivcap_flows import canonical
 from ivcap_flows.durable.permit import Permit
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
@@ -150,6 +153,15 @@ def progress_not_stored(patch: SetAttribute) -> None:
     patch(Intents, "progress", lambda self, intent, progress: replace(intent, progress=progress))
 
 
+def local_clock(patch: SetAttribute) -> None:
+    def since(*intents: IntentRow) -> datetime:
+        return min(intent.created_at for intent in intents) - timedelta(minutes=5)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "look_since", None) is look_since:
+            patch(module, "look_since", since)
+
+
 def key_by_path(patch: SetAttribute) -> None:
     patch(RunRow, "flow", property(lambda self: self.entry_point))
 
@@ -178,6 +190,7 @@ MUTANTS: Final = {
     "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
     "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
+    "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
 }

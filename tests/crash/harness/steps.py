@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final
@@ -128,11 +129,11 @@ def without_reply(arrive: Arrive) -> None:
     Orders.place = stopping  # type: ignore[method-assign]
 
 
-def an_order(_: Any, intent: Any, **__: Any) -> bool:
+def an_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order")
 
 
-def the_next_order(_: Any, intent: Any, **__: Any) -> bool:
+def the_next_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order" and intent.generation > 0)
 
 
@@ -144,12 +145,12 @@ def is_fan_in(_: Any, record: Any = None, *__: Any, name: str | None = None, **_
     return (name or getattr(record, "name", None) or "").endswith(FAN_IN)
 
 
-def the_fan_in(_: Any, intent: Any, **__: Any) -> bool:
+def the_fan_in(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "upload" and intent.subject.endswith(FAN_IN))
 
 
 def settles(noun: str) -> Arrange:
-    return before(Intents, "settle_outcome", lambda _, intent, **__: intent.noun == noun)
+    return before(Intents, "settle_outcome", lambda _, intent, *__, **___: intent.noun == noun)
 
 
 def completes(_: Any, __: str, outcome: str, *___: Any) -> bool:
@@ -223,6 +224,13 @@ def be_hasty() -> None:
     watching.EVERY = 0.5  # type: ignore[misc]
 
 
+def set_the_clock() -> None:
+    """Let the journal's time be another than the platforms'."""
+    ahead = timedelta(seconds=float(os.environ.get("CRASH_AHEAD", "0")))
+    now = store.Store.now
+    store.Store.now = lambda self, connection: now(self, connection) + ahead  # type: ignore[method-assign]
+
+
 def be_elsewhere() -> None:
     """Be a process of another machine, where one is named, of which only the beat is known."""
     processes.LEASE_SECONDS, processes.BEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
@@ -233,6 +241,7 @@ def be_elsewhere() -> None:
 def arm(folder: Path) -> Scenario:
     """Put the hooks of the scenario in this folder into this process."""
     be_hasty()
+    set_the_clock()
     scenario = Scenario.read(folder)
     if scenario.asleep:
         be_elsewhere()

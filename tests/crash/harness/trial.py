@@ -30,6 +30,8 @@ __all__ = ["Trial"]
 _TURNS: Final = 14
 """So often the same command is given until it succeeds; the last half of them without faults."""
 _PATIENCE: Final = 420.0
+AHEAD: Final = (0, 600, -10_800, -600, 10_800)
+"""Seconds by which the clocks of processes are, one after the other."""
 _LONGEST_WAIT: Final = 240.0
 """Seconds after which what is to happen while a deployed run waits is no longer waited for."""
 _SURELY: Final = {"CRASHED": 3.0, "FAILED": 3.0, "CANCELLED": 3.0, "RUNNING": 8.0, "PENDING": 20.0}
@@ -129,7 +131,8 @@ class Trial:
         place = self.folder / f"work-{number if 'working folder' in vary else 0}"
         place.mkdir(exist_ok=True)
         forks = self.stage.forks(self.scenario.seed + number if "hash seed" in vary else 0)
-        environment = {**self.environment, **more}
+        ahead = {"CRASH_AHEAD": str(AHEAD[(self.scenario.seed + number) % len(AHEAD)])} if "clocks" in vary else {}
+        environment = {**self.environment, **ahead, **more}
         return forks.start(environment, folder=self.folder, out=log, log=log, code=code, place=place)
 
     def _checkout(self, number: int) -> Path:
