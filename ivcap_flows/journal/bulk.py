@@ -57,7 +57,8 @@ class BulkIntents(Intents):
         with self._store.write() as connection:
             now = self._store.now(connection)
             known = self._rows(connection, [each.key for each in wanted])
-            rows = [fresh_row(each, now) | _LEFT for each in wanted if each.key not in known]
+            serial = self._store.serial(connection)
+            rows = [fresh_row(each, now, serial) | _LEFT for each in wanted if each.key not in known]
             self._store.insert_all_new(connection, _I, rows)
 
     def claim_many(self, wanted: Sequence[NewIntent]) -> list[Claim]:
@@ -157,6 +158,7 @@ class BulkIntents(Intents):
                 for key in sorted(tokens):
                     self._take_turn(connection, f"key:{key}")
             now = self._store.now(connection)
+            serial = self._store.serial(connection)
             process_id = self._processes.mine(connection, now)
             # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
             known = self._rows(connection, sorted(tokens), lock=True)
@@ -168,7 +170,7 @@ class BulkIntents(Intents):
                 mine = {"process_id": process_id, "token": tokens[each.key]}
                 row = known.get(each.key)
                 if row is None:
-                    fresh.append(fresh_row(each, now) | mine)
+                    fresh.append(fresh_row(each, now, serial) | mine)
                     claims.append(Claim("new", IntentRow(**fresh[-1])))
                     continue
                 again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)

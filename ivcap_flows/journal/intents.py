@@ -74,7 +74,7 @@ class Intents:
             process_id = self._processes.mine(connection, now)
             holder = {"process_id": process_id, "token": token, "updated_at": now}
             owner = {"run_id": wanted.run_id, "attempt_id": wanted.attempt_id}
-            fresh = {**fresh_row(wanted, now), **holder}
+            fresh = {**fresh_row(wanted, now, self._store.serial(connection)), **holder}
             if self._store.insert_new(connection, _I, fresh):
                 self._check_limit(connection, wanted, spend_limit)
                 self._processes.begin(token)
@@ -227,7 +227,7 @@ class Intents:
         One without a `urn` is in doubt from now on.
         """
         with self._store.write() as connection:
-            row = {**fresh_row(wanted, created_at), **_LEFT}
+            row = {**fresh_row(wanted, created_at, self._store.serial(connection)), **_LEFT}
             if not self._store.insert_new(connection, _I, row):
                 return False
             if urn is None:
@@ -393,7 +393,7 @@ class Intents:
 _LEFT: dict[str, Any] = {"process_id": None, "token": None}
 
 
-def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
+def fresh_row(wanted: NewIntent, now: datetime, serial: int) -> dict[str, Any]:
     """The row of an intent that nobody has asked for before."""
     nothing = dict.fromkeys(("sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error"))
     return {
@@ -402,6 +402,7 @@ def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
         "asked_attempt": wanted.attempt_number,
         "state": "intent",
         "fence": 1,
+        "serial": serial,
         "created_at": now,
         "updated_at": now,
         "duplicates": [],

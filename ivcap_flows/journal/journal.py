@@ -80,15 +80,16 @@ class Journal:
         self.sightings = Sightings(store, processes)
 
     @classmethod
-    def open(cls, url: str) -> Journal:
+    def open(cls, url: str, *, accept_loss: bool = False) -> Journal:
         """Open or create the journal at `sqlite:///<path>` or `postgresql://…`, and bring its tables to this version.
 
         ConfigurationError for a URL or place that cannot hold a journal, NewerSchemaError for one made by a newer
-        version, JournalError if it cannot be reached, read or written.
+        version, JournalError if it cannot be reached, read or written. A file that lost rows since it was written is
+        a JournalLossError, unless the user says to `accept_loss`.
         """
         from ivcap_flows.journal.store import Store
 
-        return cls(Store(url))
+        return cls(Store(url, accept_loss=accept_loss))
 
     def now(self) -> datetime:
         """The journal's time, the same for all processes that share it."""

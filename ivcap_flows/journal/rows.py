@@ -140,6 +140,7 @@ class NewIntent:
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
+    `serial` grows with each new intent and never falls.
     `sent_at` is the last moment at which a request may have left. `how` is "sent", "adopted" or "reused"; of what was
     adopted `matched_by` says "key", "content" or "user". `status` is the platform's terminal status; `duplicates` are
     the URNs of further effects under the key.
@@ -161,6 +162,7 @@ class IntentRow:
     asked_attempt: int
     state: State
     fence: int
+    serial: int
     process_id: str | None
     token: str | None
     created_at: datetime
