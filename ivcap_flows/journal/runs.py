@@ -311,13 +311,18 @@ class Runs:
                 *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
             )
             paid = sa.and_(intents.c.spends, intents.c.run_id.in_(sa.select(_R.c.id).where(_R.c.deployed)))
-            connection.execute(
-                sa.delete(intents).where(
-                    intents.c.run_id.in_(old),
-                    sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%")),
-                    ~paid,
-                )
+            pruned = sa.and_(
+                intents.c.run_id.in_(old),
+                sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%")),
+                ~paid,
             )
+            newest_pruned = connection.execute(sa.select(sa.func.max(intents.c.serial)).where(pruned)).scalar()
+            if newest_pruned is not None:
+                # The records that they left on a platform then show no loss.
+                info = schema.journal_info
+                forgotten = sa.update(info).where(info.c.forgotten < newest_pruned).values(forgotten=newest_pruned)
+                connection.execute(forgotten)
+            connection.execute(sa.delete(intents).where(pruned))
             return connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
 
     def _serialise(self, connection: Connection, identity: RunIdentity, sha256: str) -> None:

@@ -22,6 +22,7 @@ from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.places import network_file_system
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info, serials
 from ivcap_flows.journal.seal import Seal, Sealed
+from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 
 __all__ = ["Store"]
 
@@ -131,6 +132,13 @@ class Store:
         moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(timezone.utc)
 
+    def weaknesses(self) -> list[str]:
+        """What the database does not promise by its settings, each in a sentence with the next step."""
+        if self.is_sqlite:
+            return []
+        with self.read() as connection:
+            return weaknesses(connection)
+
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
         return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0
@@ -171,6 +179,8 @@ class Store:
     def _prepare(self, sealed: Sealed | None) -> None:
         """Bring the tables to this version. Concurrent first openings take turns; the losers find the work done."""
         with self.engine.connect() as connection:
+            if not self.is_sqlite and reads_only(connection):
+                raise JournalError(f"The journal {self.url} cannot be written: {READ_ONLY}", url=self.url)
             version = self._version(connection)
             if version == HEAD:
                 return
@@ -213,6 +223,8 @@ class Store:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         if "database is locked" in cause:
             step = f"Another process has been writing for more than {_BUSY_SECONDS:.0f} s; end it or wait for it."
+        elif getattr(getattr(error, "orig", None), "sqlstate", None) == "25006":
+            step = READ_ONLY
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
             step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."
         else:
