@@ -60,14 +60,14 @@ async def upload(
             await progress.save({"urn": record.urn})
             await _all(
                 _send_new(call, record, source),
-                _state_content(call, record.urn, source),
+                _state_content(call, record.urn, source, intent.key),
                 *([progress.tell()] if effect.announced else []),
             )
         else:
             if not record.ready:
                 await call.client.artifacts.send(record, source.path, state=source.state)
             if await content_of(call, record.urn) is None:
-                await _state_content(call, record.urn, source)
+                await _state_content(call, record.urn, source, intent.key)
         ready = await _until_ready(call, record.urn)
         return ready.handle(call.platform, sha256=source.sha256)
 
@@ -197,9 +197,12 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
         pause = min(_LONGEST_PAUSE, 2 * pause)
 
 
-async def _state_content(call: IvcapCall, urn: str, source: Source) -> None:
-    """State the digest on the platform; a policy that forbids it costs other machines the check, nothing else."""
-    content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size}
+async def _state_content(call: IvcapCall, urn: str, source: Source, key: str) -> None:
+    """State the digest on the platform, and the key by which a second artifact of one upload is known.
+
+    A policy that forbids it costs other machines the check, nothing else.
+    """
+    content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size, "key": key}
     try:
         await call.client.aspects.add(urn, CONTENT_SCHEMA, content)
     except ForbiddenError:
