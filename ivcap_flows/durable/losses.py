@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ivcap_flows.journal import Journal
-from ivcap_flows.journal.losses import Stated
+from ivcap_flows.journal import Journal, Stated
 
 __all__ = ["LOST", "notice_loss", "stated_in"]
 

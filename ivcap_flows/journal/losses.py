@@ -7,29 +7,19 @@ behind when it took over, has no seal: there the records tell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.rows import Stated
 from ivcap_flows.journal.store import Store
 
-__all__ = ["Losses", "Stated"]
+__all__ = ["Losses"]
 
 _I = schema.intents
 _J = schema.journal_info
-
-
-@dataclass(frozen=True)
-class Stated:
-    """An intent of a journal as a record on the platform states it."""
-
-    key: str
-    serial: int
-    created_at: datetime
 
 
 class Losses:

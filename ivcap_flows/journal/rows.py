@@ -25,6 +25,7 @@ __all__ = [
     "ProcessRow",
     "RunIdentity",
     "RunRow",
+    "Stated",
 ]
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
@@ -178,6 +179,15 @@ class IntentRow:
     duplicates: list[str]
     definition: str | None = None
     reuse: str | None = None
+
+
+@dataclass(frozen=True)
+class Stated:
+    """An intent of a journal as its idempotency record on a platform states it."""
+
+    key: str
+    serial: int
+    created_at: datetime
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Store:
             sealed = self._sealed()
             if sealed is not None and not accept_loss and not (path.exists() and path.stat().st_size):
                 raise self._seal.loss(self.url, sealed, None)
-        self.engine = _sqlite(parsed, path) if self.is_sqlite else _postgresql(parsed)
+        self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
         self._commits = Commits(self.engine, patience=_BUSY_SECONDS, on_commit=self._advance)
         _after_fork(self.engine)
         try:
@@ -257,7 +257,8 @@ def _place_of(url: URL) -> Path:
     return Path(url.database).expanduser().absolute()
 
 
-def _sqlite(url: URL, path: Path) -> Engine:
+def _sqlite(url: URL) -> Engine:
+    path = _place_of(url)
     _check_folder(path)
     engine = sa.create_engine(
         url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS}, pool_size=8

@@ -16,8 +16,7 @@ from durable_platform import SETTLE, Aspects, Platform, forget_platform_warnings
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress, perform
 from ivcap_flows.errors import ForbiddenError, UnavailableError
-from ivcap_flows.journal import IntentRow, Journal, RunIdentity, schema
-from ivcap_flows.journal.losses import Stated
+from ivcap_flows.journal import IntentRow, Journal, RunIdentity, Stated, schema
 
 
 @pytest.fixture

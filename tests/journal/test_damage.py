@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import random
 import shutil
 import signal
@@ -15,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.errors import JournalError
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, NewIntent
+
+FORK = multiprocessing.get_context("fork")
 
 WORKS = """
 import sys
@@ -200,24 +204,38 @@ def test_reading_changes_nothing(place: Path) -> None:
     assert seal_of(place).read_bytes() == before
 
 
+def _work(url: str, name: str, complaint: Path) -> None:
+    try:
+        with Journal.open(url) as journal:
+            for number in itertools.count():
+                key = f"k1:{name}-{number}"
+                claim = journal.intents.claim(NewIntent(key, key, "order", "p", "a", "account", {"number": number}))
+                journal.intents.mark_sent(claim.intent)
+    except BaseException as error:
+        complaint.write_text(repr(error))
+
+
 def test_kills_are_no_loss(tmp_path: Path) -> None:
     """Eight processes that open, write and are killed at any moment, and readers meanwhile: no false alarm."""
-    url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    url = f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
     draw = random.Random(5)
-    running: list[subprocess.Popen[str]] = []
-    complaints: list[str] = []
-    end = time.monotonic() + 8
-    started = 0
-    while time.monotonic() < end:
+    running: list[multiprocessing.process.BaseProcess] = []
+    for turn in range(120):
         while len(running) < 8:
-            running.append(begin(url, f"p{started}", 0))
-            started += 1
-        time.sleep(draw.random() * 0.3)
-        complaints.append(kill(running.pop(draw.randrange(len(running)))))
-        Journal.open(url).close()
-    complaints += [kill(process) for process in running]
-    assert [complaint for complaint in complaints if complaint] == []
+            child = FORK.Process(target=_work, args=(url, f"p{turn}-{len(running)}", tmp_path / f"complaint-{turn}"))
+            child.start()
+            running.append(child)
+        time.sleep(draw.random() * 0.05)
+        killed_now = running.pop(draw.randrange(len(running)))
+        killed_now.kill()
+        killed_now.join()
+        if turn % 4 == 0:
+            Journal.open(url).close()
+    for child in running:
+        child.kill()
+        child.join()
+    assert [path.read_text() for path in tmp_path.glob("complaint-*")] == []
     with Journal.open(url) as journal:
-        assert journal.intents.where()
-    with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+        assert journal.intents.where(limit=1)
+    with sqlite3.connect(tmp_path / "state" / "journal.sqlite") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

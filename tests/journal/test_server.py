@@ -19,8 +19,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
 from ivcap_flows.errors import JournalError
-from ivcap_flows.journal import IntentRow, Journal, NewIntent
-from ivcap_flows.journal.losses import Stated
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, Stated
 from ivcap_flows.journal.store import Store
 
 
