@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from ivcap_flows import loop
+from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.durable.submission import Submission
@@ -140,6 +142,19 @@ def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, 
     effects.twin.clear_faults()
     effects.twin.advance_clock(120)
     assert naming(doctor()[1], made[0], second.urn, "made twice")
+
+
+def test_a_dataset_that_somebody_else_minted_too_is_named(in_flow, make, artifact, registry, doctor):
+    """It bears no key, and lies where this journal's does."""
+    ours = in_flow(lambda: make("mint"))
+
+    async def mint():
+        async with ProvenaCredentials.from_environment().get_client() as client:
+            return (await client.datastore.mint(collection_format(artifact, registry.defaults))).handle
+
+    theirs = loop.run(mint())
+    [said] = naming(doctor()[1], ours.urn, theirs)
+    assert f"{ours.urn} (by this journal)" in said and f"{theirs} (by" not in said
 
 
 def test_what_is_meant_is_not_named(in_flow, effects, make, doctor, artifact, unique, tmp_path):
