@@ -32,6 +32,7 @@
     │   ├── SupersededError         an aspect was changed by another since it was read
     │   └── SpendLimitError         the flow would order more than `max_orders`
     ├── JournalError                the journal cannot be read or written
+    │   ├── JournalLossError        rows that were in the journal are gone
     │   └── NewerSchemaError        made by a newer version of the package
     └── TwinError                   the embedded platform could not be started or reached
 
@@ -60,6 +61,7 @@ __all__ = [
     "IvcapFlowsError",
     "JobFailedError",
     "JournalError",
+    "JournalLossError",
     "NewerSchemaError",
     "NotAuthorizedError",
     "NotFoundError",
@@ -237,6 +239,13 @@ class JournalError(IvcapFlowsError):
     """The journal cannot be opened, read or written. Data: `url` (without password)."""
 
     retryable = True
+
+
+class JournalLossError(JournalError):
+    """Rows that were in the journal are gone. Data: `seal` (its path), `known` and `found` (numbers of transactions;
+    None where the database is gone or another journal)."""
+
+    retryable = False
 
 
 class NewerSchemaError(JournalError):

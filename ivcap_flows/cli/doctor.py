@@ -18,28 +18,37 @@ from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.platform import embedded_in, ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.durable.orphans import KEY_IN_NAME
+from ivcap_flows.durable.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates, records_of
+from ivcap_flows.durable.losses import LOST, stated_in
 from ivcap_flows.durable.platform_time import PlatformClock
-from ivcap_flows.errors import ForbiddenError, IvcapFlowsError, NotFoundError, PlatformOffError
+from ivcap_flows.errors import IvcapFlowsError, NotFoundError, PlatformOffError
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.identity import INTENT_SCHEMA, short_id
+from ivcap_flows.identity import short_id
 from ivcap_flows.journal.states import OPEN
 
 if TYPE_CHECKING:
+    from ivcap_flows.ivcap.aspects import AspectRecord
     from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.journal import Journal
 
 __all__ = ["doctor"]
 
 T = TypeVar("T")
 
 LOOKED_AT: Final = 500
-"""Artifacts, and key aspects, that the search for what was left behind reads at most, newest first."""
+"""Artifacts that the search for what was left behind reads at most, newest first."""
 _OVERSLEPT: Final = timedelta(minutes=10)
 _EVER: Final = datetime.min.replace(tzinfo=timezone.utc)
 _APART: Final = 60.0
 """Seconds between two clocks from which on it matters: tokens are renewed half a minute before their end."""
 _PATIENCE: Final = 15.0
 """Seconds that a platform gets to answer."""
+_PATIENCE_OF_SEARCHES: Final = 60.0
+"""Seconds that the search for what was made twice may take on a platform."""
+
+
+class _Wrong(str):
+    """A note of something that is not in order."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,8 @@ def doctor(*, as_json: Json = False) -> int:
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
-        _found("IVCAP", lambda: _in_time("IVCAP", _ivcap())),
-        _found("Provena", lambda: _in_time("Provena", _provena())),
+        _found("IVCAP", lambda: [*_in_time("IVCAP", _ivcap()), *_search(_made_on_ivcap())]),
+        _found("Provena", lambda: [*_in_time("Provena", _provena()), *_search(_made_in_provena())]),
         _found("clocks", _clocks),
     ]
     if as_json:
@@ -73,7 +82,8 @@ def doctor(*, as_json: Json = False) -> int:
 
 def _found(check: str, look: Callable[[], list[str]]) -> _Finding:
     try:
-        return _Finding(check, True, look())
+        notes = look()
+        return _Finding(check, not any(isinstance(note, _Wrong) for note in notes), notes)
     except IvcapFlowsError as error:
         return _Finding(check, isinstance(error, PlatformOffError), [str(error)])
 
@@ -102,8 +112,11 @@ def _journal() -> list[str]:
         sent = [row for state in ("sent", "in_doubt") for row in journal.intents.where(state=state, limit=None)]
         twice = journal.intents.where(twice=True, limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
+        loss = journal.losses.noted()
+        lost = () if loss is None else (LOST % (journal.url, loss["key"], loss["created-at"]),)
         return [
             journal.url,
+            *map(_Wrong, (*lost, *journal.weaknesses())),
             *(
                 f"no reply known: {row.noun} for {row.subject} ({short_id(row.key)}), sent {moment(row.sent_at)}; the "
                 "next run that asks for it resolves it"
@@ -177,6 +190,15 @@ def _in_time(name: Literal["IVCAP", "Provena"], look: Coroutine[Any, Any, T]) ->
         ) from error
 
 
+def _search(look: Coroutine[Any, Any, list[str]]) -> list[str]:
+    try:
+        return loop.run(asyncio.wait_for(look, _PATIENCE_OF_SEARCHES))
+    except asyncio.TimeoutError:
+        return [f"the search for what was made twice took more than {_PATIENCE_OF_SEARCHES:g} s; ask once more later"]
+    except IvcapFlowsError as error:
+        return [f"what was made twice could not be looked for: {error}"]
+
+
 def _embedded() -> str:
     folder = embedded_in()
     return "" if folder is None else f", embedded in {folder},"
@@ -187,8 +209,7 @@ async def _ivcap() -> list[str]:
     async for _ in client.services.list(limit=1):
         break
     known = f"{await client.platform()}{_embedded()} as {await client.account()}"
-    unfinished = [note async for note in _unfinished_uploads(client)]
-    return [known, *unfinished, *await _ordered_twice(client), *await _made_by_several(client)]
+    return [known, *[note async for note in _unfinished_uploads(client)]]
 
 
 async def _provena() -> list[str]:
@@ -196,6 +217,40 @@ async def _provena() -> list[str]:
     person = await client.auth_api.linked_person()
     linked = f"linked to person {person}" if person else "not linked to a person, which most registrations need"
     return [f"{await client.platform()}{_embedded()} as {await client.username()}, {linked}"]
+
+
+async def _made_on_ivcap() -> list[str]:
+    client = await ivcap()
+    records = await records_of(client)
+    with open_journal(new=True) as journal:
+        lost = await asyncio.to_thread(_lost, journal, records)
+        twice = await duplicates_on_ivcap(client, journal, records)
+        return [*lost, *await asyncio.to_thread(_twice, journal, *twice)]
+
+
+async def _made_in_provena() -> list[str]:
+    from ivcap_flows.registration.duplicates import duplicates_in_provena
+
+    client = await provena()
+    with open_journal(new=True) as journal:
+        twice = await duplicates_in_provena(client, journal)
+        return await asyncio.to_thread(_twice, journal, *twice)
+
+
+def _twice(journal: Journal, found: list[Duplicate], looked_at: str) -> list[str]:
+    note_duplicates(journal, found)
+    return [*map(str, found), f"looked for what was made twice among {looked_at}; not among what is older"]
+
+
+def _lost(journal: Journal, records: list[AspectRecord]) -> list[str]:
+    """What this journal's own records tell of rows that it has lost."""
+    stated = [one for one in (stated_in(record.content, journal.id) for record in records) if one is not None]
+    lost = journal.losses.among(stated)
+    if not lost:
+        return []
+    journal.losses.note(lost[0])
+    more = f" So it is with {len(lost)} of its newest records." if len(lost) > 1 else ""
+    return [_Wrong(LOST % (journal.url, lost[0].key, lost[0].created_at.isoformat(timespec="seconds")) + more)]
 
 
 async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:
@@ -250,35 +305,3 @@ def _span(length_of_time: float) -> str:
             count = seconds // length
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return f"{seconds} s"
-
-
-async def _ordered_twice(client: IvcapClient) -> list[str]:
-    """Orders placed under one key, by the newest of the account: the platform had shown the first one too late."""
-    placed: dict[str, list[str]] = {}
-    async for order in client.orders.list(limit=LOOKED_AT, order_by="ordered-at", order_desc=True):
-        key = KEY_IN_NAME.search(order.name or "")
-        if key is not None:
-            placed.setdefault(key[1], []).append(order.urn)
-    return [
-        f"ordered twice under the key {key}: {', '.join(reversed(urns))}; each is whole, and IVCAP cancels no order"
-        for key, urns in placed.items()
-        if len(urns) > 1
-    ]
-
-
-async def _made_by_several(client: IvcapClient) -> list[str]:
-    """What journals that do not know of each other made under one key, by the newest key aspects."""
-    made: dict[str, dict[str, str]] = {}
-    try:
-        async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
-            content = record.content if isinstance(record.content, dict) else {}
-            if isinstance(content.get("urn"), str):
-                what = f"{content.get('noun')} for {content.get('subject')}"
-                made.setdefault(record.entity, {})[content["urn"]] = what
-    except ForbiddenError:
-        return []
-    return [
-        f"made by several journals: {next(iter(urns.values()))}: {', '.join(sorted(urns))}; each is whole, use either"
-        for urns in made.values()
-        if len(urns) > 1
-    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import cyclopts
+from cyclopts import Parameter
 
 from ivcap_flows.cli.output import Json, console, emit
 from ivcap_flows.cli.platform import ask_ivcap
@@ -19,14 +20,18 @@ _PATIENCE: Final = 3600.0
 
 
 @app.command
-def rebuild(*, as_json: Json = False) -> None:
+def rebuild(*, accept_loss: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> None:
     """Restore orders and jobs of the account from their key aspects, into a journal that does not know them.
 
     What it knows stays as it is, and again it changes nothing. Runs and what they made are lost with a journal: a
     script that is started again asks under other keys of scope `run`, so `reuse=True` is the way to its orders.
+
+    Args:
+        accept_loss: Go on with a journal that has lost rows, which is refused otherwise. What was asked for in them and
+            is not restored may be sent again.
     """
-    with open_journal(new=True) as journal:
-        counts = ask_ivcap(lambda client: rebuilt(client, journal), patience=_PATIENCE)
+    with open_journal(new=True, accept_loss=accept_loss) as journal:
+        counts = ask_ivcap(lambda client: rebuilt(client, journal, accept_loss=accept_loss), patience=_PATIENCE)
         url = journal.url
     told = {name: counts[name] for name in ("restored", "known", "foreign")}
     if as_json:

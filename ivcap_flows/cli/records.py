@@ -11,14 +11,15 @@ from ivcap_flows.settings import Settings
 __all__ = ["find_run", "open_journal"]
 
 
-def open_journal(*, new: bool = False) -> Journal:
-    """The journal that the settings name; InputError where it is not there, unless it may be `new`."""
+def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:
+    """The journal that the settings name; InputError where it is not there, unless it may be `new`, JournalLossError
+    where it has lost rows, unless the user has said to `accept_loss`."""
     url = Settings().journal
     place = url.partition("sqlite:///")[2]
     is_file = bool(place) and not place.startswith((":memory:", "file:"))
     if is_file and not new and not Path(place).expanduser().exists():
         raise InputError(f"There is no journal {url}: nothing was run yet, or IVCAP_FLOWS_JOURNAL names another.")
-    return Journal.open(url)
+    return Journal.open(url, accept_loss=accept_loss)
 
 
 def find_run(journal: Journal, name: str) -> RunRow:

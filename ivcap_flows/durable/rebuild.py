@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ivcap_flows.durable.losses import stated_in
 from ivcap_flows.durable.orphans import NOUNS
 from ivcap_flows.identity import INTENT_SCHEMA, canonical, digest, key_entity, key_of
 from ivcap_flows.ivcap.aspects import AspectRecord
@@ -20,18 +21,22 @@ from ivcap_flows.journal import Journal, NewIntent
 __all__ = ["rebuild"]
 
 
-async def rebuild(client: IvcapClient, journal: Journal) -> Counter[str]:
+async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = False) -> Counter[str]:
     """Write down the account's orders and jobs that the journal does not know; how many were restored, were known, and
     cannot be told to be this account's.
 
-    One whose outcome the platform was not told is in doubt: the next call that asks for it looks for it.
+    One whose outcome the platform was not told is in doubt: the next call that asks for it looks for it. With
+    `accept_loss` what the journal has lost beside these is no finding any more.
     """
     platform, account = await client.platform(), await client.account()
     counts: Counter[str] = Counter()
+    highest = 0
     # The oldest first: of several records under one key the first that names an effect decides.
     found: dict[str, tuple[AspectRecord, Mapping[str, Any]]] = {}
     async for record in client.aspects.list(schema=INTENT_SCHEMA, order_direction="ASC"):
         content = record.content if isinstance(record.content, Mapping) else {}
+        stated = stated_in(content, journal.id)
+        highest = max(highest, 0 if stated is None else stated.serial)
         key = content.get("key")
         if content.get("noun") not in NOUNS or not isinstance(key, str) or record.entity != key_entity(key):
             continue
@@ -69,6 +74,8 @@ async def rebuild(client: IvcapClient, journal: Journal) -> Counter[str]:
             outcome=content.get("outcome"),
         )
         counts["restored" if made else "known"] += 1
+    if accept_loss:
+        await asyncio.to_thread(journal.losses.accept, highest)
     return counts
 
 

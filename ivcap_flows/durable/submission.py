@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable import latecomers
 from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
+from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import PlatformClock, still_to_settle
 from ivcap_flows.errors import (
@@ -386,10 +387,13 @@ class Submission(Generic[T]):
         if self._key_aspects is None:
             return None
         try:
-            return await self._key_aspects.read(self.intent.key)
+            content = await self._key_aspects.read(self.intent.key)
         except ForbiddenError as error:
             self._do_without(error)
             return None
+        if content is not None and not self._is_ours(content):
+            await notice_loss(self.journal, content)
+        return content
 
     async def tell_others(self) -> None:
         """Write into the key aspect how far this is."""
@@ -430,6 +434,7 @@ class Submission(Generic[T]):
         return {
             "key": row.key,
             "journal": self.journal.id,
+            "serial": row.serial,
             "noun": row.noun,
             "scope": row.scope,
             "generation": row.generation,

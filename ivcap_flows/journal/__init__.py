@@ -17,6 +17,7 @@ from ivcap_flows.journal.rows import (
     ProcessRow,
     RunIdentity,
     RunRow,
+    Stated,
 )
 from ivcap_flows.journal.states import State
 
@@ -36,4 +37,5 @@ __all__ = [
     "RunIdentity",
     "RunRow",
     "State",
+    "Stated",
 ]

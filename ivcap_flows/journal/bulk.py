@@ -58,7 +58,8 @@ class BulkIntents(Intents):
             self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
             now = self._store.now(connection)
             known = self._rows(connection, [each.key for each in wanted])
-            rows = [fresh_row(each, now) | LEFT for each in wanted if each.key not in known]
+            serial = self._store.serial(connection)
+            rows = [fresh_row(each, now, serial) | LEFT for each in wanted if each.key not in known]
             self._store.insert_all_new(connection, _I, rows)
 
     def claim_many(self, wanted: Sequence[NewIntent]) -> list[Claim]:

@@ -107,6 +107,7 @@ class Claims:
         runs = {f"run:{each.run_id}" for each in wanted} if spend_limit is not None else set()
         self._store.take_turns(connection, *sorted(runs), *(f"key:{key}" for key in sorted(tokens)))
         now = self._store.now(connection)
+        serial = self._store.serial(connection)
         process_id = self._processes.mine(connection, now)
         # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
         known = rows_of(self._store, connection, sorted(tokens), lock=True)
@@ -120,7 +121,7 @@ class Claims:
             mine: dict[str, Any] = {"process_id": process_id, "token": tokens[each.key]}
             row = known.get(each.key)
             if row is None:
-                fresh.append(fresh_row(each, now) | mine)
+                fresh.append(fresh_row(each, now, serial) | mine)
                 claims.append(Claim("new", IntentRow(**fresh[-1])))
                 spending.append(each)
                 continue
@@ -224,7 +225,7 @@ def rows_of(store: Store, connection: Connection, keys: Sequence[str], *, lock: 
     return found
 
 
-def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
+def fresh_row(wanted: NewIntent, now: datetime, serial: int) -> dict[str, Any]:
     """The row of an intent that nobody has asked for before."""
     nothing = dict.fromkeys(
         (
@@ -238,6 +239,7 @@ def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
         "asked_attempt": wanted.attempt_number,
         "state": "intent",
         "fence": 1,
+        "serial": serial,
         "created_at": now,
         "updated_at": now,
         "duplicates": [],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
@@ -16,9 +17,11 @@ __all__ = ["Commits"]
 class Commits:
     """Transactions on SQLite. Each waits for the disk at its end, which is most of what a small write costs."""
 
-    def __init__(self, engine: Engine, *, patience: float) -> None:
+    def __init__(self, engine: Engine, *, patience: float, on_commit: Callable[[str, int], None]) -> None:
+        """`on_commit` is told, after each commit, the journal's id and how many there were."""
         self._engine = engine
         self._patience = patience
+        self._on_commit = on_commit
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -62,8 +65,6 @@ class Commits:
                 yield
             finally:
                 del self._mine.connection
-            if not _stands(connection):
-                raise _taken_back()
 
     @contextmanager
     def _own(self) -> Iterator[Connection]:
@@ -77,7 +78,15 @@ class Commits:
             with self._engine.connect() as plain:
                 connection = plain.execution_options(writes=True)
                 with connection.begin():
+                    before = _driver(connection).total_changes
                     yield connection
+                    if not _stands(connection):
+                        raise _taken_back()
+                    # What changed nothing needs no commit, so the count must not make it one.
+                    changed = _driver(connection).total_changes != before
+                    counted = _count(connection) if changed else None
+                if counted is not None:
+                    self._on_commit(*counted)
         finally:
             if took:
                 turn.release()
@@ -89,5 +98,16 @@ def _taken_back() -> SQLAlchemyError:
 
 def _stands(connection: Connection) -> bool:
     """Whether the transaction is open; after some errors, such as a full disk, SQLite has ended it by itself."""
-    driver = connection.connection.dbapi_connection
-    return bool(driver is not None and driver.in_transaction)
+    driver = _driver(connection)
+    return driver is not None and driver.in_transaction
+
+
+def _count(connection: Connection) -> tuple[str, int]:
+    """Count the transaction within itself, so that the count is lost with it: the journal's id, and how many."""
+    connection.exec_driver_sql("UPDATE journal_info SET generation = generation + 1")
+    id_, generation = connection.exec_driver_sql("SELECT id, generation FROM journal_info").one()
+    return id_, generation
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection

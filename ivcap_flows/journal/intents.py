@@ -209,7 +209,7 @@ class Intents:
         """
         with self._store.write() as connection:
             self._store.take_turns(connection, f"key:{wanted.key}")
-            row = {**fresh_row(wanted, created_at), **LEFT}
+            row = {**fresh_row(wanted, created_at, self._store.serial(connection)), **LEFT}
             if not self._store.insert_new(connection, _I, row):
                 return False
             if urn is None:
@@ -262,13 +262,15 @@ class Intents:
         urn: str | None = None,
         mentions: str | None = None,
         twice: bool = False,
+        newest: bool = False,
         limit: int | None = 1000,
     ) -> list[IntentRow]:
-        """Intents in the order of their making; `limit` None gives all.
+        """Intents in the order of their making, or the `newest` first; `limit` None gives all.
 
         With `mentions` only those whose request has this text as a value, with `twice` only those with duplicates.
         """
-        query = sa.select(_I).order_by(_I.c.created_at, _I.c.key).limit(limit)
+        order = (_I.c.serial.desc(),) if newest else (_I.c.created_at, _I.c.key)
+        query = sa.select(_I).order_by(*order).limit(limit)
         if mentions is not None:
             request = sa.type_coerce(_I.c.request, sa.Text)
             query = query.where(request.contains(f'"{mentions}"', autoescape=True))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.filestats import FileStats
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.lineages import Lineages
+    from ivcap_flows.journal.losses import Losses
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
     from ivcap_flows.journal.runs import Runs
@@ -40,6 +41,7 @@ class Journal:
     files: FileStats
     leases: Leases
     lineages: Lineages
+    losses: Losses
     once: Once
     parks: Parks
     sightings: Sightings
@@ -57,6 +59,7 @@ class Journal:
         from ivcap_flows.journal.filestats import FileStats
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.lineages import Lineages
+        from ivcap_flows.journal.losses import Losses
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
         from ivcap_flows.journal.processes import Processes
@@ -73,6 +76,7 @@ class Journal:
         self.facts = Facts(store)
         self.leases = Leases(store, processes)
         self.lineages = Lineages(store)
+        self.losses = Losses(store)
         self.deliveries = Deliveries(store, self.leases)
         self.files = FileStats(store)
         self.once = Once(store)
@@ -80,20 +84,25 @@ class Journal:
         self.sightings = Sightings(store, processes)
 
     @classmethod
-    def open(cls, url: str) -> Journal:
+    def open(cls, url: str, *, accept_loss: bool = False) -> Journal:
         """Open or create the journal at `sqlite:///<path>` or `postgresql://…`, and bring its tables to this version.
 
         ConfigurationError for a URL or place that cannot hold a journal, NewerSchemaError for one made by a newer
-        version, JournalError if it cannot be reached, read or written.
+        version, JournalError if it cannot be reached, read or written. A file that lost rows since it was written is
+        a JournalLossError, unless the user says to `accept_loss`.
         """
         from ivcap_flows.journal.store import Store
 
-        return cls(Store(url))
+        return cls(Store(url, accept_loss=accept_loss))
 
     def now(self) -> datetime:
         """The journal's time, the same for all processes that share it."""
         with self._store.read() as connection:
             return self._store.now(connection)
+
+    def weaknesses(self) -> list[str]:
+        """What the database does not promise by its settings, each in a sentence with the next step."""
+        return self._store.weaknesses()
 
     async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the journal gives, called beside the loop; on SQLite those asked meanwhile share a commit.

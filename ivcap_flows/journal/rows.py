@@ -26,6 +26,7 @@ __all__ = [
     "RunIdentity",
     "RunRow",
     "SendingRow",
+    "Stated",
 ]
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
@@ -159,11 +160,12 @@ class NewIntent:
 class IntentRow:
     """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left, of one that is `sent` the moment when the claim was
-    last confirmed; then it may leave until `may_send_until`. `sent_platform_time` is no earlier than `sent_at` by the
-    platform's own clock, and `platform_time` is before the first such moment. Both are None where it told none. `how`
-    is "sent", "adopted" or "reused"; of what was adopted `matched_by` says "key", "content" or "user". `status` is the
-    platform's terminal status; `duplicates` are the URNs of further effects under the key.
+    `serial` grows with each new intent and never falls. `sent_at` is the last moment at which a request may have left,
+    of one that is `sent` the moment when the claim was last confirmed; then it may leave until `may_send_until`.
+    `sent_platform_time` is no earlier than `sent_at` by the platform's own clock, and `platform_time` is before the
+    first such moment. Both are None where it told none. `how` is "sent", "adopted" or "reused"; of what was adopted
+    `matched_by` says "key", "content" or "user". `status` is the platform's terminal status; `duplicates` are the URNs
+    of further effects under the key.
     """
 
     key: str
@@ -182,6 +184,7 @@ class IntentRow:
     asked_attempt: int
     state: State
     fence: int
+    serial: int
     process_id: str | None
     token: str | None
     created_at: datetime
@@ -200,6 +203,15 @@ class IntentRow:
     platform_time: datetime | None = None
     sent_platform_time: datetime | None = None
     may_send_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Stated:
+    """An intent of a journal as its idempotency record on a platform states it."""
+
+    key: str
+    serial: int
+    created_at: datetime
 
 
 @dataclass(frozen=True)

@@ -306,7 +306,13 @@ class Runs:
                 old = self._prunable(connection, ids, sinks)
                 paid = sa.and_(intents.c.spends, intents.c.run_id.in_(sa.select(_R.c.id).where(_R.c.deployed)))
                 of_run = sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))
-                connection.execute(sa.delete(intents).where(intents.c.run_id.in_(old), of_run, ~paid))
+                gone = sa.and_(intents.c.run_id.in_(old), of_run, ~paid)
+                newest = connection.execute(sa.select(sa.func.max(intents.c.serial)).where(gone)).scalar()
+                if newest is not None:
+                    # The records that they left on a platform then show no loss.
+                    info = schema.journal_info
+                    connection.execute(sa.update(info).where(info.c.forgotten < newest).values(forgotten=newest))
+                connection.execute(sa.delete(intents).where(gone))
                 pruned += connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
             return pruned
 

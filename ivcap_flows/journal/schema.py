@@ -32,6 +32,7 @@ __all__ = [
     "processes",
     "runs",
     "sendings",
+    "serials",
     "sightings",
     "watches",
 ]
@@ -83,7 +84,16 @@ journal_info = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("created_at", Instant, nullable=False),
+    # How many transactions have written to it, on SQLite, whose seal says the same.
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    # Intents with a serial up to this may be missing: they were pruned, or the user has accepted their loss.
+    sa.Column("forgotten", sa.BigInteger, nullable=False),
+    # What showed that rows were lost, until the user accepts it.
+    sa.Column("loss", Json),
 )
+
+serials = sa.Sequence("intent_serials", metadata=metadata)
+"""Of PostgreSQL; SQLite, whose writers take turns, counts its transactions."""
 
 processes = sa.Table(
     "processes",
@@ -163,6 +173,7 @@ intents = sa.Table(
     sa.Column("asked_attempt", sa.Integer, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("serial", sa.BigInteger, nullable=False),
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id")),
     sa.Column("token", sa.Text),
     sa.Column("created_at", Instant, nullable=False),

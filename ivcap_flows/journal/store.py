@@ -20,7 +20,9 @@ from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaErro
 from ivcap_flows.journal.commits import Commits
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.places import network_file_system
-from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
+from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info, serials
+from ivcap_flows.journal.seal import Seal, Sealed
+from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 
 __all__ = ["Store"]
 
@@ -37,7 +39,7 @@ _inherited: list[object] = []
 class Store:
     """Transactions on one journal. Safe in many threads and, through the database, in many processes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, accept_loss: bool = False) -> None:
         try:
             parsed = make_url(url)
         except ArgumentError as error:
@@ -48,14 +50,26 @@ class Store:
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed.render_as_string(hide_password=True)
-        self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
-        self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self._commits = Commits(self.engine, patience=_BUSY_SECONDS)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._seal: Seal | None = None
+        sealed: Sealed | None = None
+        if self.is_sqlite:
+            path = _place_of(parsed)
+            self._seal = Seal(path)
+            # Read before the database is, and before SQLite makes one, or deletes the log of one that is empty.
+            sealed = self._sealed()
+            if sealed is not None and not accept_loss and not (path.exists() and path.stat().st_size):
+                raise self._seal.loss(self.url, sealed, None)
+        self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
+        self._commits = Commits(self.engine, patience=_BUSY_SECONDS, on_commit=self._advance)
         _after_fork(self.engine)
         try:
-            self._prepare()
+            self._prepare(None if accept_loss else sealed)
             with self.read() as connection:
-                self.journal_id: str = connection.execute(sa.select(journal_info.c.id)).scalar_one()
+                row = connection.execute(sa.select(journal_info.c.id, journal_info.c.generation)).one()
+            self.journal_id: str = row.id
+            if self._seal is not None:
+                self._check(self._seal, sealed, Sealed(row.id, row.generation), accept_loss=accept_loss)
         except (SQLAlchemyError, OSError) as error:
             self.engine.dispose()
             raise self._failure("opened", error) from error
@@ -85,7 +99,7 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A transaction that is on disk when the block ends; writers take turns on SQLite. JournalError otherwise."""
         try:
-            with self._commits.transaction() if self.is_sqlite else self.engine.begin() as connection:
+            with self._commits.transaction() if self.is_sqlite else self._on_server() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
@@ -98,6 +112,20 @@ class Store:
                 yield
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
+
+    @contextmanager
+    def _on_server(self) -> Iterator[Connection]:
+        with self.engine.begin() as connection:
+            # A server or role may have switched it off for speed; here an answer must mean "on disk". For the
+            # transaction alone: a pooler may give each to another session of the server.
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            yield connection
+
+    def serial(self, connection: Connection) -> int:
+        """The serial of the intents that a transaction makes: above that of every one before."""
+        if self.is_sqlite:
+            return int(connection.exec_driver_sql("SELECT generation + 1 FROM journal_info").scalar_one())
+        return int(connection.execute(serials.next_value()).scalar_one())
 
     def now(self, connection: Connection) -> datetime:
         """The journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
@@ -121,6 +149,13 @@ class Store:
         for name in names:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
+    def weaknesses(self) -> list[str]:
+        """What the database does not promise by its settings, each in a sentence with the next step."""
+        if self.is_sqlite:
+            return []
+        with self.read() as connection:
+            return weaknesses(connection)
+
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key is there; True if it was inserted."""
         return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0
@@ -134,11 +169,40 @@ class Store:
         """Insert a row or replace the columns of the one with the same primary key."""
         connection.execute(InsertOver(table), row)
 
-    def _prepare(self) -> None:
+    def _sealed(self) -> Sealed | None:
+        try:
+            return None if self._seal is None else self._seal.read()
+        except OSError as error:
+            raise self._failure("opened", error) from error
+
+    def _advance(self, journal_id: str, generation: int) -> None:
+        if self._seal is not None:
+            self._seal.advance(Sealed(journal_id, generation))
+
+    def _check(self, seal: Seal, sealed: Sealed | None, found: Sealed, *, accept_loss: bool) -> None:
+        """Hold the database against its seal; one without a seal, such as a copy, is sealed as it is."""
+        if sealed is not None and not sealed.ahead_of(found):
+            return
+        if sealed is not None and not accept_loss:
+            raise seal.loss(self.url, sealed, found)
+        if sealed is not None and sealed.journal_id == found.journal_id:
+            # The numbers that were lost are not given again.
+            with self.write() as connection:
+                counted = {"generation": sealed.generation, "forgotten": sealed.generation}
+                connection.execute(sa.update(journal_info).values(counted))
+            found = Sealed(found.journal_id, sealed.generation + 1)
+        seal.place(found)
+
+    def _prepare(self, sealed: Sealed | None) -> None:
         """Bring the tables to this version. Concurrent first openings take turns; the losers find the work done."""
         with self.engine.connect() as connection:
-            if self._version(connection) == HEAD:
+            if not self.is_sqlite and reads_only(connection):
+                raise JournalError(f"The journal {self.url} cannot be written: {READ_ONLY}", url=self.url)
+            version = self._version(connection)
+            if version == HEAD:
                 return
+            if self._seal is not None and sealed is not None and version is None:
+                raise self._seal.loss(self.url, sealed, None)
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
@@ -148,6 +212,7 @@ class Store:
                 upgrade(connection)
                 if connection.execute(sa.select(journal_info.c.id)).first() is None:
                     row = {"id": str(uuid.uuid4()), "created_at": self.now(connection)}
+                    row |= {"generation": 0, "forgotten": 0}
                     connection.execute(sa.insert(journal_info), row)
 
     def _version(self, connection: Connection) -> str | None:
@@ -175,6 +240,8 @@ class Store:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         if "database is locked" in cause:
             step = f"Another process has been writing for more than {_BUSY_SECONDS:.0f} s; end it or wait for it."
+        elif getattr(getattr(error, "orig", None), "sqlstate", None) == "25006":
+            step = READ_ONLY
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
             step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."
         else:
@@ -199,12 +266,16 @@ def _after_fork(engine: Engine) -> None:
         os.register_at_fork(after_in_child=renew)
 
 
-def _sqlite(url: URL) -> Engine:
+def _place_of(url: URL) -> Path:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise ConfigurationError(
             "The journal must outlive the process, so it needs a file: set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>`."
         )
-    path = Path(url.database).expanduser().absolute()
+    return Path(url.database).expanduser().absolute()
+
+
+def _sqlite(url: URL) -> Engine:
+    path = _place_of(url)
     _check_folder(path)
     engine = sa.create_engine(
         url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS}, pool_size=8
@@ -287,17 +358,12 @@ def _postgresql(url: URL) -> Engine:
             url=shown,
         )
     try:
-        engine = sa.create_engine(url, pool_size=8, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        # Statements prepared in a session do not survive a pooler that gives each transaction to another one.
+        asked = {"connect_timeout": 10, "prepare_threshold": None}
+        engine = sa.create_engine(url, pool_size=8, pool_pre_ping=True, connect_args=asked)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigurationError(
             f"The journal {shown} needs the PostgreSQL driver. Install it with `pip install 'ivcap-flows[postgres]'`.",
             url=shown,
         ) from error
-
-    @sa.event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
-        # A server or role may have switched it off for speed; here an answer must mean "on disk".
-        connection.execute("SET synchronous_commit = on")
-        connection.commit()
-
     return engine

@@ -61,14 +61,14 @@ async def upload(
                 await progress.save({"urn": record.urn})
                 await _all(
                     _send_new(call, record, source),
-                    _state_content(call, record.urn, source),
+                    _state_content(call, record.urn, source, intent.key),
                     *([progress.tell()] if effect.announced else []),
                 )
             else:
                 if not record.ready:
                     await _send_rest(call, record, source)
                 if await content_of(call, record.urn) is None:
-                    await _state_content(call, record.urn, source)
+                    await _state_content(call, record.urn, source, intent.key)
         except IntegrityError:
             # Nobody goes on with a record that has other bytes than those of the key.
             await progress.save(None)
@@ -209,9 +209,12 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
         pause = min(_LONGEST_PAUSE, 2 * pause)
 
 
-async def _state_content(call: IvcapCall, urn: str, source: Source) -> None:
-    """State the digest on the platform; a policy that forbids it costs other machines the check, nothing else."""
-    content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size}
+async def _state_content(call: IvcapCall, urn: str, source: Source, key: str) -> None:
+    """State the digest on the platform, and the key by which a second artifact of one upload is known.
+
+    A policy that forbids it costs other machines the check, nothing else.
+    """
+    content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size, "key": key}
     try:
         await call.client.aspects.add(urn, CONTENT_SCHEMA, content)
     except ForbiddenError:

@@ -145,7 +145,7 @@ def journal_file(tmp_path: Path) -> Path:
 def ivcap_flows(capsys: pytest.CaptureFixture[str], journal_file: Path, ivcap_twin: TwinControl) -> Callable[..., Said]:
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 
-    Only `sync`, `models` and what decides, restores or prunes write to the journal, and no command prints a token.
+    Only `sync`, `models`, `doctor` and what decides, restores or prunes write to the journal, and none prints a token.
     """
     tokens = [value for name, value in os.environ.items() if "JWT" in name or "TOKEN" in name]
 
@@ -164,7 +164,7 @@ def ivcap_flows(capsys: pytest.CaptureFixture[str], journal_file: Path, ivcap_tw
             own = said.err.splitlines(keepends=True)[-1] if words[0] == "plan" else said.err
             assert re.fullmatch(r"\w+Error: [^\n]+\n", own), said.err
         decides = {"abandon", "adopt", "write-off", "--urn", "--none", "rebuild", "prune"} & set(words)
-        if before is not None and words[0] not in ("sync", "models") and not decides:
+        if before is not None and words[0] not in ("sync", "models", "doctor") and not decides:
             assert contents(journal_file) == before
         assert not any(token in said.out + said.err for token in tokens)
         return said

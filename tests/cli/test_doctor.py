@@ -205,7 +205,7 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
     said = ivcap_flows("doctor")
     assert said.status == 0
     assert "upload for series.csv" in said.out and "one is kept, there is urn:ivcap:artifact:two too" in said.out
-    assert "made by several journals: upload for x.csv: urn:a:3, urn:a:4" in said.out
+    assert f"upload for x.csv ({unique_key[-32:-16]}): urn:a:3 (by journal 3), urn:a:4 (by journal 4)." in said.out
 
 
 def test_what_has_no_reply_and_what_was_refused_is_named(on_record, journal_file):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,11 +12,17 @@ import pytest
 from ivcap_flows.journal import Journal
 
 
-def new_database(server: str) -> str:
-    name = f"j{uuid.uuid4().hex}"
-    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return server.format(name)
+@pytest.fixture
+def new_database(postgresql_server: str) -> Callable[[], str]:
+    """Makes an empty database; gives its URL."""
+
+    def make() -> str:
+        name = f"j{uuid.uuid4().hex}"
+        with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return postgresql_server.format(name)
+
+    return make
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -24,7 +30,8 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a journal that is still to be made."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
-    return new_database(request.getfixturevalue("postgresql_server"))
+    make: Callable[[], str] = request.getfixturevalue("new_database")
+    return make()
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_commits_reach_the_disk(empty_url: str) -> None:
         connection.execute(sa.text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
     store.close()
     again = Store(empty_url)
-    with again.read() as connection:
+    with again.write() as connection:
         assert connection.execute(sa.text("SHOW synchronous_commit")).scalar() == "on"
     again.close()
 

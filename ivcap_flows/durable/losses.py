@@ -1,0 +1,38 @@
+"""What idempotency records on the platform tell of rows that their own journal has lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ivcap_flows.journal import Journal, Stated
+
+__all__ = ["LOST", "notice_loss", "stated_in"]
+
+logger = logging.getLogger("ivcap_flows.durable")
+
+LOST = (
+    "The journal %s has lost rows: the platform has its record of the intent %s, made %s, which is not in it. Its "
+    "database was damaged, restored from an older copy, or failed over to a standby that was behind; or two copies of "
+    "it are in use. What else it had asked for may be sent again. Restore a complete backup, or go on without what is "
+    "lost by `ivcap-flows journal rebuild --accept-loss`."
+)
+
+
+def stated_in(content: Any, journal: str) -> Stated | None:
+    """The intent of this journal that the content of an idempotency record states."""
+    if not isinstance(content, Mapping) or content.get("journal") != journal:
+        return None
+    try:
+        return Stated(str(content["key"]), int(content["serial"]), datetime.fromisoformat(str(content["created-at"])))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+async def notice_loss(journal: Journal, content: Mapping[str, Any]) -> None:
+    """Keep, and say once, that an idempotency record of this very journal states an intent which it does not know."""
+    stated = stated_in(content, journal.id)
+    if stated is not None and await journal.ask(journal.losses.note, stated):
+        logger.error(LOST, journal.url, stated.key, stated.created_at.isoformat(timespec="seconds"))

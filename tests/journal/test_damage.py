@@ -1,0 +1,241 @@
+"""A journal that lost rows is noticed when it is opened; one whose processes were killed, and lost none, never is."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.errors import JournalError
+from ivcap_flows.journal import Journal, NewIntent
+
+FORK = multiprocessing.get_context("fork")
+
+WORKS = """
+import sys
+from ivcap_flows.journal import Journal, NewIntent
+url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with Journal.open(url) as journal:
+    number = 0
+    while count == 0 or number < count:
+        key = f"k1:{name}-{number}"
+        claim = journal.intents.claim(NewIntent(key, key, "order", "p", "a", "account", {"number": number}))
+        journal.intents.mark_sent(claim.intent)
+        number += 1
+    print("done", flush=True)
+    sys.stdin.read()
+"""
+
+
+def begin(url: str, name: str, count: int) -> subprocess.Popen[str]:
+    """A process that asks for so many orders, without end for 0, and then stays."""
+    command = [sys.executable, "-c", WORKS, url, name, str(count)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **pipes)
+
+
+def kill(process: subprocess.Popen[str]) -> str:
+    """End it as the kernel does; what it had to complain about before."""
+    process.send_signal(signal.SIGKILL)
+    _, complaint = process.communicate(timeout=30)
+    return complaint
+
+
+def killed(url: str, name: str, count: int) -> None:
+    """Let a process ask for so many orders, and kill it."""
+    process = begin(url, name, count)
+    assert process.stdout is not None and process.stdout.readline() == "done\n"
+    kill(process)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The file of a journal whose process was killed, with orders that are in the write-ahead log alone."""
+    path = tmp_path / "journal.sqlite"
+    with Journal.open(f"sqlite:///{path}"):
+        pass
+    shutil.copy(path, tmp_path / "older.sqlite")
+    killed(f"sqlite:///{path}", "some", 20)
+    assert log_of(path).stat().st_size > 0
+    return path
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def seal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.seal")
+
+
+def forget_log(path: Path) -> None:
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink()
+
+
+def cut_off_log(path: Path) -> None:
+    with log_of(path).open("r+b") as log:
+        log.truncate(log.seek(0, 2) - 5000)
+
+
+def flip_bits_of_log(path: Path) -> None:
+    with log_of(path).open("r+b") as log:
+        log.seek(-3000, 2)
+        byte = log.read(1)[0]
+        log.seek(-1, 1)
+        log.write(bytes([byte ^ 0xFF]))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+    forget_log(path)
+
+
+def restore_older(path: Path) -> None:
+    forget_log(path)
+    shutil.copy(path.with_name("older.sqlite"), path)
+
+
+DAMAGES: list[Callable[[Path], None]] = [forget_log, cut_off_log, flip_bits_of_log, empty, remove, restore_older]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_lost_rows_are_noticed(place: Path, damage: Callable[[Path], None]) -> None:
+    """However the file lost them, it is not opened: what it means and the next steps are named, nothing is changed."""
+    damage(place)
+    files = {path.name: path.read_bytes() for path in place.parent.iterdir() if not path.name.endswith("-shm")}
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"lost.*sent again.*backup.*rebuild --accept-loss") as caught:
+            Journal.open(f"sqlite:///{place}")
+        assert str(seal_of(place)) in caught.value.message and not caught.value.retryable
+    if damage in (empty, remove):
+        # SQLite would delete the log of an empty file, from which an expert may restore the rest.
+        left = {path.name: path.read_bytes() for path in place.parent.iterdir() if not path.name.endswith("-shm")}
+        assert left == files
+
+
+def test_another_journal_in_its_place_is_noticed(place: Path, tmp_path: Path) -> None:
+    """Its rows are not those of the journal that was there."""
+    Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}").close()
+    forget_log(place)
+    shutil.copy(tmp_path / "other.sqlite", place)
+    with pytest.raises(JournalError, match="another journal"):
+        Journal.open(f"sqlite:///{place}")
+
+
+@pytest.mark.parametrize("damage", [None, *DAMAGES])
+def test_a_loss_is_accepted_by_the_user_alone(place: Path, damage: Callable[[Path], None] | None) -> None:
+    """Then the journal goes on, and what is lost of it from now on is noticed again."""
+    if damage is not None:
+        damage(place)
+    url = f"sqlite:///{place}"
+    Journal.open(url, accept_loss=True).close()
+    with Journal.open(url) as journal:
+        assert len(journal.intents.where()) <= 20
+    killed(url, "later", 5)
+    forget_log(place)
+    with pytest.raises(JournalError, match="lost"):
+        Journal.open(url)
+
+
+def test_a_journal_deleted_on_purpose_is_made_anew(place: Path) -> None:
+    """Its seal goes with it, which the message says."""
+    remove(place)
+    with pytest.raises(JournalError, match="on purpose, delete"):
+        Journal.open(f"sqlite:///{place}")
+    seal_of(place).unlink()
+    with Journal.open(f"sqlite:///{place}") as journal:
+        assert journal.intents.where() == []
+
+
+def test_a_copy_without_its_seal_is_adopted(place: Path, tmp_path: Path) -> None:
+    """A journal that was moved or restored elsewhere is sealed there, and guarded from then on."""
+    with Journal.open(f"sqlite:///{place}") as journal:
+        known = journal.id
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere" / "journal.sqlite"
+    shutil.copy(place, copy)
+    with Journal.open(f"sqlite:///{copy}") as journal:
+        assert (journal.id, len(journal.intents.where())) == (known, 20)
+    killed(f"sqlite:///{copy}", "later", 5)
+    forget_log(copy)
+    with pytest.raises(JournalError, match="lost"):
+        Journal.open(f"sqlite:///{copy}")
+
+
+def test_a_seal_that_cannot_be_read_is_made_anew(place: Path) -> None:
+    """A power cut may leave an empty one, which is no loss of the journal's."""
+    for left in (b"", b"ivcap-flows", seal_of(place).read_bytes().replace(b"1", b"2")):
+        seal_of(place).write_bytes(left)
+        with Journal.open(f"sqlite:///{place}") as journal:
+            assert len(journal.intents.where()) == 20
+
+
+def test_one_journal_has_one_seal(place: Path, tmp_path: Path) -> None:
+    """Also where it is opened by another name."""
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(place)
+    killed(f"sqlite:///{link}", "linked", 3)
+    assert not seal_of(link).exists()
+    forget_log(place)
+    with pytest.raises(JournalError, match="lost"):
+        Journal.open(f"sqlite:///{link}")
+
+
+def test_reading_changes_nothing(place: Path) -> None:
+    """A command that only looks leaves the journal and its seal as they are."""
+    before = seal_of(place).read_bytes()
+    with Journal.open(f"sqlite:///{place}") as journal:
+        journal.intents.where()
+    assert seal_of(place).read_bytes() == before
+
+
+def _work(url: str, name: str, complaint: Path) -> None:
+    try:
+        with Journal.open(url) as journal:
+            for number in itertools.count():
+                key = f"k1:{name}-{number}"
+                claim = journal.intents.claim(NewIntent(key, key, "order", "p", "a", "account", {"number": number}))
+                journal.intents.mark_sent(claim.intent)
+    except BaseException as error:
+        complaint.write_text(repr(error))
+
+
+def test_kills_are_no_loss(tmp_path: Path) -> None:
+    """Eight processes that open, write and are killed at any moment, and readers meanwhile: no false alarm."""
+    url = f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
+    draw = random.Random(5)
+    running: list[multiprocessing.process.BaseProcess] = []
+    for turn in range(120):
+        while len(running) < 8:
+            child = FORK.Process(target=_work, args=(url, f"p{turn}-{len(running)}", tmp_path / f"complaint-{turn}"))
+            child.start()
+            running.append(child)
+        time.sleep(draw.random() * 0.05)
+        killed_now = running.pop(draw.randrange(len(running)))
+        killed_now.kill()
+        killed_now.join()
+        if turn % 4 == 0:
+            Journal.open(url).close()
+    for child in running:
+        child.kill()
+        child.join()
+    assert [path.read_text() for path in tmp_path.glob("complaint-*")] == []
+    with Journal.open(url) as journal:
+        assert journal.intents.where(limit=1)
+    with sqlite3.connect(tmp_path / "state" / "journal.sqlite") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

