@@ -328,8 +328,8 @@ def _check_folder(path: Path) -> None:
     if kind is not None:
         raise ConfigurationError(
             f"The journal {url} lies on a network or virtual file system ({kind}), where locks and writes are not "
-            "dependable. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database for all "
-            "machines.",
+            "dependable. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database that all "
+            "machines reach.",
             url=url,
         )
     try:
