@@ -284,6 +284,7 @@ class Provena:
         self.jobs = SimpleNamespace(list=self._list)
         self.registry = SimpleNamespace(list=self._nothing)
         self.settle = 0.0
+        self.time = None
 
     async def platform(self) -> str:
         return "https://provena"
