@@ -7,13 +7,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Final, ParamSpec, TypeVar
 
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.sightings import Watch
+from ivcap_flows.journal.sightings import Lead, Watch
 
 __all__ = ["Board"]
 
@@ -27,57 +26,41 @@ logger = logging.getLogger("ivcap_flows.waiting")
 
 
 class Board:
-    """What this watcher and those of other processes tell each other about one watchlist."""
+    """What this watcher and those of other processes tell each other about one watchlist.
+
+    It remembers nothing of what it wrote or read there but who leads, so that whatever is lost is written again.
+    """
 
     def __init__(self, journal: Journal, *, noun: str, platform: str, account: str) -> None:
         self._journal = journal
         self._name = f"{noun} {account} {platform}"
         self._me = str(uuid.uuid4())
-        self._mark = (0, 0)
-        self._posted: set[str] = set()
-        self._seen_after: datetime | None = None
+        self._lead: Lead | None = None
         self._away_until = 0.0
         self._beats = False
-        self._present = False
 
     async def lead(self) -> bool:
         """Whether this watcher is to ask the platform; it is where no other does, or none can be heard of."""
-        self._begin()
-        leads = await self._ask(self._journal.sightings.lead, self._name, self._me)
-        self._present = self._present or leads is True
-        return leads is not False
+        if not self._beats:
+            start_beating(self._journal)
+            self._beats = True
+        noted = await self._ask(self._journal.sightings.lead, self._name, self._me, self._lead)
+        self._lead = noted or self._lead
+        return noted is None or noted.mine
 
     async def others(self) -> Mapping[str, Watch] | None:
-        """What the other watchers wait for; None where nothing has changed since it was last told."""
-        found = await self._ask(self._journal.sightings.others, self._name, self._me, self._mark)
-        if found is None:
-            return None
-        self._mark = found.mark
-        return found.watches
+        """What the other watchers wait for, by URN; None where the journal cannot say."""
+        return await self._ask(self._journal.sightings.others, self._name, self._me)
 
-    async def report(self, statuses: Mapping[str, str], trouble: str | None) -> None:
-        """Tell the others; without effect where another asks the platform by now."""
-        await self._ask(self._journal.sightings.report, self._name, self._me, statuses, trouble=trouble)
+    async def report(self, statuses: Mapping[str, str], trouble: str | None) -> bool:
+        """Tell the others; False where they were not told, since another leads by now or the journal cannot be used."""
+        report = self._journal.sightings.report
+        return await self._ask(report, self._name, self._me, statuses, trouble=trouble) or False
 
-    async def news(self, mine: Mapping[str, Watch]) -> tuple[dict[str, str], str | None]:
-        """The statuses that the lookout has seen since last time, after it was told what this watcher waits for now,
-        and what hinders it."""
-        self._begin()
-        wanted = [watch for urn, watch in mine.items() if urn not in self._posted]
-        unwanted = [urn for urn in self._posted if urn not in mine]
-        sightings = self._journal.sightings
-        if wanted:
-            if await self._ask(_done(sightings.watch), self._name, self._me, wanted) is None:
-                return {}, None
-            self._seen_after = None
-        if unwanted:
-            await self._ask(_done(sightings.unwatch), self._name, self._me, unwanted)
-        self._posted = set(mine)
-        found = await self._ask(sightings.seen, self._name, self._seen_after)
-        if found is None:
-            return {}, None
-        statuses, self._seen_after, trouble = found
-        return {urn: status for urn, status in statuses.items() if urn in mine}, trouble
+    async def news(self, wanted: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+        """The statuses that the leader has seen of these (URN to service), which it looks after from now on, and what
+        hinders it."""
+        return await self._ask(self._journal.sightings.follow, self._name, self._me, wanted) or ({}, None)
 
     async def pace(self, service: str) -> Sequence[float]:
         """How long, in seconds, the last work of a service took."""
@@ -88,23 +71,13 @@ class Board:
         await self._ask(_done(self._journal.sightings.learn), self._name, took)
 
     async def leave(self) -> None:
-        """Wait for nothing any more; if this was the lookout, the next who asks is."""
-        sightings = self._journal.sightings
-        if self._posted:
-            await self._ask(_done(sightings.unwatch), self._name, self._me)
-            self._posted = set()
-        if self._present:
-            await self._ask(_done(sightings.resign), self._name, self._me)
-            self._present = False
+        """Wait for nothing any more; if this watcher led, the next who asks does."""
+        self._away_until = 0.0  # what stays behind in the journal would keep others waiting
+        await self._ask(_done(self._journal.sightings.leave), self._name, self._me)
         if self._beats:
             stop_beating(self._journal)
             self._beats = False
-        self._me, self._mark, self._seen_after = str(uuid.uuid4()), (0, 0), None
-
-    def _begin(self) -> None:
-        if not self._beats:
-            start_beating(self._journal)
-            self._beats = True
+        self._me, self._lead = str(uuid.uuid4()), None
 
     async def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """What the journal says; None where it cannot be used."""

@@ -23,7 +23,6 @@ from ivcap_flows.durable.looking import Rounds, Source
 from ivcap_flows.durable.pace import SHORTEST, Pace, interval
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
-from ivcap_flows.journal.sightings import Watch
 
 __all__ = ["Poller"]
 
@@ -59,13 +58,22 @@ class _Watch(Generic[R]):
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Other:
-    """What another process waits for; times as of `_Watch`."""
+    """What other processes wait for: what all of them were told of its status, and what this process saw of it."""
 
     service: str
     since: float
-    not_before: float
+    told: str | None = None
+    seen: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.told in TERMINAL or self.seen in TERMINAL
+
+    @property
+    def untold(self) -> bool:
+        return self.seen is not None and self.seen != self.told
 
 
 class Poller(Generic[R]):
@@ -90,8 +98,6 @@ class Poller(Generic[R]):
         self._rounds = Rounds(source, budget, self._note, self._read_target)
         self._watched: dict[str, _Watch[R]] = {}
         self._others: dict[str, _Other] = {}
-        self._reported: dict[str, str] = {}
-        self._to_report: dict[str, str] = {}
         self._ending: dict[str, float] = {}
         """What is said to have ended, and since when, until its record says so."""
         self._tried: set[str] = set()
@@ -107,6 +113,7 @@ class Poller(Generic[R]):
         self._stirred = asyncio.Event()
         self._unreachable_since: float | None = None
         self._trouble: str | None = None
+        """What the others were told that hinders this process from seeing."""
 
     @property
     def watched(self) -> frozenset[str]:
@@ -229,7 +236,7 @@ class Poller(Generic[R]):
                 await self._know_paces()
                 leads = self._board is None or await self._board.lead()
                 if not leads:
-                    self._others, self._reported, self._to_report = {}, {}, {}
+                    self._others, self._trouble = {}, None
                 if due:
                     await self._meanwhile_reading_ends(self._look() if leads else self._follow())
                     self._listen(leads=leads)
@@ -277,37 +284,39 @@ class Poller(Generic[R]):
             if watch.not_before <= now and urn not in self._reads
         }
         for urn, other in self._others.items():
-            if self._reported.get(urn) not in TERMINAL and other.not_before <= now:
+            if not other.ended:
                 targets.setdefault(urn, other.service)
         if targets:
             await self._rounds.look(targets)
 
-    async def _hear_of_others(self) -> bool:
-        """Whether others wait for something else than before."""
+    async def _hear_of_others(self) -> None:
         found = None if self._board is None else await self._board.others()
         if found is None:
-            return False
-        now = time.monotonic()
-        new = {urn: _Other(watch.service, now, now + watch.not_before) for urn, watch in found.items()}
-        self._others = {urn: self._others.get(urn, other) for urn, other in new.items()}
-        self._reported = {urn: status for urn, status in self._reported.items() if urn in self._others}
-        self._to_report = {urn: status for urn, status in self._to_report.items() if urn in self._others}
-        return True
+            return
+        known, now = self._others, time.monotonic()
+        self._others = {urn: known.get(urn) or _Other(watch.service, now) for urn, watch in found.items()}
+        for urn, watch in found.items():
+            self._others[urn].told = watch.status
 
     async def _report(self) -> None:
+        """Tell the others what they were not told; what cannot be told now is told the next time."""
         trouble = None if self._unreachable_since is None else "the platform does not answer"
-        if self._board is not None and self._others and (self._to_report or trouble != self._trouble):
-            statuses, self._to_report, self._trouble = self._to_report, {}, trouble
-            await self._board.report(statuses, trouble)
-            self._reported.update(statuses)
+        news = {urn: other.seen for urn, other in self._others.items() if other.seen is not None and other.untold}
+        if self._board is None or not self._others or not (news or trouble != self._trouble):
+            return
+        if await self._board.report(news, trouble):
+            self._trouble = trouble
+            for urn, status in news.items():
+                self._others[urn].told = status
 
     async def _follow(self) -> None:
         """Hear what the process has seen that asks for all."""
         if self._board is None:
             return
         now = time.monotonic()
-        mine = {urn: Watch(urn, each.service, max(0.0, each.not_before - now)) for urn, each in self._watched.items()}
-        statuses, trouble = await self._board.news(mine)
+        # Who asks for all is told of no work before the platform wants to be asked after it.
+        wanted = {urn: watch.service for urn, watch in self._watched.items() if watch.not_before <= now}
+        statuses, trouble = await self._board.news(wanted)
         for urn, status in statuses.items():
             self._note(urn, status)
         if trouble is None:
@@ -330,7 +339,7 @@ class Poller(Generic[R]):
             left = max(left, self._first_asking() - now)
             if left <= 0:
                 return True
-            if self._to_report or self._untried():
+            if self._untried():
                 return False
             if self._board is not None:
                 left = min(left, exchanged + _EXCHANGE - now)
@@ -344,6 +353,8 @@ class Poller(Generic[R]):
                     await self._hear_of_others()
                 else:
                     await self._follow()
+            if leads:
+                await self._report()
         return True
 
     def _interval(self, now: float) -> float:
@@ -358,8 +369,7 @@ class Poller(Generic[R]):
 
     def _first_asking(self) -> float:
         """The time before which the platform wants to be asked about nothing; the server's word is first."""
-        mine = (watch.not_before for watch in self._watched.values())
-        return min([*mine, *(other.not_before for other in self._others.values())], default=0.0)
+        return 0.0 if self._others else min((watch.not_before for watch in self._watched.values()), default=0.0)
 
     def _surely(self, service: str) -> float:
         pace = self._paces.get(service)
@@ -372,7 +382,7 @@ class Poller(Generic[R]):
     def _listen(self, *, leads: bool) -> None:
         """Listen to the events of few, as a hint to look early; of many the changes tell."""
         services = {urn: watch.service for urn, watch in self._watched.items()}
-        services |= {urn: each.service for urn, each in self._others.items() if self._reported.get(urn) not in TERMINAL}
+        services |= {urn: each.service for urn, each in self._others.items() if not each.ended}
         if not leads or not self._source.tells_events or len(services) > STREAMS:
             services = {}
         for urn in [urn for urn in self._listeners if urn not in services]:
@@ -480,8 +490,9 @@ class Poller(Generic[R]):
                 self._stirred.set()
             else:
                 watch.status = status
-        if urn in self._others and self._reported.get(urn) != status:
-            self._to_report[urn] = status
+        other = self._others.get(urn)
+        if other is not None and other.seen not in TERMINAL:
+            other.seen = status
 
     def _take(self, urn: str) -> list[asyncio.Future[R]]:
         """Stop watching; the futures that still want an answer."""

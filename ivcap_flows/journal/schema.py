@@ -33,7 +33,6 @@ __all__ = [
     "runs",
     "sendings",
     "serials",
-    "sightings",
     "watches",
 ]
 
@@ -315,7 +314,7 @@ lookouts = sa.Table(
     sa.Column("watchlist", sa.Text, primary_key=True),
     sa.Column("process_id", sa.Text, nullable=False),
     sa.Column("token", sa.Text, nullable=False),
-    sa.Column("until", Instant, nullable=False),
+    sa.Column("renewal", sa.BigInteger, nullable=False),
     sa.Column("trouble", sa.Text),
 )
 
@@ -327,19 +326,8 @@ watches = sa.Table(
     sa.Column("urn", sa.Text, primary_key=True),
     sa.Column("service", sa.Text, nullable=False),
     sa.Column("process_id", sa.Text, nullable=False),
-    sa.Column("since", Instant, nullable=False),
-    sa.Column("not_before", Instant),
-    sa.Index("watches_since", "watchlist", "since"),
-)
-
-sightings = sa.Table(
-    "sightings",
-    metadata,
-    sa.Column("watchlist", sa.Text, primary_key=True),
-    sa.Column("urn", sa.Text, primary_key=True),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("seen_at", Instant, nullable=False),
-    sa.Index("sightings_seen_at", "watchlist", "seen_at"),
+    sa.Column("status", sa.Text),
+    sa.Index("watches_urn", "watchlist", "urn"),
 )
 
 paces = sa.Table(

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from waiting_work import Work
@@ -21,7 +22,7 @@ from ivcap_flows.durable import board as boards
 from ivcap_flows.durable.board import Board
 from ivcap_flows.durable.looking import ROUND
 from ivcap_flows.errors import JournalError, NotFoundError
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, sightings
 from ivcap_flows.journal.sightings import Watch
 
 SCRIPT = Path(__file__).with_name("waiting_process.py")
@@ -114,7 +115,7 @@ async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, mon
 
     work = Work(a="executing", b="succeeded")
     poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
-    for name in ("lead", "others", "report", "watch", "seen", "pace", "learn", "resign"):
+    for name in ("lead", "others", "report", "follow", "pace", "learn", "leave"):
         monkeypatch.setattr(sqlite_journal.sightings, name, broken)
     asyncio.get_running_loop().call_later(0.5, work.end, "a")
     assert await poller.wait(["a", "b"], timeout=10) == [("a", "succeeded"), ("b", "succeeded")]
@@ -156,41 +157,62 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     assert poller.rounds >= 8 and 2 <= len(writes) <= 2 + renewals
 
 
-def test_a_lookout_of_before_tells_nothing(durable_journal: Journal):
-    """What it saw is refused once another has the lease, and the dead are not waited for."""
+def test_who_led_before_tells_nothing(durable_journal: Journal):
+    """What it saw is refused once another leads. What was told stands in the row of each that waits."""
     seen = durable_journal.sightings
-    assert seen.lead("list", "one") and seen.lead("list", "one")
-    assert not seen.lead("list", "two")
-    seen.watch("list", "me", [Watch("o1", "s", 0.0), Watch("o2", "s", 5.0)])
-    found = seen.others("list", "somebody", (0, 0))
-    assert found.watches is not None and found.watches.keys() == {"o1", "o2"} and found.watches["o2"].not_before > 4
-    assert seen.others("list", "somebody", found.mark).watches is None
+    first = seen.lead("list", "one")
+    assert first.mine and seen.lead("list", "one", first) == first
+    assert not seen.lead("list", "two").mine
+    assert seen.follow("list", "me", {"o1": "s", "o2": "t"}) == ({}, None)
+    assert seen.others("list", "somebody") == {"o1": Watch("s", None), "o2": Watch("t", None)}
+    assert seen.others("list", "me") == {}
     assert seen.report("list", "one", {"o1": "executing", "o3": "executing"}, trouble="it rains")
-    statuses, at, trouble = seen.seen("list", None)
-    assert statuses == {"o1": "executing"} and trouble == "it rains", "what nobody watches is not kept"
-    seen.resign("list", "one")
-    assert seen.lead("list", "two")
+    assert seen.follow("list", "me", {"o1": "s", "o2": "t"}) == ({"o1": "executing"}, "it rains")
+    assert seen.others("list", "somebody") == {"o1": Watch("s", "executing"), "o2": Watch("t", None)}
+    seen.follow("list", "joins", {"o1": "s"})
+    assert seen.others("list", "somebody")["o1"] == Watch("s", None), "one of two was told nothing yet"
+    seen.leave("list", "one")
+    assert seen.lead("list", "two").mine
     assert not seen.report("list", "one", {"o1": "succeeded"})
     assert seen.report("list", "two", {"o1": "failed"})
-    assert seen.seen("list", at)[0] == {"o1": "failed"}
-    seen.unwatch("list", "me")
-    assert seen.others("list", "somebody", found.mark).watches == {}
+    for watcher in ("me", "joins"):
+        assert seen.follow("list", watcher, {"o1": "s"})[0] == {"o1": "failed"}
+        seen.leave("list", watcher)
+    assert seen.others("list", "somebody") == {}
+
+
+def test_the_lead_goes_to_another_by_its_renewals_alone(durable_journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """Whoever has seen no renewal for long enough, by its own time, takes it; once, and from that very state."""
+    at = [100.0]
+    monkeypatch.setattr(sightings, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    seen = durable_journal.sightings
+    leads, waits, late = seen.lead("silent", "one"), seen.lead("silent", "two"), seen.lead("silent", "three")
+    at[0] += 8
+    leads = seen.lead("silent", "one", leads)
+    assert leads.mine and leads.renewal == 1
+    at[0] += 8
+    waits = seen.lead("silent", "two", waits)
+    assert not waits.mine and waits.since == at[0], "16 s after the first look, but it was renewed"
+    at[0] += 16
+    taken = seen.lead("silent", "two", waits)
+    assert taken.mine
+    assert not seen.lead("silent", "three", late).mine, "what it noted was before"
+    assert not seen.lead("silent", "one", leads).mine
 
 
 def test_the_lead_of_a_dead_process_is_free_at_once(durable_url: str, durable_journal: Journal):
-    """The process table tells, long before the lease runs out; and what it waited for is not asked after."""
+    """The process table tells, long before its lead is lost; and what it waited for is not asked after."""
     code = """
 import os, sys
-from ivcap_flows.journal import Journal
-from ivcap_flows.journal.sightings import Watch
+from ivcap_flows.journal import Journal, sightings
 seen = Journal.open(sys.argv[1]).sightings
-seen.watch("orphaned", "gone", [Watch("o1", "s", 0.0)])
-assert seen.lead("orphaned", "gone")
+seen.follow("orphaned", "gone", {"o1": "s"})
+assert seen.lead("orphaned", "gone").mine
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code, durable_url], check=True)
-    assert durable_journal.sightings.lead("orphaned", "here")
-    assert durable_journal.sightings.others("orphaned", "here", (0, 0)).watches == {}
+    assert durable_journal.sightings.lead("orphaned", "here").mine
+    assert durable_journal.sightings.others("orphaned", "here") == {}
 
 
 async def test_a_process_hears_what_another_saw(durable_journal: Journal):

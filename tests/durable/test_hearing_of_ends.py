@@ -1,0 +1,158 @@
+"""What could keep a wait from hearing of an end, one by one: clocks, who joins and leaves, a journal that fails."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from waiting_world import Process, World, in_worlds, template
+
+from ivcap_flows.journal import sightings
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def new_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], World]]:
+    """`new_world()` begins anew, at the same moment each time."""
+    path, worlds = template(tmp_path), []
+    in_worlds(monkeypatch, lambda: worlds[-1])
+
+    def begin() -> World:
+        if worlds:
+            worlds.pop().close()
+        worlds.append(World(tmp_path, path, tells=False))
+        return worlds[-1]
+
+    yield begin
+    worlds[-1].close()
+
+
+@pytest.fixture
+def world(new_world: Callable[[], World]) -> World:
+    return new_world()
+
+
+def lead_and_follow(world: World, follows: int = 1) -> tuple[Process, list[Process]]:
+    """A process that asks for all, with work of its own, and others that wait for nothing yet."""
+    leader = world.start("A")
+    leader.wait([world.begin_work()])
+    world.let_pass(3)
+    return leader, [world.start("AB"[number % 2]) for number in range(follows)]
+
+
+def followed(world: World, process: Process, *urns: str) -> None:
+    """Wait for some work, and let this be known to who asks for all."""
+    process.wait(list(urns))
+    world.let_pass(6)
+
+
+def heard(world: World) -> None:
+    """Every end is heard of, from one process that asks for all."""
+    world.hear()
+    assert len(world.askers()) <= 1
+
+
+def test_a_clock_that_went_back(world: World):
+    """What is seen after it counts, though its time is before what was seen last."""
+    _, [follower] = lead_and_follow(world)
+    first, second = world.begin_work(), world.begin_work()
+    followed(world, follower, first, second)
+    world.work.end(first)
+    world.let_pass(6)
+    world.ahead -= HOUR
+    world.work.end(second)
+    heard(world)
+
+
+def test_one_leaves_and_another_joins_at_once(world: World):
+    """As many wait as before, and none since a later time; yet for something else."""
+    _, [leaves, stays, joins] = lead_and_follow(world, 3)
+    followed(world, leaves, world.begin_work())
+    followed(world, stays, world.begin_work())
+    world.ahead -= HOUR
+    leaves.give_up()
+    new = world.begin_work()
+    joins.wait([new])
+    world.let_pass(6)
+    world.work.end(new)
+    heard(world)
+
+
+def test_a_wait_that_comes_back_at_any_moment(new_world: Callable[[], World]):
+    """It hears anew of an end that was told already, whatever is told to others meanwhile."""
+    for phase, between in itertools.product(range(6), (0.02, 0.3, 0.7)):
+        world = new_world()
+        _, [comes_back, other] = lead_and_follow(world, 2)
+        mine, theirs = world.begin_work(), world.begin_work()
+        world.let_pass(phase / 6)
+        followed(world, comes_back, mine)
+        followed(world, other, theirs)
+        world.work.end(mine)
+        while comes_back.waits:
+            world.let_pass(0.05)
+            world.work.status[theirs] = f"scheduled at {world.seconds}"
+        world.let_pass(between)
+        comes_back.wait([mine])
+        world.hear()
+
+
+def test_a_journal_that_fails_while_an_end_is_reported(new_world: Callable[[], World]):
+    """At any moment, for the one that asks or the one that waits, with what was written lost or kept."""
+    for which, done, moment in itertools.product((0, 1), (False, True), range(12)):
+        world = new_world()
+        leader, [follower] = lead_and_follow(world)
+        work = world.begin_work()
+        followed(world, follower, work)
+        world.work.end(work)
+        world.let_pass(moment / 4)
+        fails = (leader, follower)[which]
+        fails.fails_until, fails.fails_after_commit = world.seconds + 0.5, done
+        world.let_pass(1)
+        heard(world)
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_the_one_that_asks_is_stopped_and_the_clock_jumps(world: World, hours: float):
+    """Another takes its place as soon as without the jump, and tells all others; what the first saw is no longer
+    taken when it goes on."""
+    leader, [one, two] = lead_and_follow(world, 2)
+    works = [world.begin_work(), world.begin_work()]
+    followed(world, one, works[0])
+    followed(world, two, works[1])
+    leader.stop(after_a_step=True)
+    world.ahead += hours * HOUR
+    world.let_pass(2 * sightings.LOOKOUT_SECONDS)
+    world.work.end(works[0])
+    world.let_pass(6)
+    assert not one.waits and two.waits
+    leader.go_on()
+    world.work.end(works[1])
+    heard(world)
+
+
+def test_the_one_that_asks_is_killed_at_any_moment(new_world: Callable[[], World]):
+    """Between the end and the last that hears of it."""
+    for moment in range(24):
+        world = new_world()
+        leader, [one, two] = lead_and_follow(world, 2)
+        works = [world.begin_work(), world.begin_work()]
+        followed(world, one, *works)
+        followed(world, two, works[0])
+        world.work.end(*works)
+        world.let_pass(moment / 4)
+        leader.kill()
+        heard(world)
+
+
+def test_a_process_that_seemed_gone(world: World):
+    """Its watches are forgotten while it cannot be seen, and are there again when it can."""
+    _, [_, far] = lead_and_follow(world, 2)
+    work = world.begin_work()
+    followed(world, far, work)
+    world.ahead += HOUR
+    world.let_pass(2)
+    world.work.end(work)
+    heard(world)

@@ -1,0 +1,325 @@
+"""A world for the state machine of waiting: processes of two machines on one journal, in virtual time.
+
+They run the production code down to the journal's rows. A process may be killed, or stopped and continued, at each of
+its steps; its journal may fail; and the journal's clock may jump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar, copy_context
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from intent_world import Killed, Loop
+from waiting_work import Seen, Work
+
+from ivcap_flows.durable import board as boards
+from ivcap_flows.durable import budget, looking, pace, waiter
+from ivcap_flows.durable.board import Board
+from ivcap_flows.durable.budget import Budget
+from ivcap_flows.durable.looking import Change
+from ivcap_flows.durable.waiter import Poller
+from ivcap_flows.errors import JournalError
+from ivcap_flows.journal import Journal, sightings
+from ivcap_flows.journal import processes as processes_module
+
+_BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
+_BEAT = 10.0
+_LATENCY = 0.05
+BOUND = 60.0
+"""Within so many seconds without a further fault every wait hears of what has ended."""
+_here: ContextVar[Process] = ContextVar("here")
+
+
+class _Loop(Loop):
+    """Threads run at once, but for those of a stopped process."""
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        future, process = self.create_future(), _here.get()
+
+        def do() -> Callable[[], None]:
+            try:
+                tell = partial(future.set_result, func(*args))
+            except BaseException as error:
+                tell = partial(future.set_exception, error)
+            return lambda: future.done() or tell()
+
+        process.step(do)
+        return future
+
+
+class Process:
+    """A process with its own handle on the journal, its poller, and the waits that it has begun."""
+
+    def __init__(self, world: World, machine: str, number: int) -> None:
+        self.world, self.machine, self.number = world, machine, number
+        self.started = world.seconds + number
+        self.dead = False
+        self.stopped: list[Callable[[], None]] | None = None
+        """What is to happen when the process goes on; None while it runs."""
+        self.stops_after_a_step = False
+        self.fails_until, self.fails_after_commit = 0.0, False
+        self.waits: dict[asyncio.Task[Any], frozenset[str]] = {}
+        self.poller: Poller[Any] | None = None
+        self.context = copy_context()
+        self.context.run(_here.set, self)
+        self.journal = self.context.run(self._open)
+        self.beating = world.task(self, self._beat())
+
+    def _open(self) -> Journal:
+        journal = Journal.open(f"sqlite:///{self.world.path}")
+        store = journal._store
+        # Nothing here is cut off from its power.
+        sa.event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        store.engine.dispose()
+        store.now = lambda connection: self.world.now  # type: ignore[method-assign]
+        read, write = store.read, store.write
+
+        @contextmanager
+        def reads() -> Iterator[Any]:
+            self.check()
+            with read() as connection:
+                yield connection
+
+        @contextmanager
+        def writes() -> Iterator[Any]:
+            self.check(done=self.fails_after_commit)
+            with write() as connection:
+                yield connection
+            self.check()
+
+        def checked(block: Callable[[], AbstractContextManager[Any]]) -> Any:
+            return lambda: block()
+
+        store.read, store.write = checked(reads), checked(writes)  # type: ignore[method-assign]
+        return journal
+
+    def check(self, *, done: bool = False) -> None:
+        if self.dead:
+            raise Killed
+        if self.world.seconds < self.fails_until and not done:
+            raise JournalError("the database is locked")
+
+    def step(self, do: Callable[[], Callable[[], None]]) -> None:
+        """Do something and hear of it; a stopped process does so, or hears of it, when it goes on."""
+        if self.dead:
+            return
+        if self.stopped is None:
+            do()()
+        elif self.stops_after_a_step:
+            self.stops_after_a_step = False
+            self.stopped.append(do())
+        else:
+            self.stopped.append(lambda: do()())
+
+    async def request(self) -> None:
+        """A request to the platform arrives and is answered."""
+        await asyncio.sleep(_LATENCY)
+        answered = asyncio.get_running_loop().create_future()
+        self.step(lambda: lambda: answered.cancelled() or answered.set_result(None))
+        await answered
+        self.world.asked.append((self.world.seconds, self))
+
+    async def _beat(self) -> None:
+        while True:
+            with contextlib.suppress(JournalError):
+                await asyncio.to_thread(self.journal.runs.beat)
+            await asyncio.sleep(_BEAT)
+
+    def wait(self, urns: Sequence[str]) -> None:
+        if self.poller is None:
+            board = Board(self.journal, noun="orders", platform="p", account="a")
+            source = _Platform(self)
+            self.poller = Poller(source, settle=5.0, budget=Budget(60_000), board=board, on_idle=self._idle)
+        self.waits[self.world.task(self, self.poller.wait(urns))] = frozenset(urns)
+
+    def _idle(self) -> None:
+        self.poller = None
+
+    def give_up(self) -> frozenset[str]:
+        """End the oldest wait without a result; what it was for."""
+        if not self.waits:
+            return frozenset()
+        task = next(iter(self.waits))
+        task.cancel()
+        return self.waits.pop(task)
+
+    def stop(self, *, after_a_step: bool) -> None:
+        """Stop before its next step, or after it."""
+        self.stopped, self.stops_after_a_step = [], after_a_step
+
+    def go_on(self) -> None:
+        held, self.stopped = self.stopped or [], None
+        for each in held:
+            self.context.run(each)
+
+    def kill(self) -> None:
+        self.dead, self.stopped = True, None
+        for task in (*self.waits, self.beating, self.poller and self.poller._ticker):
+            if task is not None:
+                task.cancel()
+        self.waits.clear()
+
+
+class _Platform(Seen):
+    """The work as one process sees it."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.world.work)
+        self._process = process
+
+    async def read(self, urn: str, service: str) -> Any:
+        await self._process.request()
+        return await self._work.read(urn, service)
+
+    async def pages(self, name: str) -> Any:
+        await self._process.request()
+        async for page in self._work.pages(name):
+            yield page
+
+    async def changes(self) -> Any:
+        await self._process.request()
+        async for page in self._work.changes():
+            yield page
+
+
+class World:
+    """One account with work on one platform, and the processes that wait for it."""
+
+    def __init__(self, folder: Path, template: Path, *, tells: bool) -> None:
+        self.path = folder / f"{uuid.uuid4()}.sqlite"
+        shutil.copy(template, self.path)
+        self.seconds = self.ahead = 0.0
+        self.work = Work()
+        if tells:
+            self.work.told = []
+        self.lasting: list[str] = []
+        """Work that ends last of all."""
+        self.processes: list[Process] = []
+        self.asked: list[tuple[float, Process]] = []
+        self.loop = _Loop(self)  # type: ignore[arg-type]
+        self.loop.set_exception_handler(lambda *_: None)
+
+    @property
+    def now(self) -> datetime:
+        """What the journal's clock shows."""
+        return _BASE + timedelta(seconds=self.seconds + self.ahead)
+
+    @property
+    def live(self) -> list[Process]:
+        return [each for each in self.processes if not each.dead]
+
+    @property
+    def live_work(self) -> list[str]:
+        found = [urn for urn, status in self.work.status.items() if status == "executing"]
+        return [urn for urn in found if urn not in self.lasting]
+
+    def begin_work(self, *, lasting: bool = False) -> str:
+        urn = f"o{len(self.work.status)}"
+        if lasting:
+            self.lasting.append(urn)
+        self.work.status[urn] = "executing"
+        if self.work.told is not None:
+            self.work.told.append(Change(f"b{urn}", urn, "executing"))
+        return urn
+
+    def task(self, process: Process, doing: Any) -> asyncio.Task[Any]:
+        return process.context.run(self.loop.create_task, doing)
+
+    def start(self, machine: str) -> Process:
+        self.processes.append(Process(self, machine, 100 + len(self.processes)))
+        return self.processes[-1]
+
+    def pass_time(self, seconds: float) -> None:
+        """Called by the loop where it would sleep."""
+        self.seconds += seconds
+
+    def monotonic(self) -> float:
+        """Each look takes a moment, or a rest too short to be counted would never end."""
+        self.seconds += 1e-6
+        return self.seconds
+
+    def let_pass(self, seconds: float) -> None:
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+        for process in self.live:
+            for task in [task for task in process.waits if task.done()]:
+                assert {status for _, status in task.result()} == {"succeeded"}
+                del process.waits[task]
+
+    def hear(self) -> None:
+        """Without a further fault every wait hears of what has ended in bounded time."""
+        for process in self.live:
+            process.fails_until = 0.0
+        began = self.seconds
+        while unheard := self._unheard():
+            assert self.seconds - began < BOUND, f"process {unheard[0].number} never heard of an end"
+            self.let_pass(2.0)
+
+    def _unheard(self) -> list[Process]:
+        ended = {urn for urn, status in self.work.status.items() if status == "succeeded"}
+        runs = [process for process in self.live if process.stopped is None]
+        return [process for process in runs if any(urns <= ended for urns in process.waits.values())]
+
+    def askers(self) -> set[int]:
+        """Who asks the platform, once all is quiet."""
+        self.let_pass(BOUND / 2)
+        return {process.number for at, process in self.asked if at > self.seconds - BOUND / 4}
+
+    def close(self) -> None:
+        for process in self.live:
+            process.kill()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(1))
+        for process in self.processes:
+            process.journal._store.engine.dispose()
+        self.loop.close()
+        self.path.unlink()
+
+    # What the production code asks of the machine that it runs on.
+
+    def started(self, pid: int) -> float | None:
+        machine = _here.get().machine
+        found = (each for each in self.live if (each.machine, each.number) == (machine, pid))
+        return next((each.started for each in found), None)
+
+
+def template(folder: Path) -> Path:
+    """An empty journal to copy."""
+    path = folder / "template.sqlite"
+    Journal.open(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    return path
+
+
+def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
+    """Let the production code run in the current world: its time, its processes; and its rests a little shorter."""
+    clock = SimpleNamespace(monotonic=lambda: current().monotonic())
+    for module in (waiter, boards, looking, budget, sightings):
+        patch.setattr(module, "time", clock, raising=False)
+    patch.setattr(processes_module, "boot_id", lambda: _here.get().machine)
+    patch.setattr(processes_module, "start_of", lambda pid: current().started(pid))
+    patch.setattr(processes_module, "os", SimpleNamespace(getpid=lambda: _here.get().number))
+    # Thousands of journals that fail are told of; nobody reads it.
+    patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
+    for name in ("start_beating", "stop_beating"):
+        patch.setattr(boards, name, lambda journal: None)
+    shorter = {(pace, "LONGEST"): 4.0, (looking, "EASE"): 4.0, (looking, "_THOROUGH"): 3, (boards, "_AWAY"): 5.0}
+    shorter |= {(waiter, "_RENEWAL"): 2.0, (sightings, "LOOKOUT_SECONDS"): 6.0}
+    for (module, name), value in shorter.items():
+        patch.setattr(module, name, value)
