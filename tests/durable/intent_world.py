@@ -522,7 +522,7 @@ class _Platform:
 
     async def find(self, intent: IntentRow) -> list[Found[dict[str, Any]]]:
         await self._arrive()
-        since = look_since(intent)
+        since = look_since(self.time, intent)
         found = [
             Found({"urn": one["urn"]}, one["urn"], one["at"])
             for one in self.world.effects

@@ -151,15 +151,15 @@ def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     """Over refusals, later claims and a clock of the platform that is set back; what is not known stays so."""
     intents = durable_journal.intents
     at = [ServerTime(NOW + timedelta(seconds=n), NOW + timedelta(seconds=n + 1)) for n in (0, 60, -60)]
-    first = intents.mark_sent(intents.claim(replace(WANTED, platform_time=NOW)).intent, at[1])
+    first = intents.mark_sent(intents.claim(replace(WANTED, platform_time=NOW)).intent, time=at[1])
     assert (first.platform_time, first.sent_platform_time) == (NOW, at[1].latest)
     intents.abandon(first, "refused")
     later = intents.claim(replace(WANTED, platform_time=at[1].earliest)).intent
     assert later.platform_time == NOW
-    assert intents.mark_sent(later, at[2]).platform_time == at[2].earliest
+    assert intents.mark_sent(later, time=at[2]).platform_time == at[2].earliest
     other = replace(WANTED, key="k1:b", base_key="k1:b")
     unknown = intents.mark_in_doubt(intents.mark_sent(intents.claim(other).intent), "lost")
-    unknown = intents.mark_sent(unknown, at[1])
+    unknown = intents.mark_sent(unknown, time=at[1])
     assert (unknown.platform_time, unknown.sent_platform_time) == (None, at[1].latest)
     assert look_since(None, later) == look_since(at[0], later) == NOW - SPREAD
     assert look_since(None, later, unknown) is None
@@ -172,7 +172,7 @@ def test_times_by_the_hundred(durable_journal: Journal) -> None:
     keys = [f"k1:{n}" for n in range(3)]
     wanted = [replace(WANTED, key=key, base_key=key, platform_time=NOW) for key in keys]
     at = ServerTime(NOW + timedelta(seconds=9), NOW + timedelta(seconds=10))
-    sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted)], at)
+    sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted)], time=at)
     assert {(row.platform_time, row.sent_platform_time) for row in sent} == {(NOW, at.latest)}
     doubted = intents.mark_in_doubt_many(sent, "lost", ServerTime(NOW, NOW + timedelta(seconds=30)))
     assert {row.sent_platform_time for row in doubted} == {NOW + timedelta(seconds=30)}

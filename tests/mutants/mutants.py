@@ -154,7 +154,7 @@ def progress_not_stored(patch: SetAttribute) -> None:
 
 
 def local_clock(patch: SetAttribute) -> None:
-    def since(*intents: IntentRow) -> datetime:
+    def since(platform: object, *intents: IntentRow) -> datetime:
         return min(intent.created_at for intent in intents) - timedelta(minutes=5)
 
     for module in list(sys.modules.values()):
