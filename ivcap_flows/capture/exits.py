@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 __all__ = ["failure_of_exit", "watch_exit"]
 
 _MAIN: Final = "__main__"
+_TOOL: Final = "ivcap-flows"
 
 _codes: list[Any] = []
 """The codes of the exits that left the main module; the last one counts."""
@@ -42,8 +43,9 @@ if sys.version_info >= (3, 12):
 
     def _watch_main_module() -> None:
         main, monitoring = _main_module(), sys.monitoring
-        tool = next((tool for tool in (3, 4) if monitoring.get_tool(tool) is None), None)
-        if main is None or tool is None:
+        # The others belong to debuggers, coverage, profilers and optimizers.
+        tool = next((tool for tool in (3, 4) if monitoring.get_tool(tool) in (None, _TOOL)), None)
+        if main is None or tool is None or monitoring.get_tool(tool) == _TOOL:
             return
         code = main.f_code
 
@@ -51,7 +53,7 @@ if sys.version_info >= (3, 12):
             if what is code and isinstance(error, SystemExit):
                 _codes.append(error.code)
 
-        monitoring.use_tool_id(tool, "ivcap-flows")
+        monitoring.use_tool_id(tool, _TOOL)
         monitoring.register_callback(tool, monitoring.events.PY_UNWIND, left)
         monitoring.set_events(tool, monitoring.events.PY_UNWIND)
 

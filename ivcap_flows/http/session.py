@@ -141,13 +141,15 @@ class Session:
         expect: Collection[int] | None = None,
         timeout: float | None = None,
         discreet: bool = False,
+        raw: bool = False,
     ) -> Reply:
         """Send a request and read the reply whole.
 
         `path` is relative to the base URL. Parameters that are None are left out, booleans are `true` and `false`.
         `data` is a form. Statuses in `expect` (default: any 2xx) are returned, others raise. Raises the PlatformError
         of the status, UnreachableError without a reply (data `sent`: whether it may have been processed). `discreet`
-        leaves the platform's words out of errors and logs, since they may repeat a secret that was sent.
+        leaves the platform's words out of errors and logs, since they may repeat a secret that was sent. JSON that ends
+        too early is a failure like no reply where it may be asked for again, unless it is the content of users (`raw`).
         """
         body, type_header = _body(json, content, data)
         wanted = {**type_header, **(headers or {})}
@@ -159,7 +161,7 @@ class Session:
                 reply = await self._read(response, method, path)
             finally:
                 await response.aclose()
-            if repeat == "idempotent":
+            if repeat == "idempotent" and not raw:
                 reply.check_whole()
             return reply
 

@@ -90,6 +90,8 @@ async def send(
     """
     state = state or FileState.of(path)
     if state.size == 0:
+        if sha256 is not None and sha256 != _Hash().hexdigest():
+            raise digest_differs(os.fspath(path), sha256, _Hash().hexdigest())
         await announce_empty(session, target)
         return 0
     position = offset if offset is not None else await server_offset(session, target)

@@ -90,6 +90,7 @@ async def send_blocks(
                         expected=begin,
                         found=position,
                     )
+        source.check(sha256)
     if size is None:
         await _close(session, target, steps.target, position, headers)
     elif position == 0 == size:

@@ -220,6 +220,7 @@ class Jobs:
             f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}/output",
             repeat="idempotent",
             expect=(200, 204),
+            raw=True,
         )
         if reply.status == 204:
             return None
@@ -255,7 +256,7 @@ class Jobs:
         record = replied(ArtifactRecord, reply, self._session)
         if record.data_href is None:
             raise reply.violation("names no data-href")
-        content = await self._session.request("GET", self._session.own(record.data_href), repeat="idempotent")
+        content = await self._session.request("GET", self._session.own(record.data_href), repeat="idempotent", raw=True)
         return JobOutput(record.mime_type or "application/octet-stream", content.body)
 
     async def events(

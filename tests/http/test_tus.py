@@ -279,7 +279,10 @@ async def test_an_empty_file_is_announced(web, tmp_path):
     empty = tmp_path / "empty"
     empty.touch()
     endpoint = web.upload("/blob")
-    await send(web, empty, offset=0)
+    with pytest.raises(IntegrityError):
+        await send(web, empty, offset=0, sha256="0" * 64)
+    assert endpoint.patches == []
+    await send(web, empty, offset=0, sha256=digest(b""))
     assert endpoint.patches == [(0, 0)]
 
 

@@ -144,6 +144,8 @@ async def test_the_bytes_of_a_stream_are_hashed(web, make, size):
     assert 0 < len(upload.data) < len(CONTENT)
     await send(web, make(), size=size, sha256=digest(CONTENT))
     assert upload.data == CONTENT
+    with pytest.raises(IntegrityError, match="the stream"):
+        await send(web, [], size=0, offset=0, sha256="0" * 64)
 
 
 async def test_an_empty_stream_that_was_to_be_longer_is_refused(web):
