@@ -132,11 +132,12 @@ class Parks:
             rows = connection.execute(_PARKS.where(_K.c.state == "parked").order_by(_K.c.wake_at)).mappings()
             return [_park(row) for row in rows]
 
-    def left(self, park: ParkRow) -> bool:
-        """Whether the process that the run left is gone, by this machine's process table, else by its last beat."""
+    def left(self, parks: Sequence[ParkRow]) -> list[ParkRow]:
+        """Those whose process, as it was when they were read, is gone: by this machine's process table, else by its
+        last beat."""
         with self._store.read() as connection:
-            process = self._processes.read(connection, park.process.id)
-            return not self._processes.alive(process, self._store.now(connection))
+            now = self._store.now(connection)
+        return [park for park in parks if not self._processes.alive(park.process, now)]
 
     def _close(self, connection: sa.engine.Connection, where: Any, state: ParkState, why: str | None) -> bool:
         values = {"state": state, "why": why, "ended_at": self._store.now(connection)}

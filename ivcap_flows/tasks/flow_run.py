@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from types import CodeType
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -44,6 +45,8 @@ _OUT_OF_REACH: Final = 1.0
 _LAG: Final = 30.0
 """Seconds that Prefect's API may take to show a task run."""
 _LOOK: Final = 0.1
+_SAME_CLOCK: Final = 3.0
+"""Two clocks that differ by fewer seconds count as the same."""
 _SURELY_ITSELF: Final = 20.0
 """A run that wakes so soon (seconds) is left to itself: a worker fetches it up to ten seconds early, and a run that is
 scheduled again after it was fetched would be started twice."""
@@ -103,6 +106,14 @@ class OwnRun:
                 # What the API shows of tasks lags behind; a look that finds something needs no second one.
                 return found or self._lag(client) or self._tasks(client, run)
         except Exception as error:  # noqa: BLE001 - whatever the API is short of, the wait goes on in the process
+            return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
+
+    def now(self) -> datetime | Obstacle:
+        """The time by Prefect's clock, by which it starts runs. Asks Prefect's API; blocks."""
+        try:
+            with get_client(sync_client=True) as client:
+                return _now(client, self.id)
+        except Exception as error:  # noqa: BLE001 - as for any obstacle
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
     def leave(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
@@ -222,12 +233,21 @@ def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
             return "gone"
         if state is None or state.name != PARKED:
             return "gone"
-        due = state.state_details.scheduled_time
-        if due is not None and due.timestamp() - time.time() < _SURELY_ITSELF:
+        due, now = state.state_details.scheduled_time, _now(client, UUID(flow_run_id))
+        if due is not None and due.timestamp() - now.timestamp() < _SURELY_ITSELF:
             return "itself"
         # The name that Prefect itself gives to a run on its way back.
-        client.set_flow_run_state(UUID(flow_run_id), Scheduled(name="Resuming"))
+        client.set_flow_run_state(UUID(flow_run_id), Scheduled(scheduled_time=now, name="Resuming"))
         return "woken"
+
+
+def _now(client: SyncPrefectClient, flow_run_id: UUID) -> datetime:
+    """The time by Prefect's clock. Where this machine's is wrong, a run would sleep for the difference."""
+    said = client.request("GET", "/flow_runs/{id}", path_params={"id": flow_run_id}).headers.get("date")
+    own = datetime.now(timezone.utc)
+    prefects = parsedate_to_datetime(said) if said else own
+    # It is told in whole seconds, so this machine's is better where both are right.
+    return own if abs((own - prefects).total_seconds()) < _SAME_CLOCK else prefects
 
 
 def end_cancelling(flow_run_id: str) -> None:

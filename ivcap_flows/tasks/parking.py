@@ -256,7 +256,10 @@ class _Stay:
             now = await asyncio.to_thread(journal.now)
             watched = await asyncio.to_thread(journal.leases.held, WATCHER)
             seconds = min(self.left, rest([await self._pending(wait, asked, now) for wait in waits], watched=watched))
-            wake_at = now + timedelta(seconds=seconds)
+            prefect_now = await asyncio.to_thread(own.now)
+            if isinstance(prefect_now, Obstacle):
+                return prefect_now
+            wake_at = prefect_now + timedelta(seconds=seconds)
             park = await asyncio.to_thread(
                 journal.parks.park,
                 run_id=opened.run.id,

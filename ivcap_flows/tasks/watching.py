@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 from prefect import flow
@@ -21,7 +22,7 @@ from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.parking import WATCHER
-from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
+from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import ParkRow
 from ivcap_flows.settings import Settings
@@ -35,12 +36,12 @@ logger = logging.getLogger("ivcap_flows.waiting")
 
 EVERY: Final = 2.0
 """Seconds between two looks at which runs are parked, and at how Prefect has them."""
-_LEAVING: Final = 0.2
-"""Seconds between two looks at whether the process that a run left is gone."""
 _AFTER_TROUBLE: Final = 60.0
 """Seconds for which a run is left alone whose orders cannot be asked after."""
 _ONCE: Final = 20.0
-"""Seconds that one look at the platforms may take."""
+"""Seconds that one look at the platforms may take, and as many until the processes that the runs left are gone."""
+_LEAVING: Final = 0.2
+"""Seconds between two looks at these processes."""
 
 
 class Watcher:
@@ -62,69 +63,104 @@ class Watcher:
         start_beating(self._journal)
         try:
             while end is None or time.monotonic() < end:
-                with self._journal.leases.hold(WATCHER) as mine:
+                with self._lease() as mine:
                     if mine:
                         self._tell("Watching the parked runs.")
                         await self._lead(end)
-                    elif not stands_by:
+                    elif mine is False and not stands_by:
                         self._tell("Another process watches; standing by.")
-                stands_by = not mine
+                if mine is not None:
+                    stands_by = not mine
                 await asyncio.sleep(EVERY)
         finally:
             stop_beating(self._journal)
 
+    @contextmanager
+    def _lease(self) -> Iterator[bool | None]:
+        """Whether this process watches now; None where the journal cannot say."""
+        held, mine = ExitStack(), None
+        try:
+            mine = held.enter_context(self._journal.leases.hold(WATCHER))
+            self._troubled.discard("lease")
+        except JournalError as error:
+            self._trouble("lease", f"Which process watches cannot be known now, and is asked again: {error}")
+        try:
+            yield mine
+        finally:
+            # A lease that cannot be given back is free when this process takes it again, and when it ends.
+            with suppress(JournalError):
+                held.close()
+
     async def once(self) -> int:
         """Wake what can be woken now; how many runs were."""
         parks = await self._parked()
-        before = {(park.run_id, park.round) for park in parks}
-        results = await asyncio.gather(*(self._tend(park, timeout=_ONCE) for park in parks), return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                self._trouble("look", str(result))
-        left = {(park.run_id, park.round) for park in await asyncio.to_thread(self._journal.parks.open)}
-        return len(before - left)
+        looks = {asyncio.ensure_future(self._has_ended(park)): park for park in parks}
+        if not looks:
+            return 0
+        _, late = await asyncio.wait(looks, timeout=_ONCE)
+        for look in late:
+            look.cancel()
+        ended = {_key(park) for look, park in looks.items() if look not in late and look.result()}
+        until = time.monotonic() + _ONCE
+        while True:
+            parks = [park for park in await asyncio.to_thread(self._journal.parks.open) if _key(park) in ended]
+            left = await asyncio.to_thread(self._journal.parks.left, parks)
+            if len(left) == len(parks) or time.monotonic() > until:
+                return await self._wake(left)
+            await asyncio.sleep(_LEAVING)
 
     async def _lead(self, end: float | None) -> None:
         try:
             while end is None or time.monotonic() < end:
                 try:
-                    self._begin(await self._parked())
-                    self._troubled.discard("prefect")
+                    parks = await self._parked()
+                    self._begin(parks)
+                    ended = [park for park in parks if self._tending[_key(park)].done()]
+                    # Only when its process is gone, so that there are never two on one run.
+                    await self._wake(await asyncio.to_thread(self._journal.parks.left, ended))
+                    self._troubled.discard("parked")
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
-                    self._trouble("prefect", f"The parked runs cannot be looked at: {type(error).__name__}: {error}")
-                await asyncio.sleep(EVERY)
+                    self._trouble("parked", f"The parked runs cannot be looked at: {type(error).__name__}: {error}")
+                await self._pause()
         finally:
             for task in self._tending.values():
                 task.cancel()
             await asyncio.gather(*self._tending.values(), return_exceptions=True)
             self._tending.clear()
 
+    async def _pause(self) -> None:
+        """Until the next look, or until a further run can be woken."""
+        waiting = [task for task in self._tending.values() if not task.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(EVERY)
+
     def _begin(self, parks: list[ParkRow]) -> None:
         """Tend what is newly parked, and no longer what is not."""
-        now = {(park.run_id, park.round): park for park in parks}
-        for key, task in list(self._tending.items()):
-            if key not in now or task.done():
-                # One that failed, or cannot be woken yet, is begun anew.
-                if not task.cancel() and not task.cancelled() and (error := task.exception()) is not None:
-                    self._trouble(key[0], f"Run {key[0][:8]} could not be woken yet: {error}")
-                del self._tending[key]
-        for key, park in now.items():
-            if key not in self._tending:
-                self._tending[key] = asyncio.ensure_future(self._tend(park))
+        now = {_key(park): park for park in parks}
+        for key in self._tending.keys() - now.keys():
+            self._tending.pop(key).cancel()
+        for key in now.keys() - self._tending.keys():
+            self._tending[key] = asyncio.ensure_future(self._tend(now[key]))
 
     async def _parked(self) -> list[ParkRow]:
         """What is parked, once those that Prefect knows not to come back are noted as over."""
         parks = await asyncio.to_thread(self._journal.parks.open)
         if not parks:
             return []
-        states = await asyncio.to_thread(standing, [park.flow_run_id for park in parks])
-        return [park for park in parks if await asyncio.to_thread(self._is_parked, park, states)]
+        return await asyncio.to_thread(self._still_parked, parks)
 
-    def _is_parked(self, park: ParkRow, states: Mapping[str, State[Any] | None]) -> bool:
-        state = states.get(park.flow_run_id)
+    def _still_parked(self, parks: list[ParkRow]) -> list[ParkRow]:
+        # First, so that of a process that has left the state is its last word.
+        left = {_key(park) for park in self._journal.parks.left(parks)}
+        states = standing([park.flow_run_id for park in parks])
+        return [park for park in parks if self._is_parked(park, states.get(park.flow_run_id), left=_key(park) in left)]
+
+    def _is_parked(self, park: ParkRow, state: State[Any] | None, *, left: bool) -> bool:
         if state is not None and state.name == PARKED:
             return True
-        if not self._journal.parks.left(park):
+        if not left:
             # It is about to leave, or it stays and says so itself.
             return False
         if state is None:
@@ -139,27 +175,42 @@ class Watcher:
             self._journal.parks.end(park, "woken", "by itself")
         return False
 
-    async def _tend(self, park: ParkRow, *, timeout: float | None = None) -> None:
-        """Wake a run once all that it waits for has ended and its process has gone."""
+    async def _tend(self, park: ParkRow) -> None:
+        """Return once all that a run waits for has ended. It takes no thread, however many runs are parked."""
+        while True:
+            if await self._has_ended(park):
+                return
+            await asyncio.sleep(_AFTER_TROUBLE)
+
+    async def _has_ended(self, park: ParkRow) -> bool:
+        """Wait until all that a run waits for has ended; False where that cannot be asked."""
         try:
             call = await self._call(park)
-            if call is None or await pending_of(call, park.waits, timeout=timeout):
-                return
-        except IvcapFlowsError as error:
+            if call is None:
+                return False
+            await pending_of(call, park.waits, timeout=None)
+        except Exception as error:  # noqa: BLE001 - one run that cannot be asked after must not keep the others asleep
             # Woken, a run that these credentials cannot help would park again, and be woken again.
             self._trouble(park.run_id, f"Run {park.run_id[:8]} is left to wake by itself: {error}")
-            if timeout is None:
-                await asyncio.sleep(_AFTER_TROUBLE)
-            return
-        await asyncio.to_thread(self._wait_until_left, park)
-        how = await asyncio.to_thread(wake, park.flow_run_id)
-        if how == "woken" and await asyncio.to_thread(self._journal.parks.end, park, "woken", "by the watcher"):
-            self._tell(f"Woke run {park.run_id[:8]} (flow run {park.flow_run_id}).")
+            return False
+        self._troubled.discard(park.run_id)
+        return True
 
-    def _wait_until_left(self, park: ParkRow) -> None:
-        # Never two processes on one run.
-        while not self._journal.parks.left(park):
-            time.sleep(_LEAVING)
+    async def _wake(self, parks: list[ParkRow]) -> int:
+        """Wake these runs; how many were."""
+        return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, park) for park in parks)))
+
+    def _wake_one(self, park: ParkRow) -> bool:
+        about = f"wake {park.run_id}"
+        try:
+            if wake(park.flow_run_id) != "woken" or not self._journal.parks.end(park, "woken", "by the watcher"):
+                return False
+        except Exception as error:  # noqa: BLE001 - the next look tries again; the others are woken all the same
+            self._trouble(about, f"Run {park.run_id[:8]} could not be woken yet: {type(error).__name__}: {error}")
+            return False
+        self._troubled.discard(about)
+        self._tell(f"Woke run {park.run_id[:8]} (flow run {park.flow_run_id}).")
+        return True
 
     async def _call(self, park: ParkRow) -> IvcapCall | None:
         """How this process asks the run's platform; None where its credentials are for another."""
@@ -178,6 +229,10 @@ class Watcher:
         if about not in self._troubled:
             self._troubled.add(about)
             logger.warning(text)
+
+
+def _key(park: ParkRow) -> tuple[str, int]:
+    return park.run_id, park.round
 
 
 @flow(name="watch-parked-runs")

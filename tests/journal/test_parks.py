@@ -80,8 +80,8 @@ with Journal.open(sys.argv[1]) as journal:
 """
     subprocess.run([sys.executable, "-c", code, journal_url, __file__.rpartition("/")[0]], check=True)
     [theirs] = journal.parks.open()
-    assert journal.parks.left(theirs)
-    assert not journal.parks.left(park(journal, begin(journal, "own")))
+    own = park(journal, begin(journal, "own"))
+    assert journal.parks.left([theirs, own]) == [theirs]
 
 
 def test_parks_go_with_their_run(journal):

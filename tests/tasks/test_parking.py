@@ -12,8 +12,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -527,14 +528,13 @@ def watched(watcher: Watcher) -> int:
 
 def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal, monkeypatch, end):
     """All that it waits for has ended; yet there is never a second process beside the first."""
-    looks = iter([False, False, True])
+    looks, left = iter([False, False, True]), False
     woken_beside: list[bool] = []
-    left = False
 
-    def look(self: Parks, park: Any) -> bool:
+    def look(self: Parks, parks: list[Any]) -> list[Any]:
         nonlocal left
         left = next(looks)
-        return left
+        return parks if left else []
 
     real = watching.wake
     monkeypatch.setattr(Parks, "left", look)
@@ -559,7 +559,7 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
 def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal, monkeypatch, end, what):
     """The watcher notes why. A cancellation ends at once, since no process has to be ended. The order stays on record,
     open, without a live owner."""
-    monkeypatch.setattr(Parks, "left", lambda *_: True)
+    monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
 
     @flow
     def parks() -> list[str]:
@@ -606,7 +606,7 @@ def test_of_two_watchers_one_stands_by(ivcap_journal):
 
 def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journal, monkeypatch, caplog, end):
     """It could not ask after the run's orders; the run wakes by itself."""
-    monkeypatch.setattr(Parks, "left", lambda *_: True)
+    monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
 
     @flow
     def parks() -> list[str]:
@@ -622,3 +622,34 @@ def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journ
     monkeypatch.setattr(IvcapClient, "platform", elsewhere)
     assert watched(Watcher(ivcap_journal)) == 0
     assert run.parked and "left to wake by itself" in caplog.text
+
+
+def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
+    return datetime.now(zone) + timedelta(hours=1)
+
+
+def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(deployed, ivcap_journal, monkeypatch, end):
+    """A run wakes by Prefect's clock: the journal's is wrong when it parks, and then the watcher's."""
+    monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(end)
+
+    run = deployed(parks)
+    with monkeypatch.context() as patch, pytest.raises(Pause):
+        patch.setattr(ivcap_journal, "now", an_hour_ahead)
+        run.go()
+    assert due(run) <= times.LONGEST, "the work seems to be an hour old"
+    run.set(Scheduled(name="Parked", scheduled_time=datetime.now(timezone.utc) + timedelta(minutes=30)), force=True)
+    end.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(flow_run, "time", SimpleNamespace(time=lambda: an_hour_ahead().timestamp()))
+        patch.setattr("prefect.states.now", an_hour_ahead)
+        assert watched(Watcher(ivcap_journal)) == 1
+    assert run.run.state.name == "Resuming" and due(run) <= 1
+
+
+def due(run: Deployed) -> float:
+    """Seconds until the run is started."""
+    return (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()

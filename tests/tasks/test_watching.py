@@ -1,0 +1,165 @@
+"""The watcher, whatever its journal does, and with many runs: rows of the journal alone, with Prefect's word given."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+import pytest
+from prefect.states import Scheduled
+
+from ivcap_flows import loop
+from ivcap_flows.durable.parking import WATCHER
+from ivcap_flows.journal import Journal, RunIdentity, store
+from ivcap_flows.journal.parks import ParkRow, Parks, Wait
+from ivcap_flows.tasks import place_order, watching
+from ivcap_flows.tasks.watching import Watcher
+
+MANY = 200
+
+
+@pytest.fixture
+def woken(monkeypatch: pytest.MonkeyPatch, on_prefect: object) -> list[str]:
+    """The flow runs that were woken; Prefect has all others as parked."""
+    found: list[str] = []
+    parked = Scheduled(name=watching.PARKED, scheduled_time=datetime.now(timezone.utc) + timedelta(hours=1))
+    monkeypatch.setattr(watching, "standing", lambda ids: dict.fromkeys(ids, parked))
+    monkeypatch.setattr(watching, "wake", lambda flow_run_id: found.append(flow_run_id) or "woken")
+    monkeypatch.setattr(watching, "EVERY", 0.2)
+    return found
+
+
+def park(journal: Journal, order: Any) -> ParkRow:
+    root = uuid.uuid4().hex
+    opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, root, root, deployed=True))
+    now = journal.now()
+    return journal.parks.park(
+        run_id=opened.run.id,
+        attempt_id=opened.attempt.id,
+        flow_run_id=root,
+        platform=order.platform,
+        credentials=None,
+        waits=[Wait(order.urn, "order", order.service)],
+        began_at=now,
+        wake_at=now,
+    )
+
+
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+    assert true()
+
+
+@contextlib.asynccontextmanager
+async def watches(journal: Journal) -> Any:
+    said: list[str] = []
+    watch = asyncio.ensure_future(Watcher(journal, tell=said.append).watch())
+    try:
+        yield said
+        assert not watch.done()
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+def test_many_parked_runs_take_no_thread_each(ivcap_twin, ivcap_journal, woken, monkeypatch):
+    """Nor do those whose process stays keep the others from being woken."""
+    order = place_order("echo", {"message": "many"})
+    parks = [park(ivcap_journal, order) for _ in range(MANY)]
+    last = parks[-1].run_id
+    monkeypatch.setattr(Parks, "left", lambda _, some: [each for each in some if each.run_id == last])
+    before, most = threading.active_count(), 0
+
+    async def watch() -> None:
+        nonlocal most
+        async with watches(ivcap_journal):
+            for _ in range(20):
+                await asyncio.sleep(0.1)
+                most = max(most, threading.active_count())
+            await until(lambda: bool(woken))
+            most = max(most, threading.active_count())
+
+    loop.run(watch())
+    assert woken == [parks[-1].flow_run_id]
+    assert most - before <= 40, "what a process may have at most, whatever is parked"
+
+
+@pytest.fixture
+def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
+    """A journal that waits for others for a moment only."""
+    monkeypatch.setattr(store, "_BUSY_SECONDS", 0.2)
+    with Journal.open(journal_url) as journal:
+        yield journal
+
+
+@contextlib.contextmanager
+def failing(url: str) -> Iterator[None]:
+    """No journal of others can be written: SQLite is locked, the connections to PostgreSQL are cut again and again."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+        return
+    over = threading.Event()
+
+    def cut() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not over.is_set():
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_watcher_outlives_what_its_journal_does(
+    ivcap_twin, ivcap_journal, journal_url, hasty_journal, woken, monkeypatch, caplog
+):
+    """One that watches goes on and wakes what has ended, and one that stands by takes its place afterwards."""
+    order = place_order("echo", {"message": "outlives"})
+    monkeypatch.setattr(Parks, "left", lambda _, some: list(some))
+
+    async def scenario() -> None:
+        first_ends = asyncio.Event()
+
+        async def first() -> None:
+            async with watches(hasty_journal) as said:
+                await until(lambda: "Watching the parked runs." in said)
+                await first_ends.wait()
+
+        leading = asyncio.ensure_future(first())
+        await until(lambda: hasty_journal.leases.held(WATCHER))
+        async with watches(hasty_journal) as said:
+            await until(lambda: bool(said))
+            assert said == ["Another process watches; standing by."]
+            await asyncio.to_thread(fail, journal_url)
+            parked = park(hasty_journal, order)
+            await until(lambda: parked.flow_run_id in woken)
+            first_ends.set()
+            await leading
+            await until(lambda: said[-1] == "Watching the parked runs.")
+
+    loop.run(scenario())
+    assert sum("Which process watches cannot be known" in record.message for record in caplog.records) <= 2
+
+
+def fail(url: str) -> None:
+    with failing(url.replace("postgresql+psycopg", "postgresql")):
+        time.sleep(2.0)
