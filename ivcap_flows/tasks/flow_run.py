@@ -45,6 +45,8 @@ _OUT_OF_REACH: Final = 1.0
 _LAG: Final = 30.0
 """Seconds that Prefect's API may take to show a task run."""
 _LOOK: Final = 0.1
+_SAME_CLOCK: Final = 3.0
+"""Two clocks that differ by fewer seconds count as the same."""
 _SURELY_ITSELF: Final = 20.0
 """A run that wakes so soon (seconds) is left to itself: a worker fetches it up to ten seconds early, and a run that is
 scheduled again after it was fetched would be started twice."""
@@ -240,9 +242,12 @@ def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
 
 
 def _now(client: SyncPrefectClient, flow_run_id: UUID) -> datetime:
-    """Prefect's own time. Where this machine's clock is another, a run would sleep for the difference."""
+    """The time by Prefect's clock. Where this machine's is wrong, a run would sleep for the difference."""
     said = client.request("GET", "/flow_runs/{id}", path_params={"id": flow_run_id}).headers.get("date")
-    return parsedate_to_datetime(said) if said else datetime.now(timezone.utc)
+    own = datetime.now(timezone.utc)
+    prefects = parsedate_to_datetime(said) if said else own
+    # It is told in whole seconds, so this machine's is better where both are right.
+    return own if abs((own - prefects).total_seconds()) < _SAME_CLOCK else prefects
 
 
 def end_cancelling(flow_run_id: str) -> None:

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -101,10 +101,7 @@ class Process:
                 yield connection
             self.check()
 
-        def checked(block: Callable[[], AbstractContextManager[Any]]) -> Any:
-            return lambda: block()
-
-        store.read, store.write = checked(reads), checked(writes)  # type: ignore[method-assign]
+        store.read, store.write = reads, writes  # type: ignore[assignment, method-assign]
         return journal
 
     def check(self, *, done: bool = False) -> None:
@@ -289,9 +286,8 @@ class World:
         self.loop.close()
         self.path.unlink()
 
-    # What the production code asks of the machine that it runs on.
-
     def started(self, pid: int) -> float | None:
+        """What the process table of the machine says that the calling process runs on."""
         machine = _here.get().machine
         found = (each for each in self.live if (each.machine, each.number) == (machine, pid))
         return next((each.started for each in found), None)
