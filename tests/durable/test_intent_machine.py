@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -187,45 +188,53 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         yield type("Tried", (Intents,), {"template": template, "seen": set()})
 
 
+@contextmanager
+def played_out(machine: type[Intents]) -> Iterator[Intents]:
+    """A world of its own, in which at the end everybody asks in peace."""
+    state = machine()
+    try:
+        yield state
+    except BaseException:
+        state.folder.cleanup()
+        raise
+    state.teardown()
+
+
 def suspended(machine: type[Intents]) -> None:
     """A process is suspended at each of its steps in turn, and another machine asks for the same meanwhile."""
     for step in range(1, 12):
-        state = machine()
-        state._run([Call(0, machine=1, suspend_at=step), Call(0, machine=0)])
-        state.teardown()
+        with played_out(machine) as state:
+            state._run([Call(0, machine=1, suspend_at=step), Call(0, machine=0)])
 
 
 def given_up(machine: type[Intents]) -> None:
     """A call is cancelled at each of its steps in turn, its process lives, and others ask for the same."""
     for step in range(1, 10):
-        state = machine()
-        state._run([Call(0, service=1, machine=1, cancel_at=step)])
-        begun = state.world.seconds
-        [done] = state.world.run([Call(0)])
-        assert not isinstance(done, BaseException), done
-        # The settling time, and a second until it is seen that the claim has ended.
-        assert state.world.answered - begun <= SETTLE + 1, step
-        state.teardown()
+        with played_out(machine) as state:
+            state._run([Call(0, service=1, machine=1, cancel_at=step)])
+            begun = state.world.seconds
+            [done] = state.world.run([Call(0)])
+            assert not isinstance(done, BaseException), done
+            # The settling time, and a second until it is seen that the claim has ended.
+            assert state.world.answered - begun <= SETTLE + 1, step
 
 
 def slow(machine: type[Intents]) -> None:
     """A request takes longer than a process may be silent, and others ask for the same meanwhile."""
     for one, other in product((0, 1), repeat=2):
-        state = machine()
-        state._run([Call(0, ["slow"], machine=one), Call(0, machine=other, after=SETTLE)])
-        state.teardown()
+        with played_out(machine) as state:
+            state._run([Call(0, ["slow"], machine=one), Call(0, machine=other, after=SETTLE)])
 
 
 def set_at_each_step(machine: type[Intents]) -> None:
     """The clock of machine and journal is wrong from the beginning, or set at each step of a call in turn. Its first
     reply is lost and its effect shows late; or its process dies, and another takes over."""
     for step, by, kill_at in product(range(12), FAR, (None, 7)):
-        state = machine()
-        state.world.machines[0].ahead = by if step == 0 else 0.0
-        first = Call(0, ["late and lost"], kill_at=kill_at, clock=(step, by))
-        state._run([first])
-        state._run([Call(0, clock=(step, by))])
-        state.teardown()
+        with played_out(machine) as state:
+            state.world.machines[0].ahead = by if step == 0 else 0.0
+            first = Call(0, ["late and lost"], kill_at=kill_at, clock=(step, by))
+            state._run([first])
+            state._run([Call(0, clock=(step, by))])
 
 
 def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
