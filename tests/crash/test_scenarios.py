@@ -143,7 +143,7 @@ def played(request: pytest.FixtureRequest, stage: Stage) -> Iterator[dict[str, F
     wanted = {item.callspec.params[name] for item in request.session.items for name in _names(item)}
     every = [each for each in (SHORT | BROKEN | RIGHT).values() if each.mark in wanted]
     # Those that wait most begin first.
-    every.sort(key=lambda scenario: not scenario.deployed)
+    every.sort(key=lambda scenario: not (scenario.deployed or scenario.asleep))
     with ThreadPoolExecutor(AT_ONCE) as lanes:
         yield {scenario.mark: lanes.submit(Trial(stage, scenario).play) for scenario in every}
 

@@ -38,8 +38,8 @@ from ivcap_flows.journal.processes import BEAT_SECONDS, LEASE_SECONDS
 SETTLE = 8.0
 WITHIN = SETTLE / 2
 BEYOND = 3 * SETTLE
-SLOW = 1.5 * LEASE_SECONDS
-"""Seconds of a request that takes longer than a process may be silent."""
+SLOW = 3 * LEASE_SECONDS
+"""Seconds of a request that takes longer than a process may be silent, and than any that left unseen may still take."""
 SUSPENDED = 3 * LEASE_SECONDS
 PATIENCE = 10 * LEASE_SECONDS
 """Seconds after which a call that has no answer yet never gets one."""

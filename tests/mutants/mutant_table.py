@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             properties = dict(getattr(report, "user_properties", ()))
             if "mutant" in properties:
                 seconds = properties.get("seconds", report.duration)
-                seen.setdefault(properties["mutant"], []).append((report.nodeid, told, seconds))
+                seen.setdefault(properties["mutant"], []).append((report.nodeid.partition("@")[0], told, seconds))
     right = [("(the right build)", "", *each) for each in seen.get(None, [])]
     rows = [
         (name, mutant.takes_out, *each)

@@ -22,6 +22,7 @@ from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, sto
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.sightings import Sightings
 from ivcap_flows.tasks.key_aspects import AspectKeys
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
@@ -170,6 +171,20 @@ def sets_unsorted(patch: SetAttribute) -> None:
     patch(canonical, "_sorted", list)
 
 
+def report_deleted(patch: SetAttribute) -> None:
+    report = Sightings.report
+
+    def reported_and_deleted(self: Sightings, watchlist: str, *given: Any, **options: Any) -> bool:
+        done = report(self, watchlist, *given, **options)
+        rows = schema.watches
+        with self._store.write() as connection:
+            ended = sa.and_(rows.c.watchlist == watchlist, rows.c.status == "succeeded")
+            connection.execute(sa.delete(rows).where(ended))
+        return done
+
+    patch(Sightings, "report", reported_and_deleted)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -192,6 +207,7 @@ MUTANTS: Final = {
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
     "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
+    "report deleted": Mutant("who waits hears of an end, also from another process", report_deleted),
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
 }
 

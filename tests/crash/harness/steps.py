@@ -234,6 +234,7 @@ def set_the_clock() -> None:
 def be_elsewhere() -> None:
     """Be a process of another machine, where one is named, of which only the beat is known."""
     processes.LEASE_SECONDS, processes.BEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
+    processes.LISTEN_SECONDS = LEASE / 4  # type: ignore[misc]
     if boot := os.environ.get("CRASH_BOOT"):
         processes.boot_id = lambda: boot  # type: ignore[assignment]
 
