@@ -227,7 +227,8 @@ Measured by the routes in the public source of Provena (provena/provena) and tho
 Each API stands at `/provena/<name>` of the server, Keycloak's realm at `/provena/keycloak/realms/provena`, with its
 public key, `.well-known/openid-configuration`, JWKS, tokens (refresh and offline, client credentials, device code) and
 the page on which a device is let in. A user without a needed role gets 401, as there. Where the real server answers 500
-to what a client can send, so does this one; the table tells when.
+to what a client can send, so does this one; the table tells when. Two such requests get 400 and a reason instead, since
+no client should send them: an empty id, and an item with an empty `display_name`.
 
 `{type}` is `agent/organisation`, `agent/person`, `entity/model`, `entity/model_run_workflow`,
 `entity/dataset_template`, `entity/dataset`, `activity/study`, `activity/model_run`, `activity/create` or
