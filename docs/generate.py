@@ -220,6 +220,25 @@ IVCAP_ROUTES: Final = """
 """
 """The routes that IVCAP has. Names of path parameters mean nothing."""
 
+JSON_PATHS: Final = """
+### JSON paths
+
+`content-path` takes this part of PostgreSQL's JSON path language, in lax mode, and answers as PostgreSQL does. All else
+gets 400.
+
+- Steps: `.key`, `."key"`, `.*`, `[*]`, and subscripts of places, ranges and lists of them: `[0]`, `[last]`,
+  `[last - 1]`, `[0 to 2, last]`.
+- Conditions, anywhere behind a step: `? (...)` with `==`, `!=`, `<>`, `<`, `<=`, `>`, `>=` between paths from `@` or
+  `$` and texts, numbers, `true`, `false`, `null`; `starts with "..."`; `like_regex "..." flag "..."`; `exists (...)`;
+  and `&&`, `||`, `!`, `(...)`, `(...) is unknown` of these.
+- Flags of `like_regex`: `i` (case makes no difference), `s` (`.` takes line feeds), `m` (`^` and `$` at each line), `q`
+  (a text, no expression). `x` is refused, as PostgreSQL refuses it.
+- Regular expressions are PostgreSQL's advanced ones, with classes, look-ahead and look-behind; without back references,
+  options such as `(?i)`, collating elements, and characters by number except `\\uXXXX`. None takes for ever.
+
+There are no methods such as `.size()`, no arithmetic, no `.**`, no variables, and no strict mode.
+"""
+
 PROVENA: Final = """
 ## Provena
 
@@ -227,7 +246,8 @@ Measured by the routes in the public source of Provena (provena/provena) and tho
 Each API stands at `/provena/<name>` of the server, Keycloak's realm at `/provena/keycloak/realms/provena`, with its
 public key, `.well-known/openid-configuration`, JWKS, tokens (refresh and offline, client credentials, device code) and
 the page on which a device is let in. A user without a needed role gets 401, as there. Where the real server answers 500
-to what a client can send, so does this one; the table tells when.
+to what a client can send, so does this one; the table tells when. Two such requests get 400 and a reason instead, since
+no client should send them: an empty id, and an item with an empty `display_name`.
 
 `{type}` is `agent/organisation`, `agent/person`, `entity/model`, `entity/model_run_workflow`,
 `entity/dataset_template`, `entity/dataset`, `activity/study`, `activity/model_run`, `activity/create` or
@@ -283,7 +303,7 @@ def pages() -> dict[str, str]:
         "provenance.md": provenance(),
         "errors.md": errors_page(),
         "states.md": states_page(),
-        "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES) + PROVENA + provena_page(),
+        "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES) + JSON_PATHS + PROVENA + provena_page(),
     }
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +16,10 @@ from ivcap_flows.identity import platform_id
 from ivcap_flows.secrets import hide
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import SecretStr
+
     from ivcap_flows.http.oauth import Tokens, Verification
     from ivcap_flows.ivcap.contexts import Context, ContextFile
 
@@ -39,7 +44,8 @@ def login(
         url: Base URL of the deployment; without it, that of the context.
         context: Name of the context; by default the host of the URL, or without a URL the active one.
         provena: Log in to Provena instead, where PROVENA_DOMAIN and PROVENA_REALM say it is, and keep the offline token
-            in the block ProvenaCredentials of this name.
+            in the block ProvenaCredentials of this name. A token that an earlier login could not store is stored
+            without asking again.
     """
     if provena is not None:
         if url is not None or context is not None:
@@ -110,8 +116,7 @@ async def _keep(file: ContextFile, name: str, tokens: Tokens, more: dict[str, st
 
 def _to_provena(name: str) -> None:
     from ivcap_flows.blocks import ProvenaCredentials
-    from ivcap_flows.http.auth import claims
-    from ivcap_flows.provena.login import device_login
+    from ivcap_flows.cli.kept_token import KeptToken
     from ivcap_flows.settings import Settings
 
     if not _BLOCK_NAME.fullmatch(name):
@@ -121,14 +126,59 @@ def _to_provena(name: str) -> None:
         raise ConfigurationError("Where Provena is, is not known. Set PROVENA_DOMAIN and PROVENA_REALM.")
     place = ProvenaCredentials.located(settings)
     realm = place.endpoints().realm
-    tokens = loop.run(device_login(realm, place.client_id, show=_show).tokens())
+    _need_prefect()
+    kept = KeptToken(name, realm, place.client_id)
+    token = kept.read()
+    if token is not None:
+        done = f"Stored the login to {realm} that was kept in {kept.path}."
+    else:
+        token, who = _offline_token(realm, place.client_id)
+        done = f"Logged in to {realm}{f' as {who}' if who else ''}."
+        # First into the file: a process that dies while Prefect is asked must not lose what the user has confirmed.
+        with contextlib.suppress(OSError):
+            kept.write(token)
+    try:
+        ProvenaCredentials.located(settings, offline_token=token).save(name, overwrite=True)
+    except Exception as error:  # noqa: BLE001 - Prefect's errors have no base, and their words may hold the token
+        raise ConfigurationError(_not_stored(name, kept.path, error)) from None
+    kept.delete()
+    console.print(done)
+    console.print(f'Flows use this login with credentials="{name}"')
+
+
+def _need_prefect() -> None:
+    """Raise ConfigurationError where the block could not be saved, before a user confirms a login in vain."""
+    from ivcap_flows.blocks import ProvenaCredentials
+
+    try:
+        ProvenaCredentials.register_type_and_schema()
+    except Exception as error:  # noqa: BLE001 - as when it is saved
+        raise ConfigurationError(
+            f"Prefect, which is to keep the login, cannot be used ({type(error).__name__}). Start its server, or set "
+            "PREFECT_API_URL (and PREFECT_API_KEY) to one that answers, and log in again."
+        ) from None
+
+
+def _offline_token(realm: str, client_id: str) -> tuple[SecretStr, str | None]:
+    """The token that the user confirms, and the user's name where the token has it."""
+    from ivcap_flows.http.auth import claims
+    from ivcap_flows.provena.login import device_login
+
+    tokens = loop.run(device_login(realm, client_id, show=_show).tokens())
     hide(tokens.access.get_secret_value())
     if tokens.refresh is None:
         raise ConfigurationError(
-            f"The client {place.client_id} of {realm} gives no offline token. Set PROVENA_CLIENT_ID to one that does."
+            f"The client {client_id} of {realm} gives no offline token. Set PROVENA_CLIENT_ID to one that does."
         )
     hide(tokens.refresh.get_secret_value())
-    ProvenaCredentials.located(settings, offline_token=tokens.refresh).save(name, overwrite=True)
-    who = claims(f"Bearer {tokens.access.get_secret_value()}").get("preferred_username")
-    console.print(f"Logged in to {realm}{f' as {who}' if who else ''}.")
-    console.print(f'Flows use this login with credentials="{name}"')
+    return tokens.refresh, claims(f"Bearer {tokens.access.get_secret_value()}").get("preferred_username")
+
+
+def _not_stored(name: str, path: Path, error: Exception) -> str:
+    why = f"Prefect did not store the login ({type(error).__name__})."
+    if not path.exists():
+        return f"{why} It could not be kept in {path} either. Make the folder writable, and log in again."
+    return (
+        f"{why} The token is kept in {path}, readable by you alone. Run `ivcap-flows login --provena {name}` again "
+        "once Prefect answers: it stores the token and removes the file."
+    )

@@ -20,10 +20,12 @@ _FINAL: Final = frozenset(range(200, 500)) - {408, 423, 425, 429}
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embedded platform says of itself: its id, and the seconds until an accepted request is surely seen."""
+    """What an embedded platform says of itself: its id, the seconds until an accepted request is surely seen, and the
+    URL of the S3 server for the files of datasets, where it was given one."""
 
     instance: str
     settle: float
+    s3: str | None = None
 
 
 async def ask_embedded(
@@ -44,9 +46,10 @@ async def ask_embedded(
     if reply.status == 404:
         return None
     body = reply.json() if reply.status == 200 and reply.is_json else None
-    instance, settle = (body.get("instance"), body.get("settle")) if isinstance(body, dict) else (None, None)
+    said = body if isinstance(body, dict) else {}
+    instance, settle = said.get("instance"), said.get("settle")
     if isinstance(instance, str) and instance.startswith(_INSTANCE) and isinstance(settle, int | float):
-        return Embedded(instance, float(settle))
+        return Embedded(instance, float(settle), said.get("s3"))
     raise reply.violation(
         f"has the status {reply.status} and does not say whether {parts.netloc} is an embedded platform. See what "
         "answers there: a platform itself answers with its id or with 404"

@@ -182,6 +182,7 @@ async def _serve(
             "settle": SETTLE,
             "version": __version__,
             "provena": True,
+            "s3": environment.get("AWS_ENDPOINT_URL_S3"),
         }
 
         async def decide_login(*, lifetime: float | None = None, **decision: Any) -> bool:

@@ -8,7 +8,14 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ivcap_flows.errors import BadRequestError, NotAuthorizedError, NotFoundError, PlatformError, ProtocolError
+from ivcap_flows.errors import (
+    BadRequestError,
+    InputError,
+    NotAuthorizedError,
+    NotFoundError,
+    PlatformError,
+    ProtocolError,
+)
 from ivcap_flows.http.retry import Repeat
 from ivcap_flows.http.session import UNSET, Reply, Session
 from ivcap_flows.http.status import detail_of, status_error
@@ -20,6 +27,9 @@ _log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
 _EXPECTED: Final = (200, 401)
+
+_NO_ID: Final = "study_alternative_id"
+"""Free text, despite its name."""
 
 
 class Api:
@@ -124,6 +134,7 @@ class Api:
         absent: Collection[int] = (),
         final: Collection[int] = (),
     ) -> Reply:
+        _need_ids(f"{method} {path}", params, json)
         content, kind = form or (None, "")
         reply = await self._session.request(
             method,
@@ -170,6 +181,15 @@ def _as_status(reply: Reply) -> PlatformError:
         headers=reply.headers,
         body=reply.body,
     )
+
+
+def _need_ids(request: str, *given: Any) -> None:
+    """Raise InputError for an empty id. Provena answers 500 to one, which would look like a server that is down."""
+    named = [item for part in given if isinstance(part, dict) for item in part.items()]
+    for name, value in named:
+        is_id = name == "id" or (name.endswith("_id") and name != _NO_ID)
+        if is_id and isinstance(value, str) and not value.strip():
+            raise InputError(f"{name} is empty, and {request} of Provena needs one. Give the id of what you mean.")
 
 
 def refusal_of(body: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -47,6 +48,7 @@ _PREFIXES: Final = {
 _SELDOM: Final = frozenset({"search", "handles"})
 """Registering and reading do without these, so that their URLs may be left out."""
 _TWIN: Final = "urn:ivcap-flows:twin:"
+_S3_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class Endpoints(BaseModel):
@@ -115,6 +117,7 @@ class ProvenaClient:
         self.settle = SETTLE
         self._auth = auth
         self._platform: str | None = None
+        self._embedded_s3: str | None = None
         self._asking = asyncio.Lock()
         self._pool = Pool()
         self._clock = ServerClock()
@@ -162,7 +165,7 @@ class ProvenaClient:
         ConfigurationError without the extra `s3`, NotFoundError for an unknown dataset, what `datastore` raises where
         it gives no keys, and InputError for `write` and a dataset whose files lie elsewhere.
         """
-        return opened(self.datastore, self.documents, id, write=write, embedded=self._is_twin)
+        return opened(self.datastore, id, write=write, endpoint=self._s3_endpoint)
 
     async def platform(self) -> str:
         """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens.
@@ -175,7 +178,7 @@ class ProvenaClient:
                     self.endpoints.registry, platform="Provena", pool=self._pool, clock=self._clock
                 )
                 if embedded is not None:
-                    self.settle = embedded.settle
+                    self.settle, self._embedded_s3 = embedded.settle, embedded.s3
                 self._platform = identity.platform_id(self.endpoints.realm) if embedded is None else embedded.instance
         return self._platform
 
@@ -207,8 +210,19 @@ class ProvenaClient:
             )
         return name
 
-    async def _is_twin(self) -> bool:
-        return (await self.platform()).startswith(_TWIN)
+    async def _s3_endpoint(self) -> str | None:
+        """Where the S3 server is: as the embedded Provena tells, else as AWS's own variables say; None for Amazon's.
+
+        Raises ConfigurationError for an embedded Provena without one.
+        """
+        if not (await self.platform()).startswith(_TWIN):
+            return next(filter(None, map(os.environ.get, _S3_VARIABLES)), None)
+        if self._embedded_s3 is None:
+            raise ConfigurationError(
+                "The embedded Provena keeps no files of datasets by itself. Start an S3 server, and "
+                "`ivcap-flows local serve --s3-endpoint URL` with its address."
+            )
+        return self._embedded_s3
 
     def _session(self, url: str) -> Session:
         return Session(url, platform="Provena", auth=self._auth, timeout=_TIMEOUT, pool=self._pool, clock=self._clock)

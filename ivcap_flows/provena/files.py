@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ivcap_flows.errors import (
-    ConfigurationError,
     InputError,
     IntegrityError,
     IvcapFlowsError,
@@ -28,8 +27,7 @@ from ivcap_flows.handles import LocalFile
 from ivcap_flows.http import download
 from ivcap_flows.http.download import explained as writing
 from ivcap_flows.provena import file_names, s3
-from ivcap_flows.provena.datastore import DataStoreApi, S3Credentials
-from ivcap_flows.provena.documents import Documents
+from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.infos import DatasetInfo, S3Location
 from ivcap_flows.provena.items import Item
 from ivcap_flows.provena.s3_upload import PART, SHA256, Room, send, sha256_of
@@ -44,7 +42,6 @@ _SHOWN: Final = 5
 _LONGEST_KEY: Final = 1024
 _BREAKS: Final = 5
 """How often a download goes on without having got any further."""
-_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,12 @@ class UploadedFile(NamedTuple):
 @asynccontextmanager
 async def opened(
     datastore: DataStoreApi,
-    documents: Documents,
     id: str,  # noqa: A002 - the platform's own word
     *,
     write: bool,
-    embedded: Callable[[], Awaitable[bool]],
+    endpoint: Callable[[], Awaitable[str | None]],
 ) -> AsyncIterator[DatasetFiles]:
-    """As `ProvenaClient.files`, which this is; `embedded` tells whether this is the embedded Provena."""
+    """As `ProvenaClient.files`, which this is; `endpoint` gives the address of the S3 server, None for Amazon's."""
     s3.need_library()
     item = await datastore.fetch_dataset(id)
     place = _place_of(item)
@@ -84,12 +80,7 @@ async def opened(
     if write and not access.reposited:
         raise InputError(f"The files of {id} lie at {access.uri}, not in the data store; none can be uploaded there.")
     ask = datastore.write_credentials if write else datastore.read_credentials
-    is_embedded = await embedded()
-
-    def endpoint(keys: S3Credentials) -> str | None:
-        return _endpoint(keys, documents, embedded=is_embedded)
-
-    async with s3.Bucket(place.bucket_name, lambda: ask(id), endpoint) as bucket:
+    async with s3.Bucket(place.bucket_name, lambda: ask(id), await endpoint()) as bucket:
         yield DatasetFiles(item, bucket, place.path)
 
 
@@ -282,30 +273,6 @@ def _place_of(item: Item[DatasetInfo]) -> S3Location:
             detail=None,
         )
     return place
-
-
-def _endpoint(keys: S3Credentials, documents: Documents, *, embedded: bool) -> str | None:
-    """Where the S3 server is: as Provena tells beside the keys, else as AWS's own variables say; None for Amazon's."""
-    told = (keys.model_extra or {}).get("endpoint_url")
-    if isinstance(told, str) and told:
-        if not documents.trusts(told):
-            raise ProtocolError(
-                "Provena names an S3 server that is neither on its own hosts nor Amazon's. Nothing is sent there. "
-                "If it is right, name the host in the credentials' `trusted_hosts`.",
-                platform="Provena",
-                method=None,
-                path=None,
-                status=None,
-                detail=None,
-            )
-        return told
-    known = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
-    if known is None and embedded:
-        raise ConfigurationError(
-            "The embedded Provena keeps no files of datasets by itself. Start an S3 server, and "
-            "`ivcap-flows local serve --s3-endpoint URL` with its address."
-        )
-    return known
 
 
 async def _all(steps: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:

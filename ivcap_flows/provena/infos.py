@@ -145,6 +145,9 @@ class TemplateUse(Wire):
     template_id: str
     optional: bool | None = None
 
+    def faults(self) -> list[str]:
+        return blank(self, "template_id")
+
 
 class Annotations(Wire):
     """The annotation keys that a model run must and may give."""

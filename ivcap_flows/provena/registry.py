@@ -224,7 +224,7 @@ class RegistryApi(Api):
         reviewer: str | None = None,
         release_status: ReleaseStatus | None = None,
         seeds: bool = False,
-        sort: Sort = "CREATED_TIME",
+        sort: Sort | None = None,
         ascending: bool = False,
         begins_with: str | None = None,
         page_size: int = 20,
@@ -232,9 +232,12 @@ class RegistryApi(Api):
     ) -> AsyncIterator[Item[Info] | Seed]:
         """Complete items of all subtypes, newest first; with `seeds` these too.
 
-        `reviewer` is the caller's own person (ForbiddenError for another) and gives the datasets that it reviews; a
-        subtype and a release status exclude each other (InvalidParameterError).
+        `reviewer` is a person and gives the datasets that it was asked to review, of which the server knows no sort but
+        the default here, RELEASE_TIMESTAMP. Beside a subtype it counts nothing. A subtype and a release status exclude
+        each other (InvalidParameterError).
         """
+        if sort is None:
+            sort = "CREATED_TIME" if reviewer is None or subtype is not None else "RELEASE_TIMESTAMP"
         chosen = {
             "record_type": "ALL" if seeds else "COMPLETE_ONLY",
             "item_subtype": None if subtype is None else kind_of(subtype).subtype,

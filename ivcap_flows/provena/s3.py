@@ -64,14 +64,14 @@ class _Open(NamedTuple):
 class Bucket:
     """Asks with the keys that `ask_keys` gives; an asynchronous context manager. Errors are those of this package.
 
-    `endpoint` tells the address of the server from the keys; None means Amazon's own.
+    `endpoint` is the address of the server; None means Amazon's own.
     """
 
     def __init__(
         self,
         name: str,
         ask_keys: Callable[[], Awaitable[S3Credentials]],
-        endpoint: Callable[[S3Credentials], str | None],
+        endpoint: str | None,
     ) -> None:
         self.name = name
         self._ask_keys, self._endpoint = ask_keys, endpoint
@@ -151,7 +151,7 @@ class Bucket:
                 keys = await self._ask_keys()
                 for secret in (keys.aws_secret_access_key, keys.aws_session_token):
                     hide(secret.get_secret_value())
-                client = await self.run(_client, keys, self._endpoint(keys))
+                client = await self.run(_client, keys, self._endpoint)
                 self._clients.append(client)
                 left = keys.expiry.timestamp() - time.time()
                 known = self._open = _Open(client, time.time() + max(left - _EARLY_SECONDS, left / 2))

@@ -17,7 +17,7 @@ from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, Tem
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.lookup import Sign, half, look_for
-from ivcap_flows.registration.registry import ATTEMPTS_FIELD, KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD
+from ivcap_flows.registration.registry import KEY_FIELD, PACKAGE_FIELDS, SUBJECT_FIELD
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -31,8 +31,6 @@ __all__ = [
     "model_run_record",
     "run_of_sign",
 ]
-
-_ADDED: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOFTWARE_FIELD})
 
 _PATIENCE: Final = 1800.0
 """Seconds that a registration's job may take: workers are started on demand, and each takes one job at a time."""
@@ -204,7 +202,7 @@ def digest_of(record: ModelRunRecord) -> str:
     """SHA-256 of what a record says: without the annotations and fields that this package or a server adds to it."""
     said = _said(record)
     annotations = said.pop("annotations", {})
-    own = {name: text for name, text in annotations.items() if name not in _ADDED}
+    own = {name: text for name, text in annotations.items() if name not in PACKAGE_FIELDS}
     return digest(json.dumps({**said, "annotations": own}, sort_keys=True).encode())
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTEMPTS_FIELD",
     "KEY_FIELD",
+    "PACKAGE_FIELDS",
     "SOFTWARE_FIELD",
     "SUBJECT_FIELD",
     "dataset_effect",
@@ -39,6 +40,9 @@ ATTEMPTS_FIELD: Final = "ivcap-flows-attempts"
 
 SOFTWARE_FIELD: Final = "ivcap-flows-software"
 """The annotation that names the software that ran the work and registered it: Provena's modeller is a person."""
+
+PACKAGE_FIELDS: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOFTWARE_FIELD})
+"""All that this package itself writes into the annotations and user metadata of what it registers."""
 
 
 def dataset_effect(

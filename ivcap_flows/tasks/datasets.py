@@ -13,7 +13,7 @@ from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
 from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment, person_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
-from ivcap_flows.tasks.items import with_key
+from ivcap_flows.tasks.items import with_package_fields
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.settled import settled
@@ -98,7 +98,7 @@ def _metadata(item: Item[DatasetInfo]) -> dict[str, str]:
 
 def _keyed(metadata: CollectionFormat, known: dict[str, str]) -> CollectionFormat:
     stated = metadata.dataset_info
-    user_metadata = with_key(stated.user_metadata, known)
+    user_metadata = with_package_fields(stated.user_metadata, known)
     return metadata.model_copy(update={"dataset_info": stated.model_copy(update={"user_metadata": user_metadata})})
 
 

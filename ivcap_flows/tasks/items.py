@@ -13,7 +13,7 @@ from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.models import DatasetInfo, Info, Item, Seed
 from ivcap_flows.provena.registry import Sort
 from ivcap_flows.provenance.describe import describe
-from ivcap_flows.registration.registry import KEY_FIELD, moment
+from ivcap_flows.registration.registry import KEY_FIELD, PACKAGE_FIELDS, moment
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
@@ -108,7 +108,9 @@ async def _update_item(
     before = await registry.fetch(kind, urn)
     if strange := sorted((info.model_extra or {}).keys() - (before.info.model_extra or {}).keys()):
         raise InputError(f"Provena does not know the fields {', '.join(strange)} of a {info.subtype}.", faults=strange)
-    wanted = info.model_copy(update={"user_metadata": with_key(info.user_metadata, before.info.user_metadata)})
+    wanted = info.model_copy(
+        update={"user_metadata": with_package_fields(info.user_metadata, before.info.user_metadata)}
+    )
 
     async def holds() -> bool:
         return (await registry.fetch(kind, urn)).info.plain() == wanted.plain()
@@ -214,10 +216,42 @@ async def stated(call: ProvenaCall, urn: str) -> Item[Any]:
     return item
 
 
-def with_key(given: dict[str, str] | None, known: dict[str, str] | None) -> dict[str, str] | None:
-    """User metadata or annotations that replace others, with the key by which this package finds the item again."""
-    key = (known or {}).get(KEY_FIELD)
-    return given if key is None else {**(given or {}), KEY_FIELD: key}
+def with_package_fields(given: dict[str, str] | None, known: dict[str, str] | None) -> dict[str, str] | None:
+    """User metadata or annotations that replace others, with what this package wrote there.
+
+    What is given goes before, except for the key: by it the item is found again.
+    """
+    kept = {name: text for name, text in (known or {}).items() if name in PACKAGE_FIELDS}
+    return {**kept, **(given or {}), **_only(kept, KEY_FIELD)} if kept else given
+
+
+async def check_unlocked(call: ProvenaCall, kind: type[Info], urn: str) -> None:
+    """Raise NotAuthorizedError, with who locked the item, when and why, where it is locked."""
+    locks = call.client.registry.locks
+    if not await locks.locked(kind, urn):
+        return
+    events = [event for event in await locks.history(kind, urn) if event.action_type == "LOCK"]
+    # Oldest first: of several in one second the last one holds.
+    last = events[-1] if events else None
+    since = moment(last.timestamp) if last else None
+    held = f" by {last.username or 'somebody'}" if last else ""
+    held += f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
+    held += f' for the reason "{last.reason}"' if last and last.reason else ""
+    raise NotAuthorizedError(
+        f"The item {urn} is locked{held}. Nothing was sent. Unlock it with `unlock_item`, which takes an admin of the "
+        "item, or ask one to.",
+        platform="Provena",
+        method=None,
+        path=None,
+        status=None,
+        detail=last.reason if last else None,
+        about="item",
+        locked_by=last.username if last else None,
+    )
+
+
+def _only(fields: dict[str, str], name: str) -> dict[str, str]:
+    return {name: fields[name]} if name in fields else {}
 
 
 async def _readable(call: ProvenaCall, urn: str) -> Item[Any] | Seed | None:

@@ -12,7 +12,7 @@ from ivcap_flows.handles import ModelRun, RegistryItem
 from ivcap_flows.provena import models
 from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
-from ivcap_flows.tasks.items import with_key
+from ivcap_flows.tasks.items import check_unlocked, with_package_fields
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.settled import settled
@@ -76,9 +76,10 @@ async def _update_model_run(
 ) -> ModelRun:
     """Replace the record of a model run, in the registry and in the graph; `reason` goes into its history.
 
-    Idempotent: the record is read first, and equal ones are not sent; where a reply is lost, the job is looked for. The
-    key that this package put into the annotations stays there. Waits for at most `timeout` seconds. Raises InputError
-    before sending, BadRequestError for what Provena refuses, RegistrationFailedError with its reason, WaitTimeoutError.
+    Idempotent: the record is read first, and equal ones are not sent; where a reply is lost, the job is looked for.
+    Annotations that this package wrote stay unless `record` sets them; the key always stays. Waits for at most
+    `timeout` seconds. Raises InputError before sending, NotAuthorizedError (about "item") that names who locked a
+    locked run, BadRequestError for what Provena refuses, RegistrationFailedError with its reason, WaitTimeoutError.
     """
     call = await ProvenaCall.of(credentials)
     call.check(model_run)
@@ -86,8 +87,10 @@ async def _update_model_run(
     if only_planned("model run update", run):
         return _planned(call, model_run)
     before = (await _read(call, run)).record
-    wanted = record.model_copy(update={"annotations": with_key(record.annotations, before.annotations)})
+    wanted = record.model_copy(update={"annotations": with_package_fields(record.annotations, before.annotations)})
     if before.plain() != wanted.plain():
+        # The job of a locked run fails some time later, and does not say why.
+        await check_unlocked(call, models.ModelRun, run)
         known = {row.session_id for row in await _updates(call, run, wanted)}
         try:
             session = await call.client.prov.update(run, wanted, reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import stat
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -195,6 +197,74 @@ def test_a_login_to_provena_is_kept_in_a_block(ivcap_twin, prefect_server, monke
         ProvenaCredentials.delete("reef")
     assert block.offline_token.get_secret_value() not in out
     assert loop.run(user_of(block)) == "embedded-user-2"
+
+
+@pytest.fixture
+def answered(ivcap_twin, monkeypatch):
+    """Confirms the codes that the login to Provena shows, and notes them."""
+    monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
+    realm = f"{os.environ['PROVENA_KEYCLOAK']}/realms/{os.environ['PROVENA_REALM']}"
+    codes = []
+
+    def allow(code):
+        codes.append(code)
+        answer = urlencode({"user_code": code, "account": "embedded-user-2", "answer": "allow"}).encode()
+        urlopen(f"{realm}/device", answer).close()
+
+    allow.codes = codes
+    return allow
+
+
+def test_nobody_logs_in_to_provena_in_vain(ivcap_flows, ivcap_twin, monkeypatch):
+    """Where Prefect, which is to keep the token, cannot be reached, no code is shown."""
+    monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        said = ivcap_flows("login", "--provena", "reef")
+    assert said.status == 1 and "confirm the code" not in said.out
+    assert "Prefect" in said.err and "PREFECT_API_URL" in said.err
+
+
+def test_a_token_that_prefect_does_not_take_is_kept(answered, ivcap_flows, prefect_server, monkeypatch):
+    """In a file of the user alone, which the next login of that name stores and removes, without asking again."""
+    save = ProvenaCredentials.save
+
+    def fail(self, *arguments, **options):
+        raise RuntimeError(f"down {self.offline_token.get_secret_value()}")
+
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        monkeypatch.setattr(ProvenaCredentials, "save", fail)
+        status, out, err = confirm(answered, "--provena", "kept")
+        kept = Path(re.search(r"kept in (\S+), ", err)[1])
+        token = json.loads(kept.read_text())["offline_token"]
+        assert status == 1 and "ivcap-flows login --provena kept" in err
+        assert token not in out + err
+        assert (stat.S_IMODE(kept.stat().st_mode), stat.S_IMODE(kept.parent.stat().st_mode)) == (0o600, 0o700)
+
+        again = ivcap_flows("login", "--provena", "kept")
+        assert again.status == 1 and kept.exists() and token not in again.out + again.err
+        monkeypatch.setattr(ProvenaCredentials, "save", save)
+        said = ivcap_flows("login", "--provena", "kept")
+        assert said.status == 0 and not kept.exists() and 'credentials="kept"' in said.out
+        assert len(answered.codes) == 1
+        block = ProvenaCredentials.load("kept")
+        ProvenaCredentials.delete("kept")
+    assert block.offline_token.get_secret_value() == token
+    assert loop.run(user_of(block)) == "embedded-user-2"
+
+
+def test_a_login_whose_process_is_killed_while_it_saves_is_kept(answered, prefect_server, monkeypatch, tmp_path):
+    """The token is in the file before Prefect is asked, and no longer once Prefect has it."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def die(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        monkeypatch.setattr(ProvenaCredentials, "save", die)
+        out, err = Shown(answered), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises((SystemExit, KeyboardInterrupt)):
+            main(["login", "--provena", "killed"])
+    assert len(list((tmp_path / "data").rglob("killed*.json"))) == 1
 
 
 async def user_of(credentials):

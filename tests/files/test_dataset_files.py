@@ -26,7 +26,6 @@ from ivcap_flows.errors import (
     IntegrityError,
     NotAuthorizedError,
     NotFoundError,
-    ProtocolError,
     SourceChangedError,
     UnreachableError,
 )
@@ -387,25 +386,25 @@ async def test_the_users_own_aws_settings_are_not_used(provena, dataset, tmp_pat
         assert there._bucket._open.client._request_signer._credentials.access_key != "other"
 
 
-async def test_keys_go_to_known_servers_only(provena, dataset, monkeypatch):
-    """An address beside the keys has to be on Provena's own hosts, Amazon's, or one that the user trusts."""
+async def test_where_the_s3_server_is(provena, dataset, monkeypatch):
+    """The embedded Provena tells where its own is; what it says beside the keys, or AWS's variables, counts nothing."""
     give = DataStoreApi.read_credentials
-    told = ["http://192.0.2.1:9000"]
 
     async def elsewhere(self, id, **options):  # noqa: A002
-        keys = await give(self, id, **options)
-        return keys.model_copy(update={"endpoint_url": told[0]})
+        return (await give(self, id, **options)).model_copy(update={"endpoint_url": "http://192.0.2.1:9000"})
 
     monkeypatch.setattr(DataStoreApi, "read_credentials", elsewhere)
-    with pytest.raises(ProtocolError, match="neither on its own hosts"):
-        async with provena.files(dataset):
-            pass
-    told[0] = ""
-    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://192.0.2.2:9000")
+    async with provena.files(dataset) as there:
+        assert [each.path for each in await there.list()] == ["metadata.json"]
+    monkeypatch.setattr(provena, "_embedded_s3", None)
     with pytest.raises(ConfigurationError, match="--s3-endpoint"):
         async with provena.files(dataset):
             pass
+    monkeypatch.setattr(provena, "_platform", "https://auth.example.org/auth/realms/reef")
+    assert await provena._s3_endpoint() == "http://192.0.2.2:9000"
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    assert await provena._s3_endpoint() is None
 
 
 async def test_a_server_that_is_gone_and_one_that_refuses(provena, dataset, monkeypatch):
@@ -416,12 +415,7 @@ async def test_a_server_that_is_gone_and_one_that_refuses(provena, dataset, monk
             await there._bucket.ask("list_parts", Key="a", UploadId="none")
         assert caught.value.code == "NoSuchUpload"
         assert pickle.loads(pickle.dumps(caught.value)).message == caught.value.message
-    give = DataStoreApi.read_credentials
-
-    async def nowhere(self, id, **options):  # noqa: A002
-        return (await give(self, id, **options)).model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
-
-    monkeypatch.setattr(DataStoreApi, "read_credentials", nowhere)
+    monkeypatch.setattr(provena, "_embedded_s3", "http://127.0.0.1:9")
     async with provena.files(dataset) as there:
         with pytest.raises(UnreachableError):
             await there.list()

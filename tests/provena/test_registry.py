@@ -257,5 +257,42 @@ async def test_releases_are_listed_for_the_reviewer_alone(embedded_provena, user
         other_person = await other.auth_api.linked_person()
 
     assert [item async for item in user.registry.releases(world.person)] == []
+    # The registry has one index only for what a reviewer has, and refuses the sort that other lists have.
+    assert [item async for item in user.registry.list_any(reviewer=world.person)] == []
+    some = user.registry.list_any(reviewer=world.person, subtype=Model, limit=1)
+    assert [item.item_subtype async for item in some] == ["MODEL"]
     with pytest.raises(ForbiddenError):
         [item async for item in user.registry.releases(other_person)]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.registry.fetch(Model, ""),
+        lambda client: client.registry.fetch_any(" "),
+        lambda client: client.registry.locks.lock(Model, "", reason="r"),
+        lambda client: client.registry.version(Model, "", reason="r"),
+        lambda client: client.datastore.fetch_dataset(""),
+        lambda client: client.datastore.read_credentials(""),
+        lambda client: client.datastore.releases.request("102.100.100/1", "", notes="n"),
+        lambda client: client.jobs.fetch(""),
+        lambda client: client.prov.explore("", "upstream"),
+        lambda client: client.prov.link_to_study("102.100.100/1", ""),
+        lambda client: client.auth_api.assign_person(""),
+        lambda client: client.registry.create(Study, Study(display_name="", title="t", description="d")),
+        lambda client: client.registry.update(Study, "1", Study(display_name=" ", title="t", description="d")),
+    ],
+)
+async def test_what_provena_crashes_at_is_not_sent(scripted, client, ask):
+    """An empty id or name is the caller's fault: a 500 would look like a server that is down."""
+    with pytest.raises(InputError, match="empty"):
+        await ask(client)
+    assert not [seen for seen in scripted.seen if "/protocol/" not in seen.path]
+
+
+async def test_an_empty_field_of_an_item_is_sent(scripted, client):
+    """Only names and ids may not be empty."""
+    study = {"id": "S", "item_subtype": "STUDY", "display_name": "s", "title": "t", "description": "d"}
+    scripted.on("POST /registry/registry/activity/study/create", {"created_item": study})
+    await client.registry.create(Study, Study(display_name="s", title="t", description="d", study_alternative_id=""))
+    assert scripted.sent("POST /registry/registry/activity/study/create")[0].body["study_alternative_id"] == ""

@@ -91,6 +91,32 @@ def failing_jobs(_twin: Twin) -> Callable[[str], AbstractContextManager[None]]:
 
 
 @pytest.fixture
+def failing_batch(_twin: Twin) -> Callable[[str, int], AbstractContextManager[None]]:
+    """While the block runs, a batch whose first run begins so fails when this many of its jobs are launched."""
+
+    @contextmanager
+    def failing(name: str, launched: int) -> Iterator[None]:
+        place = Directory(_twin.directory).root / "provena.sqlite"
+        batch = "batch_id = json_extract(NEW.result, '$.batch_id')"
+        with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
+            connection.execute(
+                "CREATE TRIGGER half_a_batch AFTER UPDATE OF status ON jobs WHEN NEW.status = 'SUCCEEDED' AND "
+                "NEW.job_sub_type = 'MODEL_RUN_BATCH_SUBMIT' AND "
+                f"json_extract(NEW.payload, '$.records[0].display_name') LIKE '{name}%' BEGIN "
+                f"DELETE FROM jobs WHERE {batch} AND rowid NOT IN "
+                f"(SELECT rowid FROM jobs WHERE {batch} ORDER BY rowid LIMIT {launched}); "
+                "UPDATE jobs SET status = 'FAILED', result = NULL, info = 'Failed to launch a job. Error: ..' "
+                "WHERE session_id = NEW.session_id; END"
+            )
+            try:
+                yield
+            finally:
+                connection.execute("DROP TRIGGER half_a_batch")
+
+    return failing
+
+
+@pytest.fixture
 def no_job_left(provena: ProvenaClient) -> Callable[[], None]:
     """Waits until no job of an earlier test is on its way, which a fault of this one's would meet.
 

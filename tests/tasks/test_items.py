@@ -24,7 +24,7 @@ from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
 from ivcap_flows.provena import models
 from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.models import Model, Organisation, Study
-from ivcap_flows.registration.registry import KEY_FIELD
+from ivcap_flows.registration.registry import KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD
 from ivcap_flows.tasks import (
     explore_lineage,
     fetch_item,
@@ -282,8 +282,46 @@ def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
     run, changed, item = in_flow(body)
     assert changed == [run.model_copy(update={"record_sha256": None})] * 2
     assert item.info.record.description == "better"
-    assert item.info.record.annotations == {"a": "b", KEY_FIELD: run.key}
+    assert item.info.record.annotations == {"a": "b", KEY_FIELD: run.key, SUBJECT_FIELD: run.subject}
     assert [entry.reason for entry in item.history].count("typo") == 1
+
+
+def test_a_replaced_record_keeps_what_this_package_wrote(in_flow, lodged):
+    """All but the key can be set to something else; by the key the run is found again."""
+
+    def body():
+        run = lodged()
+        record = fetch_item(run).info.record
+        annotations = {KEY_FIELD: "k1:another", SUBJECT_FIELD: "urn:other", SOFTWARE_FIELD: "mine 1.0"}
+        update_model_run(run, record.model_copy(update={"annotations": annotations}), reason="first")
+        update_model_run(run, record.model_copy(update={"annotations": None}), reason="second")
+        return run, fetch_item(run).info.record.annotations
+
+    run, annotations = in_flow(body)
+    assert annotations == {KEY_FIELD: run.key, SUBJECT_FIELD: "urn:other", SOFTWARE_FIELD: "mine 1.0"}
+
+
+def test_a_locked_run_is_not_replaced(in_flow, effects, lodged):
+    """Provena's job would fail without a reason, so the lock is looked at first: who holds it, why, what to do."""
+
+    def body():
+        run = lodged()
+        record = fetch_item(run).info.record
+        lock_item(run, reason="first")
+        unlock_item(run, reason="again")
+        lock_item(run, reason="published")
+        update_model_run(run, record, reason="equal, so that nothing is sent")
+        with pytest.raises(NotAuthorizedError) as refused:
+            update_model_run(run, record.model_copy(update={"description": "other"}), reason="r")
+        unlock_item(run, reason="typo")
+        return run, refused.value, update_model_run(run, record.model_copy(update={"description": "new"}), reason="r")
+
+    run, error, changed = in_flow(body)
+    assert error.about == "item" and error.locked_by == "embedded-user"
+    assert f"The item {run.urn} is locked by embedded-user since" in error.message
+    assert '"published"' in error.message and "unlock_item" in error.message
+    assert changed.urn == run.urn
+    assert len([r for r in effects.twin.requests("POST") if r["path"].endswith("/model_run/update")]) == 1
 
 
 def test_lineage_is_followed_and_reported(in_flow, tmp_path, lodged, registry, artifact):

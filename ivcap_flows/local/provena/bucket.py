@@ -46,12 +46,11 @@ class Bucket:
             raise TwinError(f"The S3 server at {self.endpoint} refused to make a bucket ({made}).")
 
     def credentials(self) -> dict[str, str]:
-        """Keys that the server takes, and, as the real ones need not, where it is."""
+        """Keys that the server takes."""
         return {
             "aws_access_key_id": self._key,
             "aws_secret_access_key": self._secret,
             "aws_session_token": "",
-            "endpoint_url": self.endpoint,
         }
 
     def put(self, path: str, media_type: str, content: bytes) -> None:

@@ -17,8 +17,10 @@ __all__ = [
     "DATE",
     "DICT",
     "EMAIL",
+    "EMPTY_ID",
     "FLAG",
     "HTTP_URL",
+    "ID",
     "TEXT",
     "TEXTS",
     "URI",
@@ -42,6 +44,8 @@ __all__ = [
 Fault = dict[str, Any]
 Loc = tuple[str | int, ...]
 _FAILED: Any = object()
+EMPTY_ID = "embedded.empty_id"
+"""The type of the fault of an empty id. The real server crashes at one, so clients must never send it."""
 
 
 def _fault(at: Loc, msg: str, type: str, **ctx: Any) -> Fault:  # noqa: A002 - the wire's own word
@@ -125,9 +129,11 @@ def _uri(value: Any) -> str:
 
 
 def _dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    """As pydantic 1, which makes an object of whatever `dict()` takes: an empty list or text, a list of pairs."""
+    found = value if isinstance(value, dict) else dict(value)
+    if not all(isinstance(name, str) for name in found):
         raise ValueError
-    return value
+    return found
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,16 @@ class Whole:
         return {"type": "integer"} | {key: limit for key, limit in limits.items() if limit is not None}
 
 
+class Id(Text):
+    """A string that names something, so that it is not empty."""
+
+    def read(self, value: Any, at: Loc, faults: list[Fault]) -> Any:
+        found = super().read(value, at, faults)
+        if found == "":
+            faults.append(_fault(at, f"The id {at[-1]} is empty.", EMPTY_ID))
+        return found
+
+
 class Choice:
     """One of some words."""
 
@@ -222,10 +238,10 @@ class Mapped:
     of: Shape
 
     def read(self, value: Any, at: Loc, faults: list[Fault]) -> Any:
-        if not isinstance(value, dict):
-            faults.append(_fault(at, "value is not a valid dict", "type_error.dict"))
+        found = DICT.read(value, at, faults)
+        if found is _FAILED:
             return _FAILED
-        return {key: _read(self.of, inner, (*at, key), faults) for key, inner in value.items()}
+        return {key: _read(self.of, inner, (*at, key), faults) for key, inner in found.items()}
 
     def schema(self) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": self.of.schema()}
@@ -276,19 +292,25 @@ def given(shape: Shape, default: Any) -> Field:
 
 @dataclass(frozen=True)
 class Object:
-    """An object with known keys. Other keys are dropped, or faults if it is `closed`."""
+    """An object with known keys. Other keys are dropped, or faults if it is `closed`.
+
+    `rules` are asked where all fields are sound, `early_rules` in any case: with None for a field that is not.
+    """
 
     fields: Mapping[str, Field] = field(default_factory=dict)
     closed: bool = False
     rules: tuple[Callable[[dict[str, Any]], str | None], ...] = ()
+    early_rules: tuple[Callable[[dict[str, Any]], str | None], ...] = ()
 
     def read(self, value: Any, at: Loc, faults: list[Fault]) -> Any:
-        if not isinstance(value, dict):
-            faults.append(_fault(at, "value is not a valid dict", "type_error.dict"))
+        value = DICT.read(value, at, faults)
+        if value is _FAILED:
             return _FAILED
         before = len(faults)
+        unsound: set[str] = set()
         found: dict[str, Any] = {}
         for name, known in self.fields.items():
+            so_far = len(faults)
             if name not in value:
                 if known.required:
                     faults.append(_fault((*at, name), "field required", "value_error.missing"))
@@ -298,12 +320,15 @@ class Object:
                 found[name] = None
             else:
                 found[name] = _read(known.shape, value[name], (*at, name), faults)
+            if len(faults) > so_far:
+                unsound.add(name)
         if self.closed:
             extra = [name for name in value if name not in self.fields]
             faults += [_fault((*at, name), "extra fields not permitted", "value_error.extra") for name in extra]
-        if len(faults) == before:
-            complaints = [complaint for rule in self.rules if (complaint := rule(found))]
-            faults += [_fault((*at, "__root__"), complaint, "value_error") for complaint in complaints]
+        sound = {name: None if name in unsound else found[name] for name in self.fields}
+        complaints = [rule(sound) for rule in self.early_rules]
+        complaints += [rule(found) for rule in self.rules] if len(faults) == before else []
+        faults += [_fault((*at, "__root__"), complaint, "value_error") for complaint in complaints if complaint]
         return found
 
     def schema(self) -> dict[str, Any]:
@@ -332,6 +357,7 @@ def _copied(default: Any) -> Any:
 
 
 TEXT = Text()
+ID = Id()
 TEXTS = Mapped(TEXT)
 WHOLE = Whole()
 FLAG = _Scalar(_flag, "value could not be parsed to a boolean", "type_error.bool", {"type": "boolean"})

@@ -82,7 +82,6 @@ CREATE INDEX items_of_subtype_created ON items (item_subtype, created_timestamp,
 CREATE INDEX items_of_subtype_named ON items (item_subtype, display_name, id);
 CREATE INDEX items_of_subtype_elsewhere ON items (item_subtype, access_info_uri, id) WHERE access_info_uri IS NOT NULL;
 CREATE INDEX items_of_approver ON items (release_approver, release_timestamp, id) WHERE release_approver IS NOT NULL;
-CREATE INDEX items_of_status ON items (release_status, updated_timestamp, id) WHERE release_status IS NOT NULL;
 CREATE INDEX jobs_created ON jobs (created_timestamp, session_id);
 
 CREATE VIRTUAL TABLE item_words USING fts5(item_subtype, words, tokenize="unicode61 tokenchars '_'");

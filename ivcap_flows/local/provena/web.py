@@ -22,7 +22,7 @@ from ivcap_flows.local.nesting import loads
 from ivcap_flows.local.provena.keycloak.state import Realm, TokenError
 from ivcap_flows.local.provena.openapi import document
 from ivcap_flows.local.provena.operation import Call, Handler, Level, Operation
-from ivcap_flows.local.provena.shape import FLAG, Fault, Object, Shape, given
+from ivcap_flows.local.provena.shape import EMPTY_ID, FLAG, Fault, Object, Shape, given
 from ivcap_flows.local.provena.store import Store, dumps
 from ivcap_flows.local.provena.users import User
 
@@ -163,14 +163,19 @@ class Api:
         """Declare the routes that tell a caller which levels it has."""
         levels: tuple[Level, ...] = ("general", "read", "write", "admin")
         for level in levels:
-            path = f"/check-access/check-{level}-access"
-            self.get(path, level, _whoami, gives=("username", "email", "roles", "access_token"))
+            self.whoami(f"/check-access/check-{level}-access", level)
+
+    def whoami(self, path: str, level: Level) -> None:
+        """Declare a route that tells a caller of this level who it is."""
+        self.get(path, level, _whoami, gives=("username", "email", "roles", "access_token"))
 
     def _answer(self, operation: Operation, request: Request, raw: bytes) -> Response:
         user = _NOBODY if operation.level == "public" else self._user(request, operation)
         faults: list[Fault] = []
         params = (operation.query or Object()).read(dict(request.query_params), ("query",), faults)
         content = _body(operation.body, request, raw, faults)
+        if all(fault["type"] == EMPTY_ID for fault in faults) and faults:
+            raise invalid(faults[0]["msg"])
         if faults:
             raise Refusal(422, faults)
         with self.desk.store.transaction():

@@ -181,7 +181,7 @@ OPERATIONS: Final = (
             Param("include-content", "boolean", False),
         ),
         answers=(200, 400, 422),
-        missing="Of JSON paths: methods, arithmetic, `like_regex`, `last` and strict mode are refused with 400.",
+        missing="JSON paths are those of a part of PostgreSQL's language; others are refused with 400.",
         gives=shapes.LIST,
     ),
     Operation("POST", "/1/aspects", add, "Add an aspect", _PAIR, body=True, answers=(200, 400, 422), gives=ID_REPLY),

@@ -11,13 +11,13 @@ from ivcap_flows.local.provena.auth.requests import STATES, AccessRequests
 from ivcap_flows.local.provena.auth.state import GROUP, IMPORT_MODES, MEMBER, Groups, Links, read_groups
 from ivcap_flows.local.provena.operation import Call, Level
 from ivcap_flows.local.provena.registry.state import Registry, UnsuccessfulError
-from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Many, Object, given, maybe, needed
+from ivcap_flows.local.provena.shape import DICT, FLAG, ID, TEXT, WHOLE, Choice, Many, Object, given, maybe, needed
 from ivcap_flows.local.provena.web import Api, Desk, Refusal, denied, invalid, status
 
 __all__ = ["api"]
 
-_ID = Object({"id": needed(TEXT)})
-_PERSON = Object({"person_id": needed(TEXT)})
+_ID = Object({"id": needed(ID)})
+_PERSON = Object({"person_id": needed(ID)})
 _USERNAME = Object({"username": needed(TEXT)})
 _IMPORT = {
     "import_mode": needed(Choice(*IMPORT_MODES)),
@@ -32,9 +32,7 @@ def api(desk: Desk, registry: Registry) -> Api:
     site = Api(desk, "auth-api", "sys-admin", single_role=True)
     flat = ("success", "details")
     site.get("/check-access/public", "public", lambda call: status(True, "Anybody may read this."), gives=flat)
-    site.get(
-        "/check-access/general", "general", lambda call: status(True, f"You are {call.user.username}."), gives=flat
-    )
+    site.whoami("/check-access/general", "general")
     _links(site, registry.links, registry)
     _user_groups(site, registry.groups)
     _group_administration(site, registry.groups)
@@ -86,7 +84,7 @@ def _links(site: Api, links: Links, registry: Registry) -> None:
     assignment = Object(
         {
             "username": needed(TEXT),
-            "person_id": needed(TEXT),
+            "person_id": needed(ID),
             "validate_item": given(FLAG, True),
             "force": given(FLAG, False),
         }
@@ -140,8 +138,8 @@ def _user_groups(site: Api, groups: Groups) -> None:
             return _said(False, "There is no such group.", is_member=None)
         return _said(True, "Found.", is_member=group in groups.of_user(username))
 
-    one = Object({"group_id": needed(TEXT)})
-    any_one = Object({"group_id": needed(TEXT), "username": needed(TEXT)})
+    one = Object({"group_id": needed(ID)})
+    any_one = Object({"group_id": needed(ID), "username": needed(TEXT)})
     several, one_group, member = ("status", "groups"), ("status", "group"), ("status", "is_member")
     audiences: tuple[tuple[str, Level], ...] = (("user", "general"), ("admin", "read"))
     for audience, level in audiences:
@@ -232,9 +230,9 @@ def _group_administration(site: Api, groups: Groups) -> None:
     def restore(call: Call) -> dict[str, Any]:
         raise Refusal(500, f"The table {call.query['table_name']} could not be read.")
 
-    one = Object({"group_id": needed(TEXT)})
-    one_member = Object({"username": needed(TEXT), "group_id": needed(TEXT)})
-    several = Object({"group_id": needed(TEXT), "member_usernames": needed(Many(TEXT))})
+    one = Object({"group_id": needed(ID)})
+    one_member = Object({"username": needed(TEXT), "group_id": needed(ID)})
+    several = Object({"group_id": needed(ID), "member_usernames": needed(Many(TEXT))})
     prefix = "/groups/admin"
     site.post(f"{prefix}/add_member", "write", add_member, MEMBER, query=one)
     site.on("DELETE", f"{prefix}/remove_member", "write", remove_member, query=one_member)
@@ -264,7 +262,7 @@ def _access(site: Api) -> None:
         return _said(True, "Generated.", report=access_report(call.user))
 
     def listed(username: str | None, *, pending: bool) -> dict[str, Any]:
-        return _said(True, "Listed.", items=requests.every(username, pending=pending))
+        return {"items": requests.every(username, pending=pending)}
 
     def done(work: Callable[[Call], None], details: str) -> Callable[[Call], dict[str, Any]]:
         def handler(call: Call) -> dict[str, Any]:

@@ -156,7 +156,7 @@ DATASET_INFO: dict[str, Field] = {
     "release_status": needed(Choice("NOT_RELEASED", "PENDING", "RELEASED")),
     "release_approver": maybe(Text()),
     "release_timestamp": maybe(WHOLE),
-    "access_info_uri": maybe(URI),
+    "access_info_uri": maybe(Text()),
 }
 """What a DATASET item holds besides the name and metadata that every item has."""
 

@@ -11,15 +11,15 @@ from ivcap_flows.local.provena.operation import Call
 from ivcap_flows.local.provena.registry.listing import BAD_PAGE, PAGE, subtype_page
 from ivcap_flows.local.provena.registry.routes import REVERT, VERSION
 from ivcap_flows.local.provena.registry.state import UnsuccessfulError
-from ivcap_flows.local.provena.shape import FLAG, TEXT, Object, Whole, given, needed
+from ivcap_flows.local.provena.shape import FLAG, ID, TEXT, Object, Whole, given, needed
 from ivcap_flows.local.provena.web import Api, Desk, status
 
 __all__ = ["api"]
 
-_HANDLE = Object({"handle_id": needed(TEXT)})
-_CHANGE = Object({"handle_id": needed(TEXT), "reason": needed(TEXT)})
-_REVIEWER = Object({"reviewer_id": needed(TEXT)})
-_CREDENTIALS = Object({"dataset_id": needed(TEXT), "console_session_required": needed(FLAG)})
+_HANDLE = Object({"handle_id": needed(ID)})
+_CHANGE = Object({"handle_id": needed(ID), "reason": needed(TEXT)})
+_REVIEWER = Object({"reviewer_id": needed(ID)})
+_CREDENTIALS = Object({"dataset_id": needed(ID), "console_session_required": needed(FLAG)})
 
 _UNLINKED = "The user is linked to no person, or the token has no email address."
 _OTHER = "The item is of another type."
@@ -82,7 +82,7 @@ def _registering(site: Api, datasets: Datasets) -> None:
         gives=("status", "handle"),
         fails=_OTHER,
     )
-    site.on("PUT", "/register/revert-metadata", "write", revert, body=REVERT, fails=_OTHER)
+    site.on("PUT", "/register/revert-metadata", "write", revert, body=REVERT)
     site.post(
         "/register/version", "write", version, VERSION, gives=("new_version_id", "version_job_session_id"), fails=_OTHER
     )
@@ -115,9 +115,7 @@ def _reading(site: Api, datasets: Datasets) -> None:
 
         return handler
 
-    wanted = Object(
-        {"dataset_id": needed(TEXT), "file_path": needed(TEXT), "expires_in": given(Whole(1, 86400), 10800)}
-    )
+    wanted = Object({"dataset_id": needed(ID), "file_path": needed(TEXT), "expires_in": given(Whole(1, 86400), 10800)})
     items = "/registry/items"
     site.get(f"{items}/fetch-dataset", "read", fetch, _HANDLE, gives=("status", "item", "roles", "locked"))
     site.post(
@@ -146,8 +144,8 @@ def _releasing(site: Api, datasets: Datasets) -> None:
         datasets.act_on_release(call.user, said["dataset_id"], approve=said["approve"], notes=said["notes"])
         return {"dataset_id": said["dataset_id"], "approved": said["approve"], "details": "The decision was kept."}
 
-    request = Object({"dataset_id": needed(TEXT), "approver_id": needed(TEXT), "notes": needed(TEXT)})
-    action = Object({"dataset_id": needed(TEXT), "approve": needed(FLAG), "notes": needed(TEXT)})
+    request = Object({"dataset_id": needed(ID), "approver_id": needed(ID), "notes": needed(TEXT)})
+    action = Object({"dataset_id": needed(ID), "approve": needed(FLAG), "notes": needed(TEXT)})
     reviewers = "/release/sys-reviewers"
     site.post("/release/approval-request", "write", ask, request, gives=("dataset_id", "approver_id", "details"))
     site.on(

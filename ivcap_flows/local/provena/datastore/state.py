@@ -68,8 +68,11 @@ class Datasets:
         return entry
 
     def revert(self, user: User, id: str, history_id: int, reason: str) -> None:  # noqa: A002
-        """Make old metadata the newest."""
-        now = self._changeable(user, id).info
+        """Make old metadata the newest. Raises a 400 refusal for what is no dataset."""
+        entry = self._changeable(user, id)
+        if entry.kind is not _DATASET:
+            raise invalid(f"The item {id} is a {entry.kind.subtype}, not a {_DATASET.subtype}.")
+        now = entry.info
         entry = self.registry.revert(user, _DATASET, id, history_id, reason)
         # only the metadata goes back: where the files are and whether they are released stays as it is
         entry.item |= {name: now[name] for name in ("s3", *_UNRELEASED)}
@@ -132,14 +135,13 @@ class Datasets:
 
     def remove_reviewer(self, id: str) -> None:  # noqa: A002
         """Let a person approve no more releases."""
-        if not self._store.run("DELETE FROM reviewers WHERE person_id=?", id):
-            raise invalid(f"{id} is no reviewer.")
+        self._store.run("DELETE FROM reviewers WHERE person_id=?", id)
 
     def request_release(self, user: User, id: str, approver: str, notes: str) -> None:  # noqa: A002
         """Ask a reviewer to release a dataset."""
+        person = self.registry.person_of(user)
         entry = self.fetch(user, id)
         self._needs(user, entry, {"admin"})
-        person = self.registry.person_of(user)
         if approver not in self.reviewers():
             raise invalid(f"{approver} is no system reviewer.")
         if entry.item["release_status"] != "NOT_RELEASED":
@@ -147,9 +149,11 @@ class Datasets:
         self._release(user, entry, "PENDING", "REQUEST", approver, person, notes)
 
     def act_on_release(self, user: User, id: str, *, approve: bool, notes: str) -> None:  # noqa: A002
-        """Release a dataset, or refuse to."""
-        entry = self.fetch(user, id)
+        """Release a dataset, or refuse to. Who is no reviewer at all learns nothing of the dataset."""
         person = self.registry.person_of(user)
+        if person not in self.reviewers():
+            raise denied("You are no system reviewer.")
+        entry = self.fetch(user, id)
         if entry.item["release_status"] != "PENDING":
             raise invalid(f"The dataset {id} waits for no approval.")
         if entry.item["release_approver"] != person:

@@ -7,12 +7,12 @@ from typing import Any
 
 from ivcap_flows.local.provena.handles.state import Handles
 from ivcap_flows.local.provena.operation import Call
-from ivcap_flows.local.provena.shape import TEXT, WHOLE, Choice, Object, needed
+from ivcap_flows.local.provena.shape import ID, TEXT, WHOLE, Choice, Object, needed
 from ivcap_flows.local.provena.web import Api, Desk
 
 __all__ = ["api"]
 
-_ID = {"id": needed(TEXT)}
+_ID = {"id": needed(ID)}
 _VALUE = {"value_type": needed(Choice("DESC", "URL")), "value": needed(TEXT)}
 
 

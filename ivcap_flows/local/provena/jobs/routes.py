@@ -6,14 +6,14 @@ from typing import Any
 
 from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT, SUB_TYPES, Jobs
 from ivcap_flows.local.provena.operation import Call
-from ivcap_flows.local.provena.shape import DICT, FLAG, TEXT, WHOLE, Choice, Object, given, maybe, needed
+from ivcap_flows.local.provena.shape import DICT, FLAG, ID, TEXT, WHOLE, Choice, Object, given, maybe, needed
 from ivcap_flows.local.provena.web import Api, Desk, denied, invalid
 
 __all__ = ["api"]
 
-_SESSION = Object({"session_id": needed(TEXT)})
+_SESSION = Object({"session_id": needed(ID)})
 _PAGE = {"pagination_key": maybe(DICT), "limit": given(WHOLE, 10)}
-_BATCH = _PAGE | {"batch_id": needed(TEXT)}
+_BATCH = _PAGE | {"batch_id": needed(ID)}
 _FILTER = {"username_filter": maybe(TEXT)}
 
 

@@ -16,7 +16,8 @@ def _not_empty(text: str) -> str | None:
 
 
 def _in_order(record: dict[str, Any]) -> str | None:
-    return "The start time is after the end time." if record["start_time"] > record["end_time"] else None
+    start, end = record["start_time"], record["end_time"]
+    return "The start time is after the end time." if start is not None and end is not None and start > end else None
 
 
 _NAME = Ruled(TEXT, _not_empty)
@@ -43,7 +44,7 @@ RECORD = Object(
         "start_time": needed(WHOLE),
         "end_time": needed(WHOLE),
     },
-    rules=(_in_order,),
+    early_rules=(_in_order,),
 )
 
 Fetch = Callable[[str, str], dict[str, Any] | None]

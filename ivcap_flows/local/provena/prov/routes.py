@@ -17,17 +17,17 @@ from ivcap_flows.local.provena.prov.record import RECORD, check
 from ivcap_flows.local.provena.prov.sheet import Sheet, convert, regenerate
 from ivcap_flows.local.provena.prov.state import ModelRuns
 from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
-from ivcap_flows.local.provena.shape import FLAG, TEXT, WHOLE, Many, Object, Whole, given, maybe, needed
+from ivcap_flows.local.provena.shape import FLAG, ID, TEXT, WHOLE, Many, Object, Whole, given, maybe, needed
 from ivcap_flows.local.provena.web import Api, Desk, Refusal, invalid, status
 
 __all__ = ["api"]
 
 _DEEPEST = 10
 _SENDING = f"The token has no email address, or the message {MESSAGE_LIMIT} bytes or more."
-_START = Object({"starting_id": needed(TEXT), "depth": maybe(WHOLE)})
-_WORKFLOW = Object({"workflow_template_id": needed(TEXT)})
-_BATCH = Object({"batch_id": needed(TEXT)})
-_STORED = Object({"id": needed(TEXT), "record": needed(RECORD)})
+_START = Object({"starting_id": needed(ID), "depth": maybe(WHOLE)})
+_WORKFLOW = Object({"workflow_template_id": needed(ID)})
+_BATCH = Object({"batch_id": needed(ID)})
+_STORED = Object({"id": needed(ID), "record": needed(RECORD)})
 _VALIDATE = Object({"validate_record": given(FLAG, True)})
 
 Explore = Callable[[lineage.Graph, str, int], set[Relation]]
@@ -92,9 +92,9 @@ def _lodging(site: Api, runs: ModelRuns) -> None:
             runs.graph.remove(run)
         return {"diff": diff}
 
-    change = Object({"model_run_id": needed(TEXT), "reason": needed(TEXT), "record": needed(RECORD)})
-    removal = Object({"record_id": needed(TEXT), "trial_mode": given(FLAG, False)})
-    both = Object({"model_run_id": needed(TEXT), "study_id": needed(TEXT)})
+    change = Object({"model_run_id": needed(ID), "reason": needed(TEXT), "record": needed(RECORD)})
+    removal = Object({"record_id": needed(ID), "trial_mode": given(FLAG, False)})
+    both = Object({"model_run_id": needed(ID), "study_id": needed(ID)})
     cached = "Validation looks at every item anew; nothing is cached for 60 seconds."
     lodges: dict[str, Any] = {"gives": ("status", "session_id"), "fails": _SENDING, "missing": cached}
     site.post("/model_run/register", "write", register, RECORD, **lodges)
@@ -135,7 +135,7 @@ def _exploring(site: Api, runs: ModelRuns) -> None:
     )
     for path, (usual, query) in _QUERIES.items():
         site.get(f"/explore/{path}", "read", explore(query, usual), _START, gives=gives, fails=unknown)
-    wanted = Object({"id": needed(TEXT), "item_subtype": needed(ANY_SUBTYPE), "depth": needed(Whole(1, 3))})
+    wanted = Object({"id": needed(ID), "item_subtype": needed(ANY_SUBTYPE), "depth": needed(Whole(1, 3))})
     site.post("/explore/generate/report", "read", report, wanted, gives=("session_id",), fails=_SENDING)
 
 

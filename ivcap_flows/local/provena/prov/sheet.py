@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import uuid
 from collections import Counter
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ _START = "execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)"
 _END = "execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)"
 _FIXED = ("display name", "description", "model version (optional)", "agent id", "study id", _START, _END)
 _JOB = ("_job_id", "_job_status", "_model_run_record_id", "_error_info")
+_TIME = re.compile(r"\d{4}([-/])\d\d\1\d\d[ T]\d\d:\d\d:\d\d[+-]\d\d:\d\d")
 
 
 class Sheet:
@@ -26,6 +28,7 @@ class Sheet:
 
     def __init__(self, workflow_id: str, fetch: Fetch) -> None:
         """Raises the 400 refusal of a template that cannot be fetched."""
+        self._fetch = fetch
         found = fetch("MODEL_RUN_WORKFLOW_TEMPLATE", workflow_id)
         if found is None:
             raise invalid(f"{workflow_id} is not the id of a complete MODEL_RUN_WORKFLOW_TEMPLATE.")
@@ -67,6 +70,8 @@ class Sheet:
         for end, template, column, resources in self.ends:
             if missing := [name for name in (column, *resources.values()) if not row[name]]:
                 raise invalid(f"The columns {', '.join(missing)} need a value.")
+            if self._fetch("DATASET", row[column]) is None:
+                raise invalid(f"{row[column]} is not the id of a complete DATASET.")
             dataset = {"dataset_template_id": template, "dataset_id": row[column], "dataset_type": "DATA_STORE"}
             given = {key: row[name] for key, name in resources.items()}
             sides[f"{end}s"].append(dataset | {"resources": given or None})
@@ -123,14 +128,14 @@ class Sheet:
 def convert(content: bytes, fetch: Fetch) -> dict[str, Any]:
     """The records in a sheet: the new ones, those lodged before, and warnings about unknown columns."""
     try:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(content.decode("utf-8-sig")))]
+        # A byte-order mark stays, as in the real server: it makes the name of the first column another one.
+        lines = [line for line in csv.reader(io.StringIO(content.decode())) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise invalid(f"The file is no CSV text in UTF-8: {error}.") from error
-    lines = [line for line in lines if any(line)]
     if len(lines) < 2:
         raise invalid("The file has no rows.")
     header = lines[0]
-    workflows = [name.removeprefix(_WORKFLOW) for name in header if name.startswith(_WORKFLOW)]
+    workflows = [name.removeprefix(_WORKFLOW).strip() for name in header if name.startswith(_WORKFLOW)]
     if len(workflows) != 1 or len(set(header)) != len(header):
         raise invalid("The file has a column twice, or not one column that names its workflow template.")
     sheet = Sheet(workflows[0], fetch)
@@ -138,8 +143,10 @@ def convert(content: bytes, fetch: Fetch) -> dict[str, Any]:
         raise invalid(f"The file lacks the columns {', '.join(missing)}.")
     new: list[dict[str, Any]] = []
     existing: list[str] = []
-    for line in lines[1:]:
-        row = dict.fromkeys(header, "") | dict(zip(header, line, strict=False))
+    for number, line in enumerate(lines[1:], 1):
+        if len(line) != len(header):
+            raise invalid(f"The row {number} has {len(line)} cells, and the header {len(header)}.")
+        row = {name: cell.strip() for name, cell in zip(header, line, strict=True)}
         if job := row["_job_id"]:
             existing.append(_uuid(job))
         else:
@@ -164,19 +171,19 @@ def regenerate(jobs: list[dict[str, Any]], fetch: Fetch) -> str:
 
 def _uuid(text: str) -> str:
     try:
-        return str(uuid.UUID(text))
+        uuid.UUID(text)
     except ValueError as error:
-        raise invalid(f"The job id {text!r} is no UUID.") from error
+        raise invalid(f"The job id {text!r} was not a valid UUID4 identifier.") from error
+    return text
 
 
 def _seconds(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
+        if not _TIME.fullmatch(text):
+            raise ValueError(text)
+        return int(datetime.fromisoformat(text.replace("/", "-")).timestamp())
     except ValueError as error:
         raise invalid(f"The time {text!r} is not of the form YYYY-MM-DD HH:MM:SS+HH:MM.") from error
-    if moment.tzinfo is None:
-        raise invalid(f"The time {text!r} has no offset from UTC.")
-    return int(moment.timestamp())
 
 
 def _written(seconds: int) -> str:

@@ -223,9 +223,12 @@ class ModelRuns:
 
     def _report(self, job: Job) -> Done:
         entry = self.registry.get(job.payload["id"])
-        if entry is None or entry.is_seed or job.payload["item_subtype"] not in REPORTED:
+        subtype = job.payload["item_subtype"]
+        if subtype not in REPORTED:
+            raise JobError(f"There are no reports of the subtype {subtype}, only of {' and '.join(REPORTED)}.")
+        if entry is None or entry.is_seed:
             raise JobError("The report could not be generated. Error: ..")
-        if entry.kind.subtype != job.payload["item_subtype"] or not self.registry.readable(_user(job), entry):
+        if entry.kind.subtype != subtype or not self.registry.readable(_user(job), entry):
             raise JobError("The report could not be generated. Error: ..")
         path = f"reports/{job.session_id}.docx"
         media = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"

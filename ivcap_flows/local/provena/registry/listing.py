@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
@@ -30,6 +30,13 @@ _COLUMNS: Final = {
     "RELEASE_TIMESTAMP": "release_timestamp",
     "ACCESS_INFO_URI_BEGINS_WITH": "access_info_uri",
 }
+
+_SORTS: Final[dict[str | None, frozenset[str | None]]] = {
+    "item_subtype": frozenset({None, "UPDATED_TIME", "CREATED_TIME", "DISPLAY_NAME", "ACCESS_INFO_URI_BEGINS_WITH"}),
+    "release_approver": frozenset({"RELEASE_TIMESTAMP"}),
+    None: frozenset({None, "UPDATED_TIME", "CREATED_TIME", "DISPLAY_NAME"}),
+}
+"""Column that a list is filtered by -> the sorts for which there is an index."""
 
 _MOST: Final = 1_000
 """Items of a page, however many are asked for: DynamoDB bounds a page by its bytes."""
@@ -83,21 +90,21 @@ RELEASES = Object(
 )
 
 
-def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> tuple[list[Entry], Any]:
-    """The entries of a page with these column values, and the key to go on from."""
+def read(
+    registry: Registry, wanted: dict[str, Any], partition: str | None = None, value: str | None = None
+) -> tuple[list[Entry], Any]:
+    """The entries of a page, all or those with this value in the column `partition`, and the key to go on from."""
     sort = wanted["sort_by"] or {"sort_type": None, "ascending": False, "begins_with": None}
+    if sort["sort_type"] not in _SORTS[partition]:
+        _refuse_sort(partition, sort["sort_type"])
     column, now = _COLUMNS[sort["sort_type"] or "UPDATED_TIME"], clock.seconds()
     conditions, values = [f"{column} IS NOT NULL", "visible_from BETWEEN ? AND ?"], list[Any]([-now, now])
-    for name, value in where.items():
-        conditions.append(f"{name}=?")
+    if partition is not None:
+        conditions.append(f"{partition}=?")
         values.append(value)
     if sort["sort_type"] == "ACCESS_INFO_URI_BEGINS_WITH":
-        if "item_subtype" not in where:
-            raise invalid("The sort by the beginning of the access URI needs a filter by subtype.")
         conditions.append("access_info_uri >= ? AND access_info_uri < ?")
         values += [sort["begins_with"], sort["begins_with"] + _LAST]
-    if sort["sort_type"] == "RELEASE_TIMESTAMP" and "release_approver" not in where:
-        raise invalid("The sort by release time needs a filter by reviewer.")
     compare, direction = (">", "ASC") if sort["ascending"] else ("<", "DESC")
     if (key := wanted["pagination_key"]) is not None:
         if not isinstance(key.get("id"), str) or not _is_place(key.get(column)):
@@ -115,16 +122,23 @@ def read(registry: Registry, wanted: dict[str, Any], where: dict[str, str]) -> t
     following = None
     if len(rows) == min(wanted["page_size"], _MOST):
         last = rows[-1]
-        partition = {name: last[name] for name in where} or {"universal_partition_key": "OK"}
-        following = {"id": last["id"], **partition, column: last[column]}
+        place = {partition: value} if partition is not None else {"universal_partition_key": "OK"}
+        following = {"id": last["id"], **place, column: last[column]}
     return [entry_of(row) for row in rows], following
+
+
+def _refuse_sort(partition: str | None, sort: str | None) -> NoReturn:
+    if partition == "release_approver" and sort is None:
+        raise Refusal(500, "The items could not be listed: the table has no such index.")
+    words = f"filter by {partition or 'nothing'} and sort {sort}"
+    raise invalid(f"Could not derive an index for {words}. The sorts of a subtype need the filter by it.")
 
 
 def subtype_page(registry: Registry, user: User, wanted: dict[str, Any], subtype: str) -> dict[str, Any]:
     """The answer of a list of one subtype."""
-    entries, key = read(registry, wanted, {"item_subtype": subtype})
-    wants = (wanted.get("filter_by") or {}).get("record_type", "COMPLETE_ONLY")
-    open_, shut = _split(registry, user, [entry for entry in entries if _of_type(entry, wants)])
+    entries, key = read(registry, wanted, "item_subtype", subtype)
+    chosen = wanted.get("filter_by") or {}
+    open_, shut = _split(registry, user, [entry for entry in entries if _is_chosen(entry, chosen)])
     items = [entry.item for entry in open_ if not entry.is_seed]
     seeds = [entry.item for entry in open_ if entry.is_seed]
     return {
@@ -143,17 +157,11 @@ def subtype_page(registry: Registry, user: User, wanted: dict[str, Any], subtype
 
 def general_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dict[str, Any]:
     """The answer of a list of any subtype, its items without nulls."""
-    chosen = wanted["filter_by"] or {"record_type": "COMPLETE_ONLY"}
-    columns = {
-        "item_subtype": "item_subtype",
-        "release_reviewer": "release_approver",
-        "release_status": "release_status",
-    }
-    where = {column: chosen[name] for name, column in columns.items() if chosen.get(name) is not None}
-    if "release_approver" in where and where["release_approver"] != registry.person_of(user):
-        raise Refusal(403, "Releases can be listed for yourself only.")
-    entries, key = read(registry, wanted, where)
-    open_, _ = _split(registry, user, [entry for entry in entries if _of_type(entry, chosen["record_type"])])
+    chosen = wanted["filter_by"] or {}
+    columns = {"item_subtype": "item_subtype", "release_reviewer": "release_approver"}
+    by = next(((column, chosen[name]) for name, column in columns.items() if chosen.get(name)), (None, None))
+    entries, key = read(registry, wanted, *by)
+    open_, _ = _split(registry, user, [entry for entry in entries if _is_chosen(entry, chosen)])
     return {
         "status": status(True, f"Listed {len(open_)} items."),
         "items": [without_nulls(entry.item) for entry in open_],
@@ -167,13 +175,8 @@ def releases_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dic
     chosen = wanted["filter_by"]
     if chosen["release_reviewer"] != registry.person_of(user):
         raise Refusal(403, "Releases can be listed for yourself only.")
-    if wanted["sort_by"] is None or wanted["sort_by"]["sort_type"] is None:
-        raise Refusal(500, "The releases could not be listed: there is no index of that order.")
-    where = {"release_approver": chosen["release_reviewer"]}
-    if chosen["release_status"] is not None:
-        where["release_status"] = chosen["release_status"]
-    entries, key = read(registry, wanted, where)
-    open_, _ = _split(registry, user, entries)
+    entries, key = read(registry, wanted, "release_approver", chosen["release_reviewer"])
+    open_, _ = _split(registry, user, [entry for entry in entries if _is_chosen(entry, chosen)])
     return {
         "status": status(True, f"Listed {len(open_)} datasets."),
         "dataset_items": [entry.item for entry in open_],
@@ -187,8 +190,12 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, int | float) and abs(value) < 2**63)
 
 
-def _of_type(entry: Entry, wanted: str) -> bool:
-    return wanted == "ALL" or entry.is_seed == (wanted == "SEED_ONLY")
+def _is_chosen(entry: Entry, chosen: dict[str, Any]) -> bool:
+    """Whether an entry that was read belongs in the answer; a release status goes before the type of record."""
+    if chosen.get("release_status") is not None:
+        return bool(entry.item.get("release_status") == chosen["release_status"])
+    wanted = chosen.get("record_type", "COMPLETE_ONLY")
+    return bool(wanted == "ALL" or entry.is_seed == (wanted == "SEED_ONLY"))
 
 
 def _split(registry: Registry, user: User, entries: list[Entry]) -> tuple[list[Entry], int]:

@@ -144,25 +144,25 @@ class Registry:
         reason: str | None,
     ) -> str | None:
         """Replace the content of an item, or give a seed its first; a session if that starts a create activity."""
-        entry = self._writable(user, kind, id)
-        if entry.kind is not kind:
-            if not entry.is_seed:
-                raise Refusal(500, f"The item {id} could not be read as a {kind.subtype}.")
-            raise UnsuccessfulError(f"The seed {id} is a {entry.kind.subtype}, not a {kind.subtype}.")
+        self._may_write(user, kind)
+        self._sound(kind, info)
+        entry = self.unlocked(id)
+        self._of_kind(entry, kind)
+        self._needs_writer(user, entry)
         if not entry.is_seed and not reason:
             raise invalid("A reason is needed to update a complete item.")
-        self._sound(kind, info)
         was_seed = entry.is_seed
         self.revise(entry, info, reason or "Initial record creation", user.username)
         return self.record_creation(user, entry) if was_seed else None
 
     def revert(self, user: User, kind: Kind, id: str, history_id: int, reason: str) -> Entry:  # noqa: A002
         """Make an old content the newest one."""
-        entry = self._writable(user, kind, id)
+        self._may_write(user, kind)
+        entry = self.unlocked(id)
+        self._needs_writer(user, entry)
+        self._of_kind(entry, kind)
         if entry.is_seed:
             raise invalid(f"The item {id} is a seed, and has no history.")
-        if entry.kind is not kind:
-            raise Refusal(500, f"The item {id} could not be read as a {kind.subtype}.")
         old = next((part["item"] for part in entry.item["history"] if part["id"] == history_id), None)
         if old is None:
             raise invalid(f"The item {id} has no history entry {history_id}.")
@@ -296,16 +296,24 @@ class Registry:
         if kind.by_person:
             self.person_of(user)
 
-    def _writable(self, user: User, kind: Kind, id: str) -> Entry:  # noqa: A002
-        entry = self.unlocked(id)
-        self._may_write(user, kind)
+    def _needs_writer(self, user: User, entry: Entry) -> None:
         if entry.kind.writers.isdisjoint(self.roles(user, entry)):
-            raise denied(f"You may not change the item {id}.")
-        return entry
+            raise denied(f"You may not change the item {entry.id}.")
+
+    def _of_kind(self, entry: Entry, kind: Kind) -> None:
+        if entry.kind is kind:
+            return
+        if not entry.is_seed:
+            raise Refusal(500, f"The item {entry.id} could not be read as a {kind.subtype}.")
+        raise UnsuccessfulError(f"The seed {entry.id} is a {entry.kind.subtype}, not a {kind.subtype}.")
 
     def _sound(self, kind: Kind, info: dict[str, Any]) -> None:
+        """Raise what speaks against writing an item that states this."""
         if complaint := kind.broken(info, self.find):
             raise UnsuccessfulError(complaint)
+        if info["display_name"] == "":
+            # The real server crashes when it writes such an item, since the name is a key of an index.
+            raise invalid("The display_name is empty.")
 
 
 def entry_of(row: sqlite3.Row) -> Entry:

@@ -1,0 +1,343 @@
+"""Answers of the real server that a client would not guess: order of checks, what counts as empty, unusual refusals."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+ADA_MAIL = {"email": "p@example.org", "first_name": "P", "last_name": "Q"}
+PREFIXES = {
+    "study": "/registry/activity/study",
+    "organisation": "/registry/agent/organisation",
+    "workflow": "/registry/entity/model_run_workflow",
+    "template": "/registry/entity/dataset_template",
+    "dataset": "/registry/entity/dataset",
+}
+
+
+def answer(reply):
+    """Status, and whether the body says that it succeeded (None where it says nothing)."""
+    body = reply.json()
+    said = body.get("status") if isinstance(body, dict) else None
+    return reply.status_code, said["success"] if isinstance(said, dict) else None
+
+
+@pytest.fixture(scope="module")
+def reviewer(ada, admin):
+    """The person of the first user, who may approve releases while the tests of this file run."""
+    person = ada.ask("auth", "GET", "/link/user/lookup").json()["person_id"]
+    query = {"reviewer_id": person}
+    admin.ask("data_store", "POST", "/release/sys-reviewers/add", params=query).raise_for_status()
+    yield person
+    admin.ask("data_store", "DELETE", "/release/sys-reviewers/delete", params=query).raise_for_status()
+
+
+# who is asking
+
+
+def test_a_general_access_check_names_the_user(ada):
+    """As on the other APIs, not as the public check of the same API."""
+    body = ada.ask("auth", "GET", "/check-access/general").json()
+    assert body.keys() == {"username", "email", "roles", "access_token"}
+    assert body["username"] == "embedded-user" and "entity-registry-write" in body["roles"]
+
+
+def test_histories_of_requests_for_access_have_no_status(ada):
+    """Their only field is the list."""
+    for name in ("request-history", "pending-request-history"):
+        assert ada.ask("auth", "GET", f"/access-control/user/{name}").json().keys() == {"items"}
+
+
+# releases
+
+
+def test_who_is_no_reviewer_is_told_so_before_anything_is_looked_at(provena, ada, record, reviewer):
+    """401 whatever the dataset: waiting for nothing, or not there."""
+    ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
+    path = "/release/action-approval-request"
+    for dataset in (record["inputs"][0]["dataset_id"], "no-such-dataset"):
+        reply = ben.ask("data_store", "PUT", path, json={"dataset_id": dataset, "approve": True, "notes": "n"})
+        assert reply.status_code == 401 and "www-authenticate" not in reply.headers
+    wanted = {"dataset_id": record["inputs"][0]["dataset_id"], "approve": True, "notes": "n"}
+    assert ada.ask("data_store", "PUT", path, json=wanted).status_code == 400
+
+
+def test_a_reviewer_can_be_removed_twice(admin):
+    """The second time changes nothing."""
+    for _ in range(2):
+        reply = admin.ask("data_store", "DELETE", "/release/sys-reviewers/delete", params={"reviewer_id": "nobody"})
+        assert reply.status_code == 200
+
+
+# lists of items
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sort", "status"),
+    [
+        ({"release_reviewer": "R"}, "RELEASE_TIMESTAMP", 200),
+        ({"release_reviewer": "R"}, "CREATED_TIME", 400),
+        ({"release_reviewer": "R"}, "UPDATED_TIME", 400),
+        ({"release_reviewer": "R"}, "DISPLAY_NAME", 400),
+        ({"release_reviewer": "R", "item_subtype": "DATASET"}, "CREATED_TIME", 200),
+        ({"release_reviewer": "R", "item_subtype": "DATASET"}, "RELEASE_TIMESTAMP", 400),
+        ({"item_subtype": "DATASET"}, "RELEASE_TIMESTAMP", 400),
+        ({}, "RELEASE_TIMESTAMP", 400),
+        ({"release_status": "PENDING"}, "CREATED_TIME", 200),
+    ],
+)
+def test_a_filter_goes_with_the_sorts_that_have_an_index(ada, reviewer, chosen, sort, status):
+    """The subtype goes before the reviewer; a release status is looked at in what was read."""
+    wanted = {name: reviewer if value == "R" else value for name, value in chosen.items()}
+    body = {"filter_by": wanted, "sort_by": {"sort_type": sort}}
+    reply = ada.ask("registry", "POST", "/registry/general/list", json=body)
+    assert reply.status_code == status, reply.text
+    if status == 400:
+        assert "Could not derive an index" in reply.json()["detail"]
+
+
+def test_a_release_status_is_a_filter_of_the_page(ada):
+    """A page may be empty and still name the next one."""
+    organisation = ada.create("agent/organisation", name="o")
+    ada.mint(organisation)
+    ada.create("agent/organisation", name="newer than the dataset")
+    wanted = {"filter_by": {"release_status": "NOT_RELEASED"}, "sort_by": {"sort_type": "CREATED_TIME"}, "page_size": 1}
+    page = ada.ask("registry", "POST", "/registry/general/list", json=wanted).json()
+    assert page["items"] == [] and page["pagination_key"] is not None
+
+
+# what counts as empty
+
+
+@pytest.mark.parametrize("nothing", [[], ""])
+def test_an_empty_list_or_text_is_an_empty_object(ada, nothing):
+    """pydantic 1 makes a dict of whatever `dict()` takes."""
+    list_path = "/registry/general/list"
+    assert ada.ask("registry", "POST", list_path, json=nothing).status_code == 200
+    assert ada.ask("registry", "POST", list_path, json={"filter_by": nothing, "sort_by": nothing}).status_code == 200
+    study = {"display_name": "d", "title": "t", "description": "d", "user_metadata": nothing}
+    assert answer(ada.ask("registry", "POST", f"{PREFIXES['study']}/validate", json=study)) == (200, True)
+    body = {"batch_id": "no-such-batch", "pagination_key": nothing}
+    reply = ada.ask("job", "POST", "/jobs/user/list_batch", json=body)
+    assert (reply.status_code, reply.json()["jobs"]) == (200, [])
+    assert ada.ask("registry", "POST", list_path, json={"filter_by": [1]}).status_code == 422
+
+
+def test_an_empty_key_and_an_unknown_batch_give_no_jobs(ada, record):
+    """Where there are rows to begin after, the key is malformed."""
+    body = {"batch_id": "no-such-batch", "pagination_key": {}}
+    assert ada.ask("job", "POST", "/jobs/user/list_batch", json=body).json() == {"jobs": [], "pagination_key": None}
+    ada.ask("prov", "POST", "/model_run/register", json=record).raise_for_status()
+    assert ada.ask("job", "POST", "/jobs/user/list", json={"pagination_key": {}}).status_code == 500
+
+
+@pytest.mark.parametrize(
+    ("api", "method", "path", "more"),
+    [
+        ("registry", "GET", "/registry/general/fetch", {"params": {"id": ""}}),
+        ("registry", "GET", "/registry/activity/study/fetch", {"params": {"id": ""}}),
+        ("registry", "GET", "/registry/activity/study/locks/locked", {"params": {"id": ""}}),
+        ("registry", "GET", "/registry/activity/study/auth/evaluate", {"params": {"id": ""}}),
+        ("registry", "PUT", "/registry/activity/study/locks/lock", {"json": {"id": "", "reason": "r"}}),
+        ("registry", "POST", "/registry/entity/model/version", {"json": {"id": "", "reason": "r"}}),
+        ("data_store", "GET", "/registry/items/fetch-dataset", {"params": {"handle_id": ""}}),
+        ("prov", "GET", "/explore/upstream", {"params": {"starting_id": ""}}),
+        ("job", "GET", "/jobs/user/fetch", {"params": {"session_id": ""}}),
+    ],
+)
+def test_an_empty_id_is_refused(ada, api, method, path, more):
+    """The real server crashes (500), since a key of its database may not be empty; this one says why."""
+    reply = ada.ask(api, method, path, **more)
+    assert reply.status_code == 400 and "empty" in reply.json()["detail"]
+
+
+def test_an_empty_display_name_is_refused(ada):
+    """The real server crashes (500) when it writes the item: the name is a key of an index."""
+    study = {"display_name": "", "title": "t", "description": "d"}
+    assert answer(ada.ask("registry", "POST", f"{PREFIXES['study']}/validate", json=study)) == (200, True)
+    made = ada.ask("registry", "POST", f"{PREFIXES['study']}/create", json=study)
+    assert made.status_code == 400 and "display_name" in made.json()["detail"]
+    item = ada.create("activity/study", title="t", description="d")
+    query = {"id": item, "reason": "r"}
+    assert ada.ask("registry", "PUT", f"{PREFIXES['study']}/update", params=query, json=study).status_code == 400
+
+
+# bodies
+
+
+def test_times_in_the_wrong_order_are_told_beside_other_faults(ada, record):
+    """The rule about both times looks at what is sound, whatever else is wrong."""
+    bad = record | {"start_time": 5, "end_time": 4, "display_name": ""}
+    reply = ada.ask("prov", "POST", "/model_run/register", json=bad)
+    places = [".".join(map(str, fault["loc"])) for fault in reply.json()["detail"]]
+    assert (reply.status_code, places) == (422, ["body.display_name", "body.__root__"])
+    reply = ada.ask("prov", "POST", "/model_run/register", json=record | {"start_time": "soon", "end_time": 4})
+    assert [fault["loc"][-1] for fault in reply.json()["detail"]] == ["start_time"]
+
+
+def test_the_address_of_an_external_dataset_is_any_text(ada, record):
+    """It is not looked at as a URL where a dataset is validated."""
+    dataset = record["inputs"][0]["dataset_id"]
+    item = ada.ask("registry", "GET", f"{PREFIXES['dataset']}/fetch", params={"id": dataset}).json()["item"]
+    info = {name: item[name] for name in ("display_name", "collection_format", "s3", "release_status")}
+    reply = ada.ask("registry", "POST", f"{PREFIXES['dataset']}/validate", json=info | {"access_info_uri": "no url"})
+    assert answer(reply) == (200, True)
+
+
+# changes of items
+
+
+def test_a_seed_of_another_subtype_cannot_be_reverted(ada):
+    """The subtype is looked at before the seed."""
+    seed = ada.ask("registry", "POST", f"{PREFIXES['template']}/seed").json()["seeded_item"]["id"]
+    wanted = {"id": seed, "history_id": 0, "reason": "r"}
+    assert answer(ada.ask("registry", "PUT", f"{PREFIXES['study']}/revert", json=wanted)) == (200, False)
+    assert ada.ask("registry", "PUT", f"{PREFIXES['template']}/revert", json=wanted).status_code == 400
+
+
+def test_statements_are_looked_at_before_the_item_that_they_replace(ada):
+    """An update that states what cannot be is answered so, even for an unknown id."""
+    info = {"display_name": "w", "software_id": "no-such-model"}
+    query = {"id": "no-such-item", "reason": "r"}
+    reply = ada.ask("registry", "PUT", f"{PREFIXES['workflow']}/update", params=query, json=info)
+    assert answer(reply) == (200, False)
+    info = {"display_name": "n", "name": "n"}
+    reply = ada.ask("registry", "PUT", f"{PREFIXES['organisation']}/update", params=query, json=info)
+    assert reply.status_code == 400
+
+
+def test_only_datasets_metadata_can_be_reverted_by_the_data_store(ada):
+    """400 for a complete item of another subtype, and for its seed."""
+    study = ada.create("activity/study", title="t", description="d")
+    seed = ada.ask("registry", "POST", f"{PREFIXES['study']}/seed").json()["seeded_item"]["id"]
+    for item in (study, seed):
+        wanted = {"id": item, "history_id": 0, "reason": "r"}
+        assert ada.ask("data_store", "PUT", "/register/revert-metadata", json=wanted).status_code == 400
+
+
+# jobs
+
+
+def test_a_report_of_what_has_none_fails_with_its_reason(ada):
+    """The job names the subtype and those that there are reports of."""
+    item = ada.create("agent/organisation", name="o")
+    wanted = {"id": item, "item_subtype": "ORGANISATION", "depth": 1}
+    job = ada.job(ada.ask("prov", "POST", "/explore/generate/report", json=wanted).json()["session_id"])
+    assert job["status"] == "FAILED"
+    assert "ORGANISATION" in job["info"] and "MODEL_RUN" in job["info"] and "STUDY" in job["info"]
+
+
+def test_an_update_of_a_locked_run_fails_without_a_reason(ada, record):
+    """It is accepted, and its job ends with hardly a word."""
+    run = ada.job(ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"])
+    run = run["result"]["record"]["id"]
+    lock = "/registry/activity/model_run/locks/lock"
+    ada.ask("registry", "PUT", lock, json={"id": run, "reason": "r"}).raise_for_status()
+    change = {"model_run_id": run, "reason": "r", "record": record | {"description": "other"}}
+    job = ada.job(ada.ask("prov", "POST", "/model_run/update", json=change).json()["session_id"])
+    assert job["status"] == "FAILED" and job["info"].endswith("Error: ..")
+
+
+# files of datasets
+
+
+def test_keys_do_not_say_where_the_s3_server_is(ada, record):
+    """Whatever server there is behind them."""
+    wanted = {"dataset_id": record["inputs"][0]["dataset_id"], "console_session_required": False}
+    for access in ("read", "write"):
+        path = f"/registry/credentials/generate-{access}-access-credentials"
+        keys = ada.ask("data_store", "POST", path, json=wanted).json()["credentials"]
+        assert keys.keys() == {"aws_access_key_id", "aws_secret_access_key", "aws_session_token", "expiry"}
+
+
+# sheets of model runs
+
+
+@pytest.fixture(scope="module")
+def sheet(ada, record):
+    """Converts a sheet with these changes to its one row; `raw` changes the text of the file."""
+    query = {"workflow_template_id": record["workflow_template_id"]}
+    header = next(csv.reader([ada.ask("prov", "GET", "/bulk/generate_template/csv", params=query).text]))
+    fields = {
+        "display name": "run",
+        "description": "d",
+        "agent id": record["associations"]["modeller_id"],
+        "execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)": "2024-01-01 00:00:00+00:00",
+        "execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)": "2024-01-01 01:00:00+00:00",
+    }
+    for name in header:
+        if name.startswith("Input dataset"):
+            fields[name] = record["inputs"][0]["dataset_id"]
+        if name.startswith("Output dataset"):
+            fields[name] = record["outputs"][0]["dataset_id"]
+
+    def convert(*, raw=lambda text: text, more=(), less=0, **changes):
+        named = {next(name for name in header if name.startswith(key.replace("_", " "))): text
+                 for key, text in changes.items() if key != "job"}  # fmt: skip
+        named |= {"_job_id": changes["job"]} if "job" in changes else {}
+        row = [(fields | named).get(name, "") for name in header]
+        row = row[: len(row) - less] + list(more)
+        text = io.StringIO()
+        csv.writer(text).writerows([header, row])
+        content = raw(text.getvalue())
+        content = content if isinstance(content, bytes) else content.encode()
+        files = {"csv_file": ("runs.csv", content, "text/csv")}
+        return ada.ask("prov", "POST", "/bulk/convert_model_runs/csv", files=files)
+
+    return convert
+
+
+def test_a_sheet_is_converted(sheet):
+    """The form of the template, and a date with slashes."""
+    new = sheet().json()["new_records"]
+    assert [(run["display_name"], run["start_time"]) for run in new] == [("run", 1704067200)]
+    assert sheet(execution_start="2024/01/01 00:00:00+00:00").json()["new_records"] == new
+    assert sheet(raw=lambda text: f"{text}\r\n\r\n").json()["new_records"] == new
+
+
+FAULTS = {
+    "an unknown input": {"Input_dataset": "102.100.100/1"},
+    "an unknown output": {"Output_dataset": "102.100.100/1"},
+    "a cell too many": {"more": ["note"]},
+    "an empty cell too many": {"more": [""]},
+    "a cell too few": {"less": 1},
+    "a byte-order mark": {"raw": lambda text: b"\xef\xbb\xbf" + text.encode()},
+    "a row of empty cells": {"raw": lambda text: text + "," * text.partition("\n")[0].count(",") + "\r\n"},
+    "a row of blanks": {"raw": lambda text: text + "  \r\n"},
+    "a blank in the header": {"raw": lambda text: text.replace("display name", " display name")},
+    "no rows": {"raw": lambda text: text.partition("\n")[0]},
+    "nothing": {"raw": lambda text: ""},
+    "another encoding": {"raw": lambda text: text.encode("utf-16")},
+    "tenths of a second": {"execution_start": "2024-01-01 00:00:00.5+00:00"},
+    "milliseconds": {"execution_start": "2024-01-01 00:00:00.500+00:00"},
+    "an offset without a colon": {"execution_start": "2024-01-01 00:00:00+1000"},
+    "Z": {"execution_start": "2024-01-01T00:00:00Z"},
+    "a time without signs": {"execution_start": "20240101T000000+00:00"},
+    "no offset": {"execution_start": "2024-01-01 00:00:00"},
+    "a month too many": {"execution_start": "2024-13-01 00:00:00+00:00"},
+    "an end before the start": {"execution_end": "2023-01-01 00:00:00+00:00"},
+    "a job that is none": {"job": "note"},
+    "a blank name": {"display_name": " "},
+}
+
+
+@pytest.mark.parametrize("change", FAULTS.values(), ids=FAULTS)
+def test_what_a_sheet_may_not_have(sheet, change):
+    """400, and not the records of the other rows."""
+    reply = sheet(**change)
+    assert reply.status_code == 400, reply.text
+    assert isinstance(reply.json()["detail"], str)
+
+
+def test_a_dataset_of_a_sheet_has_to_be_one(ada, sheet, record):
+    """An item of another subtype is refused as an unknown one is."""
+    assert sheet(Input_dataset=record["workflow_template_id"]).status_code == 400
+
+
+def test_a_row_with_a_job_is_not_looked_at(sheet):
+    """Any UUID counts as a job, in any form, and is told as it was written."""
+    job = "1B4E28BA-2FA1-11D2-883F-0016D3CCA427"
+    body = sheet(job=job, Input_dataset="").json()
+    assert (body["new_records"], body["existing_records"]) == ([], [job])
