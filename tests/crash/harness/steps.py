@@ -124,11 +124,11 @@ def without_reply(arrive: Arrive) -> None:
     Orders.place = stopping  # type: ignore[method-assign]
 
 
-def an_order(_: Any, intent: Any, **__: Any) -> bool:
+def an_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order")
 
 
-def the_next_order(_: Any, intent: Any, **__: Any) -> bool:
+def the_next_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order" and intent.generation > 0)
 
 
