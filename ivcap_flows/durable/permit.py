@@ -9,7 +9,7 @@ from math import inf
 from typing import Final
 
 from ivcap_flows.errors import JournalError
-from ivcap_flows.journal.intents import LEAVES_WITHIN
+from ivcap_flows.journal.rows import LEAVES_WITHIN
 
 __all__ = ["Permit"]
 

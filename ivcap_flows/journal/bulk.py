@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, fresh_row, rows_of
-from ivcap_flows.journal.intents import LEAVES_WITHIN, Intents, sending, with_duplicates
-from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
+from ivcap_flows.journal.intents import Intents, sending, with_duplicates
+from ivcap_flows.journal.rows import LEAVES_WITHIN, Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import State, allowed
 
 if TYPE_CHECKING:

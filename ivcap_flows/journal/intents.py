@@ -19,20 +19,17 @@ from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, Journ
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
-from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
+from ivcap_flows.journal.rows import LEAVES_WITHIN, Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["LEAVES_WITHIN", "WRITTEN_OFF", "Intents", "sending", "with_duplicates"]
+__all__ = ["WRITTEN_OFF", "Intents", "sending", "with_duplicates"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
-LEAVES_WITHIN: Final = 100.0
-"""So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 95 s with
-those of Provena."""
 
 logger = logging.getLogger("ivcap_flows.journal")
 

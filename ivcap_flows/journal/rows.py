@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.journal.states import State
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ivcap_flows.provenance.records import Record
 
 __all__ = [
+    "LEAVES_WITHIN",
     "AttemptRow",
     "Claim",
     "Cursor",
@@ -28,6 +29,10 @@ __all__ = [
     "SendingRow",
     "Stated",
 ]
+
+LEAVES_WITHIN: Final = 100.0
+"""So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 95 s with
+those of Provena."""
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
 """How an attempt, and with its newest attempt a run, stands. `lost`: its process is gone and left no word;
