@@ -26,7 +26,7 @@ def intent_after_the_effect() -> None:
         if wanted.noun != "order" or self.get(wanted.key) is not None:
             return claim(self, wanted, spend_limit=spend_limit)
         unwritten[wanted.key] = wanted
-        row = {**fresh_row(wanted, datetime.now(timezone.utc)), "process_id": None, "token": None}
+        row = {**fresh_row(wanted, datetime.now(timezone.utc), 0), "process_id": None, "token": None}
         return Claim("new", IntentRow(**row))
 
     def mark_sent_later(self: Intents, intent: IntentRow) -> IntentRow:
