@@ -28,7 +28,7 @@ def rebuild(*, accept_loss: Annotated[bool, Parameter(negative=())] = False, as_
 
     Args:
         accept_loss: Go on with a journal that has lost rows, which is refused otherwise. What was asked for in them and
-            is not restored may be sent again.
+            is not restored may be sent again. It is accepted also where the platform then cannot be asked.
     """
     with open_journal(new=True, accept_loss=accept_loss) as journal:
         counts = ask_ivcap(lambda client: rebuilt(client, journal, accept_loss=accept_loss), patience=_PATIENCE)

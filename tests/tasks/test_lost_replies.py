@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ivcap_flows.cli import doctor
+from ivcap_flows.durable.duplicates import duplicates_on_ivcap
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
@@ -80,8 +80,9 @@ def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform,
     assert {intent.urn, *intent.duplicates} == made
     [said] = [record.getMessage() for record in caplog.records if "Two effects exist" in record.getMessage()]
     assert all(urn in said for urn in made)
-    notes = [note for note in on_platform(doctor._ordered_twice) if short_id(order.key) in note]
-    assert len(notes) == 1 and all(urn in notes[0] for urn in made)
+    found, _ = on_platform(lambda client: duplicates_on_ivcap(client, effects.journal, []))
+    [twice] = [each for each in found if short_id(each.key) == short_id(order.key)]
+    assert (twice.noun, set(twice.urns), twice.urns[order.urn]) == ("order", made, "this journal")
 
 
 def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
