@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from ivcap_flows.cli import doctor
+from ivcap_flows.durable.duplicates import duplicates_on_ivcap, records_of
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.models import Model, Organisation
@@ -79,7 +79,12 @@ def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, o
         time.sleep(0.1)
     [intent] = effects.intents("order")
     assert effects.count("/1/orders") == 2 and len(intent.duplicates) == 1
-    [note] = [note for note in on_platform(doctor._ordered_twice) if short_id(order.key) in note]
+
+    async def made_twice(client):
+        found, _ = await duplicates_on_ivcap(client, effects.journal, await records_of(client))
+        return map(str, found)
+
+    [note] = [note for note in on_platform(made_twice) if short_id(order.key) in note]
     assert all(urn in note for urn in (order.urn, *intent.duplicates))
 
 

@@ -79,14 +79,16 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
 
 @pytest.fixture
 def doctor(capsys):
-    """What `doctor` says of what was made twice and of what it has looked at, and its exit status."""
+    """What `doctor` says of what was made twice and of what it has looked at, and its exit status, which is 0 where
+    only the platforms' clock, set by these tests, is wrong."""
 
     def look():
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main(["doctor", "--json"])
-        notes = [note for check in json.loads(capsys.readouterr().out) for note in check["notes"]]
-        return ended.value.code, notes
+        checks = json.loads(capsys.readouterr().out)
+        notes = [note for check in checks for note in check["notes"]]
+        return ended.value.code and int(not all(check["ok"] for check in checks if check["check"] != "clocks")), notes
 
     return look
 
