@@ -305,12 +305,18 @@ def template(folder: Path) -> Path:
 
 def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     """Let the production code run in the current world: its time, its processes; and its rests a little shorter."""
+
+    def look_for(pid: int, _: int) -> None:
+        if current().started(pid) is None:
+            raise ProcessLookupError(pid)
+
     clock = SimpleNamespace(monotonic=lambda: current().monotonic())
     for module in (waiter, boards, looking, budget, sightings):
         patch.setattr(module, "time", clock, raising=False)
     patch.setattr(processes_module, "boot_id", lambda: _here.get().machine)
     patch.setattr(processes_module, "start_of", lambda pid: current().started(pid))
-    patch.setattr(processes_module, "os", SimpleNamespace(getpid=lambda: _here.get().number))
+    table = SimpleNamespace(name="posix", getpid=lambda: _here.get().number, kill=look_for)
+    patch.setattr(processes_module, "os", table)
     # Thousands of journals that fail are told of; nobody reads it.
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
     for name in ("start_beating", "stop_beating"):
