@@ -91,7 +91,9 @@ def test_a_wait_that_comes_back_at_any_moment(new_world: Callable[[], World]):
         followed(world, comes_back, mine)
         followed(world, other, theirs)
         world.work.end(mine)
+        until = world.seconds + 20
         while comes_back.waits:
+            assert world.seconds < until, "it has not even heard once"
             world.let_pass(0.05)
             world.work.status[theirs] = f"scheduled at {world.seconds}"
         world.let_pass(between)
