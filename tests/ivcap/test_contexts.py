@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import tempfile
+import threading
 import time
 from datetime import datetime, timezone
 from urllib.parse import parse_qsl
@@ -204,6 +205,8 @@ async def test_a_context_that_becomes_another_accounts_is_refused(file, provider
 async def test_a_cancelled_renewal_is_not_lost(file, provider):
     """What the provider has granted reaches the file, though nobody waits any more."""
 
+    gone = threading.Event()
+    provider.on("GET /1/authinfo.yaml", lambda _: info(provider.url) if gone.wait(10) else Response(status_code=500))
     auth = ContextToken("prod", file)
     waiting = asyncio.create_task(auth.header())
     while not provider.to("GET /1/authinfo.yaml"):
@@ -211,6 +214,7 @@ async def test_a_cancelled_renewal_is_not_lost(file, provider):
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    gone.set()
     deadline = time.monotonic() + 10
     while file.read("prod").refresh != SecretStr("r-2"):
         assert time.monotonic() < deadline
