@@ -214,7 +214,7 @@ def test_a_service_registered_otherwise_starts_anew(first, local_twin, rest_serv
     """What is running ends with the old process, what comes later has a new one."""
     service = rest_service(local_twin, "changing")
     old = job_of_mode(first, service)["result-content"]["pid"]
-    running = request(first, service, "now", seconds=1)
+    running = request(first, service, "now", seconds=4)
     eventually(lambda: first.get(running)["status"], lambda status: status == "executing")
     rest_service(local_twin, "changing", arguments=("0.1",))
     new = job_of_mode(first, service)["result-content"]["pid"]
