@@ -149,9 +149,10 @@ class Books:
         return str(next(iter(self._rows(query, f"{self.scenario.mark}-series.bin")), ("none",))[0])
 
     def _attempts(self, verdict: Verdict) -> None:
-        entered = (self.folder / "entered").read_text(encoding="ascii").split()
         shown = [attempt for run in self.shown for attempt in run["attempts"]]
-        missing = Counter(entered) - Counter(str(attempt["process"]["pid"]) for attempt in shown)
+        missing = Counter(self._pids("entered")) - Counter(str(attempt["process"]["pid"]) for attempt in shown)
+        # Without a journal nothing is done: a process that found none from its first effect to its end said so.
+        missing -= Counter(self._pids("refused"))
         verdict.unrecorded += [f"the attempt of process {pid}" for pid in missing]
         verdict.unrecorded += [f"attempt {a['number']} is {a['outcome']}" for a in shown if a["outcome"] == "running"]
         unfinished = [f"run {r['run']['id']} is {r['run']['outcome']}" for r in self.shown if _unfinished(r)]
@@ -160,6 +161,10 @@ class Books:
             verdict.lost += unfinished
         if not self.shown:
             verdict.unrecorded.append("the run")
+
+    def _pids(self, file: str) -> list[str]:
+        path = self.folder / file
+        return path.read_text(encoding="ascii").split() if path.exists() else []
 
     def _rows(self, query: str, *values: str) -> list[Any]:
         return rows_of(self.database, query, *values)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from harness.scenario import NOTE, Scenario
 from harness.steps import FAN_IN, arm, ending
 from ivcap_flows import recorded, wait_or_park
+from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Artifact, Order
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.datasets import DatasetDefaults
@@ -50,7 +51,12 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     with (here / "entered").open("a", encoding="ascii") as told:
         told.write(f"{os.getpid()}\n")
     scenario = Scenario.read(here)
-    series = upload_artifact(here / f"{scenario.mark}-series.bin")
+    try:
+        series = upload_artifact(here / f"{scenario.mark}-series.bin")
+    except JournalError:
+        with (here / "refused").open("a", encoding="ascii") as told:
+            told.write(f"{os.getpid()}\n")
+        raise
     if "other effects" in scenario.vary:
         cause_others(series, wanted, scenario, here)
     last = scenario.names[-1]

@@ -286,6 +286,9 @@ class Trial:
             log.write(text)
 
     def _books(self) -> Books:
+        if self._database is not None:
+            # A process whose journal was away to its end could not write how it ended; this asks Prefect.
+            self._asked("sync")
         runs = [run["id"] for run in self._asked("runs")] if self.scenario.twice else ["latest"]
         unready = [name for name, status in self._artifacts() if status != "ready"]
         return Books(
