@@ -28,14 +28,18 @@ __all__ = [
     "flows_urn",
     "ivcap_urn",
     "key_entity",
+    "key_in",
     "key_of",
     "mark_of",
     "platform_id",
     "short_id",
     "urn_id",
+    "with_key",
+    "without_key",
 ]
 
 KEY_VERSION: Final = "k1"
+_KEY_IN_NAME: Final = re.compile(r" ?\[([0-9a-f]{16}(?:\.\d+)?)\]")
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
 REUSE_SCHEMA: Final = "urn:ivcap-flows:schema:reuse.1"
 """An aspect on an order or job without a key aspect, with the mark by which an equal request finds it."""
@@ -100,6 +104,22 @@ def short_id(key: str) -> str:
     """The 16 hex digits of a key (with its generation) that fit into a name or tag."""
     body, _, generation = key.removeprefix(KEY_VERSION + ":").partition(".")
     return body[:16] + (f".{generation}" if generation else "")
+
+
+def with_key(name: str, key: str) -> str:
+    """The name under which an order is placed: by the key in it, the order is found again."""
+    return f"{name} [{short_id(key)}]"
+
+
+def key_in(name: str | None) -> str | None:
+    """The short id of the key that an order's name on the platform tells."""
+    found = _KEY_IN_NAME.search(name or "")
+    return found and found[1]
+
+
+def without_key(name: str | None) -> str | None:
+    """The name that the user gave an order, from the one that the platform has."""
+    return None if name is None else _KEY_IN_NAME.sub("", name)
 
 
 def ivcap_urn(noun: str, id: str) -> str:  # noqa: A002 - the platform's own word

@@ -89,6 +89,7 @@ def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
             platform=row.platform,
             service=request["service"],
             service_name=row.subject,
+            name=row.name,
             parameters=request.get("parameters", {}),
             key=row.key,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ivcap_flows.cli.output import console, moment, table
@@ -10,10 +11,12 @@ from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import scrub
 
-__all__ = ["as_json", "print_effects"]
+__all__ = ["as_json", "given", "print_effects"]
 
 _INNER: Final = frozenset({"token", "fence", "process_id", "base_key", "progress"})
 """How the journal guards an effect; of no use outside of it."""
+_SHOWN: Final = 100
+"""Characters of what was given that a table shows."""
 
 
 def as_json(row: IntentRow) -> dict[str, Any]:
@@ -22,21 +25,52 @@ def as_json(row: IntentRow) -> dict[str, Any]:
     return shown
 
 
+def given(noun: str, request: Any) -> str:
+    """What an order or job was asked for with, in a few words."""
+    if not isinstance(request, Mapping):
+        return ""
+    values = request.get({"order": "parameters", "job": "request"}.get(noun, ""))
+    if not isinstance(values, Mapping):
+        return ""
+    words = ", ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in scrub(dict(values)).items()
+    )
+    return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
+
+
 def print_effects(title: str, rows: Sequence[IntentRow]) -> None:
-    """A table, and a line for each effect that was found twice on the platform."""
+    """A table, and a line for each effect that was found twice on the platform. Accounts are told where one platform
+    was asked with several."""
+    several = len({(row.platform, row.account) for row in rows}) > len({row.platform for row in rows})
     table(
         title,
-        ("what", "of", "state", "how", "urn", "asked", "run", "key"),
+        (
+            "what",
+            "name",
+            "of",
+            "state",
+            "how",
+            "urn",
+            *(("account",) if several else ()),
+            "asked",
+            "run",
+            "key",
+            "given",
+        ),
         [
             (
                 row.noun,
+                row.name or "",
                 row.subject or "",
                 row.status or row.state,
                 row.how or "",
                 row.urn or row.error or "",
+                *((row.account,) if several else ()),
                 moment(row.created_at),
                 (row.run_id or "")[:8],
                 short_id(row.key),
+                given(row.noun, row.request),
             )
             for row in rows
         ],

@@ -14,7 +14,7 @@ from ivcap_flows.journal import Journal
 
 __all__ = ["print_orphans"]
 
-_COLUMNS: Final = ("what", "of", "status", "since", "hours", "placed by", "run", "urn", "key")
+_COLUMNS: Final = ("what", "name", "of", "status", "since", "hours", "placed by", "run", "urn", "key")
 _CANNOT_CANCEL: Final = "IVCAP has no call to cancel an order or a job: each runs to its end and is paid for."
 
 

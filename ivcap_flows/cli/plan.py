@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 import yaml
 from cyclopts import Parameter
 
+from ivcap_flows.cli.effects import given
 from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
@@ -50,8 +51,11 @@ def plan(
     else:
         table(
             f"Plan of {flow}",
-            ("from", "what", "of", "urn", "origin"),
-            [(e.source, e.noun, e.subject or "", e.urn or "", e.origin or "") for e in found.effects],
+            ("from", "what", "name", "of", "urn", "origin", "given"),
+            [
+                (e.source, e.noun, e.name or "", e.subject or "", e.urn or "", e.origin or "", given(e.noun, e.request))
+                for e in found.effects
+            ],
         )
         console.print(end)
     if error is not None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from ivcap_flows.durable.platform_time import look_since
-from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity, short_id
+from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity, key_in, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
 
@@ -58,7 +58,7 @@ async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Cand
     async for item in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
         if since is not None and item.ordered_at is not None and item.ordered_at < since:
             return
-        if f"[{short_id(intent.key)}]" in (item.name or ""):
+        if key_in(item.name) == short_id(intent.key):
             yield Candidate(item.urn, "its name bears the key", item.status, item.ordered_at)
         elif item.service is None or _same(item.service, intent.request.get("service")):
             order = await client.orders.read(item.urn)

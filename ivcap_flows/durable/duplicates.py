@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ivcap_flows.durable.orphans import KEY_IN_NAME, LOOKED_AT
+from ivcap_flows.durable.orphans import LOOKED_AT
 from ivcap_flows.errors import ForbiddenError, NotFoundError
-from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, short_id
+from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, key_in, short_id, without_key
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
@@ -127,9 +127,9 @@ async def duplicates_on_ivcap(
 async def _orders(client: IvcapClient, seen: ByKey) -> None:
     listed = client.orders.list(limit=LOOKED_AT, order_by="ordered-at", order_desc=True)
     for order in [order async for order in listed][::-1]:
-        key = KEY_IN_NAME.search(order.name or "")
+        key = key_in(order.name)
         if key is not None:
-            seen.add(key[1], order.urn, "order", (order.name or "")[: key.start()].strip() or None)
+            seen.add(key, order.urn, "order", without_key(order.name) or None)
 
 
 async def _uploads(client: IvcapClient, seen: ByKey) -> None:

@@ -97,9 +97,10 @@ class Effect(Generic[T]):
     looks for effects of the intent, none of which is older than `look_since` says. `settle` is the time in seconds
     within which the platform shows an accepted request. `decode` makes the value from the JSON that `encode` gave;
     `placeholder` makes one from the key for a plan. `subject` groups requests that a diverging replay would exchange,
-    such as the service of an order; `spends` counts against the run's limit. `look_first`: the platform can be asked
-    for certain, so it is, before the first send. `announced`: other journals are told of the intent before it;
-    otherwise of the outcome alone, which is enough where it is over before they could wait for it, and two do no harm.
+    such as the service of an order; `name` is what the user calls it, and changes no key; `spends` counts against the
+    run's limit. `look_first`: the platform can be asked for certain, so it is, before the first send. `announced`:
+    other journals are told of the intent before it; otherwise of the outcome alone, which is enough where it is over
+    before they could wait for it, and two do no harm.
 
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
     read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that
@@ -121,6 +122,7 @@ class Effect(Generic[T]):
     scope: Scope = "run"
     discriminator: str | None = None
     subject: str | None = None
+    name: str | None = None
     spends: bool = False
     look_first: bool = False
     announced: bool = True

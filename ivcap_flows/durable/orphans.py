@@ -6,7 +6,6 @@ The platform cannot cancel them, so they go on and cost; what can be done is to 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
-from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id
+from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, key_in, short_id, without_key
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
 from ivcap_flows.journal.states import State
@@ -25,8 +24,6 @@ NOUNS: Final = ("order", "job")
 """What a platform works on after it was asked, and bills."""
 LOOKED_AT: Final = 500
 """Orders, jobs and key aspects of the account that are read at most, newest first."""
-KEY_IN_NAME: Final = re.compile(r"\[([0-9a-f]{16}(?:\.\d+)?)\]")
-"""How the name of an order tells the key under which it was placed."""
 _OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
 _AT_ONCE: Final = 8
 
@@ -45,6 +42,7 @@ class Orphan:
     noun: str
     urn: str | None
     key: str | None
+    name: str | None
     service: str | None
     service_urn: str
     status: str
@@ -132,6 +130,7 @@ def _orphan(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | No
         noun=row.noun,
         urn=row.urn,
         key=row.key,
+        name=row.name,
         service=row.subject,
         service_urn=str(request.get("service") or ""),
         status="unknown" if row.state == "accepted" else "in doubt",
@@ -163,6 +162,7 @@ def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
     return [
         {
             "what": orphan.noun,
+            "name": orphan.name,
             "of": orphan.service,
             "status": orphan.status,
             "since": None if orphan.since is None else orphan.since.isoformat(timespec="seconds"),
@@ -215,15 +215,17 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     keys = {short_id(row.key) for noun in NOUNS for row in journal.intents.where(noun=noun, limit=None)}
     found: list[Orphan] = []
     async for order in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
-        named = KEY_IN_NAME.search(order.name or "")
-        mine = order.urn in known or (named is not None and named[1] in keys)
+        named = key_in(order.name)
+        mine = order.urn in known or named in keys
         if order.status not in TERMINAL and not mine and (named is not None or order.urn in told):
             times = (order.ordered_at, order.finished_at)
-            found.append(_foreign("order", order.urn, order.service, order.status, times, told, named and named[1]))
+            found.append(
+                _foreign("order", order.urn, without_key(order.name), order.service, order.status, times, told, named)
+            )
     async for job in client.jobs.list_all(limit=LOOKED_AT):
         if job.status not in TERMINAL and job.urn in told and job.urn not in known:
             times = (job.requested_at, job.finished_at)
-            found.append(_foreign("job", job.urn, job.service, job.status, times, told, None))
+            found.append(_foreign("job", job.urn, job.name, job.service, job.status, times, told, None))
     return found
 
 
@@ -242,6 +244,7 @@ async def _key_aspects(client: IvcapClient) -> dict[str, Mapping[str, Any]]:
 def _foreign(
     noun: str,
     urn: str,
+    name: str | None,
     service: str | None,
     status: str,
     times: tuple[datetime | None, datetime | None],
@@ -254,6 +257,7 @@ def _foreign(
         noun=noun,
         urn=urn,
         key=content.get("key") or key,
+        name=name,
         service=content.get("subject"),
         service_urn=ivcap_urn("service", service) if service else "",
         status=status,

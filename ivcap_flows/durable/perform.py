@@ -184,6 +184,7 @@ def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platfo
         discriminator=discriminator,
         # It is shown, and told to the platform beside the key.
         subject=scrub_text(effect.subject) if effect.subject is not None else None,
+        name=scrub_text(effect.name) if effect.name is not None else None,
         spends=effect.spends,
         definition=effect.definition,
         run_id=attempt.run.id if attempt is not None else None,

@@ -25,6 +25,7 @@ class Planned:
 
     noun: str
     subject: str | None
+    name: str | None
     request: Any
     key: str
     source: Source
@@ -32,7 +33,7 @@ class Planned:
     origin: str | None = None
 
     def __str__(self) -> str:
-        about = f" for {self.subject}" if self.subject else ""
+        about = (f" {self.name}" if self.name else "") + (f" for {self.subject}" if self.subject else "")
         place = "".join(f", {part}" for part in (self.urn, self.origin) if part)
         return f"{self.source}: {self.noun}{about}{place}"
 

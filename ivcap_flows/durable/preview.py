@@ -32,7 +32,7 @@ async def preview(
     key = wanted.key if newest is None else newest.key
 
     def note(source: Source, urn: str | None = None, origin: str | None = None) -> None:
-        plan.add(Planned(wanted.noun, wanted.subject, wanted.request, key, source, urn, origin))
+        plan.add(Planned(wanted.noun, wanted.subject, wanted.name, wanted.request, key, source, urn, origin))
 
     async def reused() -> Performed[T] | None:
         earlier = None if effect.reuse is None else await effect.reuse(wanted)

@@ -132,13 +132,13 @@ class Poller(Generic[R]):
         services: Mapping[str, str] | None = None,
         not_before: Mapping[str, float] | None = None,
         timeout: float | None = None,
-        told: Callable[[Mapping[str, str]], None] | None = None,
+        told: Callable[[Mapping[str, R | str]], None] | None = None,
     ) -> list[R]:
         """The terminal records in the order of `urns`; after `timeout` seconds a WaitTimeoutError names the pending.
 
         `services` are those of the work, where known; `not_before` the monotonic times before which some of it is not
-        to be asked after; `told` hears the statuses now and then. A record that cannot be read for good ends the wait
-        with its error, whatever the others do.
+        to be asked after; `told` hears now and then the status of each, or its record once it has ended. A record that
+        cannot be read for good ends the wait with its error, whatever the others do.
         """
         loop = asyncio.get_running_loop()
         services, not_before = services or {}, not_before or {}
@@ -168,7 +168,7 @@ class Poller(Generic[R]):
         self,
         futures: Mapping[str, asyncio.Future[R]],
         timeout: float | None,
-        told: Callable[[Mapping[str, str]], None] | None,
+        told: Callable[[Mapping[str, R | str]], None] | None,
     ) -> None:
         """Until all are done, one has failed, or the time is up."""
         if not futures:
@@ -183,7 +183,7 @@ class Poller(Generic[R]):
             for future in done:
                 future.result()
             if told is not None:
-                told(self._statuses(futures))
+                told(self._seen(futures))
             if not pending:
                 return
             now = time.monotonic()
@@ -198,14 +198,12 @@ class Poller(Generic[R]):
                 said = now
                 self._tell(futures, now - began)
 
-    def _statuses(self, futures: Mapping[str, asyncio.Future[R]]) -> dict[str, str]:
-        return {
-            urn: self._source.status(future.result()) if future.done() else self._status_of(urn)
-            for urn, future in futures.items()
-        }
+    def _seen(self, futures: Mapping[str, asyncio.Future[R]]) -> dict[str, R | str]:
+        return {urn: future.result() if future.done() else self._status_of(urn) for urn, future in futures.items()}
 
     def _tell(self, futures: Mapping[str, asyncio.Future[R]], waited: float) -> None:
-        counts = Counter(self._statuses(futures).values())
+        seen = self._seen(futures).values()
+        counts = Counter(each if isinstance(each, str) else self._source.status(each) for each in seen)
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         logger.info("Still waiting for %s after %.0f s: %s.", self._source.what, waited, told)
 

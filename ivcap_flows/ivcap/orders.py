@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ivcap_flows.handles import TERMINAL, Order
 from ivcap_flows.http.session import Session
-from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.identity import ivcap_urn, without_key
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.wire import (
@@ -82,7 +82,7 @@ class OrderRecord(Wire):
             service=ivcap_urn("service", self.service) if self.service else "",
             service_name=service_name,
             status=self.status,
-            name=self.name,
+            name=without_key(self.name),
             requested_at=self.ordered_at,
             started_at=self.started_at,
             finished_at=self.finished_at,

@@ -32,7 +32,7 @@ _AT_ONCE: Final = 500
 """Keys in one statement; SQLite takes 999 values and more."""
 _TAKEN: Final = (
     *("process_id", "token", "updated_at", "state", "fence", "sent_at", "may_send_until", "error"),
-    *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse"),
+    *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse", "name"),
     *("platform_time", "sent_platform_time"),
 )
 """The columns that a claim changes."""
@@ -173,6 +173,7 @@ class Claims:
             spends=wanted.spends,
             definition=wanted.definition,
             reuse=wanted.reuse,
+            name=wanted.name,
             platform_time=row.platform_time or wanted.platform_time,
         )
 

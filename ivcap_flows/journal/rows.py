@@ -137,10 +137,11 @@ class OpenedAttempt:
 @dataclass(frozen=True)
 class NewIntent:
     """An effect about to be asked for. `subject` groups requests that replace each other when a replayed flow
-    diverges, such as the orders of one service; `spends` counts against the run's limit of orders. `definition` is a
-    digest of what is asked, such as the service's definition, which may change while its name stays; `reuse` says what
-    an earlier effect of an equal request was found to be good for, None where none was looked for. `platform_time` is
-    the platform's own time, as far as it is known: no effect of this intent is older."""
+    diverges, such as the orders of one service; `name` is what the user calls it; `spends` counts against the run's
+    limit of orders. `definition` is a digest of what is asked, such as the service's definition, which may change while
+    its name stays; `reuse` says what an earlier effect of an equal request was found to be good for, None where none
+    was looked for. `platform_time` is the platform's own time, as far as it is known: no effect of this intent is
+    older."""
 
     key: str
     base_key: str
@@ -152,6 +153,7 @@ class NewIntent:
     generation: int = 0
     discriminator: str | None = None
     subject: str | None = None
+    name: str | None = None
     spends: bool = False
     run_id: str | None = None
     attempt_id: str | None = None
@@ -183,6 +185,7 @@ class IntentRow:
     request: Any
     discriminator: str | None
     subject: str | None
+    name: str | None
     spends: bool
     run_id: str | None
     attempt_id: str | None

@@ -165,6 +165,8 @@ intents = sa.Table(
     sa.Column("request", Json, nullable=False),
     sa.Column("discriminator", sa.Text),
     sa.Column("subject", sa.Text),
+    # As the user named it; no part of the key.
+    sa.Column("name", sa.Text),
     sa.Column("spends", sa.Boolean, nullable=False),
     # An intent outlives its run: keys of scope flow or account are never forgotten.
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="SET NULL")),

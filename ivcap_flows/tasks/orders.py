@@ -9,7 +9,7 @@ from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress
 from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
-from ivcap_flows.identity import Scope, short_id
+from ivcap_flows.identity import Scope, key_in, short_id, with_key
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
@@ -92,7 +92,7 @@ async def _place_order(
         placed = await call.client.orders.place(
             record.urn,
             encoded,
-            name=f"{title} [{short_id(intent.key)}]",
+            name=with_key(title, intent.key),
             tags=[*tags, tag(intent.key)],
             policy=policy,
         )
@@ -101,7 +101,7 @@ async def _place_order(
     async def find(intent: IntentRow) -> list[Found[Order]]:
         found = []
         async for placed in _since(call, intent):
-            if f"[{short_id(intent.key)}]" in (placed.name or ""):
+            if key_in(placed.name) == short_id(intent.key):
                 whole = await call.client.orders.read(placed.urn)
                 found.append(
                     Found(_handle(whole, call, record, version, encoded, intent.key), whole.urn, whole.ordered_at)
@@ -140,6 +140,7 @@ async def _place_order(
             scope=scope,
             discriminator=discriminator,
             subject=record.name or record.urn,
+            name=name,
             spends=True,
             definition=version,
             reuse=earlier if call.reuses(reuse) else None,
@@ -278,7 +279,11 @@ async def _order_log(order: Order | str, *, lines: int | None = None, credential
     return "\n".join(whole)
 
 
-place_order, aplace_order = task_pair(_place_order, name="Place order", run_name="order {service}")
+def _order_run(parameters: dict[str, Any]) -> str:
+    return f"order {parameters['name'] or parameters['service']}"
+
+
+place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run)
 wait_for_orders, await_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
 attach_order, aattach_order = task_pair(_attach_order, name="Attach order", run_name="attach {urn}")
 list_orders, alist_orders = task_pair(_list_orders, name="List orders", run_name="list orders")

@@ -13,5 +13,5 @@ def only_planned(noun: str, subject: str) -> bool:
     plan = planning()
     if plan is None:
         return False
-    plan.add(Planned(noun, subject, {"subject": subject}, fingerprint([noun, subject]), "new"))
+    plan.add(Planned(noun, subject, None, {"subject": subject}, fingerprint([noun, subject]), "new"))
     return True

@@ -13,12 +13,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
 from ivcap_flows.handles import TERMINAL, Job, Order
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.orders import OrderRecord
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -59,11 +61,12 @@ _away_until = 0.0
 @asynccontextmanager
 async def progress_of(
     what: str, asked: Mapping[str, Order | Job | str]
-) -> AsyncIterator[Callable[[Mapping[str, str]], None]]:
-    """Within the block, statuses by URN that the value is called with are shown in the flow run that waits, if any."""
+) -> AsyncIterator[Callable[[Mapping[str, OrderRecord | JobRecord | str]], None]]:
+    """Within the block, what the value is called with is shown in the flow run that waits, if any: by URN the status of
+    what goes on, and the record of what has ended."""
     flow_run, task_run = _runs()
     if flow_run is None or not asked:
-        yield lambda statuses: None
+        yield lambda seen: None
         return
     shown = _Shown(what, asked, flow_run, task_run)
     try:
@@ -99,28 +102,25 @@ class _Shown:
                 _tables.popitem(last=False)
         self._table = _tables[flow_run]
         for urn, work in asked.items():
-            service = None if isinstance(work, str) else work.service_name or work.service
-            since = None if isinstance(work, str) else work.requested_at
+            known = None if isinstance(work, str) else work
             self._table.rows[urn] = {
-                what.removesuffix("s"): urn,
-                "service": service,
+                "name": known.name if known else None,
+                "service": known.service_name or known.service if known else None,
                 "status": "unknown",
-                "requested": None if since is None else since.isoformat(timespec="seconds"),
+                "requested": _moment(known.requested_at) if known else None,
                 "ended": None,
+                what.removesuffix("s"): urn,
             }
 
-    def hear(self, statuses: Mapping[str, str]) -> None:
-        """Note the statuses, and tell Prefect beside it when it is time."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        for urn, status in statuses.items():
-            if self._statuses.get(urn) == status:
-                continue
-            self._changed = True
+    def hear(self, seen: Mapping[str, OrderRecord | JobRecord | str]) -> None:
+        """Note how all stand, and tell Prefect beside it when it is time. The times are the platform's."""
+        for urn, each in seen.items():
+            status, ended = (each, None) if isinstance(each, str) else (each.status, _moment(each.finished_at))
             self._statuses[urn] = status
             row = self._table.rows[urn]
-            row["status"] = status
-            if status in TERMINAL:
-                row["ended"] = now
+            if (row["status"], row["ended"]) != (status, ended):
+                self._changed = True
+                row |= {"status": status, "ended": ended}
         if time.monotonic() - self._told_at >= EVERY and (self._telling is None or self._telling.done()):
             self._told_at = time.monotonic()
             self._telling = asyncio.get_running_loop().create_task(self._tell(bar=True))
@@ -184,3 +184,7 @@ class _Shown:
         if len(rows) <= _ROWS:
             return rows
         return [*rows[-_ROWS:], {"status": f"and {len(rows) - _ROWS} earlier ones"}]
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")

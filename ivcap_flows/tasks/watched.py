@@ -134,11 +134,12 @@ async def wait_for(
     services: Mapping[str, str],
     *,
     timeout: float | None,
-    told: Callable[[Mapping[str, str]], None] | None = None,
+    told: Callable[[Mapping[str, R | str]], None] | None = None,
 ) -> list[R]:
     """The ended records of this work, by URN and service (empty where it is not known), in its order.
 
-    `told` hears the statuses as they change. Raises WaitTimeoutError after `timeout` seconds.
+    `told` hears now and then the status of each, or its record once it has ended. Raises WaitTimeoutError after
+    `timeout` seconds.
     """
     later = {urn: _not_before[urn] for urn in services if urn in _not_before}
     poller = _poller(call, source)

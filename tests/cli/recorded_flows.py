@@ -83,7 +83,7 @@ def interrupted(message: str) -> None:
 @recorded
 def considered(message: str, times: int = 1) -> None:
     """Orders, waits, and would order once more."""
-    orders = [place_order("echo", {"message": f"{message} {number}"}) for number in range(times)]
+    orders = [place_order("echo", {"message": f"{message} {n}"}, name=f"part {n}") for n in range(times)]
     wait_for_orders(orders)
     place_order("echo", {"message": f"{message} after the wait"})
 

@@ -33,6 +33,21 @@ def test_orders_are_listed_oldest_first(on_record, world):
     assert world.made["order"] in out and all(short_id(row["key"]) in out for row in rows)
 
 
+def test_orders_of_one_service_are_told_apart(on_record, journal_file):
+    """By the names that the user gave them, by what they were given, and by their accounts where these differ."""
+    request = {"service": "urn:ivcap:service:tides", "parameters": {"coast": "north", "api-token": "abc", "days": "3"}}
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        for account, name in (("urn:ivcap:account:mine", "north, daily"), ("urn:ivcap:account:yours", None)):
+            asked = {"platform": "p", "account": account, "scope": "s", "request": request, "subject": "tides"}
+            key = f"k1:{account[-5:]}"
+            journal.intents.claim(NewIntent(key=key, base_key=key, noun="order", name=name, **asked))
+    assert "account" not in on_record("orders", "--run", "latest").out
+    head, *lines = [line for line in on_record("orders").out.splitlines() if "tides" in line or "given" in line]
+    assert "account" in head and "urn:ivcap:account:mine" in lines[0] and "urn:ivcap:account:yours" in lines[1]
+    assert "north, daily" in lines[0] and "north, daily" not in lines[1]
+    assert all("coast=north, api-token=**********, days=3" in line for line in lines)
+
+
 def test_orders_of_one_run(on_record):
     """By the run's id; an unknown one is wrong use."""
     run = on_record("runs", "--flow", "spoiled", "--json").json[0]["id"]

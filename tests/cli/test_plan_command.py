@@ -24,7 +24,8 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, ivcap_twin):
     flow, message = f"{FLOWS}:considered", uuid.uuid4().hex
     said = ivcap_flows("plan", flow, "-p", f"message={message}", "--param", "times=2", "--json")
     assert (said.status, said.err) == (0, "")
-    assert [(e["source"], e["noun"], e["subject"]) for e in said.json["effects"]] == [("new", "order", "echo")] * 2
+    planned = [(e["source"], e["noun"], e["name"], e["subject"]) for e in said.json["effects"]]
+    assert planned == [("new", "order", f"part {number}", "echo") for number in range(2)]
     assert "needs 2 that are not sent" in said.json["end"]
     assert changes(ivcap_twin) == []
     assert ivcap_flows("runs", "--json").json == []
@@ -49,9 +50,10 @@ def test_what_an_unfinished_run_has_is_kept(on_record, ivcap_twin, monkeypatch, 
     [run] = on_record("runs", "--flow", "interrupted", "--json").json
     kept, _ = on_record("orders", "--run", run["id"], "--json").json
     ivcap_twin.forget_requests()
-    said = on_record("plan", f"{FLOWS}:interrupted", "-p", f"message={run['parameters']['message']}")
+    message = f"message={run['parameters']['message']}"
+    said = on_record("plan", f"{FLOWS}:interrupted", "-p", message)
     rows = [line.split() for line in said.out.splitlines()[2:-1]]
-    assert rows[0] == ["kept", "order", "echo", kept["urn"], "run", run["id"]]
+    assert rows[0] == ["kept", "order", "echo", kept["urn"], "run", run["id"], message]
     assert rows[1][:3] == ["adopted", "order", "echo"] and len(rows) == 2
     assert said.status == 0 and said.out.splitlines()[-1].startswith("The flow ran to its end")
     assert changes(ivcap_twin) == []

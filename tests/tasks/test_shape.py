@@ -274,6 +274,7 @@ def test_runs_have_names_that_people_read(in_flow, source):
     def body():
         series = upload_artifact(source)
         order = place_order("echo", {"message": "names " + series.urn})
+        place_order("echo", {"message": "named " + series.urn}, name="north")
         wait_for_orders([order], timeout=60)
         return flow_run.id
 
@@ -281,10 +282,15 @@ def test_runs_have_names_that_people_read(in_flow, source):
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
         end = time.monotonic() + 10
-        while len(runs) < 3 and time.monotonic() < end:  # Prefect writes task runs in the background
+        while len(runs) < 4 and time.monotonic() < end:  # Prefect writes task runs in the background
             time.sleep(0.1)
             runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
-    assert sorted(run.name for run in runs) == ["order echo", f"upload {source.name}", "wait for 1 order"]
+    assert sorted(run.name for run in runs) == [
+        "order echo",
+        "order north",
+        f"upload {source.name}",
+        "wait for 1 order",
+    ]
 
 
 def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
