@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -103,7 +103,7 @@ class Processes:
         Good enough to be shown. What lets something be taken asks `holds`.
         """
         life = _life(process)
-        return life == "alive" or (life == "unknown" and now - process.beat_at < timedelta(seconds=LEASE_SECONDS))
+        return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
 
     def seems_held(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
         """As `holds`, for what is only shown: of another machine the journal's clock is believed at once."""

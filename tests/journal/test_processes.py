@@ -259,17 +259,21 @@ def test_processes_of_one_container_see_each_other(sqlite_url: str, mounts: list
     and when it was killed."""
     (tmp_path / "claim.py").write_text(CLAIM)
     ask = '"$0" "$1" "$2" & '
-    script = f"{ask} first=$!; sleep 4; {ask} sleep 4; kill -9 $first; wait $first; {ask} wait"
+    script = f"{ask} first=$!; read _; {ask} read _; kill -9 $first; wait $first; {ask} wait"
     command = ["unshare", "--pid", "--fork", "--kill-child", *mounts, "sh", "-c", script]
     command += [sys.executable, str(tmp_path / "claim.py"), sqlite_url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as container:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True) as container:
         try:
-            assert container.stdout is not None
+            assert container.stdin is not None and container.stdout is not None
             said = [container.stdout.readline().strip()]
             if not said[0]:
                 assert container.stderr is not None
                 pytest.skip(container.stderr.read())
-            said += [container.stdout.readline().strip() for _ in range(2)]
+            for _ in range(2):
+                # The next is started, and the first killed, once this one has said how it found the claim.
+                print(file=container.stdin, flush=True)
+                said.append(container.stdout.readline().strip())
         finally:
             container.kill()
     assert said == ["new", "held", "new"]

@@ -435,6 +435,22 @@ def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal:
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
 
 
+def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
+    journal_url: str, journal: Journal, set_clock: Callable[[float], None]
+) -> None:
+    """A beat from the future is from before the clock was set back: the run goes on, and nothing is asked anew. A
+    process that lives says so by the clock as it is now."""
+    with Journal.open(journal_url) as other:
+        opened = other.runs.open_attempt(identity("1"))
+        _move_elsewhere(journal, opened, LEASE_SECONDS + 5)
+        set_clock(-3)
+        again = journal.runs.open_attempt(identity("2"))
+        assert (again.run.id, again.joined) == (opened.run.id, True)
+        journal.runs.close_attempt(again.attempt.id, "failed")
+        other.runs.beat()
+        assert journal.runs.alive(opened.attempt)
+
+
 def test_reused_process_number_is_another_process(journal: Journal) -> None:
     """A process that began at another time is not the one that held the lease, nor is one of an earlier boot."""
     opened = journal.runs.open_attempt(identity("1"))
