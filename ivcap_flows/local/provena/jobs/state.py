@@ -109,6 +109,7 @@ class Jobs:
         self._does: dict[str, Worker] = {}
         self.workers: Workers | None = None
         self._any_wait = True
+        self._handed_out = 0.0
         self._ready: dict[str, float] = {}
         """From when on the workers of a type are there, if they have not ended since."""
         self._busy_until: dict[str, float] = {}
@@ -139,7 +140,7 @@ class Jobs:
         """When the next state change is due, in seconds since 1970."""
         row = self._store.row("SELECT min(due) AS due FROM jobs WHERE due IS NOT NULL")
         known = [row["due"]] if row and row["due"] is not None else []
-        return min([*known, *(at for at in self._ready.values() if at > clock.machine())], default=None)
+        return min([*known, *(at for at in self._ready.values() if at > self._handed_out)], default=None)
 
     def advance(self) -> None:
         """Move every job that is due by one state."""
@@ -158,9 +159,13 @@ class Jobs:
     def _hand_out(self) -> None:
         """Give waiting jobs to the workers that are free, those first that came first."""
         now, workers = clock.machine(), self.workers
+        self._handed_out = now
         waiting = "job_type=? AND status='PENDING' AND due IS NULL"
         found = self._store.rows("SELECT DISTINCT job_type FROM jobs WHERE status='PENDING' AND due IS NULL")
         self._any_wait = bool(found)
+        if workers is None:
+            self._ready.clear()
+            self._busy_until.clear()
         for each in found:
             kind = each["job_type"]
             free = -1
@@ -168,7 +173,7 @@ class Jobs:
                 # A worker that has died leaves its job as it is, and another comes in its place.
                 busy = "job_type=? AND status IN ('DEQUEUED', 'IN_PROGRESS') AND due IS NOT NULL"
                 at_work = self._store.row(f"SELECT count(*) AS count FROM jobs WHERE {busy}", kind)  # noqa: S608
-                free = workers.count - (at_work["count"] if at_work else 0)
+                free = max(0, workers.count - (at_work["count"] if at_work else 0))
                 if self._starts_at(kind, now, workers) > now:
                     continue
                 if free < workers.count:
