@@ -42,7 +42,9 @@ class Pace:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._turns = CapacityLimiter(_FIRST)
+        self._at_once = _FIRST
+        self._turns: CapacityLimiter | None = None
+        """Made in the first turn: some versions of anyio make none outside of a running loop."""
         self._quickest = inf
         self._in_time = 0
         self._halved_at = -inf
@@ -50,19 +52,20 @@ class Pace:
     @property
     def at_once(self) -> int:
         """How many may be under way now."""
-        return int(self._turns.total_tokens)
+        return self._at_once
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until one more may be under way. What the session sees of the effects in the block sets the pace."""
+        turns = self._turns = self._turns or CapacityLimiter(self._at_once)
         holder = object()
-        await self._turns.acquire_on_behalf_of(holder)
+        await turns.acquire_on_behalf_of(holder)
         before = _current.set(self)
         try:
             yield
         finally:
             _current.reset(before)
-            self._turns.release_on_behalf_of(holder)
+            turns.release_on_behalf_of(holder)
 
     def answered(self, began: float) -> None:
         """An effect that was asked for at this time (`time.monotonic`) was answered."""
@@ -74,21 +77,24 @@ class Pace:
         if seconds > _QUEUED * self._quickest:
             return
         self._in_time += 1
-        if self._in_time >= self.at_once < MOST:
+        if self._in_time >= self._at_once < MOST:
             self._in_time = 0
-            self._turns.total_tokens += 1
-            _log.info("%s: answered in time, so %d at once.", self._what, self.at_once)
+            self._change(self._at_once + 1)
+            _log.info("%s: answered in time, so %d at once.", self._what, self._at_once)
 
     def failed(self, began: float, why: object) -> None:
         """An effect that was asked for at this time was answered late, or could not be."""
         if began < self._halved_at:
             return
         self._halved_at, self._in_time = time.monotonic(), 0
-        before = self.at_once
-        if before == 1:
-            return
-        self._turns.total_tokens = before // 2
-        _log.warning("%s: %d at once instead of %d: %s", self._what, self.at_once, before, why)
+        if (before := self._at_once) > 1:
+            self._change(before // 2)
+            _log.warning("%s: %d at once instead of %d: %s", self._what, self._at_once, before, why)
+
+    def _change(self, at_once: int) -> None:
+        self._at_once = at_once
+        if self._turns is not None:
+            self._turns.total_tokens = at_once
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def test_the_coastal_el_nino(production, ivcap_journal, tmp_path):
 
 def test_the_order_pipeline(production, ivcap_journal, tmp_path):
     """Each order of the chain is placed once."""
-    made = order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=50, breakdowns=0.0, output=tmp_path)
+    made = order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, breakdowns=0.0, output=tmp_path)
     assert asked(production, "/1/orders") == len(made.orders) == 1 + 1 + 1 + 1
 
 

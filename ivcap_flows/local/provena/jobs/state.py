@@ -198,7 +198,9 @@ class Jobs:
 
     def _lasts(self, status: str) -> float:
         """Seconds for which a job stays in a state."""
-        return self.workers.work if self.workers is not None and status == "IN_PROGRESS" else _stage()
+        if self.workers is None:
+            return _stage()
+        return self.workers.work if status == "IN_PROGRESS" else 0.0
 
     def _finish(self, row: sqlite3.Row) -> None:
         worker = self._does.get(row["job_sub_type"], _nothing_to_do)
