@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 2 --max-worker-restart 0
 
-.PHONY: help install peers demo test exports lint format types docs picture bench crash kills mutants fuzz clean
+.PHONY: help install peers demo test exports lint format types docs picture bench crash rehearse kills mutants fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench: install peers ## Run every benchmark; each prints one JSON line
 
 crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
 	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -q -k drawn --crash-rounds $(or $(N),200)
+
+rehearse: install ## Run the example flows on platforms that are as slow as production
+	$(BIN)/python -m pytest tests/flows/test_like_production.py --production-speed 1 --timeout 3600 --durations 0
 
 kills: install ## Repeat each single kill test: make kills N=20
 	$(BIN)/python -m pytest tests/crash tests/e2e -k '(kill or park) and not scenarios' $(PROCESSES) --crash-rounds $(or $(N),20)

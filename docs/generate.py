@@ -24,6 +24,7 @@ from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.journal.states import ARROWS
 from ivcap_flows.local.ivcap import app as ivcap
 from ivcap_flows.local.ivcap.routing import Operation
+from ivcap_flows.local.likeness import FIGURES
 from ivcap_flows.local.provena.twin import ProvenaTwin
 from ivcap_flows.local.provena.web import Api
 from ivcap_flows.provenance import forms, names, rules
@@ -170,7 +171,18 @@ TWIN: Final = """# The embedded platforms
 
 What the embedded platforms have of the real ones, operation by operation. Whatever is not said to be missing behaves as
 the platform's public description says. The server also tells of itself at `/1/openapi/openapi3.json`.
+"""
 
+LIKE_PRODUCTION: Final = """
+## Like production
+
+With `ivcap-flows local serve --like production`, or `ivcap_twin.be_like("production")` in a test, the embedded
+platforms are as slow, narrow and late as the real ones: [rehearse a deployment](../how-to/rehearse-a-deployment.md).
+`--speed N` divides the seconds by N. The figures, and where each comes from:
+
+"""
+
+IVCAP: Final = """
 ## IVCAP
 
 Measured by the IVCAP OpenAPI document 0.48, together with the data path `/blob`, which the public clients use and no
@@ -303,9 +315,20 @@ def pages() -> dict[str, str]:
         "provenance.md": provenance(),
         "errors.md": errors_page(),
         "states.md": states_page(),
-        "twin.md": TWIN + coverage(ivcap.OPERATIONS, IVCAP_ROUTES) + JSON_PATHS + PROVENA + provena_page(),
+        "twin.md": TWIN
+        + production()
+        + IVCAP
+        + coverage(ivcap.OPERATIONS, IVCAP_ROUTES)
+        + JSON_PATHS
+        + PROVENA
+        + provena_page(),
     }
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
+
+
+def production() -> str:
+    rows = [f"| {each.what} | {each.value:g} {each.unit} | {each.source} |" for each in FIGURES.values()]
+    return LIKE_PRODUCTION + _lines("| what | figure | source |", "|---|---|---|", *rows)
 
 
 def states_page() -> str:

@@ -92,6 +92,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=1, help="how often each kill test is repeated")
+    quick = "how many times as quick as production the platforms are that rehearse it"
+    parser.addoption("--production-speed", type=float, default=25.0, help=quick)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -37,6 +37,8 @@ def serve(
     env_file: Path | None = None,
     seed: int | None = None,
     s3_endpoint: str | None = None,
+    like: Literal["production"] | None = None,
+    speed: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
 ) -> None:
     """Serve the embedded platforms until interrupted; prints the environment that clients need.
 
@@ -46,13 +48,18 @@ def serve(
         env_file: File to write the environment to as well, one KEY=value a line.
         seed: Make the ids of new things follow from this number, from now on; else they are random.
         s3_endpoint: Address of an S3 server for the files of Provena's datasets: http[s]://[key:secret@]host[:port].
+        like: Be as slow, narrow and late as the real platforms, to rehearse a deployment.
+        speed: With --like: let its times pass so many times as quickly; default 1.
     """
     from ivcap_flows import local
     from ivcap_flows.local.loopback import is_loopback
 
     if not is_loopback(host):
         raise InputError(f"The embedded platforms serve this machine alone; {host} is no loopback address.")
-    local.serve(host, port, _folder(directory), env_file, seed=seed, s3=s3_endpoint)
+    if speed is not None and like is None:
+        raise InputError("--speed goes with --like production.")
+    times = 1.0 if speed is None else speed
+    local.serve(host, port, _folder(directory), env_file, seed=seed, s3=s3_endpoint, like=like, speed=times)
 
 
 @app.command

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from ivcap_flows.http.pace import Pace
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow, NewIntent
 
@@ -100,7 +101,8 @@ class Effect(Generic[T]):
     such as the service of an order; `name` is what the user calls it, and changes no key; `spends` counts against the
     run's limit. `look_first`: the platform can be asked for certain, so it is, before the first send. `announced`:
     other journals are told of the intent before it; otherwise of the outcome alone, which is enough where it is over
-    before they could wait for it, and two do no harm.
+    before they could wait for it, and two do no harm. `pace` is that of all effects of its kind: `send` waits for a
+    turn, and only then is the intent marked as sent.
 
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
     read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that
@@ -126,6 +128,7 @@ class Effect(Generic[T]):
     spends: bool = False
     look_first: bool = False
     announced: bool = True
+    pace: Pace | None = None
     resumable: bool = False
     patience: float = 0.0
     stands: Callable[[Any], Awaitable[Any]] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -149,10 +150,11 @@ class Submission(Generic[T]):
         for last in (False,) * (SENDS - 1) + (True,):
             if self._clock is not None:
                 await self._clock.now()
-            await permit.renew()
             try:
-                with asking_leave(ask):
-                    value = await self.effect.send(self.intent, _Progress(self))
+                async with self.effect.pace.turn() if self.effect.pace else nullcontext():
+                    await permit.renew()
+                    with asking_leave(ask):
+                        value = await self.effect.send(self.intent, _Progress(self))
             except SupersededError as error:
                 await self._abandon(error)
                 raise

@@ -6,7 +6,7 @@ import json as jsonlib
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -18,6 +18,7 @@ from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.leave import ask_leave
+from ivcap_flows.http.pace import answering
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
@@ -155,12 +156,13 @@ class Session:
         wanted = {**type_header, **(headers or {})}
 
         async def once() -> Reply:
-            response = await self._send(method, path, params, wanted, body, timeout, repeat)
-            try:
-                await self._accept(response, method, path, expect, discreet=discreet)
-                reply = await self._read(response, method, path)
-            finally:
-                await response.aclose()
+            with nullcontext() if repeat == "idempotent" else answering():
+                response = await self._send(method, path, params, wanted, body, timeout, repeat)
+                try:
+                    await self._accept(response, method, path, expect, discreet=discreet)
+                    reply = await self._read(response, method, path)
+                finally:
+                    await response.aclose()
             if repeat == "idempotent" and not raw:
                 reply.check_whole()
             return reply

@@ -1,5 +1,5 @@
 """`python -m ivcap_flows.local serve [--host H] [--port N] [--dir D] [--env-file F] [--idle SECONDS] [--seed N]
-[--s3-endpoint URL] [--quiet]`."""
+[--s3-endpoint URL] [--like production] [--speed N] [--quiet]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ivcap_flows.errors import IvcapFlowsError, NewerSchemaError
 from ivcap_flows.local import serve
 
-_OPTIONS = {"--host", "--port", "--dir", "--env-file", "--idle", "--seed", "--s3-endpoint"}
+_OPTIONS = {"--host", "--port", "--dir", "--env-file", "--idle", "--seed", "--s3-endpoint", "--like", "--speed"}
 
 
 def main(arguments: list[str]) -> int:
@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> int:
             announce="--quiet" not in given,
             seed=int(given["--seed"]) if "--seed" in given else None,
             s3=given.get("--s3-endpoint"),
+            like=given.get("--like"),
+            speed=float(given.get("--speed", "1")),
         )
     except NewerSchemaError as error:
         sys.stdout.write(json.dumps({"message": error.message, **error.data}))

@@ -1,10 +1,13 @@
-"""`/_twin`: what a twin says about itself, and its faults, request log and clock for those who hold the control token.
+"""`/_twin`: what a twin says about itself; its faults, request log, clock and manners for holders of the control token.
 
 `/_twin/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST takes
 `now` (RFC 3339), `advance` (seconds beyond it) and `freeze`; DELETE gives the machine's time back.
 
 `/_twin/login`: POST lets the device in that shows `user_code`, or refuses it (`deny`). `account` is `first` or `second`
 for IVCAP, and a username for Provena's realm. Access tokens of IVCAP hold for `lifetime` seconds (3600).
+
+`/_twin/like`: POST takes the platforms to be like (`like`, which is `production`) and how many times as quick (`speed`,
+1); DELETE lets the server be as quick as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from starlette.routing import Route
 from ivcap_flows.local import clock
 from ivcap_flows.local.faults import BadRuleError, FaultLayer, parse_rule
 from ivcap_flows.local.ivcap.login.state import LONGEST
+from ivcap_flows.local.likeness import AS_BUILT, Likeness, likeness
 
 __all__ = ["CONTROL_HEADER", "routes"]
 
@@ -33,10 +37,12 @@ def routes(
     token: str,
     keep_clock: Callable[[], Awaitable[None]],
     decide_login: Callable[..., Awaitable[bool]],
+    be_like: Callable[[Likeness], None],
 ) -> list[Route]:
     """`GET /_twin` is open to all; the rest wants the token in `X-Twin-Control`.
 
-    `keep_clock` makes a change of the clock last, `decide_login` lets a device in or refuses it.
+    `keep_clock` makes a change of the clock last, `decide_login` lets a device in or refuses it, `be_like` changes how
+    slow and narrow the server is.
     """
 
     async def show(request: Request) -> Response:
@@ -104,12 +110,23 @@ def routes(
             {"message": "No login with this code waits for an answer, or there is no such account."}, 404
         )
 
+    async def like(request: Request) -> Response:
+        refused = guarded(request)
+        if refused is not None:
+            return refused
+        try:
+            be_like(_likeness(json.loads(await request.body())) if request.method == "POST" else AS_BUILT)
+        except ValueError as error:
+            return JSONResponse({"message": str(error)}, 400)
+        return JSONResponse(about())
+
     return [
         Route("/_twin", show, methods=["GET"]),
         Route("/_twin/faults", faults, methods=["GET", "POST", "DELETE"]),
         Route("/_twin/log", log, methods=["GET", "DELETE"]),
         Route("/_twin/clock", time, methods=["GET", "POST", "DELETE"]),
         Route("/_twin/login", login, methods=["POST"]),
+        Route("/_twin/like", like, methods=["POST", "DELETE"]),
     ]
 
 
@@ -126,6 +143,16 @@ def _decision(wanted: Any) -> dict[str, Any]:
     if not isinstance(lifetime, int | float) or isinstance(lifetime, bool) or not 1 <= lifetime <= LONGEST:
         raise ValueError(f"lifetime is a number of seconds from 1 to {LONGEST:.0f}.")
     return wanted
+
+
+def _likeness(wanted: Any) -> Likeness:
+    """Raises ValueError."""
+    if not isinstance(wanted, dict) or not {"like"} <= set(wanted) <= {"like", "speed"}:
+        raise ValueError("What to be like is a JSON object with like and, if wanted, speed.")
+    speed = wanted.get("speed", 1)
+    if not isinstance(speed, int | float) or isinstance(speed, bool):
+        raise ValueError("speed is a number.")
+    return likeness(str(wanted["like"]), speed)
 
 
 def _change(wanted: Any) -> None:

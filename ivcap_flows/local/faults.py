@@ -15,6 +15,10 @@ surely (`probability` from 0 to 1, drawn from a generator of its own that a `see
 alone or beside it:
 
     delay                     wait so many seconds, then go on
+    at_once                   work on so many of the requests that the rule hits; the others wait in the order in which
+                              they came, `delay` is how long each is worked on, and a caller that leaves ends nothing
+    lost_after                so many seconds after a request came its reply is lost: a gateway answers 504 in its
+                              place, and the request is worked on all the same
     late_visibility           what the request makes is hidden from reads and lists for so many seconds
     late_in_lists             what the request makes is hidden from lists for so many seconds; reads by its id find it
                               (IVCAP's nouns and Provena's registry items)
@@ -56,7 +60,14 @@ _MAIN: Final[Mapping[str, type[bool] | type[int] | type[float] | type[str]]] = {
     "storage_full": bool,
     "kill_worker": str,
 }
-_EFFECTS: Final = {**_MAIN, "delay": float, "late_visibility": float, "late_in_lists": float}
+_EFFECTS: Final = {
+    **_MAIN,
+    "delay": float,
+    "at_once": int,
+    "lost_after": float,
+    "late_visibility": float,
+    "late_in_lists": float,
+}
 _DEATHS: Final = ("before", "amid", "after")
 _MATCHED: Final = ("method", "path", "count", "probability", "seed")
 _LOGGED: Final = 20_000
@@ -81,6 +92,8 @@ class Rule:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 - which request fails is no secret
+        places = self.effects.get("at_once")
+        self.places = None if places is None else asyncio.Semaphore(places)
 
     def applies(self, method: str, path: str) -> bool:
         """Whether the rule acts on this request; each one that it matches is a draw of its own."""
@@ -160,6 +173,8 @@ def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
             raise BadRuleError(f"{name} has the wrong type.")
     if not 200 <= effects.get("status", 500) <= 599:
         raise BadRuleError("status is an HTTP status from 200 to 599.")
+    if effects.get("at_once", 1) < 1:
+        raise BadRuleError("at_once is a number of at least 1.")
     if effects.get("kill_worker", "after") not in _DEATHS:
         raise BadRuleError(f"kill_worker is one of {', '.join(_DEATHS)}.")
     if "kill_worker" in effects and (len(effects) > 1 or value.get("method") is not None):
@@ -195,10 +210,15 @@ class _Entry:
 
 @dataclass
 class FaultLayer:
-    """Wraps the whole server. Paths under `/_twin` are neither hit nor logged."""
+    """Wraps the whole server. Paths under `/_twin` are neither hit nor logged.
+
+    Of `rules` the first that applies acts. Of `manners`, by which the server is like another (likeness.py), all that
+    apply act beside it, where several have an effect in common the rule or else the first of them.
+    """
 
     app: ASGIApp
     rules: list[Rule] = field(default_factory=list)
+    manners: list[Rule] = field(default_factory=list)
     log: deque[_Entry] = field(default_factory=lambda: deque(maxlen=_LOGGED))
     total: int = 0
     in_flight: int = 0
@@ -244,12 +264,58 @@ class FaultLayer:
                 entry.status = message["status"]
             await send(message)
 
-        rule = next((rule for rule in self.rules if rule.applies(entry.method, entry.path)), None)
-        if rule is None:
+        first = next((rule for rule in self.rules if rule.applies(entry.method, entry.path)), None)
+        acting = [first] if first is not None else []
+        acting += [rule for rule in self.manners if rule.applies(entry.method, entry.path)]
+        if not acting:
             await self.app(scope, counted, noted)
             return
-        rule.hits += 1
-        await self._with_fault(rule.effects, entry, scope, counted, noted)
+        effects: dict[str, Any] = {}
+        for rule in acting:
+            rule.hits += 1
+            effects = rule.effects | effects
+        if effects.keys() & {"at_once", "lost_after"}:
+            places = next((rule.places for rule in acting if rule.places is not None), None)
+            await self._in_turn(places, effects, entry, scope, counted, noted)
+        else:
+            await self._with_fault(effects, entry, scope, counted, noted)
+
+    async def _in_turn(
+        self,
+        places: asyncio.Semaphore | None,
+        effects: Mapping[str, Any],
+        entry: _Entry,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Work on a request when it is its turn, whether or not anybody still waits for the reply."""
+        body = await _whole(receive)
+        if body is None:
+            return
+        begun = lost = False
+
+        async def unless_lost(message: Message) -> None:
+            nonlocal begun
+            if lost:
+                entry.status = message.get("status", entry.status)
+            else:
+                begun = True
+                await send(message)
+
+        async def worked() -> None:
+            async with places or contextlib.nullcontext():
+                await self._with_fault(effects, entry, scope, body, unless_lost)
+
+        work = asyncio.create_task(worked())
+        try:
+            await asyncio.wait({work}, timeout=effects.get("lost_after"))
+            if not work.done() and not begun:
+                lost = entry.dropped = True
+                await reply(send, refusal(entry.path, 504, "Endpoint request timed out"))
+            await work
+        finally:
+            work.cancel()
 
     async def _with_fault(
         self, effects: Mapping[str, Any], entry: _Entry, scope: Scope, receive: Receive, send: Send
@@ -297,6 +363,23 @@ class FaultLayer:
 
         await self.app(scope, receive, cut)
         await _reset(scope, receive, flush=keep is not None)
+
+
+async def _whole(receive: Receive) -> Receive | None:
+    """The body of a request, read whole, as an application receives it; None where the caller left before its end."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    messages: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
 
 
 async def reply(send: Send, answer: tuple[int, Mapping[str, str], bytes]) -> None:

@@ -72,6 +72,17 @@ class TwinControl:
         """Go with the machine's time again."""
         self._call("DELETE", "clock")
 
+    def be_like(self, name: str, *, speed: float = 1.0) -> None:
+        """Be as slow, narrow and late as `production`, `speed` times as quick. InputError for another name.
+
+        Clients that have asked for something before go on counting with the visibility delay of then.
+        """
+        self._call("POST", "like", {"like": name, "speed": speed})
+
+    def be_itself(self) -> None:
+        """Be as quick as the machine is again."""
+        self._call("DELETE", "like")
+
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(  # noqa: S310 - the twin's own URL
             f"{self._twin.url}/_twin/{path}",

@@ -29,12 +29,13 @@ from ivcap_flows.errors import TwinError
 from ivcap_flows.local import clock, control, provena
 from ivcap_flows.local.dated import Dated
 from ivcap_flows.local.directory import Directory, write_atomically
-from ivcap_flows.local.faults import TRANSPORT, FaultLayer
+from ivcap_flows.local.faults import TRANSPORT, FaultLayer, parse_rule
 from ivcap_flows.local.gate import MOST_HEAD, Gate
 from ivcap_flows.local.ivcap.app import create_app
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.ivcap.routing import on_http_error
+from ivcap_flows.local.likeness import AS_BUILT, Likeness
 from ivcap_flows.local.refusals import caller_gone
 from ivcap_flows.local.settings import SETTLE
 from ivcap_flows.local.tokens import LIFETIME
@@ -139,6 +140,7 @@ def run(
     announce: bool,
     seed: int | None = None,
     s3: str | None = None,
+    likeness: Likeness = AS_BUILT,
 ) -> None:
     """Serve until a signal or until idle. Raises TwinError, NewerSchemaError."""
     place = Directory(directory.expanduser().absolute())
@@ -153,7 +155,7 @@ def run(
         )
     try:
         with _bind(host, port) as listener:
-            asyncio.run(_serve(listener, host, place, env_file, idle, announce, seed, s3))
+            asyncio.run(_serve(listener, host, place, env_file, idle, announce, seed, s3, likeness))
     finally:
         os.close(lock)
 
@@ -167,6 +169,7 @@ async def _serve(
     announce: bool,
     seed: int | None,
     s3: str | None,
+    likeness: Likeness,
 ) -> None:
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
@@ -177,23 +180,32 @@ async def _serve(
         part = provena.create_app(place.root, url, SETTLE, platform.seed, lambda sub_type: layer.death_of(sub_type), s3)
         environment = _environment(url, platform) | provena.environment(place.root, url, s3)
         token = secrets.token_urlsafe(24)
-        about = {
-            "instance": platform.instance,
-            "settle": SETTLE,
-            "version": __version__,
-            "provena": True,
-            "s3": environment.get("AWS_ENDPOINT_URL_S3"),
-        }
+
+        def about() -> dict[str, Any]:
+            return {
+                "instance": platform.instance,
+                "settle": platform.likeness.settle,
+                "version": __version__,
+                "provena": True,
+                "s3": environment.get("AWS_ENDPOINT_URL_S3"),
+                "like": platform.likeness.name,
+                "speed": platform.likeness.speed,
+            }
+
+        def be_like(wanted: Likeness) -> None:
+            platform.likeness, part.jobs.workers = wanted, wanted.workers
+            layer.manners = [parse_rule(dict(rule)) for rule in wanted.rules]
 
         async def decide_login(*, lifetime: float | None = None, **decision: Any) -> bool:
             held = {} if lifetime is None else {"lifetime": lifetime}
             return await platform.decide_login(**decision, **held) or await part.decide_login(**decision)
 
-        routes: list[Any] = control.routes(lambda: about, lambda: layer, token, platform.keep_clock, decide_login)
+        routes: list[Any] = control.routes(about, lambda: layer, token, platform.keep_clock, decide_login, be_like)
         routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
         # A path with a line feed fits no mount.
         handlers = {HTTPException: on_http_error, ClientDisconnect: caller_gone}
         layer = FaultLayer(Starlette(routes=routes, exception_handlers=handlers))
+        be_like(likeness)
         await part.start()
         dispatcher = Dispatcher(platform)
         config = uvicorn.Config(
@@ -211,7 +223,7 @@ async def _serve(
             timeout_graceful_shutdown=_GRACE,
         )
         server = _Server(config, layer, dispatcher, idle)
-        known = about | {"url": url, "pid": os.getpid(), "control": token, "environment": environment}
+        known = about() | {"url": url, "pid": os.getpid(), "control": token, "environment": environment}
         jobs = asyncio.create_task(dispatcher.run())
         try:
             write_atomically(place.server_file, json.dumps(known, indent=1).encode())

@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import SecretStr
 
 from ivcap_flows.errors import InvalidParameterError
+from ivcap_flows.http.pace import Pace
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.collection_format import CollectionFormat
@@ -39,12 +40,14 @@ class _Presigned(Wire):
 class DataStoreApi(Api):
     """Minting is neither idempotent nor transactional: a late failure leaves a seed item behind.
 
-    `releases` asks for the approval that makes a dataset public, and gives it.
+    `releases` asks for the approval that makes a dataset public, and gives it. `minting` is the pace of mints, each of
+    which keeps a worker of the server waiting for its other APIs.
     """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.releases = ReleasesApi(session)
+        self.minting = Pace("Mints of datasets with Provena")
 
     async def mint(self, collection: CollectionFormat) -> Minted:
         """Mint a dataset. The caller must be linked to a person; without, the server answers 500 (UnavailableError).

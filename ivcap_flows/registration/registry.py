@@ -84,6 +84,7 @@ def dataset_effect(
         scope="account",
         subject=artifact.name or artifact.urn,
         look_first=True,
+        pace=client.datastore.minting,
     )
 
 

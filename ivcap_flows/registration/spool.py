@@ -9,7 +9,7 @@ import json
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,10 +28,12 @@ _PAGE: Final = 500
 _SCHEMA: Final = """
 CREATE TABLE rows (
     number INTEGER PRIMARY KEY, key TEXT, own_key TEXT, subject TEXT, workflow TEXT, name TEXT, body TEXT,
-    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT, looked_at INTEGER
+    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT, looked_at INTEGER,
+    lacks INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX rows_key ON rows (key);
 CREATE INDEX rows_standing ON rows (standing, number);
+CREATE INDEX rows_lacks ON rows (standing, lacks, number);
 CREATE TABLE faults (row INTEGER, place TEXT, kind TEXT, words TEXT);
 CREATE INDEX faults_row ON faults (row);
 CREATE TABLE ids (id TEXT PRIMARY KEY, subtype TEXT, trouble TEXT, words TEXT);
@@ -40,6 +42,7 @@ CREATE TABLE seen (
     what TEXT, PRIMARY KEY (key, what)
 ) WITHOUT ROWID;
 CREATE TABLE datasets (artifact TEXT PRIMARY KEY, handle TEXT);
+CREATE TABLE lacking (artifact TEXT, row INTEGER, PRIMARY KEY (artifact, row)) WITHOUT ROWID;
 """
 
 
@@ -181,9 +184,13 @@ class Spool:
         found = self._among("SELECT id, subtype, trouble, words FROM ids WHERE id IN", ids)
         return {row[0]: (row[1], row[2], row[3]) for row in found}
 
-    def want_datasets(self, artifacts: Iterable[str]) -> None:
-        """Note artifacts that stand for datasets."""
-        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(each,) for each in artifacts])
+    def want_datasets(self, artifacts: Mapping[int, Collection[str]]) -> None:
+        """Note the artifacts that stand for datasets in rows, by the rows' numbers; each of a row once."""
+        pairs = [(artifact, row) for row, some in artifacts.items() for artifact in some]
+        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(artifact,) for artifact, _ in pairs])
+        self._many("INSERT INTO lacking (artifact, row) VALUES (?, ?)", pairs)
+        counts = [(len(some), row) for row, some in artifacts.items()]
+        self._many("UPDATE rows SET lacks = ? WHERE number = ?", counts)
 
     def artifacts(self, after: str = "") -> list[str]:
         """The next artifacts behind `after`."""
@@ -193,18 +200,34 @@ class Spool:
     def told_of_datasets(self, handles: Sequence[tuple[str, str]]) -> None:
         """The dataset's handle and its artifact."""
         self._many("UPDATE datasets SET handle = ? WHERE artifact = ?", handles)
+        self.lack_no_more([artifact for _, artifact in handles])
+
+    def lack_no_more(self, artifacts: Iterable[str]) -> None:
+        """Rows need not wait for the datasets of these: they are there, or will not be."""
+        some = [(each,) for each in artifacts]
+        rows = "SELECT row FROM lacking WHERE artifact = ?"
+        self._many(f"UPDATE rows SET lacks = lacks - 1 WHERE number IN ({rows})", some)  # noqa: S608 - our own text
+        self._many("DELETE FROM lacking WHERE artifact = ?", some)
+
+    def is_lacked(self, artifact: str) -> bool:
+        """Whether rows wait for the dataset of an artifact."""
+        return bool(self._all("SELECT 1 FROM lacking WHERE artifact = ? LIMIT 1", artifact))
 
     def datasets(self, artifacts: Sequence[str]) -> dict[str, str]:
         """The datasets of artifacts that have one."""
         found = self._among("SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts)
         return {str(artifact): str(handle) for artifact, handle in found}
 
-    def page(self, *standings: Standing, after: int = 0, limit: int = _PAGE) -> list[Spooled]:
-        """The next rows behind `after` that stand so and have a record."""
+    def page(
+        self, *standings: Standing, after: int = 0, limit: int = _PAGE, lacking_none: bool = False
+    ) -> list[Spooled]:
+        """The next rows behind `after` that stand so and have a record; `lacking_none`: and wait for no dataset."""
         marks = ",".join("?" * len(standings))
+        whole = " AND lacks = 0" if lacking_none else ""
         found = self._all(
             "SELECT number, key, subject, workflow, name, body, looked_at, coalesce(own_key, key) FROM rows"  # noqa: S608
-            f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
+            f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}){whole} AND number > ?"
+            " ORDER BY number LIMIT ?",
             *(*standings, after, limit),
         )
         return [

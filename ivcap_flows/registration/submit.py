@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
@@ -16,11 +16,9 @@ from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
     BadRequestError,
     FencedError,
-    InDoubtError,
     InputError,
     InvalidParameterError,
     PlatformError,
-    RegistrationFailedError,
 )
 from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
@@ -32,6 +30,7 @@ from ivcap_flows.registration.judging import Judge
 from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
 from ivcap_flows.registration.lookup import Lookup
+from ivcap_flows.registration.minting import Mint, Minting
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.preflight import Progress, encoded
@@ -40,7 +39,7 @@ from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["Mint", "Submission"]
+__all__ = ["Submission"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +50,6 @@ _WAITED_FOR: Final = 4
 _LONG_AGO: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LOOKS: Final = 8
 """Into so many parts the settling time is cut for the first look after a lost reply; the pauses double."""
-
-Mint = Callable[[str], Awaitable[str]]
-"""From an artifact's URN to the handle of its dataset, which is found or minted once."""
 
 
 class Submission:
@@ -82,7 +78,7 @@ class Submission:
         self._client = client
         self._journal = journal
         self._spool = spool
-        self._mint = mint
+        self._minting = Minting(spool, mint, patience)
         self._out = out
         self._in_flight = in_flight
         self._posting = asyncio.Semaphore(in_flight)
@@ -101,7 +97,6 @@ class Submission:
             in_flight=in_flight,
             patience=patience,
         )
-        self._cursor = 0
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
@@ -165,11 +160,9 @@ class Submission:
                 self._ledger.release(works)
 
     async def _send_all(self) -> None:
-        self._cursor = 0
-
         async def worker() -> None:
-            works: list[Work] | None = []
-            while works is not None:
+            while await self._minting.has_rows():
+                works: list[Work] | None = []
                 try:
                     with self._sending:
                         works = await self._next_chunk()
@@ -180,7 +173,8 @@ class Submission:
                 finally:
                     self._ledger.release(works or [])
 
-        workers = [asyncio.create_task(worker()) for _ in range(_WAITED_FOR * self._in_flight)]
+        working = [self._minting.run(), *(worker() for _ in range(_WAITED_FOR * self._in_flight))]
+        workers = [asyncio.create_task(each) for each in working]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -189,7 +183,7 @@ class Submission:
             await asyncio.gather(*workers, return_exceptions=True)
 
     async def _next_chunk(self) -> list[Work] | None:
-        """Rows for one batch, held in the journal; None when there are no more."""
+        """Rows for one batch, held in the journal; None while there are none."""
         async with self._turn:
             rows = await asyncio.to_thread(self._next_rows)
             if not rows:
@@ -203,7 +197,8 @@ class Submission:
     def _next_rows(self) -> list[Spooled]:
         rows: list[Spooled] = []
         room = MAX_BATCH_BYTES
-        while page := self._spool.page("ready", after=self._cursor, limit=100):
+        last = 0
+        while page := self._spool.page("ready", after=last, limit=100, lacking_none=True):
             datasets = self._spool.datasets([each for row in page for each in artifacts_in(row.body)])
             for row in page:
                 size = encoded(with_datasets(marked(row.body, row.key, row.subject), datasets))
@@ -211,12 +206,12 @@ class Submission:
                     return rows
                 rows.append(row)
                 room -= size
-                self._cursor = row.number
+                last = row.number
         return rows
 
     async def _send(self, works: Sequence[Work]) -> tuple[str, list[Work]] | None:
         """The session id of the batch and what is in it, or None where nothing is left to be waited for."""
-        works = await self._with_datasets(works)
+        works = await self._without_troubles(works)
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
 
@@ -292,20 +287,9 @@ class Submission:
         await self._ledger.give_back(works, str(error))
         raise error
 
-    async def _with_datasets(self, works: Sequence[Work]) -> list[Work]:
-        """The works whose artifacts all have datasets now; the others have failed."""
-        lacking = {each for work in works for each in artifacts_in(work.row.body)}
-        lacking -= self._spool.datasets(list(lacking)).keys()
-        troubles: dict[str, str] = {}
-
-        async def mint(artifact: str) -> None:
-            try:
-                handle = await patiently(lambda: self._mint(artifact), self._patience)
-                self._spool.told_of_datasets([(handle, artifact)])
-            except (InputError, BadRequestError, RegistrationFailedError, InDoubtError) as error:
-                troubles[artifact] = str(error)
-
-        await asyncio.gather(*(mint(each) for each in sorted(lacking)))
+    async def _without_troubles(self, works: Sequence[Work]) -> list[Work]:
+        """The works whose artifacts all have datasets; the others have failed."""
+        troubles = self._minting.troubles
         broken = [
             (work, [troubles[each] for each in artifacts_in(work.row.body) if each in troubles]) for work in works
         ]

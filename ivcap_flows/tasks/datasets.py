@@ -54,6 +54,7 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
             settle=call.client.settle,
             scope="account",
             subject=metadata.dataset_info.name,
+            pace=call.client.datastore.minting,
         )
     )
     return done.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, TypeVar
 
 from ivcap_flows.capture import found, note
@@ -18,6 +17,7 @@ from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.settled import settled
+from ivcap_flows.tasks.waiting import all_of
 
 __all__ = [
     "afetch_item",
@@ -85,7 +85,7 @@ async def _search_registry(
     """
     call = await ProvenaCall.of(credentials)
     hits = await call.client.search.registry(query, subtype=subtype, limit=limit)
-    read = await asyncio.gather(*(_readable(call, hit.id) for hit in hits))
+    read = await all_of(lambda hit: _readable(call, hit.id), hits)
     return [_found(call, item) for item in read if item is not None]
 
 

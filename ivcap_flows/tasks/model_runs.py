@@ -25,6 +25,7 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.registry import alinked_person, amint_dataset
 from ivcap_flows.tasks.telling import Shown, tell_faults, tell_outcomes
+from ivcap_flows.tasks.waiting import all_of
 
 __all__ = ["Data", "aregister_model_run", "aregister_model_runs", "register_model_run", "register_model_runs"]
 
@@ -198,7 +199,7 @@ async def _datasets(
 ) -> list[TemplatedDataset]:
     paths = {urn_of(template): dict(given) for template, given in resources.items()}
     rows = _rows(side)
-    handles = await asyncio.gather(*(_dataset(each, defaults, credentials) for _, each in rows))
+    handles = await all_of(lambda row: _dataset(row[1], defaults, credentials), rows)
     return [
         TemplatedDataset(dataset_template_id=template, dataset_id=dataset, resources=paths.get(template))
         for (template, _), dataset in zip(rows, handles, strict=True)

@@ -40,7 +40,8 @@ def _twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Twin]:
 def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwinControl]:
     """One embedded platform for all tests of a session, to which the environment points.
 
-    It gives faults on purpose, the requests of the test, and a clock that can be set. It ends with the session.
+    It gives faults on purpose, the requests of the test, and a clock that can be set, and can be as slow and narrow as
+    production (`be_like`). It ends with the session.
     """
     control = TwinControl(_twin)
     control.clear_faults()
@@ -50,6 +51,7 @@ def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     yield control
     control.clear_faults()
     control.reset_clock()
+    control.be_itself()
 
 
 @pytest.fixture

@@ -57,6 +57,26 @@ def test_only_this_machine_is_served(ivcap_flows, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+def test_platforms_are_served_like_production(tmp_path):
+    """The server tells what it is like."""
+    server = serve("--port", 0, "--dir", tmp_path / "state", "--like", "production", "--speed", 50)
+    try:
+        url = server.stdout.readline().rstrip("\n").partition("=")[2]
+        with urllib.request.urlopen(f"{url}/_twin", timeout=5) as reply:
+            said = json.loads(reply.read())
+        assert (said["like"], said["speed"], said["settle"]) == ("production", 50, 12)
+    finally:
+        server.kill()
+        server.wait(5)
+
+
+@pytest.mark.parametrize("options", [["--speed", 2], ["--like", "test"], ["--like", "production", "--speed", 0]])
+def test_what_they_cannot_be_like_is_wrong_use(ivcap_flows, tmp_path, options):
+    """Nothing is served."""
+    assert ivcap_flows("local", "serve", "--port", 0, "--dir", tmp_path / "state", *options).status == 2
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.fixture
 def twin_folder(ivcap_twin, _twin):
     """The folder of the platforms that already run."""

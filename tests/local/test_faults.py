@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -198,6 +199,31 @@ def test_a_full_disk_takes_nothing_and_gives_all(local_twin, first, fault):
     assert first.bytes_of(artifact["id"]) == b"0123456789"
 
 
+def test_so_many_are_worked_on_at_once(first, fault):
+    """The others wait for their turn, and are answered in the order in which they came."""
+    fault(path="^/1/artifacts$", at_once=2, delay=0.3)
+    begin = time.monotonic()
+    with ThreadPoolExecutor(6) as callers:
+        took = sorted(callers.map(lambda _: first.get("/1/artifacts") and time.monotonic() - begin, range(6)))
+    assert all(0.3 * turn <= each for turn, each in zip((1, 1, 2, 2, 3, 3), took, strict=True))
+
+
+def test_a_reply_that_takes_too_long_is_lost(first, fault, eventually):
+    """A gateway answers in its place, and what was asked for is done all the same, also where the caller has left."""
+    fault(method="POST", path="/1/aspects", at_once=1, delay=0.5, lost_after=0.9)
+    with ThreadPoolExecutor(2) as callers:
+        done = callers.map(lambda n: first.http.post("/1/aspects", **aspect(n)).status_code, range(2))
+        assert sorted(done) == [200, 504]
+    with pytest.raises(httpx.TimeoutException):
+        first.http.post("/1/aspects", **aspect(2), timeout=0.1)
+    eventually(lambda: len(first.aspects(entity="urn:t:slow")), lambda count: count == 3)
+    assert [entry["dropped"] for entry in requests(fault, "POST", "/1/aspects")][:2].count(True) == 1
+
+
+def aspect(number):
+    return {"params": {"entity": "urn:t:slow", "schema": f"urn:t:s:{number}"}, "json": {"n": number}}
+
+
 @pytest.mark.parametrize("seed", [7, 8])
 def test_a_seed_repeats_which_requests_fail(first, fault, seed):
     """About as many as the probability says, the same ones each time; what one rule spares, the next may hit."""
@@ -296,6 +322,9 @@ def test_faults_reach_provena_too(local_twin, fault):
         ({"status": "503"}, "status"),
         ({"status": 99}, "status"),
         ({"delay": -1}, "delay"),
+        ({"at_once": 0}, "at_once"),
+        ({"at_once": 1.5}, "at_once"),
+        ({"lost_after": "x"}, "lost_after"),
         ({"path": "(", "reset": True}, "path"),
         ({"wait": 1}, "no wait; its fields are method, path, count, probability, seed, its effects status,"),
         ({"status": 503, "kind": "x"}, "late_in_lists"),

@@ -662,3 +662,77 @@ def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, t
     loop.run(both())
     runs = lodged(name)
     assert len(runs) == 4 and len({run.record.outputs[0].dataset_id for run in runs}) == 4
+
+
+def minting_rows(items: Items, count: int) -> tuple[str, list[dict[str, Any]]]:
+    """Rows with an artifact each in the place of the output's dataset."""
+    name, rows = rows_of(items, count)
+    for row in rows:
+        row["outputs"][0]["dataset_id"] = f"urn:ivcap:artifact:{uuid.uuid4()}"
+    return name, rows
+
+
+def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path, ivcap_twin, provena, caplog):
+    """50 rows with 50 mints, where two are worked on at once and a reply is lost that takes 15 times as long as a mint:
+    no reply is lost, and each artifact is minted for once."""
+    name, rows = minting_rows(run_items, 50)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(path="^/provena/data/", at_once=2, delay=0.1, lost_after=1.5)
+
+    async def both() -> None:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+            await batch.check()
+            assert (await batch.register(journal)).is_whole
+
+    loop.run(both())
+    minted = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+    assert [each["status"] for each in minted if not each["dropped"]] == [200] * 50 and len(minted) == 50
+    assert len(lodged(name)) == 50
+    assert not [record for record in caplog.records if "lost" in record.message]
+
+
+def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
+    """One mint takes long: the other rows are registered before it is answered, and its own row after it."""
+    name, rows = minting_rows(run_items, 6)
+    del rows[4:]
+    rows[3]["outputs"][0]["dataset_id"] = run_items.datasets[1]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(method="POST", path="mint-dataset$", delay=5.0, count=1)
+
+    async def both() -> None:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+            await batch.check()
+            registering = asyncio.create_task(batch.register(journal))
+            while len(lodged_now := await registered_now(provena, name)) < 3:
+                assert not registering.done(), lodged_now
+                await asyncio.sleep(0.05)
+            mints = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+            assert sorted(each["status"] or 0 for each in mints) == [0, 200, 200]
+            assert (await registering).is_whole
+
+    loop.run(both())
+    assert len(lodged(name)) == 4
+
+
+def test_a_data_store_that_refuses_is_asked_for_less_at_once(
+    run_items, journal, lodged, tmp_path, ivcap_twin, provena, caplog
+):
+    """429 halves how many are minted at once, also where the request is sent again without a word."""
+    _, rows = minting_rows(run_items, 1)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    ivcap_twin.add_fault(method="POST", path="mint-dataset$", status=429, count=1)
+
+    async def both() -> None:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+            await batch.check()
+            assert (await batch.register(journal)).is_whole
+
+    loop.run(both())
+    assert provena.datastore.minting.at_once == 2
+    assert [said for said in caplog.messages if said.startswith("Mints of datasets with Provena: 2 at once instead")]
+
+
+async def registered_now(provena: ProvenaClient, name: str) -> list[str]:
+    """The model runs on Provena whose display name begins so."""
+    found = provena.registry.list(ModelRunInfo, page_size=500)
+    return [item.info.display_name async for item in found if item.info.display_name.startswith(name)]

@@ -25,6 +25,7 @@ from ivcap_flows.local.ivcap.secrets.seal import SealKey
 from ivcap_flows.local.ivcap.secrets.state import Secrets
 from ivcap_flows.local.ivcap.services.state import Services
 from ivcap_flows.local.ivcap.thread import StateThread
+from ivcap_flows.local.likeness import AS_BUILT
 from ivcap_flows.local.tokens import Tokens, principals
 
 __all__ = ["Platform"]
@@ -38,6 +39,7 @@ class Platform:
 
     def __init__(self, directory: Directory, seed: int | None = None) -> None:
         self.directory = directory
+        self.likeness = AS_BUILT
         self.store = store = Store(directory.database)
         self.thread = StateThread()
         self.seed = self._follow_seed(seed)

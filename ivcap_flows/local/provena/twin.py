@@ -46,7 +46,7 @@ _MOUNT: Final = "provena"
 class ProvenaTwin:
     """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app.
 
-    `apis` has the APIs by the last part of their path.
+    `apis` has the APIs by the last part of their path, `jobs` what their workers do.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ProvenaTwin:
         self._store = Store(directory / _STORE_FILE, seed)
         files = Files(self._store, key, f"{root}/files")
         self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
-        jobs = Jobs(self._store, settle, dies)
+        self.jobs = jobs = Jobs(self._store, settle, dies)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)

@@ -85,8 +85,9 @@ class Dispatcher:
             elif not self._care(row):
                 running[row["service"]] += 1
         plans: dict[str, Plan | NoPlan] = {}
+        latest = clock.now() - round(1000 * self._platform.likeness.start)
         for row in waiting:
-            if running.total() >= _MOST_RUNNERS:
+            if running.total() >= _MOST_RUNNERS or row["requested_at"] > latest:
                 break
             service = row["service"]
             if service not in plans:

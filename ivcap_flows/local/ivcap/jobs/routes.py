@@ -27,7 +27,6 @@ from ivcap_flows.local.ivcap.shapes import CONTENT
 __all__ = ["OPERATIONS"]
 
 _LONGEST_HOLD: Final = 60.0
-_RETRY_LATER: Final = 1
 _EVENT_BATCH: Final = 100
 
 LISTING: Final = Listing(
@@ -125,7 +124,7 @@ async def create(call: Call) -> Response:
         "job-id": row["id"],
         "service-id": row["service"],
         "location": _href(call, row["service"], row["id"]),
-        "retry-later": _RETRY_LATER,
+        "retry-later": call.platform.likeness.retry_later,
     }
     return reply(body, 202)
 

@@ -179,7 +179,7 @@ class Jobs:
     def active(self) -> list[sqlite3.Row]:
         """Jobs that are not over, oldest first, without what may be large."""
         return self._store.all(
-            "SELECT id, account, subject, order_id, service, status, events_read FROM jobs"
+            "SELECT id, account, subject, order_id, service, status, requested_at, events_read FROM jobs"
             " WHERE finished_at IS NULL ORDER BY seq"
         )
 

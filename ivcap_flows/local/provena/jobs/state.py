@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.clock import LATE
+from ivcap_flows.local.likeness import Workers
 from ivcap_flows.local.provena.store import Store, dumps, without_nulls
 from ivcap_flows.local.provena.web import Refusal
 
@@ -96,17 +97,26 @@ Dies = Callable[[str], str | None]
 
 
 class Jobs:
-    """All jobs. Dispatch and advance them inside a transaction."""
+    """All jobs. Dispatch and advance them inside a transaction.
+
+    With `workers` few of them are worked on at once, and the others wait as PENDING; with None each goes on at once.
+    """
 
     def __init__(self, store: Store, settle: float, dies: Dies) -> None:
         """`settle`: seconds within which the row of an accepted job is there at the latest."""
         self._store, self._dies = store, dies
         self._late = min(_STAGES[1], settle / 2)
-        self._workers: dict[str, Worker] = {}
+        self._does: dict[str, Worker] = {}
+        self.workers: Workers | None = None
+        self._any_wait = True
+        self._handed_out = 0.0
+        self._ready: dict[str, float] = {}
+        """From when on the workers of a type are there, if they have not ended since."""
+        self._busy_until: dict[str, float] = {}
 
     def work(self, sub_type: str, worker: Worker) -> None:
         """Let a function do the jobs of a sub type; the others succeed with an empty result."""
-        self._workers[sub_type] = worker
+        self._does[sub_type] = worker
 
     def dispatch(self, username: str, sub_type: str, payload: dict[str, Any], batch_id: str | None = None) -> str:
         """Queue a job; returns its session id. Raises a 500 refusal for a message that is too long."""
@@ -122,14 +132,15 @@ class Jobs:
             "INSERT INTO jobs (session_id, created_timestamp, username, batch_id, job_type, job_sub_type, payload, due)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             *(session, int(clock.seconds()), username, batch_id, SUB_TYPES[sub_type][0], sub_type, text),
-            paced + LATE.get() + min(self._late, _stage()),
+            paced + LATE.get() + (min(self._late, _stage()) if self.workers is None else self.workers.row),
         )
         return session
 
     def next_due(self) -> float | None:
         """When the next state change is due, in seconds since 1970."""
         row = self._store.row("SELECT min(due) AS due FROM jobs WHERE due IS NOT NULL")
-        return row["due"] if row else None
+        known = [row["due"]] if row and row["due"] is not None else []
+        return min([*known, *(at for at in self._ready.values() if at > self._handed_out)], default=None)
 
     def advance(self) -> None:
         """Move every job that is due by one state."""
@@ -137,15 +148,62 @@ class Jobs:
         for row in self._store.rows(due, clock.machine()):
             if row["status"] == "IN_PROGRESS":
                 self._finish(row)
+            elif row["status"] == "PENDING" and self.workers is not None:
+                self._any_wait = True
+                self._store.run("UPDATE jobs SET due=NULL WHERE session_id=?", row["session_id"])
             else:
-                status = _NEXT[row["status"]]
-                self._store.run(
-                    "UPDATE jobs SET status=?, info=?, due=? WHERE session_id=?",
-                    *(status, _INFO.get(status), clock.machine() + _stage(), row["session_id"]),
-                )
+                self._move(row["session_id"], _NEXT[row["status"]], self._lasts(_NEXT[row["status"]]))
+        if self._any_wait:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give waiting jobs to the workers that are free, those first that came first."""
+        now, workers = clock.machine(), self.workers
+        self._handed_out = now
+        waiting = "job_type=? AND status='PENDING' AND due IS NULL"
+        found = self._store.rows("SELECT DISTINCT job_type FROM jobs WHERE status='PENDING' AND due IS NULL")
+        self._any_wait = bool(found)
+        if workers is None:
+            self._ready.clear()
+            self._busy_until.clear()
+        for each in found:
+            kind = each["job_type"]
+            free = -1
+            if workers is not None:
+                # A worker that has died leaves its job as it is, and another comes in its place.
+                busy = "job_type=? AND status IN ('DEQUEUED', 'IN_PROGRESS') AND due IS NOT NULL"
+                at_work = self._store.row(f"SELECT count(*) AS count FROM jobs WHERE {busy}", kind)  # noqa: S608
+                free = max(0, workers.count - (at_work["count"] if at_work else 0))
+                if self._starts_at(kind, now, workers) > now:
+                    continue
+                if free < workers.count:
+                    self._busy_until[kind] = now
+            some = f"SELECT session_id FROM jobs WHERE {waiting} ORDER BY rowid LIMIT ?"  # noqa: S608
+            for row in self._store.rows(some, kind, free) if free else ():
+                self._busy_until[kind] = now
+                self._move(row["session_id"], "DEQUEUED", random.uniform(0, workers.poll) if workers else 0.0)  # noqa: S311
+
+    def _starts_at(self, kind: str, now: float, workers: Workers) -> float:
+        """When the workers of a type are there, which are started on demand."""
+        if now - self._busy_until.get(kind, self._ready.get(kind, -workers.idle)) > workers.idle:
+            self._ready[kind] = now + workers.cold
+            self._busy_until.pop(kind, None)
+        return self._ready[kind]
+
+    def _move(self, session_id: str, status: str, lasts: float) -> None:
+        self._store.run(
+            "UPDATE jobs SET status=?, info=?, due=? WHERE session_id=?",
+            *(status, _INFO.get(status), clock.machine() + lasts, session_id),
+        )
+
+    def _lasts(self, status: str) -> float:
+        """Seconds for which a job stays in a state."""
+        if self.workers is None:
+            return _stage()
+        return self.workers.work if status == "IN_PROGRESS" else 0.0
 
     def _finish(self, row: sqlite3.Row) -> None:
-        worker = self._workers.get(row["job_sub_type"], _nothing_to_do)
+        worker = self._does.get(row["job_sub_type"], _nothing_to_do)
         death = self._dies(row["job_sub_type"])
         if death == "before":
             worker = _nothing_to_do

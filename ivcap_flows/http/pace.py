@@ -1,0 +1,111 @@
+"""How many effects one API is asked for at once: as many as it answers in time, which only its answers tell.
+
+Additive increase, multiplicative decrease, as TCP controls congestion (RFC 5681).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from math import inf
+from typing import Final
+
+from anyio import CapacityLimiter
+
+from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.http.retry import is_transient
+
+__all__ = ["MOST", "Pace", "answering"]
+
+_log = logging.getLogger(__name__)
+
+_FIRST: Final = 4
+MOST: Final = 16
+"""Effects that are asked for at once however quickly they are answered."""
+_QUEUED: Final = 2.0
+"""An answer that takes so many times as long as the quickest has waited behind others; more at once would wait more."""
+_LATE: Final = 15.0
+"""Seconds after which an answer counts as a failure: half of the time for which gateways hold a request (29 s)."""
+
+_current: Final[ContextVar[Pace | None]] = ContextVar("ivcap_flows_pace", default=None)
+
+
+class Pace:
+    """Share one among all that ask an API for effects of one kind, which `what` names in the log.
+
+    It begins with four at once. As many answers in time as are under way make it one more, up to MOST. A late answer, a
+    lost reply, 429 or 5xx halves it, once for all that were under way together.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._at_once = _FIRST
+        self._turns: CapacityLimiter | None = None
+        """Made in the first turn: some versions of anyio make none outside of a running loop."""
+        self._quickest = inf
+        self._in_time = 0
+        self._halved_at = -inf
+
+    @property
+    def at_once(self) -> int:
+        """How many may be under way now."""
+        return self._at_once
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more may be under way. What the session sees of the effects in the block sets the pace."""
+        turns = self._turns = self._turns or CapacityLimiter(self._at_once)
+        holder = object()
+        await turns.acquire_on_behalf_of(holder)
+        before = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(before)
+            turns.release_on_behalf_of(holder)
+
+    def answered(self, began: float) -> None:
+        """An effect that was asked for at this time (`time.monotonic`) was answered."""
+        seconds = time.monotonic() - began
+        if seconds > _LATE:
+            self.failed(began, f"an answer took {seconds:.0f} s")
+            return
+        self._quickest = min(self._quickest, seconds)
+        if seconds > _QUEUED * self._quickest:
+            return
+        self._in_time += 1
+        if self._in_time >= self._at_once < MOST:
+            self._in_time = 0
+            self._change(self._at_once + 1)
+            _log.info("%s: answered in time, so %d at once.", self._what, self._at_once)
+
+    def failed(self, began: float, why: object) -> None:
+        """An effect that was asked for at this time was answered late, or could not be."""
+        if began < self._halved_at:
+            return
+        self._halved_at, self._in_time = time.monotonic(), 0
+        if (before := self._at_once) > 1:
+            self._change(before // 2)
+            _log.warning("%s: %d at once instead of %d: %s", self._what, self._at_once, before, why)
+
+    def _change(self, at_once: int) -> None:
+        self._at_once = at_once
+        if self._turns is not None:
+            self._turns.total_tokens = at_once
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Let the pace of the turn that this is in, if any, know how the request in the block is answered."""
+    pace, began = _current.get(), time.monotonic()
+    try:
+        yield
+    except IvcapFlowsError as error:
+        if pace is not None and is_transient(error):
+            pace.failed(began, error)
+        raise
+    if pace is not None:
+        pace.answered(began)

@@ -1,0 +1,61 @@
+"""Platforms that are like production: what the server tells, and how it goes together with faults."""
+
+import time
+
+import httpx
+import pytest
+
+from ivcap_flows.local.likeness import AS_BUILT, FIGURES, likeness
+
+
+@pytest.fixture
+def control(local_twin):
+    with local_twin.control() as control:
+        yield control
+        control.delete("/faults")
+        control.delete("/like")
+
+
+def test_every_figure_has_a_source_and_is_used():
+    """Twice the speed halves each time, and leaves each number of things."""
+    once, twice = likeness("production"), likeness("production", 2)
+    assert all(figure.source and figure.value > 0 for figure in FIGURES.values())
+    assert (once.settle, twice.settle) == (600, 300)
+    assert once.workers.count == twice.workers.count and once.workers.cold == 2 * twice.workers.cold
+    for one, two in zip(once.rules, twice.rules, strict=True):
+        for name in {"delay", "lost_after", "late_in_lists"} & one.keys():
+            assert one[name] == 2 * two[name]
+        assert one.get("at_once") == two.get("at_once")
+
+
+@pytest.mark.parametrize(("name", "speed"), [("test", 1), ("production", 0), ("production", -1), ("production", "x")])
+def test_what_it_cannot_be_like_is_refused(local_twin, control, name, speed):
+    """400 with a sentence; nothing has changed."""
+    reply = control.post("/like", json={"like": name, "speed": speed})
+    assert reply.status_code == 400 and reply.json()["message"]
+    assert httpx.get(f"{local_twin.url}/_twin").json()["settle"] == AS_BUILT.settle
+
+
+def test_it_is_slow_and_then_itself_again(local_twin, first, control):
+    """Each request takes its latency, and the server tells the visibility delay; faults act beside it."""
+    assert control.post("/like", json={"like": "production", "speed": 0.25}).json()["settle"] == 2400
+    begin = time.monotonic()
+    first.get("/1/artifacts")
+    assert time.monotonic() - begin >= 0.4
+    control.post("/faults", json={"path": "^/1/artifacts$", "status": 503, "delay": 0.0, "count": 1})
+    first.call("GET", "/1/artifacts", 503)
+    assert control.delete("/faults").status_code == 204
+    begin = time.monotonic()
+    first.get("/1/artifacts")
+    assert time.monotonic() - begin >= 0.4
+    assert control.delete("/like").json()["like"] is None
+
+
+def test_a_job_starts_late(first, control):
+    """It is pending until its time has come."""
+    control.post("/like", json={"like": "production", "speed": 3})
+    begin = time.monotonic()
+    order = first.order("echo", message="late")
+    while first.get(f"/1/orders/{order['id']}")["status"] == "pending":
+        time.sleep(0.02)
+    assert time.monotonic() - begin >= 0.9
