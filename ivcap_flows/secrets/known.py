@@ -23,6 +23,8 @@ MOST: Final = 1_000
 _SHORTEST: Final = 4
 _LONG: Final = 8
 """Shorter secrets, and those of letters alone, are hidden where they stand as a word of their own."""
+_LINES: Final = re.compile(r"\s*(?:\n|\\n)\s*")
+_LINE: Final = 16
 _VARIABLES: Final = (
     "IVCAP_ACCESS_TOKEN",
     "IVCAP_JWT",
@@ -140,6 +142,8 @@ def _forms(secret: str) -> set[str]:
         forms |= {quote(secret, safe="", errors="replace"), quote(secret, errors="replace"), unquote(secret)}
         forms |= {quote_plus(secret, errors="replace")}
         forms |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+    # Of a key in several lines, each line alone is a part that matters.
+    forms |= {line for line in _LINES.split(secret) if len(line) >= _LINE and not line.startswith("-----")}
     return {form for form in forms if len(form) >= _SHORTEST}
 
 
