@@ -62,7 +62,7 @@ def carry(secret: Mapping[str, str], folder: Path) -> None:
     @recorded
     def told(**given: object) -> Path:
         annotate(note=f"with {secret['type']} and {secret['name']}", known=secret["known"], pem=block)
-        log.warning("about %s and %s", secret["type"], " ".join(secret.values()))
+        log.warning("about %s and %s", secret["type"], " ".join(given["tokens"]))
         made = folder / f"report-{secret['name']}-{secret['known']}.csv"
         made.write_text("n\n1\n")
         return made
@@ -74,6 +74,7 @@ def carry(secret: Mapping[str, str], folder: Path) -> None:
         made = told(inner={"deep": [{"db_password": secret["nested name"]}]}, tokens=tokens, note=f"a {tokens[1]} b")
         upload_artifact(made)
         place_order("echo", {"message": f"password={secret['order']} {secret['jwt']}"}, name=f"for {secret['name']}")
+        log.warning("ordered %s", secret["order"])
         with contextlib.suppress(ParameterError):
             place_order("echo", {"message": "x", "token": secret["nested name"]})
         try:
