@@ -30,6 +30,7 @@ __all__ = [
     "key_entity",
     "key_in",
     "key_of",
+    "key_of_generation",
     "mark_of",
     "platform_id",
     "short_id",
@@ -86,8 +87,12 @@ def key_of(
     `scope` is the expanded scope, for instance `run:<logical run id>`; `request` the encoded wire values.
     """
     parts = [KEY_VERSION, platform, account, scope, noun, request, discriminator]
-    key = f"{KEY_VERSION}:{digest(canonical(parts))}"
-    return f"{key}.{generation}" if generation else key
+    return key_of_generation(f"{KEY_VERSION}:{digest(canonical(parts))}", generation)
+
+
+def key_of_generation(base_key: str, generation: int) -> str:
+    """The key of a generation, of which the first, 0, has the base key itself."""
+    return f"{base_key}.{generation}" if generation else base_key
 
 
 def mark_of(*, platform: str, account: str, noun: str, definition: str, request: Any) -> str:

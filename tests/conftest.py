@@ -33,11 +33,11 @@ import psycopg
 import pytest
 from botocore.session import get_session
 
-from ivcap_flows import secrets
 from ivcap_flows.durable import latecomers
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import Twin, ensure
 from ivcap_flows.local.directory import Directory
+from ivcap_flows.secrets import known
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -101,7 +101,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the caller's leaks in, nor a secret of another test's; the journal and the embedded platforms live
     in the test's own folder.
     """
-    monkeypatch.setattr(secrets, "_known", set(secrets._known))
+    monkeypatch.setattr(known, "_known", known._Known())
     for name in list(os.environ):
         if name.startswith(OURS):
             monkeypatch.delenv(name)

@@ -35,7 +35,7 @@ def annotate(*things: Any, **facts: Any) -> None:
         if not facts or planning() is not None:
             return
         look = Look()
-        told = {ANNOTATION + name: look.at(name, value) for name, value in facts.items()}
+        told = {ANNOTATION + name: look.named(name, name, value) for name, value in facts.items()}
         seen_in(look)
         opened, writer = current_attempt(), recorder()
         around = running(opened)

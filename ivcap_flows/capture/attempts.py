@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import getpass
-import logging
 import os
 import sys
 import threading
@@ -29,7 +28,7 @@ from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
-from ivcap_flows.secrets import scrub_arguments, scrub_text
+from ivcap_flows.secrets import logger_of, scrub_arguments, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here", "turn"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
 

@@ -5,7 +5,6 @@ Prefect is never imported here: where its context module is not loaded, no flow 
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextvars import ContextVar
@@ -26,7 +25,7 @@ from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.writer import Statement
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, relation
-from ivcap_flows.secrets import scrub
+from ivcap_flows.secrets import logger_of, scrub
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import Plan
@@ -52,7 +51,7 @@ __all__ = [
     "use_journal",
 ]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _attempt: ContextVar[OpenedAttempt | None] = ContextVar("ivcap_flows_attempt", default=None)
 _call: ContextVar[Call | None] = ContextVar("ivcap_flows_call", default=None)
@@ -201,7 +200,7 @@ class Parameters:
 def look_at(given: dict[str, Any]) -> Parameters:
     """Parameters as they are recorded; what they hold in memory is named by its content."""
     look = Look()
-    shown = {name: look.at(name, value) for name, value in given.items()}
+    shown = {name: look.named(name, name, value) for name, value in given.items()}
     return Parameters(given, shown, seen_in(look))
 
 

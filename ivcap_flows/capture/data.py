@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import uuid
@@ -13,10 +12,11 @@ from typing import Any, Final
 from ivcap_flows.capture.contents import Facts, UnhashedError, family, read
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, entity
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Held", "is_data", "look", "place_of"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _MOST_PARTS: Final = 200
 

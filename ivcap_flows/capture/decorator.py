@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import os
 import time
 import uuid
@@ -22,7 +21,7 @@ from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets import logger_of, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import ProcessRow
@@ -33,7 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _MAX_CAUSE: Final = 2_000
 _SILENCE: Final = 30.0
@@ -274,7 +273,7 @@ def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _S
 
 def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     look = Look()
-    shown = {name: (Look() if name in shape.writes else look).at(name, value) for name, value in given.items()}
+    shown = {name: (Look() if name in shape.writes else look).named(name, name, value) for name, value in given.items()}
     held = seen_in(look)
     attempt = context.open_flow_attempt(flow, context.Parameters(given, shown, held), shape.source)
     recorder = context.recorder()
@@ -289,7 +288,7 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
 
 def _look(call: Call, recorder: Any, given: dict[str, Any], writes: tuple[str, ...]) -> None:
     call.parameters = {
-        name: (Look() if name in writes else call.given).at(name, value) for name, value in given.items()
+        name: (Look() if name in writes else call.given).named(name, name, value) for name, value in given.items()
     }
     if call.given.paths or call.given.data:
         call.look_at_entry(recorder.journal.files)

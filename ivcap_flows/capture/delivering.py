@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.reconcile import reconcile
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Synced", "begin_sync", "synchronise"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _LEFT: Final[tuple[DeliveryState, ...]] = ("pending", "dead")
 _begun: list[subprocess.Popen[Any]] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
+
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["unraised"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 
 @contextlib.contextmanager

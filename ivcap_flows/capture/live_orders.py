@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.identity import short_id
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
 
 __all__ = ["tell_of_live_orders"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _ENDS: Final = {"cancelled": "was cancelled", "crashed": "crashed", "failed": "failed", "lost": "lost its process"}
 _NAMED: Final = 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,14 +13,14 @@ from ivcap_flows.handles import Artifact, Handle, Job, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets import logger_of, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity, RunRow
 
 __all__ = ["PrefectWord", "abandon", "agree", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 TERMINATED: Final = "TerminationSignal"
 """How the cause of an attempt begins that Prefect ended by a signal."""

@@ -17,7 +17,7 @@ def once(name: str, fn: Callable[[], T]) -> T:
     """The JSON value of `fn` as this run's first attempt computed it under `name`; while planning, a value of now.
 
     For what changes with each attempt and goes into a request: a time, a random number, a listing. InputError for a
-    value that JSON cannot hold.
+    value that JSON cannot hold, or that holds a secret: it would be kept as it is.
     """
     if durable.planning() is not None:
         return fn()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections.abc import Mapping
@@ -15,11 +14,11 @@ from ivcap_flows.capture.stand_ins import StandIns
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import canonical, digest
-from ivcap_flows.secrets import scrub
+from ivcap_flows.secrets import logger_of, scrub_alone
 
 __all__ = ["Project", "parameters_sha256"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
@@ -76,7 +75,7 @@ def parameters_sha256(
     """
     try:
         form = canonical_form(dict(parameters), "parameters", stand_in=StandIns(contents, project.path))
-        return digest(canonical(scrub(form)))
+        return digest(canonical(scrub_alone(form)))
     except InputError as error:
         why = error.message
     except Exception as error:  # noqa: BLE001 - whatever a user's type does, its run begins

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextvars
 import json
-import logging
 import re
 import sys
 import threading
@@ -19,13 +18,14 @@ from uuid import UUID
 
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
 
 __all__ = ["links_of", "page_of", "rows_of", "show_in_prefect"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
 _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template", "queue"})

@@ -25,7 +25,7 @@ from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.capture.stand_ins import MAPPINGS, StandIns, block_of
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.identity import canonical
-from ivcap_flows.secrets import HIDDEN, is_secret_type, scrub_text
+from ivcap_flows.secrets import HIDDEN, hide_within, is_secret_name, is_secret_type, scrub, scrub_text
 
 __all__ = ["Look"]
 
@@ -68,6 +68,13 @@ class Look:
         """About how many bytes all that was found holds."""
         return 2 * (MAX_ROOM - self._room) + 500 * (len(self.handles) + len(self.paths) + MAX_PARTS - self._left)
 
+    def named(self, role: str, name: str, value: Any, depth: int = 0) -> Any:
+        """As `at`; a text under a secret name is hidden at once, and in all that comes later."""
+        if type(value) is str and is_secret_name(name):
+            hidden: str = scrub({name: value})[name]
+            return hidden
+        return self.at(role, value, depth)
+
     def at(self, role: str, value: Any, depth: int = 0) -> Any:
         """The JSON of a value, its handles and paths added to what was found."""
         kind = type(value)
@@ -90,8 +97,9 @@ class Look:
         most = min(MAX_TEXT, max(self._room, 0))
         if len(value) > most:
             # Two texts that differ only in what is not shown are two. Half a token is no longer known as one.
-            told = sha256(value.encode(errors="surrogatepass")).hexdigest()
-            value = scrub_text(value)[:most] + f"… (sha256 {told}, {len(value)} characters)"
+            shown = scrub_text(value)
+            told = sha256(shown.encode(errors="surrogatepass")).hexdigest()
+            value = shown[:most] + f"… (sha256 {told}, {len(value)} characters)"
         self._room -= len(value) + 8
         return value
 
@@ -107,9 +115,11 @@ class Look:
         if is_data(value):
             return self._data(role, value)
         if is_secret_type(kind):
+            hide_within(value)
             return HIDDEN
         block = block_of(value)
         if block is not None:
+            hide_within(value)
             return block
         if isinstance(value, Enum):
             return self.at(role, value.value, depth + 1)
@@ -159,7 +169,7 @@ class Look:
         for index, (name, inner) in enumerate(value.items()):
             if self._left <= 0:
                 break
-            json = self.at(role, inner, depth + 1)
+            json = self.named(role, name, inner, depth + 1) if type(name) is str else self.at(role, inner, depth + 1)
             if index < MAX_SHOWN:
                 label = name if type(name) is str else str(self.at(role, name, depth + 1))
                 label = label if len(label) <= MAX_NAME else scrub_text(label)[:MAX_NAME] + "…"

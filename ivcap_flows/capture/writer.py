@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -18,9 +17,8 @@ from weakref import WeakSet
 
 from ivcap_flows.capture import files
 from ivcap_flows.capture.calls import Call, records_of
-from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import JournalError
-from ivcap_flows.secrets import scrub
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Fact, Journal
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "Statement"]
 
-log = logging.getLogger("ivcap_flows.capture")
+log = logger_of("ivcap_flows.capture")
 
 CAPACITY: Final = 100_000
 """How many calls may wait to be written; further ones are counted as missing."""
@@ -263,7 +261,7 @@ class Recorder:
                     return []
                 item.written = item.ended is not None
                 records = records_of(item, self.journal.files)
-            return [Fact(record, item.run_id, item.attempt_id) for record in _clean(records)]
+            return [Fact(record, item.run_id, item.attempt_id) for record in records]
         except Exception:  # noqa: BLE001 - a value that cannot be described must not stop the others
             self._count(item.run_id, 1)
             _warn("A call could not be described and is missing from the record.", exc_info=True)
@@ -312,9 +310,3 @@ def _warn(told: str, *arguments: object, exc_info: bool = False) -> None:
     # rich, which Prefect logs with, ends the thread that logs where the console is gone.
     with contextlib.suppress(SystemExit):
         log.warning(told, *arguments, exc_info=exc_info)
-
-
-def _clean(records: list[Record]) -> list[Record]:
-    """Whoever states something, no secret in it is kept, and no text that cannot be written."""
-    attributes = sayable(scrub([record.attributes for record in records]))
-    return [record.model_copy(update={"attributes": kept}) for record, kept in zip(records, attributes, strict=True)]

@@ -103,7 +103,7 @@ def resolve(key: str, /, *, urn: str | None = None, none: Flag = False, as_json:
                 f"The {row.noun} {row.key} is {row.state}; only an order or job in doubt is looked for."
             )
         held = journal.intents.held(row)
-    found = ask_ivcap(lambda client: candidates_of(client, row))
+    found = ask_ivcap(lambda client: candidates_of(client, row, journal.redaction))
     if as_json:
         emit({"key": row.key, "held": held, "candidates": [vars(candidate) for candidate in found]})
     else:

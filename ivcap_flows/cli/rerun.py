@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import json
 import os
 import socket
 import sys
@@ -26,7 +27,7 @@ from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.journal.processes import is_this
 from ivcap_flows.provenance import Graph
-from ivcap_flows.secrets import HIDDEN
+from ivcap_flows.secrets import HIDDEN, hide
 from ivcap_flows.sinks import run_graph
 
 if TYPE_CHECKING:
@@ -34,10 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = ["rerun"]
 
+_NOT_RECORDED: Final = "a secret, which is never recorded"
 _SHORTENED: Final = (" characters)", " items")
 
 
-def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> int:
+def rerun(
+    run: str,
+    /,
+    *,
+    pay: Annotated[bool, Parameter(negative=())] = False,
+    secrets: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    as_json: Json = False,
+) -> int:
     """Run a flow once more as a run on record did, then say what differs; status 1 if it fails or the results differ.
 
     The same code file is run with the same parameters, in this process and as a new run; its inputs must be as they
@@ -47,6 +56,7 @@ def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, 
     Args:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
         pay: Place all orders and jobs anew, also those that the flow itself would use again.
+        secrets: `name=value` for each parameter that was secret, whole or in part, and so is not on record.
     """
     from ivcap_flows.reading.inputs import inputs_of
 
@@ -56,7 +66,7 @@ def rerun(run: str, /, *, pay: Annotated[bool, Parameter(negative=())] = False, 
         _check_inputs(inputs, journal, before)
         _check_folder(inputs, before)
         entry = _flow_of(before)
-        parameters = _parameters(entry, before, run_graph(journal, before.id))
+        parameters = _parameters(entry, before, run_graph(journal, before.id), _given(before, secrets or []))
         since = journal.now()
         error = _run(entry, parameters, pay=pay)
         after = _made(journal, before, since)
@@ -172,19 +182,39 @@ def _module_of(path: Path) -> tuple[str | None, Path]:
     return (".".join(parts) if len(parts) > 1 else None), root
 
 
-def _parameters(entry: Any, run: RunRow, graph: Graph) -> dict[str, Any]:
+def _given(run: RunRow, secrets: list[str]) -> dict[str, Any]:
+    """The values of secret parameters by name; of what was no text, as JSON. InputError for any other parameter."""
+    given: dict[str, Any] = {}
+    for each in secrets:
+        name, equals, value = each.partition("=")
+        if not equals or _NOT_RECORDED not in set(_lost(run.parameters.get(name))):
+            hidden = [known for known, shown in run.parameters.items() if _NOT_RECORDED in set(_lost(shown))]
+            raise InputError(
+                f"`--set {name}=…` names no secret parameter of run {run.id}; those are: {', '.join(hidden) or 'none'}."
+            )
+        hide(value)
+        try:
+            given[name] = value if isinstance(run.parameters[name], str) else json.loads(value)
+        except ValueError as error:
+            raise InputError(f"`--set {name}=…` takes JSON, since {name} was no text: {error}") from None
+    return given
+
+
+def _parameters(entry: Any, run: RunRow, graph: Graph, secrets: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a run as the flow takes them. InputError names those that the record does not hold."""
-    lost = sorted({f"{name} ({why})" for name, value in run.parameters.items() for why in _lost(value)})
+    recorded = {name: value for name, value in run.parameters.items() if name not in secrets}
+    lost = sorted({f"{name} ({why})" for name, value in recorded.items() for why in _lost(value)})
     if lost:
-        raise InputError(f"The run {run.id} cannot be run again with the same parameters: {', '.join(lost)}.")
+        step = " Give what was secret by `--set name=value`." if any(_NOT_RECORDED in each for each in lost) else ""
+        raise InputError(f"The run {run.id} cannot be run again with the same parameters: {', '.join(lost)}.{step}")
     try:
         hints = inspect.signature(entry.fn, eval_str=True).parameters
     except (NameError, TypeError, ValueError):
         hints = inspect.signature(entry.fn).parameters
     given = {
         name: _value(hints[name].annotation if name in hints else None, value, graph)
-        for name, value in run.parameters.items()
-    }
+        for name, value in recorded.items()
+    } | dict(secrets)
     variadic = [name for name in given if name == "*"]
     if variadic:
         raise InputError(f"The run {run.id} was given arguments without names, which cannot be given again.")
@@ -195,7 +225,7 @@ def _lost(value: Any) -> Iterator[str]:
     """Why a recorded value is not the value that was given."""
     if isinstance(value, str):
         if HIDDEN in value:
-            yield "a secret, which is never recorded"
+            yield _NOT_RECORDED
         elif "… (" in value and value.endswith(_SHORTENED[0]):
             yield "a text that is recorded in part"
         elif value.startswith("… ") and value.endswith(_SHORTENED[1]):

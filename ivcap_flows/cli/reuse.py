@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.platform import ask_ivcap
+from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.scan import Scanned
 from ivcap_flows.durable.scan import scan as scanned
 from ivcap_flows.errors import InputError
@@ -49,11 +50,12 @@ def scan(
     begin = since if since.tzinfo is not None else since.astimezone()
 
     async def ask(client: IvcapClient) -> list[Scanned]:
-        walk = scanned(client, since=begin, service=service, limit=limit, write=write)
+        walk = scanned(client, journal.redaction, since=begin, service=service, limit=limit, write=write)
         async with aclosing(walk) as walked:
             return [one async for one in walked]
 
-    found = ask_ivcap(ask, patience=_PATIENCE)
+    with open_journal(new=True) as journal:
+        found = ask_ivcap(ask, patience=_PATIENCE)
     if as_json:
         emit([vars(one) for one in found])
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -12,10 +11,11 @@ from collections.abc import Callable
 
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["catch_up", "listen", "start_beating", "stop_beating", "tell_later"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 
 class _Heart:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.sightings import Lead, Watch
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Board"]
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 _AWAY: Final = 30.0
 """Seconds for which a journal that failed is not asked again."""
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 
 class Board:

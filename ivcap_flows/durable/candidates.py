@@ -12,6 +12,7 @@ from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity, key_in, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["Candidate", "candidates_of"]
 
@@ -31,13 +32,14 @@ class Candidate:
     at: datetime | None
 
 
-async def candidates_of(client: IvcapClient, intent: IntentRow) -> list[Candidate]:
+async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redaction) -> list[Candidate]:
     """Those that could be it, oldest first. The platform is asked now; a request that it shows late is not among them.
 
-    With one that surely is ours, those that merely look alike are left out.
+    What the platform shows is compared as the journal keeps it, by `redaction`. With one that surely is ours, those
+    that merely look alike are left out.
     """
     walk = _orders if intent.noun == "order" else _jobs
-    async with aclosing(walk(client, intent)) as walked:
+    async with aclosing(walk(client, intent, redaction)) as walked:
         found = [one async for one in walked]
     told = [urn async for urn in _told(client, intent.key)]
     found = [Candidate(c.urn, "its key aspect names it", c.status, c.at) if c.urn in told else c for c in found]
@@ -53,7 +55,7 @@ async def _told(client: IvcapClient, key: str) -> AsyncIterator[str]:
             yield record.content["urn"]
 
 
-async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Candidate, None]:
+async def _orders(client: IvcapClient, intent: IntentRow, redaction: Redaction) -> AsyncGenerator[Candidate, None]:
     since, wanted = look_since(client.time, intent), intent.request.get("parameters")
     async for item in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
         if since is not None and item.ordered_at is not None and item.ordered_at < since:
@@ -62,19 +64,19 @@ async def _orders(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Cand
             yield Candidate(item.urn, "its name bears the key", item.status, item.ordered_at)
         elif item.service is None or _same(item.service, intent.request.get("service")):
             order = await client.orders.read(item.urn)
-            shown = order.values()
+            shown = redaction.of(order.values())
             equal = wanted is not None and all(shown.get(name) == text for name, text in wanted.items())
             if equal and _same(order.service, intent.request.get("service")):
                 yield Candidate(order.urn, "equal request", order.status, order.ordered_at)
 
 
-async def _jobs(client: IvcapClient, intent: IntentRow) -> AsyncGenerator[Candidate, None]:
+async def _jobs(client: IvcapClient, intent: IntentRow, redaction: Redaction) -> AsyncGenerator[Candidate, None]:
     since, service = look_since(client.time, intent), intent.request["service"]
     async for item in client.jobs.list(service, limit=LOOKED_AT):
         job = await client.jobs.read(service, item.urn, with_request=True, with_result=False)
         if since is not None and job.requested_at is not None and job.requested_at < since:
             return
-        if fingerprint(job.request_content) == fingerprint(intent.request.get("request")):
+        if fingerprint(redaction.of(job.request_content)) == fingerprint(intent.request.get("request")):
             yield Candidate(job.urn, "equal request", job.status, job.requested_at)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from ivcap_flows.errors import DivergenceError, InputError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
-from ivcap_flows.secrets import scrub
+from ivcap_flows.secrets import logger_of, scrub_alone
 
 __all__ = ["OnDivergence", "aonce", "check_divergence", "once"]
 
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 OnDivergence = Literal["raise", "new"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 GRACE: Final = 3.0
 """Seconds that concurrent tasks of the replay get to ask for what they asked for before."""
@@ -47,8 +46,8 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
         if time.monotonic() > deadline:
             raise DivergenceError(
                 _side_by_side(wanted, earlier),
-                asked=scrub(wanted.request),
-                earlier=[{"urn": row.urn, "request": scrub(row.request)} for row in earlier],
+                asked=wanted.request,
+                earlier=[{"urn": row.urn, "request": row.request} for row in earlier],
             )
         await asyncio.sleep(0.1)
 
@@ -56,7 +55,8 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
 def once(name: str, fn: Callable[[], T], *, journal: Journal, run_id: str) -> T:
     """The JSON value of `fn` as the run's first attempt computed it; later attempts get the recorded one.
 
-    Both see it as it comes back from JSON. InputError for a value that JSON cannot hold.
+    Both see it as it comes back from JSON. InputError for a value that JSON cannot hold, or that
+    holds a secret.
     """
     recorded = journal.once.get(run_id, name)
     if recorded is None:
@@ -76,9 +76,15 @@ async def aonce(name: str, fn: Callable[[], Awaitable[T]], *, journal: Journal, 
 
 def _dump(name: str, value: Any) -> str:
     try:
-        return json.dumps(value)
+        said = json.dumps(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"The value of once({name!r}, …) cannot be recorded as JSON: {error}.") from error
+    if scrub_alone({name: json.loads(said)}) != {name: json.loads(said)}:
+        raise InputError(
+            f"The value of once({name!r}, …) holds a secret, and would be kept as it is for later attempts. Get the "
+            "secret in each attempt, for instance with `get_secret`, or keep its name."
+        )
+    return said
 
 
 def _side_by_side(wanted: NewIntent, earlier: Sequence[IntentRow]) -> str:
@@ -94,5 +100,5 @@ def _side_by_side(wanted: NewIntent, earlier: Sequence[IntentRow]) -> str:
 
 
 def _short(request: Any) -> str:
-    text = json.dumps(scrub(request), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(request, sort_keys=True, ensure_ascii=False)
     return text if len(text) <= 1000 else text[:1000] + "…"

@@ -169,9 +169,9 @@ def _added(journal: Journal, platform: str, account: str) -> list[IntentRow]:
 
 async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: str) -> Duplicate | None:
     request: Mapping[str, Any] = row.request
-    wanted = fingerprint(request["content"])
+    redaction, wanted = journal.redaction, fingerprint(request["content"])
     listed = client.aspects.list(entity=request["entity"], schema=request["schema"], order_direction="ASC")
-    alike = [record.urn async for record in listed if fingerprint(record.content) == wanted]
+    alike = [record.urn async for record in listed if fingerprint(redaction.of(record.content)) == wanted]
     if row.urn not in alike:
         # It was retracted since.
         return None

@@ -8,16 +8,16 @@ flow, for some settling times, and ends with the process. What was found, `docto
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Final
 
 from ivcap_flows.durable.effects import Effect
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["watch"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 _PAUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Between the looks, in settling times."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from ivcap_flows.journal import Journal, Stated
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["LOST", "notice_loss", "stated_in"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 LOST = (
     "The journal %s has lost rows: the platform has its record of the intent %s, made %s, which is not in it. Its "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from dataclasses import replace
 from typing import Final, Literal, TypeVar
@@ -18,9 +17,10 @@ from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
-from ivcap_flows.identity import Scope, key_of
+from ivcap_flows.identity import Scope, key_of, key_of_generation
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.journal.redaction import Redaction
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["OnFailure", "perform"]
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 OnFailure = Literal["keep", "resubmit"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
@@ -63,7 +63,9 @@ async def perform(
     stays silent; the last leaves the effect in doubt for the next call.
     """
     plan = planning()
-    wanted = _intent(effect, _scope(effect.scope, attempt, plan), attempt, platform, account)
+    scope = _scope(effect.scope, attempt, plan)
+    # The first request that holds a secret reads or makes the journal's key.
+    wanted = await asyncio.to_thread(_intent, effect, scope, attempt, platform, account, journal.redaction)
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
@@ -160,7 +162,16 @@ def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> st
     return expand(scope, run=None, flow=None)
 
 
-def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platform: str, account: str) -> NewIntent:
+def _intent(
+    effect: Effect[T],
+    scope: str,
+    attempt: OpenedAttempt | None,
+    platform: str,
+    account: str,
+    redaction: Redaction,
+) -> NewIntent:
+    """The intent of an effect, its key made of the whole request. Where that holds a secret, the key and what is kept
+    hold a keyed digest of it."""
     request = canonical_form(effect.request, effect.noun)
     discriminator = canonical_form(effect.discriminator, "discriminator")
     if not isinstance(discriminator, str | None):
@@ -170,10 +181,10 @@ def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platfo
         account=account,
         scope=scope,
         noun=effect.noun,
-        request=request,
-        discriminator=discriminator,
+        request=redaction.by_rules(request),
+        discriminator=redaction.by_rules(discriminator),
     )
-    return NewIntent(
+    wanted = NewIntent(
         key=key,
         base_key=key,
         noun=effect.noun,
@@ -182,28 +193,19 @@ def _intent(effect: Effect[T], scope: str, attempt: OpenedAttempt | None, platfo
         scope=scope,
         request=request,
         discriminator=discriminator,
-        # It is shown, and told to the platform beside the key.
-        subject=scrub_text(effect.subject) if effect.subject is not None else None,
-        name=scrub_text(effect.name) if effect.name is not None else None,
+        subject=effect.subject,
+        name=effect.name,
         spends=effect.spends,
         definition=effect.definition,
         run_id=attempt.run.id if attempt is not None else None,
         attempt_id=attempt.attempt.id if attempt is not None else None,
         attempt_number=attempt.attempt.number if attempt is not None else 0,
     )
+    return redaction.of_intent(wanted)
 
 
 def _generation(wanted: NewIntent, generation: int) -> NewIntent:
-    key = key_of(
-        platform=wanted.platform,
-        account=wanted.account,
-        scope=wanted.scope,
-        noun=wanted.noun,
-        request=wanted.request,
-        discriminator=wanted.discriminator,
-        generation=generation,
-    )
-    return replace(wanted, key=key, generation=generation)
+    return replace(wanted, key=key_of_generation(wanted.base_key, generation), generation=generation)
 
 
 def _unsent(newest: IntentRow | None, wanted: NewIntent) -> bool:

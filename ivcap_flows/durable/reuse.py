@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,12 +32,13 @@ from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import NewIntent
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Earlier", "Refused", "definition_of", "earlier_of", "look_for_reuse", "usable"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 _OURS: Final = "urn:ivcap-flows:schema:%"
 """Key aspects, and what `reuse scan` writes, bear the mark."""

@@ -9,10 +9,11 @@ from ivcap_flows.durable.beating import catch_up, start_beating, stop_beating, t
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 from ivcap_flows.journal.states import DONE
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["LogicalRun"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 
 class LogicalRun:

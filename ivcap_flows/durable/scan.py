@@ -16,6 +16,7 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
+from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["Scanned", "scan"]
 
@@ -34,7 +35,7 @@ class Scanned:
 
 
 async def scan(
-    client: IvcapClient, *, since: datetime, service: str | None, limit: int, write: bool
+    client: IvcapClient, redaction: Redaction, *, since: datetime, service: str | None, limit: int, write: bool
 ) -> AsyncGenerator[Scanned, None]:
     """The account's orders and jobs that succeeded since then, newest first; `limit` of each are looked at.
 
@@ -47,7 +48,7 @@ async def scan(
         async with aclosing(walk(client, since, wanted, limit)) as walked:
             async for record in walked:
                 if record.status == "succeeded" and record.service:
-                    yield await _mark(client, known, record, write=write)
+                    yield await _mark(client, known, redaction, record, write=write)
 
 
 async def _orders(
@@ -92,7 +93,9 @@ class _Services:
         return self._known[urn]
 
 
-async def _mark(client: IvcapClient, known: _Services, record: OrderRecord | JobRecord, *, write: bool) -> Scanned:
+async def _mark(
+    client: IvcapClient, known: _Services, redaction: Redaction, record: OrderRecord | JobRecord, *, write: bool
+) -> Scanned:
     service, model = await known.of(ivcap_urn("service", record.service or ""))
     at = record.ordered_at if isinstance(record, OrderRecord) else record.requested_at
     noun: Literal["order", "job"] = "order" if isinstance(record, OrderRecord) else "job"
@@ -105,7 +108,7 @@ async def _mark(client: IvcapClient, known: _Services, record: OrderRecord | Job
         account=await client.account(),
         noun=noun,
         definition=definition,
-        request=_request(record, service),
+        request=redaction.of(_request(record, service)),
     )
     if record.urn in {one.urn for one in await earlier_of(client.aspects, mark, most=LOOKED_AT)}:
         return replace(found, verdict="marked before")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import get_args
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["expand", "warn_shared"]
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 _warned: set[str] = set()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -37,12 +36,13 @@ from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import canonical, digest, mark_of
 from ivcap_flows.journal import Claim, Journal
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Submission", "may_have_taken_effect"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("ivcap_flows.durable")
+logger = logger_of("ivcap_flows.durable")
 
 SENDS: Final = 3
 """So often one call sends while each reply is lost and no effect shows; then it raises and leaves the doubt."""
@@ -322,7 +322,8 @@ class Submission(Generic[T]):
         duplicates: Sequence[str] = (),
     ) -> Performed[T]:
         urn = self.urn = self.effect.urn(value)
-        outcome = self.effect.encode(value)
+        # In the idempotency record, too, which others may read.
+        outcome = self.journal.redaction.of(self.effect.encode(value))
         duplicates = [*duplicates, *self._left_behind(urn)]
         # What can be gone on with loses nothing where the process ends before its row is written, and all know of it.
         told_first = self.effect.resumable

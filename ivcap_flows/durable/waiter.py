@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from ivcap_flows.durable.looking import Rounds, Source
 from ivcap_flows.durable.pace import SHORTEST, Pace, interval
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Poller"]
 
@@ -45,7 +45,7 @@ _AT_ONCE: Final = 8
 _UNREAD: Final = "unread"
 """Said of a record of which it is not known how it stands: whoever waits for it reads it."""
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 
 @dataclass

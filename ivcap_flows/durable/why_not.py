@@ -10,7 +10,6 @@ from typing import Any, Final
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.journal.intents import WRITTEN_OFF
-from ivcap_flows.secrets import scrub
 
 __all__ = ["Against", "Difference", "against", "differences", "earlier_rows"]
 
@@ -107,8 +106,8 @@ def _service(row: IntentRow) -> Any:
 
 
 def differences(here: Any, there: Any) -> list[Difference]:
-    """Where two JSON values differ, in their order; secrets are left out of what is shown."""
-    return list(_walk("", scrub(here), scrub(there)))
+    """Where two requests as the journal keeps them differ, in their order; of secrets, that they do."""
+    return list(_walk("", here, there))
 
 
 def _walk(where: str, here: Any, there: Any) -> Iterator[Difference]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -19,10 +18,11 @@ from typing import Final
 from ivcap_flows.errors import ConfigurationError, InputError, IntegrityError, UnavailableError, UnreachableError
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.session import Session, StreamedReply
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["BLOCK", "explained", "fetch", "save", "store", "stream", "verify"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 BLOCK: Final = 1024 * 1024
 """Bytes of a block, unless told otherwise."""

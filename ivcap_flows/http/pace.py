@@ -5,7 +5,6 @@ Additive increase, multiplicative decrease, as TCP controls congestion (RFC 5681
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,10 +16,11 @@ from anyio import CapacityLimiter
 
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.http.retry import is_transient
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["MOST", "Pace", "answering"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of("ivcap_flows.http")
 
 _FIRST: Final = 4
 MOST: Final = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -24,10 +23,11 @@ from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, date_of, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 T = TypeVar("T")
 

@@ -29,6 +29,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.retry import retry_after
 from ivcap_flows.http.server_clock import date_of
+from ivcap_flows.secrets import HIDDEN, scrub_text
 
 __all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 
@@ -61,7 +62,7 @@ _NEXT_STEP: Final[Mapping[type[PlatformError], str]] = {
     UnavailableError: "Try again later.",
 }
 
-_SECRET = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]+){1,4}|(?<=[Bb]earer )\S+")
+_BEARER = re.compile(r"(?<=[Bb]earer )\S+")
 _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -108,11 +109,10 @@ def error_class(status: int, table: Mapping[int, type[PlatformError]] = STATUS_E
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text with the given secrets, and whatever looks like a token, replaced by `***`."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return _SECRET.sub("***", text)
+    """The text without the given secrets and all others that are known or look like one."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, HIDDEN)
+    return scrub_text(_BEARER.sub(HIDDEN, text))
 
 
 def _words(value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.file_state import FileState
 from ivcap_flows.http.session import Reply, Session
+from ivcap_flows.secrets import logger_of
 
 __all__ = [
     "BLOCK",
@@ -39,7 +39,7 @@ __all__ = [
     "server_offset",
 ]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 CHUNK: Final = 64 * 1024 * 1024
 """Bytes of one PATCH request: what a server that keeps no partial request loses at most when a connection breaks."""

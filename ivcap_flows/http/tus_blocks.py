@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import logging
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from functools import partial
@@ -27,10 +26,11 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.session import Session
 from ivcap_flows.http.tus import BLOCK, VERSION, Steps, announce_empty, digest_differs, offset_of, patch, server_offset
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["BUFFER", "Blocks", "send_blocks"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 BUFFER: Final = 8 * 1024 * 1024
 """Bytes kept until they are acknowledged; also those of one request, near the 10 MB that ivcap-cli sends."""

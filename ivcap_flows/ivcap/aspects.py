@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -22,10 +21,11 @@ from ivcap_flows.handles import Aspect
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, listed_pages, replied, segment, urn_argument
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["AspectRecord", "Aspects"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 _DIRECTIONS: Final = ("ASC", "DESC")
 

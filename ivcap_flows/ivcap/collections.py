@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +25,11 @@ from ivcap_flows.handles import Collection
 from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.wire import urn_argument
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Addition", "CollectionItem", "CollectionRecord", "Collections", "Convention"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 Convention = Literal["ivcap-client", "ivcap-cli", "upload"]
 """Who keeps a membership so: ivcap-client and this package, ivcap-cli, or the platform for an upload."""

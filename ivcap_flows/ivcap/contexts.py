@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import tempfile
 import time
@@ -28,11 +27,11 @@ from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap.authinfo import discover
-from ivcap_flows.secrets import hide
+from ivcap_flows.secrets import hide, logger_of
 
 __all__ = ["ACTIVE", "Context", "ContextFile", "ContextToken", "config_file"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 ACTIVE: Final = "active"
 """Stands for the context that is the active one of the `ivcap` command."""

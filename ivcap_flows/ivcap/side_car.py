@@ -7,7 +7,6 @@ deployment nor account, so its reader has to ask whether the artifact is there.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 from contextlib import suppress
@@ -17,10 +16,11 @@ from typing import Final
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.file_state import FileState
 from ivcap_flows.http.tus import BLOCK
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["read_side_car", "side_car_of", "write_side_car"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 _LONGEST: Final = 4096
 _ARTIFACT: Final = "urn:ivcap:artifact:"

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, fresh_row, rows_of
-from ivcap_flows.journal.intents import Intents, sending, with_duplicates
+from ivcap_flows.journal.intents import Intents, sending, told, with_duplicates
 from ivcap_flows.journal.rows import LEAVES_WITHIN, Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import State, allowed
 
@@ -54,6 +54,7 @@ class BulkIntents(Intents):
 
     def note_many(self, wanted: Sequence[NewIntent]) -> None:
         """Write down what is going to be asked for, held by nobody yet; what is there already stays as it is."""
+        wanted = [self._redaction.of_intent(each) for each in wanted]
         with self._store.write() as connection:
             self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
             now = self._store.now(connection)
@@ -107,7 +108,7 @@ class BulkIntents(Intents):
         values = {
             one.intent.key: {
                 "urn": one.urn,
-                "outcome": one.outcome,
+                "outcome": self._redaction.of(one.outcome),
                 "how": one.how,
                 "matched_by": one.matched_by,
                 "duplicates": list(one.duplicates),
@@ -169,7 +170,8 @@ class BulkIntents(Intents):
             row = rows.get(intent.key)
             if row is None or row.fence != intent.fence or not allowed(row.state, after):
                 continue
-            values = {**common, **((each or {}).get(intent.key) or {}), "state": after, "updated_at": now}
+            changed = told({**common, **((each or {}).get(intent.key) or {})})
+            values = {**changed, "state": after, "updated_at": now}
             if "duplicates" in values:
                 values["duplicates"] = with_duplicates(row.duplicates, values["duplicates"], values["urn"])
             changes.append({"b_key": row.key, **{f"v_{name}": value for name, value in values.items()}})

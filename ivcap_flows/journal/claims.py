@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from ivcap_flows.errors import DurabilityError, JournalError, SpendLimitError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
 from ivcap_flows.journal.states import DONE, State, allowed
 from ivcap_flows.journal.store import Store
@@ -51,9 +52,10 @@ _ASKED: Final = (
 class Claims:
     """The claims of one journal."""
 
-    def __init__(self, store: Store, processes: Processes) -> None:
+    def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
         self._store = store
         self._processes = processes
+        self._redaction = redaction
 
     def take(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
         """Ask for the right to cause each effect, in one transaction; see `Claim` for the answers, which are in order.
@@ -61,6 +63,7 @@ class Claims:
         A claim of kind "new" or "doubt" is held until the intent is done or abandoned, or is released, or the process
         ends. With `spend_limit`, SpendLimitError when the run has as many spending intents already.
         """
+        wanted = [self._redaction.of_intent(each) for each in wanted]
         tokens = {each.key: str(uuid.uuid4()) for each in wanted}
         try:
             with self._store.write() as connection:

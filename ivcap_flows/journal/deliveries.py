@@ -12,6 +12,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.leases import Leases
 from ivcap_flows.journal.rows import Cursor, DeliveryRow, DeliveryState, SendingRow
 from ivcap_flows.journal.store import Store
+from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
@@ -78,7 +79,7 @@ class Deliveries:
                 "key": key,
                 "run_id": run_id,
                 "state": state,
-                "reason": reason,
+                "reason": None if reason is None else scrub_text(reason),
                 "tries": 1,
                 "next_try": next_try,
                 "updated_at": self._store.now(connection),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic_core import PydanticSerializationError
@@ -15,6 +15,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import Fact
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.secrets import scrub
 
 __all__ = ["PAGE", "Facts"]
 
@@ -41,13 +42,17 @@ class Facts:
         """Write facts in one transaction: all or none. Their `seq` is given here."""
         if not facts:
             return
+        # Whoever states something, no secret in it is kept; what one fact shows to be secret is none in another.
+        attributes = scrub([fact.record.attributes for fact in facts])
         with self._store.write() as connection:
             if not self._store.is_sqlite:
                 # Numbers are given before the commit; without turns a reader that pages by them could pass one by.
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
             now = schema.Instant.stored(self._store.now(connection))
             # Each row through the statement's own machinery takes longer than SQLite does to write it.
-            connection.exec_driver_sql(self._insert, [_row(fact, now) for fact in facts])
+            connection.exec_driver_sql(
+                self._insert, [_row(fact, now, kept) for fact, kept in zip(facts, attributes, strict=True)]
+            )
 
     def of_run(self, run_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
         """A page of a run's facts: those with `seq` above `after`."""
@@ -77,9 +82,11 @@ class Facts:
             return [_fact(row) for row in connection.execute(query.order_by(_F.c.seq).limit(limit)).mappings()]
 
 
-def _row(fact: Fact, now: int) -> tuple[str | int | None, ...]:
+def _row(fact: Fact, now: int, attributes: dict[str, Any]) -> tuple[str | int | None, ...]:
     """A fact in the order of `_WRITTEN`."""
     record = fact.record
+    if attributes is not record.attributes:
+        record = record.model_copy(update={"attributes": attributes})
     try:
         said = record.model_dump_json(exclude_defaults=True)
     except PydanticSerializationError:

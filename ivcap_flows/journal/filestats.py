@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from ivcap_flows.file_state import FileState
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.store import Store
+from ivcap_flows.secrets import holds_secret
 
 __all__ = ["FileStats"]
 
@@ -32,7 +33,10 @@ class FileStats:
             return found
 
     def remember_sha256(self, path: str, state: FileState, sha256: str) -> None:
-        """Keep a digest. Only the caller knows whether the file can change again and have the same state."""
+        """Keep a digest. Only the caller knows whether the file can change again and have the same state.
+        A path that holds a secret is not kept."""
+        if holds_secret(path):
+            return
         with self._store.write() as connection:
             self._store.upsert(connection, _F, {**self._row(path, state), "sha256": sha256})
 

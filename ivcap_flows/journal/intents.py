@@ -5,7 +5,6 @@ A holder claims a key and gets a fencing number; each later write names it and i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,19 +18,21 @@ from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, Journ
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
+from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import LEAVES_WITHIN, Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
+from ivcap_flows.secrets import logger_of, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["WRITTEN_OFF", "Intents", "sending", "with_duplicates"]
+__all__ = ["WRITTEN_OFF", "Intents", "sending", "told", "with_duplicates"]
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of what the user has given up."""
 
-logger = logging.getLogger("ivcap_flows.journal")
+logger = logger_of("ivcap_flows.journal")
 
 _I = schema.intents
 # What each effect needs several times is put together once: that takes longer than SQLite does.
@@ -51,10 +52,11 @@ def _moving(*names: str) -> sa.Update:
 class Intents:
     """The intents of one journal."""
 
-    def __init__(self, store: Store, processes: Processes) -> None:
+    def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
         self._store = store
+        self._redaction = redaction
         self._processes = processes
-        self._claims = Claims(store, processes)
+        self._claims = Claims(store, processes, redaction)
 
     def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
         """Ask for the right to cause an effect; see `Claims.take`."""
@@ -97,6 +99,7 @@ class Intents:
 
         InDoubtError if it is known by its content alone and another key has taken it meanwhile.
         """
+        outcome = self._redaction.of(outcome)
         with self._store.write() as connection:
             if matched_by == "content" and urn is not None:
                 self._store.take_turns(connection, f"urn:{urn}")
@@ -149,6 +152,7 @@ class Intents:
         `outcome` replaces the stored one if given. None for a key that this journal does not have; an intent that is
         not known to be accepted stays as it is.
         """
+        outcome = self._redaction.of(outcome)
         with self._store.write() as connection:
             row = self._find(connection, key)
             if row is None or row.state not in DONE:
@@ -167,7 +171,7 @@ class Intents:
 
         DurabilityError while a live process is at it, or when it is not in doubt.
         """
-        found = {"urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "user"}
+        found = {"urn": urn, "outcome": self._redaction.of(outcome), "how": "adopted", "matched_by": "user"}
         return self._decide(key, "accepted", found)
 
     def write_off(self, key: str) -> IntentRow:
@@ -204,6 +208,7 @@ class Intents:
 
         One without a `urn` is in doubt from now on.
         """
+        wanted, outcome = self._redaction.of_intent(wanted), self._redaction.of(outcome)
         with self._store.write() as connection:
             self._store.take_turns(connection, f"key:{wanted.key}")
             row = {**fresh_row(wanted, created_at, self._store.serial(connection)), **LEFT}
@@ -320,7 +325,7 @@ class Intents:
 
     def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
         """One arrow of the table. The row is locked by the update itself, so state and fence are checked with it."""
-        changed = {**values, "state": after, "updated_at": self._store.now(connection)}
+        changed = {**told(values), "state": after, "updated_at": self._store.now(connection)}
         # Who has the newest fence and state knows the rest of the row, so it is read only where that is not so.
         row = held
         if not allowed(held.state, after) or not self._moved(connection, held, changed):
@@ -355,6 +360,12 @@ class Intents:
 def with_duplicates(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
     """Those that a row knows and further ones, each once, without the effect itself."""
     return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
+
+
+def told(values: dict[str, Any]) -> dict[str, Any]:
+    """The changes of a row, without secrets in what an error said."""
+    error = values.get("error")
+    return values if error is None else {**values, "error": scrub_text(error)}
 
 
 def sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:

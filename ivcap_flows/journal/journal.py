@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.losses import Losses
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
+    from ivcap_flows.journal.redaction import Redaction
     from ivcap_flows.journal.runs import Runs
     from ivcap_flows.journal.sightings import Sightings
     from ivcap_flows.journal.store import Store
@@ -44,6 +45,7 @@ class Journal:
     losses: Losses
     once: Once
     parks: Parks
+    redaction: Redaction
     sightings: Sightings
 
     id: str
@@ -63,6 +65,7 @@ class Journal:
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
         from ivcap_flows.journal.processes import Processes
+        from ivcap_flows.journal.redaction import Redaction
         from ivcap_flows.journal.runs import Runs
         from ivcap_flows.journal.sightings import Sightings
 
@@ -72,7 +75,8 @@ class Journal:
         self.id = store.journal_id
         self.url = store.url
         self.runs = Runs(store, processes)
-        self.intents = BulkIntents(store, processes)
+        self.redaction = Redaction(store)
+        self.intents = BulkIntents(store, processes, self.redaction)
         self.facts = Facts(store)
         self.leases = Leases(store, processes)
         self.lineages = Lineages(store)

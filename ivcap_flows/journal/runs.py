@@ -17,6 +17,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
+from ivcap_flows.secrets import scrub, scrub_text
 
 __all__ = ["Runs"]
 
@@ -67,7 +68,7 @@ class Runs:
                         "flow_name": identity.flow_name,
                         "entry_point": identity.entry_point,
                         "code": identity.code,
-                        "parameters": identity.parameters,
+                        "parameters": scrub(identity.parameters),
                         "parameters_sha256": identity.parameters_sha256,
                         "deployed": identity.deployed,
                         "deployment_id": identity.deployment_id,
@@ -395,6 +396,7 @@ class Runs:
         """Write down how an attempt ended; one that is only lost, unless another has written it down meanwhile."""
         of_run = _A.alias()
         newest = sa.select(sa.func.max(of_run.c.number)).where(of_run.c.run_id == attempt.run_id).scalar_subquery()
+        cause = None if cause is None else scrub_text(cause)
         ended = {"outcome": outcome, "cause": cause, "ended_at": max(at, attempt.started_at), "newest_at_end": newest}
         change = sa.update(_A).where(_A.c.id == attempt.id)
         if outcome == "lost" and attempt.outcome == "running":

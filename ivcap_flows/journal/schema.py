@@ -30,6 +30,7 @@ __all__ = [
     "paces",
     "parks",
     "processes",
+    "redaction_keys",
     "runs",
     "sendings",
     "serials",
@@ -89,6 +90,16 @@ journal_info = sa.Table(
     sa.Column("forgotten", sa.BigInteger, nullable=False),
     # What showed that rows were lost, until the user accepts it.
     sa.Column("loss", Json),
+    # By which the file with the key of a journal on SQLite is known; without a value no key was needed yet.
+    sa.Column("key_check", sa.Text),
+)
+
+# Of PostgreSQL, where who may read the other tables need not be given this one.
+redaction_keys = sa.Table(
+    "redaction_keys",
+    metadata,
+    sa.Column("journal_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),
 )
 
 serials = sa.Sequence("intent_serials", metadata=metadata)

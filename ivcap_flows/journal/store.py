@@ -51,10 +51,11 @@ class Store:
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed.render_as_string(hide_password=True)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.path: Path | None = _place_of(parsed) if self.is_sqlite else None
+        """The file of a journal on SQLite."""
         self._seal: Seal | None = None
         sealed: Sealed | None = None
-        if self.is_sqlite:
-            path = _place_of(parsed)
+        if (path := self.path) is not None:
             self._seal = Seal(path)
             # Read before the database is, and before SQLite makes one, or deletes the log of one that is empty.
             sealed = self._sealed()
@@ -70,6 +71,9 @@ class Store:
             self.journal_id: str = row.id
             if self._seal is not None:
                 self._check(self._seal, sealed, Sealed(row.id, row.generation), accept_loss=accept_loss)
+            if accept_loss:
+                with self.write() as connection:
+                    connection.execute(sa.update(journal_info).values(key_check=None))
         except (SQLAlchemyError, OSError) as error:
             self.engine.dispose()
             raise self._failure("opened", error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Final, TypeVar
 
@@ -19,10 +18,11 @@ from ivcap_flows.errors import (
 from ivcap_flows.http.retry import Repeat
 from ivcap_flows.http.session import UNSET, Reply, Session
 from ivcap_flows.http.status import detail_of, status_error
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Api", "members", "parse", "refusal_of"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 

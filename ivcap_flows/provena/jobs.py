@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator
@@ -14,10 +13,11 @@ from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.wire import Wire
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["JobsAdminApi", "JobsApi", "Launched"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 FIRST_INTERVAL: Final = 0.25
 LONGEST_INTERVAL: Final = 10.0

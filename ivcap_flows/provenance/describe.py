@@ -24,6 +24,7 @@ from ivcap_flows.handles import (
 )
 from ivcap_flows.identity import file_urn, fingerprint, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
+from ivcap_flows.secrets import scrub_alone
 
 __all__ = ["describe", "identify", "reference"]
 
@@ -170,11 +171,16 @@ def _aspect(value: Aspect) -> Iterator[Record]:
         "aspect",
         schema=value.schema_urn,
         about=value.entity,
-        content_sha256=None if value.content is None else fingerprint(value.content),
+        content_sha256=_content_sha256(value.content),
         platform=value.platform,
     )
     yield reference(value.entity)
     yield relation("wasInfluencedBy", value.urn, value.entity)
+
+
+def _content_sha256(content: Any) -> str | None:
+    """None where the content holds a secret: the digest would let it be guessed."""
+    return None if content is None or scrub_alone(content) != content else fingerprint(content)
 
 
 def _model_run(value: ModelRun) -> Iterator[Record]:

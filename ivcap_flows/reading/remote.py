@@ -163,7 +163,7 @@ class _Reader:
         record = await client.aspects.read(node.id)
         said = node.attributes
         now = {"about": record.entity, "schema": record.schema_urn}
-        if record.content is not None:
+        if record.content is not None and said.get("content_sha256") is not None:
             now["content_sha256"] = fingerprint(record.content)
         found = _differing(node, {name: said.get(name) for name in ("about", "schema", "content_sha256")}, now)
         found = replace(found, name=str(said.get("schema") or "") or None)

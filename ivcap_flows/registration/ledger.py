@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,11 @@ from ivcap_flows.registration.model_runs import digest_of, run_of_sign
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import ARTIFACT, Progress
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Ledger", "Work", "artifacts_in", "doubted_since", "given_up", "job_of", "with_datasets"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _NO_REASON: Final = "Provena gives no reason"
 _DIFFERS: Final = (

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ivcap_flows.errors import PlatformError
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["patiently"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _FIRST: Final = 0.25
 _LONGEST: Final = 10.0

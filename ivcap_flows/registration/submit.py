@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -35,13 +34,14 @@ from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.preflight import Progress, encoded
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = ["Submission"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0

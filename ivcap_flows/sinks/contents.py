@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.secrets import holds_secret
+from ivcap_flows.secrets import holds_secret, logger_of
 
 __all__ = ["LARGEST", "files", "sources", "texts"]
 
@@ -19,7 +18,7 @@ LARGEST: Final = 32 * 2**20
 """Larger files are named by their sha256 only; in bytes."""
 _SECONDS: Final = 20.0
 
-log = logging.getLogger("ivcap_flows.sinks")
+log = logger_of("ivcap_flows.sinks")
 
 
 def sources(entry_point: str, graph: Graph) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Cursor
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.sinks.base import REFUSALS, Delivery, Sink
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Drained", "drain", "run_graph", "run_records"]
 
-log = logging.getLogger("ivcap_flows.sinks")
+log = logger_of("ivcap_flows.sinks")
 
 FIRST_WAIT: Final = 15.0
 """Seconds before the second try; each further wait doubles, up to an hour."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from ivcap_flows.identity import digest
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.journal import Journal
 from ivcap_flows.media_types import media_type_of
+from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
@@ -43,7 +43,7 @@ __all__ = [
     "upload_directory",
 ]
 
-logger = logging.getLogger("ivcap_flows.tasks")
+logger = logger_of("ivcap_flows.tasks")
 
 
 async def _upload_artifact(
@@ -77,7 +77,7 @@ async def _upload_artifact(
         done = await upload(
             call,
             content,
-            name=named,
+            name=scrub_text(named) if named else named,
             media_type=media_type or media_type_of(named),
             policy=policy,
             collection=None if collection is None else urn_of(collection),

@@ -89,7 +89,8 @@ async def _add_aspect(
             discriminator=discriminator,
         )
     )
-    return done.value
+    # What the journal keeps of it is without secrets.
+    return done.value.model_copy(update={"content": document})
 
 
 async def _update_aspect(
@@ -131,7 +132,7 @@ async def _update_aspect(
     while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
         # This run wrote the same once, and it was retracted or replaced since: that was another update than this one.
         done = await call.perform(_replacing(call, pair, replaces, done.value.urn))
-    return done.value
+    return done.value.model_copy(update={"content": document})
 
 
 async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:
@@ -146,7 +147,7 @@ async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:
             call.journal.intents.where, run_id=run_id, noun=_UPDATE, state=state, limit=None
         )
     ]
-    wanted = fingerprint(pair)
+    wanted = fingerprint(call.journal.redaction.of(pair))
     return [row for row in rows if fingerprint({key: row.request.get(key) for key in pair}) == wanted]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Final
 
@@ -12,12 +11,13 @@ from prefect.artifacts import create_table_artifact
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import journal
 from ivcap_flows.capture.delivering import synchronise
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.named import Clients
 
 __all__ = ["deliver_records"]
 
-logger = logging.getLogger("ivcap_flows.sinks")
+logger = logger_of("ivcap_flows.sinks")
 
 KEY: Final = "ivcap-flows-deliveries"
 _SAID: Final = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
@@ -49,7 +49,7 @@ __all__ = [
     "wait_for_jobs",
 ]
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 
 async def _request_job(
@@ -144,7 +144,8 @@ async def _request_job(
         max_resubmits=max_resubmits,
         on_divergence=on_divergence,
     )
-    return done.value
+    # What the journal and others keep of it is without secrets.
+    return done.value.model_copy(update={"request": asked.document})
 
 
 @dataclass(frozen=True)

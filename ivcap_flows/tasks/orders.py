@@ -13,6 +13,7 @@ from ivcap_flows.identity import Scope, key_in, short_id, with_key
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
+from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collections import holding
 from ivcap_flows.tasks.pair import task_pair
@@ -92,7 +93,7 @@ async def _place_order(
         placed = await call.client.orders.place(
             record.urn,
             encoded,
-            name=with_key(title, intent.key),
+            name=with_key(scrub_text(title), intent.key),
             tags=[*tags, tag(intent.key)],
             policy=policy,
         )
@@ -150,7 +151,8 @@ async def _place_order(
         max_resubmits=max_resubmits,
         on_divergence=on_divergence,
     )
-    return done.value.model_copy(update={"collection": into})
+    # What the journal and others keep of it is without secrets.
+    return done.value.model_copy(update={"collection": into, "parameters": encoded})
 
 
 def _handle(

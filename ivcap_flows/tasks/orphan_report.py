@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Final
 
 from prefect import flow
@@ -14,10 +13,11 @@ from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal
 from ivcap_flows.capture.reconcile import not_to_come_back, reconcile
 from ivcap_flows.durable.orphans import as_rows, elsewhere, orphans_of, seen
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["report_orphans"]
 
-logger = logging.getLogger("ivcap_flows.orphans")
+logger = logger_of("ivcap_flows.orphans")
 
 KEY: Final = "ivcap-flows-orphans"
 _SAID: Final = (

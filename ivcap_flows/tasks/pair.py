@@ -7,7 +7,6 @@ own dispatching decorator costs `.submit`, `.map` and `.with_options`.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,11 +16,11 @@ from prefect.tasks import Task
 from ivcap_flows import __version__, loop
 from ivcap_flows.capture import recorded
 from ivcap_flows.errors import IvcapFlowsError
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
 __all__ = ["task_pair"]
 
-logger = logging.getLogger("ivcap_flows.tasks")
+logger = logger_of("ivcap_flows.tasks")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +78,15 @@ def _short(error: IvcapFlowsError) -> IvcapFlowsError:
     Its message names the thing and the next step; what is raised beside these errors is a fault, and shown whole.
     """
     logger.debug("%s was raised on this way.", type(error).__name__, exc_info=error)
-    return error.with_traceback(None)
+    return _without_secrets(error).with_traceback(None)
+
+
+def _without_secrets(error: IvcapFlowsError) -> IvcapFlowsError:
+    """The error, whose words and data a user may print, log and store, without what it says of secrets."""
+    error.message = scrub_text(error.message)
+    error.args = (error.message,)
+    error.data = {name: scrub(value) for name, value in error.data.items()}
+    return error
 
 
 def _naming(run_name: str | Callable[[dict[str, Any]], str]) -> Callable[..., str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.parks import Wait
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
@@ -38,7 +38,7 @@ from ivcap_flows.tasks.watched import JobSource, OrderSource, wait_for
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 W = TypeVar("W", bound=Order | Job)
 

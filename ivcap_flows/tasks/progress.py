@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,6 +20,7 @@ from ivcap_flows.capture.context import flow_context, task_context
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -42,7 +42,7 @@ _ROWS: Final = 1000
 _RUNS: Final = 20
 """Flow runs of a process whose tables are known; an older one would get a new table."""
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
@@ -17,10 +16,11 @@ from prefect.context import TaskRunContext
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.spool import Outcome
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Shown", "tell_faults", "tell_outcomes"]
 
-logger = logging.getLogger("ivcap_flows.tasks")
+logger = logger_of("ivcap_flows.tasks")
 
 _EVERY: Final = 2.0
 """Seconds between two updates."""

@@ -4,7 +4,6 @@ told."""
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -16,6 +15,7 @@ from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal import Journal
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.call import IvcapCall
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "waiting_for",
 ]
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 T = TypeVar("T")
 R = TypeVar("R")

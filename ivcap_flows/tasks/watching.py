@@ -7,7 +7,6 @@ journal; others stand by.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +24,7 @@ from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import ParkRow
+from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.flow_run import PARKED, end_cancelling, standing, wake
@@ -32,7 +32,7 @@ from ivcap_flows.tasks.parking import pending_of
 
 __all__ = ["Watcher", "watch_parked_runs"]
 
-logger = logging.getLogger("ivcap_flows.waiting")
+logger = logger_of("ivcap_flows.waiting")
 
 EVERY: Final = 2.0
 """Seconds between two looks at which runs are parked, and at how Prefect has them."""

@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
-import pytest
+import logging
+import uuid
 
-from ivcap_flows.secrets import HIDDEN, scrub_arguments, scrub_text
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
+
+from ivcap_flows import handles
+from ivcap_flows.secrets import (
+    HIDDEN,
+    hide,
+    hide_within,
+    holds_secret,
+    is_secret_name,
+    known,
+    logger_of,
+    scrub,
+    scrub_alone,
+    scrub_arguments,
+    scrub_text,
+)
+
+TOKENS = {
+    "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJlLW9mLWFkYQ",
+    "GitHub": "ghp_" + "aB3d" * 9,
+    "GitHub, fine-grained": "github_pat_" + "11ABCDEFG0" * 4,
+    "GitLab": "glpat-" + "xY7z_-" * 4,
+    "AWS": "AKIA" + "Q3EXAMPLE7Z2K4M5",
+    "Azure": "aB3+" * 21 + "xy==",
+    "GCP": "AIza" + "Sy4-_" * 7,
+    "GCP, access": "ya29." + "a0Af_B" * 5,
+    "Slack": "xoxb-123456789012-abcdefABCDEF",
+    "private key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----",
+    "private key in JSON": "-----BEGIN PRIVATE KEY-----\\nMIIEow\\n-----END PRIVATE KEY-----",
+    "PyPI": "pypi-A" + "gEIcHlwaS5vcmc" * 6,
+    "npm": "npm_" + "aB3d" * 9,
+    "Stripe": "sk_live_" + "aB3d" * 6,
+    "SendGrid": "SG." + "a" * 22 + "." + "b" * 43,
+    "Anthropic": "sk-ant-" + "api03-aB3d" * 3,
+    "Hugging Face": "hf_" + "aB" * 17,
+    "Prefect": "pnu_" + "aB3d" * 9,
+}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +55,7 @@ from ivcap_flows.secrets import HIDDEN, scrub_arguments, scrub_text
         (["--token", "--verbose", "x"], ["--token", "--verbose", "x"]),
         (["-v", "password", "x"], ["-v", "password", "x"]),
         (["--url=https://me:hunter2@host/x"], [f"--url=https://{HIDDEN}@host/x"]),
+        (["--password", "hunter2!", "--note", "it is hunter2!"], ["--password", HIDDEN, "--note", f"it is {HIDDEN}"]),
     ],
 )
 def test_a_command_line_shows_no_secret(given, shown):
@@ -35,3 +76,172 @@ def test_a_command_line_shows_no_secret(given, shown):
 def test_a_signed_url_is_shown_without_its_signature(url, shown):
     """It lets whoever has it in."""
     assert scrub_text(url) == shown
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_a_token_is_known_by_its_shape(token):
+    """Alone and in a text, whatever its name; and from then on it is known."""
+    assert scrub_text(token) == HIDDEN
+    assert scrub_text(f"it said '{token}', then left") == f"it said '{HIDDEN}', then left"
+    assert holds_secret(f"x = {token!r}") and token not in str(scrub({"n": [{"deep": (token,)}]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("host=db user=ada password=Zx81&k,q dbname=x", "Zx81&k,q"),
+        ("host=db password='with a space 1'", "with a space 1"),
+        ("Driver={ODBC};Server=s;PWD=Zx81kq;", "Zx81kq"),
+        ("AccountName=a;AccountKey=Zx81kq==;EndpointSuffix=x", "Zx81kq=="),
+        ("postgresql://ada:p@ss@w0rd@db:5432/x", "p@ss@w0rd"),
+        ("redis://:Zx81kq@cache", "Zx81kq"),
+        ("Settings(user='ada', password='Zx81kq')", "Zx81kq"),
+        ('{"api_key": "Zx81kq", "n": 1}', "Zx81kq"),
+        ("Command '['psql', '--password', 'Zx81kq']' returned non-zero exit status 1.", "Zx81kq"),
+        ("psql --password Zx81kq --quiet", "Zx81kq"),
+        ("PGPASSWORD=Zx81kq psql", "Zx81kq"),
+        ("Authorization: Bearer abc.def-0123456", "abc.def-0123456"),
+        ("Authorization: Basic YWRhOlp4ODFrcQ==", "YWRhOlp4ODFrcQ=="),
+        ("x-api-key: Zx81kq", "Zx81kq"),
+    ],
+)
+def test_what_a_secret_name_is_given_in_a_text_is_hidden(text, secret):
+    """In connection strings, URLs, `repr`s, JSON, headers and command lines; and wherever it is said again."""
+    shown = scrub({"dsn": text, "cause": f"no access with <{secret}>"})
+    assert secret not in shown["dsn"] and HIDDEN in shown["dsn"]
+    assert shown["cause"] == f"no access with <{HIDDEN}>"
+
+
+def test_what_is_hidden_once_is_hidden_everywhere():
+    """By name or type: in the same value, in later ones, and as a URL, JSON or `repr` writes it."""
+
+    class Login(BaseModel):
+        user: str = "ada"
+        password: SecretStr = SecretStr("kein Wört/1")
+
+    assert scrub({"note": "it is 5ecret-1", "inner": {"password": "5ecret-1"}}) == {
+        "note": f"it is {HIDDEN}",
+        "inner": {"password": HIDDEN},
+    }
+    assert scrub_text("5ecret-1 again") == f"{HIDDEN} again"
+    hide_within([]), hide_within(Login())
+    for form in ("kein Wört/1", "kein%20W%C3%B6rt%2F1", "kein+W%C3%B6rt%2F1", "kein W\\u00f6rt/1"):
+        assert scrub_text(f"({form})") == f"({HIDDEN})"
+
+
+ORDINARY = [
+    "the password is needed",
+    "Invalid password: too short",
+    "the token has expired: get another",
+    "option --token requires a value",
+    "Basic authentication is used",
+    "bearer of good tidings, and the basic understanding of it",
+    "password=None, token=True",
+    "key=k1:0123456789abcdef",
+    "urn:ivcap:secret:0b1c",
+    "urn:ivcap-flows:key:0123",
+    "task-run 0b1c-sk-el",
+    "the design of a significant monkey",
+    "/data/tokens/keys/file.csv",
+    "sha512-" + "aB3+" * 21 + "xy==",
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_words_are_shown(text):
+    """Prose about passwords, file names and names of things are no secrets."""
+    assert scrub_text(text) == text and not holds_secret(text)
+
+
+@given(
+    st.recursive(
+        st.integers()
+        | st.floats(allow_nan=False)
+        | st.uuids().map(str)
+        | st.uuids().map("urn:ivcap:artifact:{}".format)
+        | st.binary(min_size=32, max_size=32).map(bytes.hex)
+        | st.binary(min_size=20, max_size=20).map(bytes.hex)
+        | st.datetimes().map(str)
+        | st.integers().map(str)
+        | st.sampled_from(["password", "token", "secret", "the key of the house", "ended", "completed"]),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["n", "path", "sha256", "id", "name"]), inner),
+        max_leaves=8,
+    )
+)
+def test_numbers_digests_urns_and_words_are_never_hidden(value):
+    """Also after a word or number was given as a password: it is hidden at its place alone."""
+    for ordinary in ("password", "completed", "house", "12345678", "urn:ivcap:artifact:1"):
+        scrub({"password": ordinary})
+    assert scrub(value) == value
+
+
+def test_flags_and_ordinary_values_are_hidden_at_their_place_only():
+    """`auth="none"` says nothing of the word elsewhere."""
+    assert scrub({"auth": "none", "password": True, "token": None, "note": "none of it"}) == {
+        "auth": HIDDEN,
+        "password": True,
+        "token": None,
+        "note": "none of it",
+    }
+
+
+def test_a_short_word_that_the_user_hides_is_hidden_as_a_word():
+    """It stands in others, which are shown."""
+    hide("rose")
+    assert scrub_text("rose, roses and prose") == f"{HIDDEN}, roses and prose"
+    hide("abc")
+    assert scrub_text("abc") == "abc"
+
+
+def test_a_process_knows_so_many_secrets_and_no_more(monkeypatch):
+    """The one that was met the longest ago is forgotten first."""
+    monkeypatch.setattr(known, "MOST", 3)
+    for secret in ("first-1", "second-2", "first-1", "third-3", "fourth-4"):
+        hide(secret)
+    assert scrub_text("first-1 second-2 third-3 fourth-4") == f"{HIDDEN} second-2 {HIDDEN} {HIDDEN}"
+
+
+def test_what_identity_is_made_of_depends_on_the_value_alone():
+    """Not on what the process has met before, or the same would be another in the next process."""
+    value = {"note": "about 5ecret-2", "dsn": "password=other-1", "text": "other-1"}
+    before = scrub_alone(value)
+    hide("5ecret-2")
+    assert scrub_alone(value) == before == {"note": "about 5ecret-2", "dsn": f"password={HIDDEN}", "text": HIDDEN}
+    assert scrub(value)["note"] == f"about {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        *(
+            (name, True)
+            for name in ("api_key", "userPassword", "PGPASSWORD", "X-Api-Key", "accountKey", "access_token")
+        ),
+        *((name, True) for name in ("client-secret", "db_pass", "authToken", "mypasswd", "contraseña", "jwt")),
+        *((name, False) for name in ("token_count", "secret_name", "key", "keys", "monkey", "author", "password_file")),
+        *((name, False) for name in ("max_tokens", "primary_key", "secretary", "passes", "compass", "n", "")),
+    ],
+)
+def test_names_of_secrets(name, secret):
+    """By the words in a name, however they are joined."""
+    assert is_secret_name(name) is secret
+
+
+def test_no_field_of_a_handle_has_a_secret_name():
+    """What is kept of an outcome must be a handle again."""
+    models = [each for each in vars(handles).values() if isinstance(each, type) and issubclass(each, BaseModel)]
+    assert len(models) > 10
+    assert [name for model in models for name in model.model_fields if is_secret_name(name)] == []
+
+
+def test_the_packages_loggers_say_no_secret(caplog):
+    """Neither in a message nor in the traceback of an error, whoever listens."""
+    hide("5ecret-3")
+    log = logger_of(f"ivcap_flows.test.{uuid.uuid4().hex}")
+    with caplog.at_level(logging.INFO):
+        try:
+            raise ValueError("no 5ecret-3")
+        except ValueError:
+            log.warning("with %s: %d", "5ecret-3", 7, exc_info=True)
+    assert caplog.messages == [f"with {HIDDEN}: 7"]
+    assert "5ecret-3" not in caplog.text and f"ValueError: no {HIDDEN}" in caplog.text

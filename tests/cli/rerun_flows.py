@@ -36,6 +36,12 @@ def confidential(word: SecretStr, data: bytes) -> None:
     """Takes what no record holds."""
 
 
+@flow
+@recorded
+def confided(word: SecretStr, dsn: str, options: dict[str, str]) -> int:
+    return len(word.get_secret_value() + dsn + options["password"])
+
+
 @task
 @recorded
 def cleaned(source: Path, target: Path) -> Path:

@@ -148,6 +148,21 @@ def test_what_cannot_be_run_again_is_refused(flows, rerun, tmp_path, journal_fil
     assert "hush" not in out
 
 
+def test_what_was_secret_is_given_again(flows, rerun):
+    """By `--set`, and only that: whole parameters, of what was no text as JSON. None of it is told."""
+    flows.confided(SecretStr("hush-hush-1"), "host=x password=other-1", {"password": "third-1"})
+    status, _, out = rerun("latest")
+    assert status == 2 and "--set name=value" in out and "word" in out
+    given = ["--set", "word=hush-hush-1", "--set", "dsn=host=x password=other-1"]
+    status, _, out = rerun("latest", *given, "--set", "options=third-1")
+    assert status == 2 and "takes JSON" in out
+    status, _, out = rerun("latest", "--set", "nothing=1")
+    assert status == 2 and "word, dsn, options" in out
+    status, said, out = rerun("latest", *given, "--set", 'options={"password": "third-1"}', "--json")
+    assert status == 0 and said["same_results"], out
+    assert not [secret for secret in ("hush-hush-1", "other-1", "third-1") if secret in out]
+
+
 SMALL = """
 from prefect import flow
 from ivcap_flows import recorded

@@ -6,6 +6,7 @@ and prints which test catches which.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ivcap_flows import canonical
+from ivcap_flows.capture import values
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
@@ -23,6 +25,7 @@ from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.sightings import Sightings
+from ivcap_flows.secrets import known, scrubbing, shapes
 from ivcap_flows.tasks.key_aspects import AspectKeys
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
@@ -187,6 +190,29 @@ def report_deleted(patch: SetAttribute) -> None:
     patch(Sightings, "report", reported_and_deleted)
 
 
+def no_shapes_of_secrets(patch: SetAttribute) -> None:
+    patch(shapes, "SHAPES", [])
+
+
+def no_values_of_secret_names_in_texts(patch: SetAttribute) -> None:
+    nothing = re.compile(r"(?!)")
+    for name in ("_USERINFO", "_QUERY", "_ASSIGNED", "_HEADER", "_OPTION"):
+        patch(shapes, name, nothing)
+
+
+def no_names_of_secrets(patch: SetAttribute) -> None:
+    for module in (scrubbing, shapes, values):
+        patch(module, "is_secret_name", lambda name: False)
+
+
+def no_types_of_secrets(patch: SetAttribute) -> None:
+    patch(known, "secrets_of", lambda value: ())
+
+
+def no_known_secrets(patch: SetAttribute) -> None:
+    patch(scrubbing, "known", tuple)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -210,6 +236,13 @@ MUTANTS: Final = {
     "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
     "report deleted": Mutant("who waits hears of an end, also from another process", report_deleted),
+    "no shapes of secrets": Mutant("a token is known by its shape", no_shapes_of_secrets),
+    "no values of secret names in texts": Mutant(
+        "a connection string shows no password", no_values_of_secret_names_in_texts
+    ),
+    "no names of secrets": Mutant("what has a secret name is hidden", no_names_of_secrets),
+    "no types of secrets": Mutant("what a SecretStr holds is hidden in texts, too", no_types_of_secrets),
+    "no known secrets": Mutant("what was hidden once is hidden wherever it stands", no_known_secrets),
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
 }
 

@@ -1,0 +1,150 @@
+"""Values without secrets: first what the rules find, then that, and what was known before, wherever else it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ivcap_flows.secrets.known import Needle, known, learn, needles_of, replaced
+from ivcap_flows.secrets.mask import HIDDEN, Mask, hidden
+from ivcap_flows.secrets.names import is_secret_name
+from ivcap_flows.secrets.shapes import holds_token, may_hold_secret, without_shapes
+
+__all__ = ["holds_secret", "scrub", "scrub_alone", "scrub_arguments", "scrub_text"]
+
+_SHORTEST: Final = 4
+
+
+def scrub(value: Any, mask: Mask = hidden) -> Any:
+    """A JSON value without secrets; values under secret names are hidden whole. `mask` says what stands for one."""
+    return _scrubbed(value, mask, known())
+
+
+def scrub_alone(value: Any, mask: Mask = hidden) -> Any:
+    """As `scrub`, but whatever this process has met before: equal values come out equal in every process."""
+    return _scrubbed(value, mask, ())
+
+
+def scrub_text(text: str) -> str:
+    """A text without secrets."""
+    shown: str = scrub(text)
+    return shown
+
+
+def scrub_arguments(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line without secrets: nor what follows an option of a secret name."""
+    shown: list[str] = scrub(list(arguments))
+    return shown
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text that is handed on as it is holds a known secret, or a token that is known by its shape."""
+    return any(needle.is_in(text) for needle in known()) or holds_token(text)
+
+
+def _scrubbed(value: Any, mask: Mask, needles: Sequence[Needle]) -> Any:
+    # Nearly all values hold none: one look at all their texts together takes less time than one at each.
+    texts: list[str] = []
+    if not _gather(value, texts):
+        together = "\0".join(texts)
+        if not may_hold_secret(together) and not any(needle.is_in(together) for needle in needles):
+            return value
+    rules = _Rules(mask, needles)
+    shown = rules.of(value)
+    # They may stand as ordinary text in what came before.
+    new = [each for each in needles_of(learn(rules.found)) if each not in needles]
+    return _Replacing(mask, new).of(shown) if new else shown
+
+
+def _gather(value: Any, texts: list[str]) -> bool:
+    """Add the texts of a value; whether it has a secret name, so that the rest does not matter."""
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if is_secret_name(name) and _hideable(inner):
+                return True
+            texts.append(name)
+            if _gather(inner, texts):
+                return True
+    elif isinstance(value, list | tuple):
+        return any(_gather(inner, texts) for inner in value)
+    return False
+
+
+class _Replacing:
+    """The copy of a value without these secrets."""
+
+    def __init__(self, mask: Mask, needles: Sequence[Needle]) -> None:
+        self._mask, self._needles = mask, needles
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(name): self.named(name, inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return self.items(value)
+        return value
+
+    def text(self, text: str) -> str:
+        return replaced(text, self._needles, self._mask)
+
+    def named(self, name: str, value: Any) -> Any:
+        return self.of(value)
+
+    def items(self, values: Sequence[Any]) -> list[Any]:
+        return [self.of(value) for value in values]
+
+
+class _Rules(_Replacing):
+    """The copy of a value without known secrets and what the rules find, which is in `found`."""
+
+    def __init__(self, mask: Mask, needles: Sequence[Needle]) -> None:
+        super().__init__(mask, needles)
+        self.found: list[str] = []
+
+    def text(self, text: str) -> str:
+        text = super().text(text)
+        return without_shapes(text, self._hide) if len(text) >= _SHORTEST and may_hold_secret(text) else text
+
+    def named(self, name: str, value: Any) -> Any:
+        return self._whole(value) if is_secret_name(name) and _hideable(value) else self.of(value)
+
+    def items(self, values: Sequence[Any]) -> list[Any]:
+        """As arguments of a command: what follows an option of a secret name is one."""
+        shown: list[Any] = []
+        follows = False
+        for value in values:
+            option = isinstance(value, str) and value.startswith("-")
+            shown.append(self._hide(value) if follows and isinstance(value, str) and not option else self.of(value))
+            follows = option and "=" not in value and is_secret_name(value)
+        return shown
+
+    def _hide(self, secret: str) -> str:
+        if secret.startswith(HIDDEN):
+            return secret
+        self.found.append(secret)
+        return self._mask(secret)
+
+    def _whole(self, value: Any) -> str:
+        """What stands for a value under a secret name; the texts in it are secrets, too."""
+        if isinstance(value, str):
+            return self._hide(value)
+        texts: list[str] = []
+        _all_texts(value, texts)
+        self.found += texts
+        return self._mask(repr(value))
+
+
+def _all_texts(value: Any, texts: list[str]) -> None:
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _all_texts(inner, texts)
+
+
+def _hideable(value: Any) -> bool:
+    # A flag or an absent value under such a name tells nothing.
+    return value is not None and not isinstance(value, bool)

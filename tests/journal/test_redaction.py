@@ -1,0 +1,87 @@
+"""What the journal keeps of requests: a keyed digest in the place of a secret, the key beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from ivcap_flows.errors import JournalLossError
+from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.secrets import HIDDEN, hide
+
+REQUEST = {"service": "s", "parameters": {"password": "pw1!", "dsn": "host=x password=pw2!", "n": "1"}}
+
+
+def wanted(request: object) -> NewIntent:
+    return NewIntent("k1:a", "k1:a", "order", "p", "a", "account", request, discriminator="token=pw3!", subject="s")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'journal.sqlite'}"
+
+
+def test_a_request_is_known_again_without_its_secrets(url, tmp_path):
+    """Equal requests are equal as they are kept, from any process; no secret, nor a plain digest of it, is on disk."""
+    with Journal.open(url) as journal:
+        kept = journal.intents.claim(wanted(REQUEST)).intent
+        journal.intents.mark_sent(kept)
+        done = journal.intents.settle_outcome(
+            journal.intents.get("k1:a"), urn="urn:o", outcome={"parameters": REQUEST["parameters"]}, how="sent"
+        )
+    with Journal.open(url) as again:
+        assert again.redaction.of(REQUEST) == kept.request == again.intents.get("k1:a").request
+        assert again.redaction.of(kept.request) == kept.request
+        assert done.outcome == {"parameters": kept.request["parameters"]}
+        assert again.redaction.of({"password": "pw9!"}) != again.redaction.of({"password": "pw1!"})
+    assert kept.request["parameters"]["n"] == "1" and kept.request["parameters"]["password"].startswith(HIDDEN)
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("journal.sqlite*") if path.suffix != ".key")
+    for secret in ("pw1!", "pw2!", "pw3!"):
+        plain = hashlib.sha256(secret.encode()).hexdigest()
+        assert secret.encode() not in stored and plain[:16].encode() not in stored
+
+
+def test_what_a_key_is_made_of_is_the_same_whatever_a_process_knows(url):
+    """A process that has met more secrets must not send twice; what it keeps it hides."""
+    request = {"note": "by known-secret", "token": "pw4!"}
+    with Journal.open(url) as journal:
+        before = journal.redaction.by_rules(request)
+        hide("known-secret")
+        assert journal.redaction.by_rules(request) == before
+        assert "known-secret" not in str(journal.redaction.of(request))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_the_key_is_made_when_needed_for_its_owner_alone(url, tmp_path):
+    """A journal without secrets has none."""
+    key = tmp_path / "journal.sqlite.key"
+    with Journal.open(url) as journal:
+        journal.intents.claim(NewIntent("k1:b", "k1:b", "order", "p", "a", "account", {"n": 1}))
+        assert not key.exists()
+        journal.redaction.of(REQUEST)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(bytes.fromhex(key.read_text())) == 32
+
+
+def test_a_key_that_is_gone_is_no_new_one(url, tmp_path):
+    """What holds a secret would not be known again, and sent twice; the user may accept that."""
+    key = tmp_path / "journal.sqlite.key"
+    with Journal.open(url) as journal:
+        journal.redaction.of(REQUEST)
+    known = key.read_text()
+    key.unlink()
+    with Journal.open(url) as journal, pytest.raises(JournalLossError, match="key of the journal"):
+        journal.intents.claim(wanted(REQUEST))
+    key.write_text("00" * 32)
+    with Journal.open(url) as journal, pytest.raises(JournalLossError):
+        journal.redaction.of(REQUEST)
+    key.write_text(known)
+    with Journal.open(url) as journal:
+        journal.intents.claim(wanted(REQUEST))
+    key.unlink()
+    with Journal.open(url, accept_loss=True) as journal:
+        journal.redaction.of(REQUEST)
+    assert key.read_text() != known
