@@ -37,6 +37,9 @@ def merge(first: Record, second: Record) -> Record:
     attributes = {**older.attributes, **newer.attributes}
     if older is second:
         attributes |= {name: fact for name, fact in second.attributes.items() if name.startswith(ANNOTATION)}
+    if "outcome" in newer.attributes and newer.attributes["outcome"] != older.attributes.get("outcome"):
+        # The cause of an earlier failure is none of what succeeded in the end.
+        attributes = {name: fact for name, fact in attributes.items() if name != "cause" or name in newer.attributes}
     if first.kind == "relation":
         attributes |= _roles(first, second)
     exact = first if second.type in _VAGUE else second

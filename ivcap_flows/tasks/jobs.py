@@ -221,8 +221,10 @@ async def _wait_for_jobs(
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
     services = dict(zip(asked, await all_of(lambda job: _service_of(call, job), asked.values()), strict=True))
-    async with progress_of("jobs", asked) as told:
-        records = await wait_for(call, JobSource(call.client.jobs), services, timeout=timeout, told=told)
+    async with progress_of("jobs", asked) as shown:
+        records = await wait_for(call, JobSource(call.client.jobs), services, timeout=timeout, told=shown.hear)
+        for record in records:
+            shown.end_of(record.urn, record.finished_at)
     ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
     known = {job.urn: job for job in ended}
     done = [known[urn_of(job)] for job in jobs]

@@ -190,8 +190,10 @@ async def _wait_for_orders(
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
     services = {urn: order.service if isinstance(order, Order) else "" for urn, order in asked.items()}
-    async with progress_of("orders", asked) as told:
-        records = await wait_for(call, OrderSource(call.client.orders), services, timeout=timeout, told=told)
+    async with progress_of("orders", asked) as shown:
+        records = await wait_for(call, OrderSource(call.client.orders), services, timeout=timeout, told=shown.hear)
+        for record in records:
+            shown.end_of(record.urn, record.finished_at)
     ended = await all_of(lambda record: _ended(call, record, asked[record.urn]), records)
     known = {order.urn: order for order in ended}
     done = [known[urn_of(order)] for order in orders]

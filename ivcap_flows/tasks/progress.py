@@ -10,11 +10,11 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
@@ -56,18 +56,26 @@ _tables: OrderedDict[str, _Table] = OrderedDict()
 _away_until = 0.0
 
 
+class Shows(Protocol):
+    """What a wait tells of the work that it waits for."""
+
+    def hear(self, statuses: Mapping[str, str]) -> None:
+        """Note statuses, by URN."""
+
+    def end_of(self, urn: str, at: datetime | None) -> None:
+        """Note when work ended, by the platform."""
+
+
 @asynccontextmanager
-async def progress_of(
-    what: str, asked: Mapping[str, Order | Job | str]
-) -> AsyncIterator[Callable[[Mapping[str, str]], None]]:
-    """Within the block, statuses by URN that the value is called with are shown in the flow run that waits, if any."""
+async def progress_of(what: str, asked: Mapping[str, Order | Job | str]) -> AsyncIterator[Shows]:
+    """Within the block, what the value is told is shown in the flow run that waits, if any."""
     flow_run, task_run = _runs()
     if flow_run is None or not asked:
-        yield lambda statuses: None
+        yield _Unseen()
         return
     shown = _Shown(what, asked, flow_run, task_run)
     try:
-        yield shown.hear
+        yield shown
     except Exception:
         await shown.end()
         raise
@@ -81,6 +89,16 @@ def _runs() -> tuple[str | None, str | None]:
     of_flow = getattr(getattr(flow, "flow_run", None), "id", None)
     found = of_task or of_flow
     return None if found is None else str(found), None if task is None else str(task.task_run.id)
+
+
+class _Unseen:
+    """A wait outside of any flow run."""
+
+    def hear(self, statuses: Mapping[str, str]) -> None:
+        """Nobody is told."""
+
+    def end_of(self, urn: str, at: datetime | None) -> None:
+        """Nobody is told."""
 
 
 class _Shown:
@@ -111,19 +129,21 @@ class _Shown:
 
     def hear(self, statuses: Mapping[str, str]) -> None:
         """Note the statuses, and tell Prefect beside it when it is time."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         for urn, status in statuses.items():
             if self._statuses.get(urn) == status:
                 continue
             self._changed = True
             self._statuses[urn] = status
-            row = self._table.rows[urn]
-            row["status"] = status
-            if status in TERMINAL:
-                row["ended"] = now
+            self._table.rows[urn]["status"] = status
         if time.monotonic() - self._told_at >= EVERY and (self._telling is None or self._telling.done()):
             self._told_at = time.monotonic()
             self._telling = asyncio.get_running_loop().create_task(self._tell(bar=True))
+
+    def end_of(self, urn: str, at: datetime | None) -> None:
+        """Note when work ended, by the platform: the wait may hear of it much later."""
+        if at is not None:
+            self._changed = True
+            self._table.rows[urn]["ended"] = at.isoformat(timespec="seconds")
 
     async def end(self) -> None:
         """Tell how it ended."""

@@ -42,14 +42,15 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, unique,
         orders = [place_order("sleep", {"seconds": 2.5}), place_order("echo", {"message": unique})]
         wait_for_orders(orders)
         [job] = wait_for_jobs([request_job("echo", {"message": unique})])
-        return flow_run.id, [*(order.urn for order in orders), job.urn]
+        return flow_run.id, [*wait_for_orders(orders), job]
 
-    run, urns = in_flow(body)
+    run, work = in_flow(body)
     found = loop.run(shown(run))
     [table] = found["table"]
     rows = json.loads(table.data) if isinstance(table.data, str) else table.data
-    assert [row.get("order") or row["job"] for row in rows] == urns
-    assert {row["status"] for row in rows} == {"succeeded"} and all(row["ended"] for row in rows)
+    assert [row.get("order") or row["job"] for row in rows] == [each.urn for each in work]
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert [row["ended"] for row in rows] == [each.finished_at.isoformat(timespec="seconds") for each in work]
     bars = found["progress"]
     assert {(each.data, each.key) for each in bars} == {(100, None)}
     assert len({each.task_run_id for each in bars} - {None}) == len(bars) <= 2
