@@ -61,6 +61,7 @@ FORMS: Final[Mapping[str, Form]] = {
         None, _ACTION, "run", ("parent", "executionParameters", "errorMessage"), ivcap="itself", provena=_MAPPED
     ),
     "model-run": Form(None, _ACTION, "run", ("parent",), provena="itself"),
+    "study": Form(None, ("CreativeWork",), None, provena="itself"),
     "activity": Form(None, _ACTION, "run", ("parent",)),
     "artifact": Form(None, _FILE, ivcap="itself", provena=_EXTERNAL),
     "file": Form(None, _FILE),
@@ -118,7 +119,7 @@ LINKS: Final[Mapping[str, Link]] = {
     "wasStartedBy": Link(None, lineage="facet `parent`"),
     "wasInformedBy": Link(None, lineage="facet `jobDependencies`"),
     "wasDerivedFrom": Link("isBasedOn"),
-    "wasInfluencedBy": Link("about"),
+    "wasInfluencedBy": Link(None),
     "specializationOf": Link("sameAs", lineage="facet `symlinks`"),
     "alternateOf": Link("sameAs", lineage="facet `symlinks`"),
     "hadMember": Link("hasPart"),

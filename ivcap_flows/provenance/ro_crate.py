@@ -81,7 +81,9 @@ class Crate(Things):
             elif record.kind == "entity" and record.type not in ("parameters", "code"):
                 self._thing(record)
         for activity in self.story.activities:
-            if activity.type != "activity":
+            if activity.type == "study":
+                self._thing(activity)
+            elif activity.type != "activity":
                 self._action(activity)
         for code in graph.nodes.values():
             if code.type == "code" and code.id in self.contents:
@@ -298,6 +300,9 @@ class Crate(Things):
             if told is None or told.crate is None or told.crate in ("object", "result", "instrument", "agent"):
                 continue
             ends = [graph.nodes.get(link.source or ""), graph.nodes.get(link.target or "")]
+            if link.type == "actedOnBehalfOf" and (ends[1] is None or ends[1].type != "organisation"):
+                # A program has no affiliation with the person whom it acts for.
+                continue
             ids = [self.ref(each) for each in ends if each is not None]
             if len(ids) == 2 and all(id_ in self.entities for id_ in ids) and ids[0] != ids[1]:
                 entity = self.entities[ids[0]]
