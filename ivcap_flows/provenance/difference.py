@@ -276,8 +276,8 @@ class _Asked:
 
     def likeness(self, other: _Asked) -> int:
         """How much two were given alike."""
-        same = sum(name in other.facts and other.facts[name] == value for name, value in self.facts.items())
-        return same + len(self.given & other.given)
+        same = [name for name, value in self.facts.items() if name in other.facts and other.facts[name] == value]
+        return len(same) + len(self.given & other.given)
 
 
 def _asked(graph: Graph) -> dict[str, list[_Asked]]:

@@ -155,7 +155,7 @@ def things_table() -> str:
 
 def _lineage(form: Form) -> str:
     named = ", ".join(f"`{facet}`" if " " not in facet else facet for facet in form.facets)
-    if form.lineage == "facet":
+    if form.lineage in ("facet", None):
         return f"in {named}" if named else "not told"
     return f"{form.lineage}, with {named}" if named else str(form.lineage)
 

@@ -126,8 +126,9 @@ class _Events:
                 if node.type in ELSEWHERE:
                     self.elsewhere |= {("start", node.id), ("end", node.id)}
         for link in relations:
-            if link.source in nodes and link.target in nodes:
-                for first, second in self._of(link, nodes[link.source], nodes[link.target]):
+            source, target = nodes.get(link.source or ""), nodes.get(link.target or "")
+            if source is not None and target is not None:
+                for first, second in self._of(link, source, target):
                     self._precedes(first, second)
         self.sorted = self._sort()
 
