@@ -132,7 +132,7 @@ THINGS: Final = """
 ## Things, and what each is in each sink
 
 Every thing has one id, and the same in every sink: it is the URI in PROV, the `@id` or the `identifier` in an RO-Crate,
-the name of a dataset or the tag `urn` of a run in OpenLineage, and the entity on IVCAP.
+the version of a dataset or the tag `urn` of a run in OpenLineage, and the entity on IVCAP.
 
 - **PROV** is PROV-JSON, PROV-N and Turtle alike: the class that PROV has, and `prov:type` with our own word for it.
 - **RO-Crate** names the types of the entity. A file that is not in the crate is a `MediaObject` under its own URN. An

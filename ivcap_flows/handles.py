@@ -121,6 +121,8 @@ class _Work(Handle):
     """A digest of the service's definition when this was asked for; IVCAP numbers no versions."""
     status: str = "unknown"
     name: str | None = None
+    account: str | None = None
+    """The URN of the account that asked for it, where the platform tells."""
     requested_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -249,7 +251,10 @@ class DatasetFile(Handle):
 
 
 class ModelRun(Handle):
-    """A lodged Provena model run; `urn` is its handle. `inputs` and `outputs` are dataset handles."""
+    """A lodged Provena model run; `urn` is its handle. `inputs` and `outputs` are dataset handles.
+
+    `started_at` and `finished_at` are of the work, not of its registration.
+    """
 
     kind: Literal["model-run"] = "model-run"
     session_id: str | None = None
@@ -257,8 +262,19 @@ class ModelRun(Handle):
     display_name: str | None = None
     subject: str | None = None
     """The URN of what was registered: an order, a job or a flow's run."""
+    description: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
     inputs: tuple[str, ...] = ()
+    input_templates: tuple[str, ...] = ()
+    """The handle of the dataset template that each of `inputs` is for, in their order."""
     outputs: tuple[str, ...] = ()
+    output_templates: tuple[str, ...] = ()
+    """The handle of the dataset template that each of `outputs` is for, in their order."""
+    study: str | None = None
+    """The handle of the study that the run belongs to."""
+    model_version: str | None = None
+    annotations: dict[str, str] = Field(default_factory=dict)
     modeller: str | None = None
     """The handle of the person who answers for the run."""
     organisation: str | None = None

@@ -180,6 +180,7 @@ def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]
     user = flows_urn("user", _user_name())
     yield agent(user, "user", name=_user_name(), local=True)
     yield relation("wasAssociatedWith", urn, user)
+    yield relation("actedOnBehalfOf", SOFTWARE, user)
     if attempt.leads and run.parameters:
         parameters = flows_urn("parameters", digest(canonical(run.parameters)))
         yield entity(parameters, "parameters", values=run.parameters)

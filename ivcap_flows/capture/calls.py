@@ -211,6 +211,9 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
         born = _asked_at(thing)
         if thing.id in call.found or (born is not None and born < call.started - _SKEW):
             yield _took(call, thing, role)
+        elif thing.type == "model-run":
+            # The work was done before it was registered.
+            yield _took(call, thing, role)
         elif thing.kind == "activity":
             yield relation("wasStartedBy", thing.id, call.id, born or call.ended)
         else:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.attempts import attempt_of_process, close_attempt, known_here, open_attempt, open_here, turn
+from ivcap_flows.capture.attempts import (
+    SOFTWARE,
+    attempt_of_process,
+    close_attempt,
+    known_here,
+    open_attempt,
+    open_here,
+    turn,
+)
 from ivcap_flows.capture.calls import Call, seen_in
 from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.guard import unraised
@@ -317,7 +325,9 @@ def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: 
         if (opened.attempt.id, id) in _accounts:
             return
         urn = flows_urn("attempt", opened.attempt.id)
-        records = agent(id, kind, name=name, **facts), relation("wasAssociatedWith", urn, id)
+        records = [agent(id, kind, name=name, **facts), relation("wasAssociatedWith", urn, id)]
+        if kind == "user":
+            records.append(relation("actedOnBehalfOf", SOFTWARE, id))
         recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
         _accounts.put((opened.attempt.id, id), None)
 

@@ -60,20 +60,24 @@ def reconcile(
 ) -> list[tuple[AttemptRow, Outcome]]:
     """Give every attempt whose process is gone its outcome; returns those, each once.
 
-    Prefect's word goes first (`ask` by flow run id, by default its API); without one the attempt is `lost`, last seen
-    at its last beat. A process that was told to end cannot know whether its run was cancelled, and one that left a
-    parked run cannot know what became of it, so Prefect is asked for those of the latest runs, too. What happened is
-    stated as a fact.
+    Prefect's word goes first (`ask` by flow run id, by default its API), for the newest attempt of that flow run only:
+    a retry has the same flow run, whose state says nothing of the tries before. Without a word the attempt is `lost`.
+    Either way it ended when it was last seen. A process that was told to end cannot know whether its run was cancelled,
+    and one that left a parked run cannot know what became of the run, so Prefect is asked for those of the latest runs,
+    too. What happened is stated as a fact.
     """
     ask = ask or prefect_says
     told: list[tuple[AttemptRow, Outcome]] = []
     # Those too that the next attempt of their run has found gone, when it began, or a process that ended over them.
     journal.runs.reap()
-    for attempt in (*journal.runs.untold(), *_terminated(journal), *_parked(journal)):
+    for attempt in (*journal.runs.untold(), *_terminated(journal)):
+        word = ask(attempt.flow_run_id) if _is_newest(journal, attempt) else None
+        if attempt.outcome == "lost" or (word is not None and word.outcome != "parked"):
+            told.append((attempt, _settle(journal, attempt, word)))
+    for attempt in _parked(journal):
         word = ask(attempt.flow_run_id)
-        if attempt.outcome != "lost" and (word is None or word.outcome == "parked"):
-            continue
-        told.append((attempt, _settle(journal, attempt, word)))
+        if word is not None and word.outcome != "parked" and _end_parked(journal, attempt, word):
+            told.append((attempt, word.outcome))
     return told
 
 
@@ -127,22 +131,57 @@ def _records_about(journal: Journal, urn: str) -> Iterator[Record]:
         after = page[-1].seq
 
 
+def _is_newest(journal: Journal, attempt: AttemptRow) -> bool:
+    """Whether no later attempt is of the same flow run."""
+    same = [row.id for row in journal.runs.attempts(attempt.run_id) if row.flow_run_id == attempt.flow_run_id]
+    return same[-1] == attempt.id
+
+
 def _settle(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
-    """Record how an attempt ended by Prefect's word, or that it is lost."""
+    """Record how an attempt ended by Prefect's word, or that it is lost; when it ended, the journal has seen itself."""
     from ivcap_flows.journal import Fact
 
-    outcome: Outcome = "lost"
-    cause, ended = attempt.cause, attempt.ended_at or attempt.started_at
-    if word is not None:
-        outcome, ended = word.outcome, word.since or ended
-        cause = scrub_text(word.cause) if word.cause is not None else None
-        journal.runs.close_attempt(attempt.id, outcome, cause)
-    ended = max(ended, attempt.started_at)
-    told = _told(journal, attempt, outcome, cause, ended)
+    outcome: Outcome = "lost" if word is None else word.outcome
+    cause = scrub_text(word.cause) if word is not None and word.cause is not None else attempt.cause
+    ended = _last_seen(journal, attempt)
+    if word is not None or ended != attempt.ended_at:
+        journal.runs.close_attempt(attempt.id, outcome, cause, ended=ended)
+    run_ended = ended if word is None or word.since is None else max(word.since, ended)
+    decides = _decides(journal, attempt, outcome)
+    told = _told(journal, attempt, outcome, cause, ended, run_ended if decides else None)
     journal.facts.append([Fact(record, attempt.run_id, attempt.id) for record in told])
-    if attempt.leads and journal.runs.get(attempt.run_id).outcome == outcome:
+    if decides:
         tell_of_live_orders(journal, attempt.run_id, outcome)
     return outcome
+
+
+def _decides(journal: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
+    """Whether a run ended so with this attempt, and not with a later one."""
+    later = (row for row in journal.runs.attempts(attempt.run_id) if row.leads and row.number > attempt.number)
+    return attempt.leads and journal.runs.get(attempt.run_id).outcome == outcome and not any(later)
+
+
+def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
+    """When an attempt was last heard of: at its last beat, or at the last begin or end of what was within it."""
+    times = [attempt.started_at, attempt.ended_at]
+    for record in _within(journal, attempt):
+        times += [record.time, record.ended]
+    return max(time for time in times if time is not None)
+
+
+def _end_parked(journal: Journal, attempt: AttemptRow, word: PrefectWord) -> bool:
+    """Record how a parked run ended; its last attempt has ended before, when it parked."""
+    from ivcap_flows.journal import Fact
+
+    if not journal.runs.end(attempt.run_id, word.outcome):
+        return False
+    run = journal.runs.get(attempt.run_id)
+    ended = max(time for time in (word.since, attempt.ended_at, run.created_at) if time is not None)
+    cause = scrub_text(word.cause) if word.cause is not None else None
+    told = activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=word.outcome, cause=cause)
+    journal.facts.append([Fact(told, run.id)])
+    tell_of_live_orders(journal, run.id, word.outcome)
+    return True
 
 
 def _terminated(journal: Journal) -> list[AttemptRow]:
@@ -165,7 +204,12 @@ def _parked(journal: Journal) -> list[AttemptRow]:
 
 
 def _told(
-    journal: Journal, attempt: AttemptRow, outcome: Outcome, cause: str | None, ended: datetime
+    journal: Journal,
+    attempt: AttemptRow,
+    outcome: Outcome,
+    cause: str | None,
+    ended: datetime,
+    run_ended: datetime | None,
 ) -> Iterator[Record]:
     urn = flows_urn("attempt", attempt.id)
     begun_at = attempt.started_at
@@ -173,15 +217,13 @@ def _told(
     yield activity(urn, "attempt", begun_at, ended, name=name, number=attempt.number, outcome=outcome, cause=cause)
     if attempt.leads:
         run = journal.runs.get(attempt.run_id)
-        over = run.outcome == outcome
-        told = {"outcome": outcome, "cause": cause} if over else {}
-        yield activity(flows_urn("run", run.id), "flow-run", run.created_at, ended if over else None, name=name, **told)
+        told = {"outcome": outcome, "cause": cause} if run_ended is not None else {}
+        yield activity(flows_urn("run", run.id), "flow-run", run.created_at, run_ended, name=name, **told)
         yield relation("wasStartedBy", urn, flows_urn("run", run.id), begun_at)
     yield from _caused(journal, attempt)
     within = outcome if outcome in _ENDS_ALL else "lost"
     for begun in unended(journal, attempt):
-        last = max(ended, begun.time or ended)
-        yield activity(begun.id, begun.type, begun.time, last, outcome=within, cause=_WITH_PROCESS)
+        yield activity(begun.id, begun.type, begun.time, ended, outcome=within, cause=_WITH_PROCESS)
 
 
 def _caused(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
@@ -206,18 +248,22 @@ def _has_cause(journal: Journal, urn: str) -> bool:
 def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
     """The tasks and calls of an attempt of which the record has the begin and not the end."""
     begun: dict[str, Record] = {}
+    for record in _within(journal, attempt):
+        if record.ended is not None:
+            begun.pop(record.id, None)
+        elif record.time is not None:
+            begun[record.id] = record
+    return list(begun.values())
+
+
+def _within(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
+    """What an attempt has stated of its tasks and calls."""
     after = 0
     while page := journal.facts.of_run(attempt.run_id, after=after):
         after = page[-1].seq
         for fact in page:
-            record = fact.record
-            if fact.attempt_id != attempt.id or record.type not in _WITHIN:
-                continue
-            if record.ended is not None:
-                begun.pop(record.id, None)
-            elif record.time is not None:
-                begun[record.id] = record
-    return list(begun.values())
+            if fact.attempt_id == attempt.id and fact.record.type in _WITHIN:
+                yield fact.record
 
 
 def prefect_says(flow_run_id: str) -> PrefectWord | None:

@@ -30,7 +30,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "used": ("used", "used by"),
     "wasDerivedFrom": ("derived from", "source of"),
     "wasInformedBy": ("informed by", "informed"),
-    "wasInfluencedBy": ("about", "subject of"),
+    "wasInfluencedBy": ("influenced by", "influenced"),
     "hadPlan": ("followed", "followed by"),
     "hadMember": ("holds", "held by"),
     "specializationOf": ("has the content of", "is the content of"),

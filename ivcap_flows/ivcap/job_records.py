@@ -72,6 +72,7 @@ class JobRecord(Wire):
             service_name=service_name or self.service_name,
             status=self.status,
             name=self.name,
+            account=self.account,
             requested_at=self.requested_at,
             started_at=self.started_at,
             finished_at=self.finished_at,

@@ -83,6 +83,7 @@ class OrderRecord(Wire):
             service_name=service_name,
             status=self.status,
             name=without_key(self.name),
+            account=self.account,
             requested_at=self.ordered_at,
             started_at=self.started_at,
             finished_at=self.finished_at,

@@ -135,14 +135,19 @@ class Runs:
             last = max((row for row in leading if row.outcome == "completed"), key=lambda row: row.number, default=None)
             return None if last is None or self._processes.alive(last.process, self._store.now(connection)) else last
 
-    def close_attempt(self, attempt_id: str, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how an attempt ended, and by it its run, unless that is given up. Closing again keeps the last."""
+    def close_attempt(
+        self, attempt_id: str, outcome: Outcome, cause: str | None = None, *, ended: datetime | None = None
+    ) -> None:
+        """Record how an attempt ended, and by it its run, unless that is given up. Closing again keeps the last.
+
+        `ended` is when, as somebody else has seen it after the attempt was lost; by default the attempt ends now.
+        """
         with self._store.write() as connection:
             attempt = self._attempt(connection, attempt_id)
             now = self._store.now(connection)
             # Of two that end at once the second sees how the first did.
             self._hold(connection, attempt.run_id)
-            self._end(connection, attempt, outcome, cause, now)
+            self._end(connection, attempt, outcome, cause, ended or now, seen_by_another=ended is not None)
             if attempt.leads:
                 told = _outcome(self._attempts(connection, attempt.run_id))
                 connection.execute(
@@ -150,6 +155,16 @@ class Runs:
                     .where(_R.c.id == attempt.run_id, _R.c.outcome != "abandoned")
                     .values(outcome=told, updated_at=now)
                 )
+
+    def end(self, run_id: str, outcome: Outcome) -> bool:
+        """Record how a run ended that no process was at, such as a parked one; its attempts stay as they ended.
+
+        False where an attempt has begun meanwhile or the run is given up: nothing is changed then.
+        """
+        ends = sa.update(_R).where(_R.c.id == run_id, _R.c.outcome.not_in(("running", "abandoned")))
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            return connection.execute(ends.values(outcome=outcome, updated_at=now)).rowcount > 0
 
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
         """Whether its run ends so, too, if an attempt does."""
@@ -189,13 +204,13 @@ class Runs:
             return self._lose_dead(connection, [_attempt_row(row) for row in running])
 
     def untold(self) -> list[AttemptRow]:
-        """The attempts that are `lost` and of whose end no fact is stated yet."""
+        """The attempts that are `lost` and of whose end no fact is stated yet, oldest first."""
         end = sa.select(_F.c.seq).where(
             _F.c.record_id == sa.literal(flows_urn("attempt", "")) + _A.c.id, _F.c.record.contains('"outcome":"lost"')
         )
         with self._store.read() as connection:
-            rows = connection.execute(_ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists())).mappings()
-            return [_attempt_row(row) for row in rows]
+            query = _ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists()).order_by(_A.c.seq)
+            return [_attempt_row(row) for row in connection.execute(query).mappings()]
 
     def abandon(self, run_id: str) -> None:
         """Give up a run: no later run continues it, and it may be pruned. Twice has the effect of once.
@@ -392,12 +407,22 @@ class Runs:
         return dead
 
     @staticmethod
-    def _end(connection: Connection, attempt: AttemptRow, outcome: Outcome, cause: str | None, at: datetime) -> None:
+    def _end(
+        connection: Connection,
+        attempt: AttemptRow,
+        outcome: Outcome,
+        cause: str | None,
+        at: datetime,
+        *,
+        seen_by_another: bool = False,
+    ) -> None:
         """Write down how an attempt ended; one that is only lost, unless another has written it down meanwhile."""
         of_run = _A.alias()
         newest = sa.select(sa.func.max(of_run.c.number)).where(of_run.c.run_id == attempt.run_id).scalar_subquery()
         cause = None if cause is None else scrub_text(cause)
-        ended = {"outcome": outcome, "cause": cause, "ended_at": max(at, attempt.started_at), "newest_at_end": newest}
+        ended: dict[str, Any] = {"outcome": outcome, "cause": cause, "ended_at": max(at, attempt.started_at)}
+        if not (seen_by_another and attempt.newest_at_end is not None):
+            ended["newest_at_end"] = newest
         change = sa.update(_A).where(_A.c.id == attempt.id)
         if outcome == "lost" and attempt.outcome == "running":
             change = change.where(_A.c.outcome == "running")

@@ -90,16 +90,7 @@ class Item(Seed, Generic[I_co]):
         """The handle for this item: `ModelRun` or `Dataset` for those two subtypes, else `RegistryItem`."""
         info = self.info
         if isinstance(info, ModelRun):
-            return handles.ModelRun(
-                urn=self.id,
-                platform=platform,
-                workflow_template=info.record.workflow_template_id,
-                display_name=info.display_name,
-                inputs=tuple(part.dataset_id for part in info.record.inputs),
-                outputs=tuple(part.dataset_id for part in info.record.outputs),
-                modeller=info.record.associations.modeller_id,
-                organisation=info.record.associations.requesting_organisation_id,
-            )
+            return handles.ModelRun(urn=self.id, platform=platform, **info.record.of_handle())
         if isinstance(info, DatasetInfo):
             uri = info.access_info_uri or info.collection_format.dataset_info.access_info.uri
             return handles.Dataset(urn=self.id, platform=platform, display_name=info.display_name, access_uri=uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any, Final
 
 from pydantic import Field, SecretStr
@@ -54,6 +55,25 @@ class ModelRunRecord(Wire):
     associations: Associations
     start_time: int
     end_time: int
+
+    def of_handle(self) -> dict[str, Any]:
+        """What the record says, by the fields of a `ModelRun`."""
+        return {
+            "workflow_template": self.workflow_template_id,
+            "display_name": self.display_name,
+            "description": self.description,
+            "started_at": datetime.fromtimestamp(self.start_time, timezone.utc),
+            "finished_at": datetime.fromtimestamp(self.end_time, timezone.utc),
+            "inputs": tuple(part.dataset_id for part in self.inputs),
+            "input_templates": tuple(part.dataset_template_id for part in self.inputs),
+            "outputs": tuple(part.dataset_id for part in self.outputs),
+            "output_templates": tuple(part.dataset_template_id for part in self.outputs),
+            "study": self.study_id,
+            "model_version": self.model_version,
+            "annotations": dict(self.annotations or {}),
+            "modeller": self.associations.modeller_id,
+            "organisation": self.associations.requesting_organisation_id,
+        }
 
     def faults(self) -> list[str]:
         found = blank(self, "workflow_template_id", "display_name", "description", "study_id")

@@ -1,10 +1,9 @@
-"""What must come before what (W3C PROV-CONSTRAINTS, 2013): nothing is its own origin, and nothing began within itself.
+"""What nothing can be (W3C PROV-CONSTRAINTS, 2013): its own origin, or begun within itself.
 
-Of the orderings of that document, those that tie starts, uses, generations and ends together lead from starts to
-generations and from there to ends, and never back. So a cycle in time can only be one of derivations and
-specializations (constraints 41, 44 and 45), or one of starts (30, 31). Its other constraints that bear on our records
-are in `rules`: what may relate to what, an end that is before the start, a second birth. A relation's id follows from
-its ends, so no generation or usage of one entity by one activity is stated twice (24, 25).
+The order of instants is in `ordering`. Where none of these are known, a cycle in time can still be one of derivations
+and specializations, or one of starts. The other constraints that bear on our records are in `rules`: what may relate to
+what, a second birth. A relation's id follows from its ends, so no generation or usage of one entity by one activity is
+stated twice.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any, Final
 
 from ivcap_flows.handles import (
@@ -23,13 +24,16 @@ from ivcap_flows.handles import (
     Service,
 )
 from ivcap_flows.identity import file_urn, fingerprint, flows_urn
-from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
+from ivcap_flows.provenance.records import ANNOTATION, Record, activity, agent, entity, relation
 from ivcap_flows.secrets import scrub_alone
 
 __all__ = ["describe", "identify", "reference"]
 
 _SHOWN: Final = 200
 """Characters of an event's message that a record holds."""
+
+_OWN_ANNOTATIONS: Final = "ivcap-"
+"""How the annotations begin that this package gives to what it registers."""
 
 _NOUNS = {
     "urn:ivcap:artifact:": ("entity", "artifact"),
@@ -110,13 +114,15 @@ def _work(value: Order | Job) -> Iterator[Record]:
     yield activity(
         value.urn,
         value.kind,
-        value.started_at or value.requested_at,
+        _began(value),
         _ended(value),
         name=value.name,
         status=None if value.status == "unknown" else value.status,
         outcome={"succeeded": "completed", "failed": "failed", "error": "failed"}.get(value.status),
         cause=value.error_message if isinstance(value, Job) else None,
-        requested_at=value.requested_at.isoformat() if value.requested_at else None,
+        requested_at=_text(value.requested_at),
+        started_at=_text(value.started_at),
+        finished_at=_text(value.finished_at),
         queue_seconds=_seconds(value.requested_at, value.started_at),
         run_seconds=_seconds(value.started_at, value.finished_at),
         service_name=value.service_name,
@@ -131,6 +137,9 @@ def _work(value: Order | Job) -> Iterator[Record]:
     if value.service:
         yield entity(value.service, "service", name=value.service_name)
         yield relation("hadPlan", value.urn, value.service)
+    if value.account:
+        yield agent(value.account, "user")
+        yield relation("wasAssociatedWith", value.urn, value.account)
     for urn in value.inputs:
         yield entity(urn, "artifact")
         yield relation("used", value.urn, urn)
@@ -158,8 +167,19 @@ def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
     return None if begin is None or end is None else max(0.0, round((end - begin).total_seconds(), 3))
 
 
-def _ended(value: Order | Job) -> datetime | None:
-    start = value.started_at or value.requested_at
+def _text(time: datetime | None) -> str | None:
+    return time.isoformat() if time is not None else None
+
+
+def _began(value: Order | Job | ModelRun) -> datetime | None:
+    """When the work began; of ended work whose platform does not tell, when it was asked for."""
+    if isinstance(value, ModelRun) or value.started_at is not None:
+        return value.started_at
+    return value.requested_at if value.done else None
+
+
+def _ended(value: Order | Job | ModelRun) -> datetime | None:
+    start = _began(value)
     if value.finished_at is not None and start is not None:
         return max(value.finished_at, start)
     return value.finished_at
@@ -174,8 +194,6 @@ def _aspect(value: Aspect) -> Iterator[Record]:
         content_sha256=_content_sha256(value.content),
         platform=value.platform,
     )
-    yield reference(value.entity)
-    yield relation("wasInfluencedBy", value.urn, value.entity)
 
 
 def _content_sha256(content: Any) -> str | None:
@@ -187,36 +205,56 @@ def _model_run(value: ModelRun) -> Iterator[Record]:
     yield activity(
         value.urn,
         "model-run",
+        value.started_at,
+        _ended(value),
         name=value.display_name,
+        description=value.description,
         session_id=value.session_id,
+        model_version=value.model_version,
+        subject=value.subject,
         key=value.key,
         platform=value.platform,
+        **{
+            ANNOTATION + name: text for name, text in value.annotations.items() if not name.startswith(_OWN_ANNOTATIONS)
+        },
     )
-    yield entity(value.workflow_template, "workflow-template")
-    yield relation("hadPlan", value.urn, value.workflow_template)
-    if value.subject:
-        subject = reference(value.subject)
-        yield subject
-        yield relation("wasInformedBy" if subject.kind == "activity" else "wasInfluencedBy", value.urn, value.subject)
-    for handle in value.inputs:
+    if value.workflow_template:
+        yield entity(value.workflow_template, "workflow-template")
+        yield relation("hadPlan", value.urn, value.workflow_template)
+    for known in (value.subject and reference(value.subject), value.study and activity(value.study, "study")):
+        if known and known.kind == "activity":
+            yield known
+            yield relation("wasInformedBy", value.urn, known.id)
+    for handle, template in _with_templates(value.inputs, value.input_templates):
         yield entity(handle, "dataset")
-        yield relation("used", value.urn, handle)
-    for handle in value.outputs:
+        yield relation("used", value.urn, handle, role=template)
+    for handle, template in _with_templates(value.outputs, value.output_templates):
         yield entity(handle, "dataset")
-        yield relation("wasGeneratedBy", handle, value.urn)
+        yield relation("wasGeneratedBy", handle, value.urn, role=template)
     yield from _people(value)
 
 
+def _with_templates(datasets: Sequence[str], templates: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each dataset with the template that it is for, where that is known."""
+    return zip_longest(datasets, templates[: len(datasets)])
+
+
 def _people(value: ModelRun) -> Iterator[Record]:
-    """Who answers for a model run. As an agent a person has a name of his own: the handle is that of his record."""
+    """Who answers for a model run, and whose its outputs are, as Provena's own graph has it.
+
+    As an agent a person has a name of his own: the handle is that of his record.
+    """
     if value.modeller is None:
         return
     person = flows_urn("provena-person", value.modeller)
     yield agent(person, "user", handle=value.modeller)
     yield relation("wasAssociatedWith", value.urn, person)
+    for handle in value.outputs:
+        yield relation("wasAttributedTo", handle, person)
     if value.organisation is not None:
         organisation = flows_urn("provena-organisation", value.organisation)
         yield agent(organisation, "organisation", handle=value.organisation)
+        yield relation("wasAssociatedWith", value.urn, organisation)
         yield relation("actedOnBehalfOf", person, organisation)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from ivcap_flows.identity import fingerprint
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.reasons import Cause, Reasons
 from ivcap_flows.provenance.records import Record
 
 __all__ = ["Change", "Difference", "Result", "Side", "compare", "ends"]
@@ -19,6 +22,10 @@ _NO_END: Final = frozenset({"parameters", "code", "service"})
 _CONTENTS: Final = ("sha256", "manifest_sha256", "content_sha256")
 _RUN_PARTS: Final = frozenset({"flow-run", "attempt"})
 _LOCAL: Final = frozenset({"file", "directory"})
+_OWN: Final = ("urn:ivcap:artifact:", "urn:ivcap:order:", "urn:ivcap:job:", "urn:ivcap-flows:", "/")
+_BEFORE: Final = timedelta(minutes=1)
+"""A run is given its time before it begins."""
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,25 @@ def compare(first: Side, second: Side) -> Difference:
     inputs = _ends_changed(ends_before, ends_after, "inputs")
     work = _work_changed(first.graph, second.graph)
     outputs = _ends_changed(ends_before, ends_after, "results")
-    common = [f"{_WORDS[part]} {change}" for part, changes in parts.items() for change in changes]
+    causes = {part: [_cause(change, word=_WORDS[part]) for change in changes] for part, changes in parts.items()}
+    reasons = Reasons(
+        (first.graph, second.graph),
+        inputs=[_cause(change, about, word="input") for change, about in inputs],
+        asked=[_cause(change, about) for change, about in work],
+        parameters=[
+            cause
+            for cause in causes["parameters"]
+            if cause.before not in _Own(first.graph) or cause.after not in _Own(second.graph)
+        ],
+        code=causes["code"],
+        common=[*causes["packages"], *causes["environment"]],
+    )
     return Difference(
         outcome=None if first.outcome == second.outcome else Change("outcome", first.outcome, second.outcome),
         **parts,
         inputs=tuple(change for change, _ in inputs),
         work=tuple(change for change, _ in work),
-        outputs=tuple(
-            Result(change.name, change.before, change.after, _why(ids, first, second, common, inputs, work))
-            for change, ids in outputs
-        ),
+        outputs=tuple(Result(change.name, change.before, change.after, reasons.of(about)) for change, about in outputs),
         compared=len({_content(node) for node in (*ends_before.results, *ends_after.results)} - {None}),
     )
 
@@ -232,64 +248,120 @@ def _ends_changed(before: _Ends, after: _Ends, part: Literal["inputs", "results"
 
 def _work_changed(first: Graph, second: Graph) -> _Changed:
     """Steps, orders and jobs of one name that were asked for something else, or of another service."""
-
-    def asked(graph: Graph) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-        plans = {link.source: link.target for link in graph.relations.values() if link.type == "hadPlan"}
-        named: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
-        for node in graph.nodes.values():
-            if node.kind != "activity" or node.type in _RUN_PARTS:
-                continue
-            said = node.attributes
-            facts: dict[str, Any] = {}
-            if node.type in ("order", "job"):
-                facts = _flat(said.get("parameters") or {}) | _flat({"request": said.get("request")})
-                facts["service"] = plans.get(node.id)
-                named[f"{node.type} {said.get('service_name') or ''}".strip()].append((node.id, _without_urns(facts)))
-            else:
-                values = said.get("parameters")
-                facts = _flat(values) if isinstance(values, Mapping) else {}
-                named[f"{node.type} {said.get('name') or ''}".strip()].append((node.id, _without_urns(facts)))
-        return named
-
-    one, two = asked(first), asked(second)
+    one, two = _asked(first), _asked(second)
     found: _Changed = []
     for name in dict.fromkeys([*one, *two]):
-        before, after = list(one.get(name, ())), list(two.get(name, ()))
-        for mine in list(before):
-            same = next((other for other in after if fingerprint(other[1]) == fingerprint(mine[1])), None)
-            if same is not None:
-                before.remove(mine)
-                after.remove(same)
-        for (left, old), (right, new) in zip(before, after, strict=False):
+        pairs, rest = _paired(one.get(name, []), two.get(name, []))
+        for left, right in pairs:
             found += [
-                (Change(f"{name}, {change.name}", change.before, change.after), frozenset((left, right)))
-                for change in _changes(old, new)
+                (Change(f"{name}, {change.name}", change.before, change.after), frozenset((left.id, right.id)))
+                for change in _changes(left.facts, right.facts)
             ]
-        rest = [(Change(name, "there", None), id_) for id_, _ in before[len(after) :]]
-        rest += [(Change(name, None, "there"), id_) for id_, _ in after[len(before) :]]
-        found += [(change, frozenset((id_,))) for change, id_ in rest]
+        for side, change in zip(rest, (Change(name, "there", None), Change(name, None, "there")), strict=True):
+            found += [(change, frozenset((each.id,))) for each in side]
     return found
 
 
-def _without_urns(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, without what each run names anew: artifacts and files are compared by their contents."""
-    volatile = ("urn:ivcap:artifact:", "urn:ivcap:order:", "urn:ivcap:job:", "/")
-    return {name: value for name, value in facts.items() if not (isinstance(value, str) and value.startswith(volatile))}
+@dataclass(frozen=True)
+class _Asked:
+    """A step, order or job: what it was asked for, and the contents that it was given, by their roles."""
+
+    id: str
+    facts: dict[str, Any]
+    given: frozenset[tuple[str, str]]
+
+    @property
+    def whole(self) -> str:
+        return fingerprint([self.facts, sorted(self.given)])
+
+    def likeness(self, other: _Asked) -> int:
+        """How much two were given alike."""
+        same = [name for name, value in self.facts.items() if name in other.facts and other.facts[name] == value]
+        return len(same) + len(self.given & other.given)
 
 
-def _why(
-    ids: Iterable[str], first: Side, second: Side, common: list[str], inputs: _Changed, work: _Changed
-) -> tuple[str, ...]:
-    """The changes that lie on the way to a result, nearest first: what was asked, what was used, then what holds for
-    the whole run."""
-    on_way: set[str] = set()
-    for side in (first, second):
-        here = [id_ for id_ in ids if id_ in side.graph.nodes]
-        if here:
-            on_way |= set(side.graph.lineage(here, "up").nodes)
-    asked = [str(change) for change, about in work if about & on_way]
-    used = [f"input {change}" for change, about in inputs if about & on_way]
-    return tuple(dict.fromkeys([*used, *asked, *common]))
+def _asked(graph: Graph) -> dict[str, list[_Asked]]:
+    plans = {link.source: link.target for link in graph.relations.values() if link.type == "hadPlan"}
+    given: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for link in graph.relations.values():
+        if link.type == "used" and link.target in graph.nodes:
+            content = _content(graph.nodes[link.target])
+            if content is not None:
+                given[link.source or ""].add((str(link.attributes.get("role")), content))
+    own = _Own(graph)
+    named: dict[str, list[_Asked]] = defaultdict(list)
+    for node in graph.nodes.values():
+        if node.kind != "activity" or node.type in _RUN_PARTS:
+            continue
+        said = node.attributes
+        values = said.get("parameters")
+        facts = _flat(values) if isinstance(values, Mapping) else {}
+        called = said.get("name")
+        if node.type in ("order", "job"):
+            facts |= _flat({"request": said.get("request")})
+            facts["service"] = plans.get(node.id)
+            called = said.get("service_name")
+        asked = _Asked(node.id, {n: v for n, v in facts.items() if v not in own}, frozenset(given[node.id]))
+        named[f"{node.type} {called or ''}".strip()].append(asked)
+    return named
+
+
+def _paired(
+    before: list[_Asked], after: list[_Asked]
+) -> tuple[list[tuple[_Asked, _Asked]], tuple[list[_Asked], list[_Asked]]]:
+    """Calls of one name that differ, by what they were given: first those that were given the same are left out, then
+    the most alike are pairs; and those that have no other."""
+    waiting: dict[str, list[_Asked]] = defaultdict(list)
+    for each in after:
+        waiting[each.whole].append(each)
+    left = []
+    for each in before:
+        if waiting[each.whole]:
+            waiting[each.whole].pop(0)
+        else:
+            left.append(each)
+    right = [each for rest in waiting.values() for each in rest]
+    # Of equally alike ones those in the same place; few are left in two runs of one flow.
+    order = sorted(
+        ((one.likeness(two), -abs(i - j), i, j) for i, one in enumerate(left) for j, two in enumerate(right)),
+        reverse=True,
+    )
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, _, i, j in order:
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    found = [(left[i], right[pairs[i]]) for i in sorted(pairs)]
+    return found, (
+        [each for i, each in enumerate(left) if i not in pairs],
+        [each for j, each in enumerate(right) if j not in taken],
+    )
+
+
+class _Own:
+    """What a run names anew: its ids, its places, its times, and things, which are compared by their contents."""
+
+    def __init__(self, graph: Graph) -> None:
+        times = [time for node in graph.nodes.values() for time in (node.time, node.ended) if time is not None]
+        self._span = (min(times) - _BEFORE, max(times)) if times else None
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, str):
+            return False
+        return value.startswith(_OWN) or _UUID.fullmatch(value) is not None or self._is_within(value)
+
+    def _is_within(self, text: str) -> bool:
+        """Whether a text is a moment while the run was made."""
+        try:
+            moment = datetime.fromisoformat(text) if ":" in text else None
+        except ValueError:
+            return False
+        return moment is not None and self._span is not None and self._span[0] <= moment.astimezone() <= self._span[1]
+
+
+def _cause(change: Change, about: frozenset[str] = frozenset(), *, word: str = "") -> Cause:
+    return Cause(f"{word} {change}".strip(), change.before, change.after, about)
 
 
 def _shown(value: Any) -> str:

@@ -61,6 +61,7 @@ FORMS: Final[Mapping[str, Form]] = {
         None, _ACTION, "run", ("parent", "executionParameters", "errorMessage"), ivcap="itself", provena=_MAPPED
     ),
     "model-run": Form(None, _ACTION, "run", ("parent",), provena="itself"),
+    "study": Form(None, ("CreativeWork",), None, provena="itself"),
     "activity": Form(None, _ACTION, "run", ("parent",)),
     "artifact": Form(None, _FILE, ivcap="itself", provena=_EXTERNAL),
     "file": Form(None, _FILE),
@@ -118,7 +119,7 @@ LINKS: Final[Mapping[str, Link]] = {
     "wasStartedBy": Link(None, lineage="facet `parent`"),
     "wasInformedBy": Link(None, lineage="facet `jobDependencies`"),
     "wasDerivedFrom": Link("isBasedOn"),
-    "wasInfluencedBy": Link("about"),
+    "wasInfluencedBy": Link(None),
     "specializationOf": Link("sameAs", lineage="facet `symlinks`"),
     "alternateOf": Link("sameAs", lineage="facet `symlinks`"),
     "hadMember": Link("hasPart"),
@@ -154,7 +155,7 @@ def things_table() -> str:
 
 def _lineage(form: Form) -> str:
     named = ", ".join(f"`{facet}`" if " " not in facet else facet for facet in form.facets)
-    if form.lineage == "facet":
+    if form.lineage in ("facet", None):
         return f"in {named}" if named else "not told"
     return f"{form.lineage}, with {named}" if named else str(form.lineage)
 

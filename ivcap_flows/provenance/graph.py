@@ -11,8 +11,9 @@ from typing import Any, Final, Literal
 
 from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.provenance.constraints import closing
+from ivcap_flows.provenance.ordering import SINGLE_BIRTH, in_order
 from ivcap_flows.provenance.records import ANNOTATION, Record, entity, relation, relation_id
-from ivcap_flows.provenance.rules import RULES, SINGLE_BIRTH
+from ivcap_flows.provenance.rules import RULES, WORK
 
 __all__ = ["Direction", "Graph", "merge"]
 
@@ -37,6 +38,9 @@ def merge(first: Record, second: Record) -> Record:
     attributes = {**older.attributes, **newer.attributes}
     if older is second:
         attributes |= {name: fact for name, fact in second.attributes.items() if name.startswith(ANNOTATION)}
+    if "outcome" in newer.attributes and newer.attributes["outcome"] != older.attributes.get("outcome"):
+        # The cause of an earlier failure is none of what succeeded in the end.
+        attributes = {name: fact for name, fact in attributes.items() if name != "cause" or name in newer.attributes}
     if first.kind == "relation":
         attributes |= _roles(first, second)
     exact = first if second.type in _VAGUE else second
@@ -77,7 +81,7 @@ class Graph:
 
     Two things of one sha256 are joined by `specializationOf` their content, so that a path meets the artifact it came
     from. What a flow returns was made by the task that made it; what a later try got back unchanged it used; a content
-    that was changed and changed back is not its own origin.
+    that was changed and changed back is not its own origin. Instants are in order, whatever clocks have told them.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
@@ -89,6 +93,7 @@ class Graph:
         self._settle_births()
         for derivation in closing(self.relations.values()):
             del self.relations[derivation]
+        self._settle_times()
 
     @property
     def records(self) -> list[Record]:
@@ -273,7 +278,7 @@ class Graph:
                 if link.target in frames:
                     del self.relations[link.id]
             left = [link for link in links if link.id in self.relations]
-            if source not in self.nodes or self.nodes[source].type not in SINGLE_BIRTH:
+            if source not in self.nodes or self.nodes[source].type not in SINGLE_BIRTH | WORK:
                 continue
             ours = [link for link in left if self.nodes[link.target or ""].type in _OURS]
             ours.sort(key=lambda link: link.time or _LATEST)
@@ -281,6 +286,16 @@ class Graph:
             for link in ours if len(ours) < len(left) else ours[1:]:
                 del self.relations[link.id]
                 self._add(instead(link))
+
+    def _settle_times(self) -> None:
+        """Leave one start to each activity, and no instant before another that it follows."""
+        for record in in_order(self.nodes, self.relations):
+            kept = self.relations if record.kind == "relation" else self.nodes
+            kept[record.id] = record
+        for link in self.relations.values():
+            started = self.nodes.get(link.source or "") if link.type == "wasStartedBy" and link.time else None
+            if started is not None and started.time not in (None, link.time):
+                self.relations[link.id] = link.model_copy(update={"time": started.time})
 
     def _starters(self) -> dict[str, list[str]]:
         starters: dict[str, list[str]] = defaultdict(list)

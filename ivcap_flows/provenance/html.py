@@ -29,7 +29,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "wasStartedBy": ("Started by", "Started"),
     "wasInformedBy": ("Knew of", "Known to"),
     "wasDerivedFrom": ("Derived from", "Source of"),
-    "wasInfluencedBy": ("About", "Subject of"),
+    "wasInfluencedBy": ("Influenced by", "Influenced"),
     "specializationOf": ("Has the content of", "Is the content of"),
     "alternateOf": ("Also known as", "Also known as"),
     "hadMember": ("Holds", "Held by"),

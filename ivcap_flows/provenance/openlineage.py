@@ -17,6 +17,7 @@ from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.rules import validate
 from ivcap_flows.provenance.stories import Story
@@ -59,7 +60,8 @@ def events(records: Iterable[Record], *, sources: Mapping[str, str] | None = Non
     graph = records if isinstance(records, Graph) else Graph(records)
     validate(graph)
     teller = _Teller(Story(graph), sources or {})
-    told = [event for activity in teller.story.activities for event in teller.of(activity)]
+    runs = [activity for activity in teller.story.activities if form_of(activity).lineage == "run"]
+    told = [event for activity in runs for event in teller.of(activity)]
     # Whatever starts another began no later; what ends last is the whole.
     return sorted(told, key=lambda event: event.eventTime)
 
@@ -77,7 +79,8 @@ class _Teller:
         from ivcap_flows.provenance.openlineage_facets import Facets
 
         self.story = story
-        self.facets = Facets(story, sources, PRODUCER, self.job_name, run_id)
+        self.names = Names(story)
+        self.facets = Facets(story, sources, PRODUCER, self.names, run_id)
 
     def of(self, activity: Record) -> list[RunEvent]:
         from openlineage.client.event_v2 import InputDataset, OutputDataset, Run, RunEvent, RunState
@@ -110,8 +113,7 @@ class _Teller:
         return [each for each in self.story.targets("used", activity.id) if form_of(each).lineage == "dataset"]
 
     def _dataset(self, kind: Any, record: Record) -> Any:
-        namespace, name = _place(record.id)
-        dataset = kind(namespace, name, facets=self.facets.of_dataset(record))
+        dataset = kind(*self.names.dataset(record), facets=self.facets.of_dataset(record))
         statistics = self.facets.statistics(record, kind.__name__)
         if statistics and kind.__name__ == "InputDataset":
             dataset.inputFacets = statistics
@@ -122,35 +124,7 @@ class _Teller:
     def _job(self, activity: Record) -> Job:
         from openlineage.client.event_v2 import Job
 
-        namespace, name = self.job_name(activity)
-        return Job(namespace, name, self.facets.of_job(activity))
-
-    def job_name(self, activity: Record) -> tuple[str, str]:
-        """What is run: an order its service, a task a part of its flow."""
-        plan = self.story.plan(activity)
-        if plan is not None and plan.type in ("service", "workflow-template"):
-            return _place(plan.id)
-        own = str(activity.attributes.get("name") or activity.type)
-        if activity.type == "flow-run":
-            return "ivcap-flows", own
-        if activity.type == "attempt":
-            return "ivcap-flows", own if activity.attributes.get("subflow") else f"{own}.attempt"
-        flow = self.story.flow_of(activity.id)
-        name = flow.attributes.get("name") if flow is not None else None
-        return "ivcap-flows", f"{name}.{own}" if name else own
-
-
-def _place(id: str) -> tuple[str, str]:  # noqa: A002
-    """The namespace and the name of a thing; the name is its id wherever it is told."""
-    name = uri(id)
-    for start, namespace in (
-        ("urn:ivcap:", "ivcap"),
-        ("urn:ivcap-flows:", "ivcap-flows"),
-        ("https://hdl.handle.net/", "https://hdl.handle.net"),
-    ):
-        if name.startswith(start):
-            return namespace, name
-    return name.partition(":")[0], name
+        return Job(*self.names.job(activity), self.facets.of_job(activity))
 
 
 def _moment(time: datetime) -> str:

@@ -23,17 +23,18 @@ from openlineage.client.facet_v2 import (
     source_code_job,
     source_code_location_job,
     symlinks_dataset,
+    tags_job,
     tags_run,
 )
 
 from ivcap_flows import __version__
+from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import ANNOTATION, Record
 from ivcap_flows.provenance.stories import Story, columns_of
 
 __all__ = ["Facets"]
-
-Named = Callable[[Record], tuple[str, str]]
 
 _FACTS_OF_CODE: Final = frozenset(
     {"name", "file", "source_sha256", "commit", "branch", "remote", "dirty", "diff_sha256", "packages"}
@@ -44,19 +45,19 @@ _WORK: Final = frozenset({"order", "job"})
 
 
 class Facets:
-    """Makes the facets of runs, jobs and datasets; `job_of` names the job of an activity, `run_id` its run."""
+    """Makes the facets of runs, jobs and datasets; `run_id` names the run of an activity."""
 
     def __init__(
         self,
         story: Story,
         sources: Mapping[str, str],
         producer: str,
-        job_of: Named,
+        names: Names,
         run_id: Callable[[str], str],
     ) -> None:
         self.story = story
         self.sources = sources
-        self.job_of = job_of
+        self.names = names
         self.run_id = run_id
         self._producer = producer
 
@@ -90,6 +91,9 @@ class Facets:
             for agent in self.story.agents(activity)
             if agent.type in ("user", "organisation")
         ]
+        if plan is not None and plan.type != "code":
+            urn = tags_job.TagsJobFacetFields("urn", uri(plan.id), "ivcap-flows")
+            found["tags"] = tags_job.TagsJobFacet([urn], producer=self._producer)
         if owners:
             found["ownership"] = ownership_job.OwnershipJobFacet(owners, producer=self._producer)
         if plan is not None and plan.type == "code":
@@ -109,19 +113,15 @@ class Facets:
             if attributes.get("sha256")
             else dataset_type_dataset.DatasetTypeDatasetFacet(record.type.upper(), producer=self._producer)
         }
-        version = attributes.get("sha256") or attributes.get("manifest_sha256") or attributes.get("content_sha256")
-        if isinstance(version, str):
-            found["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(version, producer=self._producer)
+        found["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(uri(record.id), producer=self._producer)
         fields = [schema_dataset.SchemaDatasetFacetFields(name, type_) for name, type_ in columns_of(record)]
         if fields:
             found["schema"] = schema_dataset.SchemaDatasetFacet(fields, producer=self._producer)
         names = [
-            symlinks_dataset.Identifier(other.type, uri(other.id), "FILE" if other.type == "file" else "ID")
+            symlinks_dataset.Identifier(*self.names.dataset(other), other.type.upper())
             for relation in ("specializationOf", "alternateOf")
             for other in self.story.targets(relation, record.id)
         ]
-        if isinstance(attributes.get("path"), str):
-            names.append(symlinks_dataset.Identifier("file", attributes["path"], "FILE"))
         if names:
             found["symlinks"] = symlinks_dataset.SymlinksDatasetFacet(names, producer=self._producer)
         return found
@@ -169,8 +169,8 @@ class Facets:
         nearest, root = above[0], above[-1]
         return parent_run.ParentRunFacet(
             parent_run.Run(self.run_id(nearest.id)),
-            parent_run.Job(*self.job_of(nearest)),
-            parent_run.Root(parent_run.RootRun(self.run_id(root.id)), parent_run.RootJob(*self.job_of(root))),
+            parent_run.Job(*self.names.job(nearest)),
+            parent_run.Root(parent_run.RootRun(self.run_id(root.id)), parent_run.RootJob(*self.names.job(root))),
             producer=self._producer,
         )
 
@@ -227,12 +227,13 @@ class Facets:
         return execution_parameters_run.ExecutionParametersRunFacet(told, producer=self._producer)
 
     def _dependencies(self, activity: Record) -> Any:
-        known = self.story.targets("wasInformedBy", activity.id)
+        informants = self.story.targets("wasInformedBy", activity.id)
+        known = [other for other in informants if form_of(other).lineage == "run"]
         if not known:
             return None
         upstream = [
             job_dependencies_run.JobDependency(
-                job_dependencies_run.JobIdentifier(*self.job_of(other)),
+                job_dependencies_run.JobIdentifier(*self.names.job(other)),
                 job_dependencies_run.RunIdentifier(self.run_id(other.id)),
             )
             for other in known

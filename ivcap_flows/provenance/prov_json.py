@@ -7,9 +7,10 @@ Every id becomes a qualified name in a declared namespace; its full URI is the i
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from ivcap_flows.provenance.forms import form_of
@@ -33,14 +34,45 @@ def document(records: Iterable[Record]) -> ProvDocument:
     validate(graph)
     target = ProvDocument()
     writer = _Writer(target)
+    performed = _performed(graph)
     for record in graph:
-        writer.write(record)
+        if record.kind != "relation" or record.type not in ("hadPlan", "wasAssociatedWith"):
+            writer.write(record)
+        elif record.type == "hadPlan":
+            if record.source not in performed:
+                writer.write(record)
+        else:
+            agent, plans = performed.get(record.source or "", ("", []))
+            for plan in plans if agent == record.target else [None]:
+                writer.write(record, plan)
     return target
 
 
 def dumps(records: Iterable[Record], *, indent: int | None = 2) -> str:
     """The records as PROV-JSON text (W3C Member Submission of 24 April 2013)."""
     return str(document(records).serialize(format="json", indent=indent))
+
+
+_PERFORMERS: Final = ("software", "user", "organisation")
+
+
+def _performed(graph: Graph) -> dict[str, tuple[str, list[Record]]]:
+    """Of each activity that has both, the agent that followed its plans, and these: PROV says so in one association.
+
+    A program that acts for a person follows the code; work of a platform is followed by the person who answers for it.
+    """
+    plans: dict[str, list[Record]] = defaultdict(list)
+    agents: dict[str, list[str]] = defaultdict(list)
+    for link in graph.relations.values():
+        if link.type == "hadPlan":
+            plans[link.source or ""].append(link)
+        elif link.type == "wasAssociatedWith":
+            agents[link.source or ""].append(link.target or "")
+    return {
+        id_: (min(agents[id_], key=lambda agent: _PERFORMERS.index(graph.nodes[agent].type)), links)
+        for id_, links in plans.items()
+        if id_ in agents
+    }
 
 
 class _Writer:
@@ -52,9 +84,9 @@ class _Writer:
         prefix, rest = split(id)
         return self.names[prefix][rest]
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, plan: Record | None = None) -> None:
         if record.kind == "relation":
-            self._relation(record)
+            self._relation(record, plan)
             return
         attributes = self._attributes(record)
         name = self.name(record.id)
@@ -99,7 +131,7 @@ class _Writer:
             return list(dict.fromkeys(value))
         return [Literal(json.dumps(value, sort_keys=True, default=str), self.names["type"]["json"])]
 
-    def _relation(self, link: Record) -> None:
+    def _relation(self, link: Record, plan: Record | None) -> None:
         from prov import constants
 
         assert link.source is not None  # the rules have been checked
@@ -110,6 +142,8 @@ class _Writer:
         formal: dict[Any, Any] = dict(zip((constants.PROV[end] for end in ends), names, strict=True))
         if rule.timed and link.time is not None:
             formal[constants.PROV_ATTR_TIME] = link.time
+        if plan is not None:
+            formal[constants.PROV_ATTR_PLAN] = self.name(plan.target or "")
         extra: list[tuple[Any, Any]] = []
         if not rule.plain:
             roles = link.attributes.get("role", [])

@@ -81,7 +81,9 @@ class Crate(Things):
             elif record.kind == "entity" and record.type not in ("parameters", "code"):
                 self._thing(record)
         for activity in self.story.activities:
-            if activity.type != "activity":
+            if activity.type == "study":
+                self._thing(activity)
+            elif activity.type != "activity":
                 self._action(activity)
         for code in graph.nodes.values():
             if code.type == "code" and code.id in self.contents:
@@ -133,10 +135,15 @@ class Crate(Things):
         return [self.ref(each) for each in used if form_of(each).lineage == "dataset"]
 
     def _products(self) -> list[str]:
-        """All that was made in the run."""
-        links = self.story.graph.relations.values()
-        made = dict.fromkeys(link.source or "" for link in links if link.type == "wasGeneratedBy")
-        return [self.ref(self.story.graph.nodes[each]) for each in made if each in self.story.graph.nodes]
+        """What was made in the run and of which nothing else was made in it."""
+        found = []
+        for product in self.story.products():
+            id_ = self.ref(product)
+            found.append(id_)
+            entity = self.entities.get(id_)
+            if self.code is not None and entity is not None and "File" in form_of(product).crate:
+                entity.setdefault("exampleOfWork", ref_to(self._formal("output", name_of(product), "File")))
+        return found
 
     def _told(self, activity: Record, outcome: str) -> str:
         words = {
@@ -168,8 +175,19 @@ class Crate(Things):
         id_ = self.ref(code)
         if code.id not in self.contents and id_ not in self.entities:
             url, version = url_of(code), version_of(code)
+            # Of two flows in one file, the file is there once.
+            source = code.attributes.get("source_sha256")
+            there = (node for node in self.story.graph.nodes.values() if node.id in self.contents)
+            file = next((each for each in there if source and each.attributes.get("source_sha256") == source), None)
             self._add(
-                {"@id": id_, "@type": "SoftwareSourceCode", "name": name_of(code), "url": url, "version": version}
+                {
+                    "@id": id_,
+                    "@type": "SoftwareSourceCode",
+                    "name": name_of(code),
+                    "url": url,
+                    "version": version,
+                    "isPartOf": ref_to(self.ref(file)) if file is not None else None,
+                }
             )
         return id_
 
@@ -202,24 +220,41 @@ class Crate(Things):
         own = activity.attributes.get("parameters") or activity.attributes.get("request")
         values |= own if isinstance(own, dict) else {}
         found = []
+        files = self._files_given(activity) if activity is self.run and self.code is not None else {}
         for name, value in values.items():
+            if name in files:
+                for given in files[name]:
+                    self.entities[given].setdefault("exampleOfWork", ref_to(self._formal("input", name, "File")))
+                continue
             id_ = f"#{quote(activity.id, safe=':')}/{quote(name, safe='')}"
             entity: Entity = {"@id": id_, "@type": "PropertyValue", "name": name, "value": text_of(value)}
             if activity is self.run and self.code is not None:
-                entity["exampleOfWork"] = ref_to(self._input(name, value))
+                entity["exampleOfWork"] = ref_to(self._formal("input", name, kind_of(value)))
             self._add(entity)
             found.append(id_)
         return found
 
-    def _input(self, name: str, value: Any) -> str:
-        id_ = f"#input/{quote(name, safe='')}"
+    def _files_given(self, run: Record) -> dict[str, list[str]]:
+        """The files that a run was given, by the parameter."""
+        found: dict[str, list[str]] = {}
+        for part in (run, *self.story.attempts(run.id)):
+            for given in self.story.targets("used", part.id):
+                role = self.story.links["used", part.id, given.id].attributes.get("role")
+                if "File" in form_of(given).crate and self.ref(given) in self.entities:
+                    for each in role if isinstance(role, list) else [role]:
+                        found.setdefault(str(each), []).append(self.ref(given))
+        return found
+
+    def _formal(self, end: str, name: str, kind: str) -> str:
+        """A parameter of the workflow, `input` or `output`."""
+        id_ = f"#{end}/{quote(name, safe='')}"
         self._add(
             {
                 "@id": id_,
                 "@type": "FormalParameter",
                 "conformsTo": ref_to("https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE"),
                 "name": name,
-                "additionalType": kind_of(value),
+                "additionalType": kind,
             }
         )
         return id_
@@ -262,9 +297,10 @@ class Crate(Things):
                 }
             )
         self._steps[self.code.id] = list(steps.values())
-        inputs = [id_ for id_, entity in self.entities.items() if entity["@type"] == "FormalParameter"]
-        if inputs:
-            flow["input"] = refs_to(inputs)
+        for end in ("input", "output"):
+            formal = [id_ for id_ in self.entities if id_.startswith(f"#{end}/")]
+            if formal:
+                flow[end] = refs_to(formal)
         flow["conformsTo"] = ref_to("https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE")
         if not controls:
             return
@@ -298,6 +334,9 @@ class Crate(Things):
             if told is None or told.crate is None or told.crate in ("object", "result", "instrument", "agent"):
                 continue
             ends = [graph.nodes.get(link.source or ""), graph.nodes.get(link.target or "")]
+            if link.type == "actedOnBehalfOf" and (ends[1] is None or ends[1].type != "organisation"):
+                # A program has no affiliation with the person whom it acts for.
+                continue
             ids = [self.ref(each) for each in ends if each is not None]
             if len(ids) == 2 and all(id_ in self.entities for id_ in ids) and ids[0] != ids[1]:
                 entity = self.entities[ids[0]]

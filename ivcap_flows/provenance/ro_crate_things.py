@@ -79,6 +79,9 @@ class Things:
             entity["description"] = f"The content was not read: {attributes['reason']}."
         elif isinstance(attributes.get("description"), str):
             entity["description"] = attributes["description"]
+        about = self.story.graph.nodes.get(str(attributes.get("about")))
+        if about is not None and about.kind != "agent":
+            entity["about"] = ref_to(self.ref(about))
         self._add(entity | self._properties(record))
 
     def _properties(self, record: Record) -> Entity:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ivcap_flows.provenance.constraints import cycles
+from ivcap_flows.provenance.ordering import SINGLE_BIRTH, disordered
 from ivcap_flows.provenance.records import Kind, Record
 
-__all__ = ["GROUPS", "RULES", "SINGLE_BIRTH", "TYPES", "Rule", "faults", "table", "validate"]
+__all__ = ["GROUPS", "RULES", "TYPES", "WORK", "Rule", "faults", "table", "validate"]
 
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "activity": {
@@ -25,6 +26,7 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "order": "an IVCAP order",
         "job": "an IVCAP job",
         "model-run": "a model run registered with Provena",
+        "study": "a Provena study, which model runs belong to",
         "activity": "an activity that only its URN is known of",
     },
     "entity": {
@@ -57,8 +59,10 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
 
 GROUPS: Final = frozenset({"directory", "collection", "dataset"})
 PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
-SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "collection", "order", "job", "model-run"})
-"""Types that a platform makes once; a file's content may be made again and again."""
+WORK: Final = frozenset({"order", "job"})
+"""What a platform does because one of our activities asked for it."""
+PARTS: Final = frozenset({"attempt", "task-run", "call"})
+PEOPLE: Final = frozenset({"user", "organisation"})
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("Start", "activity", "starter"),
         "the second activity started the first, which is a part of it",
         timed=True,
-        once=SINGLE_BIRTH | {"attempt", "task-run", "call"},
+        source_types=WORK | PARTS | {"activity"},
+        once=WORK | PARTS,
     ),
     Rule(
         "wasInformedBy",
@@ -133,7 +138,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity", "activity"),
         ("entity", "activity", "agent"),
         ("Influence", "influencee", "influencer"),
-        "the first is about the second",
+        "a platform says that the second had a part in the first, and not which",
     ),
     Rule(
         "specializationOf",
@@ -182,14 +187,17 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity",),
         ("agent",),
         ("Attribution", "entity", "agent"),
-        "the entity is the agent's",
+        "the entity is the agent's, by the word of the platform that has it",
+        target_types=PEOPLE,
     ),
     Rule(
         "actedOnBehalfOf",
         ("agent",),
         ("agent",),
         ("Delegation", "delegate", "responsible"),
-        "the first agent acted for the second",
+        "the first agent acted for the second: software for a person, a person for an organisation",
+        source_types=frozenset({"software", "user"}),
+        target_types=PEOPLE,
     ),
 )
 """Every relation that may be recorded, by its PROV name (W3C PROV-DM, 2013; `hadPlan` is an association's plan)."""
@@ -207,8 +215,6 @@ def faults(records: Iterable[Record]) -> list[str]:
         nodes[record.id] = record
         if record.type not in TYPES[record.kind]:
             found.append(f"{record.id} has the unknown {record.kind} type {record.type!r}.")
-        if record.time and record.ended and record.ended < record.time:
-            found.append(f"{record.id} ended before it began.")
     targets: Counter[tuple[str, str]] = Counter()
     for link in relations:
         found += _link_faults(link, nodes)
@@ -218,7 +224,7 @@ def faults(records: Iterable[Record]) -> list[str]:
         node = nodes.get(source)
         if count > 1 and node is not None and node.type in RULES[name].once:
             found.append(f"{source} has {count} times {name!r}; a {node.type} may have it once.")
-    return found + cycles(relations)
+    return found + cycles(relations) + disordered(nodes, relations)
 
 
 def _link_faults(link: Record, nodes: Mapping[str, Record]) -> list[str]:

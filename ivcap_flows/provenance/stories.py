@@ -8,6 +8,7 @@ from typing import Final
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.rules import WORK
 
 __all__ = ["Story", "columns_of"]
 
@@ -72,6 +73,23 @@ class Story:
             if found:
                 return list(found.values())
         return []
+
+    def products(self) -> list[Record]:
+        """What was made and was not made into something else: a copy of it elsewhere is no other thing."""
+        made = {link.source: None for link in self.links.values() if link.type == "wasGeneratedBy"}
+        things = [self.graph.nodes[id_] for id_ in made if id_ is not None]
+        return [thing for thing in things if not any(self._makes_another(user, thing) for user in self._users(thing))]
+
+    def _users(self, thing: Record) -> list[Record]:
+        makers = {maker.id for maker in self.targets("wasGeneratedBy", thing.id)}
+        return [user for user in self.sources("used", thing.id) if user.id not in makers]
+
+    def _makes_another(self, activity: Record, thing: Record) -> bool:
+        if any(part.type in WORK for part in self.sources("wasStartedBy", activity.id)):
+            return True
+        content = thing.attributes.get("sha256")
+        made = self.sources("wasGeneratedBy", activity.id)
+        return any(content is None or each.attributes.get("sha256") != content for each in made)
 
     def began(self, activity: Record) -> datetime:
         """When an activity started; where that is not known, when what started it did."""

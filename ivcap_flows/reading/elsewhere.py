@@ -36,6 +36,7 @@ _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _TYPES: Final = {
     "DATASET": "dataset",
     "MODEL_RUN": "model-run",
+    "STUDY": "study",
     "MODEL_RUN_WORKFLOW_TEMPLATE": "workflow-template",
     "PERSON": "user",
     "ORGANISATION": "organisation",
@@ -198,7 +199,7 @@ class Elsewhere:
 def _node(node: Node) -> Record:
     type_ = _TYPES.get(node.subtype)
     category = (node.item_category or "").upper()
-    if type_ == "model-run" or (type_ is None and category == "ACTIVITY"):
+    if type_ in ("model-run", "study") or (type_ is None and category == "ACTIVITY"):
         return activity(node.id, type_ or "activity")
     if type_ in ("user", "organisation"):
         return agent(node.id, type_)

@@ -174,20 +174,10 @@ def model_run_handle(
     key: str,
 ) -> ModelRun:
     """The handle of a lodged run, by its record and the request of its intent."""
-    return ModelRun(
-        urn=id,
-        platform=platform,
-        session_id=session_id,
-        workflow_template=request["workflow-template"],
-        display_name=record.display_name if record is not None else None,
-        subject=request["subject"],
-        inputs=tuple(part.dataset_id for part in record.inputs) if record is not None else (),
-        outputs=tuple(part.dataset_id for part in record.outputs) if record is not None else (),
-        modeller=record.associations.modeller_id if record is not None else None,
-        organisation=record.associations.requesting_organisation_id if record is not None else None,
-        key=key,
-        record_sha256=digest_of(record) if record is not None else None,
-    )
+    said: dict[str, Any] = {"workflow_template": request["workflow-template"]}
+    if record is not None:
+        said = {**record.of_handle(), **said, "record_sha256": digest_of(record)}
+    return ModelRun(urn=id, platform=platform, session_id=session_id, subject=request["subject"], key=key, **said)
 
 
 def run_of_sign(

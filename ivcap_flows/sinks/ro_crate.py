@@ -21,6 +21,7 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION
+from ivcap_flows.provenance.stories import Story
 from ivcap_flows.sinks.base import shareable
 from ivcap_flows.sinks.contents import files, sources
 
@@ -97,10 +98,14 @@ def _placed_files(found: Mapping[str, Path]) -> dict[str, tuple[str, Any]]:
 
 
 def _placed_sources(found: Mapping[str, bytes], graph: Graph) -> dict[str, tuple[str, Any]]:
-    """Below `code`, as in the repository. Of two flows in one file, or two versions of it, each has a place."""
+    """Below `code`, as in the repository. Each version of a file is there once: as the run's own code, where it is."""
     placed: dict[str, tuple[str, Any]] = {}
     taken: set[str] = set()
-    for id_, content in found.items():
+    story = Story(graph)
+    main = next((story.plan(each) for each in story.activities if each.type == "flow-run"), None)
+    for id_, content in sorted(found.items(), key=lambda item: main is None or item[0] != main.id):
+        if any(content == known for _, known in placed.values()):
+            continue
         name = str(graph.nodes[id_].attributes["file"])
         place = "/".join(["code", *(_plain(part) for part in name.split("/") if part not in ("", ".", ".."))])
         if place in taken:

@@ -1,5 +1,7 @@
 """Runs that left their process by themselves: what became of them Prefect alone can say."""
 
+from datetime import datetime, timedelta, timezone
+
 from ivcap_flows.capture.reconcile import PrefectWord, reconcile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
@@ -12,8 +14,8 @@ def parked(journal: Journal):
     return opened.attempt
 
 
-def says(outcome: str):
-    return lambda flow_run_id: PrefectWord(outcome, "by Ada", None)
+def says(outcome: str, since: datetime | None = None):
+    return lambda flow_run_id: PrefectWord(outcome, "by Ada", since)
 
 
 def test_a_parked_run_that_was_cancelled_is_closed(ivcap_journal):
@@ -32,8 +34,12 @@ def test_a_parked_run_that_was_cancelled_is_closed(ivcap_journal):
     drain(ivcap_journal, [Sink()])
     [(closed, outcome)] = reconcile(ivcap_journal, says("cancelled"))
     assert (closed.id, outcome, ivcap_journal.runs.get("f1").outcome) == (attempt.id, "cancelled", "cancelled")
-    node = run_graph(ivcap_journal, "f1").nodes[flows_urn("attempt", attempt.id)]
-    assert (node.attributes["outcome"], node.attributes["cause"]) == ("cancelled", "by Ada")
+    nodes = run_graph(ivcap_journal, "f1").nodes
+    run = nodes[flows_urn("run", "f1")]
+    assert (run.attributes["outcome"], run.attributes["cause"]) == ("cancelled", "by Ada")
+    # The attempt itself had ended before: it parked.
+    left = ivcap_journal.runs.attempt(attempt.id)
+    assert nodes[flows_urn("attempt", attempt.id)].attributes["outcome"] == left.outcome == "parked"
     assert reconcile(ivcap_journal, says("cancelled")) == []
     drain(ivcap_journal, [Sink()])
     assert got[-1] == "cancelled"
@@ -44,4 +50,27 @@ def test_a_run_that_was_woken_is_left_alone(ivcap_journal):
     parked(ivcap_journal)
     ivcap_journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
     assert reconcile(ivcap_journal, says("crashed")) == []
+    assert ivcap_journal.runs.get("f1").outcome == "running"
+
+
+def test_a_parked_attempt_keeps_its_end_whenever_its_run_ends(ivcap_journal):
+    """The run ended when Prefect says so, a day later."""
+    attempt = parked(ivcap_journal)
+    ended = ivcap_journal.runs.attempt(attempt.id).ended_at
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    reconcile(ivcap_journal, says("failed", tomorrow))
+    nodes = run_graph(ivcap_journal, "f1").nodes
+    assert ivcap_journal.runs.attempt(attempt.id).ended_at == nodes[flows_urn("attempt", attempt.id)].ended == ended
+    assert nodes[flows_urn("run", "f1")].ended == tomorrow
+
+
+def test_a_run_that_wakes_while_prefect_is_asked_goes_on(ivcap_journal):
+    """Its new attempt decides how it ends."""
+    parked(ivcap_journal)
+
+    def wakes(flow_run_id: str) -> PrefectWord:
+        ivcap_journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
+        return PrefectWord("cancelled", "by Ada", None)
+
+    assert reconcile(ivcap_journal, wakes) == []
     assert ivcap_journal.runs.get("f1").outcome == "running"

@@ -843,6 +843,39 @@ def test_what_a_killed_attempt_was_at_ends_though_its_run_goes_on(killed, tmp_pa
         assert reconcile(there, lambda flow_run_id: None) == []
 
 
+def test_a_killed_attempt_stays_lost_when_its_retry_succeeds(killed, tmp_path):
+    """Prefect says of the flow run, which both have, that it completed; of the attempt it has seen nothing."""
+    with copy_of(killed, tmp_path / "copy.sqlite") as there:
+        [run] = there.runs.recent()
+        [before] = there.runs.attempts(run.id)
+        again = RunIdentity(run.flow_name, run.entry_point, run.parameters, before.root_flow_run_id, before.flow_run_id)
+        opened = there.runs.open_attempt(again)
+        there.runs.close_attempt(opened.attempt.id, "completed")
+        lost, completed = there.runs.attempts(run.id)
+        later = datetime.now(timezone.utc) + timedelta(hours=1)
+        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: PrefectWord("completed", None, later))
+        assert (attempt.id, outcome) == (before.id, "lost")
+        told, last = there.runs.attempts(run.id)
+        assert (told.outcome, told.cause, told.newest_at_end) == ("lost", lost.cause, 1)
+        assert last == completed and there.runs.get(run.id).outcome == "completed"
+        graph = graph_of(there)
+        node = graph.nodes[flows_urn("attempt", before.id)]
+        [task] = [each for each in graph if each.type == "task-run"]
+        assert (node.attributes["outcome"], node.ended) == ("lost", told.ended_at)
+        assert task.time <= task.ended == node.ended < completed.started_at
+        assert reconcile(there, lambda flow_run_id: PrefectWord("completed", None, later)) == []
+
+
+def test_a_run_that_succeeds_in_the_end_has_no_cause_of_failure(recorded_graph):
+    """The attempt that failed keeps its own."""
+    identity = RunIdentity("flow", "a.py:flow", {}, "f1", "f1")
+    for outcome, cause in (("failed", "out of luck"), ("completed", None)):
+        attempts.close_attempt(attempts.open_attempt(identity, None, "flow"), outcome, cause)
+    known = [node for node in recorded_graph() if node.type in ("flow-run", "attempt")]
+    told = {node.attributes.get("number"): node.attributes.get("cause") for node in known}
+    assert told == {None: None, 1: "out of luck", 2: None}
+
+
 def test_what_a_killed_attempt_ordered_is_its_own(killed, tmp_path):
     """Though it was killed before it could say so; what has a cause on record keeps that one."""
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
@@ -870,9 +903,13 @@ def test_prefects_word_goes_before_the_lease(killed, tmp_path):
         word = PrefectWord("crashed", "killed at https://ada:t0ken-t0ken@example.org", since)
         [(attempt, outcome)] = reconcile(there, lambda flow_run_id: word)
         assert outcome == there.runs.recent()[0].outcome == "crashed"
-        node = graph_of(there).nodes[flows_urn("attempt", attempt.id)]
-        assert (node.ended, node.attributes["cause"]) == (since, f"killed at https://{HIDDEN}@example.org")
-        assert there.runs.attempt(attempt.id).cause == node.attributes["cause"]
+        graph = graph_of(there)
+        node, run = (graph.nodes[flows_urn(*of)] for of in (("attempt", attempt.id), ("run", attempt.run_id)))
+        assert node.attributes["cause"] == run.attributes["cause"] == f"killed at https://{HIDDEN}@example.org"
+        told = there.runs.attempt(attempt.id)
+        assert (told.cause, told.ended_at) == (node.attributes["cause"], node.ended)
+        # Prefect has heard of the run's end; of the process the journal has heard last.
+        assert node.ended < since == run.ended
         assert {n.attributes["outcome"] for n in graph_of(there) if n.type == "task-run"} == {"crashed"}
 
 

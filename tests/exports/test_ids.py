@@ -43,7 +43,10 @@ def test_a_thing_has_one_id_in_every_sink(world, tmp_path, name):
     events = [json.loads(line) for line in dumps(graph).splitlines()]
     tagged = {tag["value"] for e in events for tag in e["run"]["facets"]["tags"]["tags"] if tag["key"] == "urn"}
     assert tagged == {uri(node.id) for node in graph.nodes.values() if node.kind == "activity"}
-    datasets = {d["name"] for e in events for d in (*e["inputs"], *e["outputs"])}
+    told = [d for e in events for d in (*e["inputs"], *e["outputs"])]
+    names = {(d["facets"]["version"]["datasetVersion"], d["namespace"], d["name"]) for d in told}
+    datasets = {version for version, _, _ in names}
+    assert len(datasets) == len(names)
     moved = {
         uri(end or "")
         for link in graph.relations.values()

@@ -82,7 +82,8 @@ def test_runs_have_their_parents_sources_environment_and_data(world):
         assert parent["run"]["runId"] == subflow and parent["root"]["run"]["runId"] == run["run"]["runId"]
         [given], [made] = half["inputs"], half["outputs"]
         for dataset in (given, made):
-            assert dataset["name"].endswith(dataset["facets"]["version"]["datasetVersion"])
+            assert dataset["namespace"] == "file" and dataset["name"].startswith(str(world.folder))
+            assert dataset["facets"]["version"]["datasetVersion"].startswith("urn:ivcap-flows:file:sha256:")
     whole = named(events, "with-parts.joined", "COMPLETE")
     assert {d["name"] for d in whole["inputs"]} == {d["name"] for half in halves for d in half["outputs"]}
 
@@ -97,7 +98,11 @@ def test_a_failed_run_has_its_error_and_a_parked_one_goes_on(world):
     [order] = [e for e in parked if e["run"]["facets"]["tags"] and tags(e)["type"] == "order" and e["outputs"] == []][
         :1
     ]
-    assert order["job"]["namespace"] == "ivcap"
+    assert order["job"]["namespace"].startswith("ivcap://urn:ivcap-flows:twin:")
+    assert order["job"]["name"] == "exports-until"
+    assert {tag["value"] for tag in order["job"]["facets"]["tags"]["tags"]} == {
+        link.target for link in world.graph("parks").relations.values() if "urn:ivcap:service:" in (link.target or "")
+    }
 
 
 def test_the_columns_of_a_frame_are_its_schema():

@@ -38,6 +38,7 @@ def associations_in(text: str) -> set[tuple[str, str]]:
     triples = rdflib.Graph().parse(data=text, format="turtle")
     prov = rdflib.Namespace("http://www.w3.org/ns/prov#")
     found = set(triples.subject_objects(prov.wasAssociatedWith))
+    found |= set(triples.subject_objects(prov.qualifiedAssociation / prov.agent))
     found |= set(triples.subject_objects(prov.qualifiedAssociation / prov.hadPlan))
     return {(str(activity), str(other)) for activity, other in found}
 

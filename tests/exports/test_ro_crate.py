@@ -98,6 +98,32 @@ def test_a_subflow_and_mapped_tasks_are_steps(world, tmp_path):
     assert inputs == {"sources", "folder", "note"}
 
 
+def test_a_run_results_in_its_final_products(world, tmp_path):
+    """Not in what they were made of. Files are tied to the parameters of the workflow, and keep their names."""
+    crate = tmp_path / "crate"
+    write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
+    told = entities(crate)
+    run, [main] = told[f"urn:ivcap-flows:run:{world.ids['with-parts']}"], typed(crate, "ComputationalWorkflow")
+    results = run["result"] if isinstance(run["result"], list) else [run["result"]]
+    files = [each for each in (told[result["@id"]] for result in results) if "File" in each["@type"]]
+    assert [each["name"] for each in files] == ["whole.txt"] and files[0]["@id"].endswith("/whole.txt")
+    assert files[0]["exampleOfWork"] == {"@id": main["output"]["@id"]}
+    assert told[main["output"]["@id"]]["additionalType"] == "File"
+    given = [each for each in typed(crate, "File") if each.get("exampleOfWork") == {"@id": "#input/sources"}]
+    assert sorted(each["name"] for each in given) == ["a.txt", "b.txt"]
+    assert told["#input/sources"]["additionalType"] == "File"
+
+
+def test_the_source_of_two_flows_in_one_file_is_there_once(world, tmp_path):
+    """As the code of the run; that of the subflow is a part of it."""
+    crate = tmp_path / "crate"
+    write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
+    assert [path.name for path in (crate / "code").rglob("*") if path.is_file()] == ["exported_flows.py"]
+    [main] = typed(crate, "ComputationalWorkflow")
+    [part] = [each for each in entities(crate).values() if each.get("isPartOf") == {"@id": main["@id"]}]
+    assert (part["name"], main["name"]) == ("shorten_all", "with_parts")
+
+
 def test_what_failed_and_what_has_not_ended_is_told(world, tmp_path):
     """A failed run has its cause; a parked one has no status, and its order is no action that made anything."""
     write_crate(world.run("spoiled"), world.graph("spoiled"), tmp_path / "failed")

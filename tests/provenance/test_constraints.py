@@ -1,5 +1,6 @@
 """PROV-CONSTRAINTS: nothing comes before itself, nothing is born twice, on every graph that a history can give."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -8,10 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prov.model import ProvDocument
 
-from ivcap_flows.handles import Artifact, LocalFile, Order, Products
+from ivcap_flows.handles import Artifact, LocalFile, ModelRun, Order, Products
 from ivcap_flows.identity import digest, file_urn
-from ivcap_flows.provenance import Graph, Record, activity, describe, entity, faults, prov_n, relation
+from ivcap_flows.provenance import (
+    Graph,
+    Record,
+    activity,
+    agent,
+    describe,
+    entity,
+    faults,
+    prov_json,
+    prov_n,
+    relation,
+)
 from ivcap_flows.provenance.prov_json import document
+from ivcap_flows.provenance.reading import records_of
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 TWIN = "urn:ivcap-flows:twin:1"
@@ -37,12 +50,17 @@ class History:
     orders: list[Order] = field(default_factory=list)
     within: list[str] = field(default_factory=list)
     clock: int = 0
+    off: int = 0
+    """By how many seconds the platform's clock is ahead."""
     tasks: int = 0
     attempts: int = 0
 
     def now(self) -> datetime:
         self.clock += 1
         return NOON + timedelta(seconds=self.clock)
+
+    def there(self) -> datetime:
+        return self.now() + timedelta(seconds=self.off)
 
     def attempt(self) -> None:
         self.attempts += 1
@@ -69,7 +87,8 @@ class History:
         if before == after:
             return
         self.disk[path] = after
-        self.records += [*describe(file(after, str(path))), relation("wasGeneratedBy", file_urn(after), urn)]
+        self.records += [*describe(file(after, str(path)))]
+        self.records.append(relation("wasGeneratedBy", file_urn(after), urn, self.now()))
         if before is not None:
             self.records += [*describe(file(before, str(path))), relation("used", urn, file_urn(before))]
             self.records.append(relation("wasDerivedFrom", file_urn(after), file_urn(before)))
@@ -80,14 +99,14 @@ class History:
             return
         made = Artifact(urn=f"urn:ivcap:artifact:{len(self.artifacts)}", platform=TWIN, sha256=sha256)
         self.artifacts.append(made)
-        self.records += [*describe(file(sha256, str(path))), relation("used", urn, file_urn(sha256))]
-        self.records += [*describe(made), relation("wasGeneratedBy", made.urn, urn)]
+        self.records += [*describe(file(sha256, str(path))), relation("used", urn, file_urn(sha256), self.now())]
+        self.records += [*describe(made), relation("wasGeneratedBy", made.urn, urn, self.now())]
 
     def download(self, which: int, path: int) -> None:
         if not self.artifacts:
             return
         artifact, urn = self.artifacts[which % len(self.artifacts)], self.within[-1]
-        self.records += [*describe(artifact), relation("used", urn, artifact.urn)]
+        self.records += [*describe(artifact), relation("used", urn, artifact.urn, self.now())]
         before, self.disk[path] = self.disk.get(path), artifact.sha256 or ""
         if before != artifact.sha256:
             made = file_urn(artifact.sha256 or "")
@@ -105,14 +124,37 @@ class History:
             platform=TWIN,
             service="urn:ivcap:service:s",
             status="succeeded",
-            requested_at=self.now(),
-            finished_at=self.now(),
+            requested_at=self.there(),
+            started_at=self.there(),
+            finished_at=self.there(),
+            account="urn:ivcap:account:1",
             products=Products((product,)),
             parameters={"in": given_[0]} if given_ else {},
         )
         self.artifacts.append(product)
         self.orders.append(placed)
         self.records += [*describe(placed), relation("wasStartedBy", placed.urn, urn)]
+
+    def register(self, which: int) -> None:
+        """A task registers an order with Provena: the work was done before."""
+        if not self.orders:
+            return
+        placed, urn = self.orders[which % len(self.orders)], self.within[-1]
+        number = f"102.100.100/{which % len(self.orders)}"
+        run = ModelRun(
+            urn=number,
+            platform=TWIN,
+            workflow_template="102.100.100/t",
+            subject=placed.urn,
+            study="102.100.100/s",
+            inputs=("102.100.100/i",),
+            outputs=(f"{number}o",),
+            output_templates=("102.100.100/ot",),
+            started_at=placed.started_at,
+            finished_at=placed.finished_at,
+            modeller="102.100.100/p",
+        )
+        self.records += [*describe(run), relation("wasInformedBy", urn, run.urn)]
 
     def again(self, which: int) -> None:
         """A task returns an order, and its product, that another has returned before."""
@@ -133,11 +175,14 @@ STEPS = st.one_of(
     st.tuples(st.just("download"), SMALL, SMALL),
     st.tuples(st.just("order"), SMALL, SMALL),
     st.tuples(st.just("again"), SMALL),
+    st.tuples(st.just("register"), SMALL),
 )
+OFF = st.sampled_from([0, 7, -7, 3600, -3600])
+"""Seconds by which a platform's clock is ahead of ours."""
 
 
-def lived(steps: list[tuple]) -> list[Record]:
-    history = History()
+def lived(steps: list[tuple], off: int = 0) -> list[Record]:
+    history = History(off=off)
     history.attempt()
     for name, *arguments in steps:
         getattr(history, name)(*arguments)
@@ -145,11 +190,16 @@ def lived(steps: list[tuple]) -> list[Record]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(STEPS, max_size=40))
-def test_no_history_breaks_the_constraints(steps):
-    """Whatever is read, written, changed back, sent, fetched and asked for twice: the graph is valid PROV."""
-    graph = Graph(lived(steps))
+@given(st.lists(STEPS, max_size=40), OFF)
+def test_no_history_breaks_the_constraints(steps, off):
+    """Whatever is read, written, changed back, sent, fetched, asked for twice and registered, and whatever the
+    platform's clock tells: the graph is valid PROV.
+    """
+    said = lived(steps, off)
+    graph = Graph(said)
     assert faults(graph) == []
+    own = {record.id: record for record in said if record.id in graph.nodes and record.type in ("task-run", "attempt")}
+    assert all(graph.nodes[id_].time == min(r.time for r in said if r.id == id_ and r.time) for id_ in own)
     births = [link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"]
     once = [urn for urn in births if urn and urn.startswith("urn:ivcap:artifact:")]
     assert len(once) == len(set(once))
@@ -199,3 +249,108 @@ def test_what_leads_into_no_cycle_is_not_named():
     links = [("0", "1"), ("1", "0"), ("1", "2"), ("2", "3")]
     [fault] = faults([*files, *(relation("wasDerivedFrom", f"urn:{a}", f"urn:{b}") for a, b in links)])
     assert "urn:0, urn:1 would" in fault
+
+
+def placed(start: int, end: int) -> list[Record]:
+    """A task of noon places an order, of which the platform tells these minutes; another uses its product at 12:30."""
+    place, load = (f"urn:ivcap-flows:task-run:{name}" for name in ("place", "load"))
+    product = Artifact(urn="urn:ivcap:artifact:1", platform=TWIN)
+    order = Order(
+        urn="urn:ivcap:order:1",
+        platform=TWIN,
+        service="urn:ivcap:service:1",
+        status="succeeded",
+        requested_at=NOON + timedelta(minutes=start),
+        started_at=NOON + timedelta(minutes=start),
+        finished_at=NOON + timedelta(minutes=end),
+        products=Products((product,)),
+    )
+    return [
+        *describe(order),
+        activity(place, "task-run", NOON, NOON),
+        relation("wasStartedBy", order.urn, place),
+        activity(load, "task-run", NOON + timedelta(minutes=29), NOON + timedelta(minutes=31)),
+        relation("used", load, product.urn, NOON + timedelta(minutes=30)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [((5, 10), (5, 10)), ((-60, -50), (0, 0)), ((60, 70), (30, 70)), ((-5, 3), (0, 3))],
+)
+def test_a_platforms_clock_moves_none_of_ours(told, kept):
+    """Its times stay as they are where they may be so, and else move by as little as possible; its word is kept."""
+    said = placed(*told)
+    graph = Graph(said)
+    order = graph.nodes["urn:ivcap:order:1"]
+    assert (order.time, order.ended) == tuple(NOON + timedelta(minutes=each) for each in kept)
+    assert order.attributes["started_at"] == (NOON + timedelta(minutes=told[0])).isoformat()
+    assert order.attributes["run_seconds"] == (told[1] - told[0]) * 60
+    ours = [record for record in said if record.type == "task-run"]
+    assert [graph.nodes[each.id] for each in ours] == ours
+    assert faults(graph) == []
+    assert (faults(said) == []) == (told == kept)
+
+
+def test_machines_of_ours_whose_clocks_differ_are_in_order():
+    """A task that has begun, by the clock of its worker, before its flow, has begun with it."""
+    run, task = "urn:ivcap-flows:attempt:1", "urn:ivcap-flows:task-run:1"
+    before = NOON - timedelta(minutes=5)
+    graph = Graph(
+        [
+            activity(run, "attempt", NOON, NOON + timedelta(minutes=1)),
+            activity(task, "task-run", before, before),
+            relation("wasStartedBy", task, run),
+        ]
+    )
+    assert (graph.nodes[task].time, graph.nodes[task].ended) == (NOON, NOON)
+
+
+def test_a_model_run_is_of_the_work_and_started_by_no_registration():
+    """Its times are those of the work; what registered it only knows of it."""
+    history = History()
+    history.attempt()
+    history.order(0, 0)
+    history.enter()
+    history.register(0)
+    history.leave()
+    graph = Graph(history.records)
+    run, order = graph.nodes["102.100.100/0"], history.orders[0]
+    assert (run.time, run.ended) == (order.started_at, order.finished_at)
+    links = {(link.type, link.source, link.target) for link in graph.relations.values() if run.id in link.id}
+    person = "urn:ivcap-flows:provena-person:102.100.100/p"
+    assert links == {
+        ("hadPlan", run.id, "102.100.100/t"),
+        ("used", run.id, "102.100.100/i"),
+        ("wasGeneratedBy", "102.100.100/0o", run.id),
+        ("wasAttributedTo", "102.100.100/0o", person),
+        ("wasAssociatedWith", run.id, person),
+        ("wasInformedBy", run.id, order.urn),
+        ("wasInformedBy", run.id, "102.100.100/s"),
+        ("wasInformedBy", "urn:ivcap-flows:task-run:1", run.id),
+    }
+    [made] = [link for link in graph.relations.values() if link.type == "wasGeneratedBy" and link.target == run.id]
+    assert made.attributes["role"] == "102.100.100/ot"
+
+
+def test_agent_and_plan_are_one_association():
+    """The software that acts for a person follows the code; the person is associated beside it."""
+    run, code = "urn:ivcap-flows:attempt:1", "urn:ivcap-flows:code:1"
+    graph = Graph(
+        [
+            activity(run, "attempt", NOON),
+            entity(code, "code"),
+            agent("urn:p", "user"),
+            agent("urn:s", "software"),
+            relation("hadPlan", run, code),
+            relation("wasAssociatedWith", run, "urn:p"),
+            relation("wasAssociatedWith", run, "urn:s"),
+            relation("actedOnBehalfOf", "urn:s", "urn:p"),
+        ]
+    )
+    said = json.loads(prov_json.dumps(graph))
+    associations = [(each["prov:agent"], each.get("prov:plan")) for each in said["wasAssociatedWith"].values()]
+    assert sorted(associations, key=str) == [("urn:p", None), ("urn:s", "flows:code:1")]
+    assert Graph(records_of(said)).relations.keys() == graph.relations.keys()
+    wrong = Graph([agent("urn:p", "user"), agent("urn:s", "software"), relation("actedOnBehalfOf", "urn:p", "urn:s")])
+    assert "only organisation, user may be" in faults(wrong)[0]

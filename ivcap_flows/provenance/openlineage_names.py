@@ -1,0 +1,73 @@
+"""How OpenLineage calls datasets and jobs, by its Naming specification (openlineage.io/docs/spec/naming).
+
+A name stays the same over all versions of a thing, so that its history is seen; which version it was is in a facet.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from ivcap_flows.provenance.names import uri
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.stories import Story
+
+__all__ = ["OWN", "Names"]
+
+OWN: Final = "ivcap-flows"
+"""The namespace of flows and tasks, and of what never leaves their memory."""
+_HANDLES: Final = "https://hdl.handle.net"
+_FILES: Final = frozenset({"file", "directory", "unhashed"})
+_PROVENA: Final = frozenset({"dataset", "registry-item", "model-run", "workflow-template"})
+
+Name = tuple[str, str]
+"""A namespace, and a name within it."""
+
+
+class Names:
+    """The names of the things in a graph, each one name in all events."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def dataset(self, record: Record) -> Name:
+        """A file is its path, a thing on a platform its logical name there, and a value in memory the role in which
+        it was made; what has none of these is its own URI."""
+        attributes = record.attributes
+        if record.type == "dataset-file" and record.id.startswith("s3://"):
+            place = urlsplit(record.id)
+            return f"s3://{place.netloc}", place.path.lstrip("/")
+        if record.type in _FILES and attributes.get("path"):
+            return "file", str(attributes["path"])
+        if record.type == "aspect" and attributes.get("about"):
+            return self._platform(record), f"{attributes['about']}/{attributes.get('schema')}"
+        if attributes.get("platform") or record.type in _PROVENA:
+            return self._platform(record), str(attributes.get("name") or uri(record.id))
+        for maker in self._story.targets("wasGeneratedBy", record.id):
+            role = self._story.links["wasGeneratedBy", record.id, maker.id].attributes.get("role") or record.type
+            roles = role if isinstance(role, list) else [role]
+            return OWN, ".".join([self.job(maker)[1], *map(str, roles[:1])])
+        return OWN, uri(record.id)
+
+    def job(self, activity: Record) -> Name:
+        """What is run: an order or job its service, a model run its workflow template, a task a part of its flow."""
+        plan = self._story.plan(activity)
+        if plan is not None and plan.type in ("service", "workflow-template"):
+            named = plan.attributes.get("name") or activity.attributes.get("service_name")
+            return self._platform(activity), str(named or uri(plan.id))
+        own = str(activity.attributes.get("name") or activity.type)
+        if activity.type == "flow-run":
+            return OWN, own
+        if activity.type == "attempt":
+            return OWN, own if activity.attributes.get("subflow") else f"{own}.attempt"
+        flow = self._story.flow_of(activity.id)
+        name = flow.attributes.get("name") if flow is not None else None
+        return OWN, f"{name}.{own}" if name else own
+
+    def _platform(self, record: Record) -> str:
+        """`ivcap://` or `provena://` and the host, or the id of an embedded platform."""
+        platform = record.attributes.get("platform")
+        scheme = "provena" if record.type in _PROVENA else "ivcap"
+        if not platform:
+            return _HANDLES if scheme == "provena" else scheme
+        return f"{scheme}://{urlsplit(str(platform)).netloc or platform}"
