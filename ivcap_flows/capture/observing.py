@@ -22,6 +22,7 @@ from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 from ivcap_flows.capture.task_runs import call_of
 from ivcap_flows.capture.wrapping import followed, is_followed
 from ivcap_flows.durable.plan import planning
+from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.secrets import scrub_text
 
 __all__ = ["observe_tasks"]
@@ -69,7 +70,7 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
     call = None
     with unraised(context.miss, "%s runs without a record.", task.task.name):
         call = call_of(task, "", "", context.current_activity())
-        call.attributes["files"] = "not looked at"
+        call.attributes["files"] = NOT_LOOKED_AT
         call.informants = informants_of(task.parameters or {}, task)
         context.put_in_flow(call)
     return None if call is None else _Observed(call)

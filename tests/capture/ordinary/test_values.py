@@ -195,6 +195,36 @@ def test_the_try_that_succeeded_informs_and_knows_of_the_one_that_failed(edges: 
     edges({("informed", "flaky#2", "flaky"), ("informed", "flaky#3", "flaky#2"), ("informed", "report", "flaky#3")})
 
 
+def test_a_report_leads_to_the_task_that_computed_its_number(
+    tmp_path: Path, recorded_graph: Callable[..., Any]
+) -> None:
+    """Through a task without a record of its files, to the try that failed first."""
+    tries = []
+
+    @prefect.task(retries=1)
+    def compute() -> float:
+        tries.append(1)
+        if len(tries) < 2:
+            raise ValueError("not yet")
+        return 12.5 * len(tries)
+
+    @task
+    def write(number: float, target: Path) -> Path:
+        target.write_text(f"{number}")
+        return target
+
+    @flow
+    def reporting() -> None:
+        write(compute(), tmp_path / "report.txt")
+
+    reporting()
+    graph = recorded_graph()
+    [made] = [node for node in graph if node.attributes.get("path") == str(tmp_path / "report.txt")]
+    above = graph.lineage(made.id)
+    outcomes = [node.attributes["outcome"] for node in above if node.attributes.get("name") == "compute"]
+    assert sorted(outcomes) == ["completed", "failed"]
+
+
 def test_what_comes_after_a_failure_knows_of_it(edges: Edges) -> None:
     """Where the flow says that a failure is no hindrance."""
 
