@@ -35,6 +35,8 @@ MAX_COPIED: Final = 2**20
 """How many characters or bytes a text that is handed on as one of its own may have."""
 MAX_PATH: Final = 1_024
 _OWNED: Final = frozenset({int, float, complex, str, bytes})
+_PLAIN: Final = _OWNED | {bool, type(None)}
+"""What has no parts. Most values are of these types, and to ask what else they may be takes long."""
 
 
 def hand_on(value: Any, maker: str, references: int, *, first: bool = False) -> Any:
@@ -119,7 +121,10 @@ def _own_items(value: Any, depth: int = 0) -> None:
 
 
 def _is_thing(value: Any) -> bool:
-    if isinstance(value, Handle | LocalFile) or is_data(value) or place_of(value) is not None:
+    kind = type(value)
+    if kind in _PLAIN and kind is not str:
+        return False
+    if kind is not str and (isinstance(value, Handle | LocalFile) or is_data(value) or place_of(value) is not None):
         return True
     if isinstance(value, os.PathLike) or (isinstance(value, str) and _may_be_path(value)):
         try:
@@ -153,6 +158,8 @@ def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
 
 
 def _parts(value: Any) -> Iterable[Any]:
+    if type(value) in _PLAIN:
+        return ()
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, list | tuple | set | frozenset):
