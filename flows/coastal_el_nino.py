@@ -15,10 +15,9 @@ from typing import Annotated, Literal
 import cyclopts
 import yaml
 from cyclopts import Parameter
-from prefect import flow, task
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ivcap_flows import recorded
+from ivcap_flows import flow, task
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Artifact, LocalFile, ModelRun, Order, RegistryItem
 from ivcap_flows.provena.datasets import DatasetDefaults
@@ -82,7 +81,6 @@ class CoastalElNino(BaseModel):
 
 
 @flow(name="coastal-el-nino")
-@recorded
 def coastal_el_nino(
     source: Path = DATA / "ersst_nino12_monthly.csv",
     base_start: int = 1981,
@@ -120,7 +118,6 @@ def download(product: Artifact, folder: Path) -> LocalFile:
 
 
 @task(name="Read the events")
-@recorded
 def read_events(table: LocalFile, base_start: int, base_end: int) -> CoastalElNinoEvents:
     """The rows of the events table, typed."""
     with Path(table).open(encoding="utf-8", newline="") as file:

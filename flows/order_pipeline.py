@@ -17,11 +17,10 @@ from typing import Annotated, Any, Final
 
 import cyclopts
 from cyclopts import Parameter
-from prefect import flow, task
 from pydantic import BaseModel
 
 from flows.services.coastal_el_nino_report import BASE
-from ivcap_flows import recorded, wait_or_park
+from ivcap_flows import flow, task, wait_or_park
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.tasks import download_artifact, place_order, upload_artifact
@@ -55,7 +54,6 @@ class Step:
 
 
 @flow(name="order-pipeline")
-@recorded
 def order_pipeline(
     source: Path = DATA / "ersst_nino12_monthly.csv",
     bases: tuple[str, ...] = BASES,
@@ -155,7 +153,6 @@ def put_together(name: str, steps: Sequence[Step], orders: Sequence[Order], outp
 
 # Kept by Prefect, so that a run that parks and wakes need not do it again.
 @task(name="Join tables", persist_result=True)
-@recorded
 def join_tables(files: list[LocalFile], bases: list[str], target: Path) -> Path:
     """The rows of all files, each after the base period that it is of."""
     rows: list[str] = []

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 import cyclopts
-from prefect import flow, task
 from pydantic import BaseModel
 
 from flows.coastal_el_nino import DATA, dataset_defaults, read_terms, register_workflow
 from flows.services.icen import BasePeriod
 from flows.services.months import read_series
-from ivcap_flows import recorded
+from ivcap_flows import flow, task
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Artifact, ModelRuns, Order
 from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
@@ -92,7 +91,6 @@ def _periods(within: BasePeriod, length: int, step: int) -> Iterator[BasePeriod]
 
 
 @flow(name="register-runs")
-@recorded
 def register_runs(
     source: Path = DATA / "ersst_nino12_monthly.csv",
     window_years: tuple[int, ...] = WINDOW_YEARS,
@@ -132,7 +130,6 @@ def years_of(source: Path) -> BasePeriod:
 
 
 @task(name="Cut the series")
-@recorded
 def cut(source: Path, target: Path, start: int, end: int) -> Path:
     """The rows of these years, both included, as a file of their own."""
     header, *rows = source.expanduser().read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,9 @@
 """Prefect 3 pipelines on IVCAP and Provena: each effect at most once, provenance recorded by itself.
 
-`recorded` records a flow's or task's own functions, `annotate` adds to the record, `once` keeps a value for all
-attempts of a run, and `wait_or_park` waits for orders and jobs without a worker. The tasks are in `ivcap_flows.tasks`,
-the credentials blocks in `ivcap_flows.blocks`, the values that tasks return in `ivcap_flows.handles`, and the errors in
-`ivcap_flows.errors`.
+`flow` and `task` are Prefect's, with their runs recorded; `recorded` records any other function. `annotate` adds to
+the record, `once` keeps a value for all attempts of a run, and `wait_or_park` waits for orders and jobs without a
+worker. The tasks are in `ivcap_flows.tasks`, the credentials blocks in `ivcap_flows.blocks`, the values that tasks
+return in `ivcap_flows.handles`, and the errors in `ivcap_flows.errors`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
     from ivcap_flows.capture import annotate, aonce, once, recorded
+    from ivcap_flows.capture.drop_ins import flow, task
     from ivcap_flows.tasks.parking import await_or_park, wait_or_park
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "annotate",
     "aonce",
     "await_or_park",
+    "flow",
     "once",
     "recorded",
+    "task",
     "wait_or_park",
 ]
 
@@ -35,8 +38,10 @@ _HOMES = {
     "annotate": "ivcap_flows.capture",
     "aonce": "ivcap_flows.capture",
     "await_or_park": "ivcap_flows.tasks.parking",
+    "flow": "ivcap_flows.capture.drop_ins",
     "once": "ivcap_flows.capture",
     "recorded": "ivcap_flows.capture",
+    "task": "ivcap_flows.capture.drop_ins",
     "wait_or_park": "ivcap_flows.tasks.parking",
 }
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from ivcap_flows.capture import data, files
 from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.files import Digests, Seen
+from ivcap_flows.capture.informants import Informant
 from ivcap_flows.capture.values import Look
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
@@ -35,7 +36,8 @@ def now() -> datetime:
 
 @dataclass(eq=False)
 class Call:
-    """An activity of ours. `parent` started it; `before` is the try that failed before this one.
+    """An activity of ours. `parent` started it; `before` is the try that failed before this one; `informants` are the
+    calls whose values it was given.
 
     `found` are the URNs of things that were there already, though the call returns them; `reused` those of them that
     were asked for elsewhere. `held` are tables and arrays as they were given, `changed` those that were left with
@@ -51,6 +53,7 @@ class Call:
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     before: str | None = None
+    informants: list[Informant] = field(default_factory=list)
     started: datetime = field(default_factory=now)
     ended: datetime | None = None
     outcome: str | None = None
@@ -155,6 +158,8 @@ def _itself(call: Call) -> Iterator[Record]:
         yield relation("wasStartedBy", call.id, call.parent, call.started)
     if call.before is not None:
         yield relation("wasInformedBy", call.id, call.before)
+    for informant in call.informants:
+        yield from informant.stated(call.id)
 
 
 def _given(call: Call, digests: Digests | None) -> Iterator[Record]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ivcap_flows.capture import early
 from ivcap_flows.capture.attempts import (
     SOFTWARE,
     attempt_of_process,
@@ -46,6 +47,7 @@ __all__ = [
     "current_activity",
     "current_attempt",
     "flow_context",
+    "flow_run_id",
     "found",
     "journal",
     "let_continue",
@@ -53,6 +55,7 @@ __all__ = [
     "note",
     "open_flow_attempt",
     "process_recorder",
+    "put_in_flow",
     "recorder",
     "running",
     "task_context",
@@ -98,6 +101,29 @@ def current_activity() -> str | None:
     """The id of the innermost recorded activity that the code runs in."""
     call = _call.get()
     return None if call is None else call.id
+
+
+def put_in_flow(call: Call) -> None:
+    """Record a task run as part of its flow's attempt: now, or as soon as anything of the flow is recorded."""
+    with turn():
+        opened = _opened_by_flow()
+        if opened is None:
+            early.keep(call, flow_run_id())
+            return
+    early.put(call, opened)
+
+
+def _opened_by_flow() -> OpenedAttempt | None:
+    """The attempt of the flow that runs, None where nobody has opened one."""
+    context, name = flow_context(), flow_run_id()
+    known = _known(name)
+    if known is not None or context is None or not context.detached:
+        return known
+    # The flow runs in another process.
+    found = journal().runs.attempt_of(name)
+    if found is not None:
+        _elsewhere.put(name, found)
+    return found
 
 
 def running(opened: OpenedAttempt) -> Record:
@@ -148,7 +174,7 @@ def attempt_at_hand() -> OpenedAttempt | None:
     if known is not None or process_recorder() is None or not turn().acquire(blocking=False):
         return known
     try:
-        return _known(_flow_run_id())
+        return _known(flow_run_id())
     finally:
         turn().release()
 
@@ -157,7 +183,7 @@ def _known(flow_run_id: str) -> OpenedAttempt | None:
     return _attempt.get() or known_here(flow_run_id) or _elsewhere.get(flow_run_id)
 
 
-def _flow_run_id() -> str:
+def flow_run_id() -> str:
     """The flow run that Prefect's context names; "" outside of one."""
     context = flow_context()
     return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
@@ -225,6 +251,7 @@ def open_flow_attempt(context: Any, parameters: Parameters, source: tuple[str | 
     facts = {"flow_run_name": context.flow_run.name, **({} if image is None else {"container_image": str(image)})}
     opened = open_attempt(identity, *source, parent=current_activity(), **facts)
     _count_unrecorded(opened, identity.flow_run_id)
+    early.put_kept(opened)
     _asked_by(context.flow_run)
     return opened
 
@@ -337,13 +364,13 @@ def miss(facts: int = 1) -> None:
 
     Where no attempt is open yet, the one that is opened next for the same flow run or process has it.
     """
-    flow_run_id, writer = _flow_run_id(), process_recorder()
+    name, writer = flow_run_id(), process_recorder()
     if writer is not None:
-        attempt = _known(flow_run_id)
+        attempt = _known(name)
         if attempt is not None:
             writer.miss(attempt.run.id, facts)
             return
-    _unrecorded.put(flow_run_id, (_unrecorded.get(flow_run_id) or 0) + facts)
+    _unrecorded.put(name, (_unrecorded.get(name) or 0) + facts)
 
 
 def _count_unrecorded(opened: OpenedAttempt, flow_run_id: str) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
-from ivcap_flows.capture import context, files
+from ivcap_flows.capture import context, files, makers
 from ivcap_flows.capture.calls import Call, CallKind, now, seen_in
 from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.informants import informants_of
+from ivcap_flows.capture.observing import observe_tasks
+from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+from ivcap_flows.capture.task_runs import call_of, id_of
 from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.wrapping import followed
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
@@ -49,8 +53,8 @@ def recorded(function: Any = True) -> Any:
     Handles, paths and plain values in arguments and result are found in lists, dicts, dataclasses and models. A call
     costs no network and waits for no disk beyond the files it names, but that a flow, where it was run before with the
     same parameters, may ask Prefect once how that ended; whatever goes wrong in recording is logged, not raised.
-    `@recorded(False)` leaves the function as it is. InputError for a generator function and for a finished flow or
-    task, which `@recorded` has to be below of.
+    A generator's call lasts until its last item is taken. `@recorded(False)` leaves the function as it is. InputError
+    for a finished flow or task, which `@recorded` has to be below of.
     """
     if isinstance(function, bool):
         return _wrap if function else _leave
@@ -63,48 +67,14 @@ def _leave(function: F) -> F:
 
 def _wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", type(function).__name__)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InputError(f"`@recorded` cannot follow the generator function {name!r}. Return a list, or leave it out.")
     if hasattr(function, "fn") or not callable(function):
         raise InputError(f"`@recorded` has to stand below `@flow` or `@task` on {name!r}, next to the function.")
     shape = _Shape(function)
-
-    wrapper: Any
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
-            scope = _enter(asynchronous, shape, args, kwargs)
-            if scope is None:
-                return await function(*args, **kwargs)
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                scope.fail(error)
-                raise
-            scope.finish(result)
-            return result
-
-        wrapper = asynchronous
-    else:
-
-        @functools.wraps(function)
-        def synchronous(*args: Any, **kwargs: Any) -> Any:
-            scope = _enter(synchronous, shape, args, kwargs)
-            if scope is None:
-                return function(*args, **kwargs)
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                scope.fail(error)
-                raise
-            scope.finish(result)
-            return result
-
-        wrapper = synchronous
+    wrapper: Any = followed(function, lambda wrapper, args, kwargs: _enter(wrapper, shape, args, kwargs))
     if shape.signature is not None:
         # Prefect asks for the signature at every call; computed once, it costs nothing.
         wrapper.__signature__ = shape.signature
+    observe_tasks()
     recorded_function: Callable[..., Any] = wrapper
     return recorded_function
 
@@ -150,28 +120,41 @@ class _Shape:
 class _Scope:
     """One recorded call between its begin and its end."""
 
-    __slots__ = ("attempt", "attempt_token", "call", "call_token", "ours", "recorder")
+    __slots__ = ("attempt", "attempt_token", "call", "call_token", "opens", "ours", "recorder")
 
     def __init__(self, call: Call, attempt: Any, recorder: Any, *, opens: bool, ours: bool = False) -> None:
-        self.call, self.attempt, self.recorder, self.ours = call, attempt, recorder, ours
-        self.attempt_token: Token[Any] | None = context._attempt.set(attempt) if opens else None
-        self.call_token = context._call.set(call)
+        self.call, self.attempt, self.recorder, self.opens, self.ours = call, attempt, recorder, opens, ours
+        self.call_token: Token[Any] | None = None
+        self.attempt_token: Token[Any] | None = None
+        self._come()
 
-    def finish(self, result: Any) -> None:
+    def hand_on(self, value: Any, references: int) -> Any:
+        own = value
+        with self._unraised("What %s yields could not be looked at."):
+            own = makers.hand_on(value, self.call.id, references)
+            self.call.returned.at("result", own)
+        return own
+
+    def finish(self, result: Any, references: int) -> Any:
         try:
             with self._unraised("The end of %s could not be recorded."):
                 if result is not None:
+                    # What a flow returns was made by the task that it has it from.
+                    result = makers.hand_on(result, self.call.id, references, first=self.call.kind == "attempt")
                     self.call.returned.at("result", result)
-                self._end(*_outcome_of(result))
+                self._end(*outcome_of(result))
         finally:
-            self._leave()
+            self.leave()
+        return result
 
     def fail(self, error: BaseException) -> None:
         try:
             with self._unraised("The failure of %s could not be recorded."):
-                self._end(*_outcome_of_error(error))
+                if not self.opens:
+                    makers.raised(error, self.call.id)
+                self._end(*outcome_of_error(error))
         finally:
-            self._leave()
+            self.leave()
 
     def _unraised(self, told: str) -> AbstractContextManager[None]:
         return unraised(lambda: self.recorder.miss(self.attempt.run.id), told, self.call.name)
@@ -190,16 +173,31 @@ class _Scope:
         # Clocks are set back, and the start of an attempt is told by the journal's.
         call.ended = max(now(), call.started)
         self.recorder.put(call)
-        if self.attempt_token is not None:
+        if self.opens:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
         elif not _runs_here(self.attempt.attempt.process, os.getpid()):
             # A worker of a pool may be ended at any moment and runs no exit handlers.
             self.recorder.flush()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        if self.call_token is None:
+            return
         context._call.reset(self.call_token)
+        self.call_token = None
         if self.attempt_token is not None:
             context._attempt.reset(self.attempt_token)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        self._come()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def _come(self) -> None:
+        self.call_token = context._call.set(self.call)
+        self.attempt_token = context._attempt.set(self.attempt) if self.opens else None
 
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
@@ -230,16 +228,10 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     outer = context.current_activity()
     task = context.task_context()
     if task is not None and _is(task.task.fn, wrapper):
-        run = task.task_run
-        tries = run.run_count or 1
-        id_ = flows_urn("task-run", run.id) if tries <= 1 else flows_urn("task-run", f"{run.id}.{tries}")
-        if id_ != outer:
+        if id_of(task) != outer:
             attempt = context.current_attempt()
-            call = _call(id_, "task-run", task.task.name, attempt, _parent(outer, attempt))
-            call.attributes = {"run_name": run.name} if tries <= 1 else {"run_name": run.name, "try": tries}
-            if tries > 1:
-                last = run.id if tries == 2 else f"{run.id}.{tries - 1}"
-                call.before = flows_urn("task-run", last)
+            call = call_of(task, attempt.run.id, attempt.attempt.id, _parent(outer, attempt))
+            call.informants = informants_of(given, task)
             return _scope(call, attempt, given, shape)
     elif task is None:
         flow = context.flow_context()
@@ -249,6 +241,7 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
                 return _scope_of_flow(flow, shape, given)
     attempt = context.current_attempt()
     call = _call(flows_urn("call", uuid.uuid4()), "call", shape.name, attempt, _parent(outer, attempt))
+    call.informants = informants_of(given)
     return _scope(call, attempt, given, shape)
 
 
@@ -280,6 +273,7 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     # Its start and its parameters are stated by the attempt itself.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
     call.started, call.given, call.held = attempt.attempt.started_at, look, held
+    call.informants = informants_of(given)
     if look.paths or held:
         call.look_at_entry(recorder.journal.files)
     recorder.put(call)
@@ -300,26 +294,3 @@ def _runs_here(process: ProcessRow, pid: int) -> bool:
     from ivcap_flows.journal.processes import is_this
 
     return process.pid == pid and is_this(process)
-
-
-def _outcome_of(result: Any) -> tuple[Literal["completed", "failed", "crashed", "cancelled"], str | None]:
-    """A flow may return Prefect states, which decide its outcome (Prefect: final state determination)."""
-    states = result if isinstance(result, list | tuple) else (result,)
-    for state in states:
-        if type(state).__name__ == "State" and type(state).__module__.startswith("prefect"):
-            if state.is_cancelled():
-                return "cancelled", state.message
-            if state.is_failed() or state.is_crashed():
-                return "failed", state.message
-    return "completed", None
-
-
-def _outcome_of_error(error: BaseException) -> tuple[str, str | None]:
-    kind = type(error)
-    names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
-    if "Pause" in names:
-        return "parked", getattr(getattr(error, "state", None), "message", None)
-    cause = f"{kind.__name__}: {error}"
-    if names & {"CancelledError", "CancelledRun"}:
-        return "cancelled", cause
-    return ("failed" if isinstance(error, Exception) else "crashed"), cause

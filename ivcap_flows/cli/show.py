@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from ivcap_flows.cli import effects
@@ -10,6 +11,7 @@ from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
+from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.sinks import run_graph
 
 __all__ = ["show"]
@@ -65,6 +67,8 @@ def show(run: str, /, *, as_json: Json = False) -> None:
             for a in attempts
         ],
     )
+    if unseen := _not_looked_at(graph):
+        console.print(f"Tasks without a record of their files, which were not looked at: {unseen}", style="dim")
     effects.print_effects("Asked of the platforms", asked)
     print_jobs(jobs)
     for title, records in (("Inputs", used), ("Outputs", made)):
@@ -89,6 +93,16 @@ def _ran(graph: Graph) -> Iterator[str]:
             yield f"code {said.get('file') or said.get('name')}, {commit}{dirty}{python}{packages}"
         elif node.kind == "agent":
             yield f"{node.type} {said.get('name') or node.id}"
+
+
+def _not_looked_at(graph: Graph) -> str:
+    """The tasks of Prefect's own, each with the number of its runs."""
+    runs = Counter(
+        str(node.attributes.get("name"))
+        for node in graph.nodes.values()
+        if node.type == "task-run" and node.attributes.get("files") == NOT_LOOKED_AT and "try" not in node.attributes
+    )
+    return ", ".join(name if count == 1 else f"{name} ({count} runs)" for name, count in runs.items())
 
 
 def _line(record: Record) -> tuple[str, str, str, str]:

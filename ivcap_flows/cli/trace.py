@@ -21,6 +21,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import RULES, Direction, Graph, Record
 from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
+from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.reading import Lineage, lineage
 
 __all__ = ["trace"]
@@ -244,6 +245,7 @@ def _label(record: Record) -> str:
         "with uncommitted changes" if said.get("dirty") else "",
         f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") and str(said["sha256"]) not in record.id else "",
         str(said.get("outcome") or said.get("status") or ""),
+        f"files {NOT_LOOKED_AT}" if said.get("files") == NOT_LOOKED_AT else "",
         moment(record.time) if record.kind == "activity" else "",
     ]
     return "  ".join(fact for fact in facts if fact)

@@ -10,12 +10,15 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ANNOTATION", "Kind", "Record", "activity", "agent", "entity", "relation", "relation_id"]
+__all__ = ["ANNOTATION", "NOT_LOOKED_AT", "Kind", "Record", "activity", "agent", "entity", "relation", "relation_id"]
 
 Kind = Literal["activity", "entity", "agent", "relation"]
 
 ANNOTATION: Final = "annotation."
 """How the attributes begin that a user has added; they overwrite no fact of the record's own."""
+
+NOT_LOOKED_AT: Final = "not looked at"
+"""What `files` says of a task run that was followed without regard to what it read and wrote."""
 
 
 class Record(BaseModel):

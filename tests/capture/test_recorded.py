@@ -1,6 +1,7 @@
 """`@recorded` in real Prefect flows: tasks, files, handles, retries, failures, threads and processes."""
 
 import asyncio
+import inspect
 import logging
 import os
 import pickle
@@ -633,7 +634,6 @@ def test_facts_that_cannot_be_written_are_counted(monkeypatch):
 
 def test_recorded_keeps_the_function_that_prefect_sees():
     """Name, signature, docstring, source and picklability are the function's own; `False` changes nothing."""
-    import inspect
 
     def plain(a: int, b: str = "x") -> int:
         """Docs."""
@@ -650,16 +650,44 @@ def test_recorded_keeps_the_function_that_prefect_sees():
 
 
 def test_recorded_in_the_wrong_place_is_refused():
-    """Above `@flow` or `@task`, and on a generator, the error says what to do."""
-
-    def generator():
-        yield 1
-
+    """Above `@flow` or `@task`, the error says what to do."""
     for wrong in (task(lambda: 1), flow(lambda: 1, name="f")):
         with pytest.raises(InputError, match="below"):
             recorded(wrong)
-    with pytest.raises(InputError, match="generator"):
-        recorded(generator)
+
+
+def test_a_recorded_generator_is_a_generator(recorded_graph):
+    """It yields, takes, returns and is closed early as before, and each call has its outcome."""
+
+    @recorded
+    def echo(first):
+        given = yield first
+        while given != "end":
+            given = yield given
+        return "done"
+
+    def through(values):
+        running = echo("begin")
+        seen = [next(running)]
+        try:
+            for value in values:
+                seen.append(running.send(value))
+        except StopIteration as stop:
+            seen.append(stop.value)
+        else:
+            running.close()
+        return seen
+
+    @flow
+    @recorded
+    def generating():
+        return through(["a", "end"]), through(["a"])
+
+    ended, closed = generating()
+    assert (ended, closed) == (["begin", "a", "done"], ["begin", "a"])
+    calls = [node for node in recorded_graph() if node.type == "call"]
+    assert [call.attributes["outcome"] for call in calls] == ["completed", "completed"]
+    assert inspect.isgeneratorfunction(echo)
 
 
 def test_a_script_without_a_flow_is_a_run_of_its_process(tmp_path, recorded_graph):

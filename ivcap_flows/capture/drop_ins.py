@@ -1,0 +1,49 @@
+"""`flow` and `task` as Prefect's, with the calls of the function recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import prefect
+from prefect.flows import FlowDecorator
+
+from ivcap_flows.capture.decorator import recorded
+from ivcap_flows.capture.wrapping import is_followed
+
+__all__ = ["flow", "task"]
+
+Decorator = TypeVar("Decorator", bound=Callable[..., Any])
+
+
+def _recording(prefects: Decorator) -> Decorator:
+    """The decorator of Prefect's, applied to the recorded function; it takes the same options."""
+
+    def decorate(function: Any = None, /, **options: Any) -> Any:
+        if function is None:
+            return partial(decorate, **options)
+        return prefects(_recorded(function), **options)
+
+    decorate.__name__, decorate.__doc__ = prefects.__name__, prefects.__doc__
+    same: Any = decorate
+    return same  # type: ignore[no-any-return]
+
+
+def _recorded(function: Any) -> Any:
+    if isinstance(function, classmethod | staticmethod):
+        return type(function)(_recorded(function.__func__))
+    return function if is_followed(function) else recorded(function)
+
+
+class _Flow(FlowDecorator):
+    """Prefect's `flow`, with the calls of the function recorded; `flow.from_source` is Prefect's."""
+
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[override]
+        if function is None:
+            return partial(self, **options)
+        return super().__call__(_recorded(function), **options)
+
+
+task = _recording(prefect.task)
+flow: FlowDecorator = _Flow()

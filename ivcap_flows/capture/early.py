@@ -1,0 +1,45 @@
+"""Task runs of a flow that are followed from before anything of it is recorded: kept until the flow has an attempt."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ivcap_flows.capture.attempts import turn
+from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.recorders import recorder
+from ivcap_flows.identity import flows_urn
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import OpenedAttempt
+
+__all__ = ["keep", "put", "put_kept"]
+
+_MOST: Final = 1_000
+"""How many flow runs are waited for, and how many task runs of each."""
+_kept: Latest[str, list[Call]] = Latest(_MOST)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_kept.clear)
+
+
+def put(call: Call, opened: OpenedAttempt) -> None:
+    """Record a call as part of an attempt."""
+    call.run_id, call.attempt_id = opened.run.id, opened.attempt.id
+    call.parent = call.parent or flows_urn("attempt", opened.attempt.id)
+    recorder().put(call)
+
+
+def keep(call: Call, flow_run_id: str) -> None:
+    """Keep a call until `put_kept`. Hold `turn` since before you looked for an attempt."""
+    kept = _kept.get(flow_run_id) or []
+    if call not in kept:
+        _kept.put(flow_run_id, [*kept, call][-_MOST:])
+
+
+def put_kept(opened: OpenedAttempt) -> None:
+    """Record what was kept for the flow run of an attempt that was just opened."""
+    with turn():
+        for call in _kept.pop(opened.attempt.flow_run_id) or ():
+            put(call, opened)

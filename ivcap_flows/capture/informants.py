@@ -1,0 +1,93 @@
+"""Whose values a call was given: known by the objects themselves, and by what Prefect says of futures and `wait_for`.
+
+Prefect links a task run to all whose results it finds among the arguments, by the place in memory, and so also by what
+they have in common: a key of two dicts, a number that is written in the code. Of what it says, that is left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.makers import makers_of
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.provenance.describe import reference
+from ivcap_flows.provenance.records import Record, relation
+
+__all__ = ["Informant", "informants_of", "ran"]
+
+_PARENTS: Final = "__parents__"
+_WAIT_FOR: Final = "wait_for"
+_last_tries: Latest[str, str] = Latest(100_000)
+"""By task run, the id of the try that was begun last, of those that this process ran."""
+
+
+@dataclass(frozen=True)
+class Informant:
+    """An activity that another knows of, by the parameters `roles`; `guessed` if that may be by coincidence."""
+
+    id: str
+    roles: tuple[str, ...]
+    guessed: bool = False
+
+    def stated(self, informed: str) -> Iterator[Record]:
+        """The records which say so."""
+        yield reference(self.id)
+        role = self.roles[0] if len(self.roles) == 1 else list(self.roles)
+        yield relation("wasInformedBy", informed, self.id, role=role, guessed=self.guessed or None)
+
+
+def ran(task_run_id: str, activity: str) -> None:
+    """Note that a try of a task run begins, as the activity of that id."""
+    _last_tries.put(task_run_id, activity)
+
+
+def informants_of(given: Mapping[str, Any], task: Any = None) -> list[Informant]:
+    """Whose values are among the arguments of a call; `task` is Prefect's context of a task run."""
+    roles: dict[str, dict[str, None]] = {}
+    guessed: set[str] = set()
+    for name, value in given.items():
+        for maker in makers_of(value):
+            roles.setdefault(maker, {})[name] = None
+    if task is not None:
+        for name, id_, certain in _said_by_prefect(task, {_task_run_of(maker) for maker in roles}):
+            activity = _last_tries.get(id_) or flows_urn("task-run", id_)
+            if not certain and activity not in roles:
+                guessed.add(activity)
+            roles.setdefault(activity, {})[name] = None
+    return [Informant(id_, tuple(names), id_ in guessed) for id_, names in roles.items()]
+
+
+def _task_run_of(activity: str) -> str:
+    return activity.rpartition(":")[2].partition(".")[0]
+
+
+def _said_by_prefect(task: Any, known: set[str]) -> Iterator[tuple[str, str, bool]]:
+    """The parameters that a task run has from others than the `known` ones, from which, and whether that is certain."""
+    inputs = task.task_run.task_inputs or {}
+    for name, given in inputs.items():
+        said = {str(each.id) for each in given if each.input_type == "task_run"} - known
+        if not said or name == _PARENTS:
+            continue
+        if name == _WAIT_FOR:
+            yield from ((name, id_, True) for id_ in sorted(said))
+            continue
+        # The results of a flow whose tasks run in other processes are not known here by their place in memory.
+        apart = _is_apart()
+        by_place = set() if apart else _by_place((task.parameters or {}).get(name))
+        yield from ((name, id_, not apart) for id_ in sorted(said - by_place))
+
+
+def _is_apart() -> bool:
+    flow = sys.modules["prefect.context"].FlowRunContext.get()
+    return flow is None or bool(flow.detached)
+
+
+def _by_place(value: Any) -> set[str]:
+    """What Prefect says of a value by its parts' places in memory alone."""
+    from prefect.utilities.engine import collect_task_run_inputs_sync
+
+    return {str(each.id) for each in collect_task_run_inputs_sync(value) if each.input_type == "task_run"}

@@ -1,0 +1,277 @@
+"""Which call made a value: numbers, texts, containers and other objects that pass from one call to the next.
+
+A value is known by the object that it is, while the flow holds it, and only if it was the call's alone when the call
+returned it: what something else refers to as well, as a constant of the code, may reach the next call by another way.
+So a text or a number that is shared is handed on as an equal one of its own. Handles, files, tables and arrays are
+recorded as things with an identity of their own, and lead to their makers by that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from sys import getrefcount
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from ivcap_flows.capture.data import is_data, place_of
+from ivcap_flows.handles import Handle, LocalFile
+
+__all__ = ["OWN", "hand_on", "made", "makers_of", "raised"]
+
+MAX_PARTS: Final = 200
+"""How many parts of one result are known by their maker, beside the result itself."""
+MAX_GIVEN: Final = 20_000
+"""How many parts of one call's arguments are looked up."""
+MAX_DEPTH: Final = 8
+MAX_COPIED: Final = 2**20
+"""How many characters or bytes a text that is handed on as one of its own may have."""
+MAX_PATH: Final = 1_024
+_OWNED: Final = frozenset({int, float, complex, str, bytes})
+_PLAIN: Final = _OWNED | {bool, type(None)}
+"""What has no parts. Most values are of these types, and to ask what else they may be takes long."""
+
+
+def hand_on(value: Any, maker: str, references: int, *, first: bool = False) -> Any:
+    """Note that the call `maker` made a value and its parts; returns the value, or an equal one that is its own.
+
+    `references` is what `sys.getrefcount` says of the only variable that holds the value. With `first`, what an
+    earlier call has made stays that call's.
+    """
+    if first and _known.maker_of(value) is not None:
+        return value
+    if references > OWN:
+        value = _own(value)
+        if value is None or getrefcount(value) > _AS_ARGUMENT:
+            return value
+    made(value, maker)
+    return value
+
+
+def made(value: Any, maker: str) -> None:
+    """Note that the call `maker` made a value, and those of its parts that nothing else refers to.
+
+    The value is the maker's alone, so texts and numbers that its lists and dicts share are replaced by equal ones.
+    """
+    if value is None or _is_thing(value):
+        return
+    _own_items(value)
+    within = list(_within(value, MAX_PARTS))
+    parts = [(part, alone) for part, alone in within if not _is_thing(part)]
+    if within and not parts:
+        return
+    _known.note([value, *(part for part, alone in parts if alone)], maker)
+
+
+def raised(error: BaseException, maker: str) -> None:
+    """Note that the call `maker` raised an error, which another may be given in the place of a result."""
+    _known.note([error], maker)
+
+
+def makers_of(value: Any) -> dict[str, None]:
+    """The calls that made a value and its parts, each once, in the order of the parts."""
+    found: dict[str, None] = {}
+    _known.sweep()
+    maker = _known.maker_of(value)
+    if maker is not None:
+        found[maker] = None
+    for part, _ in _within(value, MAX_GIVEN):
+        maker = _known.maker_of(part)
+        if maker is not None:
+            found[maker] = None
+    return found
+
+
+def _own(value: Any) -> Any:
+    """An equal text or number that nothing else refers to, unless Python has only one of it; else the value."""
+    kind = type(value)
+    if kind is int or kind is float or kind is complex:
+        negative = -value
+        return -negative
+    if kind is str and len(value) <= MAX_COPIED:
+        return (value + " ")[:-1]
+    if kind is bytes and len(value) <= MAX_COPIED:
+        return (value + b" ")[:-1]
+    return value
+
+
+def _own_items(value: Any, depth: int = 0) -> None:
+    """Replace the shared texts and numbers of a list or dict by equal ones, and those of the lists and dicts in it."""
+    items: Iterable[tuple[Any, Any]]
+    if type(value) is dict:
+        items = value.items()
+    elif type(value) is list:
+        items = enumerate(value)
+    else:
+        return
+    for place, part in islice(items, MAX_PARTS):
+        kind = type(part)
+        if kind in _OWNED:
+            if getrefcount(part) > _IN_ITEMS:
+                value[place] = _own(part)
+        elif (kind is dict or kind is list) and depth < MAX_DEPTH and getrefcount(part) <= _IN_ITEMS:
+            _own_items(part, depth + 1)
+
+
+def _is_thing(value: Any) -> bool:
+    kind = type(value)
+    if kind in _PLAIN and kind is not str:
+        return False
+    if kind is not str and (isinstance(value, Handle | LocalFile) or is_data(value) or place_of(value) is not None):
+        return True
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and _may_be_path(value)):
+        try:
+            return os.path.lexists(value)
+        except (OSError, ValueError):
+            return False
+    return False
+
+
+def _may_be_path(text: str) -> bool:
+    return len(text) <= MAX_PATH and (os.sep in text or "." in text) and "\0" not in text
+
+
+def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
+    """The parts of a value at any depth, each with whether only its container refers to it."""
+    queue: deque[tuple[Any, int]] = deque([(value, 0)])
+    entered: set[int] = set()
+    while queue:
+        holder, depth = queue.popleft()
+        inner = _parts(holder)
+        if not inner or id(holder) in entered or depth >= MAX_DEPTH:
+            continue
+        entered.add(id(holder))
+        for part, references in _counted(inner):
+            if most <= 0:
+                return
+            most -= 1
+            yield part, references <= _IN_CONTAINER
+            if _parts(part):
+                queue.append((part, depth + 1))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if type(value) in _PLAIN:
+        return ()
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, Handle | LocalFile):
+        return ()
+    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return getattr(value, "__dict__", {}).values()
+    return ()
+
+
+def _counted(parts: Iterable[Any]) -> Iterator[tuple[Any, int]]:
+    try:
+        for part in parts:
+            yield part, getrefcount(part)
+    except RuntimeError:
+        # Another thread changes the container.
+        return
+
+
+class _Known:
+    """The values whose makers are known.
+
+    Most are referred to weakly. What cannot be, as lists, dicts and numbers, is held, and let go of when nobody else
+    holds it any more: a few are looked at whenever one is added or looked for.
+    """
+
+    def __init__(self) -> None:
+        self._makers: dict[int, tuple[Any, bool, str]] = {}
+        self._held: deque[int] = deque()
+        self.forget_locks()
+
+    def forget_locks(self) -> None:
+        """In a forked child: whoever held the lock is the parent's."""
+        self._lock = threading.RLock()
+
+    def note(self, values: list[Any], maker: str) -> None:
+        """Note the maker of each value."""
+        with self._lock:
+            self._sweep(2 * len(values))
+            for value in values:
+                key = id(value)
+                if type(value).__weakrefoffset__:
+                    self._makers[key] = weakref.ref(value, partial(self._forget, key)), True, maker
+                    continue
+                known = self._makers.get(key)
+                if known is None or known[0] is not value:
+                    self._held.append(key)
+                self._makers[key] = value, False, maker
+
+    def maker_of(self, value: Any) -> str | None:
+        """Who made this very object; None where that is not known."""
+        known = self._makers.get(id(value))
+        if known is None:
+            return None
+        holder, weak, maker = known
+        return maker if (holder() if weak else holder) is value else None
+
+    def sweep(self) -> None:
+        """Let go of some of the values that nobody else holds."""
+        with self._lock:
+            self._sweep(8)
+
+    def _sweep(self, most: int) -> None:
+        for _ in range(min(most, len(self._held))):
+            key = self._held.popleft()
+            known = self._makers.get(key)
+            if known is None or known[1]:
+                continue
+            if getrefcount(known[0]) <= _HELD_ALONE:
+                del self._makers[key]
+            else:
+                self._held.append(key)
+
+    def _forget(self, key: int, gone: Any) -> None:
+        # The place of an object that is gone may be another's by now.
+        known = self._makers.get(key)
+        if known is not None and known[0] is gone:
+            del self._makers[key]
+
+
+def _own_references() -> int:
+    value = object()
+    return getrefcount(value)
+
+
+def _references_as_argument() -> int:
+    def taken(value: object) -> int:
+        value = object()
+        return getrefcount(value)
+
+    return taken(None)
+
+
+def _references_in_items() -> int:
+    value = {0: object()}
+    return max(getrefcount(part) for _, part in islice(value.items(), 1))
+
+
+def _references_if_held() -> int:
+    known = object(), False, ""
+    return getrefcount(known[0])
+
+
+OWN: Final = _own_references()
+"""What `sys.getrefcount` says of an object that one variable holds and nothing else."""
+_AS_ARGUMENT: Final = _references_as_argument()
+_IN_CONTAINER: Final = next(references for _, references in _counted([object()]))
+_IN_ITEMS: Final = _references_in_items()
+_HELD_ALONE: Final = _references_if_held()
+
+_known: Final = _Known()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_known.forget_locks)

@@ -1,0 +1,122 @@
+"""Task runs of Prefect tasks without `@recorded`: that they ran, how they ended, and which values went in and out.
+
+Prefect tells nobody in the flow's process which tasks run, so the public methods by which a task is run hand it on with
+its function followed. Its files, tables and arrays are not looked at, and its parameters are not recorded.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Token
+from typing import Any, Final
+
+from ivcap_flows.capture import context, makers
+from ivcap_flows.capture.calls import Call, now
+from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.informants import informants_of
+from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+from ivcap_flows.capture.task_runs import call_of
+from ivcap_flows.capture.wrapping import followed, is_followed
+from ivcap_flows.durable.plan import planning
+from ivcap_flows.provenance.records import NOT_LOOKED_AT
+from ivcap_flows.secrets import scrub_text
+
+__all__ = ["observe_tasks"]
+
+_RUNS: Final = ("__call__", "submit", "map")
+"""The methods of Prefect's `Task` that run it within a flow."""
+_OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
+"""Where Prefect keeps what a task is bound to, on the function."""
+_MAX_CAUSE: Final = 2_000
+
+
+def observe_tasks() -> None:
+    """Let every Prefect task that runs in a recorded flow be on record. Asked again, it does nothing."""
+    task = getattr(sys.modules.get("prefect.tasks"), "Task", None)
+    if task is not None and not getattr(task, "_ivcap_flows_observed", False):
+        task._ivcap_flows_observed = True
+        for name in _RUNS:
+            setattr(task, name, _observing(getattr(task, name)))
+
+
+def _observing(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
+        return run(_observed(task), *args, **kwargs)
+
+    return observed
+
+
+def _observed(task: Any) -> Any:
+    """The task itself where it is recorded or outside of flows; else one like it that is observed."""
+    if is_followed(task.fn) or context.flow_run_id() == "" or planning() is not None:
+        return task
+    other = copy.copy(task)
+    other.fn = followed(task.fn, _enter)
+    for name in _OF_TASK:
+        if hasattr(task.fn, name):
+            setattr(other.fn, name, getattr(task.fn, name))
+    return other
+
+
+def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Observed | None:
+    task = context.task_context()
+    if task is None or task.task.fn is not wrapper:
+        return None
+    call = None
+    with unraised(context.miss, "%s runs without a record.", task.task.name):
+        call = call_of(task, "", "", context.current_activity())
+        call.attributes["files"] = NOT_LOOKED_AT
+        call.informants = informants_of(task.parameters or {}, task)
+        context.put_in_flow(call)
+    return None if call is None else _Observed(call)
+
+
+class _Observed:
+    """One try of an observed task."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._token: Token[Any] | None = context._call.set(call)
+
+    def hand_on(self, value: Any, references: int) -> Any:
+        with unraised(context.miss, "What %s gives could not be followed.", self.call.name):
+            value = makers.hand_on(value, self.call.id, references)
+        return value  # noqa: RET504 - unchanged where it could not be followed
+
+    def finish(self, result: Any, references: int) -> Any:
+        result = self.hand_on(result, references)
+        self._end(*outcome_of(result))
+        return result
+
+    def fail(self, error: BaseException) -> None:
+        with unraised(context.miss, "What %s raised could not be followed.", self.call.name):
+            makers.raised(error, self.call.id)
+        self._end(*outcome_of_error(error))
+
+    def leave(self) -> None:
+        if self._token is not None:
+            context._call.reset(self._token)
+            self._token = None
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        self._token = context._call.set(self.call)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def _end(self, outcome: str, cause: str | None) -> None:
+        try:
+            with unraised(context.miss, "The end of %s could not be recorded.", self.call.name):
+                self.call.outcome = outcome
+                self.call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
+                self.call.ended = max(now(), self.call.started)
+                context.put_in_flow(self.call)
+        finally:
+            self.leave()

@@ -1,0 +1,31 @@
+"""How a call ended, by what it returned or raised."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+__all__ = ["outcome_of", "outcome_of_error"]
+
+
+def outcome_of(result: Any) -> tuple[Literal["completed", "failed", "crashed", "cancelled"], str | None]:
+    """A flow may return Prefect states, which decide its outcome (Prefect: final state determination)."""
+    states = result if isinstance(result, list | tuple) else (result,)
+    for state in states:
+        if type(state).__name__ == "State" and type(state).__module__.startswith("prefect"):
+            if state.is_cancelled():
+                return "cancelled", state.message
+            if state.is_failed() or state.is_crashed():
+                return "failed", state.message
+    return "completed", None
+
+
+def outcome_of_error(error: BaseException) -> tuple[str, str | None]:
+    """The outcome and the cause; Prefect pauses and cancels by raising."""
+    kind = type(error)
+    names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
+    if "Pause" in names:
+        return "parked", getattr(getattr(error, "state", None), "message", None)
+    cause = f"{kind.__name__}: {error}"
+    if names & {"CancelledError", "CancelledRun"}:
+        return "cancelled", cause
+    return ("failed" if isinstance(error, Exception) else "crashed"), cause

@@ -1,0 +1,31 @@
+"""A try of a Prefect task as an activity: its id, its names, and the try before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.informants import ran
+from ivcap_flows.identity import flows_urn
+
+__all__ = ["call_of", "id_of"]
+
+
+def id_of(task: Any) -> str:
+    """The id of the try that runs in Prefect's context of a task run."""
+    return _id_of_try(task.task_run.id, task.task_run.run_count or 1)
+
+
+def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call:
+    """The try that begins in Prefect's context of a task run."""
+    run, tries = task.task_run, task.task_run.run_count or 1
+    call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
+    call.attributes = {"run_name": run.name} if tries <= 1 else {"run_name": run.name, "try": tries}
+    if tries > 1:
+        call.before = _id_of_try(run.id, tries - 1)
+    ran(str(run.id), call.id)
+    return call
+
+
+def _id_of_try(task_run_id: Any, number: int) -> str:
+    return flows_urn("task-run", task_run_id) if number <= 1 else flows_urn("task-run", f"{task_run_id}.{number}")

@@ -1,0 +1,166 @@
+"""A function whose calls are followed: plain and asynchronous functions, and generators of both kinds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager
+from sys import getrefcount
+from typing import Any, Final, Protocol
+
+__all__ = ["Scope", "followed", "is_followed"]
+
+_MARK: Final = "__ivcap_flows_followed__"
+
+
+class Scope(Protocol):
+    """One call between its begin and its end. It has been entered when it is made."""
+
+    def hand_on(self, value: Any, references: int) -> Any:
+        """What the caller gets for a value that a generator yields."""
+
+    def finish(self, result: Any, references: int) -> Any:
+        """End the call, and leave; what the caller gets for the result."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with an error, and leave."""
+
+    def leave(self) -> None:
+        """What runs from here on is the caller's."""
+
+    def inside(self) -> AbstractContextManager[None]:
+        """What runs in the block is the call's."""
+
+
+Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Scope | None]
+"""Begins to follow a call of the wrapper; None for one that is not followed."""
+
+
+def is_followed(function: Any) -> bool:
+    """Whether calls of this very function are followed, and not only of one that it calls."""
+    function = getattr(function, "__func__", function)
+    return getattr(function, _MARK, None) is function
+
+
+def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
+    """The function with its calls followed by what `enter` returns. It is of the same kind, name and signature.
+
+    The count of references that a scope gets is that of the one variable that holds the value.
+    """
+    wrapper: Any
+    if inspect.isasyncgenfunction(function):
+        wrapper = _asynchronous_generator(function, enter)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _generator(function, enter)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _asynchronous(function, enter)
+    else:
+        wrapper = _synchronous(function, enter)
+    setattr(wrapper, _MARK, wrapper)
+    returned: Callable[..., Any] = wrapper
+    return returned
+
+
+def _synchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def synchronous(*args: Any, **kwargs: Any) -> Any:
+        scope = enter(synchronous, args, kwargs)
+        if scope is None:
+            return function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            scope.fail(error)
+            raise
+        references = getrefcount(result)
+        return scope.finish(result, references)
+
+    return synchronous
+
+
+def _asynchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+        scope = enter(asynchronous, args, kwargs)
+        if scope is None:
+            return await function(*args, **kwargs)
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            scope.fail(error)
+            raise
+        references = getrefcount(result)
+        return scope.finish(result, references)
+
+    return asynchronous
+
+
+def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        inner = function(*args, **kwargs)
+        scope = enter(generator, args, kwargs)
+        if scope is None:
+            return (yield from inner)
+        scope.leave()
+        step, given = inner.send, None
+        while True:
+            try:
+                with scope.inside():
+                    value = step(given)
+            except StopIteration as stop:
+                result, stop.value = stop.value, None
+                references = getrefcount(result)
+                return scope.finish(result, references)
+            except BaseException as error:
+                scope.fail(error)
+                raise
+            try:
+                # The generator itself may refer to what it yields.
+                step, given = inner.send, (yield scope.hand_on(value, getrefcount(value)))
+            except GeneratorExit:
+                inner.close()
+                scope.finish(None, 0)
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
+                step, given = inner.throw, error
+
+    return generator
+
+
+def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        inner = function(*args, **kwargs)
+        scope = enter(generator, args, kwargs)
+        if scope is not None:
+            scope.leave()
+        step, given = inner.asend, None
+        while True:
+            try:
+                if scope is None:
+                    value = await step(given)
+                else:
+                    with scope.inside():
+                        value = await step(given)
+            except StopAsyncIteration:
+                if scope is not None:
+                    scope.finish(None, 0)
+                return
+            except BaseException as error:
+                if scope is not None:
+                    scope.fail(error)
+                raise
+            try:
+                shown = value if scope is None else scope.hand_on(value, getrefcount(value))
+                step, given = inner.asend, (yield shown)
+            except GeneratorExit:
+                await inner.aclose()
+                if scope is not None:
+                    scope.finish(None, 0)
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
+                step, given = inner.athrow, error
+
+    return generator
