@@ -39,7 +39,7 @@ def _recorded(function: Any) -> Any:
 class _Flow(FlowDecorator):
     """Prefect's `flow`, with the calls of the function recorded; `flow.from_source` is Prefect's."""
 
-    def __call__(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[override]
+    def __call__(self, function: Any = None, /, **options: Any) -> Any:
         if function is None:
             return partial(self, **options)
         return super().__call__(_recorded(function), **options)
