@@ -63,9 +63,9 @@ def frugal(folder: Path) -> dict[str, str]:
 
 os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
 
-sys.path.insert(0, str(Path(__file__).with_name("mutants")))
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("mutants", "capture/ordinary")]
 
-pytest_plugins = ["ivcap_flows.testing", "mutant_table"]
+pytest_plugins = ["ivcap_flows.testing", "mutant_table", "ordinary_edges"]
 
 OURS = ("IVCAP_", "PROVENA_")
 PREFECT = [sys.executable, "-m", "prefect"]
