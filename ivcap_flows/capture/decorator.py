@@ -8,14 +8,15 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import Token
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files
 from ivcap_flows.capture.calls import Call, CallKind, now, seen_in
+from ivcap_flows.capture.file_edges import Given
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.values import Look
 from ivcap_flows.durable.plan import planning
@@ -32,6 +33,7 @@ __all__ = ["recorded"]
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+Names = str | Iterable[str]
 
 log = logging.getLogger("ivcap_flows.capture")
 
@@ -43,32 +45,43 @@ _silent_until = 0.0
 @overload
 def recorded(function: Callable[P, R]) -> Callable[P, R]: ...
 @overload
-def recorded(function: bool = True) -> Callable[[F], F]: ...
-def recorded(function: Any = True) -> Any:
+def recorded(function: bool = True, *, reads: Names = (), writes: Names = ()) -> Callable[[F], F]: ...
+def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> Any:
     """Record the calls of a flow's, a task's or any other function: `@flow @recorded def …`.
 
     Handles, paths and plain values in arguments and result are found in lists, dicts, dataclasses and models. A call
     costs no network and waits for no disk beyond the files it names, but that a flow, where it was run before with the
     same parameters, may ask Prefect once how that ended; whatever goes wrong in recording is logged, not raised.
-    `@recorded(False)` leaves the function as it is. InputError for a generator function and for a finished flow or
-    task, which `@recorded` has to be below of.
+    `@recorded(False)` leaves the function as it is.
+
+    `reads` and `writes` name parameters whose paths the function only reads, or only writes: what lay there before it
+    wrote is then no input. A parameter in both is changed in place. Without either, what was seen of the files decides.
+    InputError for a generator function, for a finished flow or task, which `@recorded` has to be below of, and for a
+    parameter that the function has not.
     """
+    says = Given(_names(reads), _names(writes))
     if isinstance(function, bool):
-        return _wrap if function else _leave
-    return _wrap(function)
+        return partial(_wrap, says=says) if function else _leave
+    return _wrap(function, says)
+
+
+def _names(names: Names) -> frozenset[str]:
+    return frozenset((names,) if isinstance(names, str) else names)
 
 
 def _leave(function: F) -> F:
     return function
 
 
-def _wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", type(function).__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InputError(f"`@recorded` cannot follow the generator function {name!r}. Return a list, or leave it out.")
     if hasattr(function, "fn") or not callable(function):
         raise InputError(f"`@recorded` has to stand below `@flow` or `@task` on {name!r}, next to the function.")
-    shape = _Shape(function)
+    shape = _Shape(function, says)
+    if unknown := sorted((says.reads | says.writes) - shape.names):
+        raise InputError(f"{name!r} has no parameter {unknown[0]!r}, which `@recorded` says that it reads or writes.")
 
     wrapper: Any
     if inspect.iscoroutinefunction(function):
@@ -113,13 +126,12 @@ def _wrap(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Shape:
     """What a function's calls have in common: its parameters' names, and where its code is."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], says: Given) -> None:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
         # What the package itself says of a file that it has written is taken from it.
         self.ours = str(getattr(function, "__module__", "")).startswith("ivcap_flows.")
-        # Parameters that name what the function only writes: what lay there before is no input.
-        self.writes: tuple[str, ...] = getattr(function, "__ivcap_flows_writes__", ())
+        self.says = says
         self.signature: inspect.Signature | None = None
         try:
             plain = inspect.signature(function)
@@ -130,6 +142,7 @@ class _Shape:
         except Exception:  # noqa: BLE001 - annotations that cannot be evaluated yet are left to Prefect
             self.signature = None
         kinds = inspect.Parameter
+        self.names = frozenset(plain.parameters)
         self.positional = tuple(
             name
             for name, parameter in plain.parameters.items()
@@ -157,6 +170,7 @@ class _Scope:
         self.call, self.attempt, self.recorder, self.ours = call, attempt, recorder, ours
         self.attempt_token: Token[Any] | None = context._attempt.set(attempt) if opens else None
         self.call_token = context._call.set(call)
+        call.opened.begin()
 
     def finish(self, result: Any) -> None:
         try:
@@ -183,8 +197,9 @@ class _Scope:
             for _, handle in call.returned.handles:
                 if isinstance(handle, LocalFile):
                     files.remember(handle.path, handle.sha256, handle.size, digests)
+        here = _runs_here(self.attempt.attempt.process, os.getpid())
         if call.given.paths or call.returned.paths or call.held or call.returned.data:
-            call.look_at_exit(digests)
+            call.look_at_exit(digests, apart=not here)
         call.outcome = outcome
         call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
         # Last, since the recorder takes a call with an end as a finished one.
@@ -193,7 +208,7 @@ class _Scope:
         self.recorder.put(call)
         if self.attempt_token is not None:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
-        elif not _runs_here(self.attempt.attempt.process, os.getpid()):
+        elif not here:
             # A worker of a pool may be ended at any moment and runs no exit handlers.
             self.recorder.flush()
 
@@ -201,6 +216,7 @@ class _Scope:
         context._call.reset(self.call_token)
         if self.attempt_token is not None:
             context._attempt.reset(self.attempt_token)
+        self.call.opened.end()
 
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
@@ -267,32 +283,27 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
 
 def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _Scope:
     recorder = context.recorder()
-    _look(call, recorder, given, shape.writes)
+    call.says = shape.says
+    call.parameters = {name: call.given.at(name, value) for name, value in given.items()}
+    if call.given.paths or call.given.data:
+        call.look_at_entry(recorder.journal.files)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=False, ours=shape.ours)
 
 
 def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     look = Look()
-    shown = {name: (Look() if name in shape.writes else look).at(name, value) for name, value in given.items()}
+    shown = {name: look.at(name, value) for name, value in given.items()}
     held = seen_in(look)
     attempt = context.open_flow_attempt(flow, context.Parameters(given, shown, held), shape.source)
     recorder = context.recorder()
     # Its start and its parameters are stated by the attempt itself.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
-    call.started, call.given, call.held = attempt.attempt.started_at, look, held
+    call.started, call.given, call.held, call.says = attempt.attempt.started_at, look, held, shape.says
     if look.paths or held:
         call.look_at_entry(recorder.journal.files)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=True)
-
-
-def _look(call: Call, recorder: Any, given: dict[str, Any], writes: tuple[str, ...]) -> None:
-    call.parameters = {
-        name: (Look() if name in writes else call.given).at(name, value) for name, value in given.items()
-    }
-    if call.given.paths or call.given.data:
-        call.look_at_entry(recorder.journal.files)
 
 
 @lru_cache(maxsize=256)
