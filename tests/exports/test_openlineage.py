@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import sqlite3
 import threading
 from collections import Counter
@@ -82,7 +83,8 @@ def test_runs_have_their_parents_sources_environment_and_data(world):
         assert parent["run"]["runId"] == subflow and parent["root"]["run"]["runId"] == run["run"]["runId"]
         [given], [made] = half["inputs"], half["outputs"]
         for dataset in (given, made):
-            assert dataset["name"].endswith(dataset["facets"]["version"]["datasetVersion"])
+            assert re.fullmatch("[0-9a-f]{64}", dataset["facets"]["version"]["datasetVersion"])
+        assert given["facets"]["version"] != made["facets"]["version"]
     whole = named(events, "with-parts.joined", "COMPLETE")
     assert {d["name"] for d in whole["inputs"]} == {d["name"] for half in halves for d in half["outputs"]}
 
