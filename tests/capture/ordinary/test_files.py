@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -419,7 +420,9 @@ def test_a_task_from_the_cache(tmp_path: Path, edges: Edges) -> None:
     """The second run takes the path from Prefect's cache: its next task uses the file of the first run."""
     (tmp_path / "raw.csv").write_text(ROWS)
 
-    @task(cache_key_fn=lambda *_: str(tmp_path), result_storage_key=f"{tmp_path.name}-cached", persist_result=True)
+    key = str(uuid.uuid4())
+
+    @task(cache_key_fn=lambda *_: key, persist_result=True)
     @recorded
     def make(source: Path, target: Path) -> Path:
         target.write_text(source.read_text() + "made once")
