@@ -153,8 +153,8 @@ NAMES: Final = """
 
 A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:ivcap:order:…`, a Provena handle such as
 `102.100.100/123456`. Only what no platform names gets a `urn:ivcap-flows:…` name: runs, attempts, task runs, calls,
-parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:sha256:<digest>`, so that two equal files
-are one.
+parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:<digest>`, of its path, content and
+modification time; that of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files share.
 
 In PROV-JSON, PROV-N and Turtle each name is in one of these namespaces:
 

@@ -172,6 +172,7 @@ def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]
         flow_run_id=attempt.flow_run_id,
         deployment_id=run.deployment_id,
         outcome="running",
+        folder=_folder(),
         **{**host(), **attributes},
     )
     yield relation("wasStartedBy", urn, run_urn if attempt.leads or parent is None else parent, attempt.started_at)
@@ -185,6 +186,14 @@ def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]
         parameters = flows_urn("parameters", digest(canonical(run.parameters)))
         yield entity(parameters, "parameters", values=run.parameters)
         yield relation("used", urn, parameters, attempt.started_at)
+
+
+def _folder() -> str | None:
+    """The folder that the process works in, None where that has been removed."""
+    try:
+        return str(sayable(os.getcwd()))
+    except OSError:
+        return None
 
 
 @lru_cache(maxsize=1)

@@ -13,9 +13,12 @@ from typing import Any, Final, Literal
 
 from ivcap_flows.capture import data, files
 from ivcap_flows.capture.data import Held
+from ivcap_flows.capture.file_edges import FileEdge, FileEdges, Given
 from ivcap_flows.capture.files import Digests, Seen
 from ivcap_flows.capture.informants import Informant
+from ivcap_flows.capture.opened import Opened
 from ivcap_flows.capture.values import Look
+from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
@@ -39,6 +42,9 @@ class Call:
     """An activity of ours. `parent` started it; `before` is the try that failed before this one; `informants` are the
     calls whose values it was given.
 
+    `says` is what it says of its parameters itself, `opened` what it was seen to do to files. `entry` are the paths
+    that it was given, as they were; `files` what it used and made of them, and `unknown` what could not be told.
+
     `found` are the URNs of things that were there already, though the call returns them; `reused` those of them that
     were asked for elsewhere. `held` are tables and arrays as they were given, `changed` those that were left with
     another content, and `kept` those that were returned.
@@ -60,8 +66,11 @@ class Call:
     cause: str | None = None
     given: Look = field(default_factory=Look)
     returned: Look = field(default_factory=Look)
+    says: Given = field(default_factory=Given)
+    opened: Opened = field(default_factory=Opened)
     entry: dict[str, Seen] = field(default_factory=dict)
-    exit: dict[str, Seen] = field(default_factory=dict)
+    files: list[FileEdge] = field(default_factory=list)
+    unknown: dict[str, str] | None = None
     held: list[Held] = field(default_factory=list)
     changed: list[tuple[Held, Held]] = field(default_factory=list)
     kept: list[Held] = field(default_factory=list)
@@ -72,7 +81,7 @@ class Call:
     @property
     def weight(self) -> int:
         """About how many bytes the call holds while it waits to be written."""
-        seen = sum(each.weight for each in (*self.entry.values(), *self.exit.values()))
+        seen = sum(each.weight for each in (*self.entry.values(), *(edge.seen for edge in self.files)))
         return 4_000 + self.given.weight + self.returned.weight + seen
 
     def look_at_entry(self, digests: Digests | None) -> None:
@@ -80,19 +89,31 @@ class Call:
         self.held += seen_in(self.given)
         self.given.paths += _sources(self.held)
         for role, path in self.given.paths[:_MAX_PATHS]:
-            seen = files.look(path, role, digests)
+            # What was in a file that the call only writes is not told.
+            seen = files.look(path, role, digests, hashed=role not in self.says.writes)
             if seen is not None:
                 self.entry.setdefault(seen.path, seen)
+        self.opened.given = tuple(self.entry)
 
-    def look_at_exit(self, digests: Digests | None) -> None:
-        """See those again, and what is among the results."""
+    def look_at_exit(self, digests: Digests | None, *, apart: bool) -> None:
+        """See those again, and what is among the results; decide what it used and made. `apart`: it ran in a process of
+        its own."""
         self._look_at_data()
         again = [(seen.role, path + os.sep if seen.folder else path) for path, seen in self.entry.items()]
         again += [(role, path) for role, path in self.given.paths if path.endswith(os.sep)]
+        found: dict[str, Seen] = {}
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
-            seen = files.look(path, role, digests)
+            # Of a folder only what the call made is read: others may be writing the rest.
+            seen = files.look(path, role, digests, hashed=not os.path.isdir(path))
             if seen is not None and seen.stamp is not None:
-                self.exit.setdefault(seen.path, seen)
+                found.setdefault(seen.path, seen)
+        named = frozenset(os.path.abspath(path) for _, path in self.returned.paths)
+        began = int(self.started.timestamp() * 1e9)
+        frame = self.kind == "attempt"
+        decided = FileEdges(
+            self.entry, found, named, self.says, self.opened, digests, began, frame=frame, apart=apart
+        ).decide()
+        self.files, self.unknown = decided.edges, decided.said()
 
     def _look_at_data(self) -> None:
         again: dict[int, Held] = {}
@@ -136,7 +157,7 @@ def records_of(call: Call, digests: Digests | None) -> list[Record]:
     found = [*_itself(call), *_given(call, digests)]
     if call.ended is not None:
         known = {record.id for record in found if record.kind != "relation"}
-        # What has the content of an input is no product.
+        # A file that is only told of, and was not found at its path, is no product if it has the content of an input.
         known |= {file_urn(record.attributes["sha256"]) for record in found if "sha256" in record.attributes}
         found += _made(call, known, digests)
     return found
@@ -152,6 +173,7 @@ def _itself(call: Call) -> Iterator[Record]:
         outcome=call.outcome or "running",
         cause=call.cause,
         parameters=call.parameters or None,
+        unknown=call.unknown,
         **call.attributes,
     )
     if call.parent is not None:
@@ -164,36 +186,46 @@ def _itself(call: Call) -> Iterator[Record]:
 
 def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
     for role, handle in call.given.handles:
+        if _is_seen(call, handle):
+            continue
         stated = describe(handle)
         yield from stated
         yield _took(call, stated[0], role)
-    for seen in call.entry.values():
-        if seen.stamp is None:
-            continue
-        if call.ended is not None:
-            files.settle(seen, digests)
-        elif seen.folder or seen.sha256 is None:
-            continue
-        if seen.folder and not seen.members and seen.reason is None:
-            continue
-        stated = files.records_of(seen)
-        yield from stated
-        yield relation("used", call.id, stated[0].id, call.started, role=seen.role)
-    yield from _data_given(call)
+    # Whether a path is an input is known when the call has ended, if the call does not say so.
+    for edge in call.files:
+        if edge.verb == "used":
+            yield from _stated(edge.seen, digests)
+            at = call.ended if edge.late else call.started
+            yield relation("used", call.id, files.records_of(edge.seen)[0].id, at, role=edge.seen.role)
+    yield from _data_given(call, digests)
 
 
-def _data_given(call: Call) -> Iterator[Record]:
+def _is_seen(call: Call, handle: Handle | LocalFile) -> bool:
+    """Whether a handle is a file that was looked at at its path."""
+    if not isinstance(handle, LocalFile):
+        return False
+    path = os.path.abspath(handle.path)
+    return path in call.entry or any(edge.seen.path == path for edge in call.files)
+
+
+def _stated(seen: Seen, digests: Digests | None) -> list[Record]:
+    files.settle(seen, digests)
+    return files.records_of(seen)
+
+
+def _data_given(call: Call, digests: Digests | None) -> Iterator[Record]:
     for held in call.held:
         yield held.record()
         yield relation("used", call.id, held.id, call.started, role=held.role)
-        yield from _opened_from(held, call.entry)
+        yield from _opened_from(held, call, digests)
 
 
-def _opened_from(held: Held, seen: dict[str, Seen]) -> Iterator[Record]:
+def _opened_from(held: Held, call: Call, digests: Digests | None) -> Iterator[Record]:
     """A lazy value comes from the file that it was opened from."""
-    file = seen.get(os.path.abspath(held.source)) if held.source is not None else None
-    if file is not None and file.stamp is not None and (file.sha256 is not None or file.reason is not None):
-        stated = files.records_of(file)
+    place = os.path.abspath(held.source) if held.source is not None else None
+    seen = next((edge.seen for edge in call.files if edge.seen.path == place), None)
+    if seen is not None:
+        stated = _stated(seen, digests)
         yield from stated
         yield relation("wasDerivedFrom", held.id, stated[0].id)
 
@@ -206,6 +238,8 @@ def _took(call: Call, thing: Record, role: str) -> Record:
 
 def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Record]:
     for role, handle in call.returned.handles:
+        if _is_seen(call, handle):
+            continue
         stated = describe(handle)
         yield from stated
         thing = stated[0]
@@ -223,12 +257,13 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
             yield relation("wasStartedBy", thing.id, call.id, born or call.ended)
         else:
             yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=role)
-    for path, seen in call.exit.items():
-        yield from _left(call, call.entry.get(path), seen, known, digests)
-    yield from _data_made(call, known)
+    for edge in call.files:
+        if edge.verb == "made":
+            yield from _made_file(call, edge, digests)
+    yield from _data_made(call, known, digests)
 
 
-def _data_made(call: Call, known: set[str]) -> Iterator[Record]:
+def _data_made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Record]:
     """What was left in memory: a new version of what was given, and what is new among the results."""
     for before, after in call.changed:
         yield after.record()
@@ -241,7 +276,7 @@ def _data_made(call: Call, known: set[str]) -> Iterator[Record]:
         if held.id not in known:
             known.add(held.id)
             yield relation("wasGeneratedBy", held.id, call.id, call.ended, role=held.role)
-        yield from _opened_from(held, {**call.entry, **call.exit})
+        yield from _opened_from(held, call, digests)
 
 
 def _asked_at(thing: Record) -> datetime | None:
@@ -249,45 +284,11 @@ def _asked_at(thing: Record) -> datetime | None:
     return datetime.fromisoformat(asked) if isinstance(asked, str) else thing.time
 
 
-def _left(call: Call, before: Seen | None, seen: Seen, known: set[str], digests: Digests | None) -> Iterator[Record]:
-    """What the call left at a path: nothing new, a new file, a newer version, or new members of a folder."""
-    if before is not None and files.unchanged(before, seen):
-        return
-    files.settle(seen, digests)
-    stated = files.records_of(seen)
+def _made_file(call: Call, edge: FileEdge, digests: Digests | None) -> Iterator[Record]:
+    stated = _stated(edge.seen, digests)
     thing = stated[0]
     yield from stated
-    if thing.id in known:
-        return
-    known.add(thing.id)
-    if before is None and not _is_new(call, seen):
-        yield relation("used", call.id, thing.id, call.ended, role=seen.role)
-        return
-    yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=seen.role)
-    if before is not None and before.stamp is not None and (before.members or not before.folder):
-        yield relation("wasDerivedFrom", thing.id, files.records_of(before)[0].id)
-    yield from _new_members(call, before, seen, known)
-
-
-def _new_members(call: Call, before: Seen | None, seen: Seen, known: set[str]) -> Iterable[Record]:
-    stated = {record.id for record in files.records_of(seen)}
-    for name, inner in seen.members.items():
-        old = before.members.get(name) if before is not None else None
-        if old is not None and files.unchanged(old, inner):
-            continue
-        thing = files.records_of(inner)[0]
-        if thing.id in stated and thing.id not in known:
-            known.add(thing.id)
-            yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=seen.role)
-
-
-def _is_new(call: Call, seen: Seen) -> bool:
-    """Whether a path that was not among the arguments was written by the call: by the file's own change time."""
-    assert seen.stamp is not None
-    if seen.folder:
-        newest = max((inner.stamp.ctime_ns for inner in seen.members.values() if inner.stamp), default=0)
-        newest = max(newest, seen.stamp.ctime_ns)
-    else:
-        newest = seen.stamp.ctime_ns
-    # The kernel stamps files with a clock that lags by up to a tick.
-    return newest >= int(call.started.timestamp() * 1e9) - 20_000_000
+    yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=edge.seen.role)
+    for origin, how in edge.origins:
+        # An origin is an input as well, and has been stated as such.
+        yield relation("wasDerivedFrom", thing.id, _stated(origin, digests)[0].id, how=how)

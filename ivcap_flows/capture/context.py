@@ -228,7 +228,7 @@ class Parameters:
     @property
     def contents(self) -> dict[int, str]:
         """The names of the tables and arrays that were read, by `id()`."""
-        return {id(each.value): each.id for each in self.held if each.sha256 is not None}
+        return {id(each.value): each.content for each in self.held if each.content is not None}
 
 
 def look_at(given: dict[str, Any]) -> Parameters:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ivcap_flows.capture.contents import Facts, UnhashedError, family, read
-from ivcap_flows.identity import flows_urn
+from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import logger_of
 
@@ -19,13 +19,15 @@ __all__ = ["Held", "is_data", "look", "place_of"]
 log = logger_of("ivcap_flows.capture")
 
 _MOST_PARTS: Final = 200
+_IDENTIFYING: Final = 4
+"""Arrays of fewer values are known by the object."""
+_FIRST: Final = 1_000
 
 
 @dataclass(eq=False)
 class Held:
-    """A value at one moment. `id` names its content, or the object itself where the content was not read.
-
-    `source` is the file that a lazy value was opened from.
+    """A value at one moment. `id` names its content, or the object itself where the content was not read, and both
+    where another value may have the content by chance. `source` is the file that a lazy value was opened from.
     """
 
     role: str
@@ -43,10 +45,15 @@ class Held:
         return None if self._value is None else self._value()
 
     @property
+    def content(self) -> str | None:
+        """The name of the content, the same for every value that holds it; None where it was not read."""
+        return flows_urn(self.kind, f"sha256:{self.sha256}") if self.sha256 is not None else None
+
+    @property
     def shown(self) -> dict[str, str]:
         """What stands for the value among the parameters."""
-        if self.sha256 is not None:
-            return {"content": self.id}
+        if self.content is not None:
+            return {"content": self.content}
         return {"unhashed": self.reason or "not read"}
 
     def record(self) -> Record:
@@ -63,11 +70,12 @@ def is_data(value: Any) -> bool:
 
 def look(role: str, value: Any) -> Held:
     """What a table or an array holds now; nothing lazy is computed. One that breaks when it is read is not read."""
-    kind, facts, sha256, reason, source = "array", dict[str, Any](), None, None, None
+    kind, facts, sha256, reason, source, trivial = "array", dict[str, Any](), None, None, None, False
     try:
         kind, facts, content = read(value)
         source = _opened_from(value)
         sha256 = content()
+        trivial = _is_trivial(value)
     except UnhashedError as why:
         reason = str(why)
     except Exception as error:
@@ -75,7 +83,19 @@ def look(role: str, value: Any) -> Held:
         reason = f"it could not be read ({type(error).__name__})"
     if sha256 is None:
         return Held(role, _names.of(value), kind, facts, None, reason, source, _weakly(value))
-    return Held(role, flows_urn(kind, f"sha256:{sha256}"), kind, facts, sha256, None, None, _weakly(value))
+    name = f"sha256:{sha256}" if not trivial else digest(f"{_names.of(value)} {sha256}".encode())
+    return Held(role, flows_urn(kind, name), kind, facts, sha256, None, None, _weakly(value))
+
+
+def _is_trivial(value: Any) -> bool:
+    """Whether others may hold the same by chance: an array of numpy's with less than four values, or all of one value.
+    What has labels, a table or an array of xarray's, is told by these as well."""
+    if type(value).__module__.partition(".")[0] != "numpy" or value.dtype.hasobject:
+        return False
+    if value.size < _IDENTIFYING:
+        return True
+    flat = value.reshape(-1)
+    return all(bool((flat[:most] == flat[0]).all()) for most in (_FIRST, value.size))
 
 
 def place_of(value: Any) -> str | None:

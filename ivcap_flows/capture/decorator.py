@@ -6,14 +6,15 @@ import inspect
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files, makers
 from ivcap_flows.capture.calls import Call, CallKind, now, seen_in
+from ivcap_flows.capture.file_edges import Given
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.observing import observe_tasks
@@ -35,6 +36,7 @@ __all__ = ["recorded"]
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+Names = str | Iterable[str]
 
 log = logger_of("ivcap_flows.capture")
 
@@ -46,30 +48,41 @@ _silent_until = 0.0
 @overload
 def recorded(function: Callable[P, R]) -> Callable[P, R]: ...
 @overload
-def recorded(function: bool = True) -> Callable[[F], F]: ...
-def recorded(function: Any = True) -> Any:
+def recorded(function: bool = True, *, reads: Names = (), writes: Names = ()) -> Callable[[F], F]: ...
+def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> Any:
     """Record the calls of a flow's, a task's or any other function: `@flow @recorded def …`.
 
     Handles, paths and plain values in arguments and result are found in lists, dicts, dataclasses and models. A call
     costs no network and waits for no disk beyond the files it names, but that a flow, where it was run before with the
     same parameters, may ask Prefect once how that ended; whatever goes wrong in recording is logged, not raised.
-    A generator's call lasts until its last item is taken. `@recorded(False)` leaves the function as it is. InputError
-    for a finished flow or task, which `@recorded` has to be below of.
+    A generator's call lasts until its last item is taken. `@recorded(False)` leaves the function as it is.
+
+    `reads` and `writes` name parameters whose paths the function only reads, or only writes: what lay there before it
+    wrote is then no input. A parameter in both is changed in place. Without either, what was seen of the files decides.
+    InputError for a finished flow or task, which `@recorded` has to be below of, and for a parameter that the function
+    has not.
     """
+    says = Given(_names(reads), _names(writes))
     if isinstance(function, bool):
-        return _wrap if function else _leave
-    return _wrap(function)
+        return partial(_wrap, says=says) if function else _leave
+    return _wrap(function, says)
+
+
+def _names(names: Names) -> frozenset[str]:
+    return frozenset((names,) if isinstance(names, str) else names)
 
 
 def _leave(function: F) -> F:
     return function
 
 
-def _wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", type(function).__name__)
     if hasattr(function, "fn") or not callable(function):
         raise InputError(f"`@recorded` has to stand below `@flow` or `@task` on {name!r}, next to the function.")
-    shape = _Shape(function)
+    shape = _Shape(function, says)
+    if unknown := sorted((says.reads | says.writes) - shape.names):
+        raise InputError(f"{name!r} has no parameter {unknown[0]!r}, which `@recorded` says that it reads or writes.")
     wrapper: Any = followed(function, lambda wrapper, args, kwargs: _enter(wrapper, shape, args, kwargs))
     if shape.signature is not None:
         # Prefect asks for the signature at every call; computed once, it costs nothing.
@@ -82,13 +95,12 @@ def _wrap(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Shape:
     """What a function's calls have in common: its parameters' names, and where its code is."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], says: Given) -> None:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
         # What the package itself says of a file that it has written is taken from it.
         self.ours = str(getattr(function, "__module__", "")).startswith("ivcap_flows.")
-        # Parameters that name what the function only writes: what lay there before is no input.
-        self.writes: tuple[str, ...] = getattr(function, "__ivcap_flows_writes__", ())
+        self.says = says
         self.signature: inspect.Signature | None = None
         try:
             plain = inspect.signature(function)
@@ -99,6 +111,7 @@ class _Shape:
         except Exception:  # noqa: BLE001 - annotations that cannot be evaluated yet are left to Prefect
             self.signature = None
         kinds = inspect.Parameter
+        self.names = frozenset(plain.parameters)
         self.positional = tuple(
             name
             for name, parameter in plain.parameters.items()
@@ -126,6 +139,7 @@ class _Scope:
         self.call, self.attempt, self.recorder, self.opens, self.ours = call, attempt, recorder, opens, ours
         self.call_token: Token[Any] | None = None
         self.attempt_token: Token[Any] | None = None
+        call.opened.begin()
         self._come()
 
     def hand_on(self, value: Any, references: int) -> Any:
@@ -145,6 +159,7 @@ class _Scope:
                 self._end(*outcome_of(result))
         finally:
             self.leave()
+            self.call.opened.end()
         return result
 
     def fail(self, error: BaseException) -> None:
@@ -155,6 +170,7 @@ class _Scope:
                 self._end(*outcome_of_error(error))
         finally:
             self.leave()
+            self.call.opened.end()
 
     def _unraised(self, told: str) -> AbstractContextManager[None]:
         return unraised(lambda: self.recorder.miss(self.attempt.run.id), told, self.call.name)
@@ -165,8 +181,9 @@ class _Scope:
             for _, handle in call.returned.handles:
                 if isinstance(handle, LocalFile):
                     files.remember(handle.path, handle.sha256, handle.size, digests)
+        here = _runs_here(self.attempt.attempt.process, os.getpid())
         if call.given.paths or call.returned.paths or call.held or call.returned.data:
-            call.look_at_exit(digests)
+            call.look_at_exit(digests, apart=not here)
         call.outcome = outcome
         call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
         # Last, since the recorder takes a call with an end as a finished one.
@@ -175,7 +192,7 @@ class _Scope:
         self.recorder.put(call)
         if self.opens:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
-        elif not _runs_here(self.attempt.attempt.process, os.getpid()):
+        elif not here:
             # A worker of a pool may be ended at any moment and runs no exit handlers.
             self.recorder.flush()
 
@@ -186,6 +203,7 @@ class _Scope:
         self.call_token = None
         if self.attempt_token is not None:
             context._attempt.reset(self.attempt_token)
+        self.call.opened.pause()
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -198,6 +216,7 @@ class _Scope:
     def _come(self) -> None:
         self.call_token = context._call.set(self.call)
         self.attempt_token = context._attempt.set(self.attempt) if self.opens else None
+        self.call.opened.resume()
 
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
@@ -259,33 +278,28 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
 
 def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _Scope:
     recorder = context.recorder()
-    _look(call, recorder, given, shape.writes)
+    call.says = shape.says
+    call.parameters = {name: call.given.named(name, name, value) for name, value in given.items()}
+    if call.given.paths or call.given.data:
+        call.look_at_entry(recorder.journal.files)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=False, ours=shape.ours)
 
 
 def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     look = Look()
-    shown = {name: (Look() if name in shape.writes else look).named(name, name, value) for name, value in given.items()}
+    shown = {name: look.named(name, name, value) for name, value in given.items()}
     held = seen_in(look)
     attempt = context.open_flow_attempt(flow, context.Parameters(given, shown, held), shape.source)
     recorder = context.recorder()
     # Its start and its parameters are stated by the attempt itself.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
-    call.started, call.given, call.held = attempt.attempt.started_at, look, held
+    call.started, call.given, call.held, call.says = attempt.attempt.started_at, look, held, shape.says
     call.informants = informants_of(given)
     if look.paths or held:
         call.look_at_entry(recorder.journal.files)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=True)
-
-
-def _look(call: Call, recorder: Any, given: dict[str, Any], writes: tuple[str, ...]) -> None:
-    call.parameters = {
-        name: (Look() if name in writes else call.given).named(name, name, value) for name, value in given.items()
-    }
-    if call.given.paths or call.given.data:
-        call.look_at_entry(recorder.journal.files)
 
 
 @lru_cache(maxsize=256)

@@ -8,17 +8,18 @@ import json
 import os
 import stat as modes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ivcap_flows.capture.file_clock import FileClock
 from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.opened import unseen
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.file_state import FileState
-from ivcap_flows.identity import canonical, digest, file_urn, flows_urn
+from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, entity, relation
 
 __all__ = [
@@ -28,12 +29,15 @@ __all__ = [
     "Seen",
     "blocks_read",
     "forget",
+    "hash_all",
+    "hash_members",
     "look",
     "records_of",
     "remember",
     "settle",
     "sha256_of",
     "unchanged",
+    "urn_at",
 ]
 
 AT_ONCE: Final = 32 * 2**20
@@ -103,8 +107,8 @@ class Seen:
         return 800 * (1 + len(self.members))
 
 
-def look(path: str, role: str, digests: Digests | None) -> Seen | None:
-    """What lies at a path now; small files are hashed at once. None for what is no file or folder.
+def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) -> Seen | None:
+    """What lies at a path now; small files are hashed at once, if they are to be. None for what is no file or folder.
 
     A path that ends with a separator may be any folder. Another text is one only if it has a separator within and does
     not hold the user's home or the working directory, or if it is a Zarr store. A file that is just as this process has
@@ -120,13 +124,29 @@ def look(path: str, role: str, digests: Digests | None) -> Seen | None:
         return None
     if modes.S_ISREG(found.st_mode):
         seen.stamp = FileState.from_stat(found)
-        _hash(seen, digests, limit=AT_ONCE)
+        if hashed:
+            _hash(seen, digests, limit=AT_ONCE)
         return seen
     if modes.S_ISDIR(found.st_mode) and _may_be_folder(path, absolute):
         seen.folder, seen.stamp = True, FileState.from_stat(found)
-        _list(seen, digests)
+        _list(seen, digests, room=AT_ONCE if hashed else 0)
         return seen
     return None
+
+
+def hash_all(found: Iterable[Seen], digests: Digests | None) -> None:
+    """Hash what was listed only: small files at once, in all as much as one file may have."""
+    left = AT_ONCE
+    for seen in found:
+        if seen.stamp is not None and seen.sha256 is None and seen.reason is None:
+            left -= seen.stamp.size
+            if left >= 0:
+                _hash(seen, digests, limit=AT_ONCE)
+
+
+def hash_members(folder: Seen, digests: Digests | None) -> None:
+    """As `hash_all`, of the files of a folder."""
+    hash_all(folder.members.values(), digests)
 
 
 def _may_be_folder(path: str, absolute: str) -> bool:
@@ -173,7 +193,9 @@ def records_of(seen: Seen) -> list[Record]:
         name = flows_urn("unhashed", digest(f"{path}\0{seen.stamp}".encode(errors="surrogatepass")))
         return [entity(name, "unhashed", path=path, size=None if seen.folder else size, reason=seen.reason)]
     if not seen.folder:
-        return [entity(file_urn(seen.sha256), "file", sha256=seen.sha256, size=size, path=path)]
+        assert seen.stamp is not None
+        name = _version(path, seen.sha256, seen.stamp)
+        return [entity(name, "file", sha256=seen.sha256, size=size, path=path)]
     name = flows_urn("directory", f"sha256:{seen.sha256}")
     facts: dict[str, Any] = {"manifest_sha256": seen.sha256, "files": len(seen.members), "path": path}
     found = [entity(name, "directory", format=seen.format, variables=seen.variables, **facts)]
@@ -184,6 +206,21 @@ def records_of(seen: Seen) -> list[Record]:
         member = records_of(inner)
         found += [*member, relation("hadMember", name, member[0].id)]
     return found
+
+
+def _version(path: str, sha256: str, state: FileState) -> str:
+    """The name of a file: what was at a path, as it was written there. Equal bytes at two paths are two files, and so
+    are those of two writings; what they share is their content."""
+    return flows_urn("file", digest(f"{path}\0{sha256}\0{state.mtime_ns}".encode(errors="surrogatepass")))
+
+
+def urn_at(path: str | os.PathLike[str]) -> str | None:
+    """The name under which the file that lies at a path now is recorded, None for what is no readable file."""
+    seen = look(os.fspath(path), "", None)
+    if seen is None or seen.stamp is None or seen.folder:
+        return None
+    settle(seen, None)
+    return records_of(seen)[0].id
 
 
 def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
@@ -244,7 +281,7 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     tells = _clock.is_past(seen.path, stamp)
     global _blocks
     try:
-        with open(seen.path, "rb", buffering=0) as file:
+        with unseen(), open(seen.path, "rb", buffering=0) as file:
             if FileState.from_stat(os.fstat(file.fileno())) != stamp:
                 seen.reason = "changed before it could be hashed"
                 return
@@ -263,8 +300,8 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
         _remember(seen.path, stamp, seen.sha256, digests)
 
 
-def _list(seen: Seen, digests: Digests | None) -> None:
-    root, left, size = seen.path, AT_ONCE, 0
+def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
+    root, left, size = seen.path, room, 0
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -282,7 +319,7 @@ def _list(seen: Seen, digests: Digests | None) -> None:
                 return
             inner = Seen(path, seen.role, FileState.from_stat(found))
             left -= found.st_size
-            if left >= 0:
+            if room and left >= 0:
                 _hash(inner, digests, limit=AT_ONCE)
             seen.members[str(Path(path).relative_to(root).as_posix())] = inner
     if any(name in seen.members for name in _ZARR):
@@ -297,7 +334,8 @@ def _variables(seen: Seen) -> list[dict[str, Any]] | None:
         if member is None or member.stamp is None or member.stamp.size > _MAX_METADATA:
             continue
         try:
-            metadata = json.loads(Path(member.path).read_bytes())
+            with unseen():
+                metadata = json.loads(Path(member.path).read_bytes())
             inner = metadata.get("consolidated_metadata") or metadata
             for array, told in (inner.get("metadata") or {}).items():
                 if "shape" in told:

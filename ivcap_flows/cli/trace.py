@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from ivcap_flows.capture.files import sha256_of
+from ivcap_flows.capture.files import sha256_of, urn_at
 from ivcap_flows.capture.reconcile import unended
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.picture import write_page
@@ -61,7 +61,7 @@ def trace(
 
     Args:
         id: A URN, a Provena handle, a run or one of its Prefect flow runs, a sha256, the beginning of a git commit, or
-            the path of a local file, which is known by its content.
+            the path of a local file, which is known as it lies there, or else by its content.
         up: Towards its origins.
         down: Towards what was made from it.
         html: Write a page with the picture to this file: it opens in any browser and asks the network for nothing.
@@ -73,9 +73,13 @@ def trace(
     direction: Direction = "both" if up and down else "down" if down else "up"
     is_file = not id.startswith("urn:") and Path(id).is_file()
     # The digest is not kept in the journal, to which reading commands do not write.
-    name = f"sha256:{sha256_of(id, None)}" if is_file else id
+    own = urn_at(id) if is_file else None
     # Of a machine on which nothing was run the platforms may know.
     with open_journal(new=True) as journal:
+        if own is not None and journal.lineages.knows(own):
+            name = own
+        else:
+            name = f"sha256:{sha256_of(id, None)}" if is_file else id
         found = lineage(journal, name, direction, elsewhere(), runs=not as_json)
         if found is not None:
             _tell_of_lost(journal, found)

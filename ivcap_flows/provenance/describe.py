@@ -47,6 +47,7 @@ _NOUNS = {
     "urn:ivcap-flows:attempt:": ("activity", "attempt"),
     "urn:ivcap-flows:task-run:": ("activity", "task-run"),
     "urn:ivcap-flows:call:": ("activity", "call"),
+    "urn:ivcap-flows:file:sha256:": ("entity", "content"),
     "urn:ivcap-flows:file:": ("entity", "file"),
     "urn:ivcap-flows:directory:": ("entity", "directory"),
     "urn:ivcap-flows:frame:": ("entity", "frame"),
@@ -70,7 +71,7 @@ def identify(value: Handle | LocalFile) -> str:
 def describe(value: object) -> list[Record]:
     """The records that a handle states, the thing itself first; none for what is no handle."""
     if isinstance(value, LocalFile):
-        return [entity(identify(value), "file", sha256=value.sha256, size=value.size, path=value.path)]
+        return [entity(identify(value), "content", sha256=value.sha256, size=value.size)]
     if isinstance(value, Artifact):
         return [_artifact(value)]
     if isinstance(value, DatasetFile):

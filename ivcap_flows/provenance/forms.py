@@ -65,6 +65,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "activity": Form(None, _ACTION, "run", ("parent",)),
     "artifact": Form(None, _FILE, ivcap="itself", provena=_EXTERNAL),
     "file": Form(None, _FILE),
+    "content": Form(),
     "directory": Form("Collection"),
     "frame": Form(),
     "array": Form(),

@@ -15,7 +15,7 @@ from ivcap_flows.provenance.ordering import SINGLE_BIRTH, in_order
 from ivcap_flows.provenance.records import ANNOTATION, Record, entity, relation, relation_id
 from ivcap_flows.provenance.rules import RULES, WORK
 
-__all__ = ["Direction", "Graph", "merge"]
+__all__ = ["Direction", "Graph", "identifies", "merge"]
 
 Direction = Literal["up", "down", "both"]
 
@@ -25,7 +25,14 @@ _OURS: Final = _FRAMES | {"task-run", "call"}
 _FRAME_FACTS: Final = frozenset({"parameters", "code"})
 _COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
 """Relations to what things have in common without one having come from another."""
+_IDENTIFYING: Final = 16
+"""A content of fewer bytes may be another's by chance."""
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
+
+
+def identifies(size: object) -> bool:
+    """Whether things of one sha256 have to do with each other: not if they are empty, or hold a few bytes only."""
+    return not isinstance(size, int) or size >= _IDENTIFYING
 
 
 def merge(first: Record, second: Record) -> Record:
@@ -223,7 +230,12 @@ class Graph:
         if link.type != "specializationOf":
             return False
         makers = [r.target or "" for r in self._ends[holder] if r.type == "wasGeneratedBy" and r.source == holder]
-        return bool(makers) and not any(relation_id("used", maker, content) in self.relations for maker in makers)
+        taken = {
+            r.target or "" for maker in makers for r in self._ends[maker] if r.type == "used" and r.source == maker
+        }
+        return bool(makers) and not any(
+            thing == content or relation_id("specializationOf", thing, content) in self.relations for thing in taken
+        )
 
     @cached_property
     def _ends(self) -> dict[str, list[Record]]:
@@ -246,14 +258,15 @@ class Graph:
         holders: dict[str, list[Record]] = defaultdict(list)
         for node in self.nodes.values():
             sha256 = node.attributes.get("sha256")
-            if node.kind == "entity" and node.type != "file" and isinstance(sha256, str):
-                holders[sha256].append(node)
+            known = node.kind == "entity" and node.type != "content" and isinstance(sha256, str)
+            if known and node.id != file_urn(str(sha256)) and identifies(node.attributes.get("size")):
+                holders[str(sha256)].append(node)
         for sha256, nodes in holders.items():
             content = file_urn(sha256)
             if content not in self.nodes:
                 if len(nodes) < 2:
                     continue
-                self._add(entity(content, "file", sha256=sha256, size=nodes[0].attributes.get("size")))
+                self._add(entity(content, "content", sha256=sha256, size=nodes[0].attributes.get("size")))
             for node in nodes:
                 self._add(relation("specializationOf", node.id, content))
 

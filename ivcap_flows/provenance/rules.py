@@ -31,7 +31,8 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     },
     "entity": {
         "artifact": "an IVCAP artifact",
-        "file": "the content of a file, wherever it lies",
+        "file": "a file at its path, as it was written there once",
+        "content": "what files and artifacts of one sha256 hold, wherever they lie",
         "directory": "the content of a folder, by its manifest",
         "frame": "a table in memory, by the digest of its content; its columns are told",
         "array": "an array or a data set of arrays in memory, by the digest of its content",

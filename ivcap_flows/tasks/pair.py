@@ -57,7 +57,6 @@ def task_pair(
             raise _short(error) from None
 
     verb = body.__name__.removeprefix("_")
-    synchronous.__ivcap_flows_writes__ = asynchronous.__ivcap_flows_writes__ = writes  # type: ignore[attr-defined]
     synchronous.__name__ = synchronous.__qualname__ = verb
     asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
     options: dict[str, Any] = {
@@ -69,7 +68,8 @@ def task_pair(
         "cache_policy": NO_CACHE,
         "persist_result": persist,
     }
-    return Task(recorded(synchronous), **options), Task(recorded(asynchronous), **options)
+    record = recorded(writes=writes)
+    return Task(record(synchronous), **options), Task(record(asynchronous), **options)
 
 
 def _short(error: IvcapFlowsError) -> IvcapFlowsError:

@@ -12,10 +12,10 @@ from prefect import flow, task
 
 from ivcap_flows import annotate
 from ivcap_flows.capture import context, host, journal, recorded, recorder
+from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.host import host as host_facts
 from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
-from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.provenance import Graph, describe, entity, faults
 
 TWIN = "urn:ivcap-flows:twin:1"
@@ -54,7 +54,7 @@ def test_a_record_is_enriched_where_it_is_made(recorded_graph):
 
 
 def test_things_are_enriched_by_handle_urn_path_and_value(tmp_path, recorded_graph):
-    """An artifact, whatever has a URN, a file by its content, and an array each bear their own facts."""
+    """An artifact, whatever has a URN, a file at its path, and an array each bear their own facts."""
     path, array = tmp_path / "a.txt", np.arange(3)
     path.write_text("a")
 
@@ -65,7 +65,7 @@ def test_things_are_enriched_by_handle_urn_path_and_value(tmp_path, recorded_gra
 
     work(path, array)
     graph = recorded_graph()
-    for thing in (graph.nodes[SERIES.urn], graph.nodes[file_urn(digest(b"a"))], the(graph, "array")):
+    for thing in (graph.nodes[SERIES.urn], graph.nodes[urn_at(path)], the(graph, "array")):
         assert thing.attributes["annotation.quality"] == "good"
     assert graph.nodes["urn:ivcap:order:1"].attributes["annotation.note"] == "checked"
     assert graph.nodes["urn:ivcap:order:1"].type == "order"

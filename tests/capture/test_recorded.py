@@ -20,6 +20,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import BaseModel, SecretStr
 
 from ivcap_flows.capture import acting_as, attempts, current_attempt, journal, note, recorded, recorder
+from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn, flows_urn
@@ -62,9 +63,10 @@ def test_files_in_arguments_are_used_and_new_ones_generated(tmp_path, recorded_g
     files()
     graph = recorded_graph()
     run = the(graph, "task-run", "copy")
-    assert (run.id, of("in")) in ends(graph, "used")
-    assert ends(graph, "wasGeneratedBy") == {(of("in out"), run.id)}
-    assert of("in") in graph.lineage(of("in out"))
+    source, made = urn_at(tmp_path / "in.txt"), urn_at(tmp_path / "out.txt")
+    assert (run.id, source) in ends(graph, "used")
+    assert ends(graph, "wasGeneratedBy") == {(made, run.id)}
+    assert source in graph.lineage(made)
     assert run.time is not None
     assert run.ended >= run.time
 
@@ -73,11 +75,12 @@ def test_a_file_changed_in_place_has_two_versions(tmp_path, recorded_graph):
     """The version before is used, the one after is generated and derived from it; a mere reader generates nothing."""
     path = tmp_path / "data.txt"
     path.write_text("one")
+    one = urn_at(path)
 
     @task
     @recorded
     def change(path: Path) -> Path:
-        path.write_text("two")
+        path.write_text(path.read_text().replace("one", "two"))
         return path
 
     @task
@@ -93,13 +96,14 @@ def test_a_file_changed_in_place_has_two_versions(tmp_path, recorded_graph):
     versions()
     graph = recorded_graph()
     change_run, read_run = the(graph, "task-run", "change"), the(graph, "task-run", "read")
-    assert ends(graph, "used") >= {(change_run.id, of("one")), (read_run.id, of("two"))}
-    assert ends(graph, "wasGeneratedBy") == {(of("two"), change_run.id)}
-    assert ends(graph, "wasDerivedFrom") == {(of("two"), of("one"))}
+    two = urn_at(path)
+    assert ends(graph, "used") >= {(change_run.id, one), (read_run.id, two)}
+    assert ends(graph, "wasGeneratedBy") == {(two, change_run.id)}
+    assert ends(graph, "wasDerivedFrom") == {(two, one)}
 
 
 def test_a_folder_is_known_by_its_manifest(tmp_path, recorded_graph):
-    """What a task adds to a folder is generated, one by one and as a new version of the folder."""
+    """What a task adds to a folder is generated, one by one; who only lists the folder has used it as it was."""
     (tmp_path / "old.txt").write_text("old")
 
     @task
@@ -123,12 +127,11 @@ def test_a_folder_is_known_by_its_manifest(tmp_path, recorded_graph):
     folders(1)
     graph = recorded_graph()
     add_run, read_run = the(graph, "task-run", "add"), the(graph, "task-run", "read")
-    generated = {source for source, target in ends(graph, "wasGeneratedBy") if target == add_run.id}
-    [folder] = generated - {of("new")}
-    assert of("new") in generated
-    assert graph.nodes[folder].type == "directory"
+    old, new = (urn_at(tmp_path / "x" / name) for name in ("old.txt", "new.txt"))
+    assert ends(graph, "wasGeneratedBy") == {(new, add_run.id)}
+    folder = the(graph, "directory").id
     assert (read_run.id, folder) in ends(graph, "used")
-    assert {(folder, of("old")), (folder, of("new"))} <= ends(graph, "hadMember")
+    assert ends(graph, "hadMember") == {(folder, old), (folder, new)}
 
 
 def test_a_found_file_is_used_and_a_written_one_generated(tmp_path, recorded_graph):
@@ -158,8 +161,8 @@ def test_a_found_file_is_used_and_a_written_one_generated(tmp_path, recorded_gra
 
     found()
     graph = recorded_graph()
-    assert (the(graph, "task-run", "find").id, of("old")) in ends(graph, "used")
-    assert ends(graph, "wasGeneratedBy") == {(of("kept"), the(graph, "task-run", "fetch").id)}
+    assert (the(graph, "task-run", "find").id, urn_at(tmp_path / "old.txt")) in ends(graph, "used")
+    assert ends(graph, "wasGeneratedBy") == {(urn_at(tmp_path / "copy.txt"), the(graph, "task-run", "fetch").id)}
 
 
 @dataclass

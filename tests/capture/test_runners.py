@@ -14,7 +14,8 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
 from ivcap_flows.capture.contents import read
-from ivcap_flows.identity import digest, file_urn, flows_urn
+from ivcap_flows.capture.files import urn_at
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.provenance import Graph
 
@@ -84,7 +85,7 @@ def test_values_keep_their_names_through_other_processes(
     assert tasks["fail"].attributes["cause"] == "ValueError: not today"
     assert tasks["make"].attributes["annotation.pid"] != os.getpid()
     frame = flows_urn("frame", f"sha256:{read(pd.DataFrame({'n': range(3)}))[2]()}")
-    file = file_urn(digest((tmp_path / "n.csv").read_bytes()))
+    file = urn_at(tmp_path / "n.csv")
     assert ends(graph, "wasGeneratedBy") == {(frame, tasks["make"].id), (file, tasks["save"].id)}
     assert {(tasks["save"].id, frame), (tasks["fail"].id, file)} <= ends(graph, "used")
     [attempt] = [node.id for node in graph.nodes.values() if node.type == "attempt"]

@@ -11,6 +11,7 @@ import pytest
 
 from ivcap_flows import tasks
 from ivcap_flows.capture import files, recorder, use_journal
+from ivcap_flows.capture.files import urn_at
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import InputError, NotFoundError, SourceChangedError
 from ivcap_flows.file_state import FileState
@@ -67,8 +68,9 @@ def test_files_go_there_and_come_back_on_record(journal, stated, series, tmp_pat
 
     graph = recorded(journal)
     content = file_urn(sent[0].sha256)
+    back = urn_at(tmp_path / "back/raw/all.csv")
     [upload] = {maker for made, maker in pairs(graph, "wasGeneratedBy") if made == sent[0].urn}
-    [download] = {maker for made, maker in pairs(graph, "wasGeneratedBy") if made == content}
+    [download] = {maker for made, maker in pairs(graph, "wasGeneratedBy") if made == back}
     assert (dataset.urn, sent[0].urn) in pairs(graph, "hadMember")
     assert pairs(graph, "used") >= {(download, dataset.urn), (download, sent[0].urn)}
     assert content in graph.lineage(sent[0].urn, "up").nodes

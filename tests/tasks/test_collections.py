@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError, UnavailableError
 from ivcap_flows.handles import Artifact, Collection
-from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.sinks import run_graph
@@ -138,7 +138,7 @@ def test_collections_in_the_record(in_flow, ivcap_journal, source, unique):
         graph.nodes[maker].attributes["name"] for thing, maker in links(graph, "wasGeneratedBy") if thing == made.urn
     }
     assert makers == {"Create collection"}
-    assert file_urn(artifact.sha256) in graph.lineage(made.urn).nodes
+    assert urn_at(source) in graph.lineage(made.urn).nodes
     document = prov_json.document(graph)
     [membership] = [r for r in document.get_records() if r.get_type().localpart == "Membership"]
     assert [str(value.uri) for _, value in membership.formal_attributes] == [made.urn, artifact.urn]
@@ -187,8 +187,7 @@ def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
     assert len(members) == 4
     assert {thing for thing, _ in links(graph, "wasGeneratedBy")} == {made.urn, *members}
     assert {thing for _, thing in links(graph, "used") if thing.startswith("urn:ivcap-flows:directory")}
-    content = file_urn(digest((folder / "b.txt").read_bytes()))
-    assert content in graph.lineage(made.urn).nodes
+    assert urn_at(folder / "b.txt") in graph.lineage(made.urn).nodes
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import (
     InputError,
     IntegrityError,
@@ -16,7 +17,7 @@ from ivcap_flows.errors import (
     UnavailableError,
 )
 from ivcap_flows.http import tus
-from ivcap_flows.identity import digest, file_urn
+from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import download_artifact, place_order, upload_artifact, wait_for_orders
@@ -160,7 +161,7 @@ def test_a_file_that_is_overwritten_is_no_input(in_flow, ivcap_journal, source, 
     """What lay at the target of a download before is not recorded as used; the new content comes from the artifact."""
     back = tmp_path / "back.csv"
     back.write_text("of another day\n", encoding="utf-8")
-    old = file_urn(digest(back.read_bytes()))
+    old = urn_at(back)
 
     def body():
         series = upload_artifact(source)
@@ -170,7 +171,7 @@ def test_a_file_that_is_overwritten_is_no_input(in_flow, ivcap_journal, source, 
     [run] = ivcap_journal.runs.recent()
     graph = run_graph(ivcap_journal, run.id)
     assert old not in graph.nodes
-    assert series.urn in graph.lineage(file_urn(file.sha256)).nodes
+    assert series.urn in graph.lineage(urn_at(file.path)).nodes
 
 
 def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):

@@ -130,21 +130,23 @@ def edges_of(graph: Any, folder: Path) -> set[Edge]:
 @pytest.fixture
 def edges(
     request: pytest.FixtureRequest, prefect_api: None, recorded_graph: Callable[..., Any], tmp_path: Path
-) -> Callable[..., None]:
+) -> Callable[..., list[dict[str, str]]]:
     """Compares the record of the newest run with the edges that a test names.
 
     `not_seen` are edges that are true, and of which the documentation says that they are not seen. `runs` is the number
-    of the newest runs whose records are read together.
+    of the newest runs whose records are read together. Returns what each activity says that is not known of its files.
     """
 
-    def compare(expected: Iterable[Edge], *, not_seen: Iterable[Edge] = (), runs: int = 1) -> None:
+    def compare(expected: Iterable[Edge], *, not_seen: Iterable[Edge] = (), runs: int = 1) -> list[dict[str, str]]:
         promised, beyond = set(expected), set(not_seen)
-        seen = edges_of(recorded_graph(runs=runs), tmp_path)
+        graph = recorded_graph(runs=runs)
+        seen = edges_of(graph, tmp_path)
         counted = len(seen & promised), len(seen), len(promised), len(beyond)
         request.node.user_properties.append(("edges", counted))
         told = [f"missing: {edge}" for edge in sorted(promised - seen)]
         told += [f"{'seen after all' if edge in beyond else 'invented'}: {edge}" for edge in sorted(seen - promised)]
         assert not told, "\n".join(["the record has not the edges of the flow", *told])
+        return [node.attributes["unknown"] for node in graph.nodes.values() if "unknown" in node.attributes]
 
     return compare
 

@@ -1,0 +1,274 @@
+"""Which files each call opens, renames and copies: an audit hook of the interpreter sees it (PEP 578).
+
+The hook can never be removed, is called for each audit event of the process, and raises nothing. It sees what goes
+through Python, in the call's own thread and in what passes on its context: asyncio, `asyncio.to_thread`, Prefect's
+threads. C libraries with a reading and writing of their own, other processes, and plain threads are not seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar, Token
+from typing import Any, Final
+
+__all__ = ["KEPT", "READ", "REMOVED", "WRITTEN", "Opened", "unseen"]
+
+READ: Final = 1
+"""Opened for reading, before the call wrote a content of its own to the path."""
+WRITTEN: Final = 2
+"""Opened for writing, or put in its place by a rename, a copy or a link."""
+KEPT: Final = 4
+"""Opened for writing without giving up what was in it: to append, or to change a part."""
+REMOVED: Final = 8
+_OWN: Final = 16
+"""What is at the path is the call's own."""
+
+_MOST: Final = 20_000
+"""Paths of one call that are kept; the rest is counted."""
+_MOST_ENDED: Final = 4_000
+_LIBRARIES: Final = tuple(
+    {os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name in ("stdlib", "purelib", "platlib")}
+    | {"/proc/", "/dev/", "/sys/"}
+)
+_WRITES: Final = os.O_WRONLY | os.O_RDWR
+_ANEW: Final = os.O_TRUNC | os.O_EXCL
+
+_current: ContextVar[Opened | None] = ContextVar("ivcap_flows_opened", default=None)
+_lock = threading.Lock()
+_running: dict[int, Opened] = {}
+_ended: deque[Opened] = deque(maxlen=_MOST_ENDED)
+_clock = 0
+_watches = False
+
+
+class Opened:
+    """What one call did to files, with what the calls within it did.
+
+    `given` are the paths that it was given: files of those and files below are within its reach. `origins` tells for a
+    path from which other one its content came, and how.
+    """
+
+    __slots__ = ("_began", "_end", "_token", "given", "lost", "origins", "outer", "paths")
+
+    def __init__(self) -> None:
+        self.paths: dict[str, int] = {}
+        self.origins: dict[str, tuple[str, str]] = {}
+        self.given: tuple[str, ...] = ()
+        self.outer: Opened | None = None
+        self.lost = 0
+        self._began = self._end = 0
+        self._token: Token[Opened | None] | None = None
+
+    def begin(self) -> None:
+        """See what happens from now on in this context, until `end`."""
+        global _clock
+        _watch()
+        self.outer = _current.get()
+        with _lock:
+            _clock += 1
+            self._began = _clock
+            _running[id(self)] = self
+        self.resume()
+
+    def resume(self) -> None:
+        """See again what happens in this context, as of a generator that goes on."""
+        if self._token is None:
+            self._token = _current.set(self)
+
+    def pause(self) -> None:
+        """See nothing until `resume`: what runs is the caller's."""
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+
+    def end(self) -> None:
+        """See no more; the call around this one has done it, too."""
+        global _clock
+        self.pause()
+        if self.outer is not None:
+            self.outer._take(self)
+        self.paths = {path: bits for path, bits in self.paths.items() if bits & WRITTEN}
+        with _lock:
+            _clock += 1
+            self._end = _clock
+            _running.pop(id(self), None)
+            # A call beside which this one ran may still ask for what it did.
+            oldest = min((each._began for each in _running.values() if each.outer is not None), default=_clock)
+            _ended.append(self)
+            while _ended and _ended[0]._end < oldest:
+                _ended.popleft()
+
+    def at(self, path: str) -> int:
+        """What is known of an absolute path: the bits of this module, 0 where nothing was seen."""
+        return self.paths.get(path, 0)
+
+    def elsewhere(self, path: str, *, below: bool = False) -> tuple[bool, bool]:
+        """Of the calls of this process that ran beside this one: whether one was seen to write the path, or `below` it,
+        and whether one was given the path or a folder around it, so that it could have without being seen."""
+        with _lock:
+            others = [*_running.values(), *(each for each in _ended if each._end > self._began)]
+        beside = [each for each in others if not (each._is_within(self) or self._is_within(each))]
+        return (
+            any(each.has_written(path, below=below) for each in beside),
+            any(path == place or path.startswith(os.path.join(place, "")) for each in beside for place in each.given),
+        )
+
+    def has_written(self, path: str, *, below: bool) -> bool:
+        """Whether it was seen to write the path, or `below` it."""
+        if not below:
+            return bool(self.at(path) & WRITTEN)
+        around = os.path.join(path, "")
+        return any(bits & WRITTEN for name, bits in list(self.paths.items()) if name.startswith(around))
+
+    def _is_within(self, other: Opened) -> bool:
+        call: Opened | None = self
+        while call is not None and call is not other:
+            call = call.outer
+        return call is other
+
+    def _take(self, inner: Opened) -> None:
+        for path, bits in list(inner.paths.items()):
+            self._note(path, bits)
+        self.origins.update(inner.origins)
+        self.lost += inner.lost
+
+    def _note(self, path: str, bits: int) -> None:
+        known = self.paths.get(path)
+        if known is None:
+            if len(self.paths) >= _MOST:
+                self.lost += 1
+                return
+            known = 0
+        if known & _OWN:
+            bits &= ~(READ | KEPT)
+        self.paths[path] = known | bits
+
+    def opens(self, path: Any, _mode: Any, flags: int) -> None:
+        """`open` of PEP 578: a path or a file descriptor, which has no path of its own."""
+        if isinstance(path, int):
+            return
+        path = _absolute(path)
+        if path.startswith(_LIBRARIES):
+            return
+        if not flags & _WRITES:
+            self._note(path, READ)
+        elif flags & _ANEW:
+            self._forget_origin(path)
+            self._note(path, WRITTEN | _OWN)
+        else:
+            self._note(path, WRITTEN | KEPT | (READ if flags & os.O_RDWR else 0))
+
+    def _forget_origin(self, path: str) -> None:
+        # A copy opens its target once itself.
+        origin = self.origins.get(path)
+        if origin is not None:
+            if origin[1] == "copying":
+                self.origins[path] = origin[0], "copy"
+            else:
+                del self.origins[path]
+
+    def renames(self, source: Any, target: Any, *_: Any) -> None:
+        """`os.rename`, which `os.replace` and `shutil.move` raise as well."""
+        self._puts(source, target, "rename")
+        self._note(_absolute(source), REMOVED)
+
+    def links(self, source: Any, target: Any, *_: Any) -> None:
+        """`os.link` and `os.symlink`."""
+        self._puts(source, target, "link")
+
+    def copies(self, source: Any, target: Any) -> None:
+        """`shutil.copyfile`, which all copies of `shutil` end in; it opens both files afterwards."""
+        self._puts(source, target, "copying")
+
+    def _puts(self, source: Any, target: Any, how: str) -> None:
+        source, target = _absolute(source), _absolute(target)
+        self._note(source, READ)
+        self._note(target, WRITTEN | _OWN)
+        for path in [path for path in self.origins if path.startswith(os.path.join(source, ""))]:
+            self.origins[target + path[len(source) :]] = self.origins[path]
+        first = self.origins.get(source)
+        # What went by way of a temporary file came from where that came from.
+        self.origins[target] = first if first is not None and self.at(source) & _OWN else (source, how)
+
+    def removes(self, path: Any, *_: Any) -> None:
+        """`os.remove`, by a path that may be relative to an open folder and then means nothing here."""
+        self._note(_absolute(path), REMOVED)
+
+    def truncates(self, path: Any, *_: Any) -> None:
+        """`os.truncate`, of a path or a file descriptor."""
+        if not isinstance(path, int):
+            self._note(_absolute(path), WRITTEN | KEPT)
+
+    def connects(self, database: Any, *_: Any) -> None:
+        """`sqlite3.connect`: the library reads and writes the file itself, and changes it in place."""
+        if isinstance(database, str | bytes | os.PathLike) and database != ":memory:":
+            self._note(_absolute(database), READ | WRITTEN | KEPT)
+
+
+_EVENTS: Final[dict[str, Callable[..., None]]] = {
+    "open": Opened.opens,
+    "os.rename": Opened.renames,
+    "os.link": Opened.links,
+    "os.symlink": Opened.links,
+    "os.remove": Opened.removes,
+    "os.truncate": Opened.truncates,
+    "shutil.copyfile": Opened.copies,
+    "sqlite3.connect": Opened.connects,
+}
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """What the recording itself reads in the block is not the call's doing."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
+    path = os.fsdecode(path)
+    return path if path[:1] == os.sep and "/." not in path and "//" not in path else os.path.abspath(path)
+
+
+def _watch() -> None:
+    """Add the hook, once in the life of the process."""
+    global _watches
+    with _lock:
+        if _watches:
+            return
+        _watches = True
+
+    # Locals: at the end of the interpreter, globals go first.
+    find, current = _EVENTS.get, _current.get
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        note = find(event)
+        if note is not None:
+            opened = current()
+            if opened is not None:
+                try:
+                    note(opened, *arguments)
+                except Exception:  # noqa: BLE001 - whatever it is, it is not the fault of who opens a file
+                    opened.lost += 1
+
+    sys.addaudithook(hook)
+
+
+def _forget_parent() -> None:
+    """In a forked child: what else ran, runs in the parent."""
+    global _lock
+    _lock = threading.Lock()
+    _running.clear()
+    _ended.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

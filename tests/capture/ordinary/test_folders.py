@@ -1,0 +1,222 @@
+"""Folders that tasks share, fill and read: each task is credited with its own files."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from prefect import flow, task
+
+from ivcap_flows import recorded
+
+Edges = Callable[..., list[dict[str, str]]]
+
+
+@task
+@recorded
+def split(number: int, folder: Path) -> None:
+    (folder / f"{number}.csv").write_text(f"the rows of the part with the number {number}")
+
+
+@task
+@recorded
+def gather(folder: Path, target: Path) -> Path:
+    target.write_text("".join(path.read_text() for path in sorted(folder.glob("*.csv"))))
+    return target
+
+
+def test_mapped_tasks_write_into_one_folder(tmp_path: Path, edges: Edges) -> None:
+    """Five tasks at once make five files, and nobody has used another's; who gathers them has used the five."""
+    together = threading.Barrier(5)
+    (tmp_path / "parts").mkdir()
+
+    @task
+    @recorded
+    def split(number: int, folder: Path) -> None:
+        together.wait()
+        (folder / f"{number}.csv").write_text(f"the first half of the part with the number {number}")
+        together.wait()
+        with (folder / f"{number}.csv").open("a") as file:
+            file.write("the second half")
+        together.wait()
+
+    @flow
+    @recorded
+    def main() -> None:
+        split.map(range(5), [tmp_path / "parts"] * 5).wait()
+        gather(tmp_path / "parts", tmp_path / "all.csv")
+
+    main()
+    edges(
+        {("made", f"split[{number}]", f"parts/{number}.csv") for number in range(5)}
+        | {("used", "gather", f"parts/{number}.csv") for number in range(5)}
+        | {("made", "gather", "all.csv")}
+    )
+
+
+def test_an_output_folder_is_no_input(tmp_path: Path, edges: Edges) -> None:
+    """What lies in the folder from the last time is not used, by the task or by the flow; a file of it is replaced."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "0.csv").write_text("the result of last time, to be replaced")
+    (out / "old.csv").write_text("another result of last time, which stays")
+
+    @flow
+    @recorded
+    def nightly(out: Path) -> None:
+        split(0, out)
+
+    nightly(out)
+    edges({("made", "split", "out/0.csv")})
+
+
+def test_a_folder_that_a_task_makes(tmp_path: Path, edges: Edges) -> None:
+    """A new folder with all its files is the task's; another task that looks into it uses it as it was left."""
+
+    @task
+    @recorded
+    def export(target: Path) -> Path:
+        target.mkdir()
+        for name in ("a", "b"):
+            (target / f"{name}.txt").write_text(f"the text of the file {name}")
+        return target
+
+    @task
+    @recorded
+    def count(folder: Path) -> int:
+        return len(list(folder.iterdir()))
+
+    @flow
+    @recorded
+    def main() -> None:
+        count(export(tmp_path / "texts"))
+
+    main()
+    edges(
+        {
+            ("made", "export", "texts/"),
+            ("made", "export", "texts/a.txt"),
+            ("made", "export", "texts/b.txt"),
+            ("member", "texts/", "texts/a.txt"),
+            ("member", "texts/", "texts/b.txt"),
+            ("used", "count", "texts/"),
+        }
+    )
+
+
+def test_one_file_of_a_folder_is_read(tmp_path: Path, edges: Edges) -> None:
+    """The rest of the folder is no input."""
+    (tmp_path / "inputs").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "inputs" / f"{name}.csv").write_text(f"the rows of the input {name}")
+
+    @task
+    @recorded
+    def pick(folder: Path, target: Path) -> None:
+        target.write_text((folder / "b.csv").read_text() + "picked")
+
+    @flow
+    @recorded
+    def main() -> None:
+        pick(tmp_path / "inputs", tmp_path / "b.csv")
+
+    main()
+    edges({("used", "pick", "inputs/b.csv"), ("made", "pick", "b.csv")})
+
+
+def test_files_changed_in_a_folder(tmp_path: Path, edges: Edges) -> None:
+    """A file that is read and written comes from its former self; the one beside it is left alone."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("1,2,3 and so on to the end")
+    (tmp_path / "data" / "b.csv").write_text("4,5,6 and so on to the end")
+
+    @task
+    @recorded
+    def fix(folder: Path) -> None:
+        path = folder / "a.csv"
+        path.write_text(path.read_text().replace("1", "one"))
+
+    @flow
+    @recorded
+    def main() -> None:
+        fix(tmp_path / "data")
+
+    main()
+    edges({("used", "fix", "data/a.csv"), ("made", "fix", "data/a.csv#2"), ("derived", "data/a.csv#2", "data/a.csv")})
+
+
+def test_a_copied_folder(tmp_path: Path, edges: Edges) -> None:
+    """Each file of the copy comes from its own original."""
+    (tmp_path / "one").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "one" / f"{name}.csv").write_text(f"the rows of the input {name}")
+
+    @task
+    @recorded
+    def copy(source: Path, target: Path) -> None:
+        shutil.copytree(source, target)
+
+    @flow
+    @recorded
+    def main() -> None:
+        copy(tmp_path / "one", tmp_path / "two")
+
+    main()
+    edges(
+        {("made", "copy", "two/")}
+        | {("member", "two/", f"two/{name}.csv") for name in "ab"}
+        | {("made", "copy", f"two/{name}.csv") for name in "ab"}
+        | {("used", "copy", f"one/{name}.csv") for name in "ab"}
+        | {("derived", f"two/{name}.csv", f"one/{name}.csv") for name in "ab"}
+    )
+
+
+def test_programs_that_write_into_one_folder_at_once(tmp_path: Path, edges: Edges) -> None:
+    """Whose program has written which file is not seen, so nothing is stated, and the record says so."""
+    together = threading.Barrier(2)
+    (tmp_path / "parts").mkdir()
+    program = "import sys; open(sys.argv[1], 'w').write('the rows of a part, by a program')"
+
+    @task
+    @recorded
+    def call(number: int, folder: Path) -> None:
+        together.wait()
+        subprocess.run([sys.executable, "-S", "-c", program, folder / f"{number}.csv"], check=True)
+        together.wait()
+
+    @flow
+    @recorded
+    def main() -> None:
+        call.map(range(2), [tmp_path / "parts"] * 2).wait()
+
+    main()
+    made = {("made", f"call[{number}]", f"parts/{number}.csv") for number in range(2)}
+    unknown = edges(set(), not_seen=made)
+    files = {str(tmp_path / "parts" / f"{number}.csv") for number in range(2)}
+    assert [set(said) for said in unknown] == [files, files]
+
+
+def test_programs_whose_files_are_in_their_results(tmp_path: Path, edges: Edges) -> None:
+    """What a task returns it has made, whoever else ran."""
+    together = threading.Barrier(2)
+    (tmp_path / "parts").mkdir()
+    program = "import sys; open(sys.argv[1], 'w').write('the rows of a part, by a program')"
+
+    @task
+    @recorded
+    def call(number: int, folder: Path) -> Path:
+        together.wait()
+        target = folder / f"{number}.csv"
+        subprocess.run([sys.executable, "-S", "-c", program, target], check=True)
+        together.wait()
+        return target
+
+    @flow
+    @recorded
+    def main() -> None:
+        call.map(range(2), [tmp_path / "parts"] * 2).wait()
+
+    main()
+    edges({("made", f"call[{number}]", f"parts/{number}.csv") for number in range(2)})

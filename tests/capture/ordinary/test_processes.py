@@ -1,0 +1,127 @@
+"""Work that goes on elsewhere: in threads, asynchronously, in processes of a pool and of Dask, in other programs."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow, task
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+
+from ivcap_flows import recorded
+
+Edges = Callable[..., None]
+
+
+def dask() -> TaskRunner[Any]:
+    from prefect_dask import DaskTaskRunner
+
+    return DaskTaskRunner(
+        cluster_kwargs={
+            "n_workers": 2,
+            "threads_per_worker": 1,
+            "host": "127.0.0.1",
+            "dashboard_address": None,
+            "worker_dashboard_address": None,
+        }
+    )
+
+
+@pytest.mark.parametrize("runner", [lambda: ProcessPoolTaskRunner(max_workers=2), dask], ids=["processes", "dask"])
+def test_tasks_in_processes_of_their_own(runner: Callable[[], TaskRunner[Any]], tmp_path: Path, edges: Edges) -> None:
+    """Each process sees what its own task does: three files in one folder, over what was there."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "0.csv").write_text("what was here before")
+
+    @task
+    @recorded
+    def split(number: int, folder: Path) -> None:
+        (folder / f"{number}.csv").write_text(f"the rows of the part with the number {number}")
+
+    @task
+    @recorded
+    def gather(folder: Path, target: Path) -> None:
+        target.write_text("".join(path.read_text() for path in sorted(folder.iterdir())))
+
+    @flow
+    @recorded
+    def main() -> None:
+        split.map(range(3), [tmp_path / "parts"] * 3).wait()
+        gather.submit(tmp_path / "parts", tmp_path / "all.csv").wait()
+
+    main.with_options(task_runner=runner())()
+    edges(
+        {("made", f"split[{number}]", f"parts/{number}.csv") for number in range(3)}
+        | {("used", "gather", f"parts/{number}.csv") for number in range(3)}
+        | {("made", "gather", "all.csv")}
+    )
+
+
+def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
+    """Tasks that take turns in one thread are told apart, also where a thread does the work."""
+    for name in "ab":
+        (tmp_path / f"{name}.in").write_text(f"the rows of the input {name}")
+    (tmp_path / "out").mkdir()
+    met = asyncio.Event()
+
+    @task
+    @recorded
+    async def convert(source: Path, folder: Path) -> None:
+        text = await asyncio.to_thread(source.read_text)
+        met.set() if source.stem == "b" else await met.wait()
+        (folder / f"{source.stem}.out").write_text(text.upper())
+
+    @flow
+    @recorded
+    async def main() -> None:
+        await asyncio.gather(*(convert(tmp_path / f"{name}.in", tmp_path / "out") for name in "ab"))
+
+    asyncio.run(main())
+    edges(
+        {("used", f"convert[{number}]", f"{name}.in") for number, name in enumerate("ab")}
+        | {("made", f"convert[{number}]", f"out/{name}.out") for number, name in enumerate("ab")}
+    )
+
+
+def test_threads_of_the_users(tmp_path: Path, edges: Edges) -> None:
+    """What a pool of threads in a task writes is not seen being written; it is new, and nobody else ran."""
+    (tmp_path / "out").mkdir()
+
+    @task
+    @recorded
+    def split(folder: Path) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda name: (folder / name).write_text(f"the text of the file {name}"), ["a", "b"]))
+
+    @flow
+    @recorded
+    def main() -> None:
+        split(tmp_path / "out")
+
+    main()
+    edges({("made", "split", "out/a"), ("made", "split", "out/b")})
+
+
+def write(path: Path) -> None:
+    path.write_text(f"the text of the file {path.name}")
+
+
+def test_processes_of_the_users(tmp_path: Path, edges: Edges) -> None:
+    """So is what processes of the task's own have written, and returned paths say whose they are."""
+
+    @task
+    @recorded
+    def split(paths: list[Path]) -> list[Path]:
+        with ProcessPoolExecutor(2) as pool:
+            list(pool.map(write, paths))
+        return paths
+
+    @flow
+    @recorded
+    def main() -> None:
+        split([tmp_path / "a", tmp_path / "b"])
+
+    main()
+    edges({("made", "split", "a"), ("made", "split", "b")})
