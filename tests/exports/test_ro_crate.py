@@ -118,7 +118,7 @@ def test_the_source_of_two_flows_in_one_file_is_there_once(world, tmp_path):
     """As the code of the run; that of the subflow is a part of it."""
     crate = tmp_path / "crate"
     write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
-    assert [path.name for path in (crate / "code").rglob("*") if path.is_file()] == ["exported_flows.py"]
+    assert [path.name for path in crate.rglob("*.py")] == ["exported_flows.py"]
     [main] = typed(crate, "ComputationalWorkflow")
     [part] = [each for each in entities(crate).values() if each.get("isPartOf") == {"@id": main["@id"]}]
     assert (part["name"], main["name"]) == ("shorten_all", "with_parts")
