@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.context import journal
 from ivcap_flows.cli import main
 from ivcap_flows.durable import scan as scanning
 from ivcap_flows.durable.rebuild import rebuild
@@ -37,7 +38,8 @@ async def by_hand(client, unique):
 
 def scanned(on_platform, *, write, **options):
     async def ask(client):
-        walk = scanning.scan(client, since=ago(minutes=5), service="echo", limit=200, write=write, **options)
+        redaction, since = journal().redaction, ago(minutes=5)
+        walk = scanning.scan(client, redaction, since=since, service="echo", limit=200, write=write, **options)
         return {one.urn: one.verdict async for one in walk}
 
     return on_platform(ask)
