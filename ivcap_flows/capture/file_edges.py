@@ -300,13 +300,16 @@ class FileEdges:
             self.edges.append(FileEdge("used", after, late=True))
 
     def _is_store_made(self, before: Seen | None, after: Seen, *, wrote: bool) -> bool:
+        wrote_other, could_other = self.opened.elsewhere(after.path, below=True)
+        if wrote and wrote_other:
+            self._say(after.path, "what each of the calls has written that wrote at once")
+            return False
         if wrote or after.role in self.given.writes:
             return True
         newest = max((inner.stamp.ctime_ns for inner in after.members.values() if inner.stamp), default=0)
         new = max(newest, after.stamp.ctime_ns if after.stamp is not None else 0) >= self.began - 20_000_000
         if before is None and after.path not in self.entry and not new:
             return False
-        wrote_other, could_other = self.opened.elsewhere(after.path, below=True)
         if after.path in self.named or not (wrote_other or could_other or self.apart):
             return True
         self._say(after.path, "which of the calls that ran at once has written it")

@@ -1,5 +1,6 @@
 """Libraries that read and write files: pandas, xarray, Zarr, matplotlib; in Python, and in C, where nobody looks on."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pandas as pd
 import xarray as xr
 import zarr
 from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from ivcap_flows import recorded
 
-Edges = Callable[..., None]
+Edges = Callable[..., list[dict[str, str]]]
 
 
 def test_pandas(tmp_path: Path, edges: Edges) -> None:
@@ -105,6 +107,34 @@ def test_a_zarr_store(tmp_path: Path, edges: Edges) -> None:
             ("derived", "t.zarr/#2", "t.zarr/"),
         }
     )
+
+
+def test_two_write_to_one_zarr_store_at_once(tmp_path: Path, edges: Edges) -> None:
+    """What either left when it ended was not its own alone: the store that comes of it has no maker."""
+    zarr.open_group(tmp_path / "t.zarr", mode="w").create_array("t", shape=(64,), chunks=(32,), dtype="f8")
+    together = threading.Barrier(2)
+
+    @task
+    @recorded
+    def fill(half: int, store: Path) -> None:
+        together.wait(60)
+        zarr.open_group(store, mode="a")["t"][32 * half : 32 * half + 32] = 1.0 + half
+        together.wait(60)
+
+    @task
+    @recorded
+    def mean(store: Path, target: Path) -> None:
+        target.write_text(f"the mean of all is {zarr.open_group(store, mode='r')['t'][:].mean()}")
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+    @recorded
+    def main() -> None:
+        fill.map(range(2), [tmp_path / "t.zarr"] * 2).wait()
+        mean(tmp_path / "t.zarr", tmp_path / "mean.txt")
+
+    main()
+    said = edges({("used", "mean", "t.zarr/"), ("made", "mean", "mean.txt")})
+    assert len(said) == 2 and all("wrote at once" in why for each in said for why in each.values())
 
 
 def test_a_plot_over_that_of_last_time(tmp_path: Path, edges: Edges) -> None:
