@@ -6,13 +6,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity, key_in, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
-from ivcap_flows.journal.redaction import Redaction
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["Candidate", "candidates_of"]
 

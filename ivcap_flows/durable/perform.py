@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.beating import start_beating, stop_beating
@@ -19,8 +19,10 @@ from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
 from ivcap_flows.identity import Scope, key_of, key_of_generation
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
-from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["OnFailure", "perform"]
 

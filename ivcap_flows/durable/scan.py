@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ivcap_flows.durable.orphans import LOOKED_AT
 from ivcap_flows.durable.reuse import definition_of, earlier_of
@@ -16,7 +16,9 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
-from ivcap_flows.journal.redaction import Redaction
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["Scanned", "scan"]
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["NAME_HINTS", "is_secret_name", "signs"]
+__all__ = ["NAME_HINTS", "is_secret_name", "names_blocks", "signs"]
 
 _WORDS: Final = frozenset(
     {
@@ -28,6 +28,7 @@ _PAIRS: Final = frozenset(
 _JOINED: Final = frozenset("".join(pair) for pair in _PAIRS)
 _WITHIN: Final = ("password", "passwd", "passphrase")
 _ENDINGS: Final = ("secret", "token")
+_OF_BLOCKS: Final = frozenset({"credential", "credentials"})
 _HARMLESS_LAST: Final = frozenset(
     {
         "algorithm", "count", "counts", "digest", "dir", "endpoint", "expires", "expiry", "file", "folder", "format",
@@ -53,6 +54,11 @@ def is_secret_name(name: str) -> bool:
 
 def _is_secret_word(word: str) -> bool:
     return word in _WORDS or word in _JOINED or word.endswith(_ENDINGS) or any(each in word for each in _WITHIN)
+
+
+def names_blocks(name: str) -> bool:
+    """Whether what has this secret name may be a block, or the name of one: hidden there, and only there."""
+    return _SPLIT.split(name)[-1].lower() in _OF_BLOCKS
 
 
 def signs(name: str) -> bool:

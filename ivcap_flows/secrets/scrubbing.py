@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ivcap_flows.secrets.known import Needle, known, learn, needles_of, replaced
 from ivcap_flows.secrets.mask import HIDDEN, Mask, hidden
-from ivcap_flows.secrets.names import is_secret_name
+from ivcap_flows.secrets.names import is_secret_name, names_blocks
 from ivcap_flows.secrets.shapes import holds_token, may_hold_secret, without_shapes
 
 __all__ = ["holds_secret", "scrub", "scrub_alone", "scrub_arguments", "scrub_text"]
@@ -109,7 +109,11 @@ class _Rules(_Replacing):
         return without_shapes(text, self._hide) if len(text) >= _SHORTEST and may_hold_secret(text) else text
 
     def named(self, name: str, value: Any) -> Any:
-        return self._whole(value) if is_secret_name(name) and _hideable(value) else self.of(value)
+        if not is_secret_name(name) or not _hideable(value):
+            return self.of(value)
+        if names_blocks(name):
+            return self._mask(value if isinstance(value, str) else repr(value))
+        return self._whole(value)
 
     def items(self, values: Sequence[Any]) -> list[Any]:
         """As arguments of a command: what follows an option of a secret name is one."""

@@ -94,7 +94,7 @@ _ASSIGNED: Final = re.compile(
 )
 _HEADER: Final = re.compile(
     r"(?i:\b(?:(?:proxy-)?authorization|x-api-key|api-key|x-auth-token|(?:set-)?cookie))[\"']?:[ \t]*"
-    r"(?!(?:bearer|basic)\b)(?P<secret>[^\s\"',]*\d[^\s\"',]*)"
+    r"(?:(?i:bearer|basic|token)[ \t]+(?P<credentials>[^\s\"',]+)|(?P<secret>[^\s\"',]*\d[^\s\"',]*))"
 )
 _OPTION: Final = re.compile(
     # In a command line, and in the `repr` of a list of arguments.
@@ -136,7 +136,7 @@ def without_shapes(text: str, found: Found) -> str:
     if named:
         if "=" in text or ":" in text:
             text = _ASSIGNED.sub(lambda match: _assigned(match, found), text)
-            text = _HEADER.sub(lambda match: _put(match, found), text)
+            text = _HEADER.sub(lambda match: _put(match, found, "secret" if match["secret"] else "credentials"), text)
         if "-" in text:
             text = _OPTION.sub(lambda match: _option(match, found), text)
     return text

@@ -578,7 +578,7 @@ def test_what_is_queued_weighs_what_it_holds(tmp_path, monkeypatch):
     before = call.weight
     call.given.paths.append(("folder", f"{tmp_path}/"))
     call.look_at_entry(None)
-    call.look_at_exit(None)
+    call.look_at_exit(None, apart=False)
     assert call.weight - before >= 200 * 800
     current_attempt()
     for thread in attempts._describing.values():

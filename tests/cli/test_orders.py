@@ -35,7 +35,8 @@ def test_orders_are_listed_oldest_first(on_record, world):
 
 def test_orders_of_one_service_are_told_apart(on_record, journal_file):
     """By the names that the user gave them, by what they were given, and by their accounts where these differ."""
-    request = {"service": "urn:ivcap:service:tides", "parameters": {"coast": "north", "api-token": "xyz-secret", "days": "3"}}
+    given = {"coast": "north", "api-token": "xyz-secret", "days": "3"}
+    request = {"service": "urn:ivcap:service:tides", "parameters": given}
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         for account, name in (("urn:ivcap:account:mine", "north, daily"), ("urn:ivcap:account:yours", None)):
             asked = {"platform": "p", "account": account, "scope": "s", "request": request, "subject": "tides"}

@@ -83,7 +83,8 @@ def test_runs_have_their_parents_sources_environment_and_data(world):
         [given], [made] = half["inputs"], half["outputs"]
         for dataset in (given, made):
             assert dataset["namespace"] == "file" and dataset["name"].startswith(str(world.folder))
-            assert dataset["facets"]["version"]["datasetVersion"].startswith("urn:ivcap-flows:file:sha256:")
+            assert dataset["facets"]["version"]["datasetVersion"].startswith("urn:ivcap-flows:file:")
+        assert given["facets"]["version"] != made["facets"]["version"]
     whole = named(events, "with-parts.joined", "COMPLETE")
     assert {d["name"] for d in whole["inputs"]} == {d["name"] for half in halves for d in half["outputs"]}
 

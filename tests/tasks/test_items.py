@@ -262,7 +262,9 @@ def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
 
     run, study, linked, item = in_flow(body)
     assert [each.urn for each in linked] == [run.urn] * 2
-    assert linked[0] == run.model_copy(update={"record_sha256": None})
+    assert linked[0] == run.model_copy(
+        update={"record_sha256": None, "study": study.urn, "annotations": linked[0].annotations}
+    )
     assert item.info.record.study_id == study.urn
     assert len([r for r in effects.twin.requests("POST") if r["path"].endswith("/link_to_study")]) == 1
 
@@ -280,7 +282,8 @@ def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
         return run, changed, fetch_item(run)
 
     run, changed, item = in_flow(body)
-    assert changed == [run.model_copy(update={"record_sha256": None})] * 2
+    said = {"record_sha256": None, "description": "better", "annotations": changed[0].annotations}
+    assert changed == [run.model_copy(update=said)] * 2 and changed[0].annotations["a"] == "b"
     assert item.info.record.description == "better"
     assert item.info.record.annotations == {"a": "b", KEY_FIELD: run.key, SUBJECT_FIELD: run.subject}
     assert [entry.reason for entry in item.history].count("typo") == 1
