@@ -49,8 +49,12 @@ async def test_a_model_run_is_registered_and_read_back(user, world):
     assert item.info.record == record
     assert item.info.record_status == "LODGED"
     assert item.owner_username == await user.username()
-    platform = await user.platform()
-    assert item.handle(platform) == handles.ModelRun(
+    handle = item.handle(await user.platform())
+    assert isinstance(handle, handles.ModelRun) and handle.started_at is not None
+    assert (handle.started_at.timestamp(), handle.study) == (record.start_time, study.item.id)
+    told = {name: getattr(handle, name) for name in ("urn", "platform", "workflow_template", "display_name")}
+    told |= {name: getattr(handle, name) for name in ("inputs", "outputs", "modeller", "organisation")}
+    assert told == dict(
         urn=row.lodged.id,
         platform="urn:ivcap-flows:twin:of-this-test",
         workflow_template=world.workflow,
