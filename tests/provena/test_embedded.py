@@ -54,16 +54,16 @@ async def test_a_model_run_is_registered_and_read_back(user, world):
     assert (handle.started_at.timestamp(), handle.study) == (record.start_time, study.item.id)
     told = {name: getattr(handle, name) for name in ("urn", "platform", "workflow_template", "display_name")}
     told |= {name: getattr(handle, name) for name in ("inputs", "outputs", "modeller", "organisation")}
-    assert told == dict(
-        urn=row.lodged.id,
-        platform="urn:ivcap-flows:twin:of-this-test",
-        workflow_template=world.workflow,
-        display_name="a run",
-        inputs=(source,),
-        outputs=(result,),
-        modeller=world.person,
-        organisation=world.organisation,
-    )
+    assert told == {
+        "urn": row.lodged.id,
+        "platform": "urn:ivcap-flows:twin:of-this-test",
+        "workflow_template": world.workflow,
+        "display_name": "a run",
+        "inputs": (source,),
+        "outputs": (result,),
+        "modeller": world.person,
+        "organisation": world.organisation,
+    }
     assert user.settle == 2.0
 
 
