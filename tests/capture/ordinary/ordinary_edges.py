@@ -19,12 +19,14 @@ Names are short, and the same in every run:
 - A table or an array is the call that made it, as `load()`, or the role under which it came, as `frame`. More of the
   same name are numbered like versions.
 - A task or a flow is its name. Several runs of one task are numbered in the order in which the flow asked for them, so
-  that the number of a mapped task is its index: `mean[0]`, `mean[1]`. Tries are numbered from the second on: `fetch#2`.
+  that the number of a mapped task is its index where it is mapped over what is sorted: `mean[0]`, `mean[1]`. Tries
+  are numbered from the second on: `fetch#2`.
 - Anything else is its name on its platform, or its URN.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -106,13 +108,15 @@ class _Names:
 
 
 def _asked(node: Any) -> tuple[Any, ...]:
-    """The order in which a flow asked for its task runs: their ids are UUIDs of version 7, which count up."""
+    """The order in which a flow asked for its task runs: by the milliseconds in their ids, UUIDs of version 7, and
+    within one by what they were given, since Prefect's do not count up there."""
     last = node.id.partition(".")[0].rpartition(":")[2]
     try:
         known = uuid.UUID(last)
     except ValueError:
         return (1, node.time or _EARLIEST)
-    return (0, known.int) if known.version == 7 else (1, node.time or _EARLIEST)
+    given = json.dumps(node.attributes.get("parameters"), sort_keys=True)
+    return (0, known.int >> 80, given) if known.version == 7 else (1, node.time or _EARLIEST)
 
 
 def edges_of(graph: Any, folder: Path) -> set[Edge]:
