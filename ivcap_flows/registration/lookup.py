@@ -103,12 +103,24 @@ async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime
     """What Provena shows under these keys, by one pass over what is not older than `since`, by Provena's own clock.
     None: over all."""
     seen: dict[str, dict[str, Seen]] = {}
-    for shown in (_jobs(client, since), _items(client, since)):
+
+    async def note(shown: AsyncIterator[Seen]) -> None:
         async for each in shown:
             if each.key in keys:
                 # A page may show again what the page before has shown.
                 seen.setdefault(each.key, {})[each.job or each.handle] = each
+
+    await note(_jobs(client, since))
+    await note(_items(client, since))
+    if any(_lacks_job(found.values()) for found in seen.values()):
+        await note(_jobs(client, since))
     return {key: sign for key, found in seen.items() if (sign := read_sign(found.values())) is not None}
+
+
+def _lacks_job(seen: Collection[Seen]) -> bool:
+    """Whether what is seen is in the registry alone, and not said to be lodged. So looks a run that was updated, and one
+    whose job did not show when jobs were listed; by now it does, since a job is there before what it makes."""
+    return all(not each.job and each.status != "LODGED" for each in seen)
 
 
 class Lookup:
@@ -123,6 +135,8 @@ class Lookup:
         """Among the caller's jobs and the registry's model runs that are not older than `since`; None: among all."""
         await self.among_jobs(since)
         await self.among_items(since)
+        if self._spool.lacks_jobs():
+            await self.among_jobs(since)
 
     async def among_jobs(self, since: datetime | None) -> None:
         """Among the caller's jobs that are not older than `since`; None: among all."""

@@ -296,6 +296,15 @@ class Spool:
             found.setdefault(key, []).append(Seen(key, handle, job, batch, status, info, at, bool(parent), record))
         return found
 
+    def lacks_jobs(self) -> bool:
+        """Whether of a row that has not come to its end a run is seen that is not said to be lodged, and no job."""
+        return bool(
+            self._all(
+                "SELECT 1 FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting')"
+                " GROUP BY key HAVING max(seen.job) = '' AND sum(status = 'LODGED') = 0 LIMIT 1"
+            )
+        )
+
     def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
         """The rows of a query that ends in `IN`, however many values there are."""
         for start in range(0, len(values), _PAGE):

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +23,9 @@ from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.provena.jobs import JobsApi
+from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration import model_runs, submit
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.following import Pulse
@@ -560,6 +561,46 @@ def test_a_job_that_fails_half_way(
     journal.intents.write_off(caught.value.key)
     assert by_task(row).subject == row["key"]
     assert len(lodged(name)) == 2
+
+
+@pytest.fixture
+def late_job(provena: ProvenaClient, lodged: Callable[..., list[ModelRun]], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Lets jobs show only after their runs in the registry, to the first that lists them: `late_job(name)`."""
+    listed = JobsApi.list
+
+    def hide(name: str) -> None:
+        async def once(*args: Any, **options: Any) -> AsyncIterator[JobRow]:
+            monkeypatch.setattr(JobsApi, "list", listed)
+            while not [
+                run async for run in provena.registry.list(ModelRunInfo) if run.info.display_name.startswith(name)
+            ]:
+                await asyncio.sleep(0.05)
+            for none in ():
+                yield none
+
+        monkeypatch.setattr(JobsApi, "list", once)
+
+    return hide
+
+
+def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
+    run_items, register, lodged, tmp_path, ivcap_twin, by_task, no_job_left, monkeypatch, late_job
+):
+    """The registry has the run, and its job, which may still fail, did not show when jobs were looked at."""
+    name, rows = rows_of(run_items, 1)
+    [row] = with_orders(rows)
+    monkeypatch.setattr(model_runs, "_PATIENCE", 1.0)
+    no_job_left()
+    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    ivcap_twin.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
+    late_job(name)
+    with pytest.raises(WaitTimeoutError):
+        by_task(row)
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        late_job(name)
+        report = register(write_lines(tmp_path / "rows.jsonl", [row]), other, patience=1.0)
+    assert (report.doubtful, report.registered) == (1, 0)
+    assert len(lodged(name)) == 1
 
 
 def test_the_task_leaves_a_doubt_of_a_batch(
