@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +18,7 @@ from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+from ivcap_flows.capture.recorders import SILENCE, rest, rests
 from ivcap_flows.capture.task_runs import call_of, id_of
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.wrapping import followed
@@ -41,8 +41,6 @@ Names = str | Iterable[str]
 log = logger_of("ivcap_flows.capture")
 
 _MAX_CAUSE: Final = 2_000
-_SILENCE: Final = 30.0
-_silent_until = 0.0
 
 
 @overload
@@ -221,8 +219,7 @@ class _Scope:
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
     """Begin to record a call; None, with a warning, where that is not possible."""
-    global _silent_until
-    if time.monotonic() < _silent_until:
+    if rests():
         context.miss()
         return None
     try:
@@ -234,9 +231,9 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
             return None
         return _begin(wrapper, shape, given)
     except JournalError as error:
-        # Every task would wait for a journal that is down; the flow goes on, and what must not go on fails by itself.
-        _silent_until = time.monotonic() + _SILENCE
-        log.warning("Nothing is recorded for %d s: %s", _SILENCE, error)
+        # The flow goes on, and what must not go on without a journal fails by itself.
+        rest()
+        log.warning("Nothing is recorded for %d s: %s", SILENCE, error)
     except Exception:
         log.warning("%s runs without a record.", shape.name, exc_info=True)
     context.miss()

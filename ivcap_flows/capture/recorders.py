@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.capture.writer import Recorder
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
 
-__all__ = ["journal", "process_recorder", "recorder", "use_journal"]
+__all__ = ["SILENCE", "journal", "process_recorder", "recorder", "rest", "rests", "use_journal"]
+
+SILENCE: Final = 30.0
+"""Seconds for which a journal that could not be asked is left alone."""
 
 _lock = threading.Lock()
 _recorders: dict[str, Recorder] = {}
 _override: Recorder | None = None
+_resting: tuple[Recorder | str, float] = "", 0.0
+"""Which journal could not be asked, and until when it is left alone, by the clock of `time.monotonic`."""
 
 
 def _forget_parent() -> None:
@@ -35,7 +41,7 @@ def recorder() -> Recorder:
     """The recorder of the journal that the environment names, opened at the first use."""
     if _override is not None:
         return _override
-    url = os.environ.get("IVCAP_FLOWS_JOURNAL", "")
+    url = _named()
     found = _recorders.get(url)
     if found is None:
         with _lock:
@@ -50,7 +56,23 @@ def recorder() -> Recorder:
 
 def process_recorder() -> Recorder | None:
     """The recorder if the journal was opened already, and None otherwise."""
-    return _override or _recorders.get(os.environ.get("IVCAP_FLOWS_JOURNAL", ""))
+    return _override or _recorders.get(_named())
+
+
+def _named() -> str:
+    return os.environ.get("IVCAP_FLOWS_JOURNAL", "")
+
+
+def rest() -> None:
+    """Leave the journal alone for a while: every task would wait for one that is down."""
+    global _resting
+    _resting = _override or _named(), time.monotonic() + SILENCE
+
+
+def rests() -> bool:
+    """Whether the journal that is recorded into now is left alone."""
+    which, until = _resting
+    return time.monotonic() < until and which == (_override or _named())
 
 
 def journal() -> Journal:

@@ -118,8 +118,8 @@ async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime
 
 
 def _lacks_job(seen: Collection[Seen]) -> bool:
-    """Whether what is seen is in the registry alone, and not said to be lodged. So looks a run that was updated, and one
-    whose job did not show when jobs were listed; by now it does, since a job is there before what it makes."""
+    """Whether what is seen is in the registry alone, and not said to be lodged. So looks a run that was updated, or one
+    whose job did not show when jobs were listed. By now it does, since a job is there before what it makes."""
     return all(not each.job and each.status != "LODGED" for each in seen)
 
 

@@ -514,7 +514,6 @@ def test_huge_and_lazy_values_are_named_not_read(recorded_graph):
 def test_a_journal_that_cannot_be_opened_costs_the_record_not_the_flow(monkeypatch, tmp_path, caplog):
     """The flow runs to its end with its result; one warning names the journal."""
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path}")
-    monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
 
     @task
     @recorded
@@ -530,12 +529,25 @@ def test_a_journal_that_cannot_be_opened_costs_the_record_not_the_flow(monkeypat
         assert unlucky() == 3
     [message] = [r.getMessage() for r in caplog.records if r.name == "ivcap_flows.capture"]
     assert str(tmp_path) in message
-    monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
+
+
+def test_another_journal_is_not_left_alone(monkeypatch, tmp_path):
+    """One that cannot be asked costs no other its record."""
+
+    @flow
+    @recorded
+    def twice() -> None:
+        """Do nothing."""
+
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path}")
+    twice()
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'journal.sqlite'}")
+    twice()
+    assert [run.flow_name for run in journal().runs.recent()] == ["twice"]
 
 
 def test_calls_while_the_journal_rests_are_counted(recorded_graph, monkeypatch):
     """A subflow whose attempt cannot be opened, and what runs unrecorded for a while after it, count as missing."""
-    monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
     runs = []
 
     @recorded
@@ -566,7 +578,6 @@ def test_calls_while_the_journal_rests_are_counted(recorded_graph, monkeypatch):
 
 def test_what_came_before_the_run_was_on_record_is_counted(recorded_graph, monkeypatch):
     """A call that found no journal counts as missing from the run that a later call of the same flow run opens."""
-    monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
 
     @task
     @recorded
@@ -582,7 +593,7 @@ def test_what_came_before_the_run_was_on_record_is_counted(recorded_graph, monke
             patch.setattr(type(journal().runs), "open_attempt", locked)
             leaf()
             note(entity("urn:x:1", "entity"))
-        monkeypatch.setattr("ivcap_flows.capture.decorator._silent_until", 0.0)
+        monkeypatch.setattr("ivcap_flows.capture.recorders._resting", ("", 0.0))
         leaf()
 
     patient()

@@ -10,7 +10,6 @@ from contextlib import closing
 
 import pytest
 
-from ivcap_flows.capture import decorator
 from ivcap_flows.errors import (
     ConfigurationError,
     InputError,
@@ -173,8 +172,7 @@ def test_half_of_the_settings(in_flow, unique, monkeypatch, variable, words):
 
 @pytest.fixture
 def journal_at(ivcap_twin, tmp_path, monkeypatch):
-    """Names a path of the test's folder as the journal; what fails there is not remembered for later tests."""
-    monkeypatch.setattr(decorator, "_silent_until", 0.0)
+    """Names a path of the test's folder as the journal."""
 
     def name(path: str) -> None:
         monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / path}")
