@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
@@ -17,6 +18,10 @@ __all__ = ["catch_up", "listen", "start_beating", "stop_beating", "tell_later"]
 
 logger = logger_of("ivcap_flows.durable")
 
+_SOON: Final = 0.5
+"""Seconds after which a journal is told again what it could not take: until then others take a call that has ended for
+one that goes on, as long as its process lives."""
+
 
 class _Heart:
     """The journals to beat for, each as often as it was started and not stopped."""
@@ -25,7 +30,9 @@ class _Heart:
         self.lock = threading.Lock()
         self.counts: dict[Journal, int] = {}
         self.untold: dict[Journal, list[Callable[[], None]]] = {}
-        self.stopped = threading.Event()
+        self.stopped = False
+        self.bell = threading.Event()
+        """Rung when there is something to do before the next beat."""
         self.thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
@@ -35,19 +42,34 @@ class _Heart:
             self.thread.start()
 
     def tell_later(self, journal: Journal, tell: Callable[[], None]) -> None:
-        """Have the next beat call this; the caller has the lock."""
+        """Call this until the journal takes it; the caller has the lock."""
         if not self.untold:
             atexit.register(_last_words)
         self.untold.setdefault(journal, []).append(tell)
+        self.bell.set()
+
+    def stop(self) -> None:
+        """Let the thread end."""
+        self.stopped = True
+        self.bell.set()
 
     def run(self, seconds: float) -> None:
-        while not self.stopped.wait(seconds):
+        beats_at = time.monotonic() + seconds
+        while True:
+            left = max(0.0, beats_at - time.monotonic())
+            if self.bell.wait(min(left, _SOON) if self.untold else left):
+                self.bell.clear()
+            if self.stopped:
+                return
             with self.lock:
-                journals = list(self.counts)
-            for journal in journals:
+                late, journals = list(self.untold), list(self.counts)
+            is_due = time.monotonic() >= beats_at
+            for journal in journals if is_due else late:
                 # rich, which Prefect logs with, ends the thread that logs where the console is gone.
                 with contextlib.suppress(SystemExit):
-                    _beat(journal)
+                    _beat(journal) if is_due else _tell(journal)
+            if is_due:
+                beats_at = time.monotonic() + seconds
 
 
 _lock = threading.Lock()
@@ -94,15 +116,15 @@ def stop_beating(journal: Journal) -> None:
             if left > 0:
                 _heart.counts[journal] = left
             if not _heart.counts:
-                _heart.stopped.set()
+                _heart.stop()
                 _heart = None
 
 
 def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
     """Let the beat tell a journal what it cannot take now; one `start_beating` of the caller's goes over to it.
 
-    It is tried at each beat, before the next run of the journal begins, and when the process ends. `tell` may be called
-    twice.
+    It is tried at once and again soon, before the next run of the journal begins, and when the process ends. `tell` may
+    be called twice.
     """
     with _lock:
         if _heart is None:
@@ -148,8 +170,12 @@ def listen(journal: Journal) -> None:
 def _last_words() -> None:
     heart = _heart
     for journal in list(heart.untold) if heart is not None else ():
-        with contextlib.suppress(Exception):
-            catch_up(journal)
+        _tell(journal)
+
+
+def _tell(journal: Journal) -> None:
+    with contextlib.suppress(Exception):
+        catch_up(journal)
 
 
 def _beat(journal: Journal) -> None:

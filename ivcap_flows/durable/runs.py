@@ -48,7 +48,7 @@ class LogicalRun:
         return self.opened.attempt
 
     def close(self, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how the attempt ended. A journal that cannot be written now is told so with one of the next beats."""
+        """Record how the attempt ended. A journal that cannot be written now is told so as soon as it can be."""
 
         def tell() -> None:
             self.journal.runs.close_attempt(self.attempt.id, outcome, cause)

@@ -159,27 +159,31 @@ def test_a_beat_that_could_not_begin_begins_with_the_next_run(
     _eventually(lambda: own_beaters() == [])
 
 
-def _locked_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def _locked(journal: Journal, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
     """The journal refuses the end of an attempt, once."""
     close = journal.runs.close_attempt
 
-    def locked(*_: Any) -> None:
-        monkeypatch.setattr(journal.runs, "close_attempt", close)
-        raise JournalError("database is locked")
+    left = [JournalError("database is locked")] * times
+
+    def locked(*arguments: Any) -> None:
+        if left:
+            raise left.pop()
+        close(*arguments)
 
     monkeypatch.setattr(journal.runs, "close_attempt", locked)
 
 
-def test_an_end_that_the_journal_cannot_take_is_told_with_the_beat(
+def test_an_end_that_the_journal_cannot_take_is_told_long_before_the_next_beat(
     sqlite_journal: Journal,
     monkeypatch: pytest.MonkeyPatch,
     own_beaters: Callable[[], list[threading.Thread]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """In a process that lives on, the run does not stay `running`; the beat goes on until then, and no longer."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    """In a process that lives on, the run does not stay `running`, as long as which another start of the flow would
+    begin anew; the thread goes on until then, and no longer."""
+    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 600.0)
     run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
-    _locked_once(sqlite_journal, monkeypatch)
+    _locked(sqlite_journal, monkeypatch, times=3)
     run.close("completed")
     assert f"run {run.run.id} ended as completed is told to the journal later: database is locked" in caplog.text
     _eventually(lambda: sqlite_journal.runs.get(run.run.id).outcome == "completed")
@@ -190,7 +194,7 @@ def test_an_end_that_the_journal_cannot_take_is_told_with_the_beat(
 def test_an_end_is_told_before_the_next_run_begins(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same flow, started again at once, continues the run whose end the journal had not heard of."""
     first = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
-    _locked_once(sqlite_journal, monkeypatch)
+    _locked(sqlite_journal, monkeypatch, times=1)
     first.close("failed", "boom")
     second = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
     second.close("completed")

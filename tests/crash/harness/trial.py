@@ -165,8 +165,9 @@ class Trial:
                     if each not in self._living:
                         each.kill()
             told = (self.folder / "result.json").exists() and not (self.scenario.twice or self.scenario.asleep)
-            # Whoever has the result does not ask again.
-            if told or all(each.status == 0 for each in running):
+            # Whoever has the result does not ask again, nor does he for whom the journal had no time meanwhile.
+            succeeded = any(each.status == 0 for each in running)
+            if told or (succeeded and all(each.status == 0 or self._was_refused(each) for each in running)):
                 return
         raise RuntimeError(f"the flow did not succeed in {_TURNS} turns")
 
@@ -175,6 +176,11 @@ class Trial:
 
     def _lives_on(self, fork: Fork) -> bool:
         return (self.folder / f"gave-up-{fork.pid}").exists()
+
+    def _was_refused(self, fork: Fork) -> bool:
+        """Whether the journal could not take even its first effect."""
+        told = self.folder / "refused"
+        return told.exists() and str(fork.pid) in told.read_text(encoding="ascii").split()
 
     def _deployed(self) -> None:
         """One run of the deployment, which is retried whenever it has crashed."""
