@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import temporary_settings
 
-from flows.order_pipeline import order_pipeline
+from flows.order_pipeline import DATA, order_pipeline
 from ivcap_flows.cli import main
 from ivcap_flows.local.register import read_definition, register
 
@@ -19,11 +19,14 @@ pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 
 @pytest.fixture
 def report(chromium, prefect_settings, ivcap_twin, ivcap_journal, tmp_path) -> Path:
-    """The report of a short run."""
+    """The report of a short run on a series that no other test has uploaded: its artifact is then this run's."""
+    source = tmp_path / "ersst_nino12_monthly.csv"
+    source.write_bytes((DATA / source.name).read_bytes() + b"\n")
     for path in SERVICES.glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     with temporary_settings(prefect_settings):
         made = order_pipeline(
+            source=source,
             bases=("1981-2010",),
             seasons=("DJF", "MAM", "JJA"),
             resamples=100,
