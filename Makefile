@@ -46,8 +46,9 @@ demo: install ## Run the main job on the embedded platforms
 test: install peers ## Run all tests
 	$(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-exports: install peers ## Export runs of every example in every format, validate them, print counts
+exports: install peers ## Export runs of every example and ordinary flow in every format, validate them, print counts
 	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/exports -q -rP --show-capture=stdout -k 'valid or read_back or one_id'
+	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/capture/ordinary -q
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ivcap_flows.cli.output import console, moment, table
+from ivcap_flows.cli.output import brief, console, moment, table
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import scrub
@@ -39,7 +39,7 @@ def given(noun: str, request: Any) -> str:
     return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
 
 
-def print_effects(title: str, rows: Sequence[IntentRow]) -> None:
+def print_effects(title: str, rows: Sequence[IntentRow], *, full: bool) -> None:
     """A table, and a line for each effect that was found twice on the platform. Accounts are told where one platform
     was asked with several."""
     several = len({(row.platform, row.account) for row in rows}) > len({row.platform for row in rows})
@@ -65,7 +65,7 @@ def print_effects(title: str, rows: Sequence[IntentRow]) -> None:
                 row.subject or "",
                 row.status or row.state,
                 row.how or "",
-                row.urn or row.error or "",
+                brief(row.urn, full=full) if row.urn else row.error or "",
                 *((row.account,) if several else ()),
                 moment(row.created_at),
                 (row.run_id or "")[:8],

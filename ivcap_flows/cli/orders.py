@@ -51,7 +51,7 @@ def orders(*, run: str | None = None, open_only: bool = False, orphans: Flag = F
     if as_json:
         emit([effects.as_json(row) for row in rows])
     else:
-        effects.print_effects("Orders and jobs", rows)
+        effects.print_effects("Orders and jobs", rows, full=True)
 
 
 @app.command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -12,9 +13,13 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Json", "complain", "console", "emit", "moment", "table"]
+__all__ = ["Full", "Json", "brief", "complain", "console", "emit", "moment", "table"]
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead of tables.")]
+Full = Annotated[bool, Parameter(name="--full", negative=(), help="Print ids whole on a terminal, too.")]
+
+_OURS: Final = re.compile("^urn:ivcap(-flows)?:")
+_DIGITS: Final = re.compile("([0-9a-f]{8})(?:(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,})")
 
 
 class _Console(Console):
@@ -25,6 +30,14 @@ class _Console(Console):
 console: Final = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=4000)
 """Wider than any line: URNs stay whole, to be copied and searched for; a terminal wraps them itself. What users named
 is printed as it is: brackets and colons mean nothing."""
+
+
+def brief(id_: str, *, full: bool) -> str:
+    """An id as people read it: on a terminal without its namespace and most of its digits, unless it is to be `full`.
+
+    What goes into a file or another program is whole.
+    """
+    return id_ if full or not console.is_terminal else _DIGITS.sub(r"\1…", _OURS.sub("", id_))
 
 
 def moment(value: datetime | None) -> str:

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
-from ivcap_flows.cli.output import Json, console, emit, moment, table
+from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
+from ivcap_flows.provenance.stories import Story
 from ivcap_flows.sinks import run_graph
 
 __all__ = ["show"]
 
 
-def show(run: str, /, *, as_json: Json = False) -> None:
-    """Show a run: its attempts and how each ended, what it asked of the platforms, what its jobs came to, its
-    inputs and outputs.
+def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
+    """Show a run: its attempts and how each ended, what it asked of the platforms, what its jobs came to, its inputs,
+    its outputs, and what was made on the way between them.
 
     Args:
         run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
@@ -30,6 +31,9 @@ def show(run: str, /, *, as_json: Json = False) -> None:
         graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
     used, made = ends(graph)
+    products = {product.id for product in Story(graph).products()}
+    outputs = [thing for thing in made if thing.id in products]
+    between = [thing for thing in made if thing.id not in products]
     jobs = jobs_of(graph, asked)
     if as_json:
         emit(
@@ -39,7 +43,8 @@ def show(run: str, /, *, as_json: Json = False) -> None:
                 "effects": [effects.as_json(row) for row in asked],
                 "jobs": jobs,
                 "inputs": used,
-                "outputs": made,
+                "outputs": outputs,
+                "intermediates": between,
                 "deliveries": deliveries,
             }
         )
@@ -60,7 +65,7 @@ def show(run: str, /, *, as_json: Json = False) -> None:
                 a.outcome,
                 moment(a.started_at),
                 moment(a.ended_at),
-                a.flow_run_id if a.leads else f"{a.flow_run_id} ({a.flow_name})",
+                brief(a.flow_run_id, full=full) + ("" if a.leads else f" ({a.flow_name})"),
                 f"{a.process.host}:{a.process.pid}",
                 a.cause or "",
             )
@@ -69,10 +74,12 @@ def show(run: str, /, *, as_json: Json = False) -> None:
     )
     if unseen := _not_looked_at(graph):
         console.print(f"Tasks without a record of their files, which were not looked at: {unseen}", style="dim")
-    effects.print_effects("Asked of the platforms", asked)
+    for activity, path, unknown in _unknown(graph):
+        console.print(f"{activity}, {path}: {unknown}", style="dim")
+    effects.print_effects("Asked of the platforms", asked, full=full)
     print_jobs(jobs)
-    for title, records in (("Inputs", used), ("Outputs", made)):
-        table(title, ("type", "name", "sha256", "id"), [_line(record) for record in records])
+    for title, records in (("Inputs", used), ("Outputs", outputs), ("Made on the way", between)):
+        table(title, ("type", "name", "sha256", "id"), [_line(record, full=full) for record in records])
     if deliveries:
         table(
             "Deliveries",
@@ -105,6 +112,14 @@ def _not_looked_at(graph: Graph) -> str:
     return ", ".join(name if count == 1 else f"{name} ({count} runs)" for name, count in runs.items())
 
 
-def _line(record: Record) -> tuple[str, str, str, str]:
+def _unknown(graph: Graph) -> Iterator[tuple[str, str, str]]:
+    """What the record says it does not know of files: the activity, the path, and what."""
+    for node in graph.nodes.values():
+        unknown = node.attributes.get("unknown")
+        for path, what in unknown.items() if isinstance(unknown, dict) else ():
+            yield str(node.attributes.get("name") or node.id), path, what
+
+
+def _line(record: Record, *, full: bool) -> tuple[str, str, str, str]:
     name = record.attributes.get("name") or record.attributes.get("path") or ""
-    return record.type, str(name), str(record.attributes.get("sha256") or "")[:12], record.id
+    return record.type, str(name), str(record.attributes.get("sha256") or "")[:12], brief(record.id, full=full)

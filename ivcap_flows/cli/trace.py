@@ -11,14 +11,14 @@ from cyclopts import Parameter
 
 from ivcap_flows.capture.files import sha256_of, urn_at
 from ivcap_flows.capture.reconcile import unended
-from ivcap_flows.cli.output import Json, console, emit, moment
+from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment
 from ivcap_flows.cli.picture import write_page
 from ivcap_flows.cli.platform import elsewhere
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
-from ivcap_flows.provenance import RULES, Direction, Graph, Record
+from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
@@ -52,6 +52,7 @@ def trace(
     html: Path | None = None,
     mermaid: Annotated[bool, Parameter(negative=())] = False,
     dot: Annotated[bool, Parameter(negative=())] = False,
+    full: Full = False,
     as_json: Json = False,
 ) -> None:
     """Show what a thing came from (`--up`, the default) or what came from it (`--down`), through all runs on record.
@@ -99,7 +100,7 @@ def trace(
         return
     shown: set[str] = set()
     for way in ("up", "down") if direction == "both" else (direction,):
-        told = _Tree(found.graph, way, shown)
+        told = _Tree(found, way, shown, full=full)
         for start in found.starts:
             for line in told.lines(start):
                 console.print(line)
@@ -108,7 +109,7 @@ def trace(
     )
     if direction == "both" and left:
         console.print(f"{left} more things hang together with it; --json has them all.")
-    for line in _runs(found, shown):
+    for line in _runs(found, shown, full=full):
         console.print(line)
     for trouble in found.unasked:
         console.print(trouble, style="red")
@@ -137,14 +138,15 @@ def _open(node: Record) -> bool:
 class _Tree:
     """A lineage as indented lines, nearest things first; what is met again is named and not told again."""
 
-    def __init__(self, graph: Graph, direction: Direction, shown: set[str]) -> None:
-        self._graph = graph
+    def __init__(self, found: Lineage, direction: Direction, shown: set[str], *, full: bool) -> None:
+        self._graph, self._around = found.graph, found.around
         self._up = direction == "up"
+        self._full = full
         self._steps: dict[str, dict[str, str]] = defaultdict(dict)
         self._names: dict[str, dict[str, str]] = defaultdict(dict)
         self._callers: dict[str, list[str]] = defaultdict(list)
         self.shown = shown
-        for link in graph.relations.values():
+        for link in self._graph.relations.values():
             self._take(link, link.source or "", link.target or "")
 
     def _take(self, link: Record, source: str, target: str) -> None:
@@ -168,7 +170,9 @@ class _Tree:
     def lines(self, start: str) -> Iterator[str]:
         """Depth first, without recursion: the records of years make long chains."""
         self.shown.add(start)
-        yield _label(self._graph.nodes[start])
+        yield self._label(start)
+        if others := [id_ for id_ in self._around.also_made(start) if id_ not in self._graph]:
+            yield f"   also made by {len(others)} other{'s' if len(others) > 1 else ''}, with equal bytes"
         stack = [("", start, self._next(start, ()))]
         while stack:
             indent, node, left = stack[-1]
@@ -179,11 +183,14 @@ class _Tree:
             again = other in self.shown
             self.shown.add(other)
             note = "  (see above)" if again else ""
-            yield f"{indent}{'├─' if left else '└─'} {word} {_label(self._graph.nodes[other])}{note}"
+            yield f"{indent}{'├─' if left else '└─'} {word} {self._label(other)}{note}"
             # What a thing was called later says nothing of where it comes from.
             if not again and not (self._up and word == _WORDS["alternateOf"][1]):
                 trail = {node, *(above for _, above, _ in stack)}
                 stack.append((indent + ("│  " if left else "   "), other, self._next(other, trail)))
+
+    def _label(self, node: str) -> str:
+        return _label(self._graph.nodes[node], full=self._full)
 
     def _next(self, node: str, trail: Collection[str]) -> list[tuple[str, str]]:
         """The steps from a node, word and other end: by relations, by its callers' relations, by its other names."""
@@ -196,9 +203,19 @@ class _Tree:
                         steps.setdefault(other, f"by {name} {word}")
         if names := self._names.get(node):
             ends = self._reached(steps)
-            steps |= {other: word for other, word in names.items() if other not in ends}
+            steps |= {
+                other: word
+                for other, word in names.items()
+                if other not in ends and not self._adds_nothing(other, ends)
+            }
         found = [(word, other) for other, word in steps.items() if other not in trail]
         return sorted(found, key=lambda step: step[0] == _WORDS["hadPlan"][0])
+
+    def _adds_nothing(self, content: str, reached: set[str]) -> bool:
+        """Whether it is a content that leads to nothing but what is told anyway."""
+        if self._graph.nodes[content].type != "content" or self._steps[content]:
+            return False
+        return len(self._names[content].keys() - reached) <= 1
 
     def _above(self, node: str) -> list[str]:
         callers = list(self._callers[node])
@@ -215,7 +232,7 @@ class _Tree:
         return reached
 
 
-def _runs(found: Lineage, shown: set[str]) -> Iterator[str]:
+def _runs(found: Lineage, shown: set[str], *, full: bool) -> Iterator[str]:
     """Each run on the way once: from which code, and by whom."""
     nodes = found.around.nodes
     ends: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -229,22 +246,22 @@ def _runs(found: Lineage, shown: set[str]) -> Iterator[str]:
         for run in (id_ for id_ in above if nodes[id_].type == "flow-run"):
             attempts[run] |= dict.fromkeys(id_ for id_ in above if nodes[id_].type == "attempt")
     for run in sorted(attempts, key=lambda id_: str(nodes[id_].time)):
-        yield f"in {_label(nodes[run])}"
+        yield f"in {_label(nodes[run], full=full)}"
         for code in dict.fromkeys(id_ for attempt in attempts[run] for id_ in ends["hadPlan"][attempt]):
-            yield f"   {_label(nodes[code])}"
+            yield f"   {_label(nodes[code], full=full)}"
         agents = dict.fromkeys(id_ for attempt in attempts[run] for id_ in ends["wasAssociatedWith"][attempt])
         said = [nodes[id_].attributes for id_ in agents]
         names = [f"{a.get('name', id_)} {a.get('version', '')}".strip() for id_, a in zip(agents, said, strict=True)]
         yield f"   by {', '.join(names)}"
 
 
-def _label(record: Record) -> str:
+def _label(record: Record, *, full: bool) -> str:
     said = record.attributes
     name = said.get("name") or said.get("path") or said.get("service_name")
     facts = [
         record.type,
         str(name) if name else "",
-        record.id,
+        brief(record.id, full=full),
         f"commit {str(said['commit'])[:12]}" if said.get("commit") else "",
         "with uncommitted changes" if said.get("dirty") else "",
         f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") and str(said["sha256"]) not in record.id else "",

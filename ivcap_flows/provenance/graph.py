@@ -27,7 +27,10 @@ _COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "
 """Relations to what things have in common without one having come from another."""
 _IDENTIFYING: Final = 16
 """A content of fewer bytes may be another's by chance."""
+_EARLIEST: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
+_Step = tuple[Record, str, bool]
+"""By which relation a lineage goes on, to what, and whether that is to be followed in full."""
 
 
 def identifies(size: object) -> bool:
@@ -148,7 +151,8 @@ class Graph:
         A flow run frames its tasks: lineage passes from a task to the run's code, parameters and people, not from
         there to whatever else the run touched. Of a run that is itself asked about, all that it did counts. What is
         connected only by a plan, an agent or equal parameters does not hang together, unless these are asked about.
-        Raises KeyError for an id the graph does not know.
+        Equal bytes are followed from what nothing is on record to have made: towards the origins to what was made with
+        that content last, before it was used. Raises KeyError for an id the graph does not know.
         """
         starts = [id] if isinstance(id, str) else list(id)
         for start in starts:
@@ -165,16 +169,14 @@ class Graph:
             node = queue.popleft()
             for link in links[node]:
                 if direction == "both":
-                    step = self._any_step(link, node, whole=reached[node])
+                    steps = self._any_step(link, node, whole=reached[node])
                 else:
-                    step = self._step(link, node, direction, start=node in begin, whole=reached[node])
-                if step is None:
-                    continue
-                taken.add(link.id)
-                other, whole = step
-                if other not in reached or (whole and not reached[other]):
-                    reached[other] = whole
-                    queue.append(other)
+                    steps = self._steps(link, node, direction, start=node in begin, whole=reached[node])
+                for via, other, whole in steps:
+                    taken.add(via.id)
+                    if other not in reached or (whole and not reached[other]):
+                        reached[other] = whole
+                        queue.append(other)
         found = Graph()
         found.nodes = {name: record for name, record in self.nodes.items() if name in reached}
         found.relations = {name: record for name, record in self.relations.items() if name in taken}
@@ -192,50 +194,100 @@ class Graph:
             queue += [part for part in fresh if part is not None]
         return list(found)
 
-    def _any_step(self, link: Record, node: str, *, whole: bool) -> tuple[str, bool] | None:
+    def _any_step(self, link: Record, node: str, *, whole: bool) -> list[_Step]:
         """Where a relation leads from a node in either direction, and whether the other end is to be followed on."""
         other = link.target if link.source == node else link.source
         if not whole or other is None or other not in self.nodes or link.type not in RULES:
-            return None
+            return []
         common = link.type in _COMMON or self.nodes[other].type in _FRAME_FACTS
-        return other, not (common and other == link.target)
+        return [(link, other, not (common and other == link.target))]
 
-    def _step(
-        self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool
-    ) -> tuple[str, bool] | None:
-        """Where a relation leads from a node, and whether the other end is to be followed in full."""
+    def _steps(self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool) -> list[_Step]:
+        """Where a relation leads from a node."""
         other = link.target if link.source == node else link.source
         if other is None or other not in self.nodes or link.type not in RULES:
-            return None
-        if RULES[link.type].same:
-            # Upwards the general is an origin. What else has its content is one only if it was not made from it.
-            outwards = direction == "down" or start or link.source == node
-            return (other, True) if outwards or self._is_origin(other, node, link) else None
-        if (link.source == node) != (direction == "up"):
-            return None
+            return []
         here, there = self.nodes[node], self.nodes[other]
+        if RULES[link.type].same:
+            held = here.type == "content" and not whole
+            return [] if held else self._same_steps(link, node, other, direction, start=start)
+        if (link.source == node) != (direction == "up"):
+            return []
         if here.type in _FRAMES and not whole:
             if direction == "up" and link.type == "used" and there.type not in _FRAME_FACTS:
-                return None
+                return []
             if direction == "up" and link.type == "wasInformedBy":
-                return None
+                return []
             if direction == "down" and link.type == "wasStartedBy":
-                return None
+                return []
         if direction == "up":
-            return other, not (link.type == "wasStartedBy" and there.type in _FRAMES)
-        return other, not (link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS)
+            return [(link, other, not (link.type == "wasStartedBy" and there.type in _FRAMES))]
+        return [(link, other, not (link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS))]
 
-    def _is_origin(self, holder: str, content: str, link: Record) -> bool:
-        """Whether a holder of a content was there before it: something made it, and did not use the content."""
+    def _same_steps(self, link: Record, node: str, other: str, direction: Direction, *, start: bool) -> list[_Step]:
+        """Where a relation leads that says two things are the same, or have the same content."""
         if link.type != "specializationOf":
-            return False
-        makers = [r.target or "" for r in self._ends[holder] if r.type == "wasGeneratedBy" and r.source == holder]
+            # Upwards the general is an origin.
+            outwards = direction == "down" or start or link.source == node
+            return [(link, other, True)] if outwards else []
+        if link.target == node:
+            if direction == "down":
+                # What else has its content came from it only if it was not made otherwise.
+                follows = start or not self._is_origin(other, node)
+            else:
+                follows = start or link == self._origin(node, self._first_use(node))
+            return [(link, other, True)] if follows else []
+        if direction == "down":
+            return [(link, other, True)]
+        origin = None if self._makers(node) else self._origin(other, self._first_use(node))
+        return [(link, other, False), *([] if origin is None else [(origin, origin.source or "", True)])]
+
+    def also_made(self, thing: str) -> list[str]:
+        """What else of the thing's content was made, and not from that content."""
+        contents = {link.target or "" for link in self._ends[thing] if link.type == "specializationOf"} - {thing}
+        return [
+            link.source
+            for content in contents
+            for link in self._ends[content]
+            if link.type == "specializationOf" and link.source not in (None, thing)
+            if self._is_origin(link.source or "", content)
+        ]
+
+    def _origin(self, content: str, before: datetime) -> Record | None:
+        """That a thing has a content which was made with it, the last one by then."""
+        if (content, before) in self._origins:
+            return self._origins[content, before]
+        holders = [link for link in self._ends[content] if link.type == "specializationOf" and link.target == content]
+        made = {link.id: self._made_at(link.source or "") for link in holders}
+        known = [link for link in holders if made[link.id] <= before and self._is_origin(link.source or "", content)]
+        self._origins[content, before] = max(known, key=lambda link: (made[link.id], link.id), default=None)
+        return self._origins[content, before]
+
+    def _first_use(self, thing: str) -> datetime:
+        times = [link.time for link in self._ends[thing] if link.type == "used" and link.target == thing]
+        return min((time for time in times if time is not None), default=_LATEST)
+
+    def _made_at(self, thing: str) -> datetime:
+        makers = [(link.time, self.nodes.get(link.target or "")) for link in self._makers(thing)]
+        times = [time or (maker and (maker.ended or maker.time)) for time, maker in makers]
+        return min((time for time in times if time), default=_EARLIEST)
+
+    def _makers(self, thing: str) -> list[Record]:
+        return [link for link in self._ends[thing] if link.type == "wasGeneratedBy" and link.source == thing]
+
+    def _is_origin(self, holder: str, content: str) -> bool:
+        """Whether a holder of a content was there before it: something made it, and did not use the content."""
+        makers = [link.target or "" for link in self._makers(holder)]
         taken = {
             r.target or "" for maker in makers for r in self._ends[maker] if r.type == "used" and r.source == maker
         }
         return bool(makers) and not any(
             thing == content or relation_id("specializationOf", thing, content) in self.relations for thing in taken
         )
+
+    @cached_property
+    def _origins(self) -> dict[tuple[str, datetime], Record | None]:
+        return {}
 
     @cached_property
     def _ends(self) -> dict[str, list[Record]]:

@@ -1,6 +1,7 @@
 """`trace`: from a thing to what it came from and what came from it, through all runs."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -8,6 +9,7 @@ import pytest
 
 from ivcap_flows.capture import files
 from ivcap_flows.cli import trace
+from ivcap_flows.cli.output import console
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import activity, entity, faults, relation
@@ -135,6 +137,39 @@ def test_a_trace_follows_long_chains_and_reads_only_what_is_on_the_way(ivcap_flo
     out = ivcap_flows("trace", "urn:x:file:5").out
     assert "urn:x:file:0" in out and "urn:x:file:6" not in out
     assert "urn:x:file:0" in ivcap_flows("trace", "urn:x:file:60").out
+
+
+def test_what_others_made_with_equal_bytes_is_one_line(ivcap_flows, journal_file):
+    """The trace of a file leads to its own maker alone, also after ten runs that each made the same bytes."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        for number in range(10):
+            opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, f"r{number}", f"r{number}"))
+            records = [
+                activity(f"urn:x:make:{number}", "task-run", opened.run.created_at),
+                entity(f"urn:x:series:{number}", "file", path=f"{number}.csv"),
+                relation("used", f"urn:x:make:{number}", f"urn:x:series:{number}"),
+                entity(f"urn:x:out:{number}", "file", path="out.csv", sha256="ab" * 32, size=100),
+                relation("wasGeneratedBy", f"urn:x:out:{number}", f"urn:x:make:{number}", opened.run.created_at),
+            ]
+            journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    out = ivcap_flows("trace", "urn:x:out:7").out
+    assert re.findall(r"urn:x:\w+:\d", out) == ["urn:x:out:7", "urn:x:make:7", "urn:x:series:7"]
+    assert "also made by 9 others, with equal bytes" in out
+
+
+def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, journal_file, monkeypatch):
+    """A file or another program gets them whole."""
+    order = "urn:ivcap:order:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, "r", "r"))
+        records = [activity(order, "order", name="o"), entity("102.100.100/1", "dataset")]
+        records.append(relation("wasGeneratedBy", "102.100.100/1", order))
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    assert order in ivcap_flows("trace", "102.100.100/1").out
+    monkeypatch.setattr(console, "_force_terminal", True)
+    assert "order:0f1e2d3c…" in (short := ivcap_flows("trace", "102.100.100/1").out) and order not in short
+    assert "102.100.100/1" in short
+    assert order in ivcap_flows("trace", "102.100.100/1", "--full").out
 
 
 def test_what_a_step_was_given_counts_for_what_it_started(ivcap_flows, journal_file):

@@ -289,3 +289,53 @@ def test_every_type_and_relation_has_its_form_in_each_sink():
     """None is told by its kind alone."""
     assert {name for types in TYPES.values() for name in types} <= set(FORMS)
     assert set(LINKS) == set(RULES)
+
+
+def equal_runs(count: int) -> Graph:
+    """Runs, an hour apart, that each make the file `n.csv` of their own series, all with equal bytes; `copy.csv`, which
+    nothing on record has made, has them too and is used after the second."""
+    records = []
+    for number in range(count):
+        at = NOON + timedelta(hours=number)
+        records += [
+            entity(f"urn:x:series:{number}", "file", path=f"/in/{number}.csv"),
+            activity(f"urn:x:make:{number}", "task-run", at, at + timedelta(minutes=1)),
+            relation("used", f"urn:x:make:{number}", f"urn:x:series:{number}", at),
+            entity(f"urn:x:file:{number}", "file", sha256="ab" * 32, size=100, path=f"/out/{number}.csv"),
+            relation("wasGeneratedBy", f"urn:x:file:{number}", f"urn:x:make:{number}", at + timedelta(minutes=1)),
+        ]
+    at = NOON + timedelta(hours=1, minutes=30)
+    return Graph(
+        [
+            *records,
+            entity("urn:x:copy", "file", sha256="ab" * 32, size=100, path="/elsewhere/copy.csv"),
+            activity("urn:x:plot", "task-run", at, at),
+            relation("used", "urn:x:plot", "urn:x:copy", at),
+        ]
+    )
+
+
+def test_what_has_a_maker_does_not_come_from_what_has_equal_bytes():
+    """Nor does it lead to what others made of theirs; what else was made with these bytes can be told."""
+    graph = equal_runs(10)
+    up = graph.lineage("urn:x:file:3")
+    assert {"urn:x:make:3", "urn:x:series:3"} <= set(up.nodes)
+    assert {node for node in up.nodes if node.startswith("urn:x:")} == {
+        f"urn:x:{kind}:3" for kind in ("file", "make", "series")
+    }
+    down = graph.lineage("urn:x:series:3", "down")
+    assert not {f"urn:x:file:{n}" for n in range(10) if n != 3} & set(down.nodes)
+    assert sorted(graph.also_made("urn:x:file:3")) == [f"urn:x:file:{n}" for n in range(10) if n != 3]
+
+
+def test_what_has_no_maker_comes_from_what_was_made_so_last_before_it_was_used():
+    """Not from what was made earlier, and surely not from what was made later."""
+    up = equal_runs(10).lineage("urn:x:plot")
+    assert {node for node in up.nodes if node.startswith("urn:x:make")} == {"urn:x:make:1"}
+    assert "urn:x:file:1" in up and "urn:x:series:1" in up
+
+
+def test_a_content_has_all_that_was_made_with_it_as_origins():
+    """Whoever asks for the bytes alone is told of each."""
+    up = equal_runs(3).lineage(file_urn("ab" * 32))
+    assert {f"urn:x:make:{n}" for n in range(3)} <= set(up.nodes)

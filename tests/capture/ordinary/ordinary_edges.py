@@ -27,14 +27,18 @@ Names are short, and the same in every run:
 from __future__ import annotations
 
 import json
+import os
+import sys
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "exports"))
 
 Edge = tuple[str, str, str]
 
@@ -131,9 +135,42 @@ def edges_of(graph: Any, folder: Path) -> set[Edge]:
     return found
 
 
+@pytest.fixture(scope="session")
+def crates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The validator of RO-Crates, where all that is recorded is to be exported (`make exports`), and None elsewhere."""
+    if os.environ.get("IVCAP_FLOWS_TEST_EXPORTS") != "all":
+        yield None
+        return
+    from exports_standards import Validator
+
+    with Validator.start(tmp_path_factory.mktemp("validator")) as started:
+        yield started
+
+
+def _export(validator: Any, folder: Path) -> None:
+    """Write the newest run as an RO-Crate and as OpenLineage's events, and have both validated."""
+    from exports_standards import valid
+
+    from ivcap_flows.capture.recorders import journal
+    from ivcap_flows.provenance.openlineage import dumps
+    from ivcap_flows.sinks import run_graph
+    from ivcap_flows.sinks.contents import texts
+    from ivcap_flows.sinks.ro_crate import write_crate
+
+    [run] = journal().runs.recent(1)
+    graph = run_graph(journal(), run.id)
+    crate = folder / f"crate-{run.id}"
+    write_crate(run, graph, crate)
+    assert validator.faults(crate, "provenance") == []
+    events = [json.loads(line) for line in dumps(graph, sources=texts(run.entry_point, graph)).splitlines()]
+    assert events
+    for event in events:
+        valid(event)
+
+
 @pytest.fixture
 def edges(
-    request: pytest.FixtureRequest, prefect_api: None, recorded_graph: Callable[..., Any], tmp_path: Path
+    request: pytest.FixtureRequest, prefect_api: None, recorded_graph: Callable[..., Any], tmp_path: Path, crates: Any
 ) -> Callable[..., list[dict[str, str]]]:
     """Compares the record of the newest run with the edges that a test names.
 
@@ -150,6 +187,8 @@ def edges(
         told = [f"missing: {edge}" for edge in sorted(promised - seen)]
         told += [f"{'seen after all' if edge in beyond else 'invented'}: {edge}" for edge in sorted(seen - promised)]
         assert not told, "\n".join(["the record has not the edges of the flow", *told])
+        if crates is not None:
+            _export(crates, tmp_path)
         return [node.attributes["unknown"] for node in graph.nodes.values() if "unknown" in node.attributes]
 
     return compare
