@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.sinks.base import Delivery, Sink, shareable
 from ivcap_flows.sinks.folder import FolderSink
-from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, IvcapSink, newest_by_run
+from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, IvcapSink, parts_by_run
 from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = [
     "ProvenaSink",
     "Sink",
     "drain",
-    "newest_by_run",
+    "parts_by_run",
     "run_graph",
     "run_records",
     "shareable",
