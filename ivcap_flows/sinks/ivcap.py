@@ -2,8 +2,8 @@
 
 Where machines with a journal each went on with one run, each journal has a part of the run, and keeps its own aspects
 for it. Both aspects are there once for each part that IVCAP shows: what is there is read first, and what a killed
-drainer may have sent is waited for before it is sent again. Whoever reads takes the newest of each part all the same, as
-`parts_by_run` does: a platform may show late what it has accepted.
+drainer may have sent is waited for before it is sent again. Whoever reads takes the newest of each part all the same,
+as `parts_by_run` does: a platform may show late what it has accepted.
 """
 
 from __future__ import annotations

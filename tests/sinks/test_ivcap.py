@@ -92,7 +92,11 @@ def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
     sink = IvcapSink(client, ivcap_journal)
     drain(ivcap_journal, [sink])
     urn, used = flows_urn("run", run.id), artifacts[0]
-    loop.run(client.aspects.add(used, LINK_SCHEMA, {"run": "urn:ivcap-flows:run:other", "journal": "other", "roles": ["used"]}))
+    loop.run(
+        client.aspects.add(
+            used, LINK_SCHEMA, {"run": "urn:ivcap-flows:run:other", "journal": "other", "roles": ["used"]}
+        )
+    )
     ivcap_journal.facts.append([Fact(relation("wasGeneratedBy", used, urn), run.id)])
     assert drain(ivcap_journal, [sink]) == [Drained("ivcap", delivered=1)]
     links = {link["run"]: link["roles"] for link in active(client, used, LINK_SCHEMA)}
