@@ -147,7 +147,7 @@ def open_attempt(
     with _lock:
         _open[opened.attempt.id] = logical
     run_id, attempt_id = opened.run.id, opened.attempt.id
-    writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, parent, attributes)))
+    writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, identity.parameters, parent, attributes)))
     with unraised(lambda: writer.miss(run_id), "The code of %s could not be described.", name):
         # git takes a while.
         thread = threading.Thread(
@@ -158,7 +158,9 @@ def open_attempt(
     return opened
 
 
-def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]) -> Iterator[Record]:
+def _begun(
+    opened: OpenedAttempt, given: dict[str, Any], parent: str | None, attributes: dict[str, Any]
+) -> Iterator[Record]:
     run, attempt = opened.run, opened.attempt
     run_urn, urn = flows_urn("run", run.id), flows_urn("attempt", attempt.id)
     yield activity(run_urn, "flow-run", run.created_at, name=run.flow_name, deployed=run.deployed)
@@ -169,6 +171,8 @@ def _begun(opened: OpenedAttempt, parent: str | None, attributes: dict[str, Any]
         name=attempt.flow_name,
         number=attempt.number,
         subflow=None if attempt.leads else True,
+        # Those of the run itself are an entity, by which equal runs meet.
+        parameters=None if attempt.leads else given or None,
         flow_run_id=attempt.flow_run_id,
         deployment_id=run.deployment_id,
         outcome="running",

@@ -93,6 +93,8 @@ class RunRow:
     updated_at: datetime
     missing_facts: int
     """How many facts could not be written; with any, the record of the run is incomplete."""
+    journal: str
+    """The id of the journal that holds this part of the run; another may hold the attempts of another machine."""
 
     @property
     def flow(self) -> str:

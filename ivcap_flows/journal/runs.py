@@ -250,13 +250,13 @@ class Runs:
         if outcome is not None:
             query = query.where(_R.c.outcome == outcome)
         with self._store.read() as connection:
-            return [RunRow(**row) for row in connection.execute(query).mappings()]
+            return [self._row(row) for row in connection.execute(query).mappings()]
 
     def find(self, run_id: str) -> RunRow | None:
         """A run by its whole id; None where there is none, such as one that was pruned."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().first()
-            return None if row is None else RunRow(**row)
+            return None if row is None else self._row(row)
 
     def get(self, id_or_prefix: str) -> RunRow:
         """A run by its id, the unambiguous beginning of it, or the id of one of its Prefect flow runs.
@@ -268,7 +268,7 @@ class Runs:
             query = sa.select(*_RUN_COLUMNS).where(
                 sa.or_(_R.c.id.startswith(id_or_prefix, autoescape=True), _R.c.id.in_(by_flow_run))
             )
-            found = [RunRow(**row) for row in connection.execute(query.limit(5)).mappings()]
+            found = [self._row(row) for row in connection.execute(query.limit(5)).mappings()]
         if len(found) == 1:
             return found[0]
         if not found:
@@ -438,7 +438,10 @@ class Runs:
         return self._processes.alive(attempt.process, self._store.now(connection))
 
     def _run(self, connection: Connection, run_id: str) -> RunRow:
-        return RunRow(**connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().one())
+        return self._row(connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().one())
+
+    def _row(self, row: RowMapping) -> RunRow:
+        return RunRow(**row, journal=self._store.journal_id)
 
     def _attempts(self, connection: Connection, run_id: str) -> Sequence[AttemptRow]:
         query = _ATTEMPTS.where(_A.c.run_id == run_id).order_by(_A.c.number, _A.c.seq)

@@ -14,7 +14,8 @@ from ivcap_flows.identity import CONTENT_SCHEMA
 from ivcap_flows.provenance import Direction, Record, activity, agent, describe, entity, faults, relation
 from ivcap_flows.provenance.reading import records_of
 from ivcap_flows.reading.names import COMMIT, SHA256
-from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, newest_by_run
+from ivcap_flows.reading.parts import joined
+from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, parts_by_run
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -54,6 +55,7 @@ class Elsewhere:
     troubles: list[str] = field(default_factory=list)
     _off: set[str] = field(default_factory=set)
     _read: set[str] = field(default_factory=set)
+    _known: set[tuple[str, str]] = field(default_factory=set)
 
     async def starts(self, name: str) -> list[str]:
         """The ids of what the platforms know under a name that no run here knows: itself, or what has this sha256 or
@@ -66,9 +68,9 @@ class Elsewhere:
             return await self._matching(RUN_SCHEMA, f'$.prov.entity.*."about:commit" ? (@ starts with {begin})')
         return [name]
 
-    def leave_out(self, runs: Iterable[str]) -> None:
-        """Do not read the records of these runs, of which more is known already."""
-        self._read.update(runs)
+    def leave_out(self, runs: Iterable[str], journal: str) -> None:
+        """Do not read what this journal has delivered of these runs, of which more is known already."""
+        self._known.update((run, journal) for run in runs)
 
     async def about(self, ids: Iterable[str], direction: Direction) -> list[Record]:
         """What the platforms state of these things and of the runs that used or made them."""
@@ -129,8 +131,9 @@ class Elsewhere:
         return list(dict.fromkeys(await self._of_ivcap(ask, nothing)))
 
     async def _artifact(self, client: IvcapClient, urn: str) -> list[Record]:
-        links = await newest_by_run(client.aspects, urn, LINK_SCHEMA)
-        found = [record for run in links for record in await self._run(client, run)]
+        links = await parts_by_run(client.aspects, urn, LINK_SCHEMA)
+        runs = [run for run, parts in links.items() if any((run, journal) not in self._known for journal in parts)]
+        found = [record for run in runs for record in await self._run(client, run)]
         if not links:
             handle = (await client.artifacts.read(urn)).handle(await client.platform())
             found += describe(handle)
@@ -140,12 +143,16 @@ class Elsewhere:
         if urn in self._read:
             return []
         self._read.add(urn)
-        newest = (await newest_by_run(client.aspects, urn, RUN_SCHEMA)).get(urn)
-        try:
-            return records_of(newest.content["prov"]) if newest is not None else []
-        except (ValueError, KeyError, TypeError) as error:
-            self.troubles.append(f"The record of {urn} on IVCAP cannot be read: {error}")
-            return []
+        parts = (await parts_by_run(client.aspects, urn, RUN_SCHEMA)).get(urn, {})
+        found: list[list[Record]] = []
+        for journal, aspect in parts.items():
+            if (urn, journal) in self._known:
+                continue
+            try:
+                found.append(records_of(aspect.content["prov"]))
+            except (ValueError, KeyError, TypeError) as error:
+                self.troubles.append(f"The record of {urn} on IVCAP ({aspect.urn}) cannot be read: {error}")
+        return joined(found)
 
     async def _work(self, client: IvcapClient, urn: str) -> list[Record]:
         platform = await client.platform()

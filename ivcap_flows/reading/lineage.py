@@ -14,6 +14,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph, Record
 from ivcap_flows.reading.elsewhere import ASKED, Elsewhere
 from ivcap_flows.reading.names import SHA256, starts_of
+from ivcap_flows.reading.parts import standings
 
 __all__ = ["Lineage", "lineage"]
 
@@ -73,7 +74,7 @@ def _lineage(
     while True:
         here += journal.lineages.around(fresh, direction)
         # What this machine has seen itself is said last, and more of it is known.
-        around = Graph([*there, *here])
+        around = Graph([*there, *here, *standings(there, here)])
         found = _found(around, starts, name, direction)
         read |= fresh | set(found.nodes)
         if elsewhere is None:
@@ -83,16 +84,18 @@ def _lineage(
             more = f"Only {ASKED} things were asked about on the platforms; there are more."
             ask = ask[: ASKED - len(asked)]
         asked |= set(ask)
-        elsewhere.leave_out(id_ for id_, node in around.nodes.items() if node.type == "flow-run" and id_ in read)
+        runs_read = (id_ for id_, node in around.nodes.items() if node.type == "flow-run" and id_ in read)
+        elsewhere.leave_out(runs_read, journal.id)
         new = loop.run(elsewhere.about(ask, direction)) if ask else []
         if not new:
             break
         there += new
-        found = _found(Graph([*there, *here]), starts, name, direction)
+        found = _found(Graph([*there, *here, *standings(there, here)]), starts, name, direction)
         fresh = set(found.nodes) - read
     if runs and direction == "down":
         acts = [id_ for id_, node in found.nodes.items() if node.kind == "activity"]
-        around = Graph([*there, *here, *journal.lineages.around(acts, "runs")])
+        here += journal.lineages.around(acts, "runs")
+        around = Graph([*there, *here, *standings(there, here)])
     troubles = [*(elsewhere.troubles if elsewhere is not None else ()), *([more] if more else ())]
     known = tuple(start for start in starts if start in found.nodes)
     return Lineage(known, found, around, tuple(troubles)) if known else None
@@ -107,9 +110,11 @@ def _found(graph: Graph, starts: Iterable[str], name: str, direction: Direction)
 
 
 def _open(found: Graph, starts: Iterable[str], direction: Direction) -> list[str]:
-    """What the platforms may know more of: upwards what has no origin yet, else all that others may have used."""
+    """What the platforms may know more of: upwards what has no origin yet, else all that others may have used; and a
+    run that is asked about, with which another machine may have gone on."""
     begun = {link.source for link in found.relations.values() if link.type in _ORIGINS}
     ids = [id_ for id_, node in found.nodes.items() if node.type in _PLATFORMS]
     if direction == "up":
         ids = [id_ for id_ in ids if id_ not in begun]
-    return list(dict.fromkeys([*(start for start in starts if start not in found.nodes), *ids]))
+    asked = [id_ for id_ in starts if id_ not in found.nodes or found.nodes[id_].type == "flow-run"]
+    return list(dict.fromkeys([*asked, *ids]))

@@ -40,7 +40,7 @@ class Platforms:
 async def verify_remote(journal: Journal, run: RunRow, graph: Graph, platforms: Platforms) -> list[Finding]:
     """One finding for each artifact, aspect, order, job, model run, dataset and dataset file of a run's graph, and for
     the record of the run itself where it was delivered."""
-    reader = _Reader(graph, platforms)
+    reader = _Reader(graph, platforms, journal.id)
     checks = [(node, check) for node in graph.nodes.values() if (check := reader.check_of(node)) is not None]
     turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -83,9 +83,10 @@ def _differing(node: Record, said: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 class _Reader:
-    def __init__(self, graph: Graph, platforms: Platforms) -> None:
+    def __init__(self, graph: Graph, platforms: Platforms, journal: str) -> None:
         self._graph = graph
         self._platforms = platforms
+        self._journal = journal
         self._to: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._from: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for link in graph.relations.values():
@@ -254,10 +255,11 @@ class _Reader:
         return _finding(node, "ok", sha256=content.sha256)
 
     async def run_record(self, node: Record) -> Finding:
-        from ivcap_flows.sinks.ivcap import RUN_SCHEMA, newest_by_run
+        from ivcap_flows.sinks.ivcap import RUN_SCHEMA, parts_by_run
 
         client = await self._ivcap(node)
-        newest = (await newest_by_run(client.aspects, node.id, RUN_SCHEMA)).get(node.id)
+        parts = (await parts_by_run(client.aspects, node.id, RUN_SCHEMA)).get(node.id, {})
+        newest = parts.get(self._journal)
         if newest is None:
             return _finding(node, "missing", "IVCAP has no record of the run, though it was delivered")
         content = dict(newest.content)

@@ -15,6 +15,9 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.mapping import MappingEntry
 from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD
+from ivcap_flows.registration.requirements import ARTIFACT
+from ivcap_flows.registration.values import WorkRecord
+from ivcap_flows.registration.work import annotations_of, data_urns, registered, templated
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, RunRow
@@ -22,32 +25,36 @@ if TYPE_CHECKING:
 __all__ = ["SOFTWARE", "after_failures", "artifact_on_record", "run_inputs", "run_outputs", "run_record"]
 
 SOFTWARE: Final = f"ivcap-flows {__version__}"
-_ARTIFACT: Final = "urn:ivcap:artifact:"
 
 
-def run_inputs(run: RunRow, graph: Graph, entry: MappingEntry) -> list[tuple[str, Artifact]]:
-    """Dataset template and artifact for each input of an entry: what the flow was given by a parameter of that name,
-    else what it used of that name.
+def run_inputs(run: RunRow, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
+    """The inputs, artifacts by their URNs and datasets by their handles.
 
-    What the run has not got is left out. InputError for a parameter that is a file of which no artifact is on record.
+    Each is the dataset that the entry names, else what the flow was given by a parameter of that name, else what it
+    used of that name. What the run has not got is left out. InputError for a parameter that is a file of which no
+    artifact is on record.
     """
+    graph = known.graph
     used = {link.target for link in graph.relations.values() if link.type == "used"}
     named = [node for node in graph.nodes.values() if node.id in used]
     return [
-        (template, artifact_on_record(urn, graph))
-        for name, template in entry.inputs.items()
-        for urn in _given(name, run, graph) or _called(name, named)
+        part
+        for name, use in entry.uses("inputs").items()
+        for part in templated(
+            use, known, registered(name, use, known) or _given(name, run, graph) or _called(name, named)
+        )
     ]
 
 
-def run_outputs(graph: Graph, entry: MappingEntry) -> list[tuple[str, Artifact]]:
-    """Dataset template and artifact for each output of an entry that the run has made."""
+def run_outputs(entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
+    """The outputs, likewise: the dataset that the entry names, else the artifacts of that name that the run made."""
+    graph = known.graph
     made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
     named = [node for node in graph.nodes.values() if node.id in made]
     return [
-        (template, artifact_on_record(urn, graph))
-        for name, template in entry.outputs.items()
-        for urn in _called(name, named)
+        part
+        for name, use in entry.uses("outputs").items()
+        for part in templated(use, known, registered(name, use, known) or _called(name, named))
     ]
 
 
@@ -68,6 +75,7 @@ def run_record(
     run: RunRow,
     attempts: Sequence[AttemptRow],
     entry: MappingEntry,
+    known: WorkRecord,
     *,
     modeller: str,
     inputs: Sequence[TemplatedDataset],
@@ -75,21 +83,26 @@ def run_record(
 ) -> ModelRunRecord:
     """What is registered of a run that completed: from the begin of its first attempt to the end of its last.
 
-    Who ran it is the modeller; that software did it for them, and which attempts failed before, is said in the name
-    and in the annotations. InputError names every fault at once.
+    Who ran it is the modeller. That software did it for them is said in the annotations, and in the name unless the
+    entry states one; so is which attempts failed before. InputError names every fault at once.
     """
     leading = [attempt for attempt in attempts if attempt.leads]
     failed = [attempt.outcome for attempt in leading[:-1]]
-    title = f"{run.flow_name} {run.id[:8]}{after_failures(failed)}, run by {SOFTWARE}"
+    name = known.text_if(entry.display_name)
+    if name is None:
+        title = f"{run.flow_name} {run.id[:8]}{after_failures(failed)}, run by {SOFTWARE}"
+    else:
+        title = name + after_failures(failed)
     annotations = {SOFTWARE_FIELD: SOFTWARE}
     if failed:
         annotations[ATTEMPTS_FIELD] = "; ".join(f"{attempt.number}: {attempt.outcome}" for attempt in leading)
     ended = leading[-1].ended_at or run.updated_at
     record = ModelRunRecord(
         workflow_template_id=entry.workflow_template,
+        model_version=known.text_if(entry.model_version),
         inputs=list(inputs),
         outputs=list(outputs),
-        annotations={**annotations, **entry.annotations},
+        annotations={**annotations, **annotations_of(entry, known)},
         display_name=title,
         description=f"The flow {run.flow_name}, run by {SOFTWARE} as {flows_urn('run', run.id)}.",
         study_id=entry.study,
@@ -109,11 +122,19 @@ def after_failures(outcomes: Iterable[str]) -> str:
 
 
 def _given(name: str, run: RunRow, graph: Graph) -> list[str]:
-    """The artifacts that a parameter of the flow names, or that hold the file that it is."""
-    found = dict.fromkeys(artifact_urns(run.parameters.get(name)))
-    for link in graph.relations.values():
-        if link.type == "used" and link.target and _is_parameter(name, link, graph):
-            found.update(dict.fromkeys(_as_artifacts(name, link.target, run, graph)))
+    """The artifacts and datasets that a parameter of the flow names, or the artifacts that hold the file that it is."""
+    value = run.parameters.get(name)
+    found = dict.fromkeys(artifact_urns(value))
+    used = [
+        link.target
+        for link in graph.relations.values()
+        if link.type == "used" and link.target and _is_parameter(name, link, graph)
+    ]
+    for urn in used:
+        found.update(dict.fromkeys(_as_data(name, urn, run, graph)))
+    # A text that names a file is no handle, though it may look like one.
+    if found.keys() >= set(used):
+        found.update(dict.fromkeys(data_urns(value)))
     return list(found)
 
 
@@ -128,15 +149,15 @@ def _is_parameter(name: str, link: Record, graph: Graph) -> bool:
     )
 
 
-def _as_artifacts(name: str, urn: str, run: RunRow, graph: Graph) -> list[str]:
-    if urn.startswith(_ARTIFACT):
+def _as_data(name: str, urn: str, run: RunRow, graph: Graph) -> list[str]:
+    if urn.startswith(ARTIFACT) or (urn in graph.nodes and graph.nodes[urn].type == "dataset"):
         return [urn]
     sha256 = graph.nodes[urn].attributes.get("sha256") if urn in graph.nodes else None
     content = file_urn(sha256) if isinstance(sha256, str) else urn
     same = [
         link.source
         for link in graph.relations.values()
-        if link.type == "specializationOf" and link.target == content and (link.source or "").startswith(_ARTIFACT)
+        if link.type == "specializationOf" and link.target == content and (link.source or "").startswith(ARTIFACT)
     ]
     if not same:
         raise InputError(
@@ -149,4 +170,4 @@ def _as_artifacts(name: str, urn: str, run: RunRow, graph: Graph) -> list[str]:
 
 
 def _called(name: str, nodes: Iterable[Record]) -> list[str]:
-    return [node.id for node in nodes if node.id.startswith(_ARTIFACT) and node.attributes.get("name") == name]
+    return [node.id for node in nodes if node.id.startswith(ARTIFACT) and node.attributes.get("name") == name]

@@ -12,8 +12,17 @@
     approvals: {}
 - flow: monthly-index                      # without a service: the run of the flow itself
   workflow_template: 102.100.100/5
+  display_name: {parameter: title}         # taken from the work: ValueFrom
+  model_version: {annotation: version}     # what the flow has said by annotate()
+  annotations: {region: Tasman Sea, commit: {record: commit}, degree: {parameter: degree, of: fit}}
   inputs: {series: 102.100.100/2}          # parameter of the flow, or name of an artifact that it used
-  outputs: {index.csv: 102.100.100/3}      # name of an artifact that it made
+  outputs:
+    index.csv:                             # name of an artifact that it made
+      template: 102.100.100/3
+      resources: {table: index.csv}        # path of each deferred resource of the dataset template
+    mask:
+      template: 102.100.100/6
+      dataset: 102.100.100/7               # a dataset that is registered already
 """
 
 from __future__ import annotations
@@ -26,26 +35,41 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.provena.datasets import DatasetDefaults
+from ivcap_flows.registration.values import Stated, Text, ValueFrom
 
-__all__ = ["MappingEntry", "ModelRunMapping"]
+__all__ = ["DataUse", "MappingEntry", "ModelRunMapping"]
 
-Text = Annotated[str, Field(min_length=1)]
 _IN_CODE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class DataUse(BaseModel):
+    """The data for one dataset template: what has the name under which this stands, or a registered `dataset`.
+
+    `dataset` is a handle, or where one comes from. `resources` gives the deferred resources of the template, key to
+    relative path.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: Text
+    dataset: Stated | None = None
+    resources: dict[str, Stated] = Field(default_factory=dict)
 
 
 class MappingEntry(BaseModel):
     """The orders and jobs of one service, in one flow or in any, or without a service the runs of a flow, as runs of
     one workflow template.
 
-    Everything but the service and the flow is named by its handle on Provena. Without `modeller` it is the person that
-    the user is linked to.
+    Everything but the service and the flow is named by its handle on Provena. `inputs` and `outputs` go from a name to
+    a dataset template, or to a `DataUse`. What differs from run to run is taken from the work by a `ValueFrom`. Without
+    `modeller` it is the person that the user is linked to.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,9 +77,11 @@ class MappingEntry(BaseModel):
     service: Text | None = None
     flow: Text | None = None
     workflow_template: Text
-    inputs: dict[str, Text] = Field(default_factory=dict)
-    outputs: dict[str, Text] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    display_name: Stated | None = None
+    model_version: Stated | None = None
+    inputs: dict[str, Text | DataUse] = Field(default_factory=dict)
+    outputs: dict[str, Text | DataUse] = Field(default_factory=dict)
+    annotations: dict[str, str | ValueFrom] = Field(default_factory=dict)
     organisation: Text | None = None
     modeller: Text | None = None
     study: Text | None = None
@@ -66,6 +92,11 @@ class MappingEntry(BaseModel):
         if self.service is None and self.flow is None:
             raise ValueError("give a service, a flow, or both")
         return self
+
+    def uses(self, side: Literal["inputs", "outputs"]) -> dict[str, DataUse]:
+        """The data of one side by name."""
+        given: dict[str, str | DataUse] = getattr(self, side)
+        return {name: DataUse(template=use) if isinstance(use, str) else use for name, use in given.items()}
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Order, Products
 from ivcap_flows.identity import canonical, ivcap_urn
-from ivcap_flows.provena.models import TemplatedDataset
+from ivcap_flows.provenance import Graph, describe
 from ivcap_flows.registration.mapping import MappingEntry
 from ivcap_flows.registration.model_runs import model_run_record
 from ivcap_flows.registration.rows import Fault, Row
-from ivcap_flows.registration.work import inputs_of, outputs_of
+from ivcap_flows.registration.values import WorkRecord
+from ivcap_flows.registration.work import annotations_of, inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -74,14 +75,18 @@ class OrderSource:
 
     def _row(self, number: int, order: Order) -> Row:
         entry = self._entry
+        # Orders of all flows have no more on record than what the platform tells.
+        known = WorkRecord.of_work(order, Graph(describe(order)))
         try:
             record = model_run_record(
                 order,
                 workflow_template=entry.workflow_template,
                 modeller=entry.modeller or self._modeller,
-                inputs=[_dataset(template, urn) for template, urn in inputs_of(order, entry)],
-                outputs=[_dataset(template, product.urn) for template, product in outputs_of(order, entry)],
-                annotations=entry.annotations,
+                inputs=inputs_of(order, entry, known),
+                outputs=outputs_of(order, entry, known),
+                display_name=known.text_if(entry.display_name),
+                model_version=known.text_if(entry.model_version),
+                annotations=annotations_of(entry, known),
                 organisation=entry.organisation,
                 study=entry.study,
             )
@@ -105,10 +110,6 @@ class OrderSource:
 
     def _is_meant(self, service: str) -> bool:
         return ivcap_urn("service", service) == self._service
-
-
-def _dataset(template: str, artifact: str) -> TemplatedDataset:
-    return TemplatedDataset(dataset_template_id=template, dataset_id=artifact)
 
 
 async def _next(orders: AsyncIterator[Order]) -> Order | None:

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.errors import BadRequestError, InputError, NotAuthorizedError, NotFoundError
+from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
-from ivcap_flows.provena.models import DatasetTemplate, Item, ModelRunRecord, WorkflowTemplate
+from ivcap_flows.provena.models import DatasetTemplate, ModelRunRecord, WorkflowTemplate
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.done_rows import DoneRows
 from ivcap_flows.registration.keys import marked, run_key, subject_of
 from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.registry import dataset_of, person_of
+from ivcap_flows.registration.requirements import ARTIFACT, look_up, unmet, uses_of
 from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record
 from ivcap_flows.registration.sources import Source
 from ivcap_flows.registration.spool import Spool, Spooled
@@ -26,10 +27,7 @@ from ivcap_flows.registration.spool import Spool, Spooled
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["ARTIFACT", "Preflight", "encoded"]
-
-ARTIFACT: Final = "urn:ivcap:artifact:"
-"""How a dataset's id begins that is not a handle but an artifact, whose external dataset is meant."""
+__all__ = ["Preflight", "encoded"]
 
 _AT_ONCE: Final = 16
 """Requests in flight together."""
@@ -136,28 +134,19 @@ class Preflight:
 
         while ids := self._spool.unasked_ids():
             self._spool.told_of_ids(await asyncio.gather(*map(ask, ids)))
-            needed = [use.template_id for flow in self._workflows.values() for use in _uses(flow)]
+            needed = [use.template_id for flow in self._workflows.values() for use in uses_of(flow)]
             needed += [flow.software_id for flow in self._workflows.values()]
             self._spool.want_ids(needed)
             asked += len(ids)
             self._progress("ids", asked, None)
 
     async def _ask(self, id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002
-        try:
-            item = await patiently(lambda: self._client.registry.fetch_any(id), self._patience)
-        except (NotFoundError, BadRequestError):
-            return None, "unknown id", f"The registry has no item {id}", id
-        except NotAuthorizedError as error:
-            if error.about != "item":
-                raise
-            return None, "no access", f"You may not read {id}; ask its owner", id
-        if not isinstance(item, Item):
-            return item.item_subtype, "unknown id", f"{id} is a seed, an id without content", id
-        if isinstance(item.info, WorkflowTemplate):
-            self._workflows[id] = item.info
-        elif isinstance(item.info, DatasetTemplate):
-            self._templates[id] = item.info
-        return item.item_subtype, None, None, id
+        found = await patiently(lambda: look_up(self._client, id), self._patience)
+        if isinstance(found.info, WorkflowTemplate):
+            self._workflows[id] = found.info
+        elif isinstance(found.info, DatasetTemplate):
+            self._templates[id] = found.info
+        return found.subtype, found.trouble, found.words, id
 
     async def _look_for_datasets(self) -> None:
         limit = asyncio.Semaphore(_AT_ONCE)
@@ -253,14 +242,14 @@ class Preflight:
                     yield fault(place, "no dataset", f"{words}. Give them in DatasetDefaults")
         workflow = self._workflows.get(row.workflow)
         if workflow is not None:
-            for place, kind, words in self._against(workflow, body):
+            for place, kind, words in unmet(workflow, self._templates, body):
                 yield fault(place, kind, words)
         if (size := encoded(marked(body, row.key, row.subject))) > MAX_BATCH_BYTES:
             yield fault("the row", "too long", f"The record has {size:,} bytes, and Provena takes {MAX_BATCH_BYTES:,}")
 
     def _unusable(self, workflow: WorkflowTemplate) -> Iterator[tuple[str, FaultKind, str]]:
         """Why no run of a workflow template can be registered."""
-        for template in _uses(workflow):
+        for template in uses_of(workflow):
             if template.template_id not in self._templates:
                 words = f"Its dataset template {template.template_id} is no complete DATASET_TEMPLATE that you may read"
                 yield "workflow_template_id", "unknown id", words
@@ -268,35 +257,6 @@ class Preflight:
         if found != "MODEL" or words_of_model is not None:
             words = words_of_model or f"{workflow.software_id} is a {found}"
             yield "workflow_template_id", "unknown id", f"Its model cannot be used: {words}"
-
-    def _against(self, workflow: WorkflowTemplate, body: dict[str, Any]) -> Iterator[tuple[str, FaultKind, str]]:
-        """What the workflow template says of a record. The known templates are those of inputs and outputs together, as
-        Provena has it (source: provena/provena, prov-api)."""
-        every = {use.template_id for use in _uses(workflow)}
-        kinds: dict[str, FaultKind] = {"inputs": "missing input", "outputs": "missing output"}
-        for side, uses in (("inputs", workflow.input_templates), ("outputs", workflow.output_templates)):
-            filled = {part["dataset_template_id"] for part in body[side]}
-            for use in uses:
-                if not use.optional and use.template_id not in filled:
-                    name = self._templates[use.template_id].display_name if use.template_id in self._templates else ""
-                    words = f"No dataset for the template {use.template_id}{f' ({name})' if name else ''}"
-                    yield f"{side}[{use.template_id}]", kinds[side], words
-        for side in _SIDES:
-            for number, part in enumerate(body[side]):
-                place, id_ = f"{side}[{number}]", part["dataset_template_id"]
-                if id_.strip() and id_ not in every:
-                    words = f"The workflow template has no dataset template {id_}"
-                    yield f"{place}.dataset_template_id", "unknown template", words
-                elif id_ in self._templates:
-                    yield from _resources(place, part, self._templates[id_])
-        given = body.get("annotations") or {}
-        for key in workflow.annotations.required if workflow.annotations else ():
-            if key not in given:
-                yield (
-                    f"annotations.{key}",
-                    "missing annotation",
-                    f"The workflow template requires the annotation {key!r}",
-                )
 
     def _fault(self, row: Spooled, place: str, kind: FaultKind, words: str) -> Fault:
         return Fault(row.number, self._column(place, row.body), kind, words)
@@ -310,26 +270,6 @@ class Preflight:
             template = part.get("dataset_template_id") if isinstance(part, dict) else None
             named = f"{found[1]}[{template}]{place[found.end() :]}"
         return self._names.get(named, self._names.get(place, place))
-
-
-def _resources(place: str, part: Mapping[str, Any], template: DatasetTemplate) -> Iterator[tuple[str, FaultKind, str]]:
-    given = part.get("resources") or {}
-    known = {resource.key: resource for resource in template.deferred_resources}
-    for key, resource in known.items():
-        if not resource.optional and not (given.get(key) or "").strip():
-            yield (
-                f"{place}.resources.{key}",
-                "missing resource",
-                f"The template {template.display_name!r} needs {key!r}",
-            )
-    for key in given:
-        if key not in known:
-            words = f"The template {template.display_name!r} has no deferred resource {key!r}"
-            yield f"{place}.resources.{key}", "unknown resource", words
-
-
-def _uses(workflow: WorkflowTemplate) -> list[Any]:
-    return [*workflow.input_templates, *workflow.output_templates]
 
 
 def _datasets(record: ModelRunRecord) -> list[str]:

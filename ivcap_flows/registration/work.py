@@ -1,32 +1,102 @@
-"""What a mapping's entry says of the data of an order or job: artifacts under dataset templates."""
+"""What a mapping's entry says of the data of an order or job: artifacts and datasets under dataset templates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.handles import Artifact, Job, Order
+from ivcap_flows.handles import Job, Order
 from ivcap_flows.identity import artifact_urns
-from ivcap_flows.registration.mapping import MappingEntry
+from ivcap_flows.provena.models import TemplatedDataset
+from ivcap_flows.registration.mapping import DataUse, MappingEntry
+from ivcap_flows.registration.values import WorkRecord
 
-__all__ = ["inputs_of", "outputs_of"]
+__all__ = ["annotations_of", "data_urns", "inputs_of", "outputs_of", "registered", "templated"]
+
+_HANDLE: Final = re.compile(r"\d+(?:\.\d+)+/[0-9A-Za-z._-]+")
+"""A handle such as `102.100.100/1`. A prefix without a dot may as well be the folder of a relative path."""
 
 
-def inputs_of(work: Order | Job, entry: MappingEntry) -> list[tuple[str, str]]:
-    """Dataset template and artifact URN. A parameter that the work was not given is left out."""
+def inputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
+    """The inputs: artifacts by their URNs, datasets by their handles. A parameter that the work was not given is left
+    out. InputError for one that is neither."""
     given: Any = work.parameters if isinstance(work, Order) else work.request
-    values = {name: given[name] for name in entry.inputs if isinstance(given, dict) and given.get(name) is not None}
-    wrong = [name for name, value in values.items() if not artifact_urns(value)]
+    values = given if isinstance(given, dict) else {}
+    uses = entry.uses("inputs")
+    wrong = [
+        name
+        for name, use in uses.items()
+        if use.dataset is None and values.get(name) is not None and not data_urns(values[name])
+    ]
     if wrong:
         raise InputError(
-            f"The mapping says that {', '.join(wrong)} of {work.service_name or work.service} are artifacts, and "
-            f"{work.urn} was given something else. Take them out of its inputs.",
+            f"The mapping says that {', '.join(wrong)} of {work.service_name or work.service} are artifacts or "
+            f"datasets, and {work.urn} was given something else. Take them out of its inputs.",
             urn=work.urn,
         )
-    return [(entry.inputs[name], urn) for name, value in values.items() for urn in artifact_urns(value)]
+    return [
+        part
+        for name, use in uses.items()
+        for part in templated(use, known, registered(name, use, known) or data_urns(values.get(name)))
+    ]
 
 
-def outputs_of(work: Order | Job, entry: MappingEntry) -> Sequence[tuple[str, Artifact]]:
-    """Dataset template and product. What the work has not made is left out; Provena knows whether it must be there."""
-    return [(entry.outputs[product.name], product) for product in work.products if product.name in entry.outputs]
+def outputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
+    """The outputs, likewise. What the work has not made is left out; Provena knows whether it must be there."""
+    return [
+        part
+        for name, use in entry.uses("outputs").items()
+        for part in templated(
+            use, known, registered(name, use, known) or [each.urn for each in work.products if each.name == name]
+        )
+    ]
+
+
+def registered(name: str, use: DataUse, known: WorkRecord) -> list[str]:
+    """The datasets that an entry names for its data, none where it names none. InputError for what is no text."""
+    if use.dataset is None:
+        return []
+    if isinstance(use.dataset, str):
+        return [use.dataset]
+    values = [each for value in known.values(use.dataset) for each in (value if isinstance(value, list) else [value])]
+    wrong = [value for value in values if not (isinstance(value, str) and value)]
+    if wrong:
+        raise InputError(
+            f"The mapping says that {name} of {known.title} is a dataset, and {wrong[0]!r} is no handle such as "
+            "102.100.100/1. Put the mapping right.",
+            urn=known.urn,
+        )
+    return list(dict.fromkeys(values))
+
+
+def templated(use: DataUse, known: WorkRecord, data: Iterable[str]) -> list[TemplatedDataset]:
+    """Each of the data under its dataset template, with the resources that the entry states."""
+    found = list(data)
+    resources = {key: known.text(path) for key, path in use.resources.items()} if found else {}
+    return [
+        TemplatedDataset(dataset_template_id=use.template, dataset_id=each, resources=resources or None)
+        for each in found
+    ]
+
+
+def annotations_of(entry: MappingEntry, known: WorkRecord) -> dict[str, str]:
+    """The annotations that an entry states."""
+    return {name: known.text(stated) for name, stated in entry.annotations.items()}
+
+
+def data_urns(value: Any) -> list[str]:
+    """The artifacts and the dataset handles in a JSON value, each once."""
+    return list(dict.fromkeys([*artifact_urns(value), *_handles(value)]))
+
+
+def _handles(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and _HANDLE.fullmatch(value):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _handles(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _handles(inner)

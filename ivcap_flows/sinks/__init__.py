@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.sinks.base import Delivery, Sink, shareable
 from ivcap_flows.sinks.folder import FolderSink
-from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, IvcapSink, newest_by_run
+from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, IvcapSink, parts_by_run
 from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
 
 if TYPE_CHECKING:
-    from ivcap_flows.registration.mapping import MappingEntry, ModelRunMapping
+    from ivcap_flows.registration.mapping import DataUse, MappingEntry, ModelRunMapping
+    from ivcap_flows.registration.values import ValueFrom
     from ivcap_flows.sinks.provena import ProvenaSink
 
 __all__ = [
     "LINK_SCHEMA",
     "RUN_SCHEMA",
+    "DataUse",
     "Delivery",
     "Drained",
     "FolderSink",
@@ -24,17 +26,20 @@ __all__ = [
     "ModelRunMapping",
     "ProvenaSink",
     "Sink",
+    "ValueFrom",
     "drain",
-    "newest_by_run",
+    "parts_by_run",
     "run_graph",
     "run_records",
     "shareable",
 ]
 
 _HOMES = {
+    "DataUse": "ivcap_flows.registration.mapping",
     "MappingEntry": "ivcap_flows.registration.mapping",
     "ModelRunMapping": "ivcap_flows.registration.mapping",
     "ProvenaSink": "ivcap_flows.sinks.provena",
+    "ValueFrom": "ivcap_flows.registration.values",
 }
 
 

@@ -28,7 +28,11 @@ ENDINGS: Final[Mapping[Form, str]] = {
 
 
 class FolderSink:
-    """Writes `<folder>/<run id>` with the ending of the form, always whole: readers see the old file or the new one."""
+    """Writes `<folder>/<run id>.<journal id>` with the ending of the form.
+
+    A file is always whole: readers see the old one or the new one. Each journal has a file of its own for a run that
+    machines without a common journal went on with.
+    """
 
     def __init__(self, folder: Path, form: Form = "prov-json") -> None:
         self.folder = Path(folder).absolute()
@@ -54,7 +58,7 @@ class FolderSink:
                 file.write_text(text_of(self.form, run, graph), encoding="utf-8")
             with file.open("rb+") as written:
                 os.fsync(written.fileno())
-            os.replace(file, self.folder / f"{run.id}{ENDINGS[self.form]}")
+            os.replace(file, self.folder / f"{run.id}.{run.journal}{ENDINGS[self.form]}")
             # The journal notes the delivery for ever, so the name has to be on disk as well.
             sync_folder(self.folder)
 

@@ -1,8 +1,9 @@
 """The record of a run as aspects on IVCAP: the whole on the run's URN, and a small link on each artifact it touched.
 
-Both are there once for each run that IVCAP shows: what is there is read first, and what a killed drainer may have sent
-is waited for before it is sent again. Whoever reads takes the newest of a run all the same, as `newest_by_run` does: a
-platform may show late what it has accepted.
+Where machines with a journal each went on with one run, each journal has a part of the run, and keeps its own aspects
+for it. Both aspects are there once for each part that IVCAP shows: what is there is read first, and what a killed
+drainer may have sent is waited for before it is sent again. Whoever reads takes the newest of each part all the same,
+as `parts_by_run` does: a platform may show late what it has accepted.
 """
 
 from __future__ import annotations
@@ -29,34 +30,40 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, RunRow
     from ivcap_flows.journal.rows import SendingRow
 
-__all__ = ["LINK_SCHEMA", "RUN_SCHEMA", "SCHEMAS", "IvcapSink", "newest_by_run"]
+__all__ = ["LINK_SCHEMA", "RUN_SCHEMA", "SCHEMAS", "IvcapSink", "parts_by_run"]
 
 RUN_SCHEMA: Final = "urn:ivcap-flows:schema:run.1"
 LINK_SCHEMA: Final = "urn:ivcap-flows:schema:run-link.1"
 
 _URN: Final = {"type": "string", "pattern": "^urn:"}
 _SHA256: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_JOURNAL: Final = {
+    "type": "string",
+    "minLength": 1,
+    "description": "The id of the journal that states this; readers keep the newest of each run and journal.",
+}
 SCHEMAS: Final[Mapping[str, Any]] = {
     RUN_SCHEMA: {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": RUN_SCHEMA,
         "title": "The record of a run, an aspect of the run's URN",
         "type": "object",
-        "required": ["$schema", "run", "flow", "outcome", "missing-facts", "prov", "sha256"],
+        "required": ["$schema", "run", "journal", "flow", "outcome", "missing-facts", "prov", "sha256"],
         "properties": {
             "$schema": {"const": RUN_SCHEMA},
-            "run": {**_URN, "description": "The run; readers keep the newest record of each."},
+            "run": {**_URN, "description": "The run; what its journals know of it together is known of it."},
+            "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
             "outcome": {
                 "enum": ["completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"],
-                "description": "How the run stands; one that is parked goes on.",
+                "description": "How the run stands, as far as the journal knows; one that is parked goes on.",
             },
             "missing-facts": {
                 "type": "integer",
                 "minimum": 0,
                 "description": "How many facts could not be recorded; with any, the record is incomplete.",
             },
-            "prov": {"type": "object", "description": "All that is known of the run, as PROV-JSON."},
+            "prov": {"type": "object", "description": "All that the journal knows of the run, as PROV-JSON."},
             "sha256": {**_SHA256, "description": "Of the canonical JSON (RFC 8785) of all other fields."},
         },
         "additionalProperties": False,
@@ -66,10 +73,11 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "$id": LINK_SCHEMA,
         "title": "That a run used or made an artifact, an aspect of the artifact",
         "type": "object",
-        "required": ["$schema", "run", "flow", "roles"],
+        "required": ["$schema", "run", "journal", "flow", "roles"],
         "properties": {
             "$schema": {"const": LINK_SCHEMA},
             "run": {**_URN, "description": "The run, whose record is an aspect of this URN."},
+            "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
             "roles": {
                 "type": "array",
@@ -142,7 +150,7 @@ class IvcapSink:
 
         async def read(one: _Stated) -> None:
             listed = self._client.aspects.where(path, entity=one.entity, schema=one.schema)
-            one.there = [record async for record in listed if _run_of(record) == urn]
+            one.there = [record async for record in listed if _part_of(record) == (urn, run.journal)]
 
         await _each(read, wanted)
 
@@ -198,7 +206,7 @@ class IvcapSink:
 
 @dataclass
 class _Stated:
-    """An aspect that is to be there, and what is there of the same run."""
+    """An aspect that is to be there, and what is there of the same part."""
 
     entity: str
     schema: str
@@ -216,21 +224,24 @@ class _Stated:
         return [record for record in self.there if record not in kept]
 
 
-async def newest_by_run(aspects: Aspects, entity: str, schema: str) -> dict[str, AspectRecord]:
-    """The aspects of one entity and schema, `RUN_SCHEMA` or `LINK_SCHEMA`, by the run that they are of: the newest of
-    each, since for a moment there may be more."""
-    found: dict[str, AspectRecord] = {}
+async def parts_by_run(aspects: Aspects, entity: str, schema: str) -> dict[str, dict[str, AspectRecord]]:
+    """The aspects of one entity and schema, `RUN_SCHEMA` or `LINK_SCHEMA`, by run, and by the journal that states them.
+
+    Of each part it is the newest, since for a moment there may be more.
+    """
+    found: dict[str, dict[str, AspectRecord]] = defaultdict(dict)
     async for record in aspects.list(entity=entity, schema=schema):
-        urn = _run_of(record)
-        if urn is not None:
-            found.setdefault(urn, record)
-    return found
+        part = _part_of(record)
+        if part is not None:
+            found[part[0]].setdefault(part[1], record)
+    return dict(found)
 
 
 def _record(run: RunRow, graph: Graph) -> dict[str, Any]:
     record = {
         "$schema": RUN_SCHEMA,
         "run": flows_urn("run", run.id),
+        "journal": run.journal,
         "flow": run.flow_name,
         "outcome": run.outcome,
         "missing-facts": run.missing_facts,
@@ -255,6 +266,7 @@ def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict
                 {
                     "$schema": LINK_SCHEMA,
                     "run": flows_urn("run", run.id),
+                    "journal": run.journal,
                     "flow": run.flow_name,
                     "roles": sorted(said),
                 },
@@ -262,15 +274,17 @@ def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict
 
 
 def _said(content: Any) -> Any:
-    """What tells two statements about one run apart: the digest that a record bears, of a link the whole."""
+    """What tells two statements about one part apart: the digest that a record bears, of a link the whole."""
     if not isinstance(content, Mapping):
         return content
     return content.get("sha256") or {name: content.get(name) for name in ("run", "flow", "roles")}
 
 
-def _run_of(record: AspectRecord) -> str | None:
-    urn = record.content.get("run") if isinstance(record.content, Mapping) else None
-    return urn if isinstance(urn, str) else None
+def _part_of(record: AspectRecord) -> tuple[str, str] | None:
+    """The run and the journal that an aspect is of."""
+    said = record.content if isinstance(record.content, Mapping) else {}
+    run, journal = said.get("run"), said.get("journal")
+    return (run, journal) if isinstance(run, str) and isinstance(journal, str) else None
 
 
 async def _each(do: Callable[[_Stated], Awaitable[None]], stated: Sequence[_Stated]) -> None:

@@ -25,6 +25,7 @@ from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.lookup import Sign, half, look_for
 from ivcap_flows.registration.mapping import ModelRunMapping
 from ivcap_flows.registration.model_runs import run_of_sign
+from ivcap_flows.registration.requirements import Requirements
 from ivcap_flows.sinks.base import REFUSALS, Delivery, is_trial
 from ivcap_flows.sinks.registrar import Registrar
 
@@ -94,7 +95,8 @@ class ProvenaSink:
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
         platform, account = await self._client.platform(), await self._client.username()
-        registrar = Registrar(self._client, self._journal, attempt, graph, platform, account)
+        requirements = Requirements(self._client)
+        registrar = Registrar(self._client, self._journal, attempt, graph, platform, account, requirements)
         refused = [
             await _refusal(work.urn, registrar.register(work, entry, _before(intent, asked)))
             for intent, work, entry in mapped

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ivcap_flows.durable import Effect, Performed, perform
-from ivcap_flows.handles import Artifact, Job, ModelRun, Order
+from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.provena.models import TemplatedDataset
+from ivcap_flows.journal.states import DONE
+from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.registration.flow_runs import (
     SOFTWARE,
@@ -19,10 +21,13 @@ from ivcap_flows.registration.flow_runs import (
     run_outputs,
     run_record,
 )
+from ivcap_flows.registration.keys import run_key
 from ivcap_flows.registration.mapping import MappingEntry
 from ivcap_flows.registration.model_runs import check_ended, model_run_effect, model_run_record
 from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD, dataset_effect, person_of
-from ivcap_flows.registration.work import inputs_of, outputs_of
+from ivcap_flows.registration.requirements import ARTIFACT, Requirements
+from ivcap_flows.registration.values import WorkRecord
+from ivcap_flows.registration.work import annotations_of, inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt
@@ -35,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Registrar:
-    """Registers with one user's client, as part of an attempt. `graph` tells what is known of the artifacts."""
+    """Registers with one user's client, as part of an attempt. `graph` tells what is known of the run."""
 
     client: ProvenaClient
     journal: Journal
@@ -43,6 +48,7 @@ class Registrar:
     graph: Graph
     platform: str
     account: str
+    requirements: Requirements
 
     async def register(
         self, work: Order | Job, entry: MappingEntry, earlier: Sequence[str] = ()
@@ -53,8 +59,7 @@ class Registrar:
         nobody has stated, RegistrationFailedError with Provena's reason.
         """
         check_ended(work)
-        taken, made = inputs_of(work, entry), outputs_of(work, entry)
-        known = [(template, artifact_on_record(urn, self.graph, work.platform)) for template, urn in taken]
+        known = WorkRecord.of_work(work, self.graph)
         said = {SOFTWARE_FIELD: f"{work.service_name or work.service}, asked by {SOFTWARE}"}
         if earlier:
             said[ATTEMPTS_FIELD] = "; ".join([*(f"{n}: {each}" for n, each in enumerate(earlier, 1)), "then succeeded"])
@@ -62,41 +67,66 @@ class Registrar:
             work,
             workflow_template=entry.workflow_template,
             modeller=await self._modeller(entry),
-            inputs=await self._datasets(known, entry),
-            outputs=await self._datasets(made, entry),
-            annotations={**said, **entry.annotations},
+            inputs=inputs_of(work, entry, known),
+            outputs=outputs_of(work, entry, known),
+            display_name=known.text_if(entry.display_name),
+            model_version=known.text_if(entry.model_version),
+            annotations={**said, **annotations_of(entry, known)},
             organisation=entry.organisation,
             study=entry.study,
         )
         named = record.model_copy(update={"display_name": record.display_name + after_failures(earlier)})
-        return await self._perform(model_run_effect(work.urn, named, client=self.client, platform=self.platform))
+        return await self._registered(work.urn, named, entry, work)
 
     async def register_run(self, attempts: Sequence[AttemptRow], entry: MappingEntry) -> Performed[ModelRun]:
         """The model run of the completed run itself, and before it the datasets of its artifacts. Raises as above."""
         run = self.attempt.run
-        taken, made = run_inputs(run, self.graph, entry), run_outputs(self.graph, entry)
+        known = WorkRecord.of_run(run, attempts, self.graph)
         record = run_record(
             run,
             attempts,
             entry,
+            known,
             modeller=await self._modeller(entry),
-            inputs=await self._datasets(taken, entry),
-            outputs=await self._datasets(made, entry),
+            inputs=run_inputs(run, entry, known),
+            outputs=run_outputs(entry, known),
         )
-        subject = flows_urn("run", run.id)
-        return await self._perform(model_run_effect(subject, record, client=self.client, platform=self.platform))
+        return await self._registered(flows_urn("run", run.id), record, entry)
+
+    async def _registered(
+        self, subject: str, record: ModelRunRecord, entry: MappingEntry, work: Order | Job | None = None
+    ) -> Performed[ModelRun]:
+        """The model run of a record in which artifacts stand for their datasets."""
+        if not await self._is_done(subject, record):
+            # A dataset is for ever, so nothing is minted for a model run that would be refused.
+            await self.requirements.check(record)
+        sides = {side: await self._datasets(getattr(record, side), entry, work) for side in ("inputs", "outputs")}
+        whole = record.model_copy(update=sides)
+        return await self._perform(model_run_effect(subject, whole, client=self.client, platform=self.platform))
+
+    async def _is_done(self, subject: str, record: ModelRunRecord) -> bool:
+        key = run_key(self.platform, self.account, subject, record.workflow_template_id)
+        intent = await asyncio.to_thread(self.journal.intents.newest, key)
+        return intent is not None and intent.state in DONE
 
     async def _modeller(self, entry: MappingEntry) -> str:
         return entry.modeller or await person_of(self.client, self.account)
 
-    async def _datasets(self, artifacts: Sequence[tuple[str, Artifact]], entry: MappingEntry) -> list[TemplatedDataset]:
+    async def _datasets(
+        self, parts: Sequence[TemplatedDataset], entry: MappingEntry, work: Order | Job | None
+    ) -> list[TemplatedDataset]:
+        products = {each.urn: each for each in work.products} if work is not None else {}
+        platform = work.platform if work is not None else None
         made = []
-        for template, artifact in artifacts:
-            effect = dataset_effect(
-                artifact, entry.datasets, client=self.client, platform=self.platform, account=self.account
-            )
-            dataset = (await self._perform(effect)).value
-            made.append(TemplatedDataset(dataset_template_id=template, dataset_id=dataset.urn))
+        for part in parts:
+            urn = part.dataset_id
+            if urn.startswith(ARTIFACT):
+                artifact = products.get(urn) or artifact_on_record(urn, self.graph, platform)
+                effect = dataset_effect(
+                    artifact, entry.datasets, client=self.client, platform=self.platform, account=self.account
+                )
+                urn = (await self._perform(effect)).value.urn
+            made.append(part.model_copy(update={"dataset_id": urn}))
         return made
 
     async def _perform(self, effect: Effect[T]) -> Performed[T]:

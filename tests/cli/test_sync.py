@@ -59,8 +59,8 @@ def test_a_folder_gets_a_file_per_run(on_record, monkeypatch, tmp_path):
     said = on_record("sync", "--json")
     assert said.status == 0
     assert [(s["delivered"], s["pending"], s["dead"]) for s in said.json["sinks"]] == [(3, 0, 0)]
-    runs = {run["id"] for run in on_record("runs", "--json").json}
-    assert {file.name for file in folder.iterdir()} == {f"{run}.prov.json" for run in runs}
+    runs = on_record("runs", "--json").json
+    assert {file.name for file in folder.iterdir()} == {f"{run['id']}.{run['journal']}.prov.json" for run in runs}
     for file in folder.iterdir():
         assert json.loads(file.read_text())["activity"]
         file.unlink()

@@ -72,7 +72,7 @@ def test_a_run_that_ends_is_delivered_by_itself(in_prefect, ivcap_journal, monke
     while not ivcap_journal.deliveries.where(state="delivered"):
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert [file.name for file in folder.glob("*.json")] == [f"{run.id}.prov.json"]
+    assert [file.name for file in folder.glob("*.json")] == [f"{run.id}.{run.journal}.prov.json"]
 
 
 def test_each_run_begins_one_sync(in_prefect, ivcap_journal, monkeypatch, begun, tmp_path):

@@ -193,7 +193,7 @@ def test_a_full_disk_is_no_refusal(world, tmp_path, monkeypatch):
             loop.run(sink.deliver(run, graph))
     assert list(sink.folder.iterdir()) == []
     loop.run(sink.deliver(run, graph))
-    assert [path.name for path in sink.folder.iterdir()] == [f"{run.id}.crate.zip"]
+    assert [path.name for path in sink.folder.iterdir()] == [f"{run.id}.{run.journal}.crate.zip"]
 
 
 @pytest.fixture

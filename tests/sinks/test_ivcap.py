@@ -19,7 +19,7 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Fact, Journal, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import activity, entity, relation
-from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, newest_by_run
+from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, parts_by_run
 from ivcap_flows.sinks.ivcap import SCHEMAS
 
 
@@ -92,13 +92,19 @@ def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
     sink = IvcapSink(client, ivcap_journal)
     drain(ivcap_journal, [sink])
     urn, used = flows_urn("run", run.id), artifacts[0]
-    loop.run(client.aspects.add(used, LINK_SCHEMA, {"run": "urn:ivcap-flows:run:other", "roles": ["used"]}))
+    loop.run(
+        client.aspects.add(
+            used, LINK_SCHEMA, {"run": "urn:ivcap-flows:run:other", "journal": "other", "roles": ["used"]}
+        )
+    )
     ivcap_journal.facts.append([Fact(relation("wasGeneratedBy", used, urn), run.id)])
     assert drain(ivcap_journal, [sink]) == [Drained("ivcap", delivered=1)]
     links = {link["run"]: link["roles"] for link in active(client, used, LINK_SCHEMA)}
     assert links == {urn: ["generated", "used"], "urn:ivcap-flows:run:other": ["used"]}
-    newest = loop.run(newest_by_run(client.aspects, used, LINK_SCHEMA))
-    assert {name: record.content["roles"] for name, record in newest.items()} == links
+    parts = loop.run(parts_by_run(client.aspects, used, LINK_SCHEMA))
+    assert {name: [record.content["roles"] for record in of.values()] for name, of in parts.items()} == {
+        name: [roles] for name, roles in links.items()
+    }
 
 
 def test_what_shows_late_is_not_sent_twice(ivcap_twin, ivcap_journal, client, run):
@@ -174,7 +180,7 @@ def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatc
 
 
 def test_doubles_are_cleared_away(ivcap_journal, client, run):
-    """Of two equal records, as two drainers with separate journals leave them, the first stays."""
+    """Of two equal records, as two drainers of one journal leave them that both found none, the first stays."""
     sink, urn = IvcapSink(client, ivcap_journal), flows_urn("run", run.id)
     drain(ivcap_journal, [sink])
     [content] = active(client, urn, RUN_SCHEMA)

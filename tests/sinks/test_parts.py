@@ -49,7 +49,7 @@ def deliver(journal: Journal, run_id: str, folder: Path, form: Form = "prov-json
     sink = FolderSink(folder, form)
     delivery = loop.run(sink.deliver(journal.runs.get(run_id), run_graph(journal, run_id)))
     assert delivery.state == "delivered"
-    return sink.folder / f"{run_id}{ENDINGS[form]}"
+    return sink.folder / f"{run_id}.{journal.id}{ENDINGS[form]}"
 
 
 def names(folder: Path) -> list[str]:

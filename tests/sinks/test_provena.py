@@ -128,7 +128,7 @@ def test_the_record_of_the_run_tells_of_its_model_run(ivcap_journal, ended_work,
     assert {(run.urn, work.urn), (run.inputs[0], work.inputs[0]), (run.outputs[0], work.products[0].urn)} <= pairs
     told = ivcap_journal.facts.last_seq(opened.run.id)
     assert drain(ivcap_journal, [folder, sink("another")])[0] == Drained(folder.name)
-    assert run.urn in (folder.folder / f"{opened.run.id}.prov.json").read_text()
+    assert run.urn in (folder.folder / f"{opened.run.id}.{ivcap_journal.id}.prov.json").read_text()
     assert ivcap_journal.facts.last_seq(opened.run.id) == told
 
 
@@ -340,7 +340,7 @@ def test_sync_delivers_by_the_mapping_in_the_settings(
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"provena:{written(workflow_template=None)},prov-json:{prov}")
     assert sync() == 1
     assert "workflow_template: Field required" in " ".join(capsys.readouterr().err.split())
-    assert [file.name for file in prov.iterdir()] == [f"{opened.run.id}.prov.json"]
+    assert [file.name for file in prov.iterdir()] == [f"{opened.run.id}.{ivcap_journal.id}.prov.json"]
     written()
     assert sync() == 0
     assert accepted(ivcap_twin) == len(model_runs(ivcap_journal)) == 1

@@ -124,7 +124,7 @@ def test_a_file_per_run_is_written_once_and_again_when_more_is_known(ivcap_journ
     opened, sink = a_run(ivcap_journal), FolderSink(tmp_path / "out" / "prov")
     assert drain(ivcap_journal, [sink]) == [Drained(sink.name, delivered=1)]
     [file] = sink.folder.iterdir()
-    assert file.name == f"{opened.run.id}.prov.json"
+    assert file.name == f"{opened.run.id}.{ivcap_journal.id}.prov.json"
     read = ProvDocument.deserialize(content=file.read_text(), format="json")
     assert flows_urn("run", opened.run.id) in {r.identifier.uri for r in read.get_records() if r.identifier}
     file.unlink()

@@ -1,0 +1,189 @@
+"""Values that a mapping takes from the work itself: what it was given, what is said of it, what is on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Job, Order
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import ANNOTATION, Record
+from ivcap_flows.secrets import HIDDEN
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import AttemptRow, RunRow
+
+__all__ = ["Stated", "Text", "ValueFrom", "WorkRecord"]
+
+Text = Annotated[str, Field(min_length=1)]
+_KINDS: Final = ("parameter", "annotation", "record")
+_PARTS: Final = frozenset({"attempt", "task-run", "call"})
+"""What `of` may name: a flow or subflow, a task, a recorded function."""
+
+
+class ValueFrom(BaseModel):
+    """Where a value comes from: a `parameter`, an `annotation` that `annotate()` made, or a fact of the `record`.
+
+    `of` names the flow, subflow, task or recorded function of the run that has it. Without it that is the order, the
+    job or the flow that is registered.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parameter: Text | None = None
+    annotation: Text | None = None
+    record: Text | None = None
+    of: Text | None = None
+
+    @model_validator(mode="after")
+    def _names_one_thing(self) -> ValueFrom:
+        if sum(getattr(self, kind) is not None for kind in _KINDS) != 1:
+            raise ValueError("give one of parameter, annotation and record")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self, self.kind))
+
+
+Stated = Text | ValueFrom
+"""A text as it stands, or where it comes from."""
+
+
+@dataclass(frozen=True)
+class WorkRecord:
+    """What is on record of an order, a job or a flow's run.
+
+    `own` are its records, those that count first, and then what it followed: its code or its service. `graph` is that
+    of the whole run.
+    """
+
+    title: str
+    urn: str
+    own: Sequence[Record]
+    graph: Graph
+
+    @classmethod
+    def of_work(cls, work: Order | Job, graph: Graph) -> WorkRecord:
+        title = f"the {work.kind} {work.urn} of {work.service_name or work.service}"
+        return cls(title, work.urn, _with_plans([work.urn], graph), graph)
+
+    @classmethod
+    def of_run(cls, run: RunRow, attempts: Sequence[AttemptRow], graph: Graph) -> WorkRecord:
+        urn = flows_urn("run", run.id)
+        newest = sorted((each for each in attempts if each.leads), key=lambda each: each.number, reverse=True)
+        ids = [*(flows_urn("attempt", each.id) for each in newest), urn]
+        return cls(f"the run {urn} of the flow {run.flow_name}", urn, _with_plans(ids, graph), graph)
+
+    def values(self, source: ValueFrom) -> list[Any]:
+        """The values on record, each once, in the order in which they were stated. InputError where there is none."""
+        values = list(_once(self._found(source)))
+        if not values:
+            of = f" of {source.of!r}" if source.of else ""
+            names = sorted({name for place in self._places(source) for name in place})
+            known = f" It has {', '.join(names)}." if names else ""
+            raise InputError(
+                f"The mapping takes the {source.kind} {source.name!r}{of} from {self.title}, which has none on "
+                f"record.{known} Put the mapping right, or let the flow say it.",
+                urn=self.urn,
+            )
+        if any(HIDDEN in json.dumps(value, default=str) for value in values):
+            raise InputError(
+                f"The mapping takes the {source.kind} {source.name!r} from {self.title}, which is hidden as a secret. "
+                "Take it out of the mapping.",
+                urn=self.urn,
+            )
+        return values
+
+    def text(self, stated: str | ValueFrom) -> str:
+        """A text as it stands, or the one value on record; what is no text as JSON. InputError for none or several."""
+        if isinstance(stated, str):
+            return stated
+        values = self.values(stated)
+        if len(values) > 1:
+            raise InputError(
+                f"The mapping takes the {stated.kind} {stated.name!r} of {stated.of!r} from {self.title}, which has "
+                f"{len(values)} different ones on record ({_shown(values)}), and one is needed. Name another place "
+                "that has one, or let the flow say it by annotate().",
+                urn=self.urn,
+            )
+        return _shown(values)
+
+    def text_if(self, stated: str | ValueFrom | None) -> str | None:
+        """As `text`; None for None."""
+        return None if stated is None else self.text(stated)
+
+    def _found(self, source: ValueFrom) -> Iterator[Any]:
+        for place in self._places(source):
+            if place.get(source.name) is not None:
+                yield place[source.name]
+                if source.of is None:
+                    return
+
+    def _places(self, source: ValueFrom) -> list[Mapping[str, Any]]:
+        """The names and values among which one is looked up."""
+        records = self.own if source.of is None else self._parts(source.of)
+        if source.kind == "parameter":
+            return [_parameters(record, self.graph) for record in records]
+        if source.kind == "annotation":
+            return [_annotations(record) for record in records]
+        return [{name: value for name, value in each.attributes.items() if "." not in name} for each in records]
+
+    def _parts(self, name: str) -> list[Record]:
+        parts = [
+            node for node in self.graph.nodes.values() if node.type in _PARTS and node.attributes.get("name") == name
+        ]
+        if not parts:
+            raise InputError(
+                f"The mapping names {name!r}, and no flow, task or recorded function of that name is on record with "
+                f"{self.title}. Put the mapping right.",
+                urn=self.urn,
+            )
+        return parts
+
+
+def _with_plans(ids: Sequence[str], graph: Graph) -> list[Record]:
+    plans = [link.target or "" for id_ in ids for link in _links(graph, "hadPlan", id_)]
+    return [graph.nodes[id_] for id_ in dict.fromkeys([*ids, *plans]) if id_ in graph.nodes]
+
+
+def _links(graph: Graph, type_: str, source: str) -> Iterator[Record]:
+    return (link for link in graph.relations.values() if link.type == type_ and link.source == source)
+
+
+def _parameters(record: Record, graph: Graph) -> Mapping[str, Any]:
+    """Of an order, a job, a task, a function or a subflow its own; of a flow the entity that it used."""
+    if record.type == "attempt" and not record.attributes.get("subflow"):
+        used = (graph.nodes.get(link.target or "") for link in _links(graph, "used", record.id))
+        given: Any = next((node.attributes.get("values") for node in used if node and node.type == "parameters"), None)
+    else:
+        given = record.attributes.get("parameters") or record.attributes.get("request")
+    return given if isinstance(given, Mapping) else {}
+
+
+def _annotations(record: Record) -> Mapping[str, Any]:
+    start = len(ANNOTATION)
+    return {name[start:]: value for name, value in record.attributes.items() if name.startswith(ANNOTATION)}
+
+
+def _once(values: Iterator[Any]) -> Iterator[Any]:
+    seen: set[str] = set()
+    for value in values:
+        told = json.dumps(value, sort_keys=True)
+        if told not in seen:
+            seen.add(told)
+            yield value
+
+
+def _shown(values: Sequence[Any]) -> str:
+    return ", ".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
