@@ -1,5 +1,5 @@
-"""Runs the order pipeline on the embedded platforms, draws where its report came from, and keeps a picture of the page:
-`python docs/picture.py`, or `make picture`. It takes a minute, and needs a Chromium.
+"""Runs the order pipeline on the embedded platforms, draws where its report came from and a run with its neighbours, and
+keeps pictures of the pages: `python docs/picture.py`, or `make picture`. It takes two minutes, and needs a Chromium.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, Literal
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT: Final = Path(__file__).parents[1]
-PICTURE: Final = ROOT / "docs" / "images" / "order-pipeline.png"
+IMAGES: Final = ROOT / "docs" / "images"
 CHROMIUM: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SMALL: Final = ("--bases", "1981-2010", "--seasons", "DJF", "--seasons", "MAM", "--breakdowns", 0)
 
 
-def pipeline(folder: Path) -> Path:
-    """The page of a fresh run of the pipeline, of which some orders failed and were placed again."""
+def pages(folder: Path) -> tuple[Path, Path]:
+    """Of fresh runs of the pipeline: where the report of the first came from, some of whose orders failed and were placed
+    again; and the last run with the others."""
     ours = ("IVCAP", "PROVENA", "PREFECT")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
@@ -36,32 +38,44 @@ def pipeline(folder: Path) -> Path:
     def run(*command: object) -> None:
         subprocess.run([sys.executable, "-m", *map(str, command)], cwd=ROOT, env=environment, check=True)
 
+    def order(output: str, *options: object) -> None:
+        run("flows.order_pipeline", "--resamples", 200, "--output", folder / output, *options)
+
+    def trace(name: object, page: str) -> Path:
+        run("ivcap_flows.cli", "trace", name, "--up", "--down", "--html", folder / page)
+        return folder / page
+
     run("ivcap_flows.cli", "local", "register", *sorted((ROOT / "flows" / "services").glob("*.yaml")))
-    run("flows.order_pipeline", "--resamples", 200, "--breakdowns", 0.3, "--output", folder / "results")
-    run("ivcap_flows.cli", "trace", folder / "results" / "report.md", "--up", "--down", "--html", folder / "page.html")
-    return folder / "page.html"
+    order("results", "--breakdowns", 0.3)
+    report = trace(folder / "results" / "report.md", "report.html")
+    order("before", *SMALL)
+    order("last", *SMALL)
+    return report, trace("latest", "run.html")
 
 
-def photograph(page: Path) -> None:
-    """The page with a stack of orders chosen, some of which failed, as a PNG of few colours."""
+def photograph(page: Path, picture: Path, scheme: Literal["light", "dark"], chosen: str) -> None:
+    """The page with a thing chosen, by a CSS selector, as a PNG of few colours."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": 1360, "height": 860}, color_scheme="light")
+        shown = browser.new_page(viewport={"width": 1360, "height": 860}, color_scheme=scheme)
         shown.goto(page.as_uri())
-        shown.locator('[aria-label*="failed within"][aria-label^="Place order"]').first.click()
+        shown.locator(chosen).first.click()
         shown.mouse.move(5, 5)
-        shown.screenshot(path=PICTURE)
+        shown.screenshot(path=picture)
         browser.close()
-    with Image.open(PICTURE) as taken:
-        taken.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            PICTURE, optimize=True
-        )
+    with Image.open(picture) as taken:
+        few = taken.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)
+    print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":
     if CHROMIUM is None:
         sys.exit("No Chromium is installed here; Debian's package is called chromium.")
-    PICTURE.parent.mkdir(exist_ok=True)
+    IMAGES.mkdir(exist_ok=True)
     with TemporaryDirectory() as made:
-        photograph(pipeline(Path(made)))
-    print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size // 1000} kB")
+        report, last = pages(Path(made))
+        failed = '[aria-label*="failed within"][aria-label^="Place order"]'
+        photograph(report, IMAGES / "order-pipeline.png", "light", failed)
+        for scheme, name in (("light", "run.png"), ("dark", "run-dark.png")):
+            photograph(last, IMAGES / name, scheme, '.node[aria-label*="Join tables"]')

@@ -9,7 +9,7 @@ from ivcap_flows.cli.output import console
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import Direction
 from ivcap_flows.provenance.html import page
-from ivcap_flows.provenance.picture import title
+from ivcap_flows.provenance.labels import title
 from ivcap_flows.reading import Lineage
 
 __all__ = ["write_page"]

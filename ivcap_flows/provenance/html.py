@@ -40,7 +40,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
 }
 """What a relation is called at its source and at its target."""
 
-_SCRIPTS: Final = ("scene.js", "draw.js", "details.js", "page.js")
+_SCRIPTS: Final = ("scene.js", "draw.js", "details.js", "legend.js", "page.js")
 _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 """JSON says these as well, and no parser of HTML sees markup in it."""
 

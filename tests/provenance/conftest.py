@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ivcap_flows.provenance import Graph, activity, agent, entity, relation
+from ivcap_flows.provenance import Graph, Record, activity, agent, entity, relation
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
@@ -61,7 +62,7 @@ def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]
     def open_page(text: str, **options: Any) -> Opened:
         path = tmp_path / f"page-{len(pages)}.html"
         path.write_text(text, encoding="utf-8")
-        context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         made = Opened(context.new_page())
         made.page.set_default_timeout(20_000)
         made.page.on("request", lambda request: made.asked.append(request.url))
@@ -137,3 +138,93 @@ def survey(orders: int) -> Graph:
 def make_survey() -> Callable[[int], Graph]:
     """`make_survey(n)`: a run with n orders."""
     return survey
+
+
+def neighbours(others: int) -> Graph:
+    """A run that took what the first of so many others made, and shares its input, code and maker with all of them; its
+    tasks pass tables and arrays, and one was tried three times."""
+    records = [
+        entity("in", "file", path="/data/stations.csv", size=5508),
+        entity("code", "code", name="stations", commit="0123456789abcdef"),
+        agent("me", "user", name="me"),
+    ]
+    for number in range(others):
+        records += [*_stations(f"other{number}", NOON - timedelta(days=others - number), f"amber-fox-{number}")]
+    columns = [{"name": name, "type": "float64"} for name in ("year", "temperature", "rain")]
+    variables = [
+        {"name": "anomaly", "dimensions": ["time", "place"], "shape": [20, 5], "type": "float64"},
+        {"name": "time", "dimensions": ["time"], "shape": [20], "type": "int64"},
+    ]
+    records += [
+        *_stations("own", NOON, "tidy-owl"),
+        entity("table", "frame", library="pandas", rows=100, columns=columns),
+        relation("wasGeneratedBy", "table", "own:load", role="result"),
+        activity("own:clean", "task-run", NOON, name="clean", run_name="clean perth", outcome="completed"),
+        relation("wasStartedBy", "own:clean", "own:attempt"),
+        relation("used", "own:clean", "table", role="weather"),
+        entity("grid", "array", library="xarray", variables=variables),
+        relation("wasGeneratedBy", "grid", "own:clean", role="result"),
+        entity("fitted", "array", library="numpy", shape=[2, 3], data_type="float64"),
+    ]
+    for number in (1, 2, 3):
+        fit = "own:fit" if number == 1 else f"own:fit.{number}"
+        tried = {"try": number} if number > 1 else {}
+        outcome = "completed" if number == 3 else "retried"
+        records += [
+            activity(fit, "task-run", NOON, name="fit", run_name="fit-3f2", outcome=outcome, **tried),
+            relation("wasStartedBy", fit, "own:attempt"),
+            relation("used", fit, "grid", role="grid"),
+        ]
+    records += [
+        relation("wasGeneratedBy", "fitted", "own:fit.3", role="result"),
+        relation("wasInformedBy", "own:fit.2", "own:fit"),
+        relation("wasInformedBy", "own:fit.3", "own:fit.2"),
+    ]
+    if others:
+        records.append(relation("used", "own:load", "other0:report", role="earlier"))
+    return Graph(records)
+
+
+def _stations(run: str, begun: datetime, name: str) -> Iterator[Record]:
+    """A run that loads the stations and reports on them."""
+    load, write = f"{run}:load", f"{run}:write"
+    yield activity(run, "flow-run", begun, begun + timedelta(seconds=9), name="stations", outcome="completed")
+    yield activity(
+        f"{run}:attempt", "attempt", begun, name="stations", flow_run_name=name, number=1, outcome="completed"
+    )
+    yield relation("wasStartedBy", f"{run}:attempt", run)
+    yield relation("hadPlan", f"{run}:attempt", "code")
+    yield relation("wasAssociatedWith", f"{run}:attempt", "me")
+    yield activity(load, "task-run", begun, name="load", run_name="load-1a2", outcome="completed")
+    yield activity(write, "task-run", begun, name="write", run_name="write-1a2", outcome="completed")
+    yield entity(f"{run}:places", "file", path=f"/data/{run}/places.csv")
+    yield entity(f"{run}:report", "file", path=f"/data/{run}/report.md", size=1200, sha256="ab" * 32)
+    yield relation("wasStartedBy", load, f"{run}:attempt")
+    yield relation("wasStartedBy", write, f"{run}:attempt")
+    yield relation("wasInformedBy", write, load)
+    yield relation("used", load, "in")
+    yield relation("used", load, f"{run}:places")
+    yield relation("wasGeneratedBy", f"{run}:report", write)
+
+
+@pytest.fixture
+def make_neighbours() -> Callable[[int], Graph]:
+    """`make_neighbours(n)`: the run "own" beside n others."""
+    return neighbours
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.fixture
+def contrast() -> Callable[[str, str], float]:
+    """`contrast(one, other)`: the ratio of two colours (WCAG 2.2: relative luminance, contrast ratio)."""
+
+    def ratio(one: str, other: str) -> float:
+        light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    return ratio

@@ -225,18 +225,6 @@ TRIES = """async url => {
 }"""
 
 
-def luminance(colour):
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    """The ratio of WCAG 2.2 (relative luminance, contrast ratio)."""
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
 COLOURS = """() => [...document.querySelectorAll(".node")].map(node => {
     const look = (name, what) => {
         const found = node.querySelector(name);
@@ -255,7 +243,7 @@ COLOURS = """() => [...document.querySelectorAll(".node")].map(node => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_outcomes_differ_in_shape_and_can_be_read(opened, scheme):
+def test_outcomes_differ_in_shape_and_can_be_read(opened, contrast, scheme):
     """Each outcome has a sign of its own form, without regard to colour; text and signs have the contrast that WCAG
     asks for, 4.5 and 3, in both themes; the legend has each."""
     graph = Graph(

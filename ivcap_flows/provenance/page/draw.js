@@ -130,7 +130,7 @@ function drawnNode(index) {
 function drawnFrame(index, box) {
   const item = items[index];
   const left = item.outcome ? 32 : 12;
-  const frame = svg("g", { ...attributesOf(index), class: `frame ${item.kind} ${item.outcome ?? ""}${depth[index] % 2 ? " even" : ""}` },
+  const frame = svg("g", { ...attributesOf(index), class: `frame ${item.kind} ${item.outcome ?? ""}${depth[index] % 2 ? " even" : ""}${data.starts.includes(index) ? " start" : ""}` },
     tip(spoken(index)),
     svg("rect", { class: "area", width: box.width, height: box.height, rx: 8 }),
     svg("rect", { class: "head", width: box.width, height: data.header + data.pad / 2 }),

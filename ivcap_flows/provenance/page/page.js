@@ -26,7 +26,7 @@ function draw() {
   at("frames").replaceChildren(...frames);
   at("nodes").replaceChildren(...nodes);
   at("edges").replaceChildren(...scene.edges.map((edge) =>
-    svg("path", { class: edge.count > 1 ? `${edge.kind} many` : edge.kind, d: edge.path, "data-edge": edge.key })));
+    svg("path", { class: `edge ${edge.kind}${edge.count > 1 ? " many" : ""}`, d: edge.path, "data-edge": edge.key })));
   mark();
   map();
   at("summary").textContent = `${data.told} · ${scene.shown.length} of ${items.length} shown`;
@@ -72,6 +72,9 @@ function show() {
   world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.scale})`);
   graph.classList.toggle("far", view.scale < 0.3);
   const { width, height } = graph.getBoundingClientRect();
+  // The small map is of use only where not all is in view.
+  const inView = view.x >= 0 && view.y >= 0 && view.x + scene.width * view.scale <= width && view.y + scene.height * view.scale <= height;
+  at("map").toggleAttribute("hidden", inView);
   for (const [name, value] of Object.entries({ x: -view.x / view.scale, y: -view.y / view.scale, width: width / view.scale, height: height / view.scale })) {
     at("window").setAttribute(name, value);
   }
@@ -367,21 +370,10 @@ at("fold").addEventListener("click", () => foldAll(true));
 at("unfold").addEventListener("click", () => foldAll(false));
 new ResizeObserver(look).observe(graph);
 
-/* ---- The legend, of what is there ---- */
-
-function legend() {
-  const line = (picture, text) => make("div", {}, picture, make("span", { text }));
-  const form = (kind) => svg("svg", { viewBox: "-1 -1 28 18", class: kind }, svg("path", { class: "shape", d: shape(kind, 26, 16) }));
-  const parts = [line(form("activity"), "activity: a run, task, order or job"), line(form("entity"), "thing: data, code, service"), line(form("agent"), "person or program")];
-  const there = new Set(items.map((item) => item.outcome).filter(Boolean));
-  const outcomes = Object.keys(data.outcomes).filter((outcome) => there.has(outcome));
-  if (outcomes.length) parts.push(make("h2", { text: "How it ended" }));
-  for (const outcome of outcomes) parts.push(line(svg("svg", { viewBox: "-13 -10 26 20" }, sign(outcome)), `${outcome}: ${data.outcomes[outcome]}`));
-  at("signs").replaceChildren(...parts);
-}
-
-at("heading").textContent = data.title;
-legend();
+at("heading").textContent = at("heading").title = data.title;
+at("signs").replaceChildren(...legend());
+// Where there is little room, the graph comes first.
+at("legend").open = matchMedia("(min-width: 761px) and (min-height: 600px)").matches;
 draw();
 fit();
 if (view.scale < READABLE && current !== null) begin();

@@ -1,0 +1,180 @@
+"""What people call the things of a graph: a title of a few words, and a note with the type and what else matters."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import Record
+
+__all__ = ["Labels", "title"]
+
+_KEY: Final = re.compile(r" \[[0-9a-f]{16}(?:\.\d+)?\]$")
+
+_RESULT: Final = "result"
+"""The role of what a function returned; a parameter's name tells more."""
+
+_TO_BE_TRIED_AGAIN: Final = frozenset({"retried", "running"})
+
+
+def title(record: Record) -> str:
+    """What a thing is called by its record alone."""
+    said = record.attributes
+    # A task run's own name tells it from others of its task.
+    if name := said.get("run_name") or said.get("name") or said.get("flow_run_name"):
+        # The key that makes an order findable says nothing to people.
+        return _KEY.sub("", " ".join(str(name).split()))
+    if path := said.get("path"):
+        return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] or str(path)
+    if _is_data(record):
+        return _columns(said) or _shape(said) or record.type
+    return record.type if record.type == "parameters" else _tail(str(said.get("schema") or record.id))
+
+
+class Labels:
+    """Titles and notes of a graph's things. Its relations tell which parameter a table was given as, and how often a
+    task was tried."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._roles: dict[str, dict[str, None]] = defaultdict(dict)
+        self._tries: dict[str, dict[int, str | None]] = defaultdict(dict)
+        self._flow_runs: dict[str, str] = {}
+        self._holders: dict[str, Record] = {}
+        for link in graph.relations.values():
+            thing = {"used": link.target, "wasGeneratedBy": link.source}.get(link.type)
+            if thing is not None:
+                self._roles[thing] |= dict.fromkeys(_roles(link))
+            starter, started = link.target or "", graph.nodes.get(link.source or "")
+            if link.type == "specializationOf" and started is not None and started.type != "content":
+                self._holders.setdefault(link.target or "", started)
+            if link.type == "wasStartedBy" and started is not None and "flow_run_name" in started.attributes:
+                self._flow_runs[starter] = str(started.attributes["flow_run_name"])
+        for node in graph.nodes.values():
+            if node.type == "task-run":
+                self._tries[_task_run_of(node)][_try(node)] = node.attributes.get("outcome")
+
+    def title(self, record: Record) -> str:
+        """What a thing is called; a table or an array by the parameter it was first given as, else as "result"; a
+        content as the first thing that holds it."""
+        if record.type == "content" and (holder := self._holders.get(record.id)):
+            return self.title(holder)
+        if _is_data(record) and (roles := self._roles.get(record.id)):
+            return next((role for role in roles if role != _RESULT), _RESULT)
+        return title(record)
+
+    def note(self, record: Record) -> str:
+        """The type of a thing, and what else is worth a glance."""
+        return " · ".join(self._words(record))
+
+    def _words(self, record: Record) -> Iterator[str]:
+        said = record.attributes
+        type_ = record.type.replace("-", " ")
+        if record.type == "attempt" and "number" in said:
+            yield f"{type_} {said['number']}"
+        elif _is_data(record) and (shape := _shape(said)):
+            yield f"{type_} {shape}"
+        else:
+            yield type_
+        if _is_data(record) and (columns := _columns(said)):
+            yield columns
+        if record.type == "task-run":
+            yield from self._words_of_try(record)
+        if flow_run := said.get("flow_run_name") or self._flow_runs.get(record.id):
+            yield str(flow_run)
+        if service := said.get("service_name"):
+            yield str(service)
+        if record.type == "parameters" and isinstance(said.get("values"), dict):
+            yield f"{len(said['values'])} values"
+        if commit := said.get("commit"):
+            yield f"commit {str(commit)[:8]}" + ("+" if said.get("dirty") else "")
+        if version := said.get("version"):
+            yield str(version)
+        if isinstance(size := said.get("size"), int):
+            yield _bytes(size)
+        if record.kind == "activity" and record.time and record.ended:
+            yield _seconds((record.ended - record.time).total_seconds())
+
+    def _words_of_try(self, record: Record) -> Iterator[str]:
+        task = str(record.attributes.get("name", ""))
+        if task.lower() not in title(record).lower():
+            yield task
+        tries = self._tries[_task_run_of(record)]
+        last = max(tries)
+        if last > 1:
+            # One that is to be tried again has a try after it that is not in this graph.
+            known = tries[last] not in _TO_BE_TRIED_AGAIN
+            yield f"try {_try(record)}" + (f" of {last}" if known else "")
+
+
+def _roles(link: Record) -> list[str]:
+    role = link.attributes.get("role")
+    return [] if role is None else [str(each) for each in role] if isinstance(role, list) else [str(role)]
+
+
+def _task_run_of(record: Record) -> str:
+    """The id of a try without its number, which the tries after the first have at its end."""
+    return record.id.removesuffix(f".{_try(record)}")
+
+
+def _try(record: Record) -> int:
+    number = record.attributes.get("try")
+    return number if isinstance(number, int) else 1
+
+
+def _is_data(record: Record) -> bool:
+    """Whether a thing is a table or an array in memory."""
+    return record.type in ("frame", "array") or (record.type == "unhashed" and "library" in record.attributes)
+
+
+def _columns(said: dict[str, Any]) -> str:
+    """The names of a table's columns or of a data set's variables, coordinates left out; of an array, its data type."""
+    named = [each for each in _listed(said, "columns") if each.get("name")]
+    named += [each for each in _data_variables(said) if each.get("name")]
+    return ", ".join(str(each["name"]) for each in named) or str(said.get("data_type", ""))
+
+
+def _shape(said: dict[str, Any]) -> str:
+    """How much a table, an array or a data set's largest variable holds, a number for each dimension."""
+    if "rows" in said:
+        columns = _listed(said, "columns")
+        # Of many columns the last one listed tells how many there are.
+        count = columns[-1].get("type") if columns and columns[-1].get("name") == "…" else len(columns)
+        return f"{said['rows']} x {str(count).partition(' ')[0]}"
+    shapes = [said.get("shape"), *(each.get("shape") for each in _data_variables(said))]
+    largest: Sequence[object] = max((shape for shape in shapes if isinstance(shape, list)), key=len, default=[])
+    return " x ".join(map(str, largest))
+
+
+def _data_variables(said: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in _listed(said, "variables") if each.get("dimensions") != [each.get("name")]]
+
+
+def _listed(said: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    listed = said.get(name)
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+
+
+def _tail(id: str) -> str:  # noqa: A002
+    """The end of a URN, where what tells it from others stands."""
+    last = re.split(r"[:/]", id.rstrip(":/"))[-1] or id
+    return last if len(last) <= 14 else f"{last[:12]}…"
+
+
+def _bytes(size: int) -> str:
+    value, units = float(size), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 1000 and (larger := next(units, None)):
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def _seconds(value: float) -> str:
+    if value < 60:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    minutes, seconds = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,239 @@
+"""Which group each thing of a graph is in: an activity in what started it, a thing where the steps that touch it meet,
+several alike in one of their own."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ivcap_flows.identity import digest
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.layout import ranks
+from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.rules import PLANS
+
+__all__ = ["BEHIND", "Link", "Nest"]
+
+_ALIKE: Final = 4
+"""So many of a kind at one stage make a group."""
+
+_NEIGHBOURS: Final = 20
+"""So many other runs stand one by one on the page of a run."""
+
+BEHIND: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
+"""Relations to what stands behind an activity or thing: plans and people."""
+
+_CONTEXT: Final = PLANS - {"entity"} | {"parameters"}
+
+
+@dataclass(frozen=True)
+class Link:
+    """What leads from `origin` to `result`, the way that time goes: against the relation, which points to origins."""
+
+    origin: str
+    result: str
+    type: str
+
+
+class Nest:
+    """Which group each thing is in.
+
+    Where a run was traced, `others` are the other runs of the graph: each holds all that the traced one did not touch.
+    """
+
+    def __init__(self, graph: Graph, starts: Collection[str]) -> None:
+        self._graph = graph
+        self._starts = set(starts)
+        self._home: dict[str, str | None] = {}
+        self._touched: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for link in graph.relations.values():
+            if link.source in graph.nodes and link.target in graph.nodes:
+                self._touched[link.source or ""].append((link.type, link.target or ""))
+                self._touched[link.target or ""].append((link.type, link.source or ""))
+        self._house_activities()
+        self._own = {self._outermost(start) for start in starts if start in self._home and self._is_frame(start)}
+        runs = [id_ for id_, home in self._home.items() if home is None and graph.nodes[id_].type == "flow-run"]
+        self.others = frozenset(runs) - self._own if self._own else frozenset()
+        self._house_things()
+        self.members: dict[str | None, list[str]] = defaultdict(list)
+        self._gather()
+
+    def ordered(self) -> Iterator[tuple[str, str | None]]:
+        """Each item with its group, groups first."""
+        queue: list[str | None] = [None]
+        for group in queue:
+            for member in self.members.get(group, ()):
+                yield member, group
+                queue.append(member)
+
+    def links(self) -> list[Link]:
+        """The links that are drawn: not what nesting tells, nor of a group what is told of something in it."""
+        drawn = [
+            Link(link.target or "", link.source or "", link.type)
+            for link in self._graph.relations.values()
+            if link.source in self._graph.nodes
+            and link.target in self._graph.nodes
+            and link.target not in self._around(link.source or "")
+            and link.source not in self._around(link.target or "")
+            and not self._is_behind_another(link)
+        ]
+        deeper = {
+            (other, group, link.type)
+            for link in drawn
+            for near, other in ((link.result, link.origin), (link.origin, link.result))
+            for group in self._around(near)
+        }
+        return [
+            link
+            for link in drawn
+            if (link.origin, link.result, link.type) not in deeper
+            and (link.result, link.origin, link.type) not in deeper
+        ]
+
+    def _is_behind_another(self, link: Record) -> bool:
+        """Whether it says that another run had the code or person of the traced one, which tells little of either."""
+        ends = [self._outermost(end or "") in self.others for end in (link.source, link.target)]
+        return link.type in BEHIND and ends[0] != ends[1]
+
+    def _around(self, id: str) -> list[str]:  # noqa: A002
+        """The groups around an activity or thing, innermost first."""
+        around: list[str] = []
+        home = self._home.get(id)
+        while home is not None:
+            around.append(home)
+            home = self._home.get(home)
+        return around
+
+    def _house_activities(self) -> None:
+        for node in self._graph.nodes.values():
+            if node.kind == "activity":
+                self._home[node.id] = None
+        for link in self._graph.relations.values():
+            started, starter = link.source or "", link.target or ""
+            if link.type != "wasStartedBy" or started not in self._home or starter not in self._home:
+                continue
+            if self._home[started] is None and started != starter and started not in self._around(starter):
+                self._home[started] = starter
+
+    def _house_things(self) -> None:
+        """A thing is in the innermost group that holds all activities that took or made it; what nothing here has
+        made comes from outside."""
+        left: list[Record] = []
+        for node in self._graph.nodes.values():
+            if node.kind == "activity":
+                continue
+            touched = self._touched[node.id]
+            by = [(name, other) for name, other in touched if self._graph.nodes[other].kind == "activity"]
+            if self.others:
+                by = self._of_one_run(by)
+            activities = [other for _, other in by]
+            origin = (
+                node.type not in _CONTEXT
+                and node.kind == "entity"
+                and not any(name == "wasGeneratedBy" for name, _ in by)
+                and not any(self._outermost(other) in self.others for other in activities)
+            )
+            if (activities and origin) or (node.id in self._starts and not self._is_between(node.id)):
+                self._home[node.id] = None
+            elif activities:
+                self._home[node.id] = self._shared(activities)
+            else:
+                left.append(node)
+        for node in left:
+            known = [other for _, other in self._touched[node.id] if other in self._home]
+            # What joins a thing of the traced run to one of another is of the other.
+            apart = [other for other in known if self._outermost(other) in self.others]
+            self._home[node.id] = self._shared(apart or known) if known else None
+
+    def _of_one_run(self, touched: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Of the activities that touched a thing, with how, those of the traced run; else of the run that made it, else
+        of the first that took it."""
+        mine = [(name, other) for name, other in touched if self._outermost(other) in self._own]
+        if mine or not touched:
+            return mine
+        _, first = next((each for each in touched if each[0] == "wasGeneratedBy"), touched[0])
+        run = self._outermost(first)
+        return [(name, other) for name, other in touched if self._outermost(other) == run]
+
+    def _outermost(self, id: str) -> str:  # noqa: A002
+        """The group around all others that an activity or thing is in, or itself."""
+        return [id, *self._around(id)][-1]
+
+    def _is_frame(self, id: str) -> bool:  # noqa: A002
+        return self._graph.nodes[id].type in ("flow-run", "attempt")
+
+    def _is_between(self, id: str) -> bool:  # noqa: A002
+        """Whether a thing has both origins and results here."""
+        return {link.source == id for link in self._graph.relations.values() if id in (link.source, link.target)} == {
+            True,
+            False,
+        }
+
+    def _shared(self, ids: Sequence[str]) -> str | None:
+        """The innermost group that all of them are in."""
+        trails = [self._around(id_) for id_ in ids]
+        return next((group for group in trails[0] if all(group in trail for trail in trails[1:])), None)
+
+    def _gather(self) -> None:
+        """Put those alike into groups of their own."""
+        alike = self._classes()
+        counts: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        apart = self._own | (self.others if len(self.others) <= _NEIGHBOURS else frozenset())
+        for id_ in self._graph.nodes:
+            counts[alike[id_]].append(id_)
+        for id_ in self._graph.nodes:
+            kind, home = alike[id_], self._home[id_]
+            alone = id_ in self._starts or id_ in apart or self._graph.nodes[id_].type in _CONTEXT
+            if len(counts[kind]) >= _ALIKE and not alone:
+                group = "group:" + digest(json.dumps(counts[kind]).encode())[:32]
+                if group not in self.members:
+                    self.members[home].append(group)
+                self.members[group].append(id_)
+            else:
+                self.members[home].append(id_)
+
+    def _classes(self) -> dict[str, tuple[Any, ...]]:
+        """What those alike have in common: group, type, stage within the group, and what people would call it; things,
+        by what kind of step they come from and to which they go."""
+        nodes, stages = self._graph.nodes, self._stages()
+        classes: dict[str, tuple[Any, ...]] = {}
+        for node in nodes.values():
+            if node.kind == "activity":
+                said = node.attributes
+                name = said.get("service_name") if node.type in ("order", "job") else said.get("name")
+                classes[node.id] = (node.type, self._home[node.id], stages[node.id], str(name))
+        for node in nodes.values():
+            if node.kind != "activity":
+                home = self._home[node.id]
+                ends = {
+                    (name, classes.get(self._trail(other, home)[-1], ()))
+                    for name, other in self._touched[node.id]
+                    if nodes[other].kind == "activity"
+                }
+                classes[node.id] = (node.type, home, stages[node.id], tuple(sorted(ends, key=repr)))
+        return classes
+
+    def _stages(self) -> dict[str, int]:
+        """How many steps of data lie at most before each in its group."""
+        flows: dict[str | None, dict[tuple[str, str], None]] = defaultdict(dict)
+        for link in self._graph.relations.values():
+            if link.type in ("used", "wasGeneratedBy") and link.source in self._home and link.target in self._home:
+                group = self._shared([link.source, link.target])
+                origin, result = (self._trail(end, group)[-1] for end in (link.target, link.source))
+                flows[group][origin, result] = None
+        groups: dict[str | None, list[str]] = defaultdict(list)
+        for id_ in self._graph.nodes:
+            groups[self._home[id_]].append(id_)
+        stages: dict[str, int] = {}
+        for group, inside in groups.items():
+            known = set(inside)
+            stages |= ranks(inside, [ends for ends in flows[group] if known.issuperset(ends)], tight=False)
+        return stages
+
+    def _trail(self, id: str, group: str | None) -> list[str]:  # noqa: A002
+        """A thing and what it is in, up to the one that is directly in a group."""
+        trail = [id, *self._around(id)]
+        return trail[: trail.index(group)] if group in trail else trail
