@@ -154,7 +154,8 @@ NAMES: Final = """
 A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:ivcap:order:…`, a Provena handle such as
 `102.100.100/123456`. Only what no platform names gets a `urn:ivcap-flows:…` name: runs, attempts, task runs, calls,
 parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:<digest>`, of its path, content and
-modification time; that of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files share.
+modification time; that of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files share. A folder's is
+`urn:ivcap-flows:directory:<digest>`, of its path, the sha256 of its manifest and the newest modification time in it.
 
 In PROV-JSON, PROV-N and Turtle each name is in one of these namespaces:
 

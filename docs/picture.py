@@ -1,5 +1,5 @@
-"""Runs the order pipeline on the embedded platforms, draws where its report came from and a run with its neighbours, and
-keeps pictures of the pages: `python docs/picture.py`, or `make picture`. It takes two minutes, and needs a Chromium.
+"""Runs the order pipeline on the embedded platforms, and keeps pictures of two pages: where its report came from, and a
+run with its neighbours. `python docs/picture.py`, or `make picture`; it takes two minutes, and needs a Chromium.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SMALL: Final = ("--bases", "1981-2010", "--seasons", "DJF", "--seasons", "MAM", 
 
 
 def pages(folder: Path) -> tuple[Path, Path]:
-    """Of fresh runs of the pipeline: where the report of the first came from, some of whose orders failed and were placed
-    again; and the last run with the others."""
+    """Where the report of a first run came from, some of whose orders failed and were placed again; and the last of three
+    runs with the others."""
     ours = ("IVCAP", "PROVENA", "PREFECT")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(ours)},

@@ -194,10 +194,12 @@ def records_of(seen: Seen) -> list[Record]:
         return [entity(name, "unhashed", path=path, size=None if seen.folder else size, reason=seen.reason)]
     if not seen.folder:
         assert seen.stamp is not None
-        name = _version(path, seen.sha256, seen.stamp)
+        name = _version("file", path, seen.sha256, seen.stamp.mtime_ns)
         return [entity(name, "file", sha256=seen.sha256, size=size, path=path)]
-    name = flows_urn("directory", f"sha256:{seen.sha256}")
+    stamps = [inner.stamp for inner in seen.members.values() if inner.stamp is not None]
+    name = _version("directory", path, seen.sha256, max((stamp.mtime_ns for stamp in stamps), default=0))
     facts: dict[str, Any] = {"manifest_sha256": seen.sha256, "files": len(seen.members), "path": path}
+    facts["size"] = sum(stamp.size for stamp in stamps)
     found = [entity(name, "directory", format=seen.format, variables=seen.variables, **facts)]
     if seen.format is not None:
         # The chunks of a store are no things of their own.
@@ -208,10 +210,10 @@ def records_of(seen: Seen) -> list[Record]:
     return found
 
 
-def _version(path: str, sha256: str, state: FileState) -> str:
-    """The name of a file: what was at a path, as it was written there. Equal bytes at two paths are two files, and so
-    are those of two writings; what they share is their content."""
-    return flows_urn("file", digest(f"{path}\0{sha256}\0{state.mtime_ns}".encode(errors="surrogatepass")))
+def _version(noun: str, path: str, sha256: str, mtime_ns: int) -> str:
+    """The name of a file or folder: what was at a path, as it was written there. Equal bytes at two paths are two
+    things, and so are those of two writings; what they share is their content."""
+    return flows_urn(noun, digest(f"{path}\0{sha256}\0{mtime_ns}".encode(errors="surrogatepass")))
 
 
 def urn_at(path: str | os.PathLike[str]) -> str | None:

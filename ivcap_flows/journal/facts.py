@@ -14,7 +14,7 @@ from sqlalchemy.engine import RowMapping
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import Fact
 from ivcap_flows.journal.store import Store
-from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.records import Record, content_of
 from ivcap_flows.secrets import scrub
 
 __all__ = ["PAGE", "Facts"]
@@ -108,7 +108,7 @@ def _mark(record: Record) -> str | None:
     """What a thing is known by beside its id: the sha256 of its content, or the commit of code."""
     if record.kind != "entity":
         return None
-    mark = record.attributes.get("sha256") or record.attributes.get("commit")
+    mark = content_of(record) or record.attributes.get("commit")
     return mark if isinstance(mark, str) else None
 
 

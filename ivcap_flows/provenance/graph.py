@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.provenance.constraints import closing
 from ivcap_flows.provenance.ordering import SINGLE_BIRTH, in_order
-from ivcap_flows.provenance.records import ANNOTATION, Record, entity, relation, relation_id
+from ivcap_flows.provenance.records import ANNOTATION, Record, content_of, entity, relation, relation_id
 from ivcap_flows.provenance.rules import RULES, WORK
 
 __all__ = ["Direction", "Graph", "identifies", "merge"]
@@ -309,7 +309,7 @@ class Graph:
     def _join_contents(self) -> None:
         holders: dict[str, list[Record]] = defaultdict(list)
         for node in self.nodes.values():
-            sha256 = node.attributes.get("sha256")
+            sha256 = content_of(node)
             known = node.kind == "entity" and node.type != "content" and isinstance(sha256, str)
             if known and node.id != file_urn(str(sha256)) and identifies(node.attributes.get("size")):
                 holders[str(sha256)].append(node)

@@ -10,7 +10,18 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ANNOTATION", "NOT_LOOKED_AT", "Kind", "Record", "activity", "agent", "entity", "relation", "relation_id"]
+__all__ = [
+    "ANNOTATION",
+    "NOT_LOOKED_AT",
+    "Kind",
+    "Record",
+    "activity",
+    "agent",
+    "content_of",
+    "entity",
+    "relation",
+    "relation_id",
+]
 
 Kind = Literal["activity", "entity", "agent", "relation"]
 
@@ -38,6 +49,11 @@ class Record(BaseModel):
     time: datetime | None = None
     ended: datetime | None = None
     attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+def content_of(thing: Record) -> Any:
+    """The sha256 by which a thing meets what has the same content: of its bytes, or of a folder's manifest."""
+    return thing.attributes.get("sha256") or thing.attributes.get("manifest_sha256")
 
 
 def relation_id(type: str, source: str, target: str) -> str:  # noqa: A002 - the field's name

@@ -32,8 +32,8 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "entity": {
         "artifact": "an IVCAP artifact",
         "file": "a file at its path, as it was written there once",
-        "content": "what files and artifacts of one sha256 hold, wherever they lie",
-        "directory": "the content of a folder, by its manifest",
+        "content": "what files, folders and artifacts of one sha256 hold, wherever they lie",
+        "directory": "a folder at its path, as its files were written there once",
         "frame": "a table in memory, by the digest of its content; its columns are told",
         "array": "an array or a data set of arrays in memory, by the digest of its content",
         "unhashed": "a file, folder, table or array whose content was not read; the reason is told",

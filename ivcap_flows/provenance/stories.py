@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.records import Record, content_of
 from ivcap_flows.provenance.rules import WORK
 
 __all__ = ["Story", "columns_of"]
@@ -87,9 +87,9 @@ class Story:
     def _makes_another(self, activity: Record, thing: Record) -> bool:
         if any(part.type in WORK for part in self.sources("wasStartedBy", activity.id)):
             return True
-        content = thing.attributes.get("sha256")
+        content = content_of(thing)
         made = self.sources("wasGeneratedBy", activity.id)
-        return any(content is None or each.attributes.get("sha256") != content for each in made)
+        return any(content is None or content_of(each) != content for each in made)
 
     def began(self, activity: Record) -> datetime:
         """When an activity started; where that is not known, when what started it did."""

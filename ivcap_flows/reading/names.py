@@ -28,10 +28,10 @@ def starts_of(journal: Journal, name: str) -> list[str]:
         return [flows_urn("run", newest[0].id)] if newest else []
     if journal.lineages.knows(name):
         return [name]
-    if content := SHA256.fullmatch(name):
-        sha256 = content.group(1).lower()
-        same = [file_urn(sha256), flows_urn("directory", f"sha256:{sha256}")]
-        return [id_ for id_ in same if journal.lineages.knows(id_)] or journal.lineages.marked(sha256)
+    if digits := SHA256.fullmatch(name):
+        sha256 = digits.group(1).lower()
+        content = file_urn(sha256)
+        return [content] if journal.lineages.knows(content) else journal.lineages.marked(sha256)
     if not (_RUN.fullmatch(name) or COMMIT.fullmatch(name)):
         return []
     for kind in _OWN:

@@ -1,5 +1,6 @@
 """Tables, arrays and the files they live in, as users' own functions take and return them."""
 
+import shutil
 import subprocess
 import sys
 import weakref
@@ -340,6 +341,28 @@ def test_zarr_stores_are_known_by_their_manifest(version, tmp_path, monkeypatch,
     assert ends(graph, "used") >= {(call["append"], first), (call["read_it"], second)}
     assert ends(graph, "wasDerivedFrom") == {(second, first)}
     assert ends(graph, "hadMember") == set()
+
+
+def test_a_folder_that_was_copied_elsewhere_meets_its_original(tmp_path, recorded_graph):
+    """In the content of their manifest, not as one thing."""
+
+    @recorded
+    def fill(target: Path) -> Path:
+        target.mkdir()
+        (target / "a.csv").write_text("the rows of the part a")
+        return target
+
+    @recorded
+    def look_at(folder: Path) -> None:
+        """Do nothing."""
+
+    fill(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    look_at(tmp_path / "two")
+    graph = recorded_graph()
+    folders = {Path(n.attributes["path"]).name: n.id for n in graph if n.type == "directory"}
+    assert folders.keys() == {"one", "two"} and folders["one"] != folders["two"]
+    assert the(graph, "call", "fill").id in graph.lineage(folders["two"])
 
 
 def test_open_zarr_groups_and_memory_maps_stand_for_their_files(tmp_path, recorded_graph):

@@ -147,6 +147,37 @@ def test_files_changed_in_a_folder(tmp_path: Path, edges: Edges) -> None:
     edges({("used", "fix", "data/a.csv"), ("made", "fix", "data/a.csv#2"), ("derived", "data/a.csv#2", "data/a.csv")})
 
 
+def test_two_folders_of_equal_files(tmp_path: Path, edges: Edges) -> None:
+    """Each is a thing of its own, made by its own task."""
+
+    @task
+    @recorded
+    def fill(target: Path) -> Path:
+        target.mkdir()
+        for name in "ab":
+            (target / f"{name}.csv").write_text(f"the rows of the part {name}")
+        return target
+
+    @flow
+    @recorded
+    def main() -> None:
+        fill(tmp_path / "left")
+        fill(tmp_path / "right")
+
+    main()
+    edges(
+        {
+            edge
+            for index, folder in enumerate(("left", "right"))
+            for edge in (
+                ("made", f"fill[{index}]", f"{folder}/"),
+                *(("made", f"fill[{index}]", f"{folder}/{name}.csv") for name in "ab"),
+                *(("member", f"{folder}/", f"{folder}/{name}.csv") for name in "ab"),
+            )
+        }
+    )
+
+
 def test_a_copied_folder(tmp_path: Path, edges: Edges) -> None:
     """Each file of the copy comes from its own original."""
     (tmp_path / "one").mkdir()
