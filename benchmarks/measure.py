@@ -22,11 +22,15 @@ QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREF
 
 
 def rounds(subjects: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
-    """Seconds per subject, measured in turn (A B A B …) so that a drift of the machine's speed hits all alike."""
+    """Seconds per subject, measured in turn (A B A B …) so that a drift of the machine's speed hits all alike.
+
+    Each is printed to standard error when it is there: some rounds take a minute.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(count):
+    for number in range(1, count + 1):
         for name, subject in subjects.items():
             seconds[name].append(subject())
+            print(f"{number} of {count}, {name}: {seconds[name][-1]:.3f} s", file=sys.stderr)
     return seconds
 
 
