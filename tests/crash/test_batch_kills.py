@@ -190,7 +190,11 @@ def test_killed_at_random_moments(command, ivcap_twin, request, database):
     assert [each["model_run"] for each in command.outcomes()] == [each["model_run"] for each in before]
 
 
-@pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"delay": 30.0}], ids=["taken", "not yet"])
+@pytest.mark.parametrize(
+    "fault",
+    [{"drop_reply_after_effect": True}, {"at_once": 1, "delay": 1.8}, {"reset": True}],
+    ids=["taken", "taken within the settling time", "lost"],
+)
 def test_killed_with_a_batch_on_its_way(command, ivcap_twin, fault):
     """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
     ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, **fault)
