@@ -8,7 +8,7 @@ from typing import Any, Final
 from ivcap_flows.secrets.known import Needle, known, learn, needles_of, replaced
 from ivcap_flows.secrets.mask import HIDDEN, Mask, hidden
 from ivcap_flows.secrets.names import is_secret_name, names_blocks
-from ivcap_flows.secrets.shapes import holds_token, may_hold_secret, without_shapes
+from ivcap_flows.secrets.shapes import HINTS, Hints, hints_in, holds_token, without_shapes
 
 __all__ = ["holds_secret", "scrub", "scrub_alone", "scrub_arguments", "scrub_text"]
 
@@ -45,11 +45,14 @@ def holds_secret(text: str) -> bool:
 def _scrubbed(value: Any, mask: Mask, needles: Sequence[Needle]) -> Any:
     # Nearly all values hold none: one look at all their texts together takes less time than one at each.
     texts: list[str] = []
+    hints = HINTS
     if not _gather(value, texts):
         together = "\0".join(texts)
-        if not may_hold_secret(together) and not any(needle.is_in(together) for needle in needles):
+        hints = hints_in(together)
+        suspected = hints and any(hints_in(text, hints) for text in texts)
+        if not suspected and not any(needle.is_in(together) for needle in needles):
             return value
-    rules = _Rules(mask, needles)
+    rules = _Rules(mask, needles, hints)
     shown = rules.of(value)
     # They may stand as ordinary text in what came before.
     new = [each for each in needles_of(learn(rules.found)) if each not in needles]
@@ -100,13 +103,14 @@ class _Replacing:
 class _Rules(_Replacing):
     """The copy of a value without known secrets and what the rules find, which is in `found`."""
 
-    def __init__(self, mask: Mask, needles: Sequence[Needle]) -> None:
+    def __init__(self, mask: Mask, needles: Sequence[Needle], hints: Hints) -> None:
         super().__init__(mask, needles)
+        self._hints = hints
         self.found: list[str] = []
 
     def text(self, text: str) -> str:
         text = super().text(text)
-        return without_shapes(text, self._hide) if len(text) >= _SHORTEST and may_hold_secret(text) else text
+        return without_shapes(text, self._hide) if len(text) >= _SHORTEST and hints_in(text, self._hints) else text
 
     def named(self, name: str, value: Any) -> Any:
         if not is_secret_name(name) or not _hideable(value):

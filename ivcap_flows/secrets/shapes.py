@@ -14,7 +14,7 @@ from typing import Final
 from ivcap_flows.secrets.mask import HIDDEN
 from ivcap_flows.secrets.names import NAME_HINTS, is_secret_name, signs
 
-__all__ = ["SHAPES", "Found", "Shape", "holds_token", "may_hold_secret", "without_shapes"]
+__all__ = ["HINTS", "SHAPES", "Found", "Hints", "Shape", "hints_in", "holds_token", "without_shapes"]
 
 Found = Callable[[str], str]
 """Told each secret that is found; gives what stands for it."""
@@ -74,8 +74,21 @@ SHAPES: Final = [
     _shape("Prefect", "pnu_ pnb_", r"\bpn[ub]_[A-Za-z0-9]{36}\b"),
 ]
 
-_HINTS: Final = [hint for shape in SHAPES for hint in shape.hints]
-_LOWER_HINTS: Final = (*NAME_HINTS, "sig", "basic")
+
+@dataclass(frozen=True)
+class Hints:
+    """What speaks for a secret in a text: as it stands there, or in whatever case."""
+
+    exact: tuple[str, ...]
+    lower: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.exact or self.lower)
+
+
+HINTS: Final = Hints((*(hint for shape in SHAPES for hint in shape.hints), "@"), (*NAME_HINTS, "sig", "basic"))
+_GIVEN: Final = re.compile(r"[=:\s]|(?:\A|\0)-")
+"""What stands between a name and its secret, or begins an option, after which the next word may be one."""
 
 _NAME: Final = rf"[\w.-]{{0,60}}(?:{'|'.join(NAME_HINTS)})[\w.-]{{0,60}}"
 _QUOTED: Final = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
@@ -105,14 +118,13 @@ _FLAGS: Final = frozenset({"none", "null", "true", "false", "nil", "undefined", 
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*[.,:;!?)]*")
 
 
-def may_hold_secret(text: str) -> bool:
-    """Whether a text is worth the while of `without_shapes`."""
-    if "@" in text and "://" in text:
-        return True
-    if any(hint in text for hint in _HINTS):
-        return True
-    lower = text.lower()
-    return any(hint in lower for hint in _LOWER_HINTS)
+def hints_in(text: str, among: Hints = HINTS) -> Hints:
+    """Those that are in a text; without any, `without_shapes` leaves it as it is."""
+    lower: tuple[str, ...] = ()
+    if _GIVEN.search(text):
+        same_case = text.lower()
+        lower = tuple(hint for hint in among.lower if hint in same_case)
+    return Hints(tuple(hint for hint in among.exact if hint in text), lower)
 
 
 def holds_token(text: str) -> bool:
