@@ -98,6 +98,7 @@ class Submission:
             patience=patience,
         )
         self._turn = asyncio.Lock()
+        self._under_way = asyncio.Event()
 
     async def run(self) -> None:
         """Raises the error of a refusal that concerns all rows, such as of the token. What was sent by then is found by
@@ -122,7 +123,7 @@ class Submission:
             stop_beating(self._journal)
 
     async def _recall(self) -> None:
-        """Ask the journal, and then Provena, for what there is of the rows; note what is going to be sent."""
+        """Ask the journal, and then Provena, for what there is of the rows."""
         oldest: IntentRow | None = None
         unknown = False
         for page in self._spool.pages("ready"):
@@ -144,7 +145,6 @@ class Submission:
         for page in self._spool.pages("ready"):
             signs = self._ledger.signs(row for row in page if row.looked_at is None)
             self._wait_for([row for row in page if row.key in signs and signs[row.key].kind != "failed"])
-            await self._ledger.note(page)
 
     def _wait_for(self, rows: Sequence[Spooled]) -> None:
         self._spool.stand(Outcome(row.number, row.called, "waiting") for row in rows)
@@ -167,13 +167,15 @@ class Submission:
                     with self._sending:
                         works = await self._next_chunk()
                         sent = await self._send(works or [])
+                    self._under_way.set()
                     if sent is not None:
                         session, accepted = sent
                         await self._judge.follow(Unit(session, parent=True), accepted, patience=self._patience)
                 finally:
                     self._ledger.release(works or [])
+            self._under_way.set()
 
-        working = [self._minting.run(), *(worker() for _ in range(_WAITED_FOR * self._in_flight))]
+        working = [self._minting.run(), self._note(), *(worker() for _ in range(_WAITED_FOR * self._in_flight))]
         workers = [asyncio.create_task(each) for each in working]
         try:
             await asyncio.gather(*workers)
@@ -181,6 +183,13 @@ class Submission:
             for each in workers:
                 each.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _note(self) -> None:
+        """Write down the rest of what is going to be sent, so that the next start knows since when to look for it. What
+        Provena can already work on goes before."""
+        await self._under_way.wait()
+        for page in self._spool.pages("ready"):
+            await self._ledger.note(page)
 
     async def _next_chunk(self) -> list[Work] | None:
         """Rows for one batch, held in the journal; None while there are none."""
