@@ -83,7 +83,7 @@ def test_a_failed_run_names_its_cause(on_record):
 def test_the_whole_of_a_run_is_in_its_json(on_record, world):
     """Parameters, process, requests, URNs, inputs and outputs with their sha256; nothing of the journal's own guard."""
     shown = on_record("show", run_of(on_record("runs", "--json"), "harvest")["id"], "--json").json
-    assert shown.keys() == {"run", "attempts", "effects", "jobs", "inputs", "outputs", "deliveries"}
+    assert shown.keys() == {"run", "attempts", "effects", "jobs", "inputs", "outputs", "intermediates", "deliveries"}
     assert shown["run"]["parameters"]["source"] == str(world.source)
     assert shown["attempts"][0]["process"]["pid"] > 0 and shown["attempts"][0]["ended_at"]
     effects = {effect["noun"]: effect for effect in shown["effects"]}
@@ -94,8 +94,8 @@ def test_the_whole_of_a_run_is_in_its_json(on_record, world):
     # The folder that it writes into is no input.
     [source] = shown["inputs"]
     assert source["attributes"]["path"] == str(world.source) and len(source["attributes"]["sha256"]) == 64
-    made = {record["id"] for record in shown["outputs"]}
-    assert {world.made["series"], world.made["product"], world.made["dataset"]} <= made
+    outputs, between = ({record["id"] for record in shown[name]} for name in ("outputs", "intermediates"))
+    assert {world.made["series"], world.made["product"]} <= between and world.made["dataset"] in outputs
     assert str(world.downloaded) in [record["attributes"].get("path") for record in shown["outputs"]]
 
 

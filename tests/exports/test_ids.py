@@ -64,7 +64,7 @@ def test_files_of_sinks_have_the_same_ids(world, tmp_path, form):
     for _ in range(2):
         assert loop.run(FolderSink(tmp_path / form, form).deliver(run, graph)).state == "delivered"
     [written] = (tmp_path / form).iterdir()
-    assert written.name == run.id + ENDINGS[form]
+    assert written.name == f"{run.id}.{run.journal}{ENDINGS[form]}"
     if form == "ro-crate":
         write_crate(run, graph, tmp_path / "crate")
         with ZipFile(written) as zipped:
