@@ -22,7 +22,7 @@ SMALL: Final = ("--bases", "1981-2010", "--seasons", "DJF", "--seasons", "MAM", 
 
 
 def pages(folder: Path) -> tuple[Path, Path]:
-    """Where the report of a first run came from, some of whose orders failed and were placed again; and the last of three
+    """Where the report of a run came from, some of whose orders failed and were placed again; and the last of three
     runs with the others."""
     ours = ("IVCAP", "PROVENA", "PREFECT")
     environment = {
