@@ -8,6 +8,7 @@ import json
 import os
 import stat as modes
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +72,12 @@ class Digests(Protocol):
 _known: Latest[str, tuple[FileState, str]] = Latest(_KNOWN)
 """The digests of files as this process has read them last."""
 _clock = FileClock()
+_reading: dict[str, threading.Lock] = {}
+"""One for each large file that is being read: whoever needs its digest meanwhile waits, and does not read it too."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_known.clear)
+    os.register_at_fork(after_in_child=_reading.clear)
     os.register_at_fork(after_in_child=_clock.clear)
 
 _blocks = 0
@@ -267,9 +271,7 @@ def _remember(path: str, state: FileState, sha256: str, digests: Digests | None)
 def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     stamp = seen.stamp
     assert stamp is not None
-    known = _known.get(seen.path) if digests is not None else None
-    if known is not None and known[0] == stamp:
-        seen.sha256 = known[1]
+    if _is_known(seen, stamp, digests):
         return
     dear = stamp.size >= _DEAR
     if dear and digests is not None:
@@ -279,6 +281,24 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     if stamp.size > limit:
         seen.reason = f"larger than {HUGE // 2**30} GiB"
         return
+    if stamp.size <= AT_ONCE:
+        _read(seen, stamp, digests)
+        return
+    with _reading.setdefault(seen.path, threading.Lock()):
+        if not _is_known(seen, stamp, digests):
+            _read(seen, stamp, digests)
+    _reading.pop(seen.path, None)
+
+
+def _is_known(seen: Seen, stamp: FileState, digests: Digests | None) -> bool:
+    known = _known.get(seen.path) if digests is not None else None
+    if known is None or known[0] != stamp:
+        return False
+    seen.sha256 = known[1]
+    return True
+
+
+def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
     # Asked before it is read: a change while it is read, or after, then shows in its state.
     tells = _clock.is_past(seen.path, stamp)
     global _blocks

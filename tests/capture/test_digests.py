@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,14 @@ def test_a_file_that_was_replaced_is_another(source: Path) -> None:
     other.replace(source)
     in_another_process()
     assert sha256_of(source) == digest(b"b" * LARGE)
+
+
+def test_threads_that_need_the_digest_of_one_large_file_read_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(files.AT_ONCE * 4)
+    before = files.blocks_read()
+    with ThreadPoolExecutor(4) as threads:
+        digests = list(threads.map(sha256_of, [path] * 4))
+    assert len(set(digests)) == 1
+    assert files.blocks_read() - before == path.stat().st_size // files._CHUNK
