@@ -16,7 +16,7 @@ import tempfile
 from benchmarks.measure import QUIET, python, report, twin
 
 TASKS = 250
-ROUNDS = 7
+ROUNDS = 15
 LIMIT = 1.15
 LIMIT_MS = 0.5
 LIMIT_PASSES = 1.0
@@ -127,13 +127,14 @@ def main() -> None:
         off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in SERVICES}
         pairs = python(CODE, env={**QUIET, **off, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder}/journal.sqlite"})
     plain = statistics.median(p for p, _ in pairs)
-    recorded = statistics.median(r for _, r in pairs)
+    # Of neighbours: the machine's speed drifts by more than a task's record takes.
+    more = statistics.median(r - p for p, r in pairs)
     report(
         "recording",
-        recorded / plain,
+        (plain + more) / plain,
         limit=LIMIT,
-        seconds={"plain": round(plain, 4), "recorded": round(recorded, 4)},
-        ms_per_task=round((recorded - plain) / TASKS * 1000, 3),
+        seconds={"plain": round(plain, 4), "recorded": round(plain + more, 4)},
+        ms_per_task=round(more / TASKS * 1000, 3),
         limit_ms_per_task=LIMIT_MS,
         tasks=TASKS,
         hash_passes_per_file=round(told["hashed"] / told["bytes"], 3),
