@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import ConfigDict, Field, SecretStr, model_validator
@@ -11,11 +11,12 @@ from ivcap_flows.blocks.environment import refuse, settings_for
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, StaticToken
 from ivcap_flows.http.session import Session
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.ivcap.contexts import ContextToken
-from ivcap_flows.provena.client import Endpoints, ProvenaClient
-from ivcap_flows.provena.login import client_credentials, offline_token
 from ivcap_flows.settings import Settings
+
+if TYPE_CHECKING:
+    # A flow that needs one platform does not wait for the other's client to be imported.
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.provena.client import Endpoints, ProvenaClient
 
 __all__ = ["IvcapCredentials", "ProvenaCredentials"]
 
@@ -90,6 +91,8 @@ class IvcapCredentials(CredentialsBlock):
 
     def get_client(self) -> IvcapClient:
         """A new client. Raises ConfigurationError where the token, or the context, is missing."""
+        from ivcap_flows.ivcap.client import IvcapClient
+
         url, host, auth, account = self._reached()
         session = Session(
             url,
@@ -107,6 +110,8 @@ class IvcapCredentials(CredentialsBlock):
         if self.in_container:
             return self.url, self.host, None, None
         if self.context:
+            from ivcap_flows.ivcap.contexts import ContextToken
+
             login = ContextToken(self.context)
             url, host = login.context.url, self.host or login.context.host
             if self.token is not None:
@@ -199,6 +204,8 @@ class ProvenaCredentials(CredentialsBlock):
 
     def endpoints(self) -> Endpoints:
         """Where the APIs are. Raises ConfigurationError naming what is missing."""
+        from ivcap_flows.provena.client import Endpoints
+
         return Endpoints.of(
             domain=self.domain,
             realm=self.realm,
@@ -214,6 +221,9 @@ class ProvenaCredentials(CredentialsBlock):
 
     def get_client(self) -> ProvenaClient:
         """A new client. Raises ConfigurationError where a URL or the token is missing."""
+        from ivcap_flows.provena.client import ProvenaClient
+        from ivcap_flows.provena.login import client_credentials, offline_token
+
         endpoints = self.endpoints()
         if self.offline_token is not None:
             auth = offline_token(endpoints.realm, self.client_id, self.offline_token, secret=self.client_secret)

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr, ValidationError
@@ -17,9 +17,11 @@ from pydantic import SecretStr, ValidationError
 from ivcap_flows import identity
 from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.settings import Settings
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = ["ivcap_client", "ivcap_credentials", "provena_client", "provena_credentials"]
 

@@ -11,7 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.sightings import Lead, Watch
+from ivcap_flows.journal.rows import Lead, Watch
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["Board"]

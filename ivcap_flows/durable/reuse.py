@@ -13,7 +13,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ivcap_flows.durable.effects import Found, Reusable
 from ivcap_flows.errors import (
@@ -27,12 +27,14 @@ from ivcap_flows.handles import TERMINAL
 from ivcap_flows.identity import fingerprint, mark_of
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import NewIntent
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
 
 __all__ = ["Earlier", "Refused", "definition_of", "earlier_of", "look_for_reuse", "usable"]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
-from ivcap_flows.journal.intents import WRITTEN_OFF
+from ivcap_flows.journal.rows import WRITTEN_OFF
 
 __all__ = ["Against", "Difference", "against", "differences", "earlier_rows"]
 

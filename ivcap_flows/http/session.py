@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
 from ivcap_flows.http.auth import Auth
@@ -24,6 +23,9 @@ from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, date_of, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
 
@@ -222,6 +224,8 @@ class Session:
         method: str,
         path: str,
     ) -> T:
+        from tenacity import AsyncRetrying, retry_if_exception
+
         failures = [first]
 
         def wait(state: RetryCallState) -> float:

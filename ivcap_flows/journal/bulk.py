@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -12,32 +12,15 @@ from sqlalchemy.engine import Connection
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, fresh_row, rows_of
 from ivcap_flows.journal.intents import Intents, sending, told, with_duplicates
-from ivcap_flows.journal.rows import LEAVES_WITHIN, Claim, IntentRow, NewIntent
+from ivcap_flows.journal.rows import GIVEN_UP, LEAVES_WITHIN, RESEND, Claim, IntentRow, NewIntent, Settled
 from ivcap_flows.journal.states import State, allowed
 
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["GIVEN_UP", "RESEND", "BulkIntents", "Settled"]
-
-GIVEN_UP: Final = "given up by the user"
-"""Why an intent is abandoned that is not asked for again until the user says so."""
-RESEND: Final = "to be sent again, by the user's word"
-"""Why an intent is abandoned that is sent again, whatever there is of it."""
+__all__ = ["BulkIntents"]
 
 _I = schema.intents
-
-
-@dataclass(frozen=True)
-class Settled:
-    """The effect of an intent, as `Intents.settle_outcome` takes it."""
-
-    intent: IntentRow
-    urn: str
-    outcome: Any
-    how: str
-    matched_by: str | None = None
-    duplicates: Sequence[str] = ()
 
 
 class BulkIntents(Intents):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,7 +19,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
-from ivcap_flows.journal.rows import LEAVES_WITHIN, Claim, IntentRow, NewIntent
+from ivcap_flows.journal.rows import LEAVES_WITHIN, WRITTEN_OFF, Claim, IntentRow, NewIntent
 from ivcap_flows.journal.states import DONE, OPEN, State, allowed
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import logger_of, scrub_text
@@ -27,10 +27,7 @@ from ivcap_flows.secrets import logger_of, scrub_text
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["WRITTEN_OFF", "Intents", "sending", "told", "with_duplicates"]
-
-WRITTEN_OFF: Final = "written off by the user"
-"""The error of what the user has given up."""
+__all__ = ["Intents", "sending", "told", "with_duplicates"]
 
 logger = logger_of("ivcap_flows.journal")
 

@@ -7,61 +7,25 @@ back is Prefect's business; without its note a run still wakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import ProcessRow
+from ivcap_flows.journal.rows import ParkRow, ParkState, ProcessRow, Wait
 from ivcap_flows.journal.store import Store
 
-__all__ = ["ParkRow", "ParkState", "Parks", "Wait"]
-
-ParkState = Literal["parked", "woken", "over"]
-"""`woken`: the run was told to go on, or goes on; `over`: it will not, `why` says for what reason."""
+__all__ = ["Parks"]
 
 _K, _P = schema.parks, schema.processes
 _PARKS = sa.select(
     *[column for column in _K.c if column.name != "process_id"],
     *[column.label(f"process_{column.name}") for column in _P.c],
 ).join_from(_K, _P, _K.c.process_id == _P.c.id)
-
-
-@dataclass(frozen=True)
-class Wait:
-    """An order or job (`noun`) that a run waits for. `service` is the service's URN."""
-
-    urn: str
-    noun: str
-    service: str
-
-
-@dataclass(frozen=True)
-class ParkRow:
-    """One round of parking of a logical run; rounds count from 1.
-
-    `process` is the one that the run left, `credentials` the name of a block, None for what the environment means.
-    `began_at` is when the run first waited for these, over all its rounds.
-    """
-
-    run_id: str
-    round: int
-    attempt_id: str
-    flow_run_id: str
-    process: ProcessRow
-    platform: str
-    credentials: str | None
-    waits: tuple[Wait, ...]
-    state: ParkState
-    why: str | None
-    began_at: datetime
-    parked_at: datetime
-    wake_at: datetime
-    ended_at: datetime | None
 
 
 class Parks:

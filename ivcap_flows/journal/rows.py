@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from ivcap_flows.provenance.records import Record
 
 __all__ = [
+    "GIVEN_UP",
     "LEAVES_WITHIN",
+    "RESEND",
+    "WRITTEN_OFF",
     "AttemptRow",
     "Claim",
     "Cursor",
@@ -20,19 +24,33 @@ __all__ = [
     "DeliveryState",
     "Fact",
     "IntentRow",
+    "Lead",
     "NewIntent",
     "OpenedAttempt",
     "Outcome",
+    "ParkRow",
+    "ParkState",
     "ProcessRow",
     "RunIdentity",
     "RunRow",
     "SendingRow",
+    "Settled",
     "Stated",
+    "Wait",
+    "Watch",
 ]
 
 LEAVES_WITHIN: Final = 100.0
 """So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 95 s with
 those of Provena."""
+
+WRITTEN_OFF: Final = "written off by the user"
+"""The error of what the user has given up."""
+
+GIVEN_UP: Final = "given up by the user"
+"""Why an intent is abandoned that is not asked for again until the user says so."""
+RESEND: Final = "to be sent again, by the user's word"
+"""Why an intent is abandoned that is sent again, whatever there is of it."""
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
 """How an attempt, and with its newest attempt a run, stands. `lost`: its process is gone and left no word;
@@ -40,6 +58,9 @@ Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "par
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 """`dead`: refused for good; `reason` says what has to change before it is tried again."""
+
+ParkState = Literal["parked", "woken", "over"]
+"""`woken`: the run was told to go on, or goes on; `over`: it will not, `why` says for what reason."""
 
 
 @dataclass(frozen=True)
@@ -278,3 +299,67 @@ class Cursor:
 
     seq: int = 0
     behind: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The effect of an intent, as `Intents.settle_outcome` takes it."""
+
+    intent: IntentRow
+    urn: str
+    outcome: Any
+    how: str
+    matched_by: str | None = None
+    duplicates: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Wait:
+    """An order or job (`noun`) that a run waits for. `service` is the service's URN."""
+
+    urn: str
+    noun: str
+    service: str
+
+
+@dataclass(frozen=True)
+class ParkRow:
+    """One round of parking of a logical run; rounds count from 1.
+
+    `process` is the one that the run left, `credentials` the name of a block, None for what the environment means.
+    `began_at` is when the run first waited for these, over all its rounds.
+    """
+
+    run_id: str
+    round: int
+    attempt_id: str
+    flow_run_id: str
+    process: ProcessRow
+    platform: str
+    credentials: str | None
+    waits: tuple[Wait, ...]
+    state: ParkState
+    why: str | None
+    began_at: datetime
+    parked_at: datetime
+    wake_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Who leads a watchlist, as one process noted it. `since`: its monotonic time since when nothing was renewed."""
+
+    mine: bool
+    token: str
+    renewal: int
+    since: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Work of a service that others wait for. `status`: what all of them were told; None where one was told nothing
+    yet, or something else."""
+
+    service: str
+    status: str | None

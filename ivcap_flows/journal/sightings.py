@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
@@ -18,10 +17,10 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import ProcessRow
+from ivcap_flows.journal.rows import Lead, ProcessRow, Watch
 from ivcap_flows.journal.store import Store
 
-__all__ = ["LOOKOUT_SECONDS", "Lead", "Sightings", "Watch"]
+__all__ = ["LOOKOUT_SECONDS", "Sightings"]
 
 LOOKOUT_SECONDS: Final = 15.0
 """A leader that did not renew its lead for so long has lost it: its process is suspended, or on a lost machine."""
@@ -30,25 +29,6 @@ _KEPT: Final = 20
 """Durations of a service that are kept, the newest."""
 _CHUNK: Final = 500
 _L, _W, _P, _T = schema.lookouts, schema.watches, schema.paces, schema.processes
-
-
-@dataclass(frozen=True)
-class Lead:
-    """Who leads a watchlist, as one process noted it. `since`: its monotonic time since when nothing was renewed."""
-
-    mine: bool
-    token: str
-    renewal: int
-    since: float
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Work of a service that others wait for. `status`: what all of them were told; None where one was told nothing
-    yet, or something else."""
-
-    service: str
-    status: str | None
 
 
 class Sightings:

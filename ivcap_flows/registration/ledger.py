@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.journal import Claim, IntentRow, Journal, OpenedAttempt
-from ivcap_flows.journal.bulk import GIVEN_UP, Settled
+from ivcap_flows.journal.rows import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.following import Pulse
 from ivcap_flows.registration.keys import has_own_key, marked, new_intent

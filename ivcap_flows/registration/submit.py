@@ -21,7 +21,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
-from ivcap_flows.journal.bulk import GIVEN_UP, RESEND
+from ivcap_flows.journal.rows import GIVEN_UP, RESEND
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.following import Pulse, Sending, Unit

@@ -16,7 +16,7 @@ from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import NewIntent, OpenedAttempt
-from ivcap_flows.journal.bulk import Settled
+from ivcap_flows.journal.rows import Settled
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,11 +18,13 @@ from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
-from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.key_aspects import AspectKeys
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
     "IvcapCall",
@@ -32,9 +34,9 @@ __all__ = [
     "urn_of",
 ]
 
-IvcapCredentialsLike = IvcapCredentials | str | None
+IvcapCredentialsLike: TypeAlias = IvcapCredentials | str | None
 """A block, a block's name, or None for what the environment means."""
-ProvenaCredentialsLike = ProvenaCredentials | str | None
+ProvenaCredentialsLike: TypeAlias = ProvenaCredentials | str | None
 
 T = TypeVar("T")
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
-from ivcap_flows.capture import found, note
-from ivcap_flows.durable import planning
-from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
+from ivcap_flows.capture import found
+from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Artifact, Collection, Handle
-from ivcap_flows.identity import canonical, digest
-from ivcap_flows.provenance import Record, describe, reference, relation
+from ivcap_flows.provenance import reference
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 
@@ -27,10 +24,7 @@ __all__ = [
     "aretract_collection",
     "attach_collection",
     "collection_items",
-    "collection_urn",
     "create_collection",
-    "defined",
-    "holding",
     "list_collections",
     "remove_from_collection",
     "retract_collection",
@@ -38,53 +32,6 @@ __all__ = [
 
 Items = Sequence[Handle | str] | Handle | str
 """What a collection holds: artifacts, or whatever has a URN; one or several."""
-
-_OURS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:ivcap-flows:collection")
-
-
-def collection_urn(call: IvcapCall, *of: object) -> str:
-    """The URN that follows from account and what a collection is of, so that it is the same whoever makes it again."""
-    return f"urn:ivcap:collection:{uuid.uuid5(_OURS, digest(canonical([call.account, *of])))}"
-
-
-async def defined(
-    call: IvcapCall, urn: str, name: str, description: str | None = None, policy: str | None = None
-) -> Collection:
-    """The collection under this URN, defined so now if it was not before."""
-    before = await _definition(call, urn)
-    if before is not None and (before.name, before.description) == (name, description):
-        found(urn)
-        return before
-    try:
-        made = await call.client.collections.create(name, urn=urn, description=description, policy=policy)
-    except (UnreachableError, UnavailableError):
-        # The reply may have been lost alone.
-        after = await _definition(call, urn)
-        if after is None or (after.name, after.description) != (name, description):
-            raise
-        return after
-    if before is not None:
-        found(urn)
-    return made.handle(call.platform)
-
-
-async def _definition(call: IvcapCall, urn: str) -> Collection | None:
-    try:
-        return (await call.client.collections.read(urn)).handle(call.platform)
-    except NotFoundError:
-        return None
-
-
-def holding(collection: Handle, items: Iterable[Handle]) -> None:
-    """State that the collection holds the items."""
-    if planning() is not None:
-        return
-    records: list[Record] = describe(collection)
-    for item in items:
-        stated = describe(item)
-        if stated[0].kind == "entity" and item.urn != collection.urn:
-            records += [*stated, relation("hadMember", collection.urn, item.urn)]
-    note(*records)
 
 
 async def _create_collection(

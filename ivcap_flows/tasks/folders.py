@@ -17,7 +17,7 @@ from ivcap_flows.ivcap import archive
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provenance import describe, relation
 from ivcap_flows.tasks.call import IvcapCall
-from ivcap_flows.tasks.collections import collection_urn, defined, holding
+from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.sources import Source, opened, spooled
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload

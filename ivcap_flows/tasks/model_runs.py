@@ -1,36 +1,19 @@
-"""Tasks for Provena model runs: register an order or job once, whoever asks; or many runs, from a file or a flow."""
+"""Task for Provena model runs: register an order or job once, whoever asks."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import Final
+from collections.abc import Mapping, Sequence
 
-from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError, RegistrationFailedError
-from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, ModelRuns, Order, RegistryItem
-from ivcap_flows.journal import Journal
+from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.provena.datasets import DatasetDefaults
-from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
-from ivcap_flows.registration.batch import IN_FLIGHT, PATIENCE, Batch
+from ivcap_flows.provena.models import TemplatedDataset
 from ivcap_flows.registration.model_runs import check_ended, model_run_effect, model_run_record
-from ivcap_flows.registration.outcome import BatchReport
-from ivcap_flows.registration.rows import Fault
-from ivcap_flows.registration.sources import RecordSource, open_source
-from ivcap_flows.registration.spool import Outcome
-from ivcap_flows.tasks.call import IvcapCall, ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.registry import alinked_person, amint_dataset
-from ivcap_flows.tasks.telling import Shown, tell_faults, tell_outcomes
 from ivcap_flows.tasks.waiting import all_of
 
-__all__ = ["Data", "aregister_model_run", "aregister_model_runs", "register_model_run", "register_model_runs"]
-
-_NAMED: Final = 20
-"""Rows that an error names."""
+__all__ = ["Data", "aregister_model_run", "register_model_run"]
 
 Data = Artifact | Dataset | str
 """An artifact, for which a dataset is found or minted; or a dataset, or its handle."""
@@ -88,109 +71,6 @@ async def _register_model_run(
     return done.value
 
 
-async def _register_model_runs(
-    source: Path | str | Iterable[ModelRunRecord | tuple[str, ModelRunRecord]],
-    *,
-    datasets: DatasetDefaults | None = None,
-    skip_invalid: bool = False,
-    out: Path | str | None = None,
-    in_flight: int = IN_FLIGHT,
-    patience: float = PATIENCE,
-    raise_on_failure: bool = True,
-    credentials: ProvenaCredentialsLike = None,
-) -> ModelRuns:
-    """Register many model runs, each once: the rows of a file, or records, checked all before one is sent.
-
-    A file is Provena's CSV template filled in, JSON Lines (a ModelRunRecord each, optionally with `key`), or Parquet.
-    Records of a flow may be pairs `(key, record)`; a key is the user's own name for a run, such as an order's URN, by
-    which `register_model_run` knows it too. Without a key a run is known by its record. Where the URN of an IVCAP
-    artifact stands for a dataset, one is found or minted from `datasets`.
-
-    Raises InputError, with `faults`, while a row is wrong; `skip_invalid` leaves such rows out. `out` is a CSV file
-    that tells at any time what has come of each row. `in_flight` batches are on their way together; `patience` is, in
-    seconds, how long nothing may move before a row is left in doubt, and how long Provena may be away.
-
-    A run that is killed, or a flow that runs again, goes on where it was, and sends only what failed. With
-    `raise_on_failure` RegistrationFailedError names what failed or is in doubt, once all rows have ended; what is in
-    doubt is never sent again by itself (`ivcap-flows models resolve`).
-    """
-    call = await ProvenaCall.of(credentials)
-    if in_flight < 1:
-        raise InputError(f"At least one batch has to be on its way; in_flight cannot be {in_flight}.")
-    rows = open_source(Path(source)) if isinstance(source, str | Path) else RecordSource(source)
-    progress = Shown()
-    with Batch(
-        rows, call.client, datasets=datasets, describe=_described, patience=patience, progress=progress.tell
-    ) as batch:
-        report = await batch.check(call.journal)
-        if report.wrong:
-            await tell_faults(batch.faults(), report)
-        if report.wrong and not skip_invalid:
-            raise _wrong(report, batch.faults())
-        if only_planned("model runs", report.source):
-            return ModelRuns(platform=call.platform, source=report.source, sha256=report.sha256, rows=report.rows)
-        file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
-        async with progress:
-            report = await batch.register(
-                call.journal, call.attempt, skip_invalid=skip_invalid, in_flight=in_flight, out=file
-            )
-        await tell_outcomes(batch.outcomes(), report)
-        handles = await asyncio.to_thread(_handles, batch, call.journal)
-        troubles = list(islice(batch.outcomes("failed", "doubtful"), _NAMED))
-    if (report.failed or report.doubtful) and raise_on_failure:
-        raise _failure(report, troubles)
-    return ModelRuns(
-        platform=call.platform,
-        source=report.source,
-        sha256=report.sha256,
-        rows=report.rows,
-        wrong=report.wrong,
-        failed=report.failed,
-        doubtful=report.doubtful,
-        differing=report.differing,
-        runs=handles,
-    )
-
-
-def _handles(batch: Batch, journal: Journal) -> tuple[ModelRun, ...]:
-    """The runs that are registered, in the order of their rows."""
-    return tuple(
-        ModelRun.model_validate(intents[row.key].outcome)
-        for page in batch.registered()
-        for intents in [journal.intents.find_many([row.key for row in page])]
-        for row in page
-    )
-
-
-def _wrong(report: BatchReport, faults: Iterator[Fault]) -> InputError:
-    first = [f"row {each.row}, {each.column}: {each.kind}: {each.words}" for each in islice(faults, _NAMED)]
-    more = f" and {report.faults - len(first)} more" if report.faults > len(first) else ""
-    return InputError(
-        f"{report.wrong} of the {report.rows} rows of {report.source} are wrong, so none was sent. "
-        f"{'; '.join(first)}{more}. `ivcap-flows models validate` lists all.",
-        faults=first,
-    )
-
-
-def _failure(report: BatchReport, troubles: Sequence[Outcome]) -> RegistrationFailedError:
-    first = [f"row {each.number} {each.standing}: {each.words}" for each in troubles]
-    return RegistrationFailedError(
-        f"{report.source}: {report}. {'; '.join(first)}. What failed is sent again by the next run; decide what is "
-        "in doubt with `ivcap-flows models resolve`.",
-        session_id=None,
-        detail=first,
-    )
-
-
-async def _described(urn: str) -> Artifact:
-    """The artifact as IVCAP knows it; where there is no IVCAP to ask, its URN."""
-    try:
-        call = await IvcapCall.of(None)
-        return (await call.client.artifacts.read(urn)).handle(call.platform)
-    except (PlatformOffError, NotFoundError):
-        return Artifact(urn=urn, platform="IVCAP")
-
-
 async def _datasets(
     side: Mapping[RegistryItem | str, Data | Sequence[Data]],
     resources: Mapping[RegistryItem | str, Mapping[str, str]],
@@ -223,7 +103,4 @@ async def _dataset(data: Data, defaults: DatasetDefaults | None, credentials: Pr
 
 register_model_run, aregister_model_run = task_pair(
     _register_model_run, name="Register model run", run_name="register {subject}"
-)
-register_model_runs, aregister_model_runs = task_pair(
-    _register_model_runs, name="Register model runs", run_name="register model runs", writes=("out",)
 )

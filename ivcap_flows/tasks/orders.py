@@ -15,7 +15,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
-from ivcap_flows.tasks.collections import holding
+from ivcap_flows.tasks.collection_definitions import holding
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (

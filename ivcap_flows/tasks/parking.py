@@ -27,7 +27,7 @@ from ivcap_flows.durable.board import Board
 from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
-from ivcap_flows.journal.parks import Wait
+from ivcap_flows.journal.rows import Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of

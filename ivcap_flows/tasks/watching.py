@@ -23,7 +23,7 @@ from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.parks import ParkRow
+from ivcap_flows.journal.rows import ParkRow
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall

@@ -13,7 +13,7 @@ import pytest
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.durable.orphans import is_orphan, orphans_of
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity
-from ivcap_flows.journal.parks import ParkRow, Wait
+from ivcap_flows.journal.rows import ParkRow, Wait
 
 SERVICE = "urn:ivcap:service:s"
 

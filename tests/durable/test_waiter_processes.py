@@ -23,7 +23,7 @@ from ivcap_flows.durable.board import Board
 from ivcap_flows.durable.looking import ROUND
 from ivcap_flows.errors import JournalError, NotFoundError
 from ivcap_flows.journal import Journal, sightings
-from ivcap_flows.journal.sightings import Watch
+from ivcap_flows.journal.rows import Watch
 
 SCRIPT = Path(__file__).with_name("waiting_process.py")
 

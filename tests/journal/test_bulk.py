@@ -14,7 +14,7 @@ import pytest
 
 from ivcap_flows.errors import DurabilityError, FencedError
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
-from ivcap_flows.journal.bulk import GIVEN_UP, RESEND, Settled
+from ivcap_flows.journal.rows import GIVEN_UP, RESEND, Settled
 
 FORK = multiprocessing.get_context("fork")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
-from ivcap_flows.journal.bulk import Settled
+from ivcap_flows.journal.rows import Settled
 
 WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
 

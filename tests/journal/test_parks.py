@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ivcap_flows.journal import Journal, OpenedAttempt, RunIdentity
-from ivcap_flows.journal.parks import ParkRow, Wait
+from ivcap_flows.journal.rows import ParkRow, Wait
 
 WAITS = [Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"), Wait("urn:ivcap:job:2", "job", "")]
 

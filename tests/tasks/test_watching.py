@@ -19,7 +19,8 @@ from prefect.states import Scheduled
 from ivcap_flows import loop
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.journal import Journal, RunIdentity, store
-from ivcap_flows.journal.parks import ParkRow, Parks, Wait
+from ivcap_flows.journal.parks import Parks
+from ivcap_flows.journal.rows import ParkRow, Wait
 from ivcap_flows.tasks import place_order, watching
 from ivcap_flows.tasks.watching import Watcher
 

@@ -1,0 +1,64 @@
+"""Collections that the package defines, once each, and what it states of those that hold something."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+from ivcap_flows.capture import found, note
+from ivcap_flows.durable import planning
+from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
+from ivcap_flows.handles import Collection, Handle
+from ivcap_flows.identity import canonical, digest
+from ivcap_flows.provenance import Record, describe, relation
+from ivcap_flows.tasks.call import IvcapCall
+
+__all__ = ["collection_urn", "defined", "holding"]
+
+_OURS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:ivcap-flows:collection")
+
+
+def collection_urn(call: IvcapCall, *of: object) -> str:
+    """The URN that follows from account and what a collection is of, so that it is the same whoever makes it again."""
+    return f"urn:ivcap:collection:{uuid.uuid5(_OURS, digest(canonical([call.account, *of])))}"
+
+
+async def defined(
+    call: IvcapCall, urn: str, name: str, description: str | None = None, policy: str | None = None
+) -> Collection:
+    """The collection under this URN, defined so now if it was not before."""
+    before = await _definition(call, urn)
+    if before is not None and (before.name, before.description) == (name, description):
+        found(urn)
+        return before
+    try:
+        made = await call.client.collections.create(name, urn=urn, description=description, policy=policy)
+    except (UnreachableError, UnavailableError):
+        # The reply may have been lost alone.
+        after = await _definition(call, urn)
+        if after is None or (after.name, after.description) != (name, description):
+            raise
+        return after
+    if before is not None:
+        found(urn)
+    return made.handle(call.platform)
+
+
+async def _definition(call: IvcapCall, urn: str) -> Collection | None:
+    try:
+        return (await call.client.collections.read(urn)).handle(call.platform)
+    except NotFoundError:
+        return None
+
+
+def holding(collection: Handle, items: Iterable[Handle]) -> None:
+    """State that the collection holds the items."""
+    if planning() is not None:
+        return
+    records: list[Record] = describe(collection)
+    for item in items:
+        stated = describe(item)
+        if stated[0].kind == "entity" and item.urn != collection.urn:
+            records += [*stated, relation("hadMember", collection.urn, item.urn)]
+    note(*records)
