@@ -117,7 +117,7 @@ def fill(path: Path, runs: int) -> None:
                     mark,
                 )
 
-    run_rows = ((str(uuid.UUID(int=number)), number, number) for number in range(runs))
+    run_rows = ((str(uuid.UUID(int=number)), number + 1, number, number) for number in range(runs))
     with closing(sqlite3.connect(path)) as database:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -200000"):
             database.execute(f"PRAGMA {pragma}")
@@ -127,8 +127,9 @@ def fill(path: Path, runs: int) -> None:
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
         database.executemany(
-            """INSERT INTO runs (id, flow_name, entry_point, code, parameters, parameters_sha256, deployed, outcome,
-            created_at, updated_at, missing_facts) VALUES (?, 'monthly', '', '', '{}', '', 0, 'completed', ?, ?, 0)""",
+            """INSERT INTO runs (id, seq, flow_name, entry_point, code, parameters, parameters_sha256, deployed,
+            outcome, created_at, updated_at, missing_facts)
+            VALUES (?, ?, 'monthly', '', '', '{}', '', 0, 'completed', ?, ?, 0)""",
             run_rows,
         )
         database.executemany(
