@@ -99,7 +99,7 @@ def official(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Run:
             cwd=tmp_path_factory.mktemp(client),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=150,
         )
         assert ended.returncode == 0, ended.stderr[-4000:]
         told: dict[str, Any] = json.loads(ended.stdout)
