@@ -1,16 +1,20 @@
-"""What a session asks for its Authorization header, and a token that is given. No repr shows a secret."""
+"""The Authorization header: where a session takes its token from, and how it is sent. No repr shows a secret."""
 
 from __future__ import annotations
 
 import json
+import time
 from base64 import urlsafe_b64decode
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol, runtime_checkable
 
+import httpx
 from pydantic import SecretStr
 
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.server_clock import date_of
 
-__all__ = ["Auth", "StaticToken", "claims", "expiry", "lifetime"]
+__all__ = ["Auth", "StaticToken", "TokenAuth", "claims", "expiry", "lifetime"]
 
 
 @runtime_checkable
@@ -26,6 +30,34 @@ class Auth(Protocol):
 
     async def header(self, *, force: bool = False) -> str | None:
         """The header's value; `force` renews the token first. None sends no header."""
+
+
+class TokenAuth(httpx.Auth):
+    """Sends the header of an `Auth`, and a fresh one where the reply says that the token was at fault."""
+
+    def __init__(self, source: Auth) -> None:
+        self._source = source
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        token = await self._source.header()
+        if token is None:
+            yield request
+            return
+        request.headers["Authorization"] = token
+        response = yield request
+        if response.status_code != 401 or not self._source.refreshable:
+            return
+        challenge = response.headers.get("www-authenticate", "").lower()
+        # By this machine's clock, by which a renewed token's end was noted, or by the platform's.
+        date = date_of(response.headers.get("date"))
+        moments = [time.time(), *([date.timestamp()] if date is not None else [])]
+        if not challenge.startswith("bearer") and not any(map(self._source.expired_at, moments)):
+            return
+        fresh = await self._source.header()
+        if fresh == token:
+            fresh = await self._source.header(force=True)
+        request.headers["Authorization"] = fresh or token
+        yield request
 
 
 def claims(header: str | None) -> dict[str, Any]:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, nullcontext
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformError
-from ivcap_flows.http.auth import Auth
+from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
-from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.http.pace import answering
-from ivcap_flows.http.pool import Pool
+from ivcap_flows.http.pool import LEAVES_WITHIN, Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
-from ivcap_flows.http.server_clock import ServerClock, date_of, elapsed
+from ivcap_flows.http.server_clock import ServerClock, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 from ivcap_flows.secrets import logger_of
 
@@ -159,12 +157,13 @@ class Session:
 
         async def once() -> Reply:
             with nullcontext() if repeat == "idempotent" else answering():
-                response = await self._send(method, path, params, wanted, body, timeout, repeat)
-                try:
-                    await self._accept(response, method, path, expect, discreet=discreet)
-                    reply = await self._read(response, method, path)
-                finally:
-                    await response.aclose()
+                async with self._turn(method, path, timeout):
+                    response = await self._send(method, path, params, wanted, body, timeout, repeat)
+                    try:
+                        await self._accept(response, method, path, expect, discreet=discreet)
+                        reply = await self._read(response, method, path)
+                    finally:
+                        await response.aclose()
             if repeat == "idempotent" and not raw:
                 reply.check_whole()
             return reply
@@ -187,7 +186,7 @@ class Session:
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
         async def once() -> httpx.Response:
-            response = await self._send(method, path, params, wanted, None, timeout, repeat, streaming=True)
+            response = await self._send(method, path, params, wanted, None, timeout, repeat)
             try:
                 await self._accept(response, method, path, expect)
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -197,36 +196,18 @@ class Session:
                 raise
             return response
 
-        response = await self._tried(once, repeat, method, path)
-        try:
-            yield StreamedReply(response, lambda error: self._mapped(error, method, path))
-        finally:
-            await response.aclose()
+        async with self._turn(method, path, timeout, streaming=True):
+            response = await self._tried(once, repeat, method, path)
+            try:
+                yield StreamedReply(response, lambda error: self._mapped(error, method, path))
+            finally:
+                await response.aclose()
 
     async def _tried(self, once: Callable[[], Awaitable[T]], repeat: Repeat, method: str, path: str) -> T:
         """What `once` gives, tried again for as long as failures may pass and the budget allows."""
-        begun = time.monotonic()
-        # Setting up the retries takes about as long as a small request, so it waits for the first failure.
-        try:
-            return await once()
-        except IvcapFlowsError as error:
-            if not _again(repeat, error):
-                raise
-            first = error
-        return await self._retried(once, first, begun, repeat, method, path)
-
-    async def _retried(
-        self,
-        once: Callable[[], Awaitable[T]],
-        first: IvcapFlowsError,
-        begun: float,
-        repeat: Repeat,
-        method: str,
-        path: str,
-    ) -> T:
         from tenacity import AsyncRetrying, retry_if_exception
 
-        failures = [first]
+        begun = time.monotonic()
 
         def wait(state: RetryCallState) -> float:
             return self._backoff.delay(state.attempt_number, _asked(state))
@@ -238,14 +219,19 @@ class Session:
             error = state.outcome.exception() if state.outcome else None
             _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, state.upcoming_sleep)
 
-        async def next_try() -> T:
-            if failures:
-                raise failures.pop()
-            return await once()
+        may_pass = retry_if_exception(lambda error: is_transient(error) and may_repeat(repeat, error))
+        return await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(once)
 
-        may_pass = retry_if_exception(partial(_again, repeat))
-        retrying = AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)
-        return await retrying(next_try)
+    @asynccontextmanager
+    async def _turn(
+        self, method: str, path: str, timeout: float | None, *, streaming: bool = False
+    ) -> AsyncIterator[None]:
+        async with AsyncExitStack() as turn:
+            try:
+                await turn.enter_async_context(self._pool.turn(timeout or self._timeout, streaming=streaming))
+            except httpx.PoolTimeout as error:
+                raise self._mapped(error, method, path) from error
+            yield
 
     async def _send(
         self,
@@ -256,64 +242,30 @@ class Session:
         content: Content | None,
         timeout: float | None,
         repeat: Repeat,
-        *,
-        streaming: bool = False,
     ) -> httpx.Response:
         """One send, and a second with a fresh token where the reply says that the token was the trouble."""
         own = self._base.owns(path)
-        token = await self.auth.header() if self.auth and own else None
-        if own:
-            headers = {**headers, **self._host}
-
-        async def exchanged(token: str | None) -> httpx.Response:
-            began = elapsed()
-            response = await self._exchange(
-                method, path, params, headers, content, timeout, repeat, token, streaming=streaming
-            )
-            if own:
-                self.clock.note(self._host_name, response.headers.get("date"), began)
-            return response
-
-        response = await exchanged(token)
-        if response.status_code == 401 and token is not None and self.auth is not None and self.auth.refreshable:
-            challenge = response.headers.get("www-authenticate", "").lower()
-            # By this machine's clock, by which a renewed token's end was noted, or by the platform's.
-            date = date_of(response.headers.get("date"))
-            moments = [time.time(), *([date.timestamp()] if date is not None else [])]
-            if challenge.startswith("bearer") or any(map(self.auth.expired_at, moments)):
-                await response.aclose()
-                fresh = await self.auth.header()
-                if fresh == token:
-                    fresh = await self.auth.header(force=True)
-                response = await exchanged(fresh)
-        return response
-
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None,
-        headers: Mapping[str, str],
-        content: Content | None,
-        timeout: float | None,
-        repeat: Repeat,
-        token: str | None,
-        *,
-        streaming: bool,
-    ) -> httpx.Response:
         silence = self._timeout if timeout is None else timeout
-        patience = {"connect": min(silence, _CONNECT_TIMEOUT), "read": silence, "write": silence, "pool": silence}
+        patience = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
+        # To connect and to encrypt; head and body.
+        within = 2 * (min(silence, _CONNECT_TIMEOUT) + silence)
+        token = None
         try:
-            request = httpx.Request(
+            client = self._pool.client()
+            request = client.build_request(
                 method,
                 _with_query(self._base.join(path), params),
-                headers={**self._headers, **headers, **({"Authorization": token} if token else {})},
-                content=content() if callable(content) else content,
-                extensions={"timeout": patience},
+                headers={**self._headers, **headers, **(self._host if own else {})},
+                content=_Anew(content) if callable(content) else content,
+                timeout=patience,
+                extensions={} if repeat == "idempotent" else {LEAVES_WITHIN: within},
             )
-            if repeat != "idempotent":
-                await ask_leave(patience["pool"] + patience["connect"] + patience["write"])
-            return await self._pool.send(request, streaming=streaming)
+            began = elapsed()
+            auth = TokenAuth(self.auth) if self.auth and own else None
+            try:
+                response = await client.send(request, stream=True, auth=auth)
+            finally:
+                token = request.headers.get("authorization")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise self._mapped(error, method, path, token) from error
         except UnicodeError as error:
@@ -321,6 +273,9 @@ class Session:
                 f"{method} {_shown(path)} of {self.platform} was not sent: a header holds characters beyond ASCII.",
                 sent=False,
             ) from error
+        if own:
+            self.clock.note(self._host_name, response.headers.get("date"), began)
+        return response
 
     async def _accept(
         self,
@@ -361,11 +316,8 @@ class Session:
 
     async def _read(self, response: httpx.Response, method: str, path: str) -> Reply:
         body = bytearray()
-        # What is not encoded needs none of the layers that decode and count.
-        blocks = response.aiter_bytes() if "content-encoding" in response.headers else response.stream
-        assert isinstance(blocks, AsyncIterable)
         try:
-            async for block in blocks:
+            async for block in response.aiter_bytes():
                 body += block
                 if len(body) > MAX_BODY:
                     raise self._reply(response, method, path, b"").violation(f"is larger than {MAX_BODY} bytes")
@@ -385,6 +337,16 @@ class Session:
             base_url=self.base_url,
             secrets=_secrets(token),
         )
+
+
+class _Anew:
+    """A body that is made anew for each send."""
+
+    def __init__(self, make: Callable[[], AsyncIterator[bytes]]) -> None:
+        self._make = make
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._make()
 
 
 def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) -> tuple[Content | None, dict[str, str]]:
@@ -407,10 +369,6 @@ def _with_query(url: str, params: Mapping[str, Any] | None) -> str:
         return url
     told = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
     return f"{url}{'&' if '?' in url else '?'}{urlencode(told, doseq=True)}"
-
-
-def _again(repeat: Repeat, error: BaseException) -> bool:
-    return is_transient(error) and may_repeat(repeat, error)
 
 
 def _asked(state: RetryCallState) -> float | None:

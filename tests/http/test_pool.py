@@ -1,0 +1,119 @@
+"""How much is under way at once: each place is free again, however the request that had it has ended."""
+
+import asyncio
+import socket
+
+import pytest
+from starlette.responses import StreamingResponse
+
+from ivcap_flows.errors import UnreachableError
+from ivcap_flows.http import pool
+from ivcap_flows.http.session import Session
+
+
+async def whole(session, query="", **options):
+    return (await session.request("GET", f"/1/x{query}", repeat="idempotent", **options)).body
+
+
+async def test_who_waits_gets_the_first_free_place(web, monkeypatch):
+    monkeypatch.setattr(pool, "_AT_ONCE", 2)
+    held = asyncio.Event()
+
+    async def slow(request):
+        if request.url.query:
+            await held.wait()
+        return StreamingResponse(iter([b"x"]))
+
+    web.on("GET /1/x", slow)
+    async with web.session() as session:
+        long = asyncio.create_task(whole(session, "?long"))
+        await asyncio.sleep(0)
+        for _ in range(4):
+            assert await asyncio.gather(*[whole(session) for _ in range(3)]) == [b"x"] * 3
+        held.set()
+        assert await long == b"x"
+
+
+async def test_a_place_that_comes_when_nobody_wants_it_any_more_is_the_next_ones(web, monkeypatch):
+    """Who is cancelled at the moment of its turn, or has waited too long before, holds up nobody behind."""
+    monkeypatch.setattr(pool, "_AT_ONCE", 1)
+    held = asyncio.Event()
+
+    async def slow(request):
+        await held.wait()
+        return StreamingResponse(iter([b"x"]))
+
+    web.on("GET /1/x", slow)
+
+    async def first_one(session):
+        body = await whole(session)
+        gone.cancel()
+        return body
+
+    async with web.session(budget=0) as session:
+        first = asyncio.create_task(first_one(session))
+        await asyncio.sleep(0.05)
+        late, gone, following = (asyncio.create_task(whole(session, timeout=seconds)) for seconds in (0.05, 5.0, 5.0))
+        with pytest.raises(UnreachableError, match="Do less at once"):
+            await late
+        held.set()
+        assert await first == await following == b"x"
+        await asyncio.wait([gone])
+
+
+async def test_a_failure_leaves_its_place(monkeypatch):
+    monkeypatch.setattr(pool, "_AT_ONCE", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with Session(f"http://127.0.0.1:{taken.getsockname()[1]}", platform="IVCAP", budget=0) as session:
+            for _ in range(3):
+                with pytest.raises(UnreachableError) as error:
+                    await whole(session)
+                assert error.value.data["sent"] is False
+
+
+async def test_one_after_the_other_needs_one_connection(web):
+    callers = set()
+
+    async def caller(request):
+        callers.add(request.client.port)
+        return StreamingResponse(iter([b"x"]))
+
+    web.on("GET /1/x", caller)
+    async with web.session() as session:
+        for _ in range(6):
+            await whole(session)
+    assert len(callers) == 1
+
+
+@pytest.mark.parametrize("later", range(12))
+async def test_a_stream_whose_reader_is_cancelled_twice_leaves_its_place(web, monkeypatch, later):
+    """Cancelled anew while it closes, a reader takes no connection from the next."""
+    monkeypatch.setattr(pool, "_STREAMS_AT_ONCE", 1)
+
+    async def endless(request):
+        async def blocks():
+            yield b"first"
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(blocks() if request.url.query else iter([b"x"]))
+
+    web.on("GET /1/x", endless)
+    async with web.session(timeout=2.0, budget=0) as session:
+        read = asyncio.Event()
+
+        async def reader():
+            async with session.stream("GET", "/1/x?long", repeat="idempotent") as reply:
+                async for _ in reply.blocks():
+                    read.set()
+
+        task = asyncio.create_task(reader())
+        await read.wait()
+        task.cancel()
+        for _ in range(later):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        async with session.stream("GET", "/1/x", repeat="idempotent") as reply:
+            assert [block async for block in reply.blocks()] == [b"x"]
