@@ -33,7 +33,7 @@ import psycopg
 import pytest
 from botocore.session import get_session
 
-from ivcap_flows.durable import latecomers
+from ivcap_flows.durable import late_duplicates
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import Twin, ensure
 from ivcap_flows.local.directory import Directory
@@ -113,7 +113,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def nothing_goes_on() -> Iterator[None]:
     """What a process would still look for after an effect was asked for twice is looked for no more."""
     yield
-    for task in list(latecomers._watching):
+    for task in list(late_duplicates._watching):
         task.get_loop().call_soon_threadsafe(task.cancel)
 
 

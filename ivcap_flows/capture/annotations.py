@@ -11,8 +11,8 @@ from ivcap_flows.capture import data, files
 from ivcap_flows.capture.calls import seen_in
 from ivcap_flows.capture.context import current_attempt, miss, recorder, running
 from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.capture.values import Look
-from ivcap_flows.capture.writer import Statement
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Handle, LocalFile

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
-from ivcap_flows.capture.delivering import begin_sync
+from ivcap_flows.capture.deliveries import begin_sync
 from ivcap_flows.capture.exits import failure_of_exit, watch_exit
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.host import host
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.capture.reconcile import agree
-from ivcap_flows.capture.recorders import journal, recorder
+from ivcap_flows.capture.record_writer import Recorder, Statement
+from ivcap_flows.capture.recorder_registry import journal, recorder
+from ivcap_flows.capture.run_artifacts import show_in_prefect
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.showing import show_in_prefect
 from ivcap_flows.capture.texts import sayable
-from ivcap_flows.capture.writer import Recorder, Statement
 from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation

@@ -27,11 +27,11 @@ from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.logs import show_in_runs
-from ivcap_flows.capture.recorders import journal, process_recorder, recorder, use_journal
+from ivcap_flows.capture.record_writer import Statement
+from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, use_journal
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
-from ivcap_flows.capture.writer import Statement
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub

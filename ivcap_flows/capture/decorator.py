@@ -18,7 +18,7 @@ from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
-from ivcap_flows.capture.recorders import SILENCE, rest, rests
+from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
 from ivcap_flows.capture.task_runs import call_of, id_of
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.wrapping import followed

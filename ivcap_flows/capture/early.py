@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ivcap_flows.capture.attempts import turn
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.latest import Latest
-from ivcap_flows.capture.recorders import recorder
+from ivcap_flows.capture.recorder_registry import recorder
 from ivcap_flows.identity import flows_urn
 
 if TYPE_CHECKING:

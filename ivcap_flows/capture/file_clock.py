@@ -16,7 +16,7 @@ from typing import Final
 
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.file_state import FileState
-from ivcap_flows.journal.places import file_system
+from ivcap_flows.journal.filesystems import file_system
 
 __all__ = ["FileClock"]
 

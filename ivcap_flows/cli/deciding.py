@@ -6,7 +6,7 @@ from typing import Final
 
 from ivcap_flows.capture import reconcile
 from ivcap_flows.cli.platform import ask_ivcap
-from ivcap_flows.durable.beating import listen
+from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.durable.orphans import is_orphan, live_of
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage

@@ -19,7 +19,7 @@ from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.durable.beating import listen
+from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import IntentRow, Journal

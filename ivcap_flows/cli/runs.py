@@ -9,7 +9,7 @@ from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks.named import check_sinks, delivered_as
+from ivcap_flows.sinks.sink_registry import check_sinks, delivered_as
 
 __all__ = ["app"]
 

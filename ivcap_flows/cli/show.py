@@ -11,8 +11,8 @@ from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, tab
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
+from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
-from ivcap_flows.provenance.stories import Story
 from ivcap_flows.sinks import run_graph
 
 __all__ = ["show"]

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ivcap_flows.capture.delivering import synchronise
+from ivcap_flows.capture.deliveries import synchronise
 from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks.named import FORMS, Clients
+from ivcap_flows.sinks.sink_registry import FORMS, Clients
 
 __all__ = ["sync"]
 

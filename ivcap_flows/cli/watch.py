@@ -23,7 +23,7 @@ def watch(*, once: Annotated[bool, Parameter(negative=())] = False) -> None:
     Args:
         once: Look once, wake what can be woken, and end.
     """
-    from ivcap_flows.tasks.watching import Watcher
+    from ivcap_flows.tasks.park_watcher import Watcher
 
     with open_journal(new=True) as journal:
         watcher = Watcher(journal, tell=console.print)

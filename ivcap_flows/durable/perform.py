@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.durable.beating import start_beating, stop_beating
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
 from ivcap_flows.durable.effects import Effect, KeyAspects, Performed, Reusable
+from ivcap_flows.durable.heartbeat import start_beating, stop_beating
 from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from ivcap_flows.durable.beating import catch_up, start_beating, stop_beating, tell_later
+from ivcap_flows.durable.heartbeat import catch_up, start_beating, stop_beating, tell_later
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 from ivcap_flows.journal.states import DONE

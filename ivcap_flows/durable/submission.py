@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from ivcap_flows.durable import latecomers
+from ivcap_flows.durable import late_duplicates
 from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
 from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
@@ -185,7 +185,7 @@ class Submission(Generic[T]):
             else:
                 performed = await self._accept(value, "sent")
                 if self._looked and self.intent.urn is not None:
-                    latecomers.watch(self.effect, self.intent, self.journal)
+                    late_duplicates.watch(self.effect, self.intent, self.journal)
                 return performed
         raise AssertionError("the last turn returns or raises")
 

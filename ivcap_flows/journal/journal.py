@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.losses import Losses
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
+    from ivcap_flows.journal.poll_status import Sightings
     from ivcap_flows.journal.redaction import Redaction
     from ivcap_flows.journal.runs import Runs
-    from ivcap_flows.journal.sightings import Sightings
     from ivcap_flows.journal.store import Store
 
 __all__ = ["Journal"]
@@ -56,18 +56,18 @@ class Journal:
     def __init__(self, store: Store) -> None:
         from ivcap_flows.journal.bulk import BulkIntents
         from ivcap_flows.journal.deliveries import Deliveries
-        from ivcap_flows.journal.desk import Desk
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
+        from ivcap_flows.journal.group_commit import Desk
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.lineages import Lineages
         from ivcap_flows.journal.losses import Losses
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
+        from ivcap_flows.journal.poll_status import Sightings
         from ivcap_flows.journal.processes import Processes
         from ivcap_flows.journal.redaction import Redaction
         from ivcap_flows.journal.runs import Runs
-        from ivcap_flows.journal.sightings import Sightings
 
         self._store = store
         self._desk = Desk(store)

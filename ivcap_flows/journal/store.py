@@ -17,12 +17,12 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
-from ivcap_flows.journal.commits import Commits
+from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
-from ivcap_flows.journal.places import network_file_system
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info, serials
 from ivcap_flows.journal.seal import Seal, Sealed
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
+from ivcap_flows.journal.transactions import Commits
 
 __all__ = ["Store"]
 

@@ -16,11 +16,11 @@ from ivcap_flows import __version__
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.rules import validate
-from ivcap_flows.provenance.stories import Story
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import Job, RunEvent

@@ -29,10 +29,10 @@ from openlineage.client.facet_v2 import (
 
 from ivcap_flows import __version__
 from ivcap_flows.provenance.forms import form_of
+from ivcap_flows.provenance.graph_index import Story, columns_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import ANNOTATION, Record
-from ivcap_flows.provenance.stories import Story, columns_of
 
 __all__ = ["Facets"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
+from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.stories import Story
 
 __all__ = ["OWN", "Names"]
 

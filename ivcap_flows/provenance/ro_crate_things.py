@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.graph_index import Story, columns_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import ANNOTATION, Record
 from ivcap_flows.provenance.ro_crate_words import (
@@ -25,7 +26,6 @@ from ivcap_flows.provenance.ro_crate_words import (
     text_of,
     version_of,
 )
-from ivcap_flows.provenance.stories import Story, columns_of
 
 __all__ = ["Things"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ivcap_flows.reading.elsewhere import Elsewhere
 from ivcap_flows.reading.lineage import Lineage, lineage
 from ivcap_flows.reading.names import starts_of
+from ivcap_flows.reading.remote_records import Elsewhere
 
 __all__ = ["Elsewhere", "Lineage", "lineage", "starts_of"]

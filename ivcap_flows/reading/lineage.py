@@ -12,9 +12,9 @@ from ivcap_flows import loop
 from ivcap_flows.identity import file_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph, Record
-from ivcap_flows.reading.elsewhere import ASKED, Elsewhere
 from ivcap_flows.reading.names import SHA256, starts_of
 from ivcap_flows.reading.parts import standings
+from ivcap_flows.reading.remote_records import ASKED, Elsewhere
 
 __all__ = ["Lineage", "lineage"]
 

@@ -13,7 +13,7 @@ from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.journal import Claim, IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
-from ivcap_flows.registration.following import Pulse
+from ivcap_flows.registration.batch_watcher import Pulse
 from ivcap_flows.registration.keys import has_own_key, marked, new_intent
 from ivcap_flows.registration.lookup import Lookup, Sign, read_sign
 from ivcap_flows.registration.model_runs import digest_of, run_of_sign

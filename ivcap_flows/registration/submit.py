@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable import look_since
-from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_beating, stop_beating
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
@@ -24,8 +24,7 @@ from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import GIVEN_UP, RESEND
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
-from ivcap_flows.registration.following import Pulse, Sending, Unit
-from ivcap_flows.registration.judging import Judge
+from ivcap_flows.registration.batch_watcher import Pulse, Sending, Unit
 from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
 from ivcap_flows.registration.lookup import Lookup
@@ -33,6 +32,7 @@ from ivcap_flows.registration.minting import Mint, Minting
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.preflight import Progress, encoded
+from ivcap_flows.registration.resolver import Judge
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 from ivcap_flows.secrets import logger_of
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
-from ivcap_flows.durable.beating import listen, start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import listen, start_beating, stop_beating
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,

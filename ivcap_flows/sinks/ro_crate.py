@@ -18,10 +18,10 @@ from ivcap_flows.errors import ConfigurationError, InputError
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION
-from ivcap_flows.provenance.stories import Story
 from ivcap_flows.sinks.base import shareable
 from ivcap_flows.sinks.contents import files, sources
 

@@ -13,10 +13,10 @@ from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
 from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment, person_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.ensure_state import settled
 from ivcap_flows.tasks.items import with_package_fields
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
-from ivcap_flows.tasks.settled import settled
 
 __all__ = ["aregister_dataset", "aupdate_dataset", "register_dataset", "update_dataset"]
 

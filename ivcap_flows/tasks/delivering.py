@@ -10,10 +10,10 @@ from prefect.artifacts import create_table_artifact
 
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import journal
-from ivcap_flows.capture.delivering import synchronise
+from ivcap_flows.capture.deliveries import synchronise
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks.named import Clients
+from ivcap_flows.sinks.sink_registry import Clients
 
 __all__ = ["deliver_records"]
 

@@ -14,9 +14,9 @@ from ivcap_flows.provena.registry import Sort
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.registration.registry import KEY_FIELD, PACKAGE_FIELDS, moment
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.ensure_state import settled
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
-from ivcap_flows.tasks.settled import settled
 from ivcap_flows.tasks.waiting import all_of
 
 __all__ = [

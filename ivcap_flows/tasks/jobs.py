@@ -22,6 +22,7 @@ from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
     PlannedError,
@@ -33,7 +34,6 @@ from ivcap_flows.tasks.waiting import (
     service_named,
     waiting_for,
 )
-from ivcap_flows.tasks.watched import JobSource, ask_later, wait_for
 
 __all__ = [
     "aattach_job",

@@ -19,10 +19,10 @@ from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, open_source
 from ivcap_flows.registration.spool import Outcome
+from ivcap_flows.tasks.batch_artifacts import Shown, tell_faults, tell_outcomes
 from ivcap_flows.tasks.call import IvcapCall, ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
-from ivcap_flows.tasks.telling import Shown, tell_faults, tell_outcomes
 
 __all__ = ["aregister_model_runs", "register_model_runs"]
 

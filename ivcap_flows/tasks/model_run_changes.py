@@ -12,10 +12,10 @@ from ivcap_flows.handles import ModelRun, RegistryItem
 from ivcap_flows.provena import models
 from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.ensure_state import settled
 from ivcap_flows.tasks.items import check_unlocked, with_package_fields
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
-from ivcap_flows.tasks.settled import settled
 
 __all__ = ["alink_model_run_to_study", "aupdate_model_run", "link_model_run_to_study", "update_model_run"]
 

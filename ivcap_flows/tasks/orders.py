@@ -17,6 +17,7 @@ from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
     PlannedError,
@@ -29,7 +30,6 @@ from ivcap_flows.tasks.waiting import (
     tag,
     waiting_for,
 )
-from ivcap_flows.tasks.watched import OrderSource, wait_for
 
 __all__ = [
     "aattach_order",

@@ -23,8 +23,8 @@ from ivcap_flows import loop
 from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import close_attempt
 from ivcap_flows.durable import planning
-from ivcap_flows.durable.board import Board
 from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
+from ivcap_flows.durable.poll_sharing import Board
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import Wait
@@ -34,7 +34,7 @@ from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
-from ivcap_flows.tasks.watched import JobSource, OrderSource, wait_for
+from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 

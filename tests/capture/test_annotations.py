@@ -14,7 +14,7 @@ from ivcap_flows import annotate
 from ivcap_flows.capture import context, host, journal, recorded, recorder
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.host import host as host_facts
-from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
 from ivcap_flows.provenance import Graph, describe, entity, faults
 
@@ -187,7 +187,7 @@ def test_a_model_run_names_its_person_and_organisation():
 
 def test_what_waits_to_be_written_is_bounded_in_bytes(ivcap_journal, monkeypatch):
     """Beyond the room further statements are counted as missing; once written, there is room again."""
-    from ivcap_flows.capture import writer as module
+    from ivcap_flows.capture import record_writer as module
     from ivcap_flows.journal import RunIdentity
 
     run = ivcap_journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r")).run

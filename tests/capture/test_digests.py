@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.capture import file_clock, files
-from ivcap_flows.capture.recorders import journal
+from ivcap_flows.capture.recorder_registry import journal
 from ivcap_flows.file_state import FileState
 from ivcap_flows.identity import digest
 

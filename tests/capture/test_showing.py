@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from ivcap_flows import recorded
 from ivcap_flows.capture import use_journal
-from ivcap_flows.capture.showing import links_of, page_of, rows_of
+from ivcap_flows.capture.run_artifacts import links_of, page_of, rows_of
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Record, activity, entity
 

@@ -30,7 +30,7 @@ from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
-from ivcap_flows.capture.writer import Recorder, Statement
+from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.errors import JournalError
 from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import LocalFile, Order
@@ -301,7 +301,7 @@ def opened(root: str = "f1"):
 
 def test_a_full_queue_counts_what_it_leaves_out(monkeypatch):
     """Beyond its capacity the recorder drops, counts, and tells the journal the number."""
-    monkeypatch.setattr("ivcap_flows.capture.writer.CAPACITY", 3)
+    monkeypatch.setattr("ivcap_flows.capture.record_writer.CAPACITY", 3)
     run = opened().run
     held = threading.Event()
 
@@ -454,7 +454,7 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
         files.settle(seen, None)
         return files.records_of(seen)
 
-    monkeypatch.setattr("ivcap_flows.capture.writer.PATIENCE", 0.5)
+    monkeypatch.setattr("ivcap_flows.capture.record_writer.PATIENCE", 0.5)
     monkeypatch.setattr(files, "AT_ONCE", 10)
     monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=Slow))
     (tmp_path / "large").write_bytes(b"x" * files._CHUNK * 6)
@@ -469,7 +469,7 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
 
 def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeypatch, caplog):
     """What is queued and what is in hand counts for each run, once, however often it is waited for."""
-    monkeypatch.setattr("ivcap_flows.capture.writer.PATIENCE", 0.2)
+    monkeypatch.setattr("ivcap_flows.capture.record_writer.PATIENCE", 0.2)
     runs, held = [opened("f1").run, opened("f2").run], threading.Event()
 
     def stuck():
@@ -498,14 +498,14 @@ def test_what_is_left_when_the_process_ends_is_missing():
     """A recorder that does not get on does not hold the process for ever, and its run is not told as whole."""
     script = """
 import threading
-from ivcap_flows.capture import current_attempt, note, recorded, recorder, writer
-writer.PATIENCE = 0.3
+from ivcap_flows.capture import current_attempt, note, recorded, record_writer, recorder
+record_writer.PATIENCE = 0.3
 @recorded
 def use(number): pass
 use(1)
 recorder().flush()
 opened = current_attempt()
-recorder().put(writer.Statement(opened.run.id, None, threading.Event().wait))
+recorder().put(record_writer.Statement(opened.run.id, None, threading.Event().wait))
 use(2)
 """
     subprocess.run([sys.executable, "-c", script], env={**os.environ}, check=True, capture_output=True)

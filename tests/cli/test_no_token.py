@@ -20,7 +20,7 @@ from prefect.settings import (
 
 from ivcap_flows import annotate, loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
-from ivcap_flows.capture import showing, use_journal
+from ivcap_flows.capture import run_artifacts, use_journal
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 from ivcap_flows.tasks import add_aspect, upload_artifact
@@ -70,7 +70,7 @@ def run(prefect_settings, secrets, journal_file, tmp_path, monkeypatch, caplog) 
             with pytest.raises(RuntimeError):
                 careless(source, secrets["of Provena"], note, {"Authorization": f"Bearer {note}"})
             [found] = journal.runs.recent()
-        showing._finish()
+        run_artifacts._finish()
         yield found.id
 
 

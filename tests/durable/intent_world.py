@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from ivcap_flows.durable import Effect, Found, Performed, Progress, latecomers, perform, permit
+from ivcap_flows.durable import Effect, Found, Performed, Progress, late_duplicates, perform, permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
@@ -373,8 +373,8 @@ class World:
         async def all_of_them() -> list[Any]:
             heart = asyncio.create_task(self._beat())
             done = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
-            while latecomers._watching:
-                await asyncio.gather(*latecomers._watching, return_exceptions=True)
+            while late_duplicates._watching:
+                await asyncio.gather(*late_duplicates._watching, return_exceptions=True)
             heart.cancel()
             return done
 

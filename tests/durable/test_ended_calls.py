@@ -22,7 +22,7 @@ from durable_platform import SETTLE, Platform, order
 
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.durable import permit as permit_module
-from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_beating, stop_beating
 from ivcap_flows.errors import JournalError, UnreachableError
 from ivcap_flows.http.session import Session
 from ivcap_flows.journal import IntentRow, Journal, processes, schema
@@ -142,17 +142,17 @@ def test_an_end_that_could_not_be_written_is_told_with_a_heartbeat(
 
 def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last who needs the heart is gone: it goes on for what the journal is still to be told, and no longer."""
-    from ivcap_flows.durable import beating
+    from ivcap_flows.durable import heartbeat
 
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(beating, "_heart", None)
+    monkeypatch.setattr(heartbeat, "_heart", None)
     start_beating(sqlite_journal)
     with sqlite_journal.leases.hold("x"):
         pass
     sqlite_journal.intents._processes.owe({"x": "a token"})
     stop_beating(sqlite_journal)
     end = time.monotonic() + 10
-    while beating._heart is not None:
+    while heartbeat._heart is not None:
         assert time.monotonic() < end
         time.sleep(0.01)
     assert not sqlite_journal.runs.owes

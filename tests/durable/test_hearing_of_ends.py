@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from waiting_world import Process, World, in_worlds, template
 
-from ivcap_flows.journal import sightings
+from ivcap_flows.journal import poll_status
 
 HOUR = 3600.0
 
@@ -126,7 +126,7 @@ def test_the_one_that_asks_is_stopped_and_the_clock_jumps(world: World, hours: f
     followed(world, two, works[1])
     leader.stop(after_a_step=True)
     world.ahead += hours * HOUR
-    world.let_pass(2 * sightings.LOOKOUT_SECONDS)
+    world.let_pass(2 * poll_status.LOOKOUT_SECONDS)
     world.work.end(works[0])
     world.let_pass(6)
     assert not one.waits and two.waits

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from durable_platform import Platform, order
 
-from ivcap_flows.durable import LogicalRun, beating, perform
+from ivcap_flows.durable import LogicalRun, heartbeat, perform
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal, RunIdentity
 
@@ -68,7 +68,7 @@ def _eventually(condition: Any) -> None:
 @pytest.fixture
 def own_beaters(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[threading.Thread]]:
     """The beating threads of this test: an attempt of another one may still be open in this process."""
-    monkeypatch.setattr(beating, "_heart", None)
+    monkeypatch.setattr(heartbeat, "_heart", None)
     before = set(threading.enumerate())
     return lambda: [thread for thread in _beaters() if thread not in before]
 
@@ -152,10 +152,10 @@ def test_a_beat_that_could_not_begin_begins_with_the_next_run(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(threading.Thread, "start", none)
-        beating.start_beating(sqlite_journal)
-    beating.start_beating(sqlite_journal)
+        heartbeat.start_beating(sqlite_journal)
+    heartbeat.start_beating(sqlite_journal)
     assert len(own_beaters()) == 1
-    beating.stop_beating(sqlite_journal)
+    heartbeat.stop_beating(sqlite_journal)
     _eventually(lambda: own_beaters() == [])
 
 

@@ -8,18 +8,19 @@ import time
 import pytest
 from waiting_work import Work
 
-from ivcap_flows.durable import looking, pace, waiter
-from ivcap_flows.durable.budget import Budget
-from ivcap_flows.durable.looking import PAGES, ROUND, Change, Rounds
-from ivcap_flows.durable.pace import LONGEST, PROMPT, SHARE, SHORTEST, Pace, interval
+from ivcap_flows.durable import poll_interval, poll_strategy
+from ivcap_flows.durable import poller as pollers
+from ivcap_flows.durable.poll_interval import LONGEST, PROMPT, SHARE, SHORTEST, Pace, interval
+from ivcap_flows.durable.poll_strategy import PAGES, ROUND, Change, Rounds
+from ivcap_flows.durable.rate_limiter import Budget
 from ivcap_flows.errors import NotFoundError, WaitTimeoutError
 
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rest a fifth of what is shipped, and do not count on changes for a time."""
-    monkeypatch.setattr(pace, "SHORTEST", 0.2)
-    monkeypatch.setattr(looking, "EASE", 0.0)
+    monkeypatch.setattr(poll_interval, "SHORTEST", 0.2)
+    monkeypatch.setattr(poll_strategy, "EASE", 0.0)
 
 
 async def until(true, seconds: float = 10.0) -> None:
@@ -86,7 +87,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other():
 
 async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
     """What ends meanwhile is told, and the round goes on: a record that the server fails on is only its own trouble."""
-    monkeypatch.setattr(waiter, "_RENEWAL", 0.2)
+    monkeypatch.setattr(pollers, "_RENEWAL", 0.2)
     work = Work(a="executing", b="executing")
     poller = work.poller()
     first = asyncio.create_task(poller.wait(["a"]))
@@ -134,8 +135,8 @@ async def test_the_servers_word_is_first():
 
 async def test_an_event_is_a_hint_to_look_at_once(monkeypatch):
     """The end is known without delay though the next round is far off, and the record is what counts."""
-    monkeypatch.setattr(pace, "PROMPT", 30.0)
-    monkeypatch.setattr(waiter.random, "random", lambda: 1.0)
+    monkeypatch.setattr(poll_interval, "PROMPT", 30.0)
+    monkeypatch.setattr(pollers.random, "random", lambda: 1.0)
     work = Work(a="executing")
     work.events = {"a": asyncio.Event()}
     wait = asyncio.create_task(work.poller().wait(["a"]))
@@ -161,7 +162,7 @@ async def test_an_event_is_not_the_truth():
 
 async def test_streams_are_few():
     """Of many nothing is listened to, and a stream ends with its wait."""
-    names = [f"o{i}" for i in range(waiter.STREAMS + 1)]
+    names = [f"o{i}" for i in range(pollers.STREAMS + 1)]
     work = Work(**dict.fromkeys(names, "executing"))
     work.events = {name: asyncio.Event() for name in names}
     poller = work.poller()
@@ -169,7 +170,7 @@ async def test_streams_are_few():
     await until(lambda: poller.rounds >= 2)
     assert work.asked["stream"] == 0
     work.end(names[0])
-    await until(lambda: work.asked["stream"] == waiter.STREAMS)
+    await until(lambda: work.asked["stream"] == pollers.STREAMS)
     many.cancel()
     await until(lambda: poller._ticker.done())
     assert not poller._listeners or all(each.cancelling() or each.done() for each in poller._listeners.values())
@@ -318,7 +319,7 @@ async def test_a_thousand_waits_take_no_thread_and_little_memory():
 
 def test_the_interval_grows_with_age_within_its_bounds():
     """Young work is looked at often, old work rarely; events, and what is known of such work, spare looks."""
-    assert interval(0) == pace.SHORTEST < SHORTEST and interval(36_000) == LONGEST
+    assert interval(0) == poll_interval.SHORTEST < SHORTEST and interval(36_000) == LONGEST
     assert interval(100) == SHARE * 100 and interval(0, told=True) == PROMPT
     assert interval(0, surely=600) == SHARE * 600
 
@@ -336,7 +337,7 @@ def test_the_pace_is_learned_from_some_ends():
 
 async def test_ends_teach_the_next_wait(monkeypatch):
     """After some ends of a service, young work of it is looked at more rarely than before."""
-    monkeypatch.setattr(waiter.random, "random", lambda: 1.0)
+    monkeypatch.setattr(pollers.random, "random", lambda: 1.0)
     counts = []
     work = Work()
     poller = work.poller()

@@ -18,11 +18,11 @@ from types import SimpleNamespace
 import pytest
 from waiting_work import Work
 
-from ivcap_flows.durable import board as boards
-from ivcap_flows.durable.board import Board
-from ivcap_flows.durable.looking import ROUND
+from ivcap_flows.durable import poll_sharing as boards
+from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_strategy import ROUND
 from ivcap_flows.errors import JournalError, NotFoundError
-from ivcap_flows.journal import Journal, sightings
+from ivcap_flows.journal import Journal, poll_status
 from ivcap_flows.journal.rows import Watch
 
 SCRIPT = Path(__file__).with_name("waiting_process.py")
@@ -145,7 +145,7 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     here = lambda: threading.current_thread().name  # noqa: E731
     begun = sqlite_journal.sightings._store.write
     monkeypatch.setattr(sqlite_journal.sightings._store, "write", lambda: writes.append(here()) or begun())
-    monkeypatch.setattr("ivcap_flows.durable.pace.SHORTEST", 0.1)
+    monkeypatch.setattr("ivcap_flows.durable.poll_interval.SHORTEST", 0.1)
     writes.clear()
     work = Work(a="executing")
     poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
@@ -184,7 +184,7 @@ def test_who_led_before_tells_nothing(durable_journal: Journal):
 def test_the_lead_goes_to_another_by_its_renewals_alone(durable_journal: Journal, monkeypatch: pytest.MonkeyPatch):
     """Whoever has seen no renewal for long enough, by its own time, takes it; once, and from that very state."""
     at = [100.0]
-    monkeypatch.setattr(sightings, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    monkeypatch.setattr(poll_status, "time", SimpleNamespace(monotonic=lambda: at[0]))
     seen = durable_journal.sightings
     leads, waits, late = seen.lead("silent", "one"), seen.lead("silent", "two"), seen.lead("silent", "three")
     at[0] += 8
@@ -239,7 +239,7 @@ async def test_a_process_hears_what_another_saw(durable_journal: Journal):
 
 async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal: Journal, monkeypatch):
     """Accounts may see what others of them do not; and what never appears is an error of the wait that named it."""
-    monkeypatch.setattr("ivcap_flows.durable.pace.SHORTEST", 0.2)
+    monkeypatch.setattr("ivcap_flows.durable.poll_interval.SHORTEST", 0.2)
     first, second = Work(a="executing"), Work(b="executing")
 
     def waits(work: Work, urn: str) -> asyncio.Task[object]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from waiting_world import Process, World, in_worlds, template
 
-from ivcap_flows.journal import sightings
+from ivcap_flows.journal import poll_status
+from ivcap_flows.journal.poll_status import Sightings
 from ivcap_flows.journal.schema import watches
-from ivcap_flows.journal.sightings import Sightings
 
 MOST = 4
 """Processes at once."""
@@ -159,6 +159,6 @@ def test_a_build_that_deletes_what_others_were_told_is_found(
 
 def test_a_build_whose_leader_keeps_the_lead_is_found(machine: type[Waits], monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is stopped, nobody asks."""
-    monkeypatch.setattr(sightings, "LOOKOUT_SECONDS", 1e9)
+    monkeypatch.setattr(poll_status, "LOOKOUT_SECONDS", 1e9)
     with pytest.raises(AssertionError, match="never heard"):
         tried(machine, 100)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from waiting_work import Seen, Work
 
-from ivcap_flows.durable import pace, waiter
-from ivcap_flows.durable.board import Board
-from ivcap_flows.durable.budget import Budget
-from ivcap_flows.durable.waiter import Poller
-from ivcap_flows.journal import Journal, sightings
+from ivcap_flows.durable import poll_interval, poller
+from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poller import Poller
+from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.journal import Journal, poll_status
 
-pace.SHORTEST = 0.2
-waiter._EXCHANGE = 0.2
-sightings.LOOKOUT_SECONDS = 1.0
+poll_interval.SHORTEST = 0.2
+poller._EXCHANGE = 0.2
+poll_status.LOOKOUT_SECONDS = 1.0
 
 
 class Filed(Seen):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from ivcap_flows.durable.budget import Budget
-from ivcap_flows.durable.looking import Change
-from ivcap_flows.durable.waiter import Poller
+from ivcap_flows.durable.poll_strategy import Change
+from ivcap_flows.durable.poller import Poller
+from ivcap_flows.durable.rate_limiter import Budget
 from ivcap_flows.errors import NotFoundError, UnreachableError
 
 PAGE = 50

@@ -26,14 +26,14 @@ import sqlalchemy as sa
 from intent_world import Killed, Loop
 from waiting_work import Seen, Work
 
-from ivcap_flows.durable import board as boards
-from ivcap_flows.durable import budget, looking, pace, waiter
-from ivcap_flows.durable.board import Board
-from ivcap_flows.durable.budget import Budget
-from ivcap_flows.durable.looking import Change
-from ivcap_flows.durable.waiter import Poller
+from ivcap_flows.durable import poll_interval, poll_strategy, poller, rate_limiter
+from ivcap_flows.durable import poll_sharing as boards
+from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_strategy import Change
+from ivcap_flows.durable.poller import Poller
+from ivcap_flows.durable.rate_limiter import Budget
 from ivcap_flows.errors import JournalError
-from ivcap_flows.journal import Journal, sightings
+from ivcap_flows.journal import Journal, poll_status
 from ivcap_flows.journal import processes as processes_module
 
 _BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
@@ -311,7 +311,7 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
             raise ProcessLookupError(pid)
 
     clock = SimpleNamespace(monotonic=lambda: current().monotonic())
-    for module in (waiter, boards, looking, budget, sightings):
+    for module in (poller, boards, poll_strategy, rate_limiter, poll_status):
         patch.setattr(module, "time", clock, raising=False)
     patch.setattr(processes_module, "boot_id", lambda: _here.get().machine)
     patch.setattr(processes_module, "start_of", lambda pid: current().started(pid))
@@ -321,7 +321,12 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
     for name in ("start_beating", "stop_beating"):
         patch.setattr(boards, name, lambda journal: None)
-    shorter = {(pace, "LONGEST"): 4.0, (looking, "EASE"): 4.0, (looking, "_THOROUGH"): 3, (boards, "_AWAY"): 5.0}
-    shorter |= {(waiter, "_RENEWAL"): 2.0, (sightings, "LOOKOUT_SECONDS"): 6.0}
+    shorter = {
+        (poll_interval, "LONGEST"): 4.0,
+        (poll_strategy, "EASE"): 4.0,
+        (poll_strategy, "_THOROUGH"): 3,
+        (boards, "_AWAY"): 5.0,
+    }
+    shorter |= {(poller, "_RENEWAL"): 2.0, (poll_status, "LOOKOUT_SECONDS"): 6.0}
     for (module, name), value in shorter.items():
         patch.setattr(module, name, value)

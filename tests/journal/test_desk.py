@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import key_of
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
-from ivcap_flows.journal.desk import Desk
+from ivcap_flows.journal.group_commit import Desk
 from ivcap_flows.journal.store import Store
 
 Write = Callable[[sa.Connection], None]

@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
 from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
-from ivcap_flows.journal.places import network_file_system
+from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import entity
 

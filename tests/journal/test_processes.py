@@ -19,7 +19,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from ivcap_flows.durable.beating import listen, start_beating
+from ivcap_flows.durable.heartbeat import listen, start_beating
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.journal import Journal, NewIntent, ProcessRow, processes, schema
 from ivcap_flows.journal.processes import boot_id, start_of

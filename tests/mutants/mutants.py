@@ -23,8 +23,8 @@ from ivcap_flows.durable.submission import Submission
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
+from ivcap_flows.journal.poll_status import Sightings
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.sightings import Sightings
 from ivcap_flows.secrets import known, scrubbing, shapes
 from ivcap_flows.tasks.key_aspects import AspectKeys
 

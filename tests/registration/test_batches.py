@@ -28,7 +28,7 @@ from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.registration import model_runs, submit
 from ivcap_flows.registration.batch import Batch
-from ivcap_flows.registration.following import Pulse
+from ivcap_flows.registration.batch_watcher import Pulse
 from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.lookup import Lookup
 from ivcap_flows.registration.model_runs import model_run_effect

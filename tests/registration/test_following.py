@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ivcap_flows.provena.models import JobRow
-from ivcap_flows.registration import following
-from ivcap_flows.registration.following import End, Follower, Pulse, Sending, Unit
+from ivcap_flows.registration import batch_watcher
+from ivcap_flows.registration.batch_watcher import End, Follower, Pulse, Sending, Unit
 from ivcap_flows.registration.keys import marked
 
 
@@ -37,8 +37,8 @@ class Provena:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_SHORTEST", 0.01)
-    monkeypatch.setattr(following, "_LONGEST", 0.02)
+    monkeypatch.setattr(batch_watcher, "_SHORTEST", 0.01)
+    monkeypatch.setattr(batch_watcher, "_LONGEST", 0.02)
 
 
 async def follow(provena: Provena, *batches: str) -> list[End]:

@@ -18,7 +18,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import entity
 from ivcap_flows.sinks import Delivery, Drained, drain, outbox
-from ivcap_flows.sinks.named import check_sinks, delivered_as
+from ivcap_flows.sinks.sink_registry import check_sinks, delivered_as
 
 
 def begun(journal: Journal, name: str):

@@ -10,7 +10,7 @@ import pytest
 from prov.model import ProvDocument
 
 from ivcap_flows import loop
-from ivcap_flows.durable import beating
+from ivcap_flows.durable import heartbeat
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.http.auth import StaticToken
@@ -103,7 +103,7 @@ def test_what_names_a_place_or_a_person_is_told_from_what_does_not(text, told):
 def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
     """A slow delivery keeps its lease: another machine sees by the beat that the drainer lives."""
     # Another test's heart may beat already, at its own pace.
-    monkeypatch.setattr(beating, "_heart", None)
+    monkeypatch.setattr(heartbeat, "_heart", None)
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
     attempt = a_run(ivcap_journal).attempt
     beats = []

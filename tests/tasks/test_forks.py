@@ -10,7 +10,7 @@ PROGRAM = """
 import importlib, os, pkgutil, signal, sys, threading
 import ivcap_flows
 from ivcap_flows import tasks
-from ivcap_flows.capture.recorders import journal as current_journal
+from ivcap_flows.capture.recorder_registry import journal as current_journal
 
 for module in pkgutil.walk_packages(ivcap_flows.__path__, "ivcap_flows."):
     if not module.name.startswith(("ivcap_flows.cli", "ivcap_flows.testing")) and "__main__" not in module.name:
@@ -69,4 +69,4 @@ def test_a_child_forked_while_all_locks_are_held_runs_a_task(ivcap_twin: object,
     assert done.returncode == 0, done.stderr
     child, parent = done.stdout.splitlines()
     assert child.startswith("child ") and int(child.split()[1]) >= 10
-    assert parent.endswith(" 0 True") and "ivcap_flows.durable.beating._lock" in parent
+    assert parent.endswith(" 0 True") and "ivcap_flows.durable.heartbeat._lock" in parent

@@ -40,13 +40,13 @@ from ivcap_flows.tasks import (
     dequeue,
     enqueue,
     flow_run,
+    park_watcher,
     parking,
     place_order,
     request_job,
-    watching,
 )
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
-from ivcap_flows.tasks.watching import Watcher
+from ivcap_flows.tasks.park_watcher import Watcher
 
 SERVICE = """
 import time
@@ -536,9 +536,9 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
         left = next(looks)
         return parks if left else []
 
-    real = watching.wake
+    real = park_watcher.wake
     monkeypatch.setattr(Parks, "left", look)
-    monkeypatch.setattr(watching, "wake", lambda id_: woken_beside.append(not left) or real(id_))
+    monkeypatch.setattr(park_watcher, "wake", lambda id_: woken_beside.append(not left) or real(id_))
 
     @flow
     def parks() -> list[str]:
@@ -598,7 +598,7 @@ def test_of_two_watchers_one_stands_by(ivcap_journal):
         second.cancel()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watching, "EVERY", 0.1)
+        patch.setattr(park_watcher, "EVERY", 0.1)
         loop.run(both())
     assert said[-1] == "2 Watching the parked runs."
     assert not ivcap_journal.leases.held(times.WATCHER)

@@ -9,7 +9,7 @@ import pytest
 
 from ivcap_flows.errors import JobFailedError, WaitTimeoutError
 from ivcap_flows.local.register import register
-from ivcap_flows.tasks import jobs, request_job, wait_for_jobs, watched
+from ivcap_flows.tasks import jobs, poll_sources, request_job, wait_for_jobs
 
 
 def polls(twin):
@@ -27,7 +27,7 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
 
     def later(urn, seconds):
         said.append(seconds)
-        watched.ask_later(urn, 3.0)
+        poll_sources.ask_later(urn, 3.0)
 
     monkeypatch.setattr(jobs, "ask_later", later)
 

@@ -21,8 +21,8 @@ from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.journal import Journal, RunIdentity, store
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.rows import ParkRow, Wait
-from ivcap_flows.tasks import place_order, watching
-from ivcap_flows.tasks.watching import Watcher
+from ivcap_flows.tasks import park_watcher, place_order
+from ivcap_flows.tasks.park_watcher import Watcher
 
 MANY = 200
 
@@ -31,10 +31,10 @@ MANY = 200
 def woken(monkeypatch: pytest.MonkeyPatch, on_prefect: object) -> list[str]:
     """The flow runs that were woken; Prefect has all others as parked."""
     found: list[str] = []
-    parked = Scheduled(name=watching.PARKED, scheduled_time=datetime.now(timezone.utc) + timedelta(hours=1))
-    monkeypatch.setattr(watching, "standing", lambda ids: dict.fromkeys(ids, parked))
-    monkeypatch.setattr(watching, "wake", lambda flow_run_id: found.append(flow_run_id) or "woken")
-    monkeypatch.setattr(watching, "EVERY", 0.2)
+    parked = Scheduled(name=park_watcher.PARKED, scheduled_time=datetime.now(timezone.utc) + timedelta(hours=1))
+    monkeypatch.setattr(park_watcher, "standing", lambda ids: dict.fromkeys(ids, parked))
+    monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: found.append(flow_run_id) or "woken")
+    monkeypatch.setattr(park_watcher, "EVERY", 0.2)
     return found
 
 

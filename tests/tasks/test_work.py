@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials
-from ivcap_flows.durable import plan, waiter
+from ivcap_flows.durable import plan, poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, ParameterError, WaitTimeoutError
 from ivcap_flows.ivcap import job_events
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -39,7 +39,7 @@ from ivcap_flows.tasks import (
     wait_for_orders,
     waiting,
 )
-from ivcap_flows.tasks import watched as watching
+from ivcap_flows.tasks import poll_sources as watching
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.waiting import first_of
 
@@ -372,14 +372,14 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
         def emit(self, record):
             said.append((record.getMessage(), TaskRunContext.get()))
 
-    monkeypatch.setattr(waiter, "TELLING", 0.4)
-    monkeypatch.setattr("ivcap_flows.durable.pace.PROMPT", 0.5)
+    monkeypatch.setattr(poller, "TELLING", 0.4)
+    monkeypatch.setattr("ivcap_flows.durable.poll_interval.PROMPT", 0.5)
     heard = Heard(logging.INFO)
-    waiter.logger.addHandler(heard)
+    poller.logger.addHandler(heard)
     try:
         in_flow(lambda: wait_for_jobs([request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
     finally:
-        waiter.logger.removeHandler(heard)
+        poller.logger.removeHandler(heard)
     words = [message for message, _ in said]
     assert words[0] == "Waiting for 2 jobs." and any("2 executing" in line for line in words)
     assert 2 <= len(words) <= 12

@@ -151,7 +151,7 @@ def _export(validator: Any, folder: Path) -> None:
     """Write the newest run as an RO-Crate and as OpenLineage's events, and have both validated."""
     from exports_standards import valid
 
-    from ivcap_flows.capture.recorders import journal
+    from ivcap_flows.capture.recorder_registry import journal
     from ivcap_flows.provenance.openlineage import dumps
     from ivcap_flows.sinks import run_graph
     from ivcap_flows.sinks.contents import texts

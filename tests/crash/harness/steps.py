@@ -29,10 +29,10 @@ from ivcap_flows.journal import processes, store
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.runs import Runs
-from ivcap_flows.tasks import parking, watching
+from ivcap_flows.tasks import park_watcher, parking
 from ivcap_flows.tasks.flow_run import OwnRun
 from ivcap_flows.tasks.key_aspects import AspectKeys
-from ivcap_flows.tasks.watched import OrderSource
+from ivcap_flows.tasks.poll_sources import OrderSource
 
 __all__ = ["CHUNK", "FAN_IN", "LEASE", "arm", "be_hasty", "ending"]
 
@@ -221,7 +221,7 @@ def be_hasty() -> None:
     times.SHORTEST = parking.SHORTEST = 6.0  # type: ignore[misc]
     times.WATCHED = 40.0  # type: ignore[misc]
     parking.WOKEN = parking.AGAIN = 1.0  # type: ignore[misc]
-    watching.EVERY = 0.5  # type: ignore[misc]
+    park_watcher.EVERY = 0.5  # type: ignore[misc]
 
 
 def set_the_clock() -> None:

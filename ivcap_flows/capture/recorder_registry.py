@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from ivcap_flows.capture.writer import Recorder
+from ivcap_flows.capture.record_writer import Recorder
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal

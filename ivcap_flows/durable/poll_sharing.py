@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, ParamSpec, TypeVar
 
-from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_beating, stop_beating
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import Lead, Watch

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from ivcap_flows.durable.budget import Budget
+from ivcap_flows.durable.rate_limiter import Budget
 from ivcap_flows.errors import PlatformError
 from ivcap_flows.handles import TERMINAL
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ivcap_flows.durable.platform_time import look_since, still_to_settle
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import JobRow
-from ivcap_flows.registration.following import End, Follower, Pulse, Sending, Unit
+from ivcap_flows.registration.batch_watcher import End, Follower, Pulse, Sending, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
 from ivcap_flows.registration.lookup import Lookup, Sign, half
 from ivcap_flows.registration.registry import moment

@@ -16,10 +16,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from ivcap_flows.durable.board import Board
-from ivcap_flows.durable.budget import Budget
-from ivcap_flows.durable.looking import Rounds, Source
-from ivcap_flows.durable.pace import SHORTEST, Pace, interval
+from ivcap_flows.durable.poll_interval import SHORTEST, Pace, interval
+from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_strategy import Rounds, Source
+from ivcap_flows.durable.rate_limiter import Budget
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.secrets import logger_of

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable.board import Board
-from ivcap_flows.durable.budget import Budget
-from ivcap_flows.durable.looking import Change, Source
-from ivcap_flows.durable.waiter import Poller
+from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_strategy import Change, Source
+from ivcap_flows.durable.poller import Poller
+from ivcap_flows.durable.rate_limiter import Budget
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ivcap_flows.errors import IvcapFlowsError
     from ivcap_flows.journal import AttemptRow, DeliveryRow, DeliveryState, Journal, Outcome
     from ivcap_flows.sinks import Drained
-    from ivcap_flows.sinks.named import Clients
+    from ivcap_flows.sinks.sink_registry import Clients
 
 __all__ = ["Synced", "begin_sync", "synchronise"]
 
@@ -48,7 +48,7 @@ def synchronise(journal: Journal, names: Sequence[str], clients: Clients, *, aga
     anything is done.
     """
     from ivcap_flows.sinks import drain
-    from ivcap_flows.sinks.named import check_sinks, open_sinks
+    from ivcap_flows.sinks.sink_registry import check_sinks, open_sinks
 
     check_sinks(names)
     ended = reconcile(journal)

@@ -19,7 +19,7 @@ from prefect.settings import get_current_settings
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
-from ivcap_flows.durable.beating import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_beating, stop_beating
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.journal import Journal
