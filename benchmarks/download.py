@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import medians, python, report, rounds, timed, twin
+from benchmarks.measure import embedded, medians, python, report, rounds, timed
 from benchmarks.upload import BARE, LIMIT, LIMIT_MIB, MIB, OFFICIAL, ROUNDS, SIZE, SIZES, journal, make_file, ours
 
 DOWNLOAD = """
@@ -73,7 +73,7 @@ def official(urn: str, target: Path, environment: dict[str, str]) -> dict[str, A
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, twin() as environment:
+    with tempfile.TemporaryDirectory() as folder, embedded() as environment:
         source, target = Path(folder, "data.bin"), Path(folder, "back.bin")
         make_file(source, SIZE)
         urn = ours(source, environment, folder)["urn"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.measure import medians, python, report, rounds, twin
+from benchmarks.measure import embedded, medians, python, report, rounds
 
 COUNT = 10_000
 ROUNDS = 5
@@ -120,7 +120,7 @@ def official(environment: dict[str, str]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    with twin() as environment:
+    with embedded() as environment:
         fill(environment)
         ours, bare = [], []
 

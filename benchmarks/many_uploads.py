@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import QUIET, medians, report, rounds, steered_twin
+from benchmarks.measure import QUIET, medians, report, rounds, steered_platform
 from benchmarks.upload import MIB, OFFICIAL, journal
 
 FILES = 64
@@ -80,7 +80,7 @@ def seconds(python: str, code: str, environment: dict[str, str]) -> float:
 
 
 def main() -> None:
-    with steered_twin() as (environment, control):
+    with steered_platform() as (environment, control):
         control.add_fault(delay=LATENCY)
         asked: dict[str, int] = {}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ivcap_flows.local import ensure
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
 
@@ -58,18 +58,28 @@ def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
 
 
 @contextlib.contextmanager
-def twin() -> Iterator[dict[str, str]]:
+def embedded() -> Iterator[dict[str, str]]:
     """An embedded platform on a free port, in a temporary folder; the value is its environment."""
-    with steered_twin() as (environment, _):
+    with steered_platform() as (environment, _):
         yield environment
 
 
 @contextlib.contextmanager
-def steered_twin() -> Iterator[tuple[dict[str, str], TwinControl]]:
+def steered_platform() -> Iterator[tuple[dict[str, str], PlatformControl]]:
     """An embedded platform on a free port, in a temporary folder: its environment, its faults and its requests."""
     with tempfile.TemporaryDirectory() as folder:
         env_file = Path(folder, "env")
-        command = [sys.executable, "-m", "ivcap_flows.cli", "local", "serve", "--port", "0", "--dir", f"{folder}/twin"]
+        command = [
+            sys.executable,
+            "-m",
+            "ivcap_flows.cli",
+            "local",
+            "serve",
+            "--port",
+            "0",
+            "--dir",
+            f"{folder}/embedded",
+        ]
         server = subprocess.Popen([*command, "--env-file", str(env_file)], stdout=subprocess.DEVNULL)
         try:
             end = time.monotonic() + 30
@@ -78,8 +88,8 @@ def steered_twin() -> Iterator[tuple[dict[str, str], TwinControl]]:
                     raise RuntimeError("The embedded platform did not start.")
                 time.sleep(0.05)
             environment = dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
-            environment["IVCAP_LOCAL_DIR"] = f"{folder}/twin"
-            yield environment, TwinControl(ensure(f"{folder}/twin"))
+            environment["IVCAP_LOCAL_DIR"] = f"{folder}/embedded"
+            yield environment, PlatformControl(ensure(f"{folder}/embedded"))
         finally:
             server.terminate()
             server.wait(10)

@@ -26,10 +26,10 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.measure import QUIET, report, steered_twin
+from benchmarks.measure import QUIET, report, steered_platform
 from ivcap_flows.durable.parking import Pending, rest
 from ivcap_flows.local.register import register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.settings import Settings
 
 HOUR = 3600.0
@@ -136,7 +136,7 @@ def prefect(environment: dict[str, str], folder: Path) -> Iterator[Prefect]:
         started.end()
 
 
-def held(server: Prefect, control: TwinControl, deployment: str, until: Path, *, park: bool) -> list[float]:
+def held(server: Prefect, control: PlatformControl, deployment: str, until: Path, *, park: bool) -> list[float]:
     """Seconds on the platform's clock of each process that the run had."""
     body = {"parameters": {"until": str(until), "park": park}, "state": {"type": "SCHEDULED"}}
     run = str(server.post(f"/deployments/{deployment}/create_flow_run", body)["id"])
@@ -163,7 +163,7 @@ def held(server: Prefect, control: TwinControl, deployment: str, until: Path, *,
     return seconds
 
 
-def platform_time(control: TwinControl) -> float:
+def platform_time(control: PlatformControl) -> float:
     return datetime.fromisoformat(control.clock()["now"].replace("Z", "+00:00")).timestamp()
 
 
@@ -177,7 +177,7 @@ def wakings() -> int:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, steered_twin() as (environment, control):
+    with tempfile.TemporaryDirectory() as name, steered_platform() as (environment, control):
         folder = Path(name)
         (folder / "setup.cfg").touch()
         (folder / "services_of_parking.py").write_text(SERVICE)

@@ -13,7 +13,7 @@ would not show, is read again.
 import statistics
 import tempfile
 
-from benchmarks.measure import QUIET, python, report, twin
+from benchmarks.measure import QUIET, embedded, python, report
 
 TASKS = 250
 ROUNDS = 15
@@ -120,7 +120,7 @@ print(json.dumps({"hashed": hashed, "bytes": (3 + 1) * sum(sizes), "files": 3 * 
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, twin() as environment:
+    with tempfile.TemporaryDirectory() as folder, embedded() as environment:
         journal = {**QUIET, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder}/journal.sqlite"}
         told = python(HASHED, folder, env={**journal, **environment})
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import QUIET, medians, python, report, rounds, steered_twin
+from benchmarks.measure import QUIET, medians, python, report, rounds, steered_platform
 from benchmarks.upload import journal
 
 RECORDS = 1000
@@ -79,7 +79,7 @@ def ids_in(value: Any) -> set[str]:
 def registered(command: tuple[str, ...], what: str, latency: float = LATENCY, count: int = RECORDS) -> dict[str, float]:
     """What the last line of a command says that registers new records with a Provena that has none; with its requests,
     and what they may be."""
-    with tempfile.TemporaryDirectory() as folder, steered_twin() as (environment, control):
+    with tempfile.TemporaryDirectory() as folder, steered_platform() as (environment, control):
         record = python(MAKE_ITEMS, env=environment)
         path = Path(folder, "records.jsonl")
         write_records(path, record, count)

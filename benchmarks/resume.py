@@ -15,10 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import QUIET, report, steered_twin
+from benchmarks.measure import QUIET, report, steered_platform
 from benchmarks.upload import MIB, journal, make_file
 from ivcap_flows.http.tus import CHUNK
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 SIZE = 1024 * MIB
 KILLED_AT = SIZE // 2 + CHUNK // 2
@@ -33,11 +33,11 @@ print(json.dumps(upload_artifact.fn(sys.argv[1]).sha256))
 """
 
 
-def sent(control: TwinControl) -> int:
+def sent(control: PlatformControl) -> int:
     return sum(int(request["received"]) for request in control.requests("PATCH"))
 
 
-def killed_and_again(control: TwinControl, environment: dict[str, str]) -> dict[str, float]:
+def killed_and_again(control: PlatformControl, environment: dict[str, str]) -> dict[str, float]:
     """Bytes sent before the kill and after it, and the seconds of the second process."""
     control.forget_requests()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def killed_and_again(control: TwinControl, environment: dict[str, str]) -> dict[
 
 
 def main() -> None:
-    with steered_twin() as (environment, control):
+    with steered_platform() as (environment, control):
         found = [killed_and_again(control, environment) for _ in range(ROUNDS)]
     again = max(one["before"] + one["after"] - SIZE for one in found)
     report(

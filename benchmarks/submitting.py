@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.measure import medians, python, report, rounds, steered_twin
+from benchmarks.measure import medians, python, report, rounds, steered_platform
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.mapping import RunnerMapping, write_mapping
 
@@ -121,7 +121,7 @@ def service(environment: dict[str, str]) -> None:
 def main() -> None:
     cpu: dict[str, list[float]] = {"ours": [], "bare": []}
     asked: list[float] = []
-    with steered_twin() as (environment, control), tempfile.TemporaryDirectory() as folder:
+    with steered_platform() as (environment, control), tempfile.TemporaryDirectory() as folder:
         service(environment)
         control.add_fault(delay=LATENCY)
         replayed = str(Path(folder, "requests.json"))

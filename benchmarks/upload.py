@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import medians, python, report, rounds, timed, twin
+from benchmarks.measure import embedded, medians, python, report, rounds, timed
 
 MIB = 1 << 20
 SIZE = 1024 * MIB
@@ -111,7 +111,7 @@ def official(path: Path, environment: dict[str, str]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, twin() as environment:
+    with tempfile.TemporaryDirectory() as folder, embedded() as environment:
         path = Path(folder, "data.bin")
         make_file(path, SIZE)
         seconds = rounds(

@@ -25,9 +25,9 @@ from typing import Any
 import httpx
 
 from benchmarks.listing import OFFICIAL
-from benchmarks.measure import QUIET, report, steered_twin
+from benchmarks.measure import QUIET, report, steered_platform
 from ivcap_flows.local.register import register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 SERVICES, LIVE, FINISHED = 5, 1000, 50_000
 TICKS = 10
@@ -163,7 +163,12 @@ class Waits:
     """Processes of ours, each waiting for its share of the jobs; what they ask of the platform is counted."""
 
     def __init__(
-        self, control: TwinControl, environment: dict[str, str], jobs: list[tuple[str, str]], count: int, **until: int
+        self,
+        control: PlatformControl,
+        environment: dict[str, str],
+        jobs: list[tuple[str, str]],
+        count: int,
+        **until: int,
     ) -> None:
         self._control = control
         self._folder = tempfile.TemporaryDirectory()
@@ -197,12 +202,12 @@ class Waits:
         return found
 
 
-def asked(control: TwinControl) -> int:
+def asked(control: PlatformControl) -> int:
     """Requests about jobs since the log was emptied."""
     return sum("/jobs" in entry["path"] or entry["path"] == "/1/aspects" for entry in control.requests())
 
 
-def per_tick(control: TwinControl, environment: dict[str, str], jobs: list[tuple[str, str]], count: int) -> Any:
+def per_tick(control: PlatformControl, environment: dict[str, str], jobs: list[tuple[str, str]], count: int) -> Any:
     control.forget_requests()
     waits = Waits(control, environment, jobs, count, ticks=TICKS)
     [figures] = waits.figures(1)
@@ -214,7 +219,7 @@ def per_tick(control: TwinControl, environment: dict[str, str], jobs: list[tuple
     }
 
 
-def official(control: TwinControl, environment: dict[str, str], jobs: list[tuple[str, str]]) -> float | None:
+def official(control: PlatformControl, environment: dict[str, str], jobs: list[tuple[str, str]]) -> float | None:
     """Requests of the official client per round, where its environment is there (`make peers`)."""
     if not OFFICIAL.exists():
         return None
@@ -227,7 +232,7 @@ def official(control: TwinControl, environment: dict[str, str], jobs: list[tuple
     return asked(control) / ROUNDS
 
 
-def delays(control: TwinControl, environment: dict[str, str], jobs: list[tuple[str, str]]) -> dict[str, float]:
+def delays(control: PlatformControl, environment: dict[str, str], jobs: list[tuple[str, str]]) -> dict[str, float]:
     """Some of the jobs end; the delays until their waits have returned."""
     control.forget_requests()
     waits = Waits(control, environment, jobs, 1, ends=ENDING)
@@ -251,12 +256,12 @@ def delays(control: TwinControl, environment: dict[str, str], jobs: list[tuple[s
 
 
 def main() -> None:
-    with steered_twin() as (environment, control):
+    with steered_platform() as (environment, control):
         live = fill(environment, scattered=False)
         one, four = (per_tick(control, environment, live, count) for count in (1, 4))
         theirs = official(control, environment, live)
         delay = delays(control, environment, live)
-    with steered_twin() as (environment, control):
+    with steered_platform() as (environment, control):
         scattered = per_tick(control, environment, fill(environment, scattered=True), 1)
     peer = theirs or float(LIVE)
     report(

@@ -25,7 +25,7 @@ from ivcap_flows.journal.states import ARROWS
 from ivcap_flows.local.ivcap import app as ivcap
 from ivcap_flows.local.ivcap.routing import Operation
 from ivcap_flows.local.likeness import FIGURES
-from ivcap_flows.local.provena.twin import ProvenaTwin
+from ivcap_flows.local.provena.platform import EmbeddedProvena
 from ivcap_flows.local.provena.web import Api
 from ivcap_flows.provenance import forms, names, rules
 from ivcap_flows.settings import Settings
@@ -168,7 +168,7 @@ whether doing the same again can help. No message holds a token.
 
 """
 
-TWIN: Final = """# The embedded platforms
+EMBEDDED: Final = """# The embedded platforms
 
 What the embedded platforms have of the real ones, operation by operation. Whatever is not said to be missing behaves as
 the platform's public description says. The server also tells of itself at `/1/openapi/openapi3.json`.
@@ -177,7 +177,7 @@ the platform's public description says. The server also tells of itself at `/1/o
 LIKE_PRODUCTION: Final = """
 ## Like production
 
-With `ivcap-flows local serve --like production`, or `ivcap_twin.be_like("production")` in a test, the embedded
+With `ivcap-flows local serve --like production`, or `embedded_platform.be_like("production")` in a test, the embedded
 platforms are as slow, narrow and late as the real ones: [rehearse a deployment](../how-to/rehearse-a-deployment.md).
 `--speed N` divides the seconds by N. The figures, and where each comes from:
 
@@ -316,7 +316,7 @@ def pages() -> dict[str, str]:
         "provenance.md": provenance(),
         "errors.md": errors_page(),
         "states.md": states_page(),
-        "twin.md": TWIN
+        "embedded-platforms.md": EMBEDDED
         + production()
         + IVCAP
         + coverage(ivcap.OPERATIONS, IVCAP_ROUTES)
@@ -451,10 +451,10 @@ def coverage(operations: Iterable[Operation], routes: str) -> str:
 def provena_page() -> str:
     """The tables of the seven APIs."""
     with TemporaryDirectory() as folder:
-        twin = ProvenaTwin(Path(folder), "http://127.0.0.1", 0, None)
-        asyncio.run(twin.stop())
+        embedded = EmbeddedProvena(Path(folder), "http://127.0.0.1", 0, None)
+        asyncio.run(embedded.stop())
     routes = provena_routes(PROVENA_ROUTES.read_text(encoding="utf-8"))
-    return "".join(f"\n### {api.title}\n\n{provena_coverage(api, routes[name])}" for name, api in twin.apis.items())
+    return "".join(f"\n### {api.title}\n\n{provena_coverage(api, routes[name])}" for name, api in embedded.apis.items())
 
 
 def provena_routes(text: str) -> dict[str, set[tuple[str, str]]]:

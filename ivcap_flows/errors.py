@@ -34,7 +34,7 @@
     ├── JournalError                the journal cannot be read or written
     │   ├── JournalLossError        rows that were in the journal are gone
     │   └── NewerSchemaError        made by a newer version of the package
-    └── TwinError                   the embedded platform could not be started or reached
+    └── EmbeddedPlatformError                   the embedded platform could not be started or reached
 
 Each error carries its data as attributes, survives pickling, and says in `retryable` whether doing the same again can
 help. No message holds a token.
@@ -50,6 +50,7 @@ __all__ = [
     "ConflictError",
     "DivergenceError",
     "DurabilityError",
+    "EmbeddedPlatformError",
     "FencedError",
     "ForbiddenError",
     "ForeignHandleError",
@@ -76,7 +77,6 @@ __all__ = [
     "SourceChangedError",
     "SpendLimitError",
     "SupersededError",
-    "TwinError",
     "UnavailableError",
     "UnreachableError",
     "WaitTimeoutError",
@@ -249,12 +249,12 @@ class JournalLossError(JournalError):
 
 
 class NewerSchemaError(JournalError):
-    """A journal or twin directory made by a newer version. Data: `found`, `known`."""
+    """A journal, or a folder of embedded platforms, made by a newer version. Data: `found`, `known`."""
 
     retryable = False
 
 
-class TwinError(IvcapFlowsError):
+class EmbeddedPlatformError(IvcapFlowsError):
     """The embedded platform could not be started or reached. Data: `directory`."""
 
     retryable = True

@@ -35,7 +35,7 @@ from botocore.session import get_session
 
 from ivcap_flows.durable import late_duplicates
 from ivcap_flows.journal import Journal
-from ivcap_flows.local import Twin, ensure
+from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.secrets import known
 
@@ -308,9 +308,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def s3_twin(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
+def s3_platform(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlatform]:
     """Embedded platforms that keep the files of datasets on the S3 server."""
-    folder = tmp_path_factory.mktemp("s3-twin")
+    folder = tmp_path_factory.mktemp("s3-embedded")
     options = ["--port", "0", "--dir", str(folder / "state"), "--s3-endpoint", s3_server.url, "--quiet"]
     server = subprocess.Popen([sys.executable, "-m", "ivcap_flows.local", "serve", *options])
     try:
@@ -390,11 +390,11 @@ def journal_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def fail_job(_twin: Twin) -> Callable[[str], None]:
+def fail_job(_embedded: EmbeddedPlatform) -> Callable[[str], None]:
     """Ends the job that lodges the run of this display name, and that stands still, as failed."""
 
     def fail(name: str) -> None:
-        place = Directory(_twin.directory).root / "provena.sqlite"
+        place = Directory(_embedded.directory).root / "provena.sqlite"
         with contextlib.closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
             changed = connection.execute(
                 "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE job_sub_type = "

@@ -29,10 +29,12 @@ def refuse(message: str) -> NoReturn:
 
 
 def settings_for(platform: Platform, settings: Settings | None = None, *, deployed: bool = False) -> Settings:
-    """The settings under which a platform is reached: the given ones (default: the environment), or the twin's.
+    """The settings under which a platform is reached: the given ones (default: the environment), or the embedded
+    platform's.
 
-    Blocks while the twin starts. Raises PlatformOffError where only the other platform is configured, and
-    ConfigurationError where nothing is and a deployed run has not allowed the twin by IVCAP_FLOWS_EMBEDDED=1.
+    Blocks while the embedded platform starts. Raises PlatformOffError where only the other platform is configured, and
+    ConfigurationError where nothing is and a deployed run has not allowed the embedded platform by
+    IVCAP_FLOWS_EMBEDDED=1.
     """
     settings = settings or Settings.current()
     beside = {
@@ -64,9 +66,9 @@ def settings_for(platform: Platform, settings: Settings | None = None, *, deploy
             "the work pool's or the worker's environment, or pass credentials; set IVCAP_FLOWS_EMBEDDED=1 if the "
             "embedded platforms are meant."
         )
-    return _twin_settings(settings)
+    return _embedded_settings(settings)
 
 
-def _twin_settings(settings: Settings) -> Settings:
-    twin = local.ensure(settings.ivcap_local_dir)
-    return Settings(**twin.environment)
+def _embedded_settings(settings: Settings) -> Settings:
+    embedded = local.ensure(settings.ivcap_local_dir)
+    return Settings(**embedded.environment)

@@ -33,7 +33,7 @@ _MOST: Final = 200
 """Things that are shown at most; the journal has all."""
 _PATIENCE: Final = 3.0
 """Seconds that a process that ends waits for what is being shown."""
-_EMBEDDED: Final = "urn:ivcap-flows:twin:"
+_EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
 

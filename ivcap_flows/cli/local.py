@@ -104,14 +104,16 @@ def register(
     if run is not None:
         mapping = RunnerMapping(_words(run), str((cwd or Path()).absolute()), concurrency)
     requests = read_definition(tool) if tool is not None else None
-    twin = local.ensure(_folder(directory))
-    token = twin.environment["IVCAP_JWT"]
+    embedded = local.ensure(_folder(directory))
+    token = embedded.environment["IVCAP_JWT"]
     for definition, content in read.items():
         try:
             if definition in described:
-                urn = register_description(twin.url, token, twin.directory, content, tool=requests, mapping=mapping)
+                urn = register_description(
+                    embedded.url, token, embedded.directory, content, tool=requests, mapping=mapping
+                )
             else:
-                urn = register_with(twin.url, token, content, definition)
+                urn = register_with(embedded.url, token, content, definition)
         except PlatformError as error:
             if error.status in (400, 422):
                 raise InputError(f"The service definition {definition} is malformed: {error.detail}") from error
@@ -138,7 +140,7 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         clear: Remove all rules first.
     """
     from ivcap_flows import local
-    from ivcap_flows.local.remote import TwinControl
+    from ivcap_flows.local.remote import PlatformControl
 
     try:
         wanted = json.loads(rule) if rule else None
@@ -146,7 +148,7 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         raise InputError(f"The fault rule is no JSON: {error}") from error
     if not isinstance(wanted, dict | None):
         raise InputError(f"The fault rule is a JSON object, not {rule}.")
-    control = TwinControl(local.ensure(_folder(directory)))
+    control = PlatformControl(local.ensure(_folder(directory)))
     if clear:
         control.clear_faults()
     if wanted is not None:

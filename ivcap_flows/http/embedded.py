@@ -13,7 +13,7 @@ from ivcap_flows.http.session import Session
 
 __all__ = ["Embedded", "ask_embedded"]
 
-_INSTANCE: Final = "urn:ivcap-flows:twin:"
+_INSTANCE: Final = "urn:ivcap-flows:embedded:"
 _FINAL: Final = frozenset(range(200, 500)) - {408, 423, 425, 429}
 """What else a server answers is asked again."""
 
@@ -42,7 +42,7 @@ async def ask_embedded(
         return None
     own = f"{parts.scheme}://{parts.netloc}"
     async with Session(own, platform=platform, budget=budget, pool=pool, clock=clock) as session:
-        reply = await session.request("GET", "/_twin", repeat="idempotent", expect=_FINAL)
+        reply = await session.request("GET", "/_embedded", repeat="idempotent", expect=_FINAL)
     if reply.status == 404:
         return None
     body = reply.json() if reply.status == 200 and reply.is_json else None

@@ -85,7 +85,9 @@ class IvcapClient:
         self.projects = Projects(self._session)
         self.packages = Packages(self._session)
         self.settle = SETTLE
-        """Seconds after which an accepted request is surely seen by a look-up; the twin's own after `platform()`."""
+        """Seconds after which an accepted request is surely seen by a look-up; the embedded platform's own after
+        `platform()`.
+        """
         self._platform: str | None = None
         self._asking = asyncio.Lock()
         self._account = account

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ivcap_flows.local.ondemand import Twin, ensure
+from ivcap_flows.local.ondemand import EmbeddedPlatform, ensure
 
-__all__ = ["Twin", "ensure", "serve"]
+__all__ = ["EmbeddedPlatform", "ensure", "serve"]
 
 
 def serve(
@@ -28,8 +28,8 @@ def serve(
     requests give the same ids. The environment is printed as `KEY=value` lines once the server is about to answer, and
     written to `env_file`. The files of Provena's datasets are on the S3 server at `s3`
     (`http[s]://[key:secret@]host[:port]`), if one is named. `like` production they are as slow, narrow and late as the
-    real ones, `speed` times as quick. Raises TwinError, also when another server has the directory, NewerSchemaError,
-    and ValueError for what they cannot be like.
+    real ones, `speed` times as quick. Raises EmbeddedPlatformError, also when another server has the directory,
+    NewerSchemaError, and ValueError for what they cannot be like.
     """
     # Starlette and uvicorn are only for those who serve.
     from ivcap_flows.local.likeness import AS_BUILT, likeness

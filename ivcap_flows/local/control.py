@@ -1,13 +1,14 @@
-"""`/_twin`: what a twin says about itself; its faults, request log, clock and manners for holders of the control token.
+"""`/_embedded`: what an embedded platform says about itself; its faults, request log, clock and manners for holders of
+the control token.
 
-`/_twin/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST takes
-`now` (RFC 3339), `advance` (seconds beyond it) and `freeze`; DELETE gives the machine's time back.
+`/_embedded/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST
+takes `now` (RFC 3339), `advance` (seconds beyond it) and `freeze`; DELETE gives the machine's time back.
 
-`/_twin/login`: POST lets the device in that shows `user_code`, or refuses it (`deny`). `account` is `first` or `second`
-for IVCAP, and a username for Provena's realm. Access tokens of IVCAP hold for `lifetime` seconds (3600).
+`/_embedded/login`: POST lets the device in that shows `user_code`, or refuses it (`deny`). `account` is `first` or
+`second` for IVCAP, and a username for Provena's realm. Access tokens of IVCAP hold for `lifetime` seconds (3600).
 
-`/_twin/like`: POST takes the platforms to be like (`like`, which is `production`) and how many times as quick (`speed`,
-1); DELETE lets the server be as quick as it is.
+`/_embedded/like`: POST takes the platforms to be like (`like`, which is `production`) and how many times as quick
+(`speed`, 1); DELETE lets the server be as quick as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ivcap_flows.local.likeness import AS_BUILT, Likeness, likeness
 
 __all__ = ["CONTROL_HEADER", "routes"]
 
-CONTROL_HEADER: Final = "X-Twin-Control"
+CONTROL_HEADER: Final = "X-Embedded-Control"
 
 
 def routes(
@@ -39,7 +40,7 @@ def routes(
     decide_login: Callable[..., Awaitable[bool]],
     be_like: Callable[[Likeness], None],
 ) -> list[Route]:
-    """`GET /_twin` is open to all; the rest wants the token in `X-Twin-Control`.
+    """`GET /_embedded` is open to all; the rest wants the token in `X-Embedded-Control`.
 
     `keep_clock` makes a change of the clock last, `decide_login` lets a device in or refuses it, `be_like` changes how
     slow and narrow the server is.
@@ -121,12 +122,12 @@ def routes(
         return JSONResponse(about())
 
     return [
-        Route("/_twin", show, methods=["GET"]),
-        Route("/_twin/faults", faults, methods=["GET", "POST", "DELETE"]),
-        Route("/_twin/log", log, methods=["GET", "DELETE"]),
-        Route("/_twin/clock", time, methods=["GET", "POST", "DELETE"]),
-        Route("/_twin/login", login, methods=["POST"]),
-        Route("/_twin/like", like, methods=["POST", "DELETE"]),
+        Route("/_embedded", show, methods=["GET"]),
+        Route("/_embedded/faults", faults, methods=["GET", "POST", "DELETE"]),
+        Route("/_embedded/log", log, methods=["GET", "DELETE"]),
+        Route("/_embedded/clock", time, methods=["GET", "POST", "DELETE"]),
+        Route("/_embedded/login", login, methods=["POST"]),
+        Route("/_embedded/like", like, methods=["POST", "DELETE"]),
     ]
 
 

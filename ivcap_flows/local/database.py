@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local.directory import need_space
 
 __all__ = ["SCHEMA_VERSION", "Store", "open_reader"]
@@ -131,7 +131,7 @@ class Store:
                 self._connection.execute(f"PRAGMA {pragma}")
             found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         except sqlite3.Error as error:
-            raise TwinError(
+            raise EmbeddedPlatformError(
                 f"The state of the embedded platform in {path} cannot be opened ({error}). Check that the folder is"
                 " readable, writable and has free space, or set IVCAP_LOCAL_DIR to another folder.",
                 directory=str(path.parent),

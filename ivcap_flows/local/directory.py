@@ -1,4 +1,4 @@
-"""The folder that holds a twin: what lies where, who serves it, and whether it can be used at all.
+"""The folder that holds an embedded platform: what lies where, who serves it, and whether it can be used at all.
 
 ivcap.sqlite        records            blobs/xx/<id>       bytes of artifacts
 runs/<job>/         one job's files    outbox/<job>.json   results that the server has not taken yet
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ivcap_flows.errors import TwinError
+from ivcap_flows.errors import EmbeddedPlatformError
 
 __all__ = ["FULL_DISK", "OUT_OF_SPACE", "Directory", "is_held", "need_space", "sync_folder", "write_atomically"]
 
@@ -135,7 +135,7 @@ class Directory:
         return self.blobs / bare[:2] / bare
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written. Raises TwinError naming it and the next step."""
+        """Make the folder and see that it can be written. Raises EmbeddedPlatformError naming it and the next step."""
         try:
             for folder in (self.root, self.blobs, self.runs, self.outbox):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -147,13 +147,13 @@ class Directory:
         except OSError as error:
             raise self.unusable(error) from error
 
-    def unusable(self, error: OSError) -> TwinError:
+    def unusable(self, error: OSError) -> EmbeddedPlatformError:
         step = (
             "Free some space on its file system"
             if error.errno in FULL_DISK
             else "Give this user read and write access to it"
         )
-        return TwinError(
+        return EmbeddedPlatformError(
             f"The embedded platform cannot use its folder {self.root} ({error.strerror or error})."
             f" {step}, or set IVCAP_LOCAL_DIR to another folder.",
             directory=str(self.root),

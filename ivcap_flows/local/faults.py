@@ -210,7 +210,7 @@ class _Entry:
 
 @dataclass
 class FaultLayer:
-    """Wraps the whole server. Paths under `/_twin` are neither hit nor logged.
+    """Wraps the whole server. Paths under `/_embedded` are neither hit nor logged.
 
     Of `rules` the first that applies acts. Of `manners`, by which the server is like another (likeness.py), all that
     apply act beside it, where several have an effect in common the rule or else the first of them.
@@ -232,7 +232,7 @@ class FaultLayer:
             scope["raw_path"] = b"/" + scope.get("raw_path", b"").lstrip(b"/")
         self.in_flight += 1
         try:
-            if scope["path"].startswith("/_twin"):
+            if scope["path"].startswith("/_embedded"):
                 await self.app(scope, receive, send)
             else:
                 await self._watched(scope, receive, send)

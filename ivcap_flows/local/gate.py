@@ -18,7 +18,7 @@ __all__ = ["MOST_HEAD", "Gate"]
 MOST_HEAD: Final = 64 * 1024
 """Bytes of a request's target and headers together."""
 _MOST_TARGET: Final = 16 * 1024
-_MOST_BODY: Final = {"/provena": 10 * 1024 * 1024, "/_twin": 1024 * 1024}
+_MOST_BODY: Final = {"/provena": 10 * 1024 * 1024, "/_embedded": 1024 * 1024}
 """Bytes of a body by the start of its path. IVCAP's routes know their own; Provena's gateway takes 10 MB."""
 
 

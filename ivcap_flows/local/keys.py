@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ivcap_flows.errors import TwinError
+from ivcap_flows.errors import EmbeddedPlatformError
 
 __all__ = ["RsaKey", "kept_file"]
 
@@ -41,7 +41,9 @@ def kept_file(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 class RsaKey:
-    """A key pair that signs tokens. Raises TwinError for a file that cannot be read as one; `role` says whose key."""
+    """A key pair that signs tokens. Raises EmbeddedPlatformError for a file that cannot be read as one; `role` says
+    whose key.
+    """
 
     def __init__(self, path: Path, role: str) -> None:
         try:
@@ -49,7 +51,7 @@ class RsaKey:
             if not isinstance(found, rsa.RSAPrivateKey):
                 raise ValueError("it is no RSA key")
         except (ValueError, OSError) as error:
-            raise TwinError(
+            raise EmbeddedPlatformError(
                 f"{path} cannot be read as the key of {role}: {error}. Delete it to have a new one made; "
                 "tokens given before are then refused.",
                 directory=str(path.parent),

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local.directory import Directory
 
-__all__ = ["IDLE", "Twin", "ensure"]
+__all__ = ["IDLE", "EmbeddedPlatform", "ensure"]
 
 IDLE: Final = 300.0
 """Seconds without a request or a running job after which a server that was started on demand ends."""
@@ -27,7 +27,7 @@ _NEWER_STATUS: Final = 3
 
 
 @dataclass(frozen=True)
-class Twin:
+class EmbeddedPlatform:
     """A server that answers. `environment` holds its URLs and tokens; `control` opens its fault API."""
 
     url: str
@@ -49,7 +49,7 @@ def _probe(server: dict[str, Any]) -> bool:
     parts = urlsplit(str(server.get("url")))
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=5)
     try:
-        connection.request("GET", "/_twin")
+        connection.request("GET", "/_embedded")
         about = json.loads(connection.getresponse().read())
         return isinstance(about, dict) and about.get("instance") == server.get("instance")
     except (OSError, ValueError, http.client.HTTPException):
@@ -58,18 +58,18 @@ def _probe(server: dict[str, Any]) -> bool:
         connection.close()
 
 
-def _running(place: Directory) -> Twin | None:
+def _running(place: Directory) -> EmbeddedPlatform | None:
     server = place.server()
     if server is None or not _probe(server):
         return None
-    return Twin(server["url"], place.root, server["instance"], server["environment"], server["control"])
+    return EmbeddedPlatform(server["url"], place.root, server["instance"], server["environment"], server["control"])
 
 
-def ensure(directory: Path | str, *, idle: float = IDLE) -> Twin:
+def ensure(directory: Path | str, *, idle: float = IDLE) -> EmbeddedPlatform:
     """The server of a directory, started when there is none; it ends by itself when `idle` for so many seconds.
 
-    Safe to call from many processes at once. Raises TwinError, and NewerSchemaError for a directory made by a newer
-    version.
+    Safe to call from many processes at once. Raises EmbeddedPlatformError, and NewerSchemaError for a directory made by
+    a newer version.
     """
     place = Directory(Path(directory).expanduser().absolute())
     found = _running(place)
@@ -81,7 +81,7 @@ def ensure(directory: Path | str, *, idle: float = IDLE) -> Twin:
         return found if found is not None else _start(place, idle)
 
 
-def _start(place: Directory, idle: float) -> Twin:
+def _start(place: Directory, idle: float) -> EmbeddedPlatform:
     command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(place.root)]
     with place.server_log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - the interpreter and this package
@@ -107,7 +107,7 @@ def _start(place: Directory, idle: float) -> Twin:
     said = ""
     with contextlib.suppress(OSError):
         said = place.server_log.read_bytes()[-600:].decode("utf-8", "replace").strip()
-    raise TwinError(
+    raise EmbeddedPlatformError(
         f"The embedded platform of {place.root} did not start"
         + (f"; it said: {said}" if said else ".")
         + f" The whole of its words is in {place.server_log}.",

@@ -44,7 +44,7 @@ def refusal(path: str, status: int, message: str) -> Answer:
         return _answer(status, {}, body)
     if path.startswith("/provena"):
         return _provena(status, message)
-    if path.startswith("/_twin"):
+    if path.startswith("/_embedded"):
         return _answer(status, {}, {"message": message})
     return _ivcap(path, status, message)
 

@@ -1,4 +1,4 @@
-"""Steering a running twin from another process: faults on purpose, what it was asked for, and its clock."""
+"""Steering a running embedded platform from another process: faults on purpose, what it was asked for, and its clock."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import urllib.request
 from datetime import datetime
 from typing import Any
 
-from ivcap_flows.errors import InputError, TwinError
-from ivcap_flows.local.ondemand import Twin
+from ivcap_flows.errors import EmbeddedPlatformError, InputError
+from ivcap_flows.local.ondemand import EmbeddedPlatform
 
-__all__ = ["TwinControl"]
+__all__ = ["PlatformControl"]
 
 
-class TwinControl:
-    """Calls the control API of a twin. Raises TwinError when it does not answer."""
+class PlatformControl:
+    """Calls the control API of an embedded platform. Raises EmbeddedPlatformError when it does not answer."""
 
-    def __init__(self, twin: Twin) -> None:
-        self._twin = twin
+    def __init__(self, embedded: EmbeddedPlatform) -> None:
+        self._embedded = embedded
 
     def faults(self) -> list[dict[str, Any]]:
         """The rules in force, with the number of their hits."""
@@ -84,11 +84,11 @@ class TwinControl:
         self._call("DELETE", "like")
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - the twin's own URL
-            f"{self._twin.url}/_twin/{path}",
+        request = urllib.request.Request(  # noqa: S310 - the embedded platform's own URL
+            f"{self._embedded.url}/_embedded/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"X-Twin-Control": self._twin.control, "Content-Type": "application/json"},
+            headers={"X-Embedded-Control": self._embedded.control, "Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
@@ -96,7 +96,7 @@ class TwinControl:
         except urllib.error.HTTPError as error:
             raise InputError(str(json.loads(error.read() or b"{}").get("message", error))) from error
         except OSError as error:
-            raise TwinError(
-                f"The embedded platform of {self._twin.directory} does not answer: {error}.",
-                directory=str(self._twin.directory),
+            raise EmbeddedPlatformError(
+                f"The embedded platform of {self._embedded.directory} does not answer: {error}.",
+                directory=str(self._embedded.directory),
             ) from error

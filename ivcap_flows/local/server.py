@@ -25,7 +25,7 @@ from starlette.routing import Mount
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ivcap_flows import __version__
-from ivcap_flows.errors import TwinError
+from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local import clock, control, provena
 from ivcap_flows.local.dated import Dated
 from ivcap_flows.local.directory import Directory, write_atomically
@@ -126,7 +126,9 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         step = "Choose another port, or 0 for any that is free."
-        raise TwinError(f"The embedded platform cannot listen on {host}:{port} ({error.strerror}). {step}") from error
+        raise EmbeddedPlatformError(
+            f"The embedded platform cannot listen on {host}:{port} ({error.strerror}). {step}"
+        ) from error
     return listener
 
 
@@ -142,13 +144,13 @@ def run(
     s3: str | None = None,
     likeness: Likeness = AS_BUILT,
 ) -> None:
-    """Serve until a signal or until idle. Raises TwinError, NewerSchemaError."""
+    """Serve until a signal or until idle. Raises EmbeddedPlatformError, NewerSchemaError."""
     place = Directory(directory.expanduser().absolute())
     place.prepare()
     lock = place.claim()
     if lock is None:
         server = place.server() or {}
-        raise TwinError(
+        raise EmbeddedPlatformError(
             f"Another server already serves {place.root} (process {server.get('pid')}, {server.get('url')})."
             " Use that one, stop it, or choose another folder.",
             directory=str(place.root),
@@ -174,7 +176,7 @@ async def _serve(
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
     platform = Platform(place, seed)
-    part: provena.ProvenaTwin | None = None
+    part: provena.EmbeddedProvena | None = None
     try:
         platform.changes.bind()
         part = provena.create_app(place.root, url, SETTLE, platform.seed, lambda sub_type: layer.death_of(sub_type), s3)

@@ -7,4 +7,4 @@ from typing import Final
 __all__ = ["SETTLE"]
 
 SETTLE: Final = 2.0
-"""Seconds within which an accepted request is surely seen by a look-up, as `GET /_twin` tells."""
+"""Seconds within which an accepted request is surely seen by a look-up, as `GET /_embedded` tells."""

@@ -41,9 +41,9 @@ def principals(instance: str) -> tuple[Principal, Principal, Principal]:
         return Principal(account_urn(account), f"urn:ivcap:user:{user}", name, email)
 
     return (
-        one("First User", "first@twin.example"),
-        one("Second User", "second@twin.example"),
-        one("Provider", "provider@twin.example"),
+        one("First User", "first@embedded.example"),
+        one("Second User", "second@embedded.example"),
+        one("Provider", "provider@embedded.example"),
     )
 
 

@@ -47,7 +47,7 @@ _PREFIXES: Final = {
 }
 _SELDOM: Final = frozenset({"search", "handles"})
 """Registering and reading do without these, so that their URLs may be left out."""
-_TWIN: Final = "urn:ivcap-flows:twin:"
+_EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _S3_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -215,7 +215,7 @@ class ProvenaClient:
 
         Raises ConfigurationError for an embedded Provena without one.
         """
-        if not (await self.platform()).startswith(_TWIN):
+        if not (await self.platform()).startswith(_EMBEDDED):
             return next(filter(None, map(os.environ.get, _S3_VARIABLES)), None)
         if self._embedded_s3 is None:
             raise ConfigurationError(

@@ -50,7 +50,7 @@ class Delivery:
     next_try: datetime | None = None
 
 
-EMBEDDED: Final = "urn:ivcap-flows:twin:"
+EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 """How the id of an embedded platform begins."""
 
 

@@ -2,9 +2,9 @@
 
 A test then looks like this:
 
-    def test_my_flow(ivcap_twin, ivcap_journal):
+    def test_my_flow(embedded_platform, ivcap_journal):
         my_flow()
-        assert len(ivcap_twin.requests("POST", "/1/orders")) == 1
+        assert len(embedded_platform.requests("POST", "/1/orders")) == 1
         [run] = ivcap_journal.runs.recent()
         assert run.outcome == "completed"
 """
@@ -20,9 +20,9 @@ import pytest
 from ivcap_flows import local
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
-__all__ = ["ivcap_journal", "ivcap_twin"]
+__all__ = ["embedded_platform", "ivcap_journal"]
 
 
 _IDLE: Final = 3600.0
@@ -30,23 +30,23 @@ _IDLE: Final = 3600.0
 
 
 @pytest.fixture(scope="session")
-def _twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Twin]:
-    twin = local.ensure(tmp_path_factory.mktemp("twin"), idle=_IDLE)
-    yield twin
-    twin.end()
+def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.EmbeddedPlatform]:
+    embedded = local.ensure(tmp_path_factory.mktemp("embedded"), idle=_IDLE)
+    yield embedded
+    embedded.end()
 
 
 @pytest.fixture
-def ivcap_twin(_twin: local.Twin, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwinControl]:
+def embedded_platform(_embedded: local.EmbeddedPlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlatformControl]:
     """One embedded platform for all tests of a session, to which the environment points.
 
     It gives faults on purpose, the requests of the test, and a clock that can be set, and can be as slow and narrow as
     production (`be_like`). It ends with the session.
     """
-    control = TwinControl(_twin)
+    control = PlatformControl(_embedded)
     control.clear_faults()
     control.forget_requests()
-    for name, value in _twin.environment.items():
+    for name, value in _embedded.environment.items():
         monkeypatch.setenv(name, value)
     yield control
     control.clear_faults()

@@ -43,7 +43,7 @@ PUBLIC = {
         "RegistryItem",
         "Service",
     ],
-    "ivcap_flows.local": ["Twin", "ensure", "serve"],
+    "ivcap_flows.local": ["EmbeddedPlatform", "ensure", "serve"],
     "ivcap_flows.provena.datasets": ["DatasetDefaults", "collection_format", "missing_defaults"],
     "ivcap_flows.registration": ["model_run_record"],
     "ivcap_flows.settings": ["Settings"],
@@ -117,7 +117,7 @@ PUBLIC = {
             "wait_for_orders",
         )
     ),
-    "ivcap_flows.testing": ["ivcap_journal", "ivcap_twin"],
+    "ivcap_flows.testing": ["ivcap_journal", "embedded_platform"],
 }
 
 

@@ -63,7 +63,7 @@ def test_a_room_imports_only_what_lies_below(graph):
 
 
 def test_the_embedded_platforms_share_no_code_with_the_clients(graph):
-    """The twin knows identity and errors, and nothing else of the package."""
+    """The embedded platform knows identity and errors, and nothing else of the package."""
     wrong = [
         f"{importer} -> {imported}"
         for importer, imported in imports(graph)

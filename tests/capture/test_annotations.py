@@ -18,8 +18,8 @@ from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
 from ivcap_flows.provenance import Graph, describe, entity, faults
 
-TWIN = "urn:ivcap-flows:twin:1"
-SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=TWIN, name="series")
+EMBEDDED = "urn:ivcap-flows:embedded:1"
+SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=EMBEDDED, name="series")
 
 
 def the(graph: Graph, kind: str):
@@ -169,7 +169,7 @@ def test_the_attempt_knows_its_host_its_image_and_who_asked_for_it(recorded_grap
 def test_orders_and_jobs_tell_how_long_they_waited_and_ran(kind):
     """Queue and run time in seconds, once known, and the version of the service."""
     asked = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    work = kind(urn="urn:ivcap:order:1", platform=TWIN, service="urn:ivcap:service:s", requested_at=asked)
+    work = kind(urn="urn:ivcap:order:1", platform=EMBEDDED, service="urn:ivcap:service:s", requested_at=asked)
     assert not {"queue_seconds", "run_seconds"} & describe(work)[0].attributes.keys()
     times = {"started_at": asked + timedelta(seconds=7.5), "finished_at": asked + timedelta(seconds=70)}
     facts = describe(work.model_copy(update={**times, "service_version": "v"}))[0].attributes
@@ -178,7 +178,7 @@ def test_orders_and_jobs_tell_how_long_they_waited_and_ran(kind):
 
 def test_a_model_run_names_its_person_and_organisation():
     """As agents: the person answers for the run, on behalf of the organisation."""
-    run = ModelRun(urn="10378.1/1", platform=TWIN, workflow_template="10378.1/2", modeller="10378.1/3")
+    run = ModelRun(urn="10378.1/1", platform=EMBEDDED, workflow_template="10378.1/2", modeller="10378.1/3")
     graph = Graph(describe(run.model_copy(update={"organisation": "10378.1/4"})))
     assert faults(graph) == []
     links = {(link.type, graph.nodes[link.target].attributes.get("handle")) for link in graph.relations.values()}

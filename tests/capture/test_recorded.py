@@ -28,9 +28,9 @@ from ivcap_flows.provenance import Graph, entity
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-TWIN = "urn:ivcap-flows:twin:1"
-SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=TWIN, name="series")
-PRODUCT = Artifact(urn="urn:ivcap:artifact:product", platform=TWIN, name="p.csv")
+EMBEDDED = "urn:ivcap-flows:embedded:1"
+SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=EMBEDDED, name="series")
+PRODUCT = Artifact(urn="urn:ivcap:artifact:product", platform=EMBEDDED, name="p.csv")
 
 
 def of(text: str) -> str:
@@ -178,7 +178,7 @@ class Form(BaseModel):
 
 def an_order(**changes) -> Order:
     now = datetime.now(timezone.utc)
-    facts = {"urn": "urn:ivcap:order:1", "platform": TWIN, "service": "urn:ivcap:service:s", "requested_at": now}
+    facts = {"urn": "urn:ivcap:order:1", "platform": EMBEDDED, "service": "urn:ivcap:service:s", "requested_at": now}
     return Order(**{**facts, "parameters": {"series": SERIES.urn}, **changes})
 
 

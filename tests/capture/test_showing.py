@@ -78,7 +78,7 @@ def test_a_run_shows_its_inputs_and_outputs(prefect_server: dict[str, str], tmp_
     ("record", "link"),
     [
         (entity("102.1/7", "dataset", platform="https://provena.example"), "https://hdl.handle.net/102.1/7"),
-        (activity("102.1/8", "model-run", platform="urn:ivcap-flows:twin:x"), None),
+        (activity("102.1/8", "model-run", platform="urn:ivcap-flows:embedded:x"), None),
         (
             entity("c", "code", remote="git@github.com:o/r.git", commit="a" * 40),
             f"https://github.com/o/r/commit/{'a' * 40}",

@@ -31,9 +31,9 @@ from ivcap_flows.errors import OrderFailedError
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
-from ivcap_flows.local import Twin
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.register import register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 HERE = Path(__file__).parent
 FLOWS = HERE / "recorded_flows.py"
@@ -72,7 +72,7 @@ class Said:
 
 @pytest.fixture(scope="session")
 def world(
-    _twin: Twin,
+    _embedded: EmbeddedPlatform,
     prefect_server: dict[str, str],
     prefect_settings: dict[Any, Any],
     tmp_path_factory: pytest.TempPathFactory,
@@ -89,15 +89,15 @@ def world(
         "entry": "services_of_cli_tests:upper",
         "parameters": [{"name": "series", "type": "artifact"}],
     }
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
     source, unique = folder / "series.csv", uuid.uuid4().hex
     source.write_text(f"year,jan\n1950,{unique}\n", encoding="utf-8")
     # Beside the folder that a flow is given: what lies in that is recorded.
     journal_file = tmp_path_factory.mktemp("journal") / "world.sqlite"
     url = f"sqlite:///{journal_file}"
-    flows, control = load_flows(), TwinControl(_twin)
+    flows, control = load_flows(), PlatformControl(_embedded)
     with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
-        for name, value in _twin.environment.items():
+        for name, value in _embedded.environment.items():
             patch.setenv(name, value)
         with use_journal(journal):
             made = flows.harvest(str(source), str(folder))
@@ -109,7 +109,7 @@ def world(
         control.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
         child = subprocess.run(
             [sys.executable, str(FLOWS), unique],
-            env={**os.environ, **prefect_server, **_twin.environment, "IVCAP_FLOWS_JOURNAL": url},
+            env={**os.environ, **prefect_server, **_embedded.environment, "IVCAP_FLOWS_JOURNAL": url},
             capture_output=True,
             text=True,
             timeout=60,
@@ -142,7 +142,9 @@ def journal_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ivcap_flows(capsys: pytest.CaptureFixture[str], journal_file: Path, ivcap_twin: TwinControl) -> Callable[..., Said]:
+def ivcap_flows(
+    capsys: pytest.CaptureFixture[str], journal_file: Path, embedded_platform: PlatformControl
+) -> Callable[..., Said]:
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 
     Only `sync`, `models`, `doctor` and what decides, restores or prunes write to the journal, and none prints a token.

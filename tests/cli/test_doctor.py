@@ -50,9 +50,9 @@ def test_all_is_well(ivcap_flows, journal_file):
 
 
 @pytest.mark.parametrize(("ahead", "said"), [(7250, "2 hours behind"), (-630, "10 minutes ahead of")])
-def test_a_clock_that_is_wrong_is_named(ivcap_flows, ivcap_twin, ahead, said):
+def test_a_clock_that_is_wrong_is_named(ivcap_flows, embedded_platform, ahead, said):
     """By how much and from whose, as the platforms' own replies tell it, and what it means."""
-    ivcap_twin.set_clock(datetime.now(timezone.utc) + timedelta(seconds=ahead))
+    embedded_platform.set_clock(datetime.now(timezone.utc) + timedelta(seconds=ahead))
     told = ivcap_flows("doctor", "--json")
     assert (told.status, wrong(told)) == (1, ["clocks"])
     [note] = finding(told, "clocks")["notes"]
@@ -192,8 +192,8 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
     """By the journal that found it out, and by the key aspects of journals that know nothing of each other."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
-        twin = ["urn:ivcap:artifact:two"]
-        journal.intents.settle_outcome(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=twin)
+        embedded = ["urn:ivcap:artifact:two"]
+        journal.intents.settle_outcome(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=embedded)
 
     async def state():
         async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:

@@ -33,13 +33,13 @@ def test_platforms_are_served_until_a_signal(tmp_path, number):
         environment = dict(line.rstrip("\n").split("=", 1) for line in printed)
         assert environment.keys() == NAMES and all(environment.values())
         assert written.read_text() == "".join(printed)
-        with urllib.request.urlopen(f"{environment['IVCAP_URL']}/_twin", timeout=5) as reply:
+        with urllib.request.urlopen(f"{environment['IVCAP_URL']}/_embedded", timeout=5) as reply:
             assert reply.status == 200
         if number == signal.SIGTERM:
             second = serve("--port", 0, "--dir", folder)
             out, err = second.communicate(timeout=30)
             assert (second.returncode, out) == (1, "")
-            assert re.fullmatch(rf"TwinError: Another server already serves {folder} [^\n]+\n", err)
+            assert re.fullmatch(rf"EmbeddedPlatformError: Another server already serves {folder} [^\n]+\n", err)
             assert str(server.pid) in err and environment["IVCAP_URL"] in err
         server.send_signal(number)
         out, err = server.communicate(timeout=15)
@@ -62,7 +62,7 @@ def test_platforms_are_served_like_production(tmp_path):
     server = serve("--port", 0, "--dir", tmp_path / "state", "--like", "production", "--speed", 50)
     try:
         url = server.stdout.readline().rstrip("\n").partition("=")[2]
-        with urllib.request.urlopen(f"{url}/_twin", timeout=5) as reply:
+        with urllib.request.urlopen(f"{url}/_embedded", timeout=5) as reply:
             said = json.loads(reply.read())
         assert (said["like"], said["speed"], said["settle"]) == ("production", 50, 12)
     finally:
@@ -78,19 +78,19 @@ def test_what_they_cannot_be_like_is_wrong_use(ivcap_flows, tmp_path, options):
 
 
 @pytest.fixture
-def twin_folder(ivcap_twin, _twin):
+def embedded_folder(embedded_platform, _embedded):
     """The folder of the platforms that already run."""
-    return _twin.directory
+    return _embedded.directory
 
 
 @pytest.fixture
-def definition(tmp_path, twin_folder):
+def definition(tmp_path, embedded_folder):
     """Writes a definition and gives the command that registers it."""
     path = tmp_path / "service.yaml"
 
     def write(text):
         path.write_text(text)
-        return ["local", "register", path, "--dir", twin_folder]
+        return ["local", "register", path, "--dir", embedded_folder]
 
     return write
 
@@ -114,15 +114,15 @@ def test_a_service_registered_again_is_the_same(ivcap_flows, definition):
     assert services() == there
 
 
-def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, twin_folder):
+def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, embedded_folder):
     """Each file is a service, and what goes with one service is refused beside several."""
     paths = [tmp_path / f"{name}.yaml" for name in ("first", "second")]
     for path in paths:
         path.write_text(f"name: {path.stem}\nentry: somewhere:run\n")
-    assert ivcap_flows("local", "register", *paths, "--dir", twin_folder).out.count("urn:ivcap:service:") == 2
-    said = ivcap_flows("local", "register", *paths, "--dir", twin_folder, "--run", "true")
+    assert ivcap_flows("local", "register", *paths, "--dir", embedded_folder).out.count("urn:ivcap:service:") == 2
+    said = ivcap_flows("local", "register", *paths, "--dir", embedded_folder, "--run", "true")
     assert said.status == 2 and "register each by itself" in said.err
-    assert ivcap_flows("local", "register", "--dir", twin_folder).status == 2
+    assert ivcap_flows("local", "register", "--dir", embedded_folder).status == 2
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_a_malformed_definition_is_wrong_use(ivcap_flows, definition, text, faul
     assert said.status == 2 and fault in said.err
 
 
-def test_a_definition_that_is_not_there_is_wrong_use(ivcap_flows, tmp_path, twin_folder):
+def test_a_definition_that_is_not_there_is_wrong_use(ivcap_flows, tmp_path, embedded_folder):
     """The error names the file."""
-    said = ivcap_flows("local", "register", tmp_path / "none.yaml", "--dir", twin_folder)
+    said = ivcap_flows("local", "register", tmp_path / "none.yaml", "--dir", embedded_folder)
     assert said.status == 2 and "none.yaml" in said.err
 
 
-def test_faults_are_added_listed_and_cleared(ivcap_flows, twin_folder):
+def test_faults_are_added_listed_and_cleared(ivcap_flows, embedded_folder):
     """A rule acts until it is cleared; its hits are counted."""
-    faults = ["local", "faults", "--dir", twin_folder]
+    faults = ["local", "faults", "--dir", embedded_folder]
     assert ivcap_flows(*faults).json == []
     added = ivcap_flows(*faults, '{"method": "GET", "path": "^/1/services2", "status": 503}').json
     assert [(rule["path"], rule["status"], rule["hits"]) for rule in added] == [("^/1/services2", 503, 0)]
@@ -163,7 +163,7 @@ def test_faults_are_added_listed_and_cleared(ivcap_flows, twin_folder):
 
 
 @pytest.mark.parametrize("rule", ["{", "[1]", '{"colour": "red"}', '{"path": "/1"}', '{"status": 7}'])
-def test_a_malformed_fault_is_wrong_use(ivcap_flows, rule, twin_folder):
+def test_a_malformed_fault_is_wrong_use(ivcap_flows, rule, embedded_folder):
     """No rule is added."""
-    assert ivcap_flows("local", "faults", rule, "--dir", twin_folder).status == 2
-    assert ivcap_flows("local", "faults", "--dir", twin_folder).json == []
+    assert ivcap_flows("local", "faults", rule, "--dir", embedded_folder).status == 2
+    assert ivcap_flows("local", "faults", "--dir", embedded_folder).json == []

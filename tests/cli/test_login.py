@@ -59,14 +59,14 @@ def confirm(answer, *arguments):
     return ended.value.code, out.getvalue(), err.getvalue()
 
 
-def log_in(twin, *arguments, account="first", **answer):
+def log_in(embedded, *arguments, account="first", **answer):
     """Run the command, and answer the code that it shows through the control of the embedded platform."""
     return confirm(
-        lambda code: twin._call("POST", "login", {"user_code": code, "account": account, **answer}), *arguments
+        lambda code: embedded._call("POST", "login", {"user_code": code, "account": account, **answer}), *arguments
     )
 
 
-def log_in_elsewhere(twin, *arguments):
+def log_in_elsewhere(embedded, *arguments):
     """As `log_in`, in a process of its own."""
     with subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
@@ -74,7 +74,7 @@ def log_in_elsewhere(twin, *arguments):
         shown = process.stdout.readline() + process.stdout.readline()
         code = re.search(r"code (\S+) within \d+ minutes", shown)
         assert code, shown + process.stderr.read()
-        twin._call("POST", "login", {"user_code": code[1], "account": "first"})
+        embedded._call("POST", "login", {"user_code": code[1], "account": "first"})
         out, err = process.communicate(timeout=60)
     return process.returncode, shown + out, err
 
@@ -90,14 +90,14 @@ async def who(credentials):
         return await client.platform(), await client.account()
 
 
-def test_a_login_is_used_by_flows_and_renewed(ivcap_twin, monkeypatch):
+def test_a_login_is_used_by_flows_and_renewed(embedded_platform, monkeypatch):
     """Logged in once, the context serves until its refresh token ends; the file is the user's alone, and no token is
     printed."""
     url = os.environ["IVCAP_URL"]
-    status, out, err = log_in_elsewhere(ivcap_twin, url, "--context", "twin")
+    status, out, err = log_in_elsewhere(embedded_platform, url, "--context", "embedded")
     assert (status, err) == (0, "")
-    assert f"Open {url}/login?user_code=" in out and f"Logged in to {url}" in out and "IVCAP_CONTEXT=twin" in out
-    made = contexts()["twin"]
+    assert f"Open {url}/login?user_code=" in out and f"Logged in to {url}" in out and "IVCAP_CONTEXT=embedded" in out
+    made = contexts()["embedded"]
     assert made["account-id"].startswith("urn:ivcap:account:") and made["refresh-token"]
     assert stat.S_IMODE(config_file().stat().st_mode) == 0o600
     assert not any(made[key] in out for key in ("access-token", "refresh-token"))
@@ -117,36 +117,36 @@ def test_a_login_is_used_by_flows_and_renewed(ivcap_twin, monkeypatch):
     )
     config_file().write_text(text)
     assert loop.run(who(by_context)) == direct
-    renewed = contexts()["twin"]
+    renewed = contexts()["embedded"]
     assert renewed["refresh-token"] != made["refresh-token"] and renewed["access-token-expiry"] > past
-    assert loop.run(who(IvcapCredentials(context="twin"))) == direct
+    assert loop.run(who(IvcapCredentials(context="embedded"))) == direct
 
 
-def test_a_second_login_of_a_context(ivcap_twin, ivcap_flows):
+def test_a_second_login_of_a_context(embedded_platform, ivcap_flows):
     """Without a URL it is the active one's, which keeps its name; another URL under a known name is refused."""
     url = os.environ["IVCAP_URL"]
-    assert log_in(ivcap_twin, url)[0] == 0
+    assert log_in(embedded_platform, url)[0] == 0
     first = contexts()["127.0.0.1"]
-    assert log_in(ivcap_twin, account="second")[0] == 0
+    assert log_in(embedded_platform, account="second")[0] == 0
     second = contexts()["127.0.0.1"]
     assert list(contexts()) == ["127.0.0.1"] and second["account-id"] != first["account-id"]
     said = ivcap_flows("login", "https://elsewhere.example.org", "--context", "127.0.0.1")
     assert said.status == 2 and "Name another by --context" in said.err
 
 
-def test_a_refused_login_leaves_nothing(ivcap_twin):
+def test_a_refused_login_leaves_nothing(embedded_platform):
     """The user's no ends the command with its reason."""
-    status, _, err = log_in(ivcap_twin, os.environ["IVCAP_URL"], deny=True)
+    status, _, err = log_in(embedded_platform, os.environ["IVCAP_URL"], deny=True)
     assert status == 1 and re.fullmatch(r"NotAuthorizedError: The device login was refused: access_denied.*\n", err)
     assert not config_file().exists()
 
 
-def test_what_cannot_be_logged_in_to(ivcap_flows, ivcap_twin):
+def test_what_cannot_be_logged_in_to(ivcap_flows, embedded_platform):
     """No context yet, a URL that is none, a name that stands for another."""
     assert "has no active context" in ivcap_flows("login").err
     assert ivcap_flows("login", "nonsense").status == 2
     assert ivcap_flows("login", os.environ["IVCAP_URL"], "--context", "active").status == 2
-    ivcap_twin.add_fault(method="GET", path="authinfo", status=404)
+    embedded_platform.add_fault(method="GET", path="authinfo", status=404)
     assert ivcap_flows("login", os.environ["IVCAP_URL"]).err.startswith("NotFoundError: ")
 
 
@@ -164,7 +164,7 @@ def test_a_context_is_named_alone(monkeypatch, beside):
             IvcapCredentials(**wrong)
 
 
-def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, ivcap_twin):
+def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, embedded_platform):
     """IVCAP_ACCESS_TOKEN goes before, as for the `ivcap` command; the file is not touched then."""
     url, token = os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"]
     config_file().parent.mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, ivcap_twin):
     assert config_file().read_text() == before
 
 
-def test_a_login_to_provena_is_kept_in_a_block(ivcap_twin, prefect_server, monkeypatch):
+def test_a_login_to_provena_is_kept_in_a_block(embedded_platform, prefect_server, monkeypatch):
     """Confirmed by device code, the offline token is in the named block alone, from which flows take it."""
     monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
     realm = f"{os.environ['PROVENA_KEYCLOAK']}/realms/{os.environ['PROVENA_REALM']}"
@@ -200,7 +200,7 @@ def test_a_login_to_provena_is_kept_in_a_block(ivcap_twin, prefect_server, monke
 
 
 @pytest.fixture
-def answered(ivcap_twin, monkeypatch):
+def answered(embedded_platform, monkeypatch):
     """Confirms the codes that the login to Provena shows, and notes them."""
     monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
     realm = f"{os.environ['PROVENA_KEYCLOAK']}/realms/{os.environ['PROVENA_REALM']}"
@@ -215,7 +215,7 @@ def answered(ivcap_twin, monkeypatch):
     return allow
 
 
-def test_nobody_logs_in_to_provena_in_vain(ivcap_flows, ivcap_twin, monkeypatch):
+def test_nobody_logs_in_to_provena_in_vain(ivcap_flows, embedded_platform, monkeypatch):
     """Where Prefect, which is to keep the token, cannot be reached, no code is shown."""
     monkeypatch.delenv("PROVENA_OFFLINE_TOKEN")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):

@@ -23,11 +23,11 @@ REGISTER = "/provena/prov/model_run/register_batch"
 
 
 @pytest.fixture(scope="module")
-def items(_twin: Any) -> Items:
+def items(_embedded: Any) -> Items:
     """Made once."""
 
     async def make() -> Items:
-        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
             return await make_items(client)
 
     return loop.run(make())
@@ -38,12 +38,12 @@ def named(items: Items, count: int) -> list[dict[str, Any]]:
     return [items.record(n, display_name=f"{name} {n}") for n in range(count)]
 
 
-def test_validate_names_every_fault(ivcap_flows, items, tmp_path, ivcap_twin):
+def test_validate_names_every_fault(ivcap_flows, items, tmp_path, embedded_platform):
     """500 rows with 17 faults of 9 kinds: all in one table, row by row and column by column; status 1; nothing is
     minted, neither by `validate` nor by `register`."""
     rows, faults = spoiled(items)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     said = ivcap_flows("models", "validate", file)
     lines = said.out.splitlines()
     assert said.status == 1 and lines[0] == "rows.jsonl: 17 faults in 17 rows"
@@ -55,7 +55,7 @@ def test_validate_names_every_fault(ivcap_flows, items, tmp_path, ivcap_twin):
     told = ivcap_flows("models", "validate", file, "--json").json["faults"]
     assert {(each["row"], each["column"], each["kind"]) for each in told} == faults and len(told) == 17
     assert ivcap_flows("models", "register", file).status == 1
-    sent = {each["path"] for each in ivcap_twin.requests("POST")}
+    sent = {each["path"] for each in embedded_platform.requests("POST")}
     assert all(path.endswith("/token") for path in sent)
 
 
@@ -81,7 +81,7 @@ def test_validate_a_sheet_without_faults(ivcap_flows, items, tmp_path):
     )
 
 
-def test_register_and_again(ivcap_flows, items, tmp_path, ivcap_twin):
+def test_register_and_again(ivcap_flows, items, tmp_path, embedded_platform):
     """Rows get their handles in the outcome file; the same command again sends nothing."""
     file, out = write_lines(tmp_path / "rows.jsonl", named(items, 3)), tmp_path / "out.csv"
     first = ivcap_flows("models", "register", file, "--out", out)
@@ -89,10 +89,10 @@ def test_register_and_again(ivcap_flows, items, tmp_path, ivcap_twin):
     text = out.read_text()
     assert [row["outcome"] for row in csv.DictReader(text.splitlines())] == ["registered"] * 3
     again = ivcap_flows("models", "register", file, "--out", out)
-    assert again == first and out.read_text() == text and len(ivcap_twin.requests("POST", REGISTER)) == 1
+    assert again == first and out.read_text() == text and len(embedded_platform.requests("POST", REGISTER)) == 1
 
 
-def test_wrong_rows_are_left_out(ivcap_flows, items, tmp_path, ivcap_twin):
+def test_wrong_rows_are_left_out(ivcap_flows, items, tmp_path, embedded_platform):
     """With `--skip-invalid` the other rows are sent; status 1, since one row is no model run."""
     rows = named(items, 2)
     rows[0]["study_id"] = items.person
@@ -101,10 +101,10 @@ def test_wrong_rows_are_left_out(ivcap_flows, items, tmp_path, ivcap_twin):
     assert (said.json["registered"], said.json["wrong"], len(said.json["faults"])) == (1, 1, 1)
 
 
-def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, ivcap_twin):
+def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, embedded_platform):
     """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
     file = write_lines(tmp_path / "rows.jsonl", named(items, 4))
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=3)
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=3)
     said = ivcap_flows("models", "register", file, "--patience", 1)
     assert said.status == 1 and "4 rows: 1 registered, 3 doubtful." in said.out and "models resolve" in said.out
     doubts = ivcap_flows("models", "resolve", file, "--json").json["doubtful"]
@@ -115,15 +115,15 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, ivc
     assert [each["number"] for each in listed.json["troubles"]] == numbers
     elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(items, 1)), "--json")
     assert elsewhere.status == 0
-    [handle] = [row for row in ivcap_twin_runs() if row]
+    [handle] = [row for row in embedded_runs() if row]
     ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", handle)
     ivcap_flows("models", "resolve", file, "--row", numbers[1], "--write-off")
     last = ivcap_flows("models", "resolve", file, "--row", numbers[2], "--resend")
     assert (last.status, last.out) == (0, "No row is in doubt.\n")
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     done = ivcap_flows("models", "register", file, "--json", "--out", tmp_path / "out.csv")
     assert (done.json["registered"], done.json["failed"], done.json["doubtful"]) == (3, 1, 0)
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert rows[numbers[0] - 1]["model_run"] == handle
     assert rows[numbers[1] - 1]["reason"] == "given up by the user"
@@ -131,7 +131,7 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, ivc
     assert ivcap_flows("models", "register", file).status == 0
 
 
-def ivcap_twin_runs() -> list[str]:
+def embedded_runs() -> list[str]:
     """The newest model run on the embedded Provena."""
     from ivcap_flows.provena.models import ModelRun
 
@@ -168,7 +168,7 @@ def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, argumen
     assert ended.status == 2 and said in ended.err
 
 
-def test_orders_of_a_service(ivcap_flows, items, tmp_path, ivcap_twin, world):
+def test_orders_of_a_service(ivcap_flows, items, tmp_path, embedded_platform, world):
     """The successful orders since a time become runs by the mapping, and the same ones once."""
     mapping = [
         {
@@ -190,9 +190,9 @@ def test_orders_of_a_service(ivcap_flows, items, tmp_path, ivcap_twin, world):
     (tmp_path / "mapping.yaml").write_text(json.dumps(mapping), encoding="utf-8")
     first = ivcap_flows(*words, tmp_path / "mapping.yaml", "--json")
     assert first.status == 0 and first.json["registered"] == first.json["rows"] == len(faults) > 0
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     assert ivcap_flows(*words, tmp_path / "mapping.yaml", "--json").json == first.json
-    assert not ivcap_twin.requests("POST", REGISTER)
+    assert not embedded_platform.requests("POST", REGISTER)
 
 
 def plain_workflow(items: Items) -> str:

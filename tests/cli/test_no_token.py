@@ -44,7 +44,7 @@ def careless(source: Path, password: str, note: str, headers: dict[str, str]) ->
 
 
 @pytest.fixture
-def secrets(ivcap_twin, monkeypatch) -> dict[str, str]:
+def secrets(embedded_platform, monkeypatch) -> dict[str, str]:
     """Tokens that are known by their variable, and one that has but the shape of a token."""
     known = f"s3cret-{uuid.uuid4().hex}"
     monkeypatch.setenv("PROVENA_CLIENT_SECRET", known)

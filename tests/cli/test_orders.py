@@ -159,11 +159,11 @@ def test_what_a_killed_flow_left_is_listed(on_record):
     assert f"ivcap-flows orders resolve {short_id(doubt['key'])}" in out
 
 
-def test_a_platform_that_is_away_hides_no_orphan(on_record, ivcap_twin):
+def test_a_platform_that_is_away_hides_no_orphan(on_record, embedded_platform):
     """What the journal knows is told all the same, and that the platform was not asked."""
-    ivcap_twin.add_fault(path="^/1/", status=503)
+    embedded_platform.add_fault(path="^/1/", status=503)
     said = on_record("orders", "--orphans")
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     assert said.status == 0 and "interrupted" in said.out
     assert "was not asked" in said.out or "cannot be read" in said.out
 

@@ -13,13 +13,13 @@ from ivcap_flows.journal.intents import Intents
 FLOWS = Path(__file__).with_name("recorded_flows.py")
 
 
-def changes(twin):
+def changes(embedded):
     """Requests that are no reading, and no login."""
-    found = [r for r in twin.requests() if r["method"] not in ("GET", "HEAD")]
+    found = [r for r in embedded.requests() if r["method"] not in ("GET", "HEAD")]
     return [r for r in found if not r["path"].endswith(("/list", "/token"))]
 
 
-def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, ivcap_twin):
+def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, embedded_platform):
     """Parameters are read as YAML; what comes after the wait is not in the plan, nor is anything on record."""
     flow, message = f"{FLOWS}:considered", uuid.uuid4().hex
     said = ivcap_flows("plan", flow, "-p", f"message={message}", "--param", "times=2", "--json")
@@ -27,7 +27,7 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, ivcap_twin):
     planned = [(e["source"], e["noun"], e["name"], e["subject"]) for e in said.json["effects"]]
     assert planned == [("new", "order", f"part {number}", "echo") for number in range(2)]
     assert "needs 2 that are not sent" in said.json["end"]
-    assert changes(ivcap_twin) == []
+    assert changes(embedded_platform) == []
     assert ivcap_flows("runs", "--json").json == []
 
 
@@ -43,20 +43,20 @@ def at_hand(monkeypatch, prefect_server):
     monkeypatch.setattr(utilities, "prefect_test_harness", harness)
 
 
-def test_what_an_unfinished_run_has_is_kept(on_record, ivcap_twin, monkeypatch, at_hand):
+def test_what_an_unfinished_run_has_is_kept(on_record, embedded_platform, monkeypatch, at_hand):
     """The accepted order of the lost run is kept; the other is found on the platform. None is asked for again."""
     # The flow replaces this.
     monkeypatch.setattr(Intents, "mark_in_doubt", Intents.mark_in_doubt)
     [run] = on_record("runs", "--flow", "interrupted", "--json").json
     kept, _ = on_record("orders", "--run", run["id"], "--json").json
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     message = f"message={run['parameters']['message']}"
     said = on_record("plan", f"{FLOWS}:interrupted", "-p", message)
     rows = [line.split() for line in said.out.splitlines()[2:-1]]
     assert rows[0] == ["kept", "order", "echo", kept["urn"], "run", run["id"], message]
     assert rows[1][:3] == ["adopted", "order", "echo"] and len(rows) == 2
     assert said.status == 0 and said.out.splitlines()[-1].startswith("The flow ran to its end")
-    assert changes(ivcap_twin) == []
+    assert changes(embedded_platform) == []
 
 
 @pytest.fixture

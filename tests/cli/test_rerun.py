@@ -40,7 +40,7 @@ def load(file: Path = HERE / "rerun_flows.py") -> object:
 
 
 @pytest.fixture
-def flows(world, prefect_settings, journal_file, ivcap_twin, monkeypatch) -> Iterator[object]:
+def flows(world, prefect_settings, journal_file, embedded_platform, monkeypatch) -> Iterator[object]:
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{journal_file}")
     with (
         temporary_settings(prefect_settings),

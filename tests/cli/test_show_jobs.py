@@ -25,7 +25,7 @@ def told(request, job):
 
 
 @pytest.fixture
-def two_jobs(_twin, ivcap_twin, prefect_settings, journal_file, tmp_path):
+def two_jobs(_embedded, embedded_platform, prefect_settings, journal_file, tmp_path):
     """A run of one job that told something and made something, and one that failed."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_show_jobs.py").write_text(SERVICE)
@@ -34,7 +34,7 @@ def two_jobs(_twin, ivcap_twin, prefect_settings, journal_file, tmp_path):
         "entry": "services_of_show_jobs:told",
         "parameters": [{"name": "message", "type": "string"}],
     }
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
 
     @flow(name="asking")
     @recorded

@@ -13,7 +13,7 @@ from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 
 
 @pytest.fixture
-def ivcap_sink(on_record, monkeypatch, ivcap_twin):
+def ivcap_sink(on_record, monkeypatch, embedded_platform):
     """IVCAP is the sink, and has no record of the runs yet."""
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
 
@@ -24,17 +24,17 @@ def ivcap_sink(on_record, monkeypatch, ivcap_twin):
                     await client.aspects.retract(record.urn)
 
     loop.run(retract_all())
-    ivcap_twin.forget_requests()
-    return ivcap_twin
+    embedded_platform.forget_requests()
+    return embedded_platform
 
 
 RECORDS = 3 + 2
 """One for each run, and one for the artifact that a run used and the one that it made."""
 
 
-def added(twin):
+def added(embedded):
     """How many aspects were asserted."""
-    return len([r for r in twin.requests("POST", "/1/aspects") if r["status"] == 200])
+    return len([r for r in embedded.requests("POST", "/1/aspects") if r["status"] == 200])
 
 
 def test_without_sinks_nothing_is_delivered(on_record):

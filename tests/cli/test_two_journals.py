@@ -90,7 +90,7 @@ def to_ivcap(journal: Journal) -> Sink:
 
 
 @pytest.mark.parametrize("last", ["first", "second"])
-def test_the_platform_alone_tells_both_parts(ivcap_flows, ivcap_twin, continued, last):
+def test_the_platform_alone_tells_both_parts(ivcap_flows, embedded_platform, continued, last):
     """Whichever is delivered last: one chain from the report to the series, in one run that has completed."""
     machines = [continued.first, continued.second]
     for machine in machines if last == "second" else machines[::-1]:
@@ -105,7 +105,7 @@ def test_the_platform_alone_tells_both_parts(ivcap_flows, ivcap_twin, continued,
 
 
 @pytest.mark.parametrize("own", ["first", "second"])
-def test_a_machine_tells_of_the_part_that_another_has(ivcap_flows, ivcap_twin, continued, monkeypatch, own):
+def test_a_machine_tells_of_the_part_that_another_has(ivcap_flows, embedded_platform, continued, monkeypatch, own):
     """Its journal has one attempt; of the run, and of what both attempts worked with, the platform tells the other."""
     for machine in (continued.second, continued.first):
         machine.deliver(to_ivcap)
@@ -121,7 +121,7 @@ def test_a_machine_tells_of_the_part_that_another_has(ivcap_flows, ivcap_twin, c
     }
 
 
-def test_each_journal_renews_its_own_part(ivcap_twin, continued):
+def test_each_journal_renews_its_own_part(embedded_platform, continued):
     """Delivered again with more known, it takes the place of its own older part, and of no other."""
     for machine in (continued.first, continued.second):
         machine.deliver(to_ivcap)

@@ -51,7 +51,7 @@ def test_a_run_is_as_recorded(on_record, world):
     assert out.startswith("As recorded: ") and "none" not in out
 
 
-def test_a_flipped_byte_of_a_product_is_found(on_record, world, _twin):  # noqa: PT019
+def test_a_flipped_byte_of_a_product_is_found(on_record, world, _embedded):  # noqa: PT019
     """In the file that was downloaded, and in what the platform itself keeps."""
     with flipped(world.downloaded):
         said = on_record("verify", harvest(on_record), "--json")
@@ -60,7 +60,7 @@ def test_a_flipped_byte_of_a_product_is_found(on_record, world, _twin):  # noqa:
     content = world.downloaded.read_bytes()
     [blob] = [
         f
-        for f in Path(_twin.directory).rglob("*")
+        for f in Path(_embedded.directory).rglob("*")
         if f.is_file() and f.stat().st_size == len(content) and f.read_bytes() == content
     ]
     with flipped(blob):

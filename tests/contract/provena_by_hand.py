@@ -222,8 +222,8 @@ async def login(client: ProvenaClient, control: str, secret: str) -> Json:
         asked = {"client_id": "automated-access", "scope": "offline_access roles"}
         device = (await http.post(f"{oidc}/auth/device", data=asked)).json()
         body = {"user_code": device["user_code"], "account": ADMIN}
-        control_url = httpx.URL(oidc).join("/_twin/login")
-        await http.post(control_url, json=body, headers={"X-Twin-Control": control})
+        control_url = httpx.URL(oidc).join("/_embedded/login")
+        await http.post(control_url, json=body, headers={"X-Embedded-Control": control})
         grant = {
             "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
             "device_code": device["device_code"],

@@ -69,9 +69,9 @@ def administrator(control: str) -> ProvenaClient:
         [code] = parse_qs(urlsplit(url).query)["user_code"]
         parts = urlsplit(os.environ["PROVENA_KEYCLOAK"])
         request = urllib.request.Request(
-            f"{parts.scheme}://{parts.netloc}/_twin/login",
+            f"{parts.scheme}://{parts.netloc}/_embedded/login",
             json.dumps({"user_code": code, "account": ADMIN}).encode(),
-            {"X-Twin-Control": control, "Content-Type": "application/json"},
+            {"X-Embedded-Control": control, "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=10):
             return True

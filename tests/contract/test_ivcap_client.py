@@ -15,7 +15,7 @@ from contract_values import agree, gather, plain
 from ivcap_flows import local
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.loop import run
 
 pytestmark = [
@@ -159,7 +159,7 @@ def test_uploads_arrive_whole(told, ours, folder, tmp_path):
 
 def test_uploads_take_as_many_requests_as_they_have_chunks(told, served):
     """One request for the whole file, one for each chunk, none for the file that is known or empty."""
-    control = TwinControl(local.ensure(served.directory))
+    control = PlatformControl(local.ensure(served.directory))
     sent = {
         name: len(control.requests("PATCH", f"/1/artifacts/{read['id'].rpartition(':')[2]}/blob"))
         for name, read in told["artifacts"]["read"].items()

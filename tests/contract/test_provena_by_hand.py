@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ivcap_flows.local.provena.twin import service_credentials
+from ivcap_flows.local.provena.platform import service_credentials
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import Item

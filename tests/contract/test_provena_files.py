@@ -52,11 +52,11 @@ async def minted(client: Any) -> str:
 
 
 async def test_files_are_moved_alike(
-    s3_twin: Any, s3_server: Any, find_interpreter: Callable[[str], Path], tmp_path: Path
+    s3_platform: Any, s3_server: Any, find_interpreter: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Byte for byte: what ours uploads the official client lists and downloads, and the other way round."""
     written(tmp_path / "theirs", THEIRS)
-    async with ProvenaCredentials.from_environment(Settings(**s3_twin.environment)).get_client() as client:
+    async with ProvenaCredentials.from_environment(Settings(**s3_platform.environment)).get_client() as client:
         dataset = await minted(client)
         async with client.files(dataset, write=True) as files:
             await files.upload(written(tmp_path / "ours", OURS))
@@ -64,7 +64,7 @@ async def test_files_are_moved_alike(
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROVENA", "PYTHON", "AWS"))}
         ended = subprocess.run(
             [find_interpreter("provenaclient"), SCRIPT, dataset, tmp_path / "theirs", tmp_path / "got"],
-            env={**kept, **s3_twin.environment, "S3_URL": s3_server.url},
+            env={**kept, **s3_platform.environment, "S3_URL": s3_server.url},
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -38,20 +38,20 @@ REGISTER = "/provena/prov/model_run/register_batch"
 
 
 @pytest.fixture(scope="module")
-def items(_twin: Any) -> Items:
+def items(_embedded: Any) -> Items:
     """Made once."""
 
     async def make() -> Items:
-        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
             return await make_items(client)
 
     return loop.run(make())
 
 
 @pytest.fixture
-def database(_twin: Any) -> Path:
+def database(_embedded: Any) -> Path:
     """Of the embedded Provena."""
-    return provena_of(_twin.directory)
+    return provena_of(_embedded.directory)
 
 
 class Command:
@@ -152,14 +152,14 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture
 def command(
-    request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, ivcap_twin: Any, items: Items, database: Path
+    request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, embedded_platform: Any, items: Items, database: Path
 ) -> Command:
     """A small batch, or the long form's."""
     count = 2000 if request.config.getoption("--crash-rounds") > 1 else 40
     return Command(forks, tmp_path, items, count, database)
 
 
-def test_killed_at_random_moments(command, ivcap_twin, request, database):
+def test_killed_at_random_moments(command, embedded_platform, request, database):
     """Wherever the kills fall, and once with the journal gone among many other runs: no row twice, none missing, the
     file complete."""
     rounds = request.config.getoption("--crash-rounds")
@@ -170,7 +170,7 @@ def test_killed_at_random_moments(command, ivcap_twin, request, database):
             # The first is killed just when Provena has the batch.
             end = time.monotonic() + 120
             begun = time.monotonic()
-            while not ivcap_twin.requests("POST", REGISTER) and time.monotonic() < end:
+            while not embedded_platform.requests("POST", REGISTER) and time.monotonic() < end:
                 time.sleep(0.02)
             span = 3 * (time.monotonic() - begun)
         else:
@@ -182,11 +182,11 @@ def test_killed_at_random_moments(command, ivcap_twin, request, database):
     command.again()
     command.check()
     before = command.outcomes()
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     with among_others(database, f"{command.name} 0", 50_000 if rounds > 1 else 1200):
         command.again(IVCAP_FLOWS_JOURNAL=f"sqlite:///{command.folder / 'elsewhere.sqlite'}")
         command.check()
-    assert not ivcap_twin.requests("POST", REGISTER)
+    assert not embedded_platform.requests("POST", REGISTER)
     assert [each["model_run"] for each in command.outcomes()] == [each["model_run"] for each in before]
 
 
@@ -195,21 +195,21 @@ def test_killed_at_random_moments(command, ivcap_twin, request, database):
     [{"drop_reply_after_effect": True}, {"at_once": 1, "delay": 1.8}, {"reset": True}],
     ids=["taken", "taken within the settling time", "lost"],
 )
-def test_killed_with_a_batch_on_its_way(command, ivcap_twin, fault):
+def test_killed_with_a_batch_on_its_way(command, embedded_platform, fault):
     """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, **fault)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, **fault)
     process = command.start()
     end = time.monotonic() + 120
-    while not any(rule["hits"] for rule in ivcap_twin.faults() if "register_batch" in rule["path"]):
+    while not any(rule["hits"] for rule in embedded_platform.faults() if "register_batch" in rule["path"]):
         assert process.status is None and time.monotonic() < end, command.said
         time.sleep(0.02)
     kill(process)
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     command.again()
     command.check()
 
 
-def test_two_commands_at_once(command, ivcap_twin):
+def test_two_commands_at_once(command, embedded_platform):
     """The same command in two terminals: both end well, and no row is there twice."""
     first, second = command.start(), command.start()
     assert (first.wait(600), second.wait(600)) == (0, 0), command.said
@@ -218,32 +218,32 @@ def test_two_commands_at_once(command, ivcap_twin):
     assert text.count(f'"registered": {command.count}') == 2
 
 
-def test_a_bad_day(command, ivcap_twin, request):
+def test_a_bad_day(command, embedded_platform, request):
     """A tenth of the replies is lost after the effect, a fifth of the requests gets 503, workers die, and Provena is
     away for a while (in the long form for a minute): no row twice, and each has its handle or is in doubt."""
     deaths, away, patience = (5, 60.0, "180") if request.config.getoption("--crash-rounds") > 1 else (1, 2.0, "6")
 
     def be_bad() -> None:
-        ivcap_twin.clear_faults()
-        ivcap_twin.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
-        ivcap_twin.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
+        embedded_platform.clear_faults()
+        embedded_platform.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
+        embedded_platform.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
 
     be_bad()
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
     process = command.start("--patience", patience)
     end = time.monotonic() + 120
-    while not ivcap_twin.requests("POST", REGISTER):
+    while not embedded_platform.requests("POST", REGISTER):
         assert process.status is None and time.monotonic() < end, command.said
         time.sleep(0.02)
-    ivcap_twin.clear_faults()
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=deaths, kill_worker="before")
-    ivcap_twin.add_fault(path="^/provena/", reset=True)
+    embedded_platform.clear_faults()
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=deaths, kill_worker="before")
+    embedded_platform.add_fault(path="^/provena/", reset=True)
     back = time.monotonic() + away
-    while time.monotonic() < back or ivcap_twin.faults()[0]["hits"] < deaths:
+    while time.monotonic() < back or embedded_platform.faults()[0]["hits"] < deaths:
         time.sleep(0.1)
     be_bad()
     assert process.wait(1200) == 1, command.said
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     outcomes = {f"{command.name} {int(each['row']) - 1}": each for each in command.outcomes()}
     runs = command.runs()
     assert len(outcomes) == command.count and all(len(handles) == 1 for handles in runs.values())

@@ -107,7 +107,7 @@ def flow_server(prefect_server: dict[str, str]) -> Iterator[subprocess.Popen[byt
 
 
 @pytest.fixture
-def killed_flow(tmp_path, flow_server, ivcap_twin, round_) -> Iterator[Flow]:
+def killed_flow(tmp_path, flow_server, embedded_platform, round_) -> Iterator[Flow]:
     flow = Flow(tmp_path, flow_server)
     yield flow
     for process in flow.processes:
@@ -136,8 +136,8 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict:
 
 
 @pytest.fixture
-def ledger(_twin, ivcap_twin) -> Ledger:
-    return Ledger(_twin.directory)
+def ledger(_embedded, embedded_platform) -> Ledger:
+    return Ledger(_embedded.directory)
 
 
 def check(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,25 +156,25 @@ def check(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     assert effects.count(("order", "terminal")) == 1 and effects.count(("model run", "accepted")) == 1
 
 
-def test_killed_at_the_wait(killed_flow, ivcap_twin, ledger, capsys):
+def test_killed_at_the_wait(killed_flow, embedded_platform, ledger, capsys):
     """Killed while it waits, the flow goes on with the order that it had placed."""
     process = killed_flow.start()
-    until(lambda: [r for r in ivcap_twin.requests("GET") if "/1/orders/" in r["path"]], process, killed_flow)
+    until(lambda: [r for r in embedded_platform.requests("GET") if "/1/orders/" in r["path"]], process, killed_flow)
     process.kill()
     assert "Continues run" in killed_flow.again()
     check(ledger, capsys)
 
 
 @pytest.mark.parametrize("noun", ROUTES)
-def test_killed_just_after_the_request_was_sent(killed_flow, ivcap_twin, ledger, capsys, noun):
+def test_killed_just_after_the_request_was_sent(killed_flow, embedded_platform, ledger, capsys, noun):
     """The platform took the request, and no reply came before the kill: the effect is found and adopted."""
     # The effect takes place at once; what is delayed is only that anybody hears of it.
-    ivcap_twin.add_fault(method="POST", path=f"^{ROUTES[noun]}$", count=1, drop_reply_after_effect=True)
-    ivcap_twin.add_fault(
+    embedded_platform.add_fault(method="POST", path=f"^{ROUTES[noun]}$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(
         method="GET", path="^/1/(orders|aspects)$" if noun == "order" else "^/provena/job", delay=3.0, count=2
     )
     process = killed_flow.start()
-    until(lambda: ivcap_twin.requests("POST", ROUTES[noun]), process, killed_flow)
+    until(lambda: embedded_platform.requests("POST", ROUTES[noun]), process, killed_flow)
     process.kill()
     killed_flow.again()
     check(ledger, capsys)

@@ -75,11 +75,13 @@ SHORT = {
         Scenario("asleep", kills("before the request", victim="flow asleep"), orders=1, fails=0),
         Scenario("given-up", kills("before the request", victim="call"), orders=1, fails=0),
         Scenario("ending", kills(*STEPS[16:]), orders=1, fails=0, fault="expired tokens", rules=FAULTS["500"]),
-        Scenario("no-twin", kills("before the request", "in the wait", victim="twin"), orders=1, fault="lost replies"),
+        Scenario(
+            "no-embedded", kills("before the request", "in the wait", victim="embedded"), orders=1, fault="lost replies"
+        ),
         Scenario("at-once", (Kill(RANDOM, after=2.0),), orders=2, fault="twice at once", rules=FAULTS["cut replies"]),
         Scenario(
             "parked",
-            (Kill("between note and schedule"), Kill("parked", "twin"), Kill("parked", "watcher")),
+            (Kill("between note and schedule"), Kill("parked", "embedded"), Kill("parked", "watcher")),
             orders=1,
             fails=0,
             seconds=300.0,

@@ -40,7 +40,7 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.local import ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.provena.models import (
     DatasetTemplate,
     Model,
@@ -73,10 +73,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mapping(home: Path) -> Iterator[dict[str, Any]]:
     """The entry that makes runs of the flow model runs, once the platforms have the templates that it names."""
-    twin = ensure(home, idle=600.0)
+    embedded = ensure(home, idle=600.0)
 
     async def made() -> dict[str, Any]:
-        async with ProvenaCredentials.from_environment(Settings(**twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**embedded.environment)).get_client() as client:
 
             async def new(info: Any) -> str:
                 return (await client.registry.create(type(info), info)).item.id
@@ -233,7 +233,7 @@ def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync
         }
     failed = list(runs)[2]
     syncing = Syncing(sync_server, environment, tmp_path / "sync.log")
-    control = TwinControl(ensure(home))
+    control = PlatformControl(ensure(home))
 
     def moment(most: int) -> Callable[[], bool]:
         """Tells when so many further requests were made, drawn among `most`, and a little later."""
@@ -300,10 +300,10 @@ def test_platforms_that_are_away_for_a_run_and_an_hour_get_all_of_it(
     assert all(line.startswith("UnreachableError") for line in said)
 
     # They are there again, and of no use yet; their addresses are new, and they are the same.
-    twin = ensure(home, idle=600.0)
-    for name, value in twin.environment.items():
+    embedded = ensure(home, idle=600.0)
+    for name, value in embedded.environment.items():
         monkeypatch.setenv(name, value)
-    control = TwinControl(twin)
+    control = PlatformControl(embedded)
     control.add_fault(path="^/1/aspects|/registry/|/mint-dataset", status=503)
     waits = []
     with Journal.open(environment["IVCAP_FLOWS_JOURNAL"]) as journal:

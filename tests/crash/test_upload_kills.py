@@ -93,7 +93,7 @@ def _uploader() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def uploader(_uploader, ivcap_twin, sqlite_url, tmp_path, monkeypatch) -> Uploader:
+def uploader(_uploader, embedded_platform, sqlite_url, tmp_path, monkeypatch) -> Uploader:
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", sqlite_url)
     path = tmp_path / f"{tmp_path.name}-{time.time_ns()}.bin"
     path.write_bytes(os.urandom(5 * MIB))
@@ -117,7 +117,7 @@ def artifacts(name: str) -> list[Any]:
     return on_platform(ask)
 
 
-def received(name: str, twin: Any) -> int:
+def received(name: str, embedded: Any) -> int:
     """The bytes that the platform has of the artifacts of that name, once it has dealt with all that was sent."""
 
     async def ask(client: Any) -> int:
@@ -126,7 +126,7 @@ def received(name: str, twin: Any) -> int:
     before = -1
     while True:
         now = on_platform(ask)
-        if now == before and all(request["status"] for request in twin.requests("PATCH")):
+        if now == before and all(request["status"] for request in embedded.requests("PATCH")):
             return now
         before = now
         time.sleep(0.1)
@@ -148,13 +148,13 @@ def doctor(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("round_")
-def test_killed(uploader, ivcap_twin, capsys, step, source):
+def test_killed(uploader, embedded_platform, capsys, step, source):
     """Again in another process: one ready artifact, its bytes and digest right, no byte sent that was there, and what
     the kill left behind is named."""
     name, size = uploader.path.name, 5 * MIB
     uploader.kill(source, step)
-    there = received(name, ivcap_twin)
-    ivcap_twin.forget_requests()
+    there = received(name, embedded_platform)
+    embedded_platform.forget_requests()
     urn = uploader.again(source)
 
     found = {record.urn: record.status for record in artifacts(name)}
@@ -167,8 +167,8 @@ def test_killed(uploader, ivcap_twin, capsys, step, source):
     assert [one["urn"] for one in statements(key_entity(row.key), INTENT_SCHEMA)] == [urn]
     assert (row.urn, row.duplicates) == (urn, [])
 
-    assert sum(request["received"] for request in ivcap_twin.requests("PATCH")) == size - there
-    created = len(ivcap_twin.requests("POST", "/1/artifacts"))
+    assert sum(request["received"] for request in embedded_platform.requests("PATCH")) == size - there
+    created = len(embedded_platform.requests("POST", "/1/artifacts"))
     assert created == (step in STEPS[:2])
     assert there > 0 or step in STEPS[:4]
     assert there < size or step in (*STEPS[2:4], "after the last byte", *FINISHED)
@@ -180,7 +180,7 @@ def test_killed(uploader, ivcap_twin, capsys, step, source):
 
 
 @pytest.mark.parametrize("killed_at", ["before its name is in the journal", "before the outcome is on the platform"])
-def test_killed_with_a_small_one(uploader, ivcap_twin, capsys, tmp_path, killed_at):
+def test_killed_with_a_small_one(uploader, embedded_platform, capsys, tmp_path, killed_at):
     """A small upload tells other journals of its outcome alone. Again here it is gone on with; a machine elsewhere that
     was first makes its own, which is then kept here, and the journal names both."""
     uploader.path.write_bytes(os.urandom(1000))
@@ -203,12 +203,12 @@ def test_killed_with_a_small_one(uploader, ivcap_twin, capsys, tmp_path, killed_
 
 
 @pytest.mark.parametrize("killed_at", ["in the middle of a chunk", "before the outcome is in the journal"])
-def test_killed_and_gone_on_with_elsewhere(uploader, ivcap_twin, tmp_path, killed_at):
+def test_killed_and_gone_on_with_elsewhere(uploader, embedded_platform, tmp_path, killed_at):
     """Another machine, with a journal of its own, goes on with what the killed process had begun; so does the first."""
     uploader.kill("file", killed_at)
-    there = received(uploader.path.name, ivcap_twin)
-    ivcap_twin.forget_requests()
+    there = received(uploader.path.name, embedded_platform)
+    embedded_platform.forget_requests()
     urn = uploader.again("file", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     assert uploader.again("stream") == urn
     assert [(record.urn, record.status) for record in artifacts(uploader.path.name)] == [(urn, "ready")]
-    assert sum(request["received"] for request in ivcap_twin.requests("PATCH")) == 5 * MIB - there
+    assert sum(request["received"] for request in embedded_platform.requests("PATCH")) == 5 * MIB - there

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("docs")
 
 @pytest.fixture(autouse=True)
 def folder(
-    docs_prefect: None, ivcap_twin: Any, ivcap_journal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    docs_prefect: None, embedded_platform: Any, ivcap_journal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Where an example runs, as a user would run it."""
     monkeypatch.chdir(tmp_path)
@@ -95,9 +95,9 @@ def test_lineage_of_the_explanation_is_there(folder, ivcap_journal):
     assert files["raw.csv"] in graph.lineage(files["clean.csv"], "up").nodes
 
 
-def test_files_of_a_dataset_are_moved_as_the_how_to_says(s3_twin, folder, monkeypatch):
+def test_files_of_a_dataset_are_moved_as_the_how_to_says(s3_platform, folder, monkeypatch):
     """Its flows run on embedded platforms that have an S3 server."""
-    for name, value in s3_twin.environment.items():
+    for name, value in s3_platform.environment.items():
         if not name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
     (block,) = blocks(DATASET_FILES, "python")

@@ -68,7 +68,7 @@ def wait_for(
         time.sleep(0.2)
 
 
-def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, worker, ivcap_twin, tmp_path):
+def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, worker, embedded_platform, tmp_path):
     """The shipped file deploys with its cron schedule, and a run that the scheduler made does the whole job."""
     shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))
     # The watcher would be scheduled first, and is no job.
@@ -99,14 +99,14 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, wor
     prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly")
 
 
-def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, ivcap_twin, tmp_path, moment):
+def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, embedded_platform, tmp_path, moment):
     """`kill -9` of the flow's process under a worker: the retried run has one order and one model run."""
     (tmp_path / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
     suicidal = moment == "before the reply is written"
     worker(**ours(), **({"KILL_BEFORE_OUTCOME_OF": f"order:{tmp_path / 'killed'}"} if suicidal else {}))
     if moment == "just after sending":
-        ivcap_twin.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
-        ivcap_twin.add_fault(method="GET", path="^/1/(orders|aspects)$", count=2, delay=3.0)
+        embedded_platform.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
+        embedded_platform.add_fault(method="GET", path="^/1/(orders|aspects)$", count=2, delay=3.0)
     entry = "tests/crash/pipeline.py:pipeline"
     prefect(prefect_server, "--no-prompt", "deploy", entry, "--name", moment, "--pool", "local")
     parameters = json.dumps({"source": str(tmp_path / "series.csv"), "seconds": 4})
@@ -114,8 +114,10 @@ def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, iv
 
     def reached() -> bool:
         if moment == "at the wait":
-            return any("/1/orders/" in r["path"] for r in ivcap_twin.requests("GET"))
-        return bool(ivcap_twin.requests("POST", "/1/orders")) and (not suicidal or (tmp_path / "killed").exists())
+            return any("/1/orders/" in r["path"] for r in embedded_platform.requests("GET"))
+        return bool(embedded_platform.requests("POST", "/1/orders")) and (
+            not suicidal or (tmp_path / "killed").exists()
+        )
 
     end = time.monotonic() + 90
     while not reached():
@@ -134,6 +136,6 @@ def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, iv
         run = journal.runs.get(run_id)
         outcomes = [a.outcome for a in journal.runs.attempts(run.id)]
     assert outcomes == ["lost", "completed"]
-    accepted = [r for r in ivcap_twin.requests("POST") if (r["status"] or 500) < 300]
+    accepted = [r for r in embedded_platform.requests("POST") if (r["status"] or 500) < 300]
     assert len([r for r in accepted if r["path"] == "/1/orders"]) == 1
     assert len([r for r in accepted if r["path"] == "/provena/prov/model_run/register"]) == 1

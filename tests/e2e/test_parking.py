@@ -128,9 +128,9 @@ def settings_of_platforms(environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def fleet(prefect_server, _twin, tmp_path_factory) -> Iterator[Fleet]:
+def fleet(prefect_server, _embedded, tmp_path_factory) -> Iterator[Fleet]:
     """One worker for all tests of this module."""
-    made = Fleet(tmp_path_factory.mktemp("parking"), prefect_server, settings_of_platforms(_twin.environment))
+    made = Fleet(tmp_path_factory.mktemp("parking"), prefect_server, settings_of_platforms(_embedded.environment))
     made.asked("/work_pools/", {"name": POOL, "type": "process"})
     made.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
     try:
@@ -284,7 +284,7 @@ def own_server(request, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[],
 
 
 @pytest.mark.usefixtures("long_form")
-def test_parked_runs_outlast_a_killed_server_and_worker(own_server, ivcap_twin, tmp_path):
+def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_platform, tmp_path):
     """The Prefect server and the worker are killed while a run is parked; both start anew and it completes."""
     prefect, restart = own_server
     fleet = Fleet(tmp_path, prefect, settings_of_platforms(dict(os.environ)))
@@ -305,7 +305,7 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, ivcap_twin, 
 
 
 @pytest.mark.usefixtures("long_form")
-def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, ivcap_twin):
+def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, embedded_platform):
     """SIGKILL of the process while it parks: the run is crashed like any run that was killed, and its retry finds the
     order."""
     run = fleet.run(fleet.deployment("parks", "killed"), "killed", 8.0)

@@ -16,7 +16,7 @@ SERIES = ROOT / "flows/data/ersst_nino12_monthly.csv"
 
 
 @pytest.fixture
-def script(prefect_server, ivcap_twin, tmp_path):
+def script(prefect_server, embedded_platform, tmp_path):
     """Runs the flow with options; the value is its exit status, its output and what it said of errors."""
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
@@ -30,7 +30,7 @@ def script(prefect_server, ivcap_twin, tmp_path):
     return run
 
 
-def test_a_second_run_with_another_base_period_sends_no_byte_of_the_input_again(script, ivcap_twin, tmp_path):
+def test_a_second_run_with_another_base_period_sends_no_byte_of_the_input_again(script, embedded_platform, tmp_path):
     """Both runs print events and identifiers; the series is uploaded by the first one only."""
     first = script()
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
@@ -38,12 +38,12 @@ def test_a_second_run_with_another_base_period_sends_no_byte_of_the_input_again(
     assert "extraordinary warm   1997-03  1998-09" in first.stdout
     for kind in ("urn:ivcap:artifact:", "urn:ivcap:order:", "model run", "plot.png"):
         assert kind in first.stdout
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     again = script("--base-start", "1971", "--base-end", "2000")
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert "strong warm" in again.stdout
-    assert [r for r in ivcap_twin.requests("PATCH") if r["received"]] == []
-    assert len(ivcap_twin.requests("POST", "/1/orders")) == 1
+    assert [r for r in embedded_platform.requests("PATCH") if r["received"]] == []
+    assert len(embedded_platform.requests("POST", "/1/orders")) == 1
 
 
 def test_a_malformed_series_is_an_error_that_names_line_and_column(script, tmp_path):

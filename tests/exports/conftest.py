@@ -15,7 +15,7 @@ from prefect.settings import (
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
-from ivcap_flows.local import Twin
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.tasks import parking
 
@@ -27,7 +27,9 @@ from exports_worlds import ROOT, RUNS, SECRET, World, example, load_flows, park
 
 
 @pytest.fixture(scope="session")
-def world(_twin: Twin, prefect_settings: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    _embedded: EmbeddedPlatform, prefect_settings: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
     """All runs: with a subflow and mapped tasks, failed, parked, and the examples."""
     folder = tmp_path_factory.mktemp("exports")
     flows = load_flows(folder)
@@ -51,14 +53,14 @@ def world(_twin: Twin, prefect_settings: dict[Any, Any], tmp_path_factory: pytes
     url = f"sqlite:///{folder / 'journal.sqlite'}"
     with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
         made = World(journal, folder)
-        for name, value in _twin.environment.items():
+        for name, value in _embedded.environment.items():
             patch.setenv(name, value)
         patch.setenv("PROVENA_CLIENT_SECRET", SECRET)
         patch.setenv("IVCAP_FLOWS_PARK_AFTER", "0")
         patch.setattr(parking, "LEAST", 0.3)
-        register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+        register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
         for path in (ROOT / "flows/services").glob("*.yaml"):
-            register(_twin.url, _twin.environment["IVCAP_JWT"], read_definition(path), path)
+            register(_embedded.url, _embedded.environment["IVCAP_JWT"], read_definition(path), path)
 
         def run(name: str, flow: Callable[[], Any]) -> None:
             flow()

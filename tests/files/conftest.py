@@ -20,19 +20,19 @@ from ivcap_flows.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def files_environment(s3_twin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def files_environment(s3_platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded platforms are those of the environment."""
-    for name, value in s3_twin.environment.items():
+    for name, value in s3_platform.environment.items():
         if not name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")
-def owner(s3_twin: Any) -> str:
+def owner(s3_platform: Any) -> str:
     """An organisation."""
 
     async def make() -> str:
-        async with ProvenaCredentials.from_environment(Settings(**s3_twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**s3_platform.environment)).get_client() as client:
             made = await client.registry.create(Organisation, Organisation(display_name="Example", name="Example"))
             return made.item.id
 

@@ -80,14 +80,14 @@ class Books:
 @pytest.fixture
 def fresh(prefect_settings: dict[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Embedded platforms on which nothing has been done but the registration of the examples' services."""
-    twin = local.ensure(tmp_path / "twin")
-    for name, value in twin.environment.items():
+    embedded = local.ensure(tmp_path / "embedded")
+    for name, value in embedded.environment.items():
         monkeypatch.setenv(name, value)
     for path in (ROOT / "flows/services").glob("*.yaml"):
-        register(twin.url, twin.environment["IVCAP_JWT"], read_definition(path), path)
+        register(embedded.url, embedded.environment["IVCAP_JWT"], read_definition(path), path)
     with temporary_settings(prefect_settings):
         yield
-    twin.end()
+    embedded.end()
 
 
 def ends(graph: Graph, relation: str, activity: str) -> set[str]:

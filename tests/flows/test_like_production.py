@@ -23,7 +23,7 @@ from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.sources import open_source
@@ -38,20 +38,20 @@ pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 
 @pytest.fixture
 def production(
-    request: pytest.FixtureRequest, prefect_settings: dict[Any, Any], ivcap_twin: TwinControl
-) -> Iterator[TwinControl]:
+    request: pytest.FixtureRequest, prefect_settings: dict[Any, Any], embedded_platform: PlatformControl
+) -> Iterator[PlatformControl]:
     """Platforms that are like production, with the services of the examples."""
     for path in (ROOT / "flows/services").glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
-    ivcap_twin.forget_requests()
-    ivcap_twin.be_like("production", speed=request.config.getoption("--production-speed"))
+    embedded_platform.forget_requests()
+    embedded_platform.be_like("production", speed=request.config.getoption("--production-speed"))
     with temporary_settings(prefect_settings):
-        yield ivcap_twin
-    assert [each["path"] for each in ivcap_twin.requests() if each["dropped"]] == []
+        yield embedded_platform
+    assert [each["path"] for each in embedded_platform.requests() if each["dropped"]] == []
 
 
-def asked(twin: TwinControl, path: str) -> int:
-    return len([each for each in twin.requests("POST") if each["path"].endswith(path)])
+def asked(embedded: PlatformControl, path: str) -> int:
+    return len([each for each in embedded.requests("POST") if each["path"].endswith(path)])
 
 
 def test_the_coastal_el_nino(production, ivcap_journal, tmp_path):

@@ -18,15 +18,15 @@ SERVICES = ROOT / "flows/services"
 
 
 @pytest.fixture
-def registered(prefect_settings, ivcap_twin, ivcap_journal):
+def registered(prefect_settings, embedded_platform, ivcap_journal):
     for path in SERVICES.glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     with temporary_settings(prefect_settings):
-        yield ivcap_twin
+        yield embedded_platform
 
 
-def placed(twin) -> int:
-    return len(twin.requests("POST", "/1/orders"))
+def placed(embedded) -> int:
+    return len(embedded.requests("POST", "/1/orders"))
 
 
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server

@@ -17,7 +17,7 @@ from flows.services.icen import BasePeriod
 from ivcap_flows.errors import InputError
 from ivcap_flows.local import ensure
 from ivcap_flows.local.register import read_definition, register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 FLOWS = Path(__file__).parents[2] / "flows"
 YEARS = BasePeriod(1950, 2010)
@@ -62,7 +62,7 @@ def on_prefect_server(prefect_settings):
 
 
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
-def test_runs_are_registered_and_explored(on_prefect_server, ivcap_twin, ivcap_journal, tmp_path, capsys):
+def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, ivcap_journal, tmp_path, capsys):
     """A small grid becomes as many model runs in one batch; a second start makes nothing anew."""
     service = FLOWS / "services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
@@ -85,28 +85,30 @@ def test_runs_are_registered_and_explored(on_prefect_server, ivcap_twin, ivcap_j
     assert upstream.direction == "upstream" and upstream.items["DATASET"] == 1 and upstream.items["PERSON"] == 1
     with (tmp_path / "results/model-runs.csv").open(encoding="utf-8", newline="") as file:
         assert [row["model_run"] for row in csv.DictReader(file)] == [run.urn for run in made.runs.runs]
-    assert len(ivcap_twin.requests("POST", "/provena/prov/model_run/register_batch")) == 1
+    assert len(embedded_platform.requests("POST", "/provena/prov/model_run/register_batch")) == 1
     show(made)
     assert "4 of 4 model runs are registered." in capsys.readouterr().out
 
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     again = start()
     assert again.runs.runs == made.runs.runs
     assert again.explored == made.explored
-    sent = [each["path"] for each in ivcap_twin.requests("POST")]
+    sent = [each["path"] for each in embedded_platform.requests("POST")]
     assert not [path for path in sent if path.endswith(("/orders", "register_batch", "/create", "mint-dataset"))]
 
 
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_two_first_starts(prefect_server, tmp_path):
     """Two processes that find Provena without any template register each once, and end with the same runs."""
-    twin = ensure(tmp_path / "platforms", idle=600)
+    embedded = ensure(tmp_path / "platforms", idle=600)
     try:
         service = FLOWS / "services/coastal_el_nino_index.yaml"
-        register(twin.environment["IVCAP_URL"], twin.environment["IVCAP_JWT"], read_definition(service), service)
+        register(
+            embedded.environment["IVCAP_URL"], embedded.environment["IVCAP_JWT"], read_definition(service), service
+        )
         environment = {
             **prefect_server,
-            **twin.environment,
+            **embedded.environment,
             "IVCAP_FLOWS_JOURNAL": f"sqlite:///{tmp_path / 'journal.sqlite'}",
             "PREFECT_LOGGING_TO_API_ENABLED": "false",
         }
@@ -131,8 +133,10 @@ def test_two_first_starts(prefect_server, tmp_path):
         assert lineage[0] == lineage[1] and len(lineage[0]) == 2
         outcomes = [(tmp_path / f"results-{number}/model-runs.csv").read_text() for number in range(2)]
         assert outcomes[0] == outcomes[1]
-        made = Counter(each["path"] for each in TwinControl(twin).requests("POST") if each["path"].endswith("/create"))
+        made = Counter(
+            each["path"] for each in PlatformControl(embedded).requests("POST") if each["path"].endswith("/create")
+        )
         # An organisation, a model and a workflow template; three dataset templates.
         assert sorted(made.values()) == [1, 1, 1, 3], made
     finally:
-        twin.end()
+        embedded.end()

@@ -26,9 +26,9 @@ from ivcap_flows.ivcap.client import IvcapClient
 
 
 @pytest.fixture(scope="session")
-def twin_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a twin that serves while the tests run."""
-    folder = tmp_path_factory.mktemp("twin")
+def embedded_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of an embedded platform that serves while the tests run."""
+    folder = tmp_path_factory.mktemp("embedded")
     written = folder / "environment"
     command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(folder / "state")]
     with (folder / "log").open("wb") as log:
@@ -45,10 +45,10 @@ def twin_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
 
 
 @pytest.fixture
-async def twin(twin_environment: dict[str, str]) -> AsyncIterator[IvcapClient]:
+async def embedded(embedded_environment: dict[str, str]) -> AsyncIterator[IvcapClient]:
     """The client of the embedded platform."""
-    token = StaticToken(twin_environment["IVCAP_JWT"])
-    async with IvcapClient(twin_environment["IVCAP_URL"], token, budget=20) as client:
+    token = StaticToken(embedded_environment["IVCAP_JWT"])
+    async with IvcapClient(embedded_environment["IVCAP_URL"], token, budget=20) as client:
         yield client
 
 

@@ -102,14 +102,14 @@ async def test_what_is_raised_after_the_request_names_the_job(client, scripted, 
     assert raised.value.job == J
 
 
-async def test_agents_run_on_the_twin(twin):
+async def test_agents_run_on_the_embedded_platform(embedded):
     """By name or URN, with a mapping or a model; one that fails is told by its record."""
 
     class Message(BaseModel):
         message: str
 
-    done = await twin.agents.exec("echo", Message(message="hi"), timeout=20)
+    done = await embedded.agents.exec("echo", Message(message="hi"), timeout=20)
     assert done.result_content == {"message": "hi"} and done.request_content == {"message": "hi"}
-    failed = await twin.agents.exec((await twin.agents.get("fail")).urn, {"message": "no"}, timeout=20)
+    failed = await embedded.agents.exec((await embedded.agents.get("fail")).urn, {"message": "no"}, timeout=20)
     assert failed.status in ("failed", "error") and "no" in failed.error_message
-    assert {"echo", "sleep", "fail"} <= {agent.name async for agent in twin.agents.list()}
+    assert {"echo", "sleep", "fail"} <= {agent.name async for agent in embedded.agents.list()}

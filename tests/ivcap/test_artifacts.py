@@ -38,7 +38,7 @@ def record(**fields):
 @pytest.mark.parametrize("content", [CONTENT, b""], ids=["some", "empty"])
 @pytest.mark.parametrize("kind", ["path", "text path", "bytes", "iterator", "async", "file"])
 @pytest.mark.parametrize("announced", [True, False])
-async def test_every_source_becomes_a_ready_artifact(twin, tmp_path, kind, content, announced):
+async def test_every_source_becomes_a_ready_artifact(embedded, tmp_path, kind, content, announced):
     """A path, bytes, an iterator, an asynchronous one, an open file; of known and unknown size; empty or not."""
     path = tmp_path / "source.csv"
     path.write_bytes(content)
@@ -51,44 +51,44 @@ async def test_every_source_becomes_a_ready_artifact(twin, tmp_path, kind, conte
             "async": slow(content),
             "file": file,
         }[kind]
-        done = await twin.artifacts.upload(source, name="Niño 1+2.csv", size=len(content) if announced else None)
+        done = await embedded.artifacts.upload(source, name="Niño 1+2.csv", size=len(content) if announced else None)
     assert (done.ready, done.size, done.name, done.mime_type) == (True, len(content), "Niño 1+2.csv", "text/csv")
-    assert await twin.artifacts.read_bytes(done.urn, limit=len(content)) == content
+    assert await embedded.artifacts.read_bytes(done.urn, limit=len(content)) == content
 
 
-async def test_an_upload_says_what_it_is_to_be(twin):
+async def test_an_upload_says_what_it_is_to_be(embedded):
     """Type, policy and collection; a name without a known ending is bytes."""
     policy = "urn:ivcap:policy:ivcap.open.artifact"
-    done = await twin.artifacts.upload(
+    done = await embedded.artifacts.upload(
         b"1", name="x.csv", media_type="x/y", policy=policy, collection="urn:ivcap:collection:c"
     )
     assert (done.mime_type, done.policy) == ("x/y", policy)
-    assert (await twin.artifacts.upload(b"1", name="what")).mime_type == "application/octet-stream"
+    assert (await embedded.artifacts.upload(b"1", name="what")).mime_type == "application/octet-stream"
 
 
-async def test_a_stream_goes_on_by_the_urn_of_its_record(twin):
+async def test_a_stream_goes_on_by_the_urn_of_its_record(embedded):
     """A stream that broke is sent again from its beginning; the platform gets the rest only."""
-    record = await twin.artifacts.create(name="s", media_type="x/y", size=len(CONTENT))
+    record = await embedded.artifacts.create(name="s", media_type="x/y", size=len(CONTENT))
 
     async def breaks():
         yield CONTENT[:200_000]
         raise RuntimeError("gone")
 
     with pytest.raises(RuntimeError):
-        await twin.artifacts.send(record, breaks())
+        await embedded.artifacts.send(record, breaks())
     told = []
-    assert await twin.artifacts.send(record.urn, blocks(), progress=told.append) == len(CONTENT)
+    assert await embedded.artifacts.send(record.urn, blocks(), progress=told.append) == len(CONTENT)
     assert told[-1] == len(CONTENT)
-    assert await twin.artifacts.read_bytes(record.urn, limit=10**6) == CONTENT
+    assert await embedded.artifacts.read_bytes(record.urn, limit=10**6) == CONTENT
 
 
-async def test_a_stream_of_another_length_than_its_record_is_never_ready(twin):
+async def test_a_stream_of_another_length_than_its_record_is_never_ready(embedded):
     """Neither more nor fewer bytes make the announced ones."""
     for size in (len(CONTENT) - 1, len(CONTENT) + 1):
-        record = await twin.artifacts.create(name="s", media_type="x/y", size=size)
+        record = await embedded.artifacts.create(name="s", media_type="x/y", size=size)
         with pytest.raises(InputError, match="announced"):
-            await twin.artifacts.send(record, slow())
-        assert not (await twin.artifacts.read(record.urn)).ready
+            await embedded.artifacts.send(record, slow())
+        assert not (await embedded.artifacts.read(record.urn)).ready
 
 
 async def test_a_platform_that_leaves_an_empty_artifact_pending_is_understood(client, scripted, tmp_path):
@@ -113,24 +113,24 @@ async def test_an_unknown_size_is_announced_as_minus_one(client, scripted):
     assert "x-name" not in call.headers
 
 
-async def test_content_is_streamed_in_blocks_and_verified(twin):
+async def test_content_is_streamed_in_blocks_and_verified(embedded):
     """Blocks of the length asked for; a wrong digest is told at the end."""
-    done = await twin.artifacts.upload(CONTENT, name="s")
-    parts = [part async for part in twin.artifacts.stream(done.urn, block=70_000)]
+    done = await embedded.artifacts.upload(CONTENT, name="s")
+    parts = [part async for part in embedded.artifacts.stream(done.urn, block=70_000)]
     assert [len(part) for part in parts] == [70_000] * 4 + [20_000]
     assert b"".join(parts) == CONTENT
     right = hashlib.sha256(CONTENT).hexdigest()
-    assert len([part async for part in twin.artifacts.stream(done.urn, sha256=right)]) == 1
+    assert len([part async for part in embedded.artifacts.stream(done.urn, sha256=right)]) == 1
     with pytest.raises(IntegrityError, match="sha256"):
-        [part async for part in twin.artifacts.stream(done.urn, sha256="0" * 64)]
+        [part async for part in embedded.artifacts.stream(done.urn, sha256="0" * 64)]
 
 
-async def test_content_is_read_as_a_file(twin):
+async def test_content_is_read_as_a_file(embedded):
     """A head can be read without the rest."""
-    done = await twin.artifacts.upload(CONTENT, name="s")
-    async with twin.artifacts.open(done.urn) as file:
+    done = await embedded.artifacts.upload(CONTENT, name="s")
+    async with embedded.artifacts.open(done.urn) as file:
         assert await file.read(5) == CONTENT[:5]
-    async with twin.artifacts.open(done.urn) as file:
+    async with embedded.artifacts.open(done.urn) as file:
         assert await file.read(5) + await file.read() == CONTENT
 
 
@@ -172,46 +172,46 @@ async def test_bytes_are_never_fetched_from_elsewhere(client, scripted, href, tm
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_artifacts_are_found_by_their_name(twin):
+async def test_artifacts_are_found_by_their_name(embedded):
     """The whole name, not a part of it; odd characters too; the limit counts those found."""
     names = ["report", "report 2", 'it\'s 100% "odd"', "report"]
-    made = [(await twin.artifacts.upload(b"1", name=f"n-{name}")).urn for name in names]
-    found = [each.urn async for each in twin.artifacts.list(name="n-report")]
+    made = [(await embedded.artifacts.upload(b"1", name=f"n-{name}")).urn for name in names]
+    found = [each.urn async for each in embedded.artifacts.list(name="n-report")]
     assert sorted(found) == sorted([made[0], made[3]])
-    assert [each.urn async for each in twin.artifacts.list(name=f"n-{names[2]}")] == [made[2]]
-    assert len([each async for each in twin.artifacts.list(name="n-report", limit=1)]) == 1
-    assert [each async for each in twin.artifacts.list(name="n-report", filter="status == 'pending'")] == []
-    assert [each async for each in twin.artifacts.list(name="n-report", limit=0)] == []
+    assert [each.urn async for each in embedded.artifacts.list(name=f"n-{names[2]}")] == [made[2]]
+    assert len([each async for each in embedded.artifacts.list(name="n-report", limit=1)]) == 1
+    assert [each async for each in embedded.artifacts.list(name="n-report", filter="status == 'pending'")] == []
+    assert [each async for each in embedded.artifacts.list(name="n-report", limit=0)] == []
 
 
-async def test_metadata_are_the_aspects_on_an_artifact(twin):
+async def test_metadata_are_the_aspects_on_an_artifact(embedded):
     """What is added is listed, beside what the platform says itself."""
-    done = await twin.artifacts.upload(b"1", name="m")
-    added = await twin.artifacts.add_metadata(done.urn, "urn:x:schema:m.1", {"quality": "good"})
-    found = {aspect.urn: aspect async for aspect in twin.artifacts.metadata(done.urn)}
+    done = await embedded.artifacts.upload(b"1", name="m")
+    added = await embedded.artifacts.add_metadata(done.urn, "urn:x:schema:m.1", {"quality": "good"})
+    found = {aspect.urn: aspect async for aspect in embedded.artifacts.metadata(done.urn)}
     assert found[added].content["quality"] == "good"
     assert all(aspect.entity == done.urn for aspect in found.values())
-    assert len([each async for each in twin.artifacts.metadata(done.urn, limit=1)]) == 1
+    assert len([each async for each in embedded.artifacts.metadata(done.urn, limit=1)]) == 1
 
 
-async def test_a_data_url_is_an_artifact(twin, tmp_path):
+async def test_a_data_url_is_an_artifact(embedded, tmp_path):
     """Read, streamed, opened, downloaded and unpacked without a request; with and without `urn:`."""
     for prefix in ("", "urn:"):
         url = f"{prefix}data:text/csv;base64,{base64.b64encode(b'a,b').decode()}"
-        found = await twin.artifacts.read(url)
+        found = await embedded.artifacts.read(url)
         assert (found.ready, found.urn, found.mime_type, found.size) == (True, url, "text/csv", 3)
         assert found.handle("p").size == 3
-        assert await twin.artifacts.read_bytes(url, limit=3) == b"a,b"
-        assert [part async for part in twin.artifacts.stream(url, block=2)] == [b"a,", b"b"]
-        async with twin.artifacts.open(url) as file:
+        assert await embedded.artifacts.read_bytes(url, limit=3) == b"a,b"
+        assert [part async for part in embedded.artifacts.stream(url, block=2)] == [b"a,", b"b"]
+        async with embedded.artifacts.open(url) as file:
             assert await file.read(1) == b"a"
-        there = await twin.artifacts.download(url, tmp_path / "out", sha256=hashlib.sha256(b"a,b").hexdigest())
+        there = await embedded.artifacts.download(url, tmp_path / "out", sha256=hashlib.sha256(b"a,b").hexdigest())
         assert (there.size, (tmp_path / "out").read_bytes()) == (3, b"a,b")
-        assert await twin.artifacts.data_url(url) == url.removeprefix("urn:")
+        assert await embedded.artifacts.data_url(url) == url.removeprefix("urn:")
         with pytest.raises(IntegrityError):
-            await twin.artifacts.download(url, tmp_path / "out", sha256="0" * 64)
+            await embedded.artifacts.download(url, tmp_path / "out", sha256="0" * 64)
     with pytest.raises(InputError):
-        await twin.artifacts.send(url, b"1")
+        await embedded.artifacts.send(url, b"1")
 
 
 @pytest.mark.parametrize(
@@ -239,13 +239,17 @@ def test_malformed_data_urls_are_refused(url):
         decode_data_url(url)
 
 
-async def test_content_becomes_a_data_url_within_a_limit(twin):
+async def test_content_becomes_a_data_url_within_a_limit(embedded):
     """The limit is that of the URL's characters."""
-    done = await twin.artifacts.upload(b"a,b", name="x.csv")
+    done = await embedded.artifacts.upload(b"a,b", name="x.csv")
     url = "data:text/csv;base64,YSxi"
-    assert await twin.artifacts.data_url(done.urn) == await twin.artifacts.data_url(done.urn, limit=len(url)) == url
+    assert (
+        await embedded.artifacts.data_url(done.urn)
+        == await embedded.artifacts.data_url(done.urn, limit=len(url))
+        == url
+    )
     with pytest.raises(InputError, match="more than"):
-        await twin.artifacts.data_url(done.urn, limit=len(url) - 1)
+        await embedded.artifacts.data_url(done.urn, limit=len(url) - 1)
 
 
 @pytest.mark.parametrize("address", ["http://example.org/x", "https://example.org/x", "urn:http://example.org/x"])
@@ -266,57 +270,57 @@ def folder(tmp_path):
     return root
 
 
-async def test_a_folder_goes_there_and_back(twin, folder, tmp_path):
+async def test_a_folder_goes_there_and_back(embedded, folder, tmp_path):
     """Packed as it is sent, unpacked as it arrives."""
-    done = await twin.artifacts.upload(pack(folder), name="folder.tar")
+    done = await embedded.artifacts.upload(pack(folder), name="folder.tar")
     assert done.mime_type == "application/x-tar"
-    out = await twin.artifacts.untar(done.urn, tmp_path / "out")
+    out = await embedded.artifacts.untar(done.urn, tmp_path / "out")
     assert (out / "a" / "x").read_bytes() == CONTENT and (out / "y").read_bytes() == b"y"
 
 
-async def test_a_hostile_archive_leaves_nothing(twin, tmp_path):
+async def test_a_hostile_archive_leaves_nothing(embedded, tmp_path):
     """A member that climbs out; a wrong digest; a limit: no folder, nothing beside it."""
     evil = io.BytesIO()
     with tarfile.open(fileobj=evil, mode="w:gz") as out:
         out.addfile(tarfile.TarInfo("../evil"), io.BytesIO(b""))
-    done = await twin.artifacts.upload(evil.getvalue(), name="evil.tgz")
+    done = await embedded.artifacts.upload(evil.getvalue(), name="evil.tgz")
     work = tmp_path / "work"
     work.mkdir()
     with pytest.raises(InputError, match="outside of the folder"):
-        await twin.artifacts.untar(done.urn, work / "out")
+        await embedded.artifacts.untar(done.urn, work / "out")
     good = io.BytesIO()
     with tarfile.open(fileobj=good, mode="w:xz") as out:
         out.addfile(tarfile.TarInfo("fine"))
         out.addfile(tarfile.TarInfo("fine too"))
-    done = await twin.artifacts.upload(good.getvalue(), name="good.tar.xz")
+    done = await embedded.artifacts.upload(good.getvalue(), name="good.tar.xz")
     with pytest.raises(IntegrityError):
-        await twin.artifacts.untar(done.urn, work / "out", sha256="0" * 64)
+        await embedded.artifacts.untar(done.urn, work / "out", sha256="0" * 64)
     with pytest.raises(InputError, match="more than 1 members"):
-        await twin.artifacts.untar(done.urn, work / "out", max_members=1)
+        await embedded.artifacts.untar(done.urn, work / "out", max_members=1)
     assert list(tmp_path.rglob("*")) == [work]
-    assert sorted(os.listdir(await twin.artifacts.untar(done.urn, work / "out"))) == ["fine", "fine too"]
+    assert sorted(os.listdir(await embedded.artifacts.untar(done.urn, work / "out"))) == ["fine", "fine too"]
 
 
 def marker(path, text):
     side_car_of(path).write_bytes(text)
 
 
-async def test_a_file_is_known_by_its_side_car(twin, blob):
+async def test_a_file_is_known_by_its_side_car(embedded, blob):
     """As ivcap-client ends it and as ivcap-cli does; only while file and artifact are what they were."""
-    done = await twin.artifacts.upload(blob, name="blob")
+    done = await embedded.artifacts.upload(blob, name="blob")
     md5 = hashlib.md5(blob.read_bytes()).hexdigest().encode()
     assert side_car_of(blob).name == ".ivcap-blob.bin.txt"
-    assert await twin.artifacts.for_file(blob) is None
+    assert await embedded.artifacts.for_file(blob) is None
     for end in (b"\n", b"", b"\r\n"):
         marker(blob, md5 + b"|" + done.urn.encode() + end)
-        assert (await twin.artifacts.for_file(blob)).urn == done.urn
-    pending = await twin.artifacts.create(name="pending", media_type="x/y", size=9)
+        assert (await embedded.artifacts.for_file(blob)).urn == done.urn
+    pending = await embedded.artifacts.create(name="pending", media_type="x/y", size=9)
     for urn in (pending.urn, "urn:ivcap:artifact:00000000-0000-4000-8000-000000000000"):
         marker(blob, md5 + b"|" + urn.encode())
-        assert await twin.artifacts.for_file(blob) is None
+        assert await embedded.artifacts.for_file(blob) is None
     marker(blob, md5 + b"|" + done.urn.encode())
     blob.write_bytes(b"something else")
-    assert await twin.artifacts.for_file(blob) is None
+    assert await embedded.artifacts.for_file(blob) is None
 
 
 @pytest.mark.parametrize(
@@ -391,9 +395,12 @@ async def test_a_missing_file_has_no_side_car_to_read(client, tmp_path):
         await client.artifacts.for_file(tmp_path / "missing")
 
 
-async def test_an_unknown_artifact_is_not_found(twin, tmp_path):
+async def test_an_unknown_artifact_is_not_found(embedded, tmp_path):
     """In whatever way it is read."""
     unknown = "urn:ivcap:artifact:00000000-0000-4000-8000-000000000000"
-    for attempt in (twin.artifacts.read_bytes(unknown, limit=1), twin.artifacts.untar(unknown, tmp_path / "out")):
+    for attempt in (
+        embedded.artifacts.read_bytes(unknown, limit=1),
+        embedded.artifacts.untar(unknown, tmp_path / "out"),
+    ):
         with pytest.raises(NotFoundError):
             await attempt

@@ -355,14 +355,14 @@ async def test_orders_tell_the_account_where_all_are_of_one(client, scripted):
 
 async def test_what_is_no_embedded_platform_is_named_by_its_url(scripted):
     """Only an instance id makes an embedded platform; the token is not sent to find out."""
-    scripted.on("GET /_twin", Response(status_code=404))
+    scripted.on("GET /_embedded", Response(status_code=404))
     async with IvcapClient(scripted.url + "/", StaticToken("t0ken")) as client:
         assert await client.platform() == scripted.url
         assert client.settle == 120
     assert "authorization" not in scripted.calls[0].headers
 
 
-EMBEDDED = JSONResponse({"instance": "urn:ivcap-flows:twin:1", "settle": 2})
+EMBEDDED = JSONResponse({"instance": "urn:ivcap-flows:embedded:1", "settle": 2})
 
 
 @pytest.mark.parametrize(
@@ -375,15 +375,15 @@ EMBEDDED = JSONResponse({"instance": "urn:ivcap-flows:twin:1", "settle": 2})
 )
 async def test_a_failure_does_not_tell_what_a_platform_is(scripted, failure):
     """It is asked again, and where that lasts, nothing is taken for known: all keys depend on it."""
-    scripted.on("GET /_twin", failure, failure, EMBEDDED)
+    scripted.on("GET /_embedded", failure, failure, EMBEDDED)
     async with IvcapClient(scripted.url, StaticToken("t0ken")) as client:
-        assert (await client.platform(), client.settle) == ("urn:ivcap-flows:twin:1", 2)
-    scripted.on("GET /_twin", failure)
+        assert (await client.platform(), client.settle) == ("urn:ivcap-flows:embedded:1", 2)
+    scripted.on("GET /_embedded", failure)
     async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0.1) as client:
         with pytest.raises(PlatformError):
             await client.platform()
-        scripted.on("GET /_twin", EMBEDDED)
-        assert await client.platform() == "urn:ivcap-flows:twin:1"
+        scripted.on("GET /_embedded", EMBEDDED)
+        assert await client.platform() == "urn:ivcap-flows:embedded:1"
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ async def test_a_failure_does_not_tell_what_a_platform_is(scripted, failure):
     [
         *(Response(status_code=status) for status in (204, 302, 400, 401, 403, 405, 407)),
         Response("<html>Log in</html>", media_type="text/html"),
-        JSONResponse({"instance": "urn:ivcap-flows:twin:1"}),
+        JSONResponse({"instance": "urn:ivcap-flows:embedded:1"}),
         JSONResponse({"instance": 7, "settle": 2}),
         JSONResponse({}),
         JSONResponse([]),
@@ -400,7 +400,7 @@ async def test_a_failure_does_not_tell_what_a_platform_is(scripted, failure):
 )
 async def test_an_answer_of_something_else_is_no_answer(scripted, answer):
     """A proxy or a login page between here and the platform is named, with what to do."""
-    scripted.on("GET /_twin", answer)
+    scripted.on("GET /_embedded", answer)
     async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0.1) as client:
         with pytest.raises(ProtocolError, match="See what answers there"):
             await client.platform()
@@ -408,22 +408,22 @@ async def test_an_answer_of_something_else_is_no_answer(scripted, answer):
 
 async def test_a_platform_is_asked_once_what_it_is(scripted):
     """Tasks that begin at once wait for one answer."""
-    scripted.on("GET /_twin", JSONResponse({"instance": "urn:ivcap-flows:twin:1", "settle": 2}))
+    scripted.on("GET /_embedded", JSONResponse({"instance": "urn:ivcap-flows:embedded:1", "settle": 2}))
     async with IvcapClient(scripted.url, StaticToken("t0ken")) as client:
-        assert set(await asyncio.gather(*(client.platform() for _ in range(5)))) == {"urn:ivcap-flows:twin:1"}
+        assert set(await asyncio.gather(*(client.platform() for _ in range(5)))) == {"urn:ivcap-flows:embedded:1"}
     assert len(scripted.calls) == 1
 
 
 async def test_what_a_platform_is_is_asked_for_as_long_as_all_else(scripted):
     """A client without patience has none for this either."""
-    scripted.on("GET /_twin", Response(status_code=503))
+    scripted.on("GET /_embedded", Response(status_code=503))
     async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0) as client:
         with pytest.raises(UnavailableError):
             await client.platform()
     assert len(scripted.calls) == 1
 
 
-async def test_only_this_machine_is_asked_for_a_twin():
+async def test_only_this_machine_is_asked_for_an_embedded_platform():
     """A platform elsewhere is named without a request."""
     async with IvcapClient("https://API.Example.invalid/ivcap/", budget=0) as client:
         assert await client.platform() == "https://api.example.invalid/ivcap"

@@ -27,112 +27,112 @@ async def aspects(client, urn, schema):
     return [aspect async for aspect in client.aspects.list(entity=urn, schema=schema)]
 
 
-async def test_a_collection_is_made_as_the_official_client_makes_it(twin):
+async def test_a_collection_is_made_as_the_official_client_makes_it(embedded):
     """The same two kinds of aspects, on the collection's URN, with the same fields."""
-    made = await twin.collections.create("Survey", description="all of it")
+    made = await embedded.collections.create("Survey", description="all of it")
     [item] = urns(1)
-    await twin.collections.add(made.urn, [item])
-    [definition] = await aspects(twin, made.urn, DEFINITION)
+    await embedded.collections.add(made.urn, [item])
+    [definition] = await aspects(embedded, made.urn, DEFINITION)
     assert {"name": "Survey", "description": "all of it"}.items() <= definition.content.items()
     assert definition.content["$schema"] == DEFINITION and definition.content["$entity"] == made.urn
-    [membership] = await aspects(twin, made.urn, ITEM)
+    [membership] = await aspects(embedded, made.urn, ITEM)
     assert {"collection": made.urn, "item": item, "$schema": ITEM}.items() <= membership.content.items()
-    handle = (await twin.collections.read(made.urn)).handle("p")
+    handle = (await embedded.collections.read(made.urn)).handle("p")
     assert (handle.urn, handle.platform, handle.name, handle.description) == (made.urn, "p", "Survey", "all of it")
 
 
-async def test_defining_again_changes_only_what_differs(twin):
+async def test_defining_again_changes_only_what_differs(embedded):
     """Equal: nothing is written. Other words: one definition still, and the members stay."""
-    made = await twin.collections.create("Survey")
+    made = await embedded.collections.create("Survey")
     items = urns(2)
-    await twin.collections.add(made.urn, items)
-    [before] = await aspects(twin, made.urn, DEFINITION)
-    assert (await twin.collections.create("Survey", urn=made.urn)).urn == made.urn
-    assert [each.urn for each in await aspects(twin, made.urn, DEFINITION)] == [before.urn]
-    await twin.collections.create("Renamed", urn=made.urn)
-    [after] = await aspects(twin, made.urn, DEFINITION)
+    await embedded.collections.add(made.urn, items)
+    [before] = await aspects(embedded, made.urn, DEFINITION)
+    assert (await embedded.collections.create("Survey", urn=made.urn)).urn == made.urn
+    assert [each.urn for each in await aspects(embedded, made.urn, DEFINITION)] == [before.urn]
+    await embedded.collections.create("Renamed", urn=made.urn)
+    [after] = await aspects(embedded, made.urn, DEFINITION)
     assert after.urn != before.urn
-    assert (await twin.collections.read(made.urn)).name == "Renamed"
-    assert await members(twin, made.urn) == items
+    assert (await embedded.collections.read(made.urn)).name == "Renamed"
+    assert await members(embedded, made.urn) == items
 
 
-async def test_items_are_members_once_and_in_their_order(twin):
+async def test_items_are_members_once_and_in_their_order(embedded):
     """More than one page; what is a member already is not added again, nor what is named twice."""
-    made = await twin.collections.create("many")
+    made = await embedded.collections.create("many")
     items = urns(60)
-    first = await twin.collections.add(made.urn, items[:40])
+    first = await embedded.collections.add(made.urn, items[:40])
     assert (first.added, first.present, dict(first.duplicates)) == (tuple(items[:40]), (), {})
-    second = await twin.collections.add(made.urn, [*items[30:], items[59]])
+    second = await embedded.collections.add(made.urn, [*items[30:], items[59]])
     assert (second.added, second.present) == (tuple(items[40:]), tuple(items[30:40]))
-    assert await members(twin, made.urn) == items
-    assert await members(twin, made.urn) == items
-    assert len(await aspects(twin, made.urn, ITEM)) == 60
-    assert (await twin.collections.add(made.urn, items[0])).present == (items[0],)
+    assert await members(embedded, made.urn) == items
+    assert await members(embedded, made.urn) == items
+    assert len(await aspects(embedded, made.urn, ITEM)) == 60
+    assert (await embedded.collections.add(made.urn, items[0])).present == (items[0],)
 
 
-async def test_items_are_read_lazily(twin):
+async def test_items_are_read_lazily(embedded):
     """The first item needs no second page."""
-    made = await twin.collections.create("many")
+    made = await embedded.collections.create("many")
     items = urns(3)
-    await twin.collections.add(made.urn, items)
-    reading = twin.collections.items(made.urn)
+    await embedded.collections.add(made.urn, items)
+    reading = embedded.collections.items(made.urn)
     assert (await anext(reading)).urn == items[0]
     await reading.aclose()
 
 
-async def test_removing_takes_every_membership_of_an_item(twin):
+async def test_removing_takes_every_membership_of_an_item(embedded):
     """Also those that two made at the same moment; what is no member is no error."""
-    made = await twin.collections.create("c")
+    made = await embedded.collections.create("c")
     kept, gone, never = urns(3)
-    await twin.collections.add(made.urn, [kept, gone])
-    await twin.aspects.add(made.urn, ITEM, {"collection": made.urn, "item": gone})
-    assert await members(twin, made.urn) == [kept, gone]
-    assert await twin.collections.remove(made.urn, [gone, never]) == (gone,)
-    assert await members(twin, made.urn) == [kept]
-    assert await twin.collections.remove(made.urn, [gone, never]) == ()
-    assert (await twin.collections.add(made.urn, [gone])).added == (gone,)
+    await embedded.collections.add(made.urn, [kept, gone])
+    await embedded.aspects.add(made.urn, ITEM, {"collection": made.urn, "item": gone})
+    assert await members(embedded, made.urn) == [kept, gone]
+    assert await embedded.collections.remove(made.urn, [gone, never]) == (gone,)
+    assert await members(embedded, made.urn) == [kept]
+    assert await embedded.collections.remove(made.urn, [gone, never]) == ()
+    assert (await embedded.collections.add(made.urn, [gone])).added == (gone,)
 
 
-async def test_all_of_a_collection_is_retracted(twin):
+async def test_all_of_a_collection_is_retracted(embedded):
     """More items than a page, and both of two definitions; then there is none."""
-    made = await twin.collections.create("c")
-    await twin.collections.add(made.urn, urns(55))
-    await twin.aspects.add(made.urn, DEFINITION, {"name": "twice"})
-    assert await twin.collections.retract(made.urn) == 57
-    assert await members(twin, made.urn) == []
-    for attempt in (twin.collections.read, twin.collections.retract):
+    made = await embedded.collections.create("c")
+    await embedded.collections.add(made.urn, urns(55))
+    await embedded.aspects.add(made.urn, DEFINITION, {"name": "twice"})
+    assert await embedded.collections.retract(made.urn) == 57
+    assert await members(embedded, made.urn) == []
+    for attempt in (embedded.collections.read, embedded.collections.retract):
         with pytest.raises(NotFoundError, match="no collection"):
             await attempt(made.urn)
 
 
-async def test_collections_are_listed_and_found_by_their_whole_name(twin):
+async def test_collections_are_listed_and_found_by_their_whole_name(embedded):
     """Quotes and backslashes in a name are its own; the limit is the total; those of ivcap-cli come last."""
     name = f'The "best" \\ of {uuid4()}'
-    made = await twin.collections.create(name)
-    other = await twin.collections.create(name + " two")
+    made = await embedded.collections.create(name)
+    other = await embedded.collections.create(name + " two")
     cli = f"urn:ivcap:collection:{uuid4()}"
-    await twin.aspects.add(cli, CLI, {"collection": cli, "artifacts": urns(1)})
-    assert [each.urn async for each in twin.collections.list(name=name)] == [made.urn]
-    everything = [each async for each in twin.collections.list()]
+    await embedded.aspects.add(cli, CLI, {"collection": cli, "artifacts": urns(1)})
+    assert [each.urn async for each in embedded.collections.list(name=name)] == [made.urn]
+    everything = [each async for each in embedded.collections.list()]
     assert {made.urn, other.urn, cli} <= {each.urn for each in everything}
     assert len({each.urn for each in everything}) == len(everything)
     assert everything[-1].convention == "ivcap-cli"
-    assert [each.urn async for each in twin.collections.list(limit=1)] == [everything[0].urn]
-    assert [each async for each in twin.collections.list(limit=0)] == []
+    assert [each.urn async for each in embedded.collections.list(limit=1)] == [everything[0].urn]
+    assert [each async for each in embedded.collections.list(limit=0)] == []
 
 
-async def test_all_three_conventions_are_read(twin):
+async def test_all_three_conventions_are_read(embedded):
     """Items of ivcap-client, of ivcap-cli and of uploads; one that all name is there once, as the first says."""
     urn = f"urn:ivcap:collection:{uuid4()}"
-    uploaded = await twin.artifacts.upload(b"1", name="u", collection=urn)
-    assert await twin.collections.read(urn) == CollectionRecord(urn, convention="upload")
+    uploaded = await embedded.artifacts.upload(b"1", name="u", collection=urn)
+    assert await embedded.collections.read(urn) == CollectionRecord(urn, convention="upload")
     both, cli, common = urns(3)
-    await twin.aspects.add(urn, CLI, {"collection": urn, "artifacts": [cli, both, 7]})
-    assert (await twin.collections.read(urn)).convention == "ivcap-cli"
-    await twin.aspects.add(common, "urn:common:schema:in_collection.1", {"artifact": common, "collection": urn})
-    await twin.aspects.add(urns(1)[0], "urn:common:schema:in_collection.1", {"collection": urn + "x"})
-    await twin.collections.add(urn, [both])
-    found = [item async for item in twin.collections.items(urn)]
+    await embedded.aspects.add(urn, CLI, {"collection": urn, "artifacts": [cli, both, 7]})
+    assert (await embedded.collections.read(urn)).convention == "ivcap-cli"
+    await embedded.aspects.add(common, "urn:common:schema:in_collection.1", {"artifact": common, "collection": urn})
+    await embedded.aspects.add(urns(1)[0], "urn:common:schema:in_collection.1", {"collection": urn + "x"})
+    await embedded.collections.add(urn, [both])
+    found = [item async for item in embedded.collections.items(urn)]
     assert [(item.urn, item.convention) for item in found] == [
         (both, "ivcap-client"),
         (cli, "ivcap-cli"),
@@ -140,35 +140,35 @@ async def test_all_three_conventions_are_read(twin):
         (common, "upload"),
     ]
     assert all(item.collection == urn and item.aspect.startswith("urn:ivcap:aspect:") for item in found)
-    assert await twin.collections.remove(urn, [cli, uploaded.urn]) == ()
+    assert await embedded.collections.remove(urn, [cli, uploaded.urn]) == ()
 
 
-async def test_two_who_add_the_same_item_are_told(twin):
+async def test_two_who_add_the_same_item_are_told(embedded):
     """Both add at the same moment; whoever looks last sees both aspects, and the item is a member once."""
-    made = await twin.collections.create("c")
+    made = await embedded.collections.create("c")
     [item] = urns(1)
 
     async def add_behind_the_back(urn, schema, content, policy=None):
         await original(urn, schema, content, policy)
         return await original(urn, schema, content, policy)
 
-    original = twin.aspects.add
-    twin.aspects.add = add_behind_the_back
+    original = embedded.aspects.add
+    embedded.aspects.add = add_behind_the_back
     try:
-        done = await twin.collections.add(made.urn, [item])
+        done = await embedded.collections.add(made.urn, [item])
     finally:
-        del twin.aspects.add
+        del embedded.aspects.add
     assert done.added == (item,)
     assert len(done.duplicates[item]) == 2
-    assert await members(twin, made.urn) == [item]
+    assert await members(embedded, made.urn) == [item]
 
 
-async def test_additions_at_once_all_arrive(twin):
+async def test_additions_at_once_all_arrive(embedded):
     """Different items from several at the same moment."""
-    made = await twin.collections.create("c")
+    made = await embedded.collections.create("c")
     items = urns(8)
-    await asyncio.gather(*(twin.collections.add(made.urn, [item]) for item in items))
-    assert sorted(await members(twin, made.urn)) == sorted(items)
+    await asyncio.gather(*(embedded.collections.add(made.urn, [item]) for item in items))
+    assert sorted(await members(embedded, made.urn)) == sorted(items)
 
 
 @pytest.mark.parametrize("value", ["", "no urn", "urn:with space", "item"])

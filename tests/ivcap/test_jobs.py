@@ -230,16 +230,16 @@ async def test_no_more_jobs_are_asked_for_than_wanted(client, scripted):
     assert len(scripted.calls) == 1
 
 
-async def test_jobs_are_listed_by_their_request_on_the_twin(twin):
+async def test_jobs_are_listed_by_their_request_on_the_embedded_platform(embedded):
     """One that was requested first and ends last is not the newest."""
-    slow, quick = [await twin.services.by_name(name) for name in ("sleep", "echo")]
-    first = await twin.jobs.request(slow.urn, {"seconds": 1.5})
+    slow, quick = [await embedded.services.by_name(name) for name in ("sleep", "echo")]
+    first = await embedded.jobs.request(slow.urn, {"seconds": 1.5})
     await asyncio.sleep(1.1)  # the time of a request is told in whole seconds
-    second = await twin.jobs.request(quick.urn, {"message": "x"}, hold=20)
-    assert not (await twin.jobs.read(slow.urn, first.urn)).done
-    while not (await twin.jobs.read(slow.urn, first.urn)).done:
+    second = await embedded.jobs.request(quick.urn, {"message": "x"}, hold=20)
+    assert not (await embedded.jobs.read(slow.urn, first.urn)).done
+    while not (await embedded.jobs.read(slow.urn, first.urn)).done:
         await asyncio.sleep(0.05)
-    assert [job.urn async for job in twin.jobs.list_all(limit=2)] == [second.urn, first.urn]
+    assert [job.urn async for job in embedded.jobs.list_all(limit=2)] == [second.urn, first.urn]
 
 
 async def test_a_job_is_found_by_its_id_alone(client, scripted):
@@ -343,22 +343,22 @@ def test_text_is_read_in_its_charset():
         assert JobOutput(kind, "Niño".encode()).text == "Niño"
 
 
-async def test_events_on_the_twin(twin):
+async def test_events_on_the_embedded_platform(embedded):
     """As they happen, to the end; afterwards from any id on, and nothing more after the last."""
-    service = await twin.services.by_name("sleep")
-    job = await twin.jobs.request(service.urn, {"seconds": 0.5})
-    events = [event async for event in twin.jobs.events(service.urn, job.urn)]
+    service = await embedded.services.by_name("sleep")
+    job = await embedded.jobs.request(service.urn, {"seconds": 0.5})
+    events = [event async for event in embedded.jobs.events(service.urn, job.urn)]
     assert [event.data["status"] for event in events][-2:] == ["executing", "succeeded"]
-    assert (await twin.jobs.find(job.urn)).done
-    after = [event.id async for event in twin.jobs.events(service.urn, job.urn, last_id=events[0].id)]
+    assert (await embedded.jobs.find(job.urn)).done
+    after = [event.id async for event in embedded.jobs.events(service.urn, job.urn, last_id=events[0].id)]
     assert after == [event.id for event in events[1:]]
-    assert [event async for event in twin.jobs.events(service.urn, job.urn, last_id=events[-1].id)] == []
-    assert await twin.jobs.told(service.urn, job.urn) == []
-    assert job.urn in [each.urn async for each in twin.jobs.list_all(status="succeeded", limit=20)]
+    assert [event async for event in embedded.jobs.events(service.urn, job.urn, last_id=events[-1].id)] == []
+    assert await embedded.jobs.told(service.urn, job.urn) == []
+    assert job.urn in [each.urn async for each in embedded.jobs.list_all(status="succeeded", limit=20)]
 
 
-async def test_a_job_may_be_waited_for_in_its_request_on_the_twin(twin):
+async def test_a_job_may_be_waited_for_in_its_request_on_the_embedded_platform(embedded):
     """One that ends within the hold is answered with its result."""
-    service = await twin.services.by_name("echo")
-    job = await twin.jobs.request(service.urn, {"message": "x"}, hold=20)
+    service = await embedded.services.by_name("echo")
+    job = await embedded.jobs.request(service.urn, {"message": "x"}, hold=20)
     assert (job.status, job.result_content) == ("succeeded", {"message": "x"})

@@ -197,43 +197,43 @@ async def test_messages_in_the_forms_that_occur(client, scripted):
     assert await client.queues.dequeue(Q) == ()
 
 
-async def test_queues_on_the_twin(twin):
+async def test_queues_on_the_embedded_platform(embedded):
     """Created once, found by name, filled, emptied in order, deleted, and deleted again."""
-    queue = await twin.queues.create("nouns-queue", description="of a test")
+    queue = await embedded.queues.create("nouns-queue", description="of a test")
     with pytest.raises(ConflictError):
-        await twin.queues.create("nouns-queue")
-    assert (await twin.queues.by_name("nouns-queue")).urn == queue.urn
-    assert await twin.queues.by_name("nouns") is None
+        await embedded.queues.create("nouns-queue")
+    assert (await embedded.queues.by_name("nouns-queue")).urn == queue.urn
+    assert await embedded.queues.by_name("nouns") is None
     for n in range(3):
-        assert await twin.queues.enqueue(queue.urn, {"n": n}, schema="urn:s")
-    read = await twin.queues.read(queue.urn)
+        assert await embedded.queues.enqueue(queue.urn, {"n": n}, schema="urn:s")
+    read = await embedded.queues.read(queue.urn)
     assert (read.name, read.description, read.total_messages) == ("nouns-queue", "of a test", 3)
-    taken = [*await twin.queues.dequeue(queue.urn, limit=2), *await twin.queues.dequeue(queue.urn, limit=2)]
+    taken = [*await embedded.queues.dequeue(queue.urn, limit=2), *await embedded.queues.dequeue(queue.urn, limit=2)]
     assert [(message.content, message.schema_urn) for message in taken] == [({"n": n}, "urn:s") for n in range(3)]
-    await twin.queues.delete(queue.urn)
-    await twin.queues.delete(queue.urn)
+    await embedded.queues.delete(queue.urn)
+    await embedded.queues.delete(queue.urn)
     with pytest.raises(NotFoundError):
-        await twin.queues.read(queue.urn)
+        await embedded.queues.read(queue.urn)
     handle = queue.handle("p")
     assert (handle.urn, handle.platform, handle.name) == (queue.urn, "p", "nouns-queue")
 
 
-async def test_secrets_on_the_twin(twin):
+async def test_secrets_on_the_embedded_platform(embedded):
     """Set, replaced, read, and listed over pages without their values."""
     ends = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=1)
-    await twin.secrets.set("nouns", SecretStr("old"))
-    await twin.secrets.set("nouns", SecretStr(SECRET), expires_at=ends)
+    await embedded.secrets.set("nouns", SecretStr("old"))
+    await embedded.secrets.set("nouns", SecretStr(SECRET), expires_at=ends)
     for n in range(60):
-        await twin.secrets.set(f"many-{n:02}", SecretStr("x"))
-    found = await twin.secrets.get("nouns")
+        await embedded.secrets.set(f"many-{n:02}", SecretStr("x"))
+    found = await embedded.secrets.get("nouns")
     assert found.secret_value.get_secret_value() == SECRET
     assert found.expires_at == ends
-    everything = await all_of(twin.secrets.list())
+    everything = await all_of(embedded.secrets.list())
     assert {"nouns", *(f"many-{n:02}" for n in range(60))} <= {each.secret_name for each in everything}
     assert {each.secret_value for each in everything} == {None}
-    assert [each.secret_name async for each in twin.secrets.list(filter="nouns", limit=1)] == ["nouns"]
+    assert [each.secret_name async for each in embedded.secrets.list(filter="nouns", limit=1)] == ["nouns"]
     with pytest.raises(NotFoundError):
-        await twin.secrets.get("nobody")
+        await embedded.secrets.get("nobody")
     assert SECRET not in repr(found) + str(found) + found.model_dump_json()
 
 
@@ -336,20 +336,20 @@ async def test_a_project_is_created_once(client, scripted):
     assert len(scripted.calls) == 1
 
 
-async def test_projects_on_the_twin(twin):
+async def test_projects_on_the_embedded_platform(embedded):
     """Created, read, changed, found in the list with its members, deleted."""
-    made = await twin.projects.create("nouns project", details="a test")
-    assert (await twin.projects.read(made.urn)).properties == {"details": "a test"}
-    assert (await twin.projects.update(made.urn, name="renamed project")).name == "renamed project"
-    assert made.urn in [project.urn async for project in twin.projects.list()]
-    assert [member.role async for member in twin.projects.members(made.urn)]
-    assert (await twin.projects.account(made.urn)).startswith("urn:ivcap:account:")
-    await twin.projects.set_default(made.urn)
-    assert (await twin.projects.default()).urn == made.urn
-    await twin.projects.delete(made.urn)
+    made = await embedded.projects.create("nouns project", details="a test")
+    assert (await embedded.projects.read(made.urn)).properties == {"details": "a test"}
+    assert (await embedded.projects.update(made.urn, name="renamed project")).name == "renamed project"
+    assert made.urn in [project.urn async for project in embedded.projects.list()]
+    assert [member.role async for member in embedded.projects.members(made.urn)]
+    assert (await embedded.projects.account(made.urn)).startswith("urn:ivcap:account:")
+    await embedded.projects.set_default(made.urn)
+    assert (await embedded.projects.default()).urn == made.urn
+    await embedded.projects.delete(made.urn)
 
 
-async def test_packages(client, scripted, twin):
+async def test_packages(client, scripted, embedded):
     """Names with tags; removing one that is gone changes nothing."""
     scripted.on("GET /1/packages/list", page("a:1", following="?page=c"), page("b:2"))
     assert await all_of(client.packages.list(tag="a:1")) == ["a:1", "b:2"]
@@ -359,7 +359,7 @@ async def test_packages(client, scripted, twin):
     scripted.on("GET /1/packages/list", page({"tag": "a"}))
     with pytest.raises(ProtocolError, match="no page with a list of str"):
         await all_of(client.packages.list())
-    assert isinstance(await all_of(twin.packages.list()), list)
+    assert isinstance(await all_of(embedded.packages.list()), list)
 
 
 async def test_a_host_header_in_the_place_of_the_urls(scripted):

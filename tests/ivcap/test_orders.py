@@ -89,15 +89,15 @@ async def test_what_an_orders_containers_take(client, scripted):
         await client.orders.top(O)
 
 
-async def test_an_order_on_the_twin(twin, until):
+async def test_an_order_on_the_embedded_platform(embedded, until):
     """Status, log window, metadata with what was added, and nothing that runs."""
-    service = await twin.services.by_name("fail")
-    order = await twin.orders.place(service.urn, {"message": "one\ntwo"})
-    await until(lambda: twin.orders.read(order.urn))
-    assert await twin.orders.status(order.urn) in ("failed", "error")
-    added = await twin.orders.add_metadata(order.urn, "urn:example:schema:note.1", {"n": 1})
-    assert added in [each.urn async for each in twin.orders.metadata(order.urn)]
-    assert "two" in [line async for line in twin.orders.logs(order.urn)][-1]
+    service = await embedded.services.by_name("fail")
+    order = await embedded.orders.place(service.urn, {"message": "one\ntwo"})
+    await until(lambda: embedded.orders.read(order.urn))
+    assert await embedded.orders.status(order.urn) in ("failed", "error")
+    added = await embedded.orders.add_metadata(order.urn, "urn:example:schema:note.1", {"n": 1})
+    assert added in [each.urn async for each in embedded.orders.metadata(order.urn)]
+    assert "two" in [line async for line in embedded.orders.logs(order.urn)][-1]
     past = datetime(2020, 1, 1, tzinfo=timezone.utc)
-    assert [line async for line in twin.orders.logs(order.urn, until=past)] == []
-    assert await twin.orders.top(order.urn) == []
+    assert [line async for line in embedded.orders.logs(order.urn, until=past)] == []
+    assert await embedded.orders.top(order.urn) == []

@@ -118,19 +118,19 @@ async def test_the_request_model_keeps_the_constraints(client, scripted):
         model(a="1")
 
 
-async def test_a_service_lives_and_ends_on_the_twin(twin):
+async def test_a_service_lives_and_ends_on_the_embedded_platform(embedded):
     """Registered twice it is one, with one request model; withdrawn twice it is gone once, and stays readable."""
     definition = DEFINITION | {"name": f"adder-{uuid.uuid4()}"}
-    first, again = [await twin.services.register(definition) for _ in range(2)]
+    first, again = [await embedded.services.register(definition) for _ in range(2)]
     assert first.urn == again.urn and first.valid_from == again.valid_from
-    tools = [each async for each in twin.aspects.list(entity=first.urn, schema=TOOL)]
-    assert len(tools) == 1 and await twin.services.request_schema(first.urn) == DEFINITION["request-schema"]
-    assert (await twin.services.by_name(definition["name"])).urn == first.urn
-    together = await asyncio.gather(*(twin.services.by_name(definition["name"]) for _ in range(5)))
+    tools = [each async for each in embedded.aspects.list(entity=first.urn, schema=TOOL)]
+    assert len(tools) == 1 and await embedded.services.request_schema(first.urn) == DEFINITION["request-schema"]
+    assert (await embedded.services.by_name(definition["name"])).urn == first.urn
+    together = await asyncio.gather(*(embedded.services.by_name(definition["name"]) for _ in range(5)))
     assert all(one is together[0] for one in together)
-    assert (await twin.services.by_name(definition["name"])) is not together[0], "asked anew, it is looked for anew"
+    assert (await embedded.services.by_name(definition["name"])) is not together[0], "asked anew, it is looked for anew"
     for _ in range(2):
-        await twin.services.withdraw(first.urn)
-    assert await twin.services.status(first.urn) == "inactive"
+        await embedded.services.withdraw(first.urn)
+    assert await embedded.services.status(first.urn) == "inactive"
     with pytest.raises(InputError, match="no service named"):
-        await twin.services.by_name(definition["name"])
+        await embedded.services.by_name(definition["name"])

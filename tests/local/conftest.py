@@ -63,7 +63,7 @@ class Home:
         return self.callers[-1]
 
     def control(self):
-        return httpx.Client(base_url=self.url + "/_twin", headers={"X-Twin-Control": self.known()["control"]})
+        return httpx.Client(base_url=self.url + "/_embedded", headers={"X-Embedded-Control": self.known()["control"]})
 
     def runners(self, job=""):
         """Process ids of the living runners of this directory."""
@@ -164,27 +164,27 @@ def eventually():
 @pytest.fixture
 def local_home(tmp_path):
     """A directory without a server; `start()` gives it one."""
-    home = Home(tmp_path / "twin")
+    home = Home(tmp_path / "embedded")
     yield home
     home.close()
 
 
 @pytest.fixture(scope="module")
-def local_twin(tmp_path_factory):
+def local_platform(tmp_path_factory):
     """A server that the tests of a module share."""
-    home = Home(tmp_path_factory.mktemp("home") / "twin").start()
+    home = Home(tmp_path_factory.mktemp("home") / "embedded").start()
     yield home
     home.close()
 
 
 @pytest.fixture
-def first(local_twin):
-    return local_twin.caller()
+def first(local_platform):
+    return local_platform.caller()
 
 
 @pytest.fixture
-def second(local_twin):
-    return local_twin.caller("IVCAP_JWT_2")
+def second(local_platform):
+    return local_platform.caller("IVCAP_JWT_2")
 
 
 SERVICES = """
@@ -226,17 +226,17 @@ def tells(request, job):
 
 
 @pytest.fixture
-def register_service(local_twin, tmp_path):
+def register_service(local_platform, tmp_path):
     """Registers a function of the module above under its own name."""
     from ivcap_flows.local.register import register
 
-    folder = local_twin.root.parent / "project"
+    folder = local_platform.root.parent / "project"
     folder.mkdir(exist_ok=True)
     (folder / "setup.cfg").write_text("")
     (folder / "local_services_of_tests.py").write_text(SERVICES)
 
     def make(name, parameters, module="local_services_of_tests"):
         definition = {"name": name, "entry": f"{module}:{name}", "parameters": parameters}
-        return register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, folder / "defs.yaml")
+        return register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, folder / "defs.yaml")
 
     return make

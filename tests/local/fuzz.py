@@ -1,4 +1,5 @@
-"""Drives every operation of a served twin with schemathesis, by the OpenAPI documents that the twin gives.
+"""Drives every operation of a served embedded platform with schemathesis, by the OpenAPI documents that the embedded
+platform gives.
 
 `python tests/local/fuzz.py --examples 100` is `make fuzz`; the tests run a short form for each platform. Fails on a
 broken check (a reply with a status, media type, header or body that the document does not have, an accepted bad
@@ -40,7 +41,7 @@ LEFT_OUT: Final = (
 CHUNK: Final = "application/offset+octet-stream"
 FOREIGN: Final = {
     "name": "not for here",
-    "description": "A service that the twin lists but does not run",
+    "description": "A service that the embedded platform lists but does not run",
     "controller-schema": "urn:ivcap:schema.service.rest.1",
     "controller": {"image": "x"},
     "parameters": [],
@@ -71,9 +72,9 @@ def bad_requests_are_refused(context: Any, response: Any, case: Any) -> None:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """A twin on a free port: its environment, and the file with what it wrote."""
+    """An embedded platform on a free port: its environment, and the file with what it wrote."""
     log, env_file = folder / "log", folder / "env"
-    options = ["--dir", str(folder / "twin"), "--env-file", str(env_file)]
+    options = ["--dir", str(folder / "embedded"), "--env-file", str(env_file)]
     with log.open("wb") as out:
         server = subprocess.Popen(
             [sys.executable, "-m", "ivcap_flows.local", "serve", *options], stdout=out, stderr=subprocess.STDOUT
@@ -82,7 +83,7 @@ def served(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
         end = time.monotonic() + 60
         while not env_file.exists() or "PROVENA_PROV_API" not in env_file.read_text():
             if server.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"The twin did not start: {log.read_text()}")
+                raise RuntimeError(f"The embedded platform did not start: {log.read_text()}")
             time.sleep(0.05)
         yield dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line), log
     finally:
@@ -90,11 +91,11 @@ def served(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
         server.wait(30)
 
 
-def known_ids(twin: httpx.Client) -> dict[str, list[str]]:
+def known_ids(embedded: httpx.Client) -> dict[str, list[str]]:
     """Ids of things that are there, by the path that begins theirs, so that cases get beyond 404."""
 
     def made(path: str, **more: Any) -> dict[str, Any]:
-        reply = twin.post(path, **more)
+        reply = embedded.post(path, **more)
         reply.raise_for_status()
         body: dict[str, Any] = reply.json()
         return body
@@ -114,7 +115,7 @@ def known_ids(twin: httpx.Client) -> dict[str, list[str]]:
     ids["/1/aspects/{id}"] = [made("/1/aspects", params=pair, json={"n": n})["id"] for n in range(4)]
     ids["/1/metadata/{id}"] = ids["/1/aspects/{id}"]
     for path in ("/1/queues", "/1/project"):
-        found = [twin.post(path, json={"name": f"fuzzed{n}"}) for n in range(3)]
+        found = [embedded.post(path, json={"name": f"fuzzed{n}"}) for n in range(3)]
         ids[path + "/{id}"] = [reply.json().get("id") or reply.json()["urn"] for reply in found if reply.is_success]
     return {path: found for path, found in ids.items() if found}
 
@@ -142,8 +143,8 @@ def ivcap(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any
     """A token, and the document with ids of what is there."""
     token = environment["IVCAP_JWT"]
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=environment["IVCAP_URL"], headers=headers, timeout=60) as twin:
-        return token, told(twin.get("/1/openapi/openapi3.json").json(), known_ids(twin))
+    with httpx.Client(base_url=environment["IVCAP_URL"], headers=headers, timeout=60) as embedded:
+        return token, told(embedded.get("/1/openapi/openapi3.json").json(), known_ids(embedded))
 
 
 def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any]]:
@@ -155,13 +156,13 @@ def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, A
         "realm_access": {"roles": [f"{stem}-{level}" for stem in stems for level in ("read", "write", "admin")]},
         "exp": time.time() + 24 * 3600,
     }
-    token = jwt.encode(claims, Key(folder / "twin").private, "RS256")
+    token = jwt.encode(claims, Key(folder / "embedded").private, "RS256")
     merged: dict[str, Any] = {}
-    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=60) as twin:
-        ids = things(twin, environment)
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=60) as embedded:
+        ids = things(embedded, environment)
         for name, url in environment.items():
             if name.startswith("PROVENA_") and name.endswith("_API"):
-                document = twin.get(f"{url}/openapi.json").json()
+                document = embedded.get(f"{url}/openapi.json").json()
                 root = httpx.URL(url).path
                 document["paths"] = {root + path: each for path, each in document["paths"].items()}
                 merged["paths"] = {**merged.get("paths", {}), **document.pop("paths")}
@@ -170,12 +171,12 @@ def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, A
     return token, some_known(merged, ids)
 
 
-def things(twin: httpx.Client, environment: dict[str, str]) -> dict[str, list[str]]:
+def things(embedded: httpx.Client, environment: dict[str, str]) -> dict[str, list[str]]:
     """Ids of registry items, by the names of what they are for."""
 
     def made(path: str, **info: Any) -> str:
         url = f"{environment['PROVENA_REGISTRY_API']}/registry/{path}/create"
-        reply = twin.post(url, json={"display_name": "fuzzed", **info}).raise_for_status().json()
+        reply = embedded.post(url, json={"display_name": "fuzzed", **info}).raise_for_status().json()
         identifier: str = reply["created_item"]["id"]
         return identifier
 
@@ -186,18 +187,20 @@ def things(twin: httpx.Client, environment: dict[str, str]) -> dict[str, list[st
     template = made("entity/dataset_template", deferred_resources=[key])
     ends = {"input_templates": [{"template_id": template, "optional": True}]}
     workflow = made("entity/model_run_workflow", software_id=model, **ends)
-    person = twin.get(f"{environment['PROVENA_AUTH_API']}/link/user/lookup").json()["person_id"]
-    handle = twin.post(f"{environment['PROVENA_HANDLE_API']}/handle/mint", json={"value_type": "DESC", "value": "v"})
+    person = embedded.get(f"{environment['PROVENA_AUTH_API']}/link/user/lookup").json()["person_id"]
+    handle = embedded.post(
+        f"{environment['PROVENA_HANDLE_API']}/handle/mint", json={"value_type": "DESC", "value": "v"}
+    )
     people = {"modeller_id": person}
     run = {"workflow_template_id": workflow, "inputs": [], "outputs": [], "display_name": "r", "description": "d"}
     records = {"records": [run | {"associations": people, "start_time": 1, "end_time": 2}] * 3}
-    session = twin.post(f"{environment['PROVENA_PROV_API']}/model_run/register_batch", json=records).json()[
+    session = embedded.post(f"{environment['PROVENA_PROV_API']}/model_run/register_batch", json=records).json()[
         "session_id"
     ]
     job: dict[str, Any] = {}
     while job.get("status") != "SUCCEEDED":
         time.sleep(0.2)
-        found = twin.get(f"{environment['PROVENA_JOB_API']}/jobs/user/fetch", params={"session_id": session}).json()
+        found = embedded.get(f"{environment['PROVENA_JOB_API']}/jobs/user/fetch", params={"session_id": session}).json()
         job = found.get("job", {})
     names = {
         "organisation_id publisher_id requesting_organisation_id": [organisation],

@@ -49,7 +49,7 @@ def test_replacing_an_aspect_concerns_the_own_account_only(first, second):
         assert [item["content"] for item in caller.aspects(**params)] == [{"n": 2}]
 
 
-def test_a_service_cannot_read_what_its_order_may_not(first, second, register_service, local_twin):
+def test_a_service_cannot_read_what_its_order_may_not(first, second, register_service, local_platform):
     """A job acts in the name of the account that ordered."""
     service = register_service("reads", [{"name": "a", "type": "artifact"}])
     mine = first.upload(b"secret")

@@ -7,17 +7,17 @@ import httpx
 import pytest
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.local import Twin
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.clock import Clock
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 THEN = "2001-05-06T07:08:09Z"
 
 
 @pytest.fixture
-def clock(local_twin):
+def clock(local_platform):
     """The control API's client; the machine's time is back after the test."""
-    with local_twin.control() as control:
+    with local_platform.control() as control:
         yield control
         control.delete("/clock")
 
@@ -27,33 +27,38 @@ def said(reply, status=200):
     return reply.json()
 
 
-def provena_token(twin):
+def provena_token(embedded):
     """An access token of the first user of the embedded Provena."""
     form = {
         "grant_type": "refresh_token",
-        "client_id": twin.environment["PROVENA_CLIENT_ID"],
-        "refresh_token": twin.environment["PROVENA_OFFLINE_TOKEN"],
+        "client_id": embedded.environment["PROVENA_CLIENT_ID"],
+        "refresh_token": embedded.environment["PROVENA_OFFLINE_TOKEN"],
     }
-    realm = f"{twin.environment['PROVENA_KEYCLOAK']}/realms/{twin.environment['PROVENA_REALM']}"
+    realm = f"{embedded.environment['PROVENA_KEYCLOAK']}/realms/{embedded.environment['PROVENA_REALM']}"
     return said(httpx.post(f"{realm}/protocol/openid-connect/token", data=form))["access_token"]
 
 
-def template(twin):
+def template(embedded):
     """A new item of the embedded Provena's registry, and the job that its creation starts."""
-    url = f"{twin.environment['PROVENA_REGISTRY_API']}/registry/entity/dataset_template/create"
-    headers = {"Authorization": f"Bearer {provena_token(twin)}"}
+    url = f"{embedded.environment['PROVENA_REGISTRY_API']}/registry/entity/dataset_template/create"
+    headers = {"Authorization": f"Bearer {provena_token(embedded)}"}
     return said(httpx.post(url, json={"display_name": "Anything"}, headers=headers))
 
 
-def test_the_date_of_a_reply_is_the_clocks(local_twin, clock):
+def test_the_date_of_a_reply_is_the_clocks(local_platform, clock):
     """What a client reads as the platform's time is the time that its records have, also where a request is refused."""
-    url, provena = local_twin.url, local_twin.environment["PROVENA_REGISTRY_API"]
+    url, provena = local_platform.url, local_platform.environment["PROVENA_REGISTRY_API"]
     said(clock.post("/clock", json={"now": THEN, "freeze": True}))
-    for asked in (f"{url}/_twin", f"{url}/1/orders", f"{provena}/registry/entity/model/list", f"{url}/{'x' * 20_000}"):
+    for asked in (
+        f"{url}/_embedded",
+        f"{url}/1/orders",
+        f"{provena}/registry/entity/model/list",
+        f"{url}/{'x' * 20_000}",
+    ):
         assert httpx.get(asked).headers.get_list("date") == ["Sun, 06 May 2001 07:08:09 GMT"]
 
 
-def test_a_clock_that_was_stopped_stamps_both_platforms(local_twin, clock, first):
+def test_a_clock_that_was_stopped_stamps_both_platforms(local_platform, clock, first):
     """Records of IVCAP, items and jobs of Provena and the ends of tokens all have the time that was set."""
     echo = first.service("echo")
     told = said(clock.post("/clock", json={"now": THEN, "freeze": True}))
@@ -64,7 +69,7 @@ def test_a_clock_that_was_stopped_stamps_both_platforms(local_twin, clock, first
     assert first.get(f"/1/aspects/{urn}")["valid-from"] == THEN
     order = first.finished(first.order(echo, message="then"))
     assert (order["ordered-at"], order["finished-at"]) == (THEN, THEN)
-    assert template(local_twin)["created_item"]["created_timestamp"] == 989132889
+    assert template(local_platform)["created_item"]["created_timestamp"] == 989132889
     assert said(clock.get("/clock"))["now"] == "2001-05-06T07:08:09.000Z"
 
 
@@ -110,10 +115,10 @@ def test_what_is_no_change_is_refused(clock):
     assert abs(said(clock.get("/clock"))["offset"]) < 1
 
 
-def test_tokens_end_by_this_clock(local_twin, clock, first):
+def test_tokens_end_by_this_clock(local_platform, clock, first):
     """A year later those of both platforms are over; back again, they serve."""
-    bearer = provena_token(local_twin)
-    access = f"{local_twin.environment['PROVENA_REGISTRY_API']}/check-access/check-general-access"
+    bearer = provena_token(local_platform)
+    access = f"{local_platform.environment['PROVENA_REGISTRY_API']}/check-access/check-general-access"
     headers = {"Authorization": f"Bearer {bearer}"}
     said(clock.post("/clock", json={"advance": 301}))
     assert said(httpx.get(access, headers=headers), 401)["detail"] == "Could not validate credentials"
@@ -138,20 +143,22 @@ def test_what_is_hidden_for_a_while_shows_when_time_passes(clock, first):
     assert len(first.aspects(entity="urn:t:hidden")) == 1
 
 
-def test_the_clock_wants_the_control_token(local_twin, first):
+def test_the_clock_wants_the_control_token(local_platform, first):
     """Neither nothing nor an account's token sets it."""
     for method in ("GET", "POST", "DELETE"):
-        assert httpx.request(method, f"{local_twin.url}/_twin/clock").status_code == 401
-        first.call(method, "/_twin/clock", 401)
+        assert httpx.request(method, f"{local_platform.url}/_embedded/clock").status_code == 401
+        first.call(method, "/_embedded/clock", 401)
 
 
-def test_the_control_object_sets_the_clock(local_twin):
-    """As the fixture `ivcap_twin` gives it."""
+def test_the_control_object_sets_the_clock(local_platform):
+    """As the fixture `embedded_platform` gives it."""
     from datetime import datetime, timezone
 
-    known = local_twin.known()
-    control = TwinControl(
-        Twin(local_twin.url, local_twin.root, known["instance"], local_twin.environment, known["control"])
+    known = local_platform.known()
+    control = PlatformControl(
+        EmbeddedPlatform(
+            local_platform.url, local_platform.root, known["instance"], local_platform.environment, known["control"]
+        )
     )
     control.set_clock(datetime(2001, 5, 6, tzinfo=timezone.utc))
     control.freeze_clock()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def twin_pages():
+def embedded_pages():
     """docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
@@ -25,30 +25,34 @@ def bare(path):
     return re.sub(r"{\w+}", "{}", path)
 
 
-def test_every_route_of_the_platform_has_a_row_with_its_state(twin_pages):
-    """No route of IVCAP is missing in docs/reference/twin.md, and each says what it has, lacks, or why it is not."""
-    page = (ROOT / "docs" / "reference" / "twin.md").read_text(encoding="utf-8")
+def test_every_route_of_the_platform_has_a_row_with_its_state(embedded_pages):
+    """No route of IVCAP is missing in docs/reference/embedded-platforms.md, and each says what it has, lacks, or why it
+    is not.
+    """
+    page = (ROOT / "docs" / "reference" / "embedded-platforms.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([A-Z]+) (\S+)` \| .*? \| (implemented|partly: \S.*|not: \S.*) \|$", page, re.MULTILINE)
     told = {(method, bare(path)) for method, path, _ in rows}
-    routes = {(method, bare(path)) for method, path in twin_pages.routes_of(twin_pages.IVCAP_ROUTES)}
+    routes = {(method, bare(path)) for method, path in embedded_pages.routes_of(embedded_pages.IVCAP_ROUTES)}
     assert len(routes) == 66
     assert routes <= told
     assert len(rows) == page.count("\n| `")
 
 
-def test_a_route_that_nobody_serves_needs_a_reason(twin_pages, monkeypatch):
+def test_a_route_that_nobody_serves_needs_a_reason(embedded_pages, monkeypatch):
     """Without one the page cannot be written; with one it is told."""
     without = [operation for operation in OPERATIONS if operation.path != "/1/search"]
     with pytest.raises(ValueError, match="POST /1/search"):
-        twin_pages.coverage(without, twin_pages.IVCAP_ROUTES)
-    monkeypatch.setitem(twin_pages.UNSERVED, ("POST", "/1/search"), "It is a reason.")
-    assert "| `POST /1/search` | | not: It is a reason. |" in twin_pages.coverage(without, twin_pages.IVCAP_ROUTES)
+        embedded_pages.coverage(without, embedded_pages.IVCAP_ROUTES)
+    monkeypatch.setitem(embedded_pages.UNSERVED, ("POST", "/1/search"), "It is a reason.")
+    assert "| `POST /1/search` | | not: It is a reason. |" in embedded_pages.coverage(
+        without, embedded_pages.IVCAP_ROUTES
+    )
 
 
-def test_what_answers_501_alone_is_told_as_not_there(twin_pages):
+def test_what_answers_501_alone_is_told_as_not_there(embedded_pages):
     """An operation that only refuses does not count as served."""
     refusing = [type(OPERATIONS[0])("GET", "/1/x", lambda call: None, "X", answers=(501,), missing="No x here.")]
-    assert twin_pages.coverage(refusing, "").endswith("| `GET /1/x` | X | not: No x here. |\n")
+    assert embedded_pages.coverage(refusing, "").endswith("| `GET /1/x` | X | not: No x here. |\n")
     silent = [operation for operation in OPERATIONS if set(operation.answers) == {501} and not operation.missing]
     assert not silent
 

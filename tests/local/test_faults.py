@@ -9,9 +9,9 @@ import pytest
 
 
 @pytest.fixture
-def fault(local_twin):
+def fault(local_platform):
     """Adds a rule; all are gone after the test."""
-    with local_twin.control() as control:
+    with local_platform.control() as control:
         control.delete("/log")
 
         def add(**rule):
@@ -102,10 +102,10 @@ def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventuall
     eventually(lambda: len(first.aspects(entity="urn:t:late")), lambda count: count == 1)
 
 
-def test_late_visibility_may_outlast_the_settling_time(local_twin, first, fault):
+def test_late_visibility_may_outlast_the_settling_time(local_platform, first, fault):
     """An order that was taken is in no list and found by no look-up when it surely should be; then it is there."""
     fault(method="POST", path="^/1/orders$", late_visibility=60, count=1)
-    settle = httpx.get(f"{local_twin.url}/_twin").json()["settle"]
+    settle = httpx.get(f"{local_platform.url}/_embedded").json()["settle"]
     order = first.order("echo", message="later than settle")
 
     def seen():
@@ -123,11 +123,11 @@ def test_late_visibility_may_outlast_the_settling_time(local_twin, first, fault)
         fault.control.delete("/clock")
 
 
-def test_a_list_may_lag_behind_reads(local_twin, first, fault):
+def test_a_list_may_lag_behind_reads(local_platform, first, fault):
     """What was made is read by its id at once, and listed when the time has passed; so for Provena's items."""
     fault(method="POST", path="^/1/(orders|aspects)$|/organisation/create$", late_in_lists=60)
     order, urn = first.order("echo", message="lagging"), first.add("urn:t:lagging", {})
-    registry = Registry(local_twin)
+    registry = Registry(local_platform)
     item = registry.create("Lagging")
 
     def listed():
@@ -149,12 +149,12 @@ def test_a_list_may_lag_behind_reads(local_twin, first, fault):
 class Registry:
     """The registry of the embedded Provena, as its first user sees it."""
 
-    def __init__(self, twin):
-        self.twin, self.url = twin, twin.environment["PROVENA_REGISTRY_API"]
+    def __init__(self, embedded):
+        self.embedded, self.url = embedded, embedded.environment["PROVENA_REGISTRY_API"]
         self.renew()
 
     def renew(self):
-        env = self.twin.environment
+        env = self.embedded.environment
         form = {
             "grant_type": "refresh_token",
             "client_id": env["PROVENA_CLIENT_ID"],
@@ -179,9 +179,9 @@ class Registry:
         return [item["id"] for item in reply.json()["items"]]
 
 
-def test_a_full_disk_takes_nothing_and_gives_all(local_twin, first, fault):
+def test_a_full_disk_takes_nothing_and_gives_all(local_platform, first, fault):
     """507 for records and for bytes, of which none is kept; Provena fails as it does; reading goes on."""
-    artifact, registry = first.create(10), Registry(local_twin)
+    artifact, registry = first.create(10), Registry(local_platform)
     fault(path="", storage_full=True)
     for method, path, more in (
         ("POST", "/1/artifacts", {}),
@@ -274,9 +274,9 @@ def test_a_status_is_told_in_the_words_of_ivcap(first, fault, status, error, fie
     assert ("WWW-Authenticate" in reply.headers) == (status == 401)
 
 
-def test_a_status_is_told_in_the_words_of_provena(local_twin, fault):
+def test_a_status_is_told_in_the_words_of_provena(local_platform, fault):
     """`detail` by the APIs, `message` by their gateway, and plain text for a crash; OAuth's fields by Keycloak."""
-    registry = Registry(local_twin)
+    registry = Registry(local_platform)
 
     def told(path=registry.url + "/", **rule):
         fault.control.delete("/faults")
@@ -306,9 +306,9 @@ def test_the_log_counts_the_bytes_that_came(first, fault):
     assert entry["received"] == 300 and entry["status"] == 204
 
 
-def test_faults_reach_provena_too(local_twin, fault):
+def test_faults_reach_provena_too(local_platform, fault):
     """The layer is outside both platforms."""
-    registry = local_twin.environment["PROVENA_REGISTRY_API"]
+    registry = local_platform.environment["PROVENA_REGISTRY_API"]
     fault(path="/provena/registry", status=502, count=1)
     assert httpx.get(registry + "/").status_code == 502
     assert httpx.get(registry + "/").status_code != 502
@@ -348,8 +348,8 @@ def test_a_rule_that_makes_no_sense_is_refused(fault, rule, said):
     assert fault.control.get("/faults").json()["faults"] == []
 
 
-def test_the_control_api_needs_its_own_token(local_twin, first):
+def test_the_control_api_needs_its_own_token(local_platform, first):
     """Neither nothing nor a bearer token of an account opens it."""
-    for method, path in (("GET", "/_twin/faults"), ("POST", "/_twin/faults"), ("DELETE", "/_twin/log")):
-        assert httpx.request(method, local_twin.url + path).status_code == 401
+    for method, path in (("GET", "/_embedded/faults"), ("POST", "/_embedded/faults"), ("DELETE", "/_embedded/log")):
+        assert httpx.request(method, local_platform.url + path).status_code == 401
         first.call(method, path, 401)

@@ -6,7 +6,7 @@ PATHS = (
     "/1/aspects?entity=urn:t:e&schema=urn:t:s",
     "/provena/registry/registry/entity/model/create",
     "/provena/keycloak/realms/{PROVENA_REALM}/protocol/openid-connect/token",
-    "/_twin/clock",
+    "/_embedded/clock",
 )
 
 
@@ -16,7 +16,7 @@ def leave(home, path, token):
     with socket.create_connection((host, int(port)), timeout=5) as caller:
         control = home.known()["control"]
         headers = {"Host": f"{host}:{port}", "Content-Length": 100, "Authorization": f"Bearer {token}"}
-        headers |= {"Content-Type": "application/json", "X-Twin-Control": control}
+        headers |= {"Content-Type": "application/json", "X-Embedded-Control": control}
         lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", "{"]
         caller.sendall("\r\n".join(lines).encode())
 

@@ -146,9 +146,9 @@ def job_of_mode(eventually):
     return run
 
 
-def test_a_result_counts_whichever_way_it_comes(first, local_twin, rest_service, job_of_mode):
+def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_service, job_of_mode):
     """In the reply, at the place that a 204 names, or posted to the sidecar; the log is the job's own."""
-    service = rest_service(local_twin)
+    service = rest_service(local_platform)
     now = job_of_mode(first, service)
     assert now["status"] == "succeeded" and now["result-content"]["path"] == "/tool", now
     assert int(now["result-content"]["timeout"]) > 0
@@ -159,9 +159,9 @@ def test_a_result_counts_whichever_way_it_comes(first, local_twin, rest_service,
     assert '"name":"pushing"' in first.call("GET", f"/1/services2/{service}/jobs/{pushed['id']}/events").text
 
 
-def test_what_goes_wrong_is_told_as_it_went(first, local_twin, rest_service, job_of_mode):
+def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service, job_of_mode):
     """A refusal fails the job with its message; a job that the service forgot, or took down with it, is an error."""
-    service = rest_service(local_twin)
+    service = rest_service(local_platform)
     refused = job_of_mode(first, service, "refused")
     assert (refused["status"], refused["error-message"]) == ("failed", "not today")
     forgotten = job_of_mode(first, service, "forgotten")
@@ -178,27 +178,27 @@ def test_what_goes_wrong_is_told_as_it_went(first, local_twin, rest_service, job
         (["/no/such/program"], "cannot be started"),
     ],
 )
-def test_a_service_that_does_not_start_says_why(first, local_twin, job_of_mode, command, said):
+def test_a_service_that_does_not_start_says_why(first, local_platform, job_of_mode, command, said):
     """Its jobs are errors with the last words of the process."""
-    service = enrol(local_twin, description(f"broken-{said[:2]}"), command)
+    service = enrol(local_platform, description(f"broken-{said[:2]}"), command)
     job = job_of_mode(first, service)
     assert job["status"] == "error" and said in job["error-message"]
 
 
-def test_a_service_without_a_command_here_names_the_command_to_register_one(first, local_twin, job_of_mode):
+def test_a_service_without_a_command_here_names_the_command_to_register_one(first, local_platform, job_of_mode):
     """Images are not pulled; other controllers are refused at once."""
-    service = enrol(local_twin, description("image-only"))
+    service = enrol(local_platform, description("image-only"))
     job = job_of_mode(first, service)
     assert job["status"] == "error"
     assert "ivcap-flows local register" in job["error-message"] and "--run" in job["error-message"]
     other = {**description("other"), "controller-schema": "urn:ivcap:schema.service.argo.1"}
     with pytest.raises(InputError, match=r"argo\.1"):
-        enrol(local_twin, other, ["true"])
+        enrol(local_platform, other, ["true"])
 
 
-def test_jobs_share_a_process_and_wait_for_their_turn(first, local_twin, rest_service, eventually):
+def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, rest_service, eventually):
     """With a limit of one they run one after the other as they came; another service's job does not wait."""
-    service = rest_service(local_twin, "narrow", concurrency=1)
+    service = rest_service(local_platform, "narrow", concurrency=1)
     paths = [request(first, service, "now", seconds=seconds) for seconds in (2, 0, 0)]
     eventually(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
     assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
@@ -210,21 +210,21 @@ def test_jobs_share_a_process_and_wait_for_their_turn(first, local_twin, rest_se
     assert text == [f"began {job['id'].rsplit(':', 1)[-1]}\n" for job in jobs], "two of them ran at once"
 
 
-def test_a_service_registered_otherwise_starts_anew(first, local_twin, rest_service, job_of_mode, eventually):
+def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_service, job_of_mode, eventually):
     """What is running ends with the old process, what comes later has a new one."""
-    service = rest_service(local_twin, "changing")
+    service = rest_service(local_platform, "changing")
     old = job_of_mode(first, service)["result-content"]["pid"]
     running = request(first, service, "now", seconds=4)
     eventually(lambda: first.get(running)["status"], lambda status: status == "executing")
-    rest_service(local_twin, "changing", arguments=("0.1",))
+    rest_service(local_platform, "changing", arguments=("0.1",))
     new = job_of_mode(first, service)["result-content"]["pid"]
     assert first.get(running)["result-content"]["pid"] == old != new
     eventually(lambda: psutil.pid_exists(old), lambda there: not there)
 
 
-def test_calls_that_name_no_job_belong_to_the_only_one(first, local_twin, rest_service, job_of_mode, eventually):
+def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service, job_of_mode, eventually):
     """While two jobs run, nobody could tell whose they are; calls to other hosts are not forwarded."""
-    service = rest_service(local_twin, "anonymous")
+    service = rest_service(local_platform, "anonymous")
     alone = job_of_mode(first, service, "unnamed")
     assert alone["result-content"] == {"said": 200, "forward": 501}
     beside = request(first, service, "now", seconds=3)
@@ -325,9 +325,9 @@ def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_s
     assert job_of_mode(caller, service)["result-content"]["pid"] == job["result-content"]["pid"]
 
 
-def test_an_aspect_that_describes_a_service_is_one(first, second, local_twin):
+def test_an_aspect_that_describes_a_service_is_one(first, second, local_platform):
     """Listed and read while it is valid, changed with it, ended with it; the account's own only."""
-    urn = enrol(local_twin, {**description("by-aspect"), "request-schema": {"type": "object", "required": ["n"]}})
+    urn = enrol(local_platform, {**description("by-aspect"), "request-schema": {"type": "object", "required": ["n"]}})
     service = first.get(f"/1/services2/{urn}")
     assert service["name"] == "by-aspect" and service["status"] == "active" and service["parameters"] == []
     assert second.service("by-aspect") == urn, "its policy opens it"
@@ -335,7 +335,7 @@ def test_an_aspect_that_describes_a_service_is_one(first, second, local_twin):
     assert tool["content"]["fn_schema"]["required"] == ["n"]
 
     changed = {**description("by-aspect"), "description": "changed", "tags": ["t"]}
-    assert enrol(local_twin, changed) == urn
+    assert enrol(local_platform, changed) == urn
     assert first.get(f"/1/services2/{urn}")["description"] == "changed"
     query = {"entity": urn, "schema": "urn:ivcap:schema.service.2"}
     second.call("POST", "/1/aspects", params=query, json={**changed, "description": "foreign"})
@@ -347,15 +347,15 @@ def test_an_aspect_that_describes_a_service_is_one(first, second, local_twin):
     first.call("DELETE", f"/1/aspects/{aspect['id']}", 204)
     assert first.get(f"/1/services2/{urn}")["status"] == "inactive"
     first.call("POST", f"/1/services2/{urn}/jobs", 404, json={})
-    assert enrol(local_twin, changed) == urn
+    assert enrol(local_platform, changed) == urn
     assert first.get(f"/1/services2/{urn}")["status"] == "active"
 
 
-def test_a_description_with_a_urn_keeps_it(first, local_twin):
+def test_a_description_with_a_urn_keeps_it(first, local_platform):
     """The SDK's Makefile sets one; it is the entity of both aspects."""
     urn = "urn:ivcap:service:0a1b2c3d-0000-4000-8000-000000000000"
     tool = {"$schema": "urn:sd-core:schema.ai-tool.1", "name": "t", "service-id": "#SERVICE_ID#", "fn_schema": {}}
-    assert enrol(local_twin, {**description("named"), "$id": urn}, tool=tool) == urn
+    assert enrol(local_platform, {**description("named"), "$id": urn}, tool=tool) == urn
     (kept,) = first.aspects(entity=urn, schema="urn:sd-core:schema.ai-tool.1")
     assert kept["content"] == {**tool, "service-id": urn}
     assert first.get(f"/1/services2/{urn}")["id"] == urn
@@ -374,5 +374,5 @@ def test_options_for_a_description_are_refused_elsewhere(tmp_path):
         (printed, {"run": "true", "tool": tmp_path / "none.json"}, "none.json"),
     ):
         with pytest.raises(InputError, match=said):
-            register(path, directory=tmp_path / "twin", **options)
-    assert not (tmp_path / "twin").exists()
+            register(path, directory=tmp_path / "embedded", **options)
+    assert not (tmp_path / "embedded").exists()

@@ -9,8 +9,8 @@ from ivcap_flows.local.likeness import AS_BUILT, FIGURES, likeness
 
 
 @pytest.fixture
-def control(local_twin):
-    with local_twin.control() as control:
+def control(local_platform):
+    with local_platform.control() as control:
         yield control
         control.delete("/faults")
         control.delete("/like")
@@ -29,14 +29,14 @@ def test_every_figure_has_a_source_and_is_used():
 
 
 @pytest.mark.parametrize(("name", "speed"), [("test", 1), ("production", 0), ("production", -1), ("production", "x")])
-def test_what_it_cannot_be_like_is_refused(local_twin, control, name, speed):
+def test_what_it_cannot_be_like_is_refused(local_platform, control, name, speed):
     """400 with a sentence; nothing has changed."""
     reply = control.post("/like", json={"like": name, "speed": speed})
     assert reply.status_code == 400 and reply.json()["message"]
-    assert httpx.get(f"{local_twin.url}/_twin").json()["settle"] == AS_BUILT.settle
+    assert httpx.get(f"{local_platform.url}/_embedded").json()["settle"] == AS_BUILT.settle
 
 
-def test_it_is_slow_and_then_itself_again(local_twin, first, control):
+def test_it_is_slow_and_then_itself_again(local_platform, first, control):
     """Each request takes its latency, and the server tells the visibility delay; faults act beside it."""
     assert control.post("/like", json={"like": "production", "speed": 0.25}).json()["settle"] == 2400
     begin = time.monotonic()

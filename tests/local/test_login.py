@@ -18,8 +18,8 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 @pytest.fixture(scope="module")
-def provider(local_twin):
-    info = yaml.safe_load(httpx.get(f"{local_twin.url}/1/authinfo.yaml").text)
+def provider(local_platform):
+    info = yaml.safe_load(httpx.get(f"{local_platform.url}/1/authinfo.yaml").text)
     assert info["version"] == 1
     return info["auth"]["providers"][info["auth"]["default-provider-id"]]
 
@@ -48,16 +48,16 @@ def ask(provider):
 
 
 @pytest.fixture
-def decide(local_twin):
+def decide(local_platform):
     def post(status=204, **wanted):
-        with local_twin.control() as control:
+        with local_platform.control() as control:
             reply = control.post("/login", json=wanted)
         assert reply.status_code == status, reply.text
 
     return post
 
 
-def test_login_waits_for_the_user_and_then_gives_tokens_that_work(local_twin, provider, begin, ask, decide, first):
+def test_login_waits_for_the_user_and_then_gives_tokens_that_work(local_platform, provider, begin, ask, decide, first):
     """A poll is answered 403 authorization_pending, and after the approval with a token of the chosen account."""
     device = begin()
     assert {"device_code", "user_code", "verification_uri", "expires_in", "interval"} <= set(device)
@@ -68,11 +68,11 @@ def test_login_waits_for_the_user_and_then_gives_tokens_that_work(local_twin, pr
 
     mine = first.upload(b"mine")
     bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
-    assert httpx.get(f"{local_twin.url}/1/artifacts/{mine['id']}", headers=bearer).status_code == 200
+    assert httpx.get(f"{local_platform.url}/1/artifacts/{mine['id']}", headers=bearer).status_code == 200
 
     key = jwt.PyJWKClient(provider["jwks-url"]).get_signing_key_from_jwt(tokens["id_token"])
     claims = jwt.decode(tokens["id_token"], key, algorithms=["RS256"], audience=provider["client-id"])
-    own = jwt.decode(local_twin.environment["IVCAP_JWT"], options={"verify_signature": False})
+    own = jwt.decode(local_platform.environment["IVCAP_JWT"], options={"verify_signature": False})
     assert {name: claims[name] for name in ("acc", "sub", "name", "nickname", "email")} == {
         name: own[name] for name in ("acc", "sub", "name", "nickname", "email")
     }
@@ -109,21 +109,21 @@ def test_refused_login_is_denied(begin, ask, decide):
     assert (status, refusal["error"]) == (403, "access_denied")
 
 
-def test_device_code_expires(local_twin, begin, ask, decide):
+def test_device_code_expires(local_platform, begin, ask, decide):
     """After its lifetime a code is expired_token, and can no longer be approved."""
     device = begin()
-    with local_twin.control() as control:
+    with local_platform.control() as control:
         control.post("/clock", json={"advance": device["expires_in"] + 5}).raise_for_status()
     try:
         status, refusal = ask(GRANT, device_code=device["device_code"])
         decide(404, user_code=device["user_code"], account="first")
     finally:
-        with local_twin.control() as control:
+        with local_platform.control() as control:
             control.delete("/clock")
     assert (status, refusal["error"]) == (403, "expired_token")
 
 
-def test_refresh_tokens_rotate(local_twin, begin, ask, decide):
+def test_refresh_tokens_rotate(local_platform, begin, ask, decide):
     """A refresh token gives new tokens of the same account and lifetime once, then its successor; no copy is kept."""
     device = begin()
     decide(user_code=device["user_code"], account="second", lifetime=120)
@@ -133,21 +133,21 @@ def test_refresh_tokens_rotate(local_twin, begin, ask, decide):
     assert renewed["id_token"] and renewed["refresh_token"] != first["refresh_token"]
     status, refusal = ask("refresh_token", refresh_token=first["refresh_token"])
     assert (status, refusal["error"]) == (403, "invalid_grant")
-    kept = b"".join(path.read_bytes() for path in local_twin.root.glob("ivcap.sqlite*"))
+    kept = b"".join(path.read_bytes() for path in local_platform.root.glob("ivcap.sqlite*"))
     assert b"refresh_tokens" in kept
     assert renewed["refresh_token"].encode() not in kept and device["device_code"].encode() not in kept
     assert ask("refresh_token", refresh_token=renewed["refresh_token"])[0] == 200
-    own = jwt.decode(local_twin.environment["IVCAP_JWT_2"], options={"verify_signature": False})
+    own = jwt.decode(local_platform.environment["IVCAP_JWT_2"], options={"verify_signature": False})
     assert jwt.decode(renewed["access_token"], options={"verify_signature": False})["acc"] == own["acc"]
 
 
-def test_access_token_of_a_login_ends(local_twin, begin, ask, decide):
+def test_access_token_of_a_login_ends(local_platform, begin, ask, decide):
     """An access token is refused after the lifetime that the approval gave it."""
     device = begin()
     decide(user_code=device["user_code"], account="first", lifetime=1)
     token = ask(GRANT, device_code=device["device_code"])[1]["access_token"]
     time.sleep(1.2)
-    reply = httpx.get(f"{local_twin.url}/1/artifacts", headers={"Authorization": f"Bearer {token}"})
+    reply = httpx.get(f"{local_platform.url}/1/artifacts", headers={"Authorization": f"Bearer {token}"})
     assert reply.status_code == 401 and "expired" in reply.json()["message"]
 
 
@@ -216,13 +216,13 @@ def test_owner_of_a_connection_is_found(host):
         assert not is_own(here, there)
 
 
-def test_page_escapes_what_it_is_asked_with(local_twin):
+def test_page_escapes_what_it_is_asked_with(local_platform):
     """A code from the address cannot bring markup into the page."""
-    page = httpx.get(f"{local_twin.url}/login", params={"user_code": '"><script>x()</script>'})
+    page = httpx.get(f"{local_platform.url}/login", params={"user_code": '"><script>x()</script>'})
     assert "&lt;script" in page.text and "<script" not in page.text
 
 
-def test_wrong_decisions_are_refused(local_twin, begin, decide):
+def test_wrong_decisions_are_refused(local_platform, begin, decide):
     """An unknown code or account is 404, a malformed decision 400, and none is taken without the control token."""
     code = begin()["user_code"]
     decide(404, user_code="BBBB-BBBB", account="first")
@@ -230,7 +230,10 @@ def test_wrong_decisions_are_refused(local_twin, begin, decide):
     decide(400, user_code=code)
     decide(400, user_code=code, account="first", lifetime=-1)
     decide(400, user_code=code, account="first", deny="yes")
-    assert httpx.post(f"{local_twin.url}/_twin/login", json={"user_code": code, "account": "first"}).status_code == 401
+    assert (
+        httpx.post(f"{local_platform.url}/_embedded/login", json={"user_code": code, "account": "first"}).status_code
+        == 401
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local import ensure, serve
 
 ENSURE = "import sys; from ivcap_flows.local import ensure; t = ensure(sys.argv[1]); print(t.url, t.instance)"
@@ -22,7 +22,7 @@ ENSURE = "import sys; from ivcap_flows.local import ensure; t = ensure(sys.argv[
 @pytest.fixture
 def started(tmp_path):
     """A directory whose on-demand server is ended after the test."""
-    root = tmp_path / "twin"
+    root = tmp_path / "embedded"
     yield root
     with contextlib.suppress(OSError, ValueError):
         os.kill(json.loads((root / "server.json").read_text())["pid"], 15)
@@ -57,7 +57,7 @@ def test_a_second_call_finds_the_first_ones_server(started, monkeypatch):
     assert ensure(started) == one
     assert one.environment["IVCAP_JWT"] not in repr(one) and one.control not in repr(one)
     assert (started / "server.json").stat().st_mode & 0o777 == 0o600
-    assert httpx.get(one.url + "/_twin").json()["instance"] == one.instance
+    assert httpx.get(one.url + "/_embedded").json()["instance"] == one.instance
 
 
 def test_a_killed_server_is_replaced_under_the_same_instance(started):
@@ -83,7 +83,7 @@ def test_an_idle_server_ends_and_takes_its_address_away(local_home):
 def test_a_second_server_of_a_directory_is_refused(local_home):
     """`serve` names the process and URL that has the directory."""
     local_home.start()
-    with pytest.raises(TwinError, match=f"process {local_home.process.pid}") as refused:
+    with pytest.raises(EmbeddedPlatformError, match=f"process {local_home.process.pid}") as refused:
         serve(directory=local_home.root)
     assert local_home.url in refused.value.message
 
@@ -104,17 +104,17 @@ def test_a_directory_of_a_newer_version_is_refused(local_home):
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, start):
     """A path through a file is no folder: the error names it and the next step."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(TwinError, match="IVCAP_LOCAL_DIR") as refused:
-        start(tmp_path / "file" / "twin")
-    assert str(tmp_path / "file" / "twin") in refused.value.message
+    with pytest.raises(EmbeddedPlatformError, match="IVCAP_LOCAL_DIR") as refused:
+        start(tmp_path / "file" / "embedded")
+    assert str(tmp_path / "file" / "embedded") in refused.value.message
 
 
 def test_a_damaged_database_is_an_error_with_the_next_step(tmp_path):
     """What is no SQLite file is not overwritten."""
-    root = tmp_path / "twin"
+    root = tmp_path / "embedded"
     root.mkdir()
     (root / "ivcap.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(TwinError, match="cannot be opened"):
+    with pytest.raises(EmbeddedPlatformError, match="cannot be opened"):
         serve(directory=root)
     assert (root / "ivcap.sqlite").read_bytes().startswith(b"not a database")
 

@@ -266,9 +266,9 @@ LISTS = {
 
 
 @pytest.fixture(scope="module")
-def lists(local_twin):
+def lists(local_platform):
     """Callers of the account, and what each list has before the pages are read."""
-    caller = local_twin.caller()
+    caller = local_platform.caller()
     service = caller.call("POST", "/1/services2", 201, json={**FOREIGN, "parameters": []}).json()["id"]
 
     def add(path):

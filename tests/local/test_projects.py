@@ -67,7 +67,7 @@ def test_members_are_listed(first, second, project):
     path = f"/1/project/{project['urn']}"
     first.call("PUT", f"{path}/memberships/{subject(second)}", 204, json={"role": "reader"})
     assert first.get(f"{path}/members", params={"role": "reader"})["members"] == [
-        {"urn": subject(second), "role": "reader", "email": "second@twin.example"}
+        {"urn": subject(second), "role": "reader", "email": "second@embedded.example"}
     ]
     one = first.get(f"{path}/members", params={"limit": 1})
     two = first.get(f"{path}/members", params={"limit": 1, "page": one["page"]})

@@ -11,7 +11,7 @@ import httpx
 def test_a_restart_keeps_everything_and_the_instance(local_home):
     """Artifacts (whole and partial), aspects, orders and tokens of before are there under a new port."""
     a = local_home.start().caller()
-    instance = a.get("/_twin")["instance"]
+    instance = a.get("/_embedded")["instance"]
     whole, part = a.upload(b"whole", **{"X-Name": "name"}), a.create(10)
     a.patch(part, b"01234", 0)
     aspect = a.add("urn:t:e", {"n": 1})
@@ -20,7 +20,7 @@ def test_a_restart_keeps_everything_and_the_instance(local_home):
     local_home.stop()
 
     b = local_home.start().caller()
-    assert b.get("/_twin")["instance"] == instance
+    assert b.get("/_embedded")["instance"] == instance
     assert b.bytes_of(whole["id"]) == b"whole" and b.offset(part) == 5
     b.patch(part, b"56789", 5)
     assert b.bytes_of(part["id"]) == b"0123456789"

@@ -45,9 +45,9 @@ job = json.load(urllib.request.urlopen(base + "/next_job"))
         ("post(b'plain words', 'text/plain', 'True')", "failed", "plain words"),
     ],
 )
-def test_how_a_command_ends_is_how_its_job_ends(first, local_twin, command_of, ending, status, said):
+def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_of, ending, status, said):
     """What came from outside is an error, what the service did a failure, with its own words."""
-    order = first.finished(first.order(command_of(local_twin, "ending", POST + ending)))
+    order = first.finished(first.order(command_of(local_platform, "ending", POST + ending)))
     assert order["status"] == status and said in first.job_of(order)["error-message"]
 
 
@@ -119,7 +119,7 @@ def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, ev
     assert made["content"]["artifact"] == product["id"]
 
 
-def test_many_events_at_once_all_arrive(first, local_twin, command_of):
+def test_many_events_at_once_all_arrive(first, local_platform, command_of):
     """More of them than are read at a time, told right before the end."""
     program = POST + (
         "for n in range(3):\n"
@@ -127,17 +127,17 @@ def test_many_events_at_once_all_arrive(first, local_twin, command_of):
         "    urllib.request.urlopen(urllib.request.Request(base + '/events/' + job['id'], body))\n"
         "post(b'{}')\n"
     )
-    order = first.finished(first.order(command_of(local_twin, "talks", program)))
+    order = first.finished(first.order(command_of(local_platform, "talks", program)))
     assert order["status"] == "succeeded", first.call("GET", f"/1/orders/{order['id']}/logs").text
     path = f"/1/services2/{order['service']}/jobs/{first.job_of(order)['id']}/events"
     told = [json.loads(line[6:])["data"].get("name") for line in first.call("GET", path).text.splitlines()[1::3]]
     assert [name for name in told if name] == ["0", "1", "2"]
 
 
-def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_twin, command_of):
+def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, command_of):
     """`from` and `to` are whole seconds, both included; the text is as the service wrote it."""
     program = POST + "print(time.time(), flush=True)\ntime.sleep(3)\nprint(time.time(), flush=True)\npost(b'{}')\n"
-    order = first.finished(first.order(command_of(local_twin, "writes", program)))
+    order = first.finished(first.order(command_of(local_platform, "writes", program)))
 
     def log(**window):
         return first.call("GET", f"/1/orders/{order['id']}/logs", params=window).text

@@ -211,9 +211,9 @@ def test_a_search_sees_what_its_caller_may_read(first, second):
     assert search(second, text)["items"] == ["urn:t:open"]
 
 
-def test_a_search_of_the_past_finds_what_was_valid_then(local_twin, first):
+def test_a_search_of_the_past_finds_what_was_valid_then(local_platform, first):
     """With `at-time`, an aspect that was retracted since; without, it is gone."""
-    with local_twin.control() as control:
+    with local_platform.control() as control:
         urn = first.add("urn:t:past", {"n": 1}, schema="urn:t:past.1")
         then = control.get("/clock").json()["now"]
         control.post("/clock", json={"advance": 10})

@@ -70,7 +70,7 @@ def test_secret_ends_with_its_key(keeper):
     assert caller.get("/1/secrets", params=NAME)["secret-value"] == "new"
 
 
-@pytest.mark.parametrize("place", ["a file", "the folder of the twin"])
+@pytest.mark.parametrize("place", ["a file", "the folder of the embedded platform"])
 def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, local_home):
     """Where no key can be kept outside, secrets work until the server ends, and no file has key or value."""
     if place == "a file":
@@ -82,7 +82,7 @@ def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, l
     assert home.caller().get("/1/secrets", params=NAME)["secret-value"] == VALUE
     home.stop()
     assert b"are kept until it ends" in home.process.stderr.read()
-    assert not any("twin-keys" in str(path) for path in home.root.parent.rglob("*"))
+    assert not any("embedded-keys" in str(path) for path in home.root.parent.rglob("*"))
     assert not any(VALUE.encode() in path.read_bytes() for path in home.root.rglob("*") if path.is_file())
     home.start().caller().call("GET", "/1/secrets", 404, params=NAME)
 

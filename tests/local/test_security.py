@@ -84,18 +84,21 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def telling(local_twin, project):
+def telling(local_platform, project):
     def make(name, *parameters):
         definition = {"name": name, "entry": f"telling_services_of_tests:{name}", "parameters": list(parameters)}
-        return register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, project / "defs.yaml")
+        return register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, project / "defs.yaml")
 
     return make
 
 
 @pytest.fixture(autouse=True)
-def nothing_outside(local_twin):
+def nothing_outside(local_platform):
     """After each test the folder of the platforms has no names but its own, and its surroundings are as they were."""
-    around, ours = local_twin.root.parent, (local_twin.root, local_twin.root.parent / "data" / "ivcap-flows")
+    around, ours = (
+        local_platform.root.parent,
+        (local_platform.root, local_platform.root.parent / "data" / "ivcap-flows"),
+    )
 
     def outside():
         return sorted(str(path) for path in around.rglob("*") if not {path, *path.parents} & set(ours))
@@ -104,14 +107,16 @@ def nothing_outside(local_twin):
     before = outside()
     yield
     assert outside() == before
-    for path in (local_twin.root / "blobs").rglob("*"):
+    for path in (local_platform.root / "blobs").rglob("*"):
         assert BARE.fullmatch(path.name) if path.is_file() else re.fullmatch("[0-9a-f]{2}", path.name), path
-    for path in (local_twin.root / "runs").iterdir():
+    for path in (local_platform.root / "runs").iterdir():
         assert BARE.fullmatch(path.name), path
         assert {inner.name for inner in path.iterdir()} <= IN_A_RUN
         assert all(BARE.fullmatch(inner.name) for inner in (path / "products").glob("*"))
     known = ("ivcap.sqlite", "provena", "server.", "start.lock", "blobs", "runs", "outbox", "hosts", "login")
-    assert all(path.name.startswith(known) for path in local_twin.root.iterdir()), list(local_twin.root.iterdir())
+    assert all(path.name.startswith(known) for path in local_platform.root.iterdir()), list(
+        local_platform.root.iterdir()
+    )
 
 
 @pytest.mark.parametrize("text", NASTY)
@@ -142,11 +147,11 @@ def test_a_name_or_urn_is_never_a_place(first, text):
             assert first.http.get(path, params={param: text}).status_code < 500, (path, param)
 
 
-def raw(twin, method, path, headers=(), body=b""):
+def raw(embedded, method, path, headers=(), body=b""):
     """The status of a request whose path is sent as it is."""
-    address = urlsplit(twin.url)
+    address = urlsplit(embedded.url)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}", "Connection: close", *headers]
-    token = f"Authorization: Bearer {twin.environment['IVCAP_JWT']}"
+    token = f"Authorization: Bearer {embedded.environment['IVCAP_JWT']}"
     head = "\r\n".join([*lines, token, f"Content-Length: {len(body)}", "", ""]).encode("latin-1")
     with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
         connection.sendall(head + body)
@@ -157,21 +162,21 @@ def raw(twin, method, path, headers=(), body=b""):
     return int(reply.split(b" ", 2)[1])
 
 
-def routes(twin):
+def routes(embedded):
     """Method, path and whether it is public, of each route that IVCAP's part says it has."""
-    found = httpx.get(f"{twin.url}/1/openapi/openapi3.json").json()
+    found = httpx.get(f"{embedded.url}/1/openapi/openapi3.json").json()
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             yield method.upper(), path, operation["security"] == []
 
 
-def test_no_path_leads_out(local_twin):
+def test_no_path_leads_out(local_platform):
     """Each id of each route, in each disguise: a client error, whatever it would have done."""
-    tried = [(method, path) for method, path, _ in routes(local_twin) if "{" in path]
+    tried = [(method, path) for method, path, _ in routes(local_platform) if "{" in path]
     assert len(tried) > 30
     for method, path in tried:
         for text in IN_PATHS:
-            status = raw(local_twin, method, re.sub("{[a-z]+}", text, path), body=b"{}")
+            status = raw(local_platform, method, re.sub("{[a-z]+}", text, path), body=b"{}")
             assert 400 <= status < 500, (method, path, text, status)
     for path in (
         "/../../etc/passwd",
@@ -180,9 +185,14 @@ def test_no_path_leads_out(local_twin):
         "//../etc/passwd",
         "/1/\\..\\x",
     ):
-        assert raw(local_twin, "GET", path) == 404
-    for path in ("/_twin/../1/artifacts", "/_twin/%2e%2e/1", "/_twin/faults/..%2f..", "/provena/files/../../x"):
-        assert raw(local_twin, "GET", path) in (401, 403, 404)
+        assert raw(local_platform, "GET", path) == 404
+    for path in (
+        "/_embedded/../1/artifacts",
+        "/_embedded/%2e%2e/1",
+        "/_embedded/faults/..%2f..",
+        "/provena/files/../../x",
+    ):
+        assert raw(local_platform, "GET", path) in (401, 403, 404)
 
 
 @pytest.mark.parametrize("text", [*NASTY[:6], "text/plain\r\nX-Evil: 1", "ünï→", ""])
@@ -203,31 +213,35 @@ def test_what_a_service_says_is_never_a_place_or_a_header(first, telling, text):
     assert reply.content == b"x" and "X-Evil" not in reply.headers
 
 
-def test_every_route_wants_its_token(local_twin):
+def test_every_route_wants_its_token(local_platform):
     """All that the description does not call public answer 401 without a token, and to one that is wrong or over."""
-    wrong = ["", "Bearer", "Bearer x.y.z", f"Bearer {local_twin.environment['IVCAP_JWT_EXPIRED']}"]
-    wrong += ["Basic eDp5", f"Bearer {local_twin.environment['IVCAP_JWT']}x", f"Bearer {local_twin.known()['control']}"]
-    private = [(method, path) for method, path, public in routes(local_twin) if not public]
-    assert {path for _, path, public in routes(local_twin) if public} == {
+    wrong = ["", "Bearer", "Bearer x.y.z", f"Bearer {local_platform.environment['IVCAP_JWT_EXPIRED']}"]
+    wrong += [
+        "Basic eDp5",
+        f"Bearer {local_platform.environment['IVCAP_JWT']}x",
+        f"Bearer {local_platform.known()['control']}",
+    ]
+    private = [(method, path) for method, path, public in routes(local_platform) if not public]
+    assert {path for _, path, public in routes(local_platform) if public} == {
         "/1/openapi/openapi3.json",
         "/1/authinfo.yaml",
     }
     assert len(private) > 50
-    with httpx.Client(base_url=local_twin.url) as nobody:
+    with httpx.Client(base_url=local_platform.url) as nobody:
         for method, path in private:
             for header in wrong:
                 reply = nobody.request(method, re.sub("{[a-z]+}", "x", path), headers={"Authorization": header})
                 assert reply.status_code == 401, (method, path, header[:9])
-        for path in ("/_twin/faults", "/_twin/log", "/_twin/clock", "/_twin/login"):
+        for path in ("/_embedded/faults", "/_embedded/log", "/_embedded/clock", "/_embedded/login"):
             for method in ("GET", "POST", "DELETE"):
                 assert nobody.request(method, path).status_code in (401, 404)
 
 
-def test_every_route_of_provena_wants_its_token(local_twin):
+def test_every_route_of_provena_wants_its_token(local_platform):
     """But for health, the description of an API, and what Provena serves to all."""
     open_to_all = set()
     with httpx.Client() as nobody:
-        for name, url in local_twin.environment.items():
+        for name, url in local_platform.environment.items():
             if not re.fullmatch("PROVENA_(AUTH|REGISTRY|PROV|JOB|DATA_STORE|SEARCH|HANDLE)_API", name):
                 continue
             for path, operations in nobody.get(f"{url}/openapi.json").json()["paths"].items():
@@ -237,13 +251,13 @@ def test_every_route_of_provena_wants_its_token(local_twin):
     assert open_to_all <= {"/", "/check-access/public"}
 
 
-def test_it_listens_on_this_machine_alone(local_twin):
+def test_it_listens_on_this_machine_alone(local_platform):
     """No socket of the server has an address that others reach."""
-    process = psutil.Process(local_twin.known()["pid"])
+    process = psutil.Process(local_platform.known()["pid"])
     listening = [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert listening and set(listening) == {"127.0.0.1"}
-    assert local_twin.root.stat().st_mode & 0o077 == 0
-    assert (local_twin.root / "server.json").stat().st_mode & 0o077 == 0
+    assert local_platform.root.stat().st_mode & 0o077 == 0
+    assert (local_platform.root / "server.json").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -263,7 +277,7 @@ def test_it_listens_on_this_machine_alone(local_twin):
         ("Sec-Fetch-Site", "cross-site", 403),
         ("Host", "localhost:1", 200),
         ("Host", "LOCALHOST.", 200),
-        ("Host", "twin.localhost", 200),
+        ("Host", "embedded.localhost", 200),
         ("Host", "127.0.0.2:80", 200),
         ("Host", "[::1]:80", 200),
         ("Origin", "http://localhost:3000", 200),
@@ -271,15 +285,17 @@ def test_it_listens_on_this_machine_alone(local_twin):
         ("Sec-Fetch-Site", "none", 200),
     ],
 )
-def test_a_page_of_another_site_drives_nothing(local_twin, first, header, value, status):
+def test_a_page_of_another_site_drives_nothing(local_platform, first, header, value, status):
     """A foreign name for this host (DNS rebinding) or a foreign origin is refused everywhere, also on public routes."""
-    paths = ["/1/artifacts", "/1/authinfo.yaml", "/_twin", "/_twin/faults", "/provena/registry/", "/nothing"]
+    paths = ["/1/artifacts", "/1/authinfo.yaml", "/_embedded", "/_embedded/faults", "/provena/registry/", "/nothing"]
     for path in paths:
-        reply = first.http.get(path, headers={header: value, "X-Twin-Control": local_twin.known()["control"]})
+        reply = first.http.get(path, headers={header: value, "X-Embedded-Control": local_platform.known()["control"]})
         assert reply.status_code == (status if path != "/nothing" or status != 200 else 404), path
         assert "Access-Control-Allow-Origin" not in reply.headers
-    realm = f"/provena/keycloak/realms/{local_twin.environment['PROVENA_REALM']}/protocol/openid-connect/auth/device"
-    form = {"client_id": local_twin.environment["PROVENA_CLIENT_ID"]}
+    realm = (
+        f"/provena/keycloak/realms/{local_platform.environment['PROVENA_REALM']}/protocol/openid-connect/auth/device"
+    )
+    form = {"client_id": local_platform.environment["PROVENA_CLIENT_ID"]}
     assert first.http.post(realm, data=form, headers={header: value}).status_code == status
 
 
@@ -319,13 +335,13 @@ def test_other_users_of_the_machine_get_nothing_from_a_sidecar(tmp_path):
         sidecar.shutdown()
 
 
-def test_heads_are_bounded(local_twin, first):
+def test_heads_are_bounded(local_platform, first):
     """431 for headers, 414 for a target, and an end to a head that has none."""
     assert first.http.get("/1/artifacts", headers={"X-Padding": "x" * 70_000}).status_code == 431
     many = {f"X-{number}": "x" * 100 for number in range(700)}
     assert first.http.get("/1/artifacts", headers=many).status_code == 431
     assert first.http.get("/1/artifacts", params={"filter": "x" * 20_000}).status_code == 414
-    address = urlsplit(local_twin.url)
+    address = urlsplit(local_platform.url)
     with closing(socket.create_connection((address.hostname, address.port), 20)) as endless:
         endless.sendall(b"GET / HTTP/1.1\r\nX-Padding: ")
         with pytest.raises(OSError):
@@ -334,33 +350,33 @@ def test_heads_are_bounded(local_twin, first):
     first.get("/1/artifacts")
 
 
-def test_bodies_are_bounded(local_twin, first):
+def test_bodies_are_bounded(local_platform, first):
     """413 before they are read where the length is told, and on the way where it is not."""
-    control = {"X-Twin-Control": local_twin.known()["control"]}
-    assert raw_length(local_twin, "/1/aspects?entity=urn:x:y&schema=urn:x:s", 65 * 1024 * 1024) == 413
-    assert raw_length(local_twin, "/provena/registry/registry/agent/person/create", 11 * 1024 * 1024) == 413
-    for path, size in (("/_twin/faults", 2), ("/provena/registry/registry/agent/person/create", 11)):
+    control = {"X-Embedded-Control": local_platform.known()["control"]}
+    assert raw_length(local_platform, "/1/aspects?entity=urn:x:y&schema=urn:x:s", 65 * 1024 * 1024) == 413
+    assert raw_length(local_platform, "/provena/registry/registry/agent/person/create", 11 * 1024 * 1024) == 413
+    for path, size in (("/_embedded/faults", 2), ("/provena/registry/registry/agent/person/create", 11)):
         reply = first.http.post(path, content=iter([b"x" * 65536] * 16 * size), headers=control)
         assert reply.status_code == 413 and reply.json()["message"]
 
 
-def raw_length(twin, path, size):
+def raw_length(embedded, path, size):
     """The status of a request that announces so many bytes and sends none."""
-    address = urlsplit(twin.url)
+    address = urlsplit(embedded.url)
     head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {size}\r\n"
     with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
-        connection.sendall(f"{head}Authorization: Bearer {twin.environment['IVCAP_JWT']}\r\n\r\n".encode())
+        connection.sendall(f"{head}Authorization: Bearer {embedded.environment['IVCAP_JWT']}\r\n\r\n".encode())
         return int(connection.recv(65536).split(b" ", 2)[1])
 
 
-def test_json_is_bounded_in_depth(local_twin, first, telling):
+def test_json_is_bounded_in_depth(local_platform, first, telling):
     """What is taken in is read again by every list and filter; what is deeper is 400, of both platforms."""
     params = {"entity": "urn:t:deep", "schema": "urn:t:deep.1"}
     for depth in (201, 990, 100_000):
         content = b'{"a":' * depth + b"1" + b"}" * depth
         first.call("POST", "/1/aspects", 400, params=params, content=content)
         first.call("POST", "/1/orders", 400, content=b"[" * depth)
-        registry = f"{local_twin.environment['PROVENA_PROV_API']}/model_run/register"
+        registry = f"{local_platform.environment['PROVENA_PROV_API']}/model_run/register"
         assert httpx.post(registry, content=content).status_code == 401
     content = b'{"a":' * 199 + b"1" + b"}" * 199
     first.call("POST", "/1/aspects", params=params, content=content)
@@ -375,29 +391,33 @@ def test_json_is_bounded_in_depth(local_twin, first, telling):
 def test_no_token_is_in_a_file_that_is_a_log(tmp_path, monkeypatch):
     """Neither the log of a server started on demand, nor any file but the one for its user, holds a token."""
     monkeypatch.setattr("ivcap_flows.local.ondemand.IDLE", 4.0)
-    twin = local.ensure(tmp_path / "twin")
-    tokens = {name: value for name, value in twin.environment.items() if "JWT" in name or "TOKEN" in name}
+    embedded = local.ensure(tmp_path / "embedded")
+    tokens = {name: value for name, value in embedded.environment.items() if "JWT" in name or "TOKEN" in name}
     assert len(tokens) >= 6
-    secrets = {**tokens, "control": twin.control, "made up": f"made-up-{uuid.uuid4()}"}
-    with httpx.Client(base_url=twin.url) as caller:
+    secrets = {**tokens, "control": embedded.control, "made up": f"made-up-{uuid.uuid4()}"}
+    with httpx.Client(base_url=embedded.url) as caller:
         for token in secrets.values():
             for path in ("/1/artifacts", f"/1/artifacts/{token}", "/provena/registry/check-access/check-read-access"):
-                caller.get(path, headers={"Authorization": f"Bearer {token}", "X-Twin-Control": token})
-        caller.post("/_twin/faults", json={"path": "", "storage_full": True}, headers={"X-Twin-Control": twin.control})
-        caller.post("/1/artifacts", headers={"Authorization": f"Bearer {twin.environment['IVCAP_JWT']}"})
+                caller.get(path, headers={"Authorization": f"Bearer {token}", "X-Embedded-Control": token})
+        caller.post(
+            "/_embedded/faults",
+            json={"path": "", "storage_full": True},
+            headers={"X-Embedded-Control": embedded.control},
+        )
+        caller.post("/1/artifacts", headers={"Authorization": f"Bearer {embedded.environment['IVCAP_JWT']}"})
         caller.post("/provena/jobs/jobs/admin/launch", headers={"Authorization": "Bearer x"}, content=b"{")
-    for path in twin.directory.rglob("*"):
+    for path in embedded.directory.rglob("*"):
         if path.is_file() and path.name != "server.json":
             content = path.read_bytes()
             assert not [name for name, token in secrets.items() if token.encode() in content], path
-    psutil.Process(json.loads((twin.directory / "server.json").read_text())["pid"]).terminate()
+    psutil.Process(json.loads((embedded.directory / "server.json").read_text())["pid"]).terminate()
 
 
 PRIVATE = "urn:t:belongs-to-first"
 
 
 @pytest.fixture
-def belongings(first, local_twin):
+def belongings(first, local_platform):
     """One of each noun that an account has, as the paths that read, change and end it."""
     artifact = first.upload(b"mine")["id"]
     order = first.finished(first.order("echo", message="mine"))

@@ -150,7 +150,7 @@ print("left")
 
 
 @pytest.fixture
-def command_service(local_twin, tmp_path):
+def command_service(local_platform, tmp_path):
     """A service that is a program speaking the batch protocol with nothing but the standard library."""
     (tmp_path / "tool.py").write_text(COMMAND)
     definition = {
@@ -158,7 +158,7 @@ def command_service(local_twin, tmp_path):
         "command": [sys.executable, str(tmp_path / "tool.py")],
         "parameters": [{"name": "series", "type": "artifact"}, {"name": "fail", "type": "bool"}],
     }
-    return register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, tmp_path / "tool.yaml")
+    return register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, tmp_path / "tool.yaml")
 
 
 def test_a_command_works_through_its_sidecar(first, command_service):
@@ -180,10 +180,10 @@ def test_a_command_fails_with_what_it_posted(first, command_service):
     assert order["status"] == "failed" and first.job_of(order)["error-message"] == "as ordered"
 
 
-def test_a_command_that_leaves_without_a_result_has_failed(first, local_twin, tmp_path):
+def test_a_command_that_leaves_without_a_result_has_failed(first, local_platform, tmp_path):
     """The exit status is in the message."""
     definition = {"name": "leaves", "command": [sys.executable, "-c", "raise SystemExit(3)"]}
-    service = register(local_twin.url, local_twin.environment["IVCAP_JWT"], definition, tmp_path / "x.yaml")
+    service = register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, tmp_path / "x.yaml")
     order = first.finished(first.order(service))
     assert order["status"] == "failed" and "exit status 3" in first.job_of(order)["error-message"]
 
@@ -231,15 +231,15 @@ def test_a_definition_that_makes_no_sense_is_refused_before_anything_is_sent(def
         register("http://127.0.0.1:9", "a.b.c", definition, tmp_path / "x.yaml")
 
 
-def test_what_the_platform_refuses_names_the_field(local_twin, tmp_path):
+def test_what_the_platform_refuses_names_the_field(local_platform, tmp_path):
     """A wrong entry or type is the platform's 422 in words; a bad token and no server have errors of their own."""
-    token = local_twin.environment["IVCAP_JWT"]
+    token = local_platform.environment["IVCAP_JWT"]
     good = {"name": "x", "entry": "a:b"}
     for wrong in ({"entry": "no-colon"}, {"parameters": [{"name": "p", "type": "colour"}]}):
         with pytest.raises(PlatformError, match=r"form|type"):
-            register(local_twin.url, token, good | wrong, tmp_path / "x.yaml")
+            register(local_platform.url, token, good | wrong, tmp_path / "x.yaml")
     with pytest.raises(NotAuthorizedError) as refused:
-        register(local_twin.url, local_twin.environment["IVCAP_JWT_EXPIRED"], good, tmp_path / "x.yaml")
+        register(local_platform.url, local_platform.environment["IVCAP_JWT_EXPIRED"], good, tmp_path / "x.yaml")
     assert token not in str(refused.value)
     with pytest.raises(UnreachableError):
         register("http://127.0.0.1:9", token, good, tmp_path / "x.yaml")

@@ -85,19 +85,19 @@ def test_a_full_disk_is_507_and_keeps_the_bytes_before(local_home):
 
 
 @pytest.mark.parametrize("bare", ["..%2f..%2fivcap.sqlite", "%2e%2e", "..%5c..", "%2fetc%2fpasswd", "a%00b"])
-def test_no_id_leads_out_of_the_folder(first, local_twin, bare):
+def test_no_id_leads_out_of_the_folder(first, local_platform, bare):
     """Ids name records, never files."""
     for path in (f"/1/artifacts/{bare}/blob", f"/1/artifacts/{bare}", f"/1/orders/{bare}/logs"):
         reply = first.http.get(path)
         assert reply.status_code == 404 and b"SQLite" not in reply.content
 
 
-def test_a_name_is_only_a_label(first, local_twin):
+def test_a_name_is_only_a_label(first, local_platform):
     """A name with a path in it makes no file of that name."""
-    before = {path.name for path in local_twin.root.parent.rglob("*")}
+    before = {path.name for path in local_platform.root.parent.rglob("*")}
     artifact = first.upload(b"x", **{"X-Name": "../../escape.txt"})
     assert first.get(f"/1/artifacts/{artifact['id']}")["name"] == "../../escape.txt"
-    assert "escape.txt" not in {path.name for path in local_twin.root.parent.rglob("*")} - before
+    assert "escape.txt" not in {path.name for path in local_platform.root.parent.rglob("*")} - before
 
 
 def chunk(at, **headers):

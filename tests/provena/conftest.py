@@ -189,18 +189,18 @@ def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off
 def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """One embedded Provena for the tests of a file; they make their own items."""
     directory = tmp_path_factory.mktemp("provena")
-    told = {"instance": "urn:ivcap-flows:twin:of-this-test", "settle": 2.0}
+    told = {"instance": "urn:ivcap-flows:embedded:of-this-test", "settle": 2.0}
 
     def make(url: str) -> Starlette:
-        twin = provena.create_app(directory, url, 2.0)
+        embedded = provena.create_app(directory, url, 2.0)
 
         @asynccontextmanager
         async def running(app: Starlette) -> AsyncIterator[None]:
-            await twin.start()
+            await embedded.start()
             yield
-            await twin.stop()
+            await embedded.stop()
 
-        routes = [Route("/_twin", lambda request: JSONResponse(told)), Mount("/provena", app=twin.app)]
+        routes = [Route("/_embedded", lambda request: JSONResponse(told)), Mount("/provena", app=embedded.app)]
         return Starlette(routes=routes, lifespan=running)
 
     with serving(make, lifespan="on") as url:

@@ -70,20 +70,22 @@ def test_missing_endpoints_are_named():
 
 
 async def test_the_platform_id_is_the_realm(scripted, client):
-    """On loopback a server without `/_twin` is a Provena like any other."""
-    scripted.on("GET /_twin", JSONResponse({"detail": "Not Found"}, 404))
+    """On loopback a server without `/_embedded` is a Provena like any other."""
+    scripted.on("GET /_embedded", JSONResponse({"detail": "Not Found"}, 404))
 
     assert await client.platform() == f"{scripted.url}/keycloak/realms/test"
     assert client.settle == 600
-    assert "authorization" not in scripted.sent("GET /_twin")[0].headers
+    assert "authorization" not in scripted.sent("GET /_embedded")[0].headers
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_failure_does_not_tell_what_a_provena_is(scripted, client, status):
     """It is asked again: all keys depend on it."""
-    scripted.on("GET /_twin", Response(status_code=status), {"instance": "urn:ivcap-flows:twin:1", "settle": 2.0})
+    scripted.on(
+        "GET /_embedded", Response(status_code=status), {"instance": "urn:ivcap-flows:embedded:1", "settle": 2.0}
+    )
 
-    assert await client.platform() == "urn:ivcap-flows:twin:1"
+    assert await client.platform() == "urn:ivcap-flows:embedded:1"
 
 
 @pytest.mark.parametrize(
@@ -91,17 +93,17 @@ async def test_a_failure_does_not_tell_what_a_provena_is(scripted, client, statu
 )
 async def test_an_answer_of_something_else_is_no_answer(scripted, client, answer):
     """Such as that of a proxy."""
-    scripted.on("GET /_twin", answer)
+    scripted.on("GET /_embedded", answer)
 
     with pytest.raises(ProtocolError, match="See what answers there"):
         await client.platform()
 
 
 async def test_an_embedded_platform_tells_its_own_id(scripted, client):
-    """The twin keeps its id when its port changes, and says how soon its effects show."""
-    scripted.on("GET /_twin", {"instance": "urn:ivcap-flows:twin:1", "settle": 2.0})
+    """The embedded platform keeps its id when its port changes, and says how soon its effects show."""
+    scripted.on("GET /_embedded", {"instance": "urn:ivcap-flows:embedded:1", "settle": 2.0})
 
-    assert await client.platform() == "urn:ivcap-flows:twin:1"
+    assert await client.platform() == "urn:ivcap-flows:embedded:1"
     assert client.settle == 2.0
 
 

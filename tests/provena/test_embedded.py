@@ -56,7 +56,7 @@ async def test_a_model_run_is_registered_and_read_back(user, world):
     told |= {name: getattr(handle, name) for name in ("inputs", "outputs", "modeller", "organisation")}
     assert told == {
         "urn": row.lodged.id,
-        "platform": "urn:ivcap-flows:twin:of-this-test",
+        "platform": "urn:ivcap-flows:embedded:of-this-test",
         "workflow_template": world.workflow,
         "display_name": "a run",
         "inputs": (source,),

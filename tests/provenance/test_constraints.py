@@ -27,7 +27,7 @@ from ivcap_flows.provenance.prov_json import document
 from ivcap_flows.provenance.reading import records_of
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
-TWIN = "urn:ivcap-flows:twin:1"
+EMBEDDED = "urn:ivcap-flows:embedded:1"
 RUN = "urn:ivcap-flows:run:r"
 
 
@@ -97,7 +97,7 @@ class History:
         sha256, urn = self.disk.get(path), self.within[-1]
         if sha256 is None:
             return
-        made = Artifact(urn=f"urn:ivcap:artifact:{len(self.artifacts)}", platform=TWIN, sha256=sha256)
+        made = Artifact(urn=f"urn:ivcap:artifact:{len(self.artifacts)}", platform=EMBEDDED, sha256=sha256)
         self.artifacts.append(made)
         self.records += [*describe(file(sha256, str(path))), relation("used", urn, file_urn(sha256), self.now())]
         self.records += [*describe(made), relation("wasGeneratedBy", made.urn, urn, self.now())]
@@ -118,10 +118,10 @@ class History:
         """An order takes an artifact and makes one; two tasks may get the same order."""
         urn = self.within[-1]
         given_ = tuple(a.urn for a in self.artifacts[which % len(self.artifacts) :][:1]) if self.artifacts else ()
-        product = Artifact(urn=f"urn:ivcap:artifact:{len(self.artifacts)}", platform=TWIN, sha256=content(number))
+        product = Artifact(urn=f"urn:ivcap:artifact:{len(self.artifacts)}", platform=EMBEDDED, sha256=content(number))
         placed = Order(
             urn=f"urn:ivcap:order:{len(self.orders)}",
-            platform=TWIN,
+            platform=EMBEDDED,
             service="urn:ivcap:service:s",
             status="succeeded",
             requested_at=self.there(),
@@ -143,7 +143,7 @@ class History:
         number = f"102.100.100/{which % len(self.orders)}"
         run = ModelRun(
             urn=number,
-            platform=TWIN,
+            platform=EMBEDDED,
             workflow_template="102.100.100/t",
             subject=placed.urn,
             study="102.100.100/s",
@@ -254,10 +254,10 @@ def test_what_leads_into_no_cycle_is_not_named():
 def placed(start: int, end: int) -> list[Record]:
     """A task of noon places an order, of which the platform tells these minutes; another uses its product at 12:30."""
     place, load = (f"urn:ivcap-flows:task-run:{name}" for name in ("place", "load"))
-    product = Artifact(urn="urn:ivcap:artifact:1", platform=TWIN)
+    product = Artifact(urn="urn:ivcap:artifact:1", platform=EMBEDDED)
     order = Order(
         urn="urn:ivcap:order:1",
-        platform=TWIN,
+        platform=EMBEDDED,
         service="urn:ivcap:service:1",
         status="succeeded",
         requested_at=NOON + timedelta(minutes=start),

@@ -14,13 +14,13 @@ from ivcap_flows.provenance.prov_json import document, dumps
 from ivcap_flows.provenance.rules import RULES, TYPES, table
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
-TWIN = "urn:ivcap-flows:twin:1"
-SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=TWIN, name="series", size=3, sha256="ab" * 32)
-EVENTS = Artifact(urn="urn:ivcap:artifact:events", platform=TWIN, name="events.csv", sha256="cd" * 32)
+EMBEDDED = "urn:ivcap-flows:embedded:1"
+SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=EMBEDDED, name="series", size=3, sha256="ab" * 32)
+EVENTS = Artifact(urn="urn:ivcap:artifact:events", platform=EMBEDDED, name="events.csv", sha256="cd" * 32)
 SERVICE = "urn:ivcap:service:icen"
 ORDER = Order(
     urn="urn:ivcap:order:1",
-    platform=TWIN,
+    platform=EMBEDDED,
     service=SERVICE,
     status="succeeded",
     requested_at=NOON,
@@ -206,13 +206,13 @@ def test_what_breaks_the_rules_is_told(records, fault):
 
 def test_every_handle_describes_itself_within_the_rules():
     """The records of each kind of handle make a valid graph alone."""
-    job = Job(urn="urn:ivcap:job:1", platform=TWIN, service=SERVICE, request={"a": SERIES.urn}, status="failed")
+    job = Job(urn="urn:ivcap:job:1", platform=EMBEDDED, service=SERVICE, request={"a": SERIES.urn}, status="failed")
     handles = [
         SOURCE,
         SERIES,
         ORDER,
         job,
-        Aspect(urn="urn:ivcap:aspect:1", platform=TWIN, entity=ORDER.urn, schema_urn="urn:x:s", content={"a": 1}),
+        Aspect(urn="urn:ivcap:aspect:1", platform=EMBEDDED, entity=ORDER.urn, schema_urn="urn:x:s", content={"a": 1}),
         Dataset(urn="102.100.100/7", platform="p", access_uri=SERIES.urn),
         ModelRun(
             urn="102.100.100/8",

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 
 
 @pytest.fixture
-def report(chromium, prefect_settings, ivcap_twin, ivcap_journal, tmp_path) -> Path:
+def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_path) -> Path:
     """The report of a short run on a series that no other test has uploaded: its artifact is then this run's."""
     source = tmp_path / "ersst_nino12_monthly.csv"
     source.write_bytes((DATA / source.name).read_bytes() + b"\n")

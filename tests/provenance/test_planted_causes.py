@@ -17,7 +17,7 @@ from ivcap_flows.identity import digest
 from ivcap_flows.journal import RunIdentity, RunRow
 from ivcap_flows.provenance.difference import Result
 
-TWIN = "urn:ivcap-flows:twin:1"
+EMBEDDED = "urn:ivcap-flows:embedded:1"
 SEASONS = ("DJF", "MAM", "JJA", "SON", "all")
 
 
@@ -42,11 +42,11 @@ def beside(source: Path, target: Path, colour: str) -> Path:
 def ordered(service: str, base: str, made: str) -> Order:
     """As an order of the platform's: each run has URNs of its own."""
     product = Artifact(
-        urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=TWIN, name="index.csv", sha256=digest(made.encode())
+        urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=EMBEDDED, name="index.csv", sha256=digest(made.encode())
     )
     return Order(
         urn=f"urn:ivcap:order:{uuid.uuid4()}",
-        platform=TWIN,
+        platform=EMBEDDED,
         service=f"urn:ivcap:service:{service}",
         service_name="season",
         status="succeeded",

@@ -17,7 +17,7 @@ from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
-from ivcap_flows.local import Twin
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRun, ModelRunRecord
@@ -29,32 +29,32 @@ from registration_rows import Items, make_items
 
 
 @pytest.fixture(scope="session")
-def run_items(_twin: Twin) -> Items:
+def run_items(_embedded: EmbeddedPlatform) -> Items:
     """Made once."""
 
     async def make() -> Items:
-        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
             return await make_items(client)
 
     return loop.run(make())
 
 
 @pytest.fixture
-def provena(ivcap_twin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProvenaClient]:
+def provena(embedded_platform: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProvenaClient]:
     """A client of the embedded Provena that gives up within a second; the log of requests is empty."""
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
     client = ProvenaCredentials.from_environment().get_client()
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     yield client
     loop.run(client.aclose())
 
 
 @pytest.fixture(scope="session")
-def done_run(_twin: Twin, run_items: Items) -> tuple[str, str]:
+def done_run(_embedded: EmbeddedPlatform, run_items: Items) -> tuple[str, str]:
     """The handle of a model run that is registered, and its job."""
 
     async def register() -> tuple[str, str]:
-        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
             job = await client.prov.register(ModelRunRecord(**run_items.record(0, display_name="Registered before")))
             run = (await client.jobs.wait(job, 30)).lodged
             assert run is not None
@@ -70,12 +70,12 @@ def journal(sqlite_url: str) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def failing_jobs(_twin: Twin) -> Callable[[str], AbstractContextManager[None]]:
+def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[[str], AbstractContextManager[None]]:
     """While the block runs, jobs that lodge the run of this display name fail as soon as they are there."""
 
     @contextmanager
     def failing(name: str) -> Iterator[None]:
-        place = Directory(_twin.directory).root / "provena.sqlite"
+        place = Directory(_embedded.directory).root / "provena.sqlite"
         with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
             connection.execute(
                 "CREATE TRIGGER out_of_luck AFTER INSERT ON jobs WHEN NEW.job_sub_type = 'MODEL_RUN_PROV_LODGE' AND "
@@ -91,12 +91,12 @@ def failing_jobs(_twin: Twin) -> Callable[[str], AbstractContextManager[None]]:
 
 
 @pytest.fixture
-def failing_batch(_twin: Twin) -> Callable[[str, int], AbstractContextManager[None]]:
+def failing_batch(_embedded: EmbeddedPlatform) -> Callable[[str, int], AbstractContextManager[None]]:
     """While the block runs, a batch whose first run begins so fails when this many of its jobs are launched."""
 
     @contextmanager
     def failing(name: str, launched: int) -> Iterator[None]:
-        place = Directory(_twin.directory).root / "provena.sqlite"
+        place = Directory(_embedded.directory).root / "provena.sqlite"
         batch = "batch_id = json_extract(NEW.result, '$.batch_id')"
         with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
             connection.execute(

@@ -59,7 +59,7 @@ def rows_of(items: Items, count: int, **changes: Any) -> tuple[str, list[dict[st
     return name, [items.record(n, **{"display_name": f"{name} {n}", **changes}) for n in range(count)]
 
 
-def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Every row gets a handle; a second start asks for nothing more, and says the same."""
     name, rows = rows_of(run_items, 60)
     file = write_lines(tmp_path / "rows.jsonl", rows)
@@ -71,49 +71,49 @@ def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_pat
     assert len(runs) == 60 == len({each["model_run"] for each in outcomes})
     again = register(file, journal)
     assert again == first and read_outcomes(tmp_path / "out.csv") == outcomes
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1
     assert len(lodged(name)) == 60
 
 
-def test_few_requests_until_all_are_accepted(run_items, journal, tmp_path, ivcap_twin, provena, monkeypatch):
+def test_few_requests_until_all_are_accepted(run_items, journal, tmp_path, embedded_platform, provena, monkeypatch):
     """One request for each id, one for each batch and few more, however slow Provena is to take them: what was sent is
     not asked after while there is more to send."""
     monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 8_000)
     _, rows = rows_of(run_items, 60)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(method="POST", path="register_batch$", delay=0.5)
+    embedded_platform.add_fault(method="POST", path="register_batch$", delay=0.5)
 
     async def both() -> None:
         with Batch(open_source(file), provena, patience=20) as batch:
             await batch.check()
-            ivcap_twin.forget_requests()
+            embedded_platform.forget_requests()
             assert (await batch.register(journal, in_flight=2)).is_whole
 
     loop.run(both())
-    paths = [each["path"] for each in ivcap_twin.requests()]
+    paths = [each["path"] for each in embedded_platform.requests()]
     until = len(paths) - paths[::-1].index(REGISTER)
     others = [path for path in paths[:until] if path != REGISTER and not path.endswith("/list")]
     assert paths.count(REGISTER) > 5 and others == []
 
 
-def test_the_reply_to_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_the_reply_to_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Provena took the batch and nobody heard of it: the batch is found by its keys, and not sent again."""
     name, rows = rows_of(run_items, 10)
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 10
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 10
 
 
-def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Provena never saw the batch: after the settling time, and no earlier, it is sent again."""
     name, rows = rows_of(run_items, 10)
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, reset=True)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, reset=True)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 2 and len(lodged(name)) == 10
+    assert len(embedded_platform.requests("POST", REGISTER)) == 2 and len(lodged(name)) == 10
 
 
 @pytest.mark.parametrize("off", [600, -600, 3 * 3600, -3 * 3600, None], ids=lambda off: f"{off} s" if off else "steps")
-def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch, off):
+def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch, off):
     """Replies to batches are lost, and the journal's clock is ahead, behind, or steps: each row is registered once."""
     name, rows = rows_of(run_items, 60)
     file = write_lines(tmp_path / "rows.jsonl", rows)
@@ -121,7 +121,7 @@ def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, i
     now = Store.now
     monkeypatch.setattr(Store, "now", lambda self, on: now(self, on) + timedelta(seconds=next(steps)))
     monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
-    ivcap_twin.add_fault(
+    embedded_platform.add_fault(
         method="POST", path="register_batch$", count=2, drop_reply_after_effect=True, late_visibility=1.0
     )
     assert register(file, journal).registered == 60
@@ -130,12 +130,12 @@ def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, i
 
 @pytest.mark.parametrize("hours", [3, -3])
 def test_a_clock_that_is_set_between_two_starts(
-    run_items, provena, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch, hours
+    run_items, provena, register, journal, lodged, tmp_path, embedded_platform, monkeypatch, hours
 ):
     """A start ends while its batch does not show yet; the next one, by another clock, waits until it must."""
     name, rows = rows_of(run_items, 10)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(
+    embedded_platform.add_fault(
         method="POST", path="register_batch$", count=1, drop_reply_after_effect=True, late_visibility=1.8
     )
 
@@ -155,33 +155,33 @@ def test_a_clock_that_is_set_between_two_starts(
     assert len(lodged(name)) == 10
 
 
-def test_a_bad_day(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch):
+def test_a_bad_day(run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch):
     """A tenth of the replies is lost, a fifth of the requests gets 503: no row twice, every row accounted for."""
     name, rows = rows_of(run_items, 150)
     monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
-    ivcap_twin.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
-    ivcap_twin.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
+    embedded_platform.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
+    embedded_platform.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
     report = register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=40.0)
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     runs = lodged(name)
     assert report.registered == len(runs) == len({run.display_name for run in runs}) == 150
 
 
-def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Provena answers to nothing just when the batch is sent, and comes back: the batch goes on."""
     name, rows = rows_of(run_items, 20)
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, delay=0.2, drop_reply_after_effect=True)
-    ivcap_twin.add_fault(path="^/provena/(job|registry)", count=12, status=503)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, delay=0.2, drop_reply_after_effect=True)
+    embedded_platform.add_fault(path="^/provena/(job|registry)", count=12, status=503)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=40.0).registered == 20
     assert len(lodged(name)) == 20
 
 
 @pytest.mark.parametrize("death", ["before", "amid"])
-def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged, tmp_path, ivcap_twin, death):
+def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged, tmp_path, embedded_platform, death):
     """A job that never ends is told with its id, since when, and what was looked at; it is not sent again."""
     name, rows = rows_of(run_items, 5)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker=death)
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker=death)
     report = register(file, journal, patience=1.5)
     assert (report.registered, report.doubtful) == (4, 1)
     [doubt] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
@@ -189,7 +189,7 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     assert register(file, journal, patience=1.5) == report
     [still] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
     assert (still["job_id"], still["since"]) == (doubt["job_id"], doubt["since"])
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1
     # Halfway, the registry has the run, and lineage does not.
     there = [run.record_status for run in lodged(name)]
     assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
@@ -197,43 +197,45 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         elsewhere = register(file, other, patience=1.5)
     assert (elsewhere.registered, elsewhere.doubtful) == (4, 1)
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1
 
 
-def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """The job never ends, and the registry has the run all the same: that is the row's handle."""
     name, rows = rows_of(run_items, 5)
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="after")
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="after")
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=1.5).registered == 5
     assert len(lodged(name)) == 5
 
 
 @pytest.mark.parametrize("death", ["before", "amid", "after"])
-def test_the_worker_of_a_batch_dies(run_items, register, journal, lodged, tmp_path, ivcap_twin, death):
+def test_the_worker_of_a_batch_dies(run_items, register, journal, lodged, tmp_path, embedded_platform, death):
     """What it had sent on becomes model runs; the rest is in doubt, and nothing is there twice."""
     name, rows = rows_of(run_items, 6)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(path="MODEL_RUN_BATCH_SUBMIT", count=1, kill_worker=death)
+    embedded_platform.add_fault(path="MODEL_RUN_BATCH_SUBMIT", count=1, kill_worker=death)
     report = register(file, journal, patience=1.5)
     assert report.registered + report.doubtful == 6
     assert len(lodged(name)) == report.registered == {"before": 0, "after": 6}.get(death, report.registered)
 
 
-def test_no_journal(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_no_journal(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Elsewhere, with the same file and nothing else, every run is found by its key in one pass, and none is sent."""
     name, rows = rows_of(run_items, 50)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     register(file, journal)
     before = read_outcomes(tmp_path / "out.csv")
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         assert register(file, other).registered == 50
     assert [each["model_run"] for each in read_outcomes(tmp_path / "out.csv")] == [each["model_run"] for each in before]
-    lists = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("list")]
-    assert len(lists) <= 6 and not ivcap_twin.requests("POST", REGISTER) and len(lodged(name)) == 50
+    lists = [each for each in embedded_platform.requests("POST") if each["path"].endswith("list")]
+    assert len(lists) <= 6 and not embedded_platform.requests("POST", REGISTER) and len(lodged(name)) == 50
 
 
-def test_no_journal_while_the_runs_are_under_way(run_items, register, journal, lodged, tmp_path, ivcap_twin, provena):
+def test_no_journal_while_the_runs_are_under_way(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, provena
+):
     """What another machine has just sent is followed to its end, and not sent again."""
     name, rows = rows_of(run_items, 30)
     file = write_lines(tmp_path / "rows.jsonl", rows)
@@ -244,16 +246,16 @@ def test_no_journal_while_the_runs_are_under_way(run_items, register, journal, l
             with one, two:
                 await asyncio.gather(one.check(), two.check())
                 first = asyncio.create_task(one.register(journal))
-                while not ivcap_twin.requests("POST", REGISTER):
+                while not embedded_platform.requests("POST", REGISTER):
                     await asyncio.sleep(0.02)
                 await asyncio.sleep(0.3)
                 assert (await two.register(other)).registered == (await first).registered == 30
 
     loop.run(both())
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 30
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 30
 
 
-def test_two_at_once(run_items, journal, lodged, tmp_path, ivcap_twin, provena, monkeypatch):
+def test_two_at_once(run_items, journal, lodged, tmp_path, embedded_platform, provena, monkeypatch):
     """Two starts on one journal share the rows: both tell the handles of all, and none is there twice."""
     monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 15_000)
     name, rows = rows_of(run_items, 120)
@@ -270,12 +272,14 @@ def test_two_at_once(run_items, journal, lodged, tmp_path, ivcap_twin, provena, 
         return list(await asyncio.gather(one(1), one(2)))
 
     first, second = loop.run(both())
-    assert len(ivcap_twin.requests("POST", REGISTER)) > 4
+    assert len(embedded_platform.requests("POST", REGISTER)) > 4
     assert [each["model_run"] for each in first] == [each["model_run"] for each in second]
     assert len(lodged(name)) == 120
 
 
-def test_only_what_failed_is_sent_again(run_items, register, journal, lodged, tmp_path, ivcap_twin, failing_jobs):
+def test_only_what_failed_is_sent_again(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, failing_jobs
+):
     """A failed row has Provena's reason; the next start sends it, and no other, again."""
     name, rows = rows_of(run_items, 6)
     file = write_lines(tmp_path / "rows.jsonl", rows)
@@ -284,15 +288,15 @@ def test_only_what_failed_is_sent_again(run_items, register, journal, lodged, tm
     assert (report.registered, report.failed) == (5, 1)
     [failed] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "failed"]
     assert (failed["row"], failed["reason"]) == ("4", "Out of luck.")
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     assert register(file, journal).is_whole
-    assert len(ivcap_twin.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 6
+    assert len(embedded_platform.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 6
 
 
 @pytest.mark.parametrize("reply", ["came", "lost"])
 @pytest.mark.parametrize("launched", [0, 44])
 def test_a_batch_that_fails_half_way(
-    run_items, register, journal, lodged, tmp_path, ivcap_twin, failing_batch, launched, reply
+    run_items, register, journal, lodged, tmp_path, embedded_platform, failing_batch, launched, reply
 ):
     """The jobs that it launched go on, and the runs of the others are made by the next start: each once.
 
@@ -301,7 +305,7 @@ def test_a_batch_that_fails_half_way(
     name, rows = rows_of(run_items, 50)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     if reply == "lost":
-        ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+        embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
     with failing_batch(name, launched):
         report = register(file, journal)
     if reply == "came" or report.failed:
@@ -314,11 +318,11 @@ def test_a_batch_that_fails_half_way(
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_a_refusal(run_items, register, journal, lodged, tmp_path, ivcap_twin, status):
+def test_a_refusal(run_items, register, journal, lodged, tmp_path, embedded_platform, status):
     """What Provena refuses of records is their reason, what it refuses of the caller is raised; both go on later."""
     name, rows = rows_of(run_items, 3)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, status=status)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, status=status)
     if status == 403:
         with pytest.raises(ForbiddenError):
             register(file, journal)
@@ -328,7 +332,9 @@ def test_a_refusal(run_items, register, journal, lodged, tmp_path, ivcap_twin, s
 
 
 @pytest.mark.timeout(60)
-def test_a_refusal_while_rows_are_claimed(run_items, register, journal, lodged, tmp_path, ivcap_twin, monkeypatch):
+def test_a_refusal_while_rows_are_claimed(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch
+):
     """What a start that ends so has claimed meanwhile is free for the next one in the same process."""
     monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 5_000)
     name, rows = rows_of(run_items, 20)
@@ -340,7 +346,7 @@ def test_a_refusal_while_rows_are_claimed(run_items, register, journal, lodged, 
         time.sleep(1)
         return claims
 
-    ivcap_twin.add_fault(method="POST", path="register_batch$", count=1, status=403)
+    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, status=403)
     with monkeypatch.context() as slow:
         slow.setattr(journal.intents, "claim_many", slowly)
         with pytest.raises(ForbiddenError):
@@ -476,7 +482,7 @@ def test_the_outcome_file_grows(run_items, journal, tmp_path, provena, monkeypat
     assert len(seen) > 2 and all(done == known for done, known in seen) and seen[-1] == (40, 40)
 
 
-def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodged, tmp_path, ivcap_twin):
+def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Nothing is sent while a row is wrong; with `skip_invalid` the others are, and the wrong one has its reason."""
     name, rows = rows_of(run_items, 4)
     rows[2]["study_id"] = run_items.person
@@ -490,7 +496,9 @@ def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodge
     assert wrong["outcome"] == "wrong" and wrong["reason"].startswith("study_id: ")
 
 
-def test_rows_that_provena_has_filled_are_done(run_items, done_run, register, journal, lodged, tmp_path, ivcap_twin):
+def test_rows_that_provena_has_filled_are_done(
+    run_items, done_run, register, journal, lodged, tmp_path, embedded_platform
+):
     """A row with Provena's own columns is not sent, and has its handle in the outcome."""
     name, rows = rows_of(run_items, 2)
     handle, job = done_run
@@ -521,7 +529,7 @@ def with_orders(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"key": f"urn:ivcap:order:{uuid.uuid4()}"} for row in rows]
 
 
-def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task):
+def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged, tmp_path, embedded_platform, by_task):
     """An order's URN as the key is the key of the task and the sink: whoever comes second finds the run."""
     name, rows = rows_of(run_items, 3)
     rows = with_orders(rows)
@@ -535,7 +543,17 @@ def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged
 
 @pytest.mark.parametrize("reply", ["came", "lost"])
 def test_a_job_that_fails_half_way(
-    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job, no_job_left, monkeypatch, reply
+    run_items,
+    register,
+    journal,
+    lodged,
+    tmp_path,
+    embedded_platform,
+    by_task,
+    fail_job,
+    no_job_left,
+    monkeypatch,
+    reply,
 ):
     """The registry has the run and lineage does not: neither the task nor a batch makes a second one, until the user
     says so."""
@@ -543,9 +561,9 @@ def test_a_job_that_fails_half_way(
     [row] = with_orders(rows)
     monkeypatch.setattr(model_runs, "_PATIENCE", 3.0)
     no_job_left()
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     if reply == "lost":
-        ivcap_twin.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
+        embedded_platform.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
     with pytest.raises(WaitTimeoutError):
         by_task(row)
     assert [run.record_status for run in lodged(name)] == ["COMPLETE"]
@@ -557,7 +575,7 @@ def test_a_job_that_fails_half_way(
     assert (report.doubtful, report.failed) == (1, 0)
     with pytest.raises(InDoubtError):
         by_task(row)
-    assert len(ivcap_twin.requests("POST", "/provena/prov/model_run/register")) == len(lodged(name)) == 1
+    assert len(embedded_platform.requests("POST", "/provena/prov/model_run/register")) == len(lodged(name)) == 1
     journal.intents.write_off(caught.value.key)
     assert by_task(row).subject == row["key"]
     assert len(lodged(name)) == 2
@@ -584,15 +602,15 @@ def late_job(provena: ProvenaClient, lodged: Callable[..., list[ModelRun]], monk
 
 
 def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
-    run_items, register, lodged, tmp_path, ivcap_twin, by_task, no_job_left, monkeypatch, late_job
+    run_items, register, lodged, tmp_path, embedded_platform, by_task, no_job_left, monkeypatch, late_job
 ):
     """The registry has the run, and its job, which may still fail, did not show when jobs were looked at."""
     name, rows = rows_of(run_items, 1)
     [row] = with_orders(rows)
     monkeypatch.setattr(model_runs, "_PATIENCE", 1.0)
     no_job_left()
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
-    ivcap_twin.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
     late_job(name)
     with pytest.raises(WaitTimeoutError):
         by_task(row)
@@ -604,24 +622,24 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
 
 
 def test_the_task_leaves_a_doubt_of_a_batch(
-    run_items, register, journal, lodged, tmp_path, ivcap_twin, by_task, fail_job, no_job_left
+    run_items, register, journal, lodged, tmp_path, embedded_platform, by_task, fail_job, no_job_left
 ):
     """A row that a batch has left in doubt is the run that it has become, and is never sent again by itself."""
     name, rows = rows_of(run_items, 2)
     rows = with_orders(rows)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     no_job_left()
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=2, kill_worker="amid")
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=2, kill_worker="amid")
     assert register(file, journal, patience=1.5).doubtful == 2
     fail_job(f"{name} 0")
     assert register(file, journal, patience=1.5).doubtful == 2
     for _ in range(2):
         with pytest.raises(InDoubtError):
             by_task(rows[0])
-    assert len(lodged(name)) == 2 and not ivcap_twin.requests("POST", "/provena/prov/model_run/register")
+    assert len(lodged(name)) == 2 and not embedded_platform.requests("POST", "/provena/prov/model_run/register")
 
 
-def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
+def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, embedded_platform, provena):
     """Artifacts in the place of datasets are minted once each, with what the user has stated, and found again."""
     name, rows = rows_of(run_items, 12)
     artifacts = [f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in range(3)]
@@ -637,7 +655,7 @@ def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, ivca
     loop.run(one(journal))
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         loop.run(one(other))
-    minted = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+    minted = [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
     assert len(minted) == 3 and len(lodged(name)) == 12
     assert len({run.record.outputs[0].dataset_id for run in lodged(name)}) == 3
 
@@ -668,7 +686,7 @@ def test_another_record_under_a_key_is_told(run_items, register, journal, lodged
     assert len(lodged(name)) == 3
 
 
-def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, ivcap_twin, provena):
+def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, embedded_platform, provena):
     """A start that was checked before another one minted the datasets finds its runs, and nothing other in them."""
     name, rows = rows_of(run_items, 3)
     artifact = f"urn:ivcap:artifact:{uuid.uuid4()}"
@@ -688,7 +706,7 @@ def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, iv
     loop.run(both())
 
 
-def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
+def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, tmp_path, embedded_platform, provena):
     """Longer than a request is repeated: the batch goes on when Provena is back, and each artifact has one dataset."""
     name, rows = rows_of(run_items, 4)
     artifacts = [f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in rows]
@@ -696,12 +714,12 @@ def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, t
         row["outputs"][0]["dataset_id"] = artifact
     file = write_lines(tmp_path / "rows.jsonl", rows)
     mint = "mint-dataset$"
-    ivcap_twin.add_fault(method="POST", path=mint, count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(method="POST", path=mint, count=1, drop_reply_after_effect=True)
 
     async def both() -> None:
         with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
             await batch.check()
-            ivcap_twin.add_fault(path=f"{mint}|/dataset/list$", count=12, status=503)
+            embedded_platform.add_fault(path=f"{mint}|/dataset/list$", count=12, status=503)
             assert (await batch.register(journal)).is_whole
 
     loop.run(both())
@@ -717,12 +735,12 @@ def minting_rows(items: Items, count: int) -> tuple[str, list[dict[str, Any]]]:
     return name, rows
 
 
-def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path, ivcap_twin, provena, caplog):
+def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path, embedded_platform, provena, caplog):
     """50 rows with 50 mints, where two are worked on at once and a reply is lost that takes 15 times as long as a mint:
     no reply is lost, and each artifact is minted for once."""
     name, rows = minting_rows(run_items, 50)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(path="^/provena/data/", at_once=2, delay=0.1, lost_after=1.5)
+    embedded_platform.add_fault(path="^/provena/data/", at_once=2, delay=0.1, lost_after=1.5)
 
     async def both() -> None:
         with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
@@ -730,19 +748,19 @@ def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path
             assert (await batch.register(journal)).is_whole
 
     loop.run(both())
-    minted = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+    minted = [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
     assert [each["status"] for each in minted if not each["dropped"]] == [200] * 50 and len(minted) == 50
     assert len(lodged(name)) == 50
     assert not [record for record in caplog.records if "lost" in record.message]
 
 
-def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged, tmp_path, ivcap_twin, provena):
+def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged, tmp_path, embedded_platform, provena):
     """One mint takes long: the other rows are registered before it is answered, and its own row after it."""
     name, rows = minting_rows(run_items, 6)
     del rows[4:]
     rows[3]["outputs"][0]["dataset_id"] = run_items.datasets[1]
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(method="POST", path="mint-dataset$", delay=5.0, count=1)
+    embedded_platform.add_fault(method="POST", path="mint-dataset$", delay=5.0, count=1)
 
     async def both() -> None:
         with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
@@ -751,7 +769,7 @@ def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged,
             while len(lodged_now := await registered_now(provena, name)) < 3:
                 assert not registering.done(), lodged_now
                 await asyncio.sleep(0.05)
-            mints = [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+            mints = [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
             assert sorted(each["status"] or 0 for each in mints) == [0, 200, 200]
             assert (await registering).is_whole
 
@@ -760,12 +778,12 @@ def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged,
 
 
 def test_a_data_store_that_refuses_is_asked_for_less_at_once(
-    run_items, journal, lodged, tmp_path, ivcap_twin, provena, caplog
+    run_items, journal, lodged, tmp_path, embedded_platform, provena, caplog
 ):
     """429 halves how many are minted at once, also where the request is sent again without a word."""
     _, rows = minting_rows(run_items, 1)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    ivcap_twin.add_fault(method="POST", path="mint-dataset$", status=429, count=1)
+    embedded_platform.add_fault(method="POST", path="mint-dataset$", status=429, count=1)
 
     async def both() -> None:
         with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:

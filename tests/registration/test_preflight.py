@@ -40,14 +40,14 @@ def check(provena: ProvenaClient) -> Callable[..., tuple[BatchReport, list[Fault
     return run
 
 
-def test_500_rows_with_17_faults_of_9_kinds(run_items, check, tmp_path, ivcap_twin):
+def test_500_rows_with_17_faults_of_9_kinds(run_items, check, tmp_path, embedded_platform):
     """Each fault is named once, with its row and column; every id is asked for once, and nothing is sent."""
     rows, faults = spoiled(run_items)
     report, found = check(write_lines(tmp_path / "rows.jsonl", rows))
     assert len(faults) == 17 and len({kind for _, _, kind in faults}) == 9
     assert {(each.row, each.column, each.kind) for each in found} == faults and len(found) == 17
     assert (report.rows, report.faults, report.wrong, report.unsent) == (500, 17, 17, 483)
-    fetched = [each for each in ivcap_twin.requests() if "/registry/" in each["path"]]
+    fetched = [each for each in embedded_platform.requests() if "/registry/" in each["path"]]
     ids = {
         run_items.workflow,
         run_items.source,
@@ -57,7 +57,7 @@ def test_500_rows_with_17_faults_of_9_kinds(run_items, check, tmp_path, ivcap_tw
         *run_items.datasets,
     }
     assert len(fetched) == len(ids) + len({run_items.person, run_items.organisation, "unknown"})
-    assert not [each for each in ivcap_twin.requests("POST") if "/prov/" in each["path"]]
+    assert not [each for each in embedded_platform.requests("POST") if "/prov/" in each["path"]]
 
 
 SINGLE = {
@@ -117,7 +117,7 @@ def test_own_keys_tell_equal_rows_apart(run_items, check, tmp_path):
     assert [(each.row, each.column, each.kind) for each in found] == [(3, "key", "repeated key")]
 
 
-def test_items_that_are_closed_to_the_user(run_items, provena, check, tmp_path, ivcap_twin):
+def test_items_that_are_closed_to_the_user(run_items, provena, check, tmp_path, embedded_platform):
     """An id that the caller may not read is told as that, not as unknown."""
     owner = ProvenaCredentials.from_environment().model_copy(
         update={"offline_token": SecretStr(os.environ["PROVENA_OFFLINE_TOKEN_2"])}
@@ -140,7 +140,7 @@ def test_items_that_are_closed_to_the_user(run_items, provena, check, tmp_path, 
     assert (fault.column, fault.kind) == ("study_id", "no access")
 
 
-def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path, ivcap_twin):
+def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path, embedded_platform):
     """The fault names the legal facts that are missing; with all stated there is none, and nothing is minted yet."""
     row = run_items.record(1)
     row["outputs"][0]["dataset_id"] = f"urn:ivcap:artifact:{uuid.uuid4()}"
@@ -153,7 +153,7 @@ def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path
     wrong = DatasetDefaults(**{**vars(run_items.defaults), "publisher_id": run_items.person})
     with pytest.raises(InputError, match="publisher_id of the DatasetDefaults"):
         check(file, datasets=wrong)
-    assert not [each for each in ivcap_twin.requests("POST") if each["path"].endswith("mint-dataset")]
+    assert not [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
 
 
 CELLS: dict[str, Callable[[Items], tuple[str, str, str]]] = {

@@ -26,9 +26,9 @@ class Bench:
         self.start()
 
     def start(self):
-        twin = local.ensure(self.root, idle=3600)
-        token = twin.environment["IVCAP_JWT"]
-        self.http = httpx.Client(base_url=twin.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        embedded = local.ensure(self.root, idle=3600)
+        token = embedded.environment["IVCAP_JWT"]
+        self.http = httpx.Client(base_url=embedded.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     @property
     def server(self):
@@ -89,7 +89,7 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def sdk_bench(tmp_path_factory):
-    bench = Bench(tmp_path_factory.mktemp("sdk") / "twin")
+    bench = Bench(tmp_path_factory.mktemp("sdk") / "embedded")
     for kind in KINDS:
         bench.register(kind)
     yield bench

@@ -18,7 +18,7 @@ from ivcap_flows.handles import Artifact, Job, Order, Products
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIdentity
-from ivcap_flows.local import Twin
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import (
@@ -51,11 +51,11 @@ class Registered:
 
 
 @pytest.fixture(scope="session")
-def provena_items(_twin: Twin) -> Registered:
+def provena_items(_embedded: EmbeddedPlatform) -> Registered:
     """Made once by the client alone."""
 
     async def make() -> Registered:
-        async with ProvenaCredentials.from_environment(Settings(**_twin.environment)).get_client() as client:
+        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
 
             async def new(info: Any) -> str:
                 return (await client.registry.create(type(info), info)).item.id
@@ -85,11 +85,13 @@ def provena_items(_twin: Twin) -> Registered:
 
 
 @pytest.fixture
-def provena(ivcap_twin: Any, provena_items: Registered, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProvenaClient]:
+def provena(
+    embedded_platform: Any, provena_items: Registered, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ProvenaClient]:
     """A client of the embedded Provena that gives up within a second; the log of requests is empty."""
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
     client = ProvenaCredentials.from_environment().get_client()
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     yield client
     loop.run(client.aclose())
 
@@ -142,12 +144,12 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
 
 
 @pytest.fixture
-def failing_jobs(_twin: Twin) -> Callable[[], AbstractContextManager[None]]:
+def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[[], AbstractContextManager[None]]:
     """While its block runs, the embedded Provena's jobs that lodge a model run fail as soon as they are there."""
 
     @contextmanager
     def failing() -> Iterator[None]:
-        database = Directory(_twin.directory).root / "provena.sqlite"
+        database = Directory(_embedded.directory).root / "provena.sqlite"
         with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
             connection.execute(
                 "CREATE TRIGGER unlucky AFTER INSERT ON jobs WHEN NEW.job_sub_type = 'MODEL_RUN_PROV_LODGE' BEGIN "

@@ -24,7 +24,7 @@ from ivcap_flows.sinks.ivcap import SCHEMAS
 
 
 @pytest.fixture
-def client(ivcap_twin) -> Iterator[IvcapClient]:
+def client(embedded_platform) -> Iterator[IvcapClient]:
     made = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]), budget=0.3)
     yield made
     loop.run(made.aclose())
@@ -65,11 +65,11 @@ def active(client: IvcapClient, entity: str, schema: str) -> list[dict]:
     return loop.run(read())
 
 
-def added(twin) -> int:
-    return len([r for r in twin.requests("POST", "/1/aspects") if r["status"] == 200])
+def added(embedded) -> int:
+    return len([r for r in embedded.requests("POST", "/1/aspects") if r["status"] == 200])
 
 
-def test_each_artifact_is_linked_to_the_run(ivcap_twin, ivcap_journal, client, run, artifacts):
+def test_each_artifact_is_linked_to_the_run(embedded_platform, ivcap_journal, client, run, artifacts):
     """One small aspect each with what the run did; all contents are as documented; delivered again nothing is sent."""
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", delivered=1)]
     urn = flows_urn("run", run.id)
@@ -82,9 +82,9 @@ def test_each_artifact_is_linked_to_the_run(ivcap_twin, ivcap_journal, client, r
     assert list(roles.values()) == [["used"], ["generated"], ["generated", "used"]]
     [record] = active(client, urn, RUN_SCHEMA)
     jsonschema.validate(record, SCHEMAS[RUN_SCHEMA])
-    assert added(ivcap_twin) == 4
+    assert added(embedded_platform) == 4
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal, "again")]) == [Drained("again", delivered=1)]
-    assert added(ivcap_twin) == 4
+    assert added(embedded_platform) == 4
 
 
 def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
@@ -107,22 +107,22 @@ def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
     }
 
 
-def test_what_shows_late_is_not_sent_twice(ivcap_twin, ivcap_journal, client, run):
+def test_what_shows_late_is_not_sent_twice(embedded_platform, ivcap_journal, client, run):
     """The replies are lost and the records hidden: the next pass waits until they must show, and finds them."""
     sink = IvcapSink(client, ivcap_journal)
-    ivcap_twin.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
+    embedded_platform.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
     assert drain(ivcap_journal, [sink]) == [Drained("ivcap", pending=1)]
-    ivcap_twin.clear_faults()
-    assert added(ivcap_twin) == 4
+    embedded_platform.clear_faults()
+    assert added(embedded_platform) == 4
     assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
-    assert added(ivcap_twin) == 4
+    assert added(embedded_platform) == 4
     assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
     assert ivcap_journal.deliveries.sending("ivcap", run.id) is None
 
 
 @pytest.mark.parametrize("hours", [-3.0, -1 / 6, 1 / 6, 3.0])
 @pytest.mark.parametrize("when", ["before the run", "before the next pass"])
-def test_a_clock_that_is_wrong_sends_nothing_twice(ivcap_twin, request, monkeypatch, hours, when):
+def test_a_clock_that_is_wrong_sends_nothing_twice(embedded_platform, request, monkeypatch, hours, when):
     """The journal's clock is off from the start, or is set between two passes, and what was sent shows late."""
     now = Store.now
 
@@ -133,17 +133,17 @@ def test_a_clock_that_is_wrong_sends_nothing_twice(ivcap_twin, request, monkeypa
         set_clock()
     journal, client, run = (request.getfixturevalue(name) for name in ("ivcap_journal", "client", "run"))
     sink = IvcapSink(client, journal)
-    ivcap_twin.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
+    embedded_platform.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
     assert drain(journal, [sink]) == [Drained("ivcap", pending=1)]
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     set_clock()
     assert drain(journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
     assert drain(journal, [sink], again=True) == [Drained("ivcap", delivered=0)]
-    assert added(ivcap_twin) == 4
+    assert added(embedded_platform) == 4
     assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
 
 
-def test_what_may_still_show_is_left_for_later(ivcap_twin, ivcap_journal, client, run, monkeypatch):
+def test_what_may_still_show_is_left_for_later(embedded_platform, ivcap_journal, client, run, monkeypatch):
     """Where a platform takes minutes to show what it took, the delivery waits in the journal and says until when."""
     sink = IvcapSink(client, ivcap_journal)
     loop.run(client.platform())
@@ -153,7 +153,7 @@ def test_what_may_still_show_is_left_for_later(ivcap_twin, ivcap_journal, client
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert "may still show" in row.reason
     assert timedelta(seconds=110) < row.next_try - ivcap_journal.now() <= timedelta(seconds=121)
-    assert added(ivcap_twin) == 0
+    assert added(embedded_platform) == 0
 
 
 def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatch):

@@ -31,7 +31,7 @@ class Demanding:
 
 
 @pytest.fixture
-def demanding(ivcap_twin: Any, ivcap_journal: Journal, provena: Any, provena_items: Any) -> Demanding:
+def demanding(embedded_platform: Any, ivcap_journal: Journal, provena: Any, provena_items: Any) -> Demanding:
     async def new(info: Any) -> str:
         return (await provena.registry.create(type(info), info)).item.id
 
@@ -54,7 +54,7 @@ def demanding(ivcap_twin: Any, ivcap_journal: Journal, provena: Any, provena_ite
     workflow, table = loop.run(make())
     artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name="series.csv")
     dataset: Dataset = mint_dataset.fn(artifact, datasets=DatasetDefaults(**provena_items.datasets))
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     return Demanding(workflow, provena_items.template, table, dataset.urn)
 
 
@@ -91,13 +91,13 @@ def annotated(ivcap_journal: Journal, ended_work: Any, demanding: Demanding) -> 
     return make
 
 
-def sent(twin: Any) -> int:
+def sent(embedded: Any) -> int:
     """How many registrations and mints were asked for."""
-    return len([r for r in twin.requests("POST") if r["path"].endswith(("/model_run/register", "/mint-dataset"))])
+    return len([r for r in embedded.requests("POST") if r["path"].endswith(("/model_run/register", "/mint-dataset"))])
 
 
 @pytest.mark.parametrize("kind", [Order, Job])
-def test_statements_come_from_the_work(ivcap_twin, ivcap_journal, provena, annotated, sink, demanding, kind):
+def test_statements_come_from_the_work(embedded_platform, ivcap_journal, provena, annotated, sink, demanding, kind):
     """A dataset that is registered already, and what parameters, the record and annotate() say; minted is the rest."""
     work = annotated(kind)
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", delivered=1)]
@@ -108,10 +108,10 @@ def test_statements_come_from_the_work(ivcap_twin, ivcap_journal, provena, annot
     assert [part.dataset_id for part in record.inputs] == [demanding.dataset]
     assert [part.resources for part in record.outputs] == [{"index": "out/index.csv"}]
     assert intent.request["subject"] == work.urn
-    assert sent(ivcap_twin) == 2
+    assert sent(embedded_platform) == 2
 
 
-def test_a_dataset_may_stand_in_the_mapping(ivcap_twin, ivcap_journal, provena, annotated, sink, demanding):
+def test_a_dataset_may_stand_in_the_mapping(embedded_platform, ivcap_journal, provena, annotated, sink, demanding):
     """As an input and as an output, whatever the work was given and made: nothing is minted."""
     annotated()
     use = {"template": demanding.source, "dataset": demanding.dataset}
@@ -122,7 +122,7 @@ def test_a_dataset_may_stand_in_the_mapping(ivcap_twin, ivcap_journal, provena, 
     [intent] = ivcap_journal.intents.where(noun="model run")
     record = loop.run(provena.registry.fetch(ModelRunInfo, intent.urn)).info.record
     assert [part.dataset_id for part in (*record.inputs, *record.outputs)] == [demanding.dataset] * 2
-    assert sent(ivcap_twin) == 1
+    assert sent(embedded_platform) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_dataset_may_stand_in_the_mapping(ivcap_twin, ivcap_journal, provena, 
     ids=lambda given: None if isinstance(given, list) else "-".join(given),
 )
 def test_what_is_wrong_is_said_before_anything_is_sent(
-    ivcap_twin, ivcap_journal, annotated, sink, demanding, changes, words
+    embedded_platform, ivcap_journal, annotated, sink, demanding, changes, words
 ):
     """A dead letter that names the thing; no dataset is minted, no model run asked for."""
     annotated()
@@ -162,10 +162,10 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     assert drain(ivcap_journal, [sink(**filled(changes))]) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena")
     assert all(each in row.reason for each in words), row.reason
-    assert sent(ivcap_twin) == 0
+    assert sent(embedded_platform) == 0
 
 
-def test_what_is_registered_already_is_not_judged(ivcap_twin, ivcap_journal, annotated, sink, demanding):
+def test_what_is_registered_already_is_not_judged(embedded_platform, ivcap_journal, annotated, sink, demanding):
     """A task that has registered the work is not held up by a mapping that could not."""
     work = annotated()
     register_model_run.fn(
@@ -176,7 +176,7 @@ def test_what_is_registered_already_is_not_judged(ivcap_twin, ivcap_journal, ann
         resources={demanding.table: {"index": "index.csv"}},
         annotations={"region": "anywhere"},
     )
-    before = sent(ivcap_twin)
+    before = sent(embedded_platform)
     outputs = {"index.csv": {"template": demanding.table, "dataset": demanding.dataset}}
     assert drain(ivcap_journal, [sink(annotations={}, outputs=outputs)]) == [Drained("provena", delivered=1)]
-    assert sent(ivcap_twin) == before
+    assert sent(embedded_platform) == before

@@ -64,9 +64,9 @@ def sink(provena: Any, ivcap_journal: Journal, written: Callable[..., Path]) -> 
     return make
 
 
-def accepted(twin: Any, path: str = REGISTER) -> int:
+def accepted(embedded: Any, path: str = REGISTER) -> int:
     """How many requests of this path took effect."""
-    return len([r for r in twin.requests("POST") if r["path"].endswith(path) and r["status"] == 200])
+    return len([r for r in embedded.requests("POST") if r["path"].endswith(path) and r["status"] == 200])
 
 
 def wait_for_jobs(provena: Any, *keys: str) -> None:
@@ -88,7 +88,9 @@ def model_runs(journal: Journal) -> list[ModelRun]:
 
 
 @pytest.mark.parametrize("kind", [Order, Job])
-def test_what_succeeded_is_registered_once(ivcap_twin, ivcap_journal, provena, ended_work, sink, provena_items, kind):
+def test_what_succeeded_is_registered_once(
+    embedded_platform, ivcap_journal, provena, ended_work, sink, provena_items, kind
+):
     """One model run, with the mapping's statements and the work's times; a second sync or sink sends nothing."""
     opened, work = ended_work(kind)
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", delivered=1)]
@@ -108,8 +110,8 @@ def test_what_succeeded_is_registered_once(ivcap_twin, ivcap_journal, provena, e
 
     assert drain(ivcap_journal, [sink()]) == [Drained("provena")]
     assert drain(ivcap_journal, [sink("another")]) == [Drained("another", delivered=1)]
-    assert accepted(ivcap_twin) == 1
-    assert accepted(ivcap_twin, "/mint-dataset") == 2
+    assert accepted(embedded_platform) == 1
+    assert accepted(embedded_platform, "/mint-dataset") == 2
     [intent] = ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")
     assert (intent.attempt_id, intent.scope, intent.request["subject"]) == (opened.attempt.id, "account", work.urn)
 
@@ -133,7 +135,9 @@ def test_the_record_of_the_run_tells_of_its_model_run(ivcap_journal, ended_work,
 
 
 @pytest.mark.parametrize("first", ["task", "sink"])
-def test_the_task_and_the_sink_meet_in_one_run(ivcap_twin, ivcap_journal, ended_work, sink, provena_items, first):
+def test_the_task_and_the_sink_meet_in_one_run(
+    embedded_platform, ivcap_journal, ended_work, sink, provena_items, first
+):
     """Whoever comes second gets the model run and the datasets of the first."""
     _, work = ended_work()
     delivering = sink()
@@ -155,66 +159,66 @@ def test_the_task_and_the_sink_meet_in_one_run(ivcap_twin, ivcap_journal, ended_
         register()
     [run] = model_runs(ivcap_journal)
     assert by_task().urn == run.urn
-    assert accepted(ivcap_twin) == 1
+    assert accepted(embedded_platform) == 1
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"reset": True}], ids=["unavailable", "reset"])
-def test_a_provena_that_is_down_gets_it_later(ivcap_twin, ivcap_journal, ended_work, sink, tmp_path, fault):
+def test_a_provena_that_is_down_gets_it_later(embedded_platform, ivcap_journal, ended_work, sink, tmp_path, fault):
     """The delivery waits with its reason, the other sink has its own at once; when Provena is back one run follows."""
     ended_work()
     folder, delivering = FolderSink(tmp_path / "prov"), sink()
-    ivcap_twin.add_fault(path="^/provena/", **fault)
+    embedded_platform.add_fault(path="^/provena/", **fault)
     assert drain(ivcap_journal, [delivering, folder]) == [
         Drained("provena", pending=1),
         Drained(folder.name, delivered=1),
     ]
     [row] = ivcap_journal.deliveries.where("provena")
     assert row.reason and row.next_try is not None
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     assert drain(ivcap_journal, [delivering], again=True) == [Drained("provena", delivered=1)]
-    assert accepted(ivcap_twin) == len(model_runs(ivcap_journal)) == 1
+    assert accepted(embedded_platform) == len(model_runs(ivcap_journal)) == 1
 
 
-def test_a_registration_whose_reply_is_lost_is_one_run(ivcap_twin, ivcap_journal, ended_work, sink):
+def test_a_registration_whose_reply_is_lost_is_one_run(embedded_platform, ivcap_journal, ended_work, sink):
     """It is found by its key, in the same pass."""
     ended_work()
-    ivcap_twin.add_fault(method="POST", path=f"{REGISTER}$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(method="POST", path=f"{REGISTER}$", count=1, drop_reply_after_effect=True)
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", delivered=1)]
-    assert accepted(ivcap_twin) == 1
+    assert accepted(embedded_platform) == 1
     [intent] = ivcap_journal.intents.where(noun="model run")
     assert intent.how == "adopted"
 
 
-def test_a_registration_that_takes_long_goes_on_later(ivcap_twin, ivcap_journal, ended_work, sink, monkeypatch):
+def test_a_registration_that_takes_long_goes_on_later(embedded_platform, ivcap_journal, ended_work, sink, monkeypatch):
     """It holds a pass for a limited time, and the next one waits for the same job instead of sending again."""
     ended_work()
     monkeypatch.setattr("ivcap_flows.sinks.provena._PATIENCE", 2.0)
-    ivcap_twin.add_fault(path="/jobs/user/fetch$", status=503)
+    embedded_platform.add_fault(path="/jobs/user/fetch$", status=503)
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", pending=1)]
     [row] = ivcap_journal.deliveries.where("provena")
     assert "has not ended within 2 s" in row.reason
-    ivcap_twin.clear_faults()
+    embedded_platform.clear_faults()
     assert drain(ivcap_journal, [sink()], again=True) == [Drained("provena", delivered=1)]
-    assert accepted(ivcap_twin) == len(model_runs(ivcap_journal)) == 1
+    assert accepted(embedded_platform) == len(model_runs(ivcap_journal)) == 1
 
 
 def test_a_registration_that_failed_half_way_is_a_dead_letter(
-    ivcap_twin, ivcap_journal, ended_work, sink, fail_job, monkeypatch
+    embedded_platform, ivcap_journal, ended_work, sink, fail_job, monkeypatch
 ):
     """The registry has the run: it is named with the way to decide, and `again` does not make a second one."""
     _, work = ended_work()
     monkeypatch.setattr("ivcap_flows.sinks.provena._PATIENCE", 3.0)
-    ivcap_twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", pending=1)]
     fail_job(f"index {work.urn}")
     for _ in range(2):
         assert drain(ivcap_journal, [sink()], again=True) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena", state="dead")
     assert row.reason.count("is in doubt") == 1 and "orders adopt" in row.reason and "Out of luck" in row.reason
-    assert accepted(ivcap_twin) == 1
+    assert accepted(embedded_platform) == 1
 
 
-def test_what_nobody_has_stated_is_a_dead_letter(ivcap_twin, ivcap_journal, ended_work, sink, provena_items):
+def test_what_nobody_has_stated_is_a_dead_letter(embedded_platform, ivcap_journal, ended_work, sink, provena_items):
     """The missing fields are named and nothing is minted or registered; with them stated, `again` delivers."""
     _, work = ended_work()
     stated = {**provena_items.datasets}
@@ -222,10 +226,10 @@ def test_what_nobody_has_stated_is_a_dead_letter(ivcap_twin, ivcap_journal, ende
     assert drain(ivcap_journal, [sink(datasets=stated)]) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena", state="dead")
     assert work.urn in row.reason and "nobody has stated license, approvals" in row.reason
-    assert accepted(ivcap_twin, "/mint-dataset") == accepted(ivcap_twin) == 0
+    assert accepted(embedded_platform, "/mint-dataset") == accepted(embedded_platform) == 0
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", dead=1)]
     assert drain(ivcap_journal, [sink()], again=True) == [Drained("provena", delivered=1)]
-    assert accepted(ivcap_twin) == 1
+    assert accepted(embedded_platform) == 1
 
 
 def test_a_refusal_of_provena_is_a_dead_letter(ivcap_journal, ended_work, sink, failing_jobs):
@@ -241,14 +245,14 @@ def test_a_refusal_of_provena_is_a_dead_letter(ivcap_journal, ended_work, sink, 
     assert {row.state for row in ivcap_journal.deliveries.where("provena")} == {"delivered"}
 
 
-def test_a_parameter_that_is_no_artifact_is_named(ivcap_twin, ivcap_journal, ended_work, sink, provena_items):
+def test_a_parameter_that_is_no_artifact_is_named(embedded_platform, ivcap_journal, ended_work, sink, provena_items):
     """What is mapped as an input and was given as a number is a dead letter, and nothing is sent."""
     ended_work()
     delivering = sink(inputs={"base": provena_items.template})
     assert drain(ivcap_journal, [delivering]) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena")
     assert "base of index are artifacts" in row.reason
-    assert accepted(ivcap_twin, "/mint-dataset") == 0
+    assert accepted(embedded_platform, "/mint-dataset") == 0
 
 
 @pytest.mark.parametrize(
@@ -256,12 +260,12 @@ def test_a_parameter_that_is_no_artifact_is_named(ivcap_twin, ivcap_journal, end
     [({"service": "other"}, "succeeded"), ({"flow": "other"}, "succeeded"), ({}, "failed"), ({}, "error")],
     ids=["other service", "other flow", "failed", "error"],
 )
-def test_what_is_not_meant_is_left_alone(ivcap_twin, ivcap_journal, ended_work, sink, changes, status):
+def test_what_is_not_meant_is_left_alone(embedded_platform, ivcap_journal, ended_work, sink, changes, status):
     """Work of no entry and work that did not succeed ask nothing of Provena."""
     opened, _ = ended_work(status=status)
     before = ivcap_journal.facts.last_seq(opened.run.id)
     assert drain(ivcap_journal, [sink(**changes)]) == [Drained("provena", delivered=1)]
-    assert ivcap_twin.requests() == []
+    assert embedded_platform.requests() == []
     assert ivcap_journal.facts.last_seq(opened.run.id) == before
 
 
@@ -332,7 +336,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, said):
 
 
 def test_sync_delivers_by_the_mapping_in_the_settings(
-    ivcap_twin, ivcap_journal, provena, ended_work, written, tmp_path, monkeypatch, capsys
+    embedded_platform, ivcap_journal, provena, ended_work, written, tmp_path, monkeypatch, capsys
 ):
     """A wrong file holds no other sink and is named; once it is right, the model run follows."""
     opened, _ = ended_work()
@@ -343,7 +347,7 @@ def test_sync_delivers_by_the_mapping_in_the_settings(
     assert [file.name for file in prov.iterdir()] == [f"{opened.run.id}.{ivcap_journal.id}.prov.json"]
     written()
     assert sync() == 0
-    assert accepted(ivcap_twin) == len(model_runs(ivcap_journal)) == 1
+    assert accepted(embedded_platform) == len(model_runs(ivcap_journal)) == 1
 
 
 @pytest.fixture
@@ -397,7 +401,7 @@ def ended_run(ivcap_journal: Journal) -> Callable[..., tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("given", ["urn", "uploaded"])
-def test_a_flow_is_a_model_run(ivcap_twin, ivcap_journal, provena, ended_run, flow_mapping, given):
+def test_a_flow_is_a_model_run(embedded_platform, ivcap_journal, provena, ended_run, flow_mapping, given):
     """Once, with the artifact that a parameter names, or that holds the file it was given, and the one it made."""
     run_id, source, product = ended_run("completed", given=given)
     delivering = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())
@@ -417,7 +421,7 @@ def test_a_flow_is_a_model_run(ivcap_twin, ivcap_journal, provena, ended_run, fl
         assert dataset.info.access_info_uri == artifact
     again = ProvenaSink(provena, ivcap_journal, "again", flow_mapping())
     assert drain(ivcap_journal, [again]) == [Drained("again", delivered=1)]
-    assert accepted(ivcap_twin) == 1
+    assert accepted(embedded_platform) == 1
     graph = run_graph(ivcap_journal, run_id)
     assert f"wasInformedBy({run.urn},{flows_urn('run', run_id)})" in graph
 
@@ -456,13 +460,13 @@ def test_an_order_that_took_a_second_one_says_so(ivcap_journal, provena, ended_w
 
 @pytest.mark.parametrize("outcome", ["failed", "parked", "lost"])
 def test_a_flow_that_did_not_complete_is_no_model_run(
-    ivcap_twin, ivcap_journal, provena, ended_run, flow_mapping, outcome
+    embedded_platform, ivcap_journal, provena, ended_run, flow_mapping, outcome
 ):
     """Provena has no outcome for one; nothing is asked of it."""
     ended_run(outcome)
     sink = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())
     assert drain(ivcap_journal, [sink]) == [Drained("provena", delivered=1)]
-    assert ivcap_twin.requests() == []
+    assert embedded_platform.requests() == []
 
 
 @pytest.mark.parametrize(
@@ -475,7 +479,7 @@ def test_a_flow_that_did_not_complete_is_no_model_run(
     ids=["some", "nothing", "no artifact"],
 )
 def test_what_a_flow_lacks_is_a_dead_letter(
-    ivcap_twin, ivcap_journal, provena, ended_run, flow_mapping, changes, given, words
+    embedded_platform, ivcap_journal, provena, ended_run, flow_mapping, changes, given, words
 ):
     """The missing fields are named, and nothing is minted or registered until they are there."""
     ended_run("completed", given=given)
@@ -483,7 +487,7 @@ def test_what_a_flow_lacks_is_a_dead_letter(
     assert drain(ivcap_journal, [lacking]) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena", state="dead")
     assert words in row.reason
-    assert accepted(ivcap_twin, "/mint-dataset") == accepted(ivcap_twin) == 0
+    assert accepted(embedded_platform, "/mint-dataset") == accepted(embedded_platform) == 0
 
 
 def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
@@ -568,14 +572,14 @@ def killed_batch(
     return make
 
 
-def test_the_runs_of_a_killed_batch_are_found(ivcap_twin, ivcap_journal, provena, killed_batch):
+def test_the_runs_of_a_killed_batch_are_found(embedded_platform, ivcap_journal, provena, killed_batch):
     """All of them by one look, however many there are, and noted as the task would."""
     wait_for_jobs(provena, *killed_batch(30))
-    ivcap_twin.forget_requests()
+    embedded_platform.forget_requests()
     assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", delivered=1)]
     assert len({run.urn for run in model_runs(ivcap_journal)}) == 30
-    assert len([each for each in ivcap_twin.requests() if "/list" in each["path"]]) <= 4
-    assert not [each for each in ivcap_twin.requests() if each["path"].endswith("/fetch")]
+    assert len([each for each in embedded_platform.requests() if "/list" in each["path"]]) <= 4
+    assert not [each for each in embedded_platform.requests() if each["path"].endswith("/fetch")]
 
 
 def test_a_killed_batch_whose_jobs_failed(ivcap_journal, provena, killed_batch, failing_jobs):

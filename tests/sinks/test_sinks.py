@@ -203,7 +203,7 @@ def test_two_drainers_share_a_sink(ivcap_journal):
     assert drain(ivcap_journal, [sink]) == [Drained("scripted", delivered=1)]
 
 
-def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, ivcap_twin, monkeypatch):
+def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, embedded_platform, monkeypatch):
     """Delivered again it is the same aspect; with more known a newer one takes its place; nothing private is in it."""
     import os
 
@@ -231,12 +231,12 @@ def test_a_run_is_one_aspect_on_ivcap(ivcap_journal, ivcap_twin, monkeypatch):
     loop.run(client.aclose())
 
 
-def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, ivcap_twin):
+def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, embedded_platform):
     """A run that used another embedded platform leaves no record on this one; the outbox has done with it."""
     import os
 
     opened = a_run(ivcap_journal, str(uuid.uuid4()))
-    elsewhere = "urn:ivcap-flows:twin:another"
+    elsewhere = "urn:ivcap-flows:embedded:another"
     ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), opened.run.id)])
     client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", delivered=1)]

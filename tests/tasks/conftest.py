@@ -24,10 +24,10 @@ from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
-from ivcap_flows.local import Twin
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
@@ -69,7 +69,7 @@ def run_flow(body: Callable[[], T], **options: Any) -> T:
 
 
 @pytest.fixture
-def in_flow(ivcap_twin: TwinControl, ivcap_journal: Journal) -> Callable[..., Any]:
+def in_flow(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Callable[..., Any]:
     """`in_flow(body)` runs `body()` as a flow on the embedded platforms and gives its result."""
     return run_flow
 
@@ -94,21 +94,21 @@ def source(tmp_path: Path, unique: str) -> Path:
     return path
 
 
-def accepted(twin: TwinControl, path: str, method: str = "POST") -> int:
+def accepted(embedded: PlatformControl, path: str, method: str = "POST") -> int:
     """How many requests of this method and path took effect."""
-    return len([r for r in twin.requests(method, path) if r["status"] is not None and r["status"] < 300])
+    return len([r for r in embedded.requests(method, path) if r["status"] is not None and r["status"] < 300])
 
 
 @dataclass
 class Effects:
     """What came of a test: at the platform, by its requests, and in the journal, by its intents."""
 
-    twin: TwinControl
+    embedded: PlatformControl
     journal: Journal
 
     def count(self, path: str, method: str = "POST") -> int:
         """Requests of exactly this path that took effect."""
-        return accepted(self.twin, path, method)
+        return accepted(self.embedded, path, method)
 
     def intents(self, noun: str) -> list[IntentRow]:
         """The intents of a noun, in the order of their making."""
@@ -116,13 +116,13 @@ class Effects:
 
 
 @pytest.fixture
-def effects(ivcap_twin: TwinControl, ivcap_journal: Journal) -> Effects:
+def effects(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Effects:
     """What the test's flows have brought about."""
-    return Effects(ivcap_twin, ivcap_journal)
+    return Effects(embedded_platform, ivcap_journal)
 
 
 @pytest.fixture
-def on_platform(ivcap_twin: TwinControl) -> Callable[..., Any]:
+def on_platform(embedded_platform: PlatformControl) -> Callable[..., Any]:
     """`on_platform(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
 
     def run(ask: Callable[[IvcapClient], Coroutine[Any, Any, T]]) -> T:
@@ -136,13 +136,13 @@ def on_platform(ivcap_twin: TwinControl) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def twin_directory(_twin: Twin) -> Directory:
+def embedded_directory(_embedded: EmbeddedPlatform) -> Directory:
     """The folder in which the embedded platforms keep what they have."""
-    return Directory(_twin.directory)
+    return Directory(_embedded.directory)
 
 
 @pytest.fixture
-def second_account(ivcap_twin: TwinControl) -> IvcapCredentials:
+def second_account(embedded_platform: PlatformControl) -> IvcapCredentials:
     """Credentials of the platform's second account."""
     return IvcapCredentials(url=os.environ["IVCAP_URL"], token=os.environ["IVCAP_JWT_2"])
 
@@ -157,11 +157,11 @@ class Registry:
 
 
 @pytest.fixture(scope="session")
-def registry(_twin: Twin) -> Registry:
+def registry(_embedded: EmbeddedPlatform) -> Registry:
     """A workflow template of one input and one output, and an organisation, made once by the client alone."""
 
     async def make() -> Registry:
-        settings = Settings(**_twin.environment)
+        settings = Settings(**_embedded.environment)
         async with ProvenaCredentials.from_environment(settings).get_client() as client:
 
             async def new(info: Any) -> str:
@@ -190,21 +190,21 @@ def registry(_twin: Twin) -> Registry:
 
 
 @pytest.fixture
-def artifact(_twin: Twin, unique: str) -> Artifact:
+def artifact(_embedded: EmbeddedPlatform, unique: str) -> Artifact:
     """The handle of an artifact; Provena knows of it nothing but its URN."""
     made = datetime.now(timezone.utc)
     return Artifact(
-        urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=_twin.instance, name=f"{unique}.csv", created_at=made
+        urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=_embedded.instance, name=f"{unique}.csv", created_at=made
     )
 
 
 @pytest.fixture
-def ended_order(_twin: Twin, unique: str) -> Order:
+def ended_order(_embedded: EmbeddedPlatform, unique: str) -> Order:
     """The handle of an order that has succeeded, as `wait_for_orders` gives it."""
     end = datetime.now(timezone.utc)
     return Order(
         urn=f"urn:ivcap:order:{uuid.uuid4()}",
-        platform=_twin.instance,
+        platform=_embedded.instance,
         service=f"urn:ivcap:service:{uuid.uuid4()}",
         service_name="echo",
         status="succeeded",
@@ -225,7 +225,7 @@ def produce(request, job):
 
 
 @pytest.fixture(scope="session")
-def tasks_service(_twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> str:
+def tasks_service(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a service with products and with parameters of several types."""
     folder = tmp_path_factory.mktemp("tasks-service")
     (folder / "setup.cfg").touch()
@@ -240,5 +240,5 @@ def tasks_service(_twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> str:
             {"name": "scale", "type": "float", "optional": True},
         ],
     }
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
     return "tasks-produce"

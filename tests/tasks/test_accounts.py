@@ -102,7 +102,7 @@ def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
                 use()
 
     in_flow(body)
-    assert [r for r in effects.twin.requests() if r["method"] not in ("GET", "HEAD")] == []
+    assert [r for r in effects.embedded.requests() if r["method"] not in ("GET", "HEAD")] == []
 
 
 def test_one_platform_alone(in_flow, monkeypatch):
@@ -115,12 +115,14 @@ def test_one_platform_alone(in_flow, monkeypatch):
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_a_deployed_run_that_lost_its_url(ivcap_twin, ivcap_journal, twin_directory, unique, monkeypatch, allowed):
+def test_a_deployed_run_that_lost_its_url(
+    embedded_platform, ivcap_journal, embedded_directory, unique, monkeypatch, allowed
+):
     """A deployed run without IVCAP_URL stops instead of ordering from the embedded platform, unless that is meant."""
     for name in list(os.environ):
         if name.startswith(("IVCAP_", "PROVENA_")) and not name.startswith("IVCAP_FLOWS"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("IVCAP_LOCAL_DIR", str(twin_directory.root))
+    monkeypatch.setenv("IVCAP_LOCAL_DIR", str(embedded_directory.root))
     if allowed:
         monkeypatch.setenv("IVCAP_FLOWS_EMBEDDED", "1")
 
@@ -137,4 +139,4 @@ def test_a_deployed_run_that_lost_its_url(ivcap_twin, ivcap_journal, twin_direct
         return
     with pytest.raises(ConfigurationError, match="IVCAP_URL is not set on this worker.*IVCAP_FLOWS_EMBEDDED=1"):
         run_flow(deployed, flow_run=run)
-    assert ivcap_twin.requests() == []
+    assert embedded_platform.requests() == []

@@ -103,7 +103,7 @@ def test_a_retraction_is_idempotent(in_flow, effects, entity):
             retract_aspect("urn:ivcap:aspect:00000000-0000-4000-8000-000000000000")
 
     in_flow(body)
-    assert len([r for r in effects.twin.requests("DELETE") if r["path"].startswith("/1/aspects/")]) == 1
+    assert len([r for r in effects.embedded.requests("DELETE") if r["path"].startswith("/1/aspects/")]) == 1
 
 
 KILLED = """

@@ -33,7 +33,7 @@ from ivcap_flows.tasks import (
 
 
 def writes(effects):
-    return [r for r in effects.twin.requests() if r["method"] not in ("GET", "HEAD")]
+    return [r for r in effects.embedded.requests() if r["method"] not in ("GET", "HEAD")]
 
 
 @pytest.mark.parametrize("task", [place_order, request_job])
@@ -143,7 +143,7 @@ def test_a_token_that_expires_during_a_wait(in_flow, effects, unique):
 
     def body():
         order = place_order("echo", {"message": unique})
-        effects.twin.add_fault(method="GET", path="^/1/orders/", count=1, expire_token=True)
+        effects.embedded.add_fault(method="GET", path="^/1/orders/", count=1, expire_token=True)
         with pytest.raises(NotAuthorizedError, match="has not expired"):
             wait_for_orders([order], timeout=60)
         return wait_for_orders([place_order("echo", {"message": unique})], timeout=60)
@@ -171,7 +171,7 @@ def test_half_of_the_settings(in_flow, unique, monkeypatch, variable, words):
 
 
 @pytest.fixture
-def journal_at(ivcap_twin, tmp_path, monkeypatch):
+def journal_at(embedded_platform, tmp_path, monkeypatch):
     """Names a path of the test's folder as the journal."""
 
     def name(path: str) -> None:
@@ -181,17 +181,17 @@ def journal_at(ivcap_twin, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("trouble", ["a folder", "below a file", "no database"])
-def test_a_journal_that_cannot_be_used(ivcap_twin, journal_at, run_here, tmp_path, unique, trouble):
+def test_a_journal_that_cannot_be_used(embedded_platform, journal_at, run_here, tmp_path, unique, trouble):
     """Without its journal a task sends nothing: it names the file and the setting."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("no database at all, but a text of some length " * 50)
     journal_at({"a folder": "folder", "below a file": "file/journal.sqlite", "no database": "file"}[trouble])
     with pytest.raises(JournalError, match=r"The journal sqlite:.*cannot be opened.*IVCAP_FLOWS_JOURNAL"):
         run_here(lambda: place_order("echo", {"message": unique}))
-    assert ivcap_twin.requests("POST") == []
+    assert embedded_platform.requests("POST") == []
 
 
-def test_a_journal_of_a_newer_version(ivcap_twin, journal_at, run_here, tmp_path, unique):
+def test_a_journal_of_a_newer_version(embedded_platform, journal_at, run_here, tmp_path, unique):
     """A journal that a newer version has made is left alone, and the error says to upgrade or name another."""
     Journal.open(f"sqlite:///{tmp_path / 'newer.sqlite'}").close()
     with closing(sqlite3.connect(tmp_path / "newer.sqlite")) as connection, connection:
@@ -199,7 +199,7 @@ def test_a_journal_of_a_newer_version(ivcap_twin, journal_at, run_here, tmp_path
     journal_at("newer.sqlite")
     with pytest.raises(NewerSchemaError, match=r"newer version of ivcap-flows \(schema 9999.*Upgrade ivcap-flows"):
         run_here(lambda: place_order("echo", {"message": unique}))
-    assert ivcap_twin.requests("POST") == []
+    assert embedded_platform.requests("POST") == []
 
 
 FULL_DISK = """

@@ -82,7 +82,7 @@ def test_wrong_records_are_named(in_flow, effects, records):
 
 def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
     """Rows without a run are raised when all have ended, or counted."""
-    effects.twin.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
+    effects.embedded.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
     with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
         in_flow(lambda: register_model_runs(records, patience=1.0))
     left = in_flow(lambda: register_model_runs(records, patience=1.0, raise_on_failure=False), name="another")

@@ -42,7 +42,7 @@ def journal_clock(request, monkeypatch):
 
 def posts(effects, ending):
     """The POST requests to a path of this ending that took effect."""
-    found = [r for r in effects.twin.requests("POST") if r["path"].endswith(ending)]
+    found = [r for r in effects.embedded.requests("POST") if r["path"].endswith(ending)]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
 
@@ -53,7 +53,7 @@ async def listed(records):
 @pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
 def test_order(journal_clock, in_flow, effects, unique, late):
     """One order, and it is ours."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
     order = in_flow(lambda: place_order("echo", {"message": unique}))
@@ -70,7 +70,7 @@ def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, o
         return client.settle
 
     late = on_platform(settling_time) + 1
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
     order = in_flow(lambda: place_order("echo", {"message": unique}))
@@ -91,11 +91,11 @@ def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, o
 @pytest.mark.parametrize("keyed", [True, False], ids=["with key aspects", "without key aspects"])
 def test_job(journal_clock, in_flow, effects, unique, keyed):
     """One job, known by its content, also where no key aspect tells the intent's time."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/services2/[^/]+/jobs$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )
     if not keyed:
-        effects.twin.add_fault(method="POST", path="^/1/aspects$", status=403)
+        effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
     job = in_flow(lambda: request_job("echo", {"message": unique}))
     assert len(posts(effects, "/jobs")) == 1
     [intent] = effects.intents("job")
@@ -105,7 +105,7 @@ def test_job(journal_clock, in_flow, effects, unique, keyed):
 def test_aspect(journal_clock, in_flow, effects, on_platform, unique):
     """One aspect, and it is the one returned."""
     entity = f"urn:example:thing:{unique}"
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )
     aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
@@ -118,8 +118,8 @@ def test_an_equal_aspect_of_before_is_not_ours(journal_clock, in_flow, effects, 
     entity = f"urn:example:thing:{unique}"
     document = {"$schema": NOTE, "text": "once"}
     before = on_platform(lambda client: client.aspects.add(entity, NOTE, document))
-    effects.twin.advance_clock(3600)
-    effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+    effects.embedded.advance_clock(3600)
+    effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
 
     def body():
         # The platform's time is known by its replies.
@@ -133,7 +133,7 @@ def test_an_equal_aspect_of_before_is_not_ours(journal_clock, in_flow, effects, 
 
 def test_registry_item(journal_clock, in_flow, effects, unique):
     """One item, found by the key in its metadata."""
-    effects.twin.add_fault(method="POST", path="/organisation/create$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="/organisation/create$", count=1, drop_reply_after_effect=True)
     item = in_flow(lambda: register_item(Organisation(display_name=unique, name=unique)))
     assert len(posts(effects, "/organisation/create")) == 1
     [intent] = effects.intents("registry item")
@@ -152,7 +152,7 @@ def test_item_version(journal_clock, in_flow, effects, unique):
 
     def body():
         item = register_item(model)
-        effects.twin.add_fault(method="POST", path="/version$", count=1, drop_reply_after_effect=True)
+        effects.embedded.add_fault(method="POST", path="/version$", count=1, drop_reply_after_effect=True)
         return version_item(item, reason="better")
 
     new = in_flow(body)
@@ -163,7 +163,7 @@ def test_item_version(journal_clock, in_flow, effects, unique):
 
 def test_mint(journal_clock, in_flow, effects, artifact, registry):
     """One dataset, found by the artifact's URN."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )
     dataset = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
@@ -173,7 +173,7 @@ def test_mint(journal_clock, in_flow, effects, artifact, registry):
 
 def test_model_run(journal_clock, in_flow, effects, ended_order, artifact, registry):
     """One model run, found by its key."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )
 

@@ -75,9 +75,9 @@ def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, uniqu
     assert urns(left) == [artifact.urn]
     assert in_flow(lambda: list_collections(unique)) == [made[0]]
     assert in_flow(lambda: attach_collection(made[0].urn)) == made[0]
-    posts = len(effects.twin.requests("POST", "/1/aspects"))
+    posts = len(effects.embedded.requests("POST", "/1/aspects"))
     assert in_flow(lambda: create_collection(unique, description="of a test")) == made[0]
-    assert len(effects.twin.requests("POST", "/1/aspects")) == posts
+    assert len(effects.embedded.requests("POST", "/1/aspects")) == posts
     assert in_flow(lambda: [retract_collection(made[0]) for _ in range(2)]) == [None, None]
     assert in_flow(lambda: list_collections(unique)) == []
     with pytest.raises(NotFoundError):
@@ -104,7 +104,7 @@ def test_a_lost_reply(in_flow, effects, on_platform, unique, nth):
     def body():
         if nth == "item":
             made = create_collection(unique)
-        effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+        effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
         if nth == "definition":
             made = create_collection(unique)
         return add_to_collection(made, "urn:example:thing:1")
@@ -197,11 +197,11 @@ def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
 )
 def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, method, path, good):
     """A failure in the middle costs nothing of what was done: the next call goes on, and each is there once."""
-    effects.twin.add_fault(method=method, path=path, count=good, delay=0.0)
-    effects.twin.add_fault(method=method, path=path, status=503)
+    effects.embedded.add_fault(method=method, path=path, count=good, delay=0.0)
+    effects.embedded.add_fault(method=method, path=path, status=503)
     with pytest.raises(UnavailableError):
         in_flow(lambda: upload_directory(folder, pack="collection"))
-    effects.twin.clear_faults()
+    effects.embedded.clear_faults()
     made = in_flow(lambda: upload_directory(folder, pack="collection"))
     assert effects.count("/1/artifacts") == 4
 
@@ -223,7 +223,7 @@ def test_what_a_collection_cannot_hold(in_flow, effects, folder):
     ):
         with pytest.raises(InputError, match=r"neither a file|no folder|is packed as"):
             in_flow(lambda wrong=wrong, pack=pack: upload_directory(wrong, pack=pack))
-    assert effects.twin.requests("POST") == []
+    assert effects.embedded.requests("POST") == []
 
 
 @pytest.mark.parametrize("pack", ["collection", "tar"])
@@ -237,7 +237,7 @@ def test_a_link_out_of_the_folder_is_refused(in_flow, effects, folder, tmp_path,
         with pytest.raises(InputError, match="may lead out of the folder"):
             in_flow(lambda: upload_directory(folder, pack=pack))
         link.unlink()
-    assert effects.twin.requests("POST") == []
+    assert effects.embedded.requests("POST") == []
 
 
 def test_a_link_within_the_folder_is_its_file(in_flow, effects, folder):

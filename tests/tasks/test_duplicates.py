@@ -97,22 +97,22 @@ def naming(notes, *urns):
     return [note for note in notes if all(urn in note for urn in urns)]
 
 
-def late(twin):
+def late(embedded):
     """Let what is made from now on show in lists after a minute of the platforms' clock alone."""
     for method, path in (("POST", "^/1/"), ("PUT", "^/1/aspects$"), ("POST", "/(create|mint-dataset)$")):
-        twin.add_fault(method=method, path=path, late_in_lists=60)
+        embedded.add_fault(method=method, path=path, late_in_lists=60)
 
 
 @pytest.mark.parametrize("kind", NOUNS)
 def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, doctor, kind):
     """With both URNs, the key, the journals and the next step; the journal that is asked keeps the other's."""
-    late(effects.twin)
+    late(effects.embedded)
     with use_journal(other):
         first = in_flow(lambda: make(kind))
     second = in_flow(lambda: make(kind))
     assert first.urn != second.urn
-    effects.twin.clear_faults()
-    effects.twin.advance_clock(120)
+    effects.embedded.clear_faults()
+    effects.embedded.advance_clock(120)
     [row] = [row for row in effects.intents(NOUNS[kind]) if row.urn == second.urn]
     assert row.duplicates == []
     status, notes = doctor()
@@ -135,14 +135,14 @@ def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, 
         made.append(value.urn)
         raise RuntimeError("out of luck")
 
-    late(effects.twin)
+    late(effects.embedded)
     with monkeypatch.context() as patch, Journal.open(f"sqlite:///{tmp_path / 'deleted.sqlite'}") as deleted:
         patch.setattr(Submission, "_accept", dies)
         with use_journal(deleted), pytest.raises(RuntimeError):
             in_flow(lambda: make(kind))
     second = in_flow(lambda: make(kind))
-    effects.twin.clear_faults()
-    effects.twin.advance_clock(120)
+    effects.embedded.clear_faults()
+    effects.embedded.advance_clock(120)
     assert naming(doctor()[1], made[0], second.urn, "made twice")
 
 

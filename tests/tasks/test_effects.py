@@ -38,7 +38,7 @@ from ivcap_flows.tasks import (
 
 
 def jobs_of(effects):
-    return [r for r in effects.twin.requests("POST") if r["path"].endswith("/jobs") and r["status"] < 300]
+    return [r for r in effects.embedded.requests("POST") if r["path"].endswith("/jobs") and r["status"] < 300]
 
 
 def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, caplog):
@@ -108,7 +108,7 @@ def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path
 def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
     """Where a policy forbids key aspects orders are placed all the same, and what is lost by it is said once."""
     monkeypatch.setattr(submission, "_refused_on", set())
-    effects.twin.add_fault(method="POST", path="^/1/aspects$", status=403)
+    effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
 
     def body():
         return {place_order("echo", {"message": f"{unique} {n}"}).urn for n in (1, 1, 2)}
@@ -250,8 +250,8 @@ def test_many_waits_share_one_poller(in_flow, effects, on_platform):
     """More than a few orders that are waited for are looked for in lists and changes, and read once they have ended."""
 
     def asked(orders):
-        lists = [*effects.twin.requests("GET", "/1/orders"), *effects.twin.requests("GET", "/1/aspects")]
-        return len(lists), [len(effects.twin.requests("GET", f"/1/orders/{order.urn}")) for order in orders]
+        lists = [*effects.embedded.requests("GET", "/1/orders"), *effects.embedded.requests("GET", "/1/aspects")]
+        return len(lists), [len(effects.embedded.requests("GET", f"/1/orders/{order.urn}")) for order in orders]
 
     def statuses(orders):
         newest = on_platform(lambda client: anext(client.orders.pages()))
@@ -259,13 +259,13 @@ def test_many_waits_share_one_poller(in_flow, effects, on_platform):
 
     def body():
         orders = [place_order("sleep", {"seconds": 6 + n / 1000}) for n in range(5)]
-        effects.twin.forget_requests()
+        effects.embedded.forget_requests()
         with pytest.raises(WaitTimeoutError):
             wait_for_orders(orders, timeout=2)
         meanwhile = asked(orders)
         while statuses(orders) != {"succeeded"}:
             time.sleep(0.2)
-        effects.twin.forget_requests()
+        effects.embedded.forget_requests()
         return orders, meanwhile, wait_for_orders(orders, timeout=60), asked(orders)
 
     orders, (lists, reads), done, at_the_end = in_flow(body)
@@ -384,11 +384,11 @@ def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, u
 
     def body():
         update_aspect(entity, {"n": 1}, schema=schema)
-        effects.twin.forget_requests()
-        effects.twin.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.0)
-        effects.twin.add_fault(method="GET", path="^/1/aspects$", count=1, delay=1.0)
+        effects.embedded.forget_requests()
+        effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.0)
+        effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=1.0)
         ours = update_aspect.submit(entity, {"n": 3}, schema=schema)
-        while len(effects.twin.requests("GET", "/1/aspects")) < 2:
+        while len(effects.embedded.requests("GET", "/1/aspects")) < 2:
             time.sleep(0.01)
         on_platform(by_another)
         with pytest.raises(SupersededError) as caught:
@@ -398,10 +398,10 @@ def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, u
     error, last = in_flow(body)
     assert (error.ours["n"], [their["n"] for their in error.theirs]) == (3, [2])
     assert last.content["n"] == 3
-    assert len(effects.twin.requests("PUT", "/1/aspects")) == 2
+    assert len(effects.embedded.requests("PUT", "/1/aspects")) == 2
 
 
-async def test_asynchronous_requests_share_as_well(ivcap_twin, ivcap_journal, effects, unique):
+async def test_asynchronous_requests_share_as_well(embedded_platform, ivcap_journal, effects, unique):
     """Awaited together, equal requests are one job."""
 
     @flow

@@ -44,7 +44,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sent(effects) -> int:
     """Bytes of content that reached the platform."""
-    return sum(r["received"] for r in effects.twin.requests("PATCH"))
+    return sum(r["received"] for r in effects.embedded.requests("PATCH"))
 
 
 def test_the_same_content_is_not_sent_again(in_flow, effects, source, tmp_path):
@@ -92,24 +92,24 @@ def test_an_empty_file(in_flow, effects, tmp_path):
 )
 def test_an_upload_goes_on_where_the_platform_stands(in_flow, effects, big, small_chunks, fault):
     """A connection that breaks in the middle costs at most one chunk again, and the artifact is one."""
-    effects.twin.add_fault(method="PATCH", path="/1/artifacts", count=2, delay=0.0)
-    effects.twin.add_fault(method="PATCH", path="/1/artifacts", count=1, **fault)
+    effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=2, delay=0.0)
+    effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=1, **fault)
     uploaded = in_flow(lambda: upload_artifact(big))
     assert effects.count("/1/artifacts") == 1
     assert big.stat().st_size <= sent(effects) <= big.stat().st_size + MIB
-    assert len(effects.twin.requests("PATCH")) <= 6
+    assert len(effects.embedded.requests("PATCH")) <= 6
     assert uploaded.sha256 == digest(big.read_bytes())
 
 
 @pytest.mark.parametrize(("fault", "error"), TROUBLE, ids=["unavailable", "expired token"])
 def test_the_next_run_goes_on_with_an_upload(in_flow, effects, big, small_chunks, tmp_path, fault, error):
     """An upload that a run gave up is continued by the next run: one artifact, its first chunks not sent again."""
-    effects.twin.add_fault(method="PATCH", path="/1/artifacts", count=3, delay=0.0)
-    effects.twin.add_fault(method="PATCH", path="/1/artifacts", **fault)
+    effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=3, delay=0.0)
+    effects.embedded.add_fault(method="PATCH", path="/1/artifacts", **fault)
     with pytest.raises(error):
         in_flow(lambda: upload_artifact(big))
-    effects.twin.clear_faults()
-    before = sum(r["received"] for r in effects.twin.requests("PATCH") if r["status"] == 204)
+    effects.embedded.clear_faults()
+    before = sum(r["received"] for r in effects.embedded.requests("PATCH") if r["status"] == 204)
 
     def body():
         return download_artifact(upload_artifact(big), tmp_path / "back.bin")
@@ -118,7 +118,7 @@ def test_the_next_run_goes_on_with_an_upload(in_flow, effects, big, small_chunks
     assert before == 3 * MIB
     assert file.sha256 == digest(big.read_bytes())
     assert effects.count("/1/artifacts") == 1
-    assert sum(r["received"] for r in effects.twin.requests("PATCH") if r["status"] == 204) == big.stat().st_size
+    assert sum(r["received"] for r in effects.embedded.requests("PATCH") if r["status"] == 204) == big.stat().st_size
 
 
 def test_a_file_that_changes_while_it_is_sent_is_refused(in_flow, effects, big, small_chunks, monkeypatch):
@@ -142,10 +142,10 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(in_flow, effects, big, 
     assert in_flow(lambda: upload_artifact(big)).sha256 == digest(big.read_bytes())
 
 
-def test_a_download_is_verified(in_flow, effects, source, tmp_path, twin_directory):
+def test_a_download_is_verified(in_flow, effects, source, tmp_path, embedded_directory):
     """Bytes that rotted on the platform's disk are refused and leave no file, with and without a known sha256."""
     series = in_flow(lambda: upload_artifact(source))
-    blob = twin_directory.blob(series.urn)
+    blob = embedded_directory.blob(series.urn)
     rotten = bytearray(blob.read_bytes())
     rotten[-2] ^= 1
     blob.chmod(0o600)
@@ -185,7 +185,7 @@ def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
     series, files = in_flow(body)
 
     def blobs():
-        return [r for r in effects.twin.requests("GET") if r["path"].endswith("/blob")]
+        return [r for r in effects.embedded.requests("GET") if r["path"].endswith("/blob")]
 
     assert files[0] == files[1] and len(blobs()) == 1
     stamp = back.stat().st_mtime_ns
@@ -200,10 +200,10 @@ def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
 def test_a_download_goes_on(in_flow, effects, big, tmp_path, fault):
     """A download that breaks off goes on behind what it has, and is verified as a whole."""
     series = in_flow(lambda: upload_artifact(big))
-    effects.twin.add_fault(method="GET", path="/blob$", count=1, **fault)
+    effects.embedded.add_fault(method="GET", path="/blob$", count=1, **fault)
     file = in_flow(lambda: download_artifact(series, tmp_path / "back.bin"))
     assert file.sha256 == series.sha256
-    statuses = [r["status"] for r in effects.twin.requests("GET") if r["path"].endswith("/blob")]
+    statuses = [r["status"] for r in effects.embedded.requests("GET") if r["path"].endswith("/blob")]
     assert statuses[-1] == (206 if "truncate" in fault else 200)
 
 
@@ -228,4 +228,4 @@ def test_what_is_no_readable_file(in_flow, effects, tmp_path, wrong):
     """A missing file or a folder is named before anything is sent."""
     with pytest.raises(InputError, match=r"cannot be read|no regular file"):
         in_flow(lambda: upload_artifact(tmp_path / wrong))
-    assert effects.twin.requests() == []
+    assert effects.embedded.requests() == []

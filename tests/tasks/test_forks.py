@@ -60,7 +60,7 @@ print(names, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), add(3) != first
 """
 
 
-def test_a_child_forked_while_all_locks_are_held_runs_a_task(ivcap_twin: object, sqlite_url: str) -> None:
+def test_a_child_forked_while_all_locks_are_held_runs_a_task(embedded_platform: object, sqlite_url: str) -> None:
     """Each lock of the package is held by another thread at the time: the child has its own, and the parent goes on."""
     environment = {**os.environ, "IVCAP_FLOWS_JOURNAL": sqlite_url}
     done = subprocess.run(

@@ -46,7 +46,7 @@ from ivcap_flows.tasks import (
 
 
 @pytest.fixture
-def provena(ivcap_twin):
+def provena(embedded_platform):
     """`provena(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
 
     def run(ask, credentials=None):
@@ -89,7 +89,7 @@ def a_model(name: str) -> Model:
 
 def writes(effects, ending):
     """The requests to a path of this ending that took effect."""
-    found = [r for r in effects.twin.requests() if r["path"].endswith(ending)]
+    found = [r for r in effects.embedded.requests() if r["path"].endswith(ending)]
     return len([r for r in found if r["status"] is not None and r["status"] < 300])
 
 
@@ -142,15 +142,15 @@ def test_an_update_whose_reply_is_lost_is_read_and_not_repeated(in_flow, effects
         return fetch_item(made)
 
     path = "/organisation/update$"
-    effects.twin.add_fault(method="PUT", path=path, count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="PUT", path=path, count=1, drop_reply_after_effect=True)
     assert in_flow(body).info.name == name
-    assert len(effects.twin.requests("PUT")) == 1
+    assert len(effects.embedded.requests("PUT")) == 1
 
-    effects.twin.forget_requests()
-    effects.twin.add_fault(method="PUT", path=path, count=1, status=503)
+    effects.embedded.forget_requests()
+    effects.embedded.add_fault(method="PUT", path=path, count=1, status=503)
     unique, name = uuid.uuid4().hex, uuid.uuid4().hex
     assert in_flow(body).history[0].item["name"] == name
-    assert [r["status"] for r in effects.twin.requests("PUT")] == [503, 200]
+    assert [r["status"] for r in effects.embedded.requests("PUT")] == [503, 200]
 
 
 def test_fields_that_nobody_knows_are_no_update(in_flow, effects, unique):
@@ -168,7 +168,7 @@ def test_fields_that_nobody_knows_are_no_update(in_flow, effects, unique):
 
 def test_a_lock_is_put_on_once_and_taken_off(in_flow, effects, unique):
     """Twice the same changes nothing; a locked item refuses an update; a lost reply is answered by looking."""
-    effects.twin.add_fault(method="PUT", path="/locks/lock$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="PUT", path="/locks/lock$", count=1, drop_reply_after_effect=True)
 
     def body():
         made = register_item(an_organisation(unique))
@@ -183,13 +183,13 @@ def test_a_lock_is_put_on_once_and_taken_off(in_flow, effects, unique):
     made, handles, error = in_flow(body)
     assert handles == [made, made]
     assert error.about == "item"
-    assert len(effects.twin.requests("PUT")) == 2 + 1 + 1
+    assert len(effects.embedded.requests("PUT")) == 2 + 1 + 1
     assert writes(effects, "/locks/unlock") == 1
 
 
 def test_a_version_is_made_once(in_flow, effects, registry, metadata, unique):
     """Of an item and of a dataset: asked again, also in another flow and after a lost reply, it is the same."""
-    effects.twin.add_fault(method="POST", path="/version$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="/version$", count=1, drop_reply_after_effect=True)
 
     def body():
         model, dataset = register_item(a_model(unique)), register_dataset(metadata)
@@ -221,14 +221,14 @@ def test_somebody_elses_version_is_none_of_ours(in_flow, effects, provena, user_
     provena(open_to_all)
     theirs = provena(version, user_of("2"))
     if in_doubt:
-        effects.twin.add_fault(method="POST", path="/version$", count=1, status=503)
+        effects.embedded.add_fault(method="POST", path="/version$", count=1, status=503)
     with pytest.raises(BadRequestError, match=theirs.id):
         in_flow(lambda: version_item(made, reason="ours"))
 
 
 def test_a_dataset_is_minted_once_by_its_metadata(in_flow, effects, metadata):
     """The same metadata are the same dataset, also after a lost reply; a change is sent once and keeps its key."""
-    effects.twin.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
     better = metadata.model_copy(deep=True)
     better.dataset_info.purpose = "to test"
 
@@ -250,7 +250,7 @@ def test_a_dataset_is_minted_once_by_its_metadata(in_flow, effects, metadata):
 
 def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
     """The run's own record tells that it is linked; a second study is refused with the name of the first."""
-    effects.twin.add_fault(method="POST", path="/link_to_study$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="/link_to_study$", count=1, drop_reply_after_effect=True)
 
     def body():
         study, other = (register_item(Study(display_name=name, title=name, description="d")) for name in (unique, "o"))
@@ -266,14 +266,14 @@ def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
         update={"record_sha256": None, "study": study.urn, "annotations": linked[0].annotations}
     )
     assert item.info.record.study_id == study.urn
-    assert len([r for r in effects.twin.requests("POST") if r["path"].endswith("/link_to_study")]) == 1
+    assert len([r for r in effects.embedded.requests("POST") if r["path"].endswith("/link_to_study")]) == 1
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["heard", "lost reply"])
 def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
     """An equal record is not sent again, and a job whose session nobody heard is found in the list."""
     if lost:
-        effects.twin.add_fault(method="POST", path="/model_run/update$", count=1, drop_reply_after_effect=True)
+        effects.embedded.add_fault(method="POST", path="/model_run/update$", count=1, drop_reply_after_effect=True)
 
     def body():
         run = lodged()
@@ -324,7 +324,7 @@ def test_a_locked_run_is_not_replaced(in_flow, effects, lodged):
     assert f"The item {run.urn} is locked by embedded-user since" in error.message
     assert '"published"' in error.message and "unlock_item" in error.message
     assert changed.urn == run.urn
-    assert len([r for r in effects.twin.requests("POST") if r["path"].endswith("/model_run/update")]) == 1
+    assert len([r for r in effects.embedded.requests("POST") if r["path"].endswith("/model_run/update")]) == 1
 
 
 def test_lineage_is_followed_and_reported(in_flow, tmp_path, lodged, registry, artifact):
@@ -390,8 +390,8 @@ def test_a_plan_changes_nothing(in_flow, effects, artifact, metadata, unique):
         "model run update",
     ]
     assert {effect.source for effect in planned.effects} == {"new"}
-    assert [r for r in effects.twin.requests("POST") if not r["path"].endswith(("/list", "/token"))] == []
-    assert effects.twin.requests("PUT") == []
+    assert [r for r in effects.embedded.requests("POST") if not r["path"].endswith(("/list", "/token"))] == []
+    assert effects.embedded.requests("PUT") == []
 
 
 def test_a_user_without_rights_is_refused(in_flow, user_of, unique):
@@ -402,7 +402,7 @@ def test_a_user_without_rights_is_refused(in_flow, user_of, unique):
 
 
 @pytest.fixture
-def user_of(ivcap_twin):
+def user_of(embedded_platform):
     """Credentials of another user of the embedded Provena, by the suffix of the token's name."""
 
     def credentials(suffix: str) -> ProvenaCredentials:

@@ -28,7 +28,7 @@ HOSTS = [
 
 
 @pytest.fixture(scope="session", autouse=True)
-def keyed_service(_twin, tmp_path_factory) -> None:
+def keyed_service(_embedded, tmp_path_factory) -> None:
     """The service that the flow orders from and requests jobs of."""
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "setup.cfg").touch()
@@ -36,7 +36,7 @@ def keyed_service(_twin, tmp_path_factory) -> None:
     parameters = [{"name": "message", "type": "string"}, {"name": "around", "type": "string"}]
     entry = {"entry": "service_of_key_tests:run", "request-schema": {"type": "object"}}
     definition = {"name": "keyed", "parameters": parameters, **entry}
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def checkout(tmp_path: Path, unique: str) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def start(prefect_server, ivcap_twin, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def start(prefect_server, embedded_platform, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`start(checkout, scope, host)` runs the flow of a checkout in its own process, as on one of the hosts."""
 
     def run(folder: Path, scope: str, host: int, **more: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def books(effects, on_platform, unique) -> Callable[[], dict[str, int]]:
     """How many effects of each kind the platform has got from the flow."""
 
     def count() -> dict[str, int]:
-        posts = [r["path"] for r in effects.twin.requests("POST") if r["status"] is not None and r["status"] < 300]
+        posts = [r["path"] for r in effects.embedded.requests("POST") if r["status"] is not None and r["status"] < 300]
 
         async def aspects(client):
             return [record async for record in client.aspects.list(entity=f"urn:example:{unique}")]

@@ -32,14 +32,14 @@ async def listed(records):
 
 def posts(effects, ending):
     """The POST requests to a path of this ending that took effect."""
-    found = [r for r in effects.twin.requests("POST") if r["path"].endswith(ending)]
+    found = [r for r in effects.embedded.requests("POST") if r["path"].endswith(ending)]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
 
 @pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
 def test_order(in_flow, effects, unique, late):
     """A lost reply to an order, also of one that the platform shows only later: one order, and it is ours."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
     order = in_flow(lambda: place_order("echo", {"message": unique}))
@@ -51,7 +51,7 @@ def test_order(in_flow, effects, unique, late):
 @pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
 def test_job(in_flow, effects, unique, late):
     """A lost reply to a job's request: one job, known by its content."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/services2/[^/]+/jobs$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
     job = in_flow(lambda: request_job("echo", {"message": unique}))
@@ -64,7 +64,7 @@ def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform,
     """A lost reply to an order that the platform hides for longer than it says: a second one is placed, which cannot be
     helped; the first is found when it shows, said aloud, and kept beside the other where `orders` lists it."""
     settle = on_platform(settling_time)
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=settle + 1
     )
     with caplog.at_level(logging.ERROR, "ivcap_flows.durable"):
@@ -88,7 +88,7 @@ def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform,
 def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
     """Known by its request, since it bears no key; a job of the same request that another key claims is none."""
     settle = on_platform(settling_time)
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path="/jobs$", count=1, drop_reply_after_effect=True, late_visibility=settle + 1
     )
 
@@ -115,7 +115,7 @@ async def settling_time(client):
 
 def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
     """A connection that broke before the platform did anything: after the settling time the order is sent again."""
-    effects.twin.add_fault(method="POST", path="^/1/orders$", count=1, reset=True)
+    effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, reset=True)
     order = in_flow(lambda: place_order("echo", {"message": unique}))
     assert effects.count("/1/orders") == 1
     assert effects.intents("order")[0].how == "sent"
@@ -124,7 +124,7 @@ def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
 
 def test_upload_whose_record_is_lost(in_flow, effects, on_platform, source):
     """A lost reply to an artifact's creation leaves at most a pending record; one artifact is ready."""
-    effects.twin.add_fault(method="POST", path="^/1/artifacts$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="^/1/artifacts$", count=1, drop_reply_after_effect=True)
     uploaded = in_flow(lambda: upload_artifact(source, name=source.read_text()[-33:-1]))
     found = on_platform(lambda client: listed(client.artifacts.list(limit=20)))
     mine = [(one.urn, one.status) for one in found if one.name == uploaded.name]
@@ -134,16 +134,16 @@ def test_upload_whose_record_is_lost(in_flow, effects, on_platform, source):
 
 def test_upload_whose_bytes_are_lost_sight_of(in_flow, effects, source):
     """A lost reply to the bytes: the platform is asked where it stands, and no byte is sent twice."""
-    effects.twin.add_fault(method="PATCH", path="/1/artifacts", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=1, drop_reply_after_effect=True)
     uploaded = in_flow(lambda: upload_artifact(source))
     assert effects.count("/1/artifacts") == 1
-    assert sum(r["received"] for r in effects.twin.requests("PATCH")) == source.stat().st_size == uploaded.size
+    assert sum(r["received"] for r in effects.embedded.requests("PATCH")) == source.stat().st_size == uploaded.size
 
 
 def test_aspect(in_flow, effects, on_platform, unique):
     """A lost reply to an added aspect: there is one, and it is the one returned."""
     entity = f"urn:example:thing:{unique}"
-    effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
     aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
     found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
     assert [record.urn for record in found] == [aspect.urn]
@@ -156,7 +156,7 @@ def test_changed_aspect(in_flow, effects, on_platform, unique):
 
     def body():
         add_aspect(entity, {"text": "old"}, schema=NOTE)
-        effects.twin.add_fault(method="PUT", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+        effects.embedded.add_fault(method="PUT", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
         return update_aspect(entity, {"text": "new"}, schema=NOTE)
 
     aspect = in_flow(body)
@@ -170,19 +170,19 @@ def test_key_aspect(in_flow, effects, on_platform, unique, method):
     """A lost reply to a key aspect, before the order or after it: one order, and one key aspect that names it."""
 
     def body():
-        effects.twin.add_fault(method=method, path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+        effects.embedded.add_fault(method=method, path="^/1/aspects$", count=1, drop_reply_after_effect=True)
         return place_order("echo", {"message": unique})
 
     order = in_flow(body)
     assert effects.count("/1/orders") == 1
-    assert any(r["dropped"] for r in effects.twin.requests(method, "/1/aspects"))
+    assert any(r["dropped"] for r in effects.embedded.requests(method, "/1/aspects"))
     found = on_platform(lambda client: listed(client.aspects.list(entity=key_entity(order.key), schema=INTENT_SCHEMA)))
     assert [record.content["urn"] for record in found] == [order.urn]
 
 
 def test_mint(in_flow, effects, artifact, registry):
     """A lost reply to a mint: one dataset, found by the artifact's URN."""
-    effects.twin.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
     dataset = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
     assert len(posts(effects, "/register/mint-dataset")) == 1
     assert effects.intents("dataset")[0].urn == dataset.urn
@@ -190,7 +190,7 @@ def test_mint(in_flow, effects, artifact, registry):
 
 def test_registry_item(in_flow, effects, unique):
     """A lost reply to a creation in the registry: one item, found by the key in its metadata."""
-    effects.twin.add_fault(method="POST", path="/organisation/create$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="/organisation/create$", count=1, drop_reply_after_effect=True)
     item = in_flow(lambda: register_item(Organisation(display_name=unique, name=unique)))
     assert len(posts(effects, "/organisation/create")) == 1
     [intent] = effects.intents("registry item")
@@ -200,7 +200,7 @@ def test_registry_item(in_flow, effects, unique):
 @pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
 def test_model_run(in_flow, effects, ended_order, artifact, registry, late):
     """A lost reply to a registration, also of one whose job shows only later: one model run, found by its key."""
-    effects.twin.add_fault(
+    effects.embedded.add_fault(
         method="POST", path=f"^{REGISTER}$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
 
@@ -216,10 +216,10 @@ def test_model_run(in_flow, effects, ended_order, artifact, registry, late):
 
 def test_an_order_that_shows_late_is_waited_for(in_flow, effects, unique):
     """An order that was taken and is hidden for a second is waited for, and not taken for missing."""
-    effects.twin.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=1.0)
+    effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=1.0)
     [done] = in_flow(lambda: wait_for_orders([place_order("echo", {"message": unique})], timeout=60))
     assert done.succeeded
-    assert 404 in {r["status"] for r in effects.twin.requests("GET", f"/1/orders/{done.urn}")}
+    assert 404 in {r["status"] for r in effects.embedded.requests("GET", f"/1/orders/{done.urn}")}
 
 
 def test_a_wait_outlasts_a_platform_that_is_away(in_flow, effects, caplog):
@@ -227,7 +227,7 @@ def test_a_wait_outlasts_a_platform_that_is_away(in_flow, effects, caplog):
 
     def body():
         order = place_order("sleep", {"seconds": 0.3})
-        effects.twin.add_fault(method="GET", path="^/1/orders/", count=22, status=503)
+        effects.embedded.add_fault(method="GET", path="^/1/orders/", count=22, status=503)
         return wait_for_orders([order], timeout=60)
 
     with caplog.at_level(logging.WARNING, "ivcap_flows.waiting"):

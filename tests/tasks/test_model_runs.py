@@ -30,7 +30,7 @@ REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture
-def user(ivcap_twin):
+def user(embedded_platform):
     """Credentials of another user of the embedded Provena, by the suffix of the token's name."""
 
     def credentials(suffix: str) -> ProvenaCredentials:
@@ -56,7 +56,7 @@ def failing_jobs(directory: Path) -> Iterator[None]:
 
 
 def minted(effects) -> int:
-    found = [r for r in effects.twin.requests("POST") if r["path"].endswith("/register/mint-dataset")]
+    found = [r for r in effects.embedded.requests("POST") if r["path"].endswith("/register/mint-dataset")]
     return len([r for r in found if r["status"] < 300])
 
 
@@ -161,7 +161,7 @@ def test_a_user_who_may_only_read(in_flow, effects, artifact, registry, unique, 
     with pytest.raises(PlatformError) as caught:
         in_flow(lambda: register_item(Organisation(display_name=unique, name=unique), credentials=credentials))
     assert not caught.value.retryable
-    sent = [r["status"] for r in effects.twin.requests("POST") if r["path"].endswith("/organisation/create")]
+    sent = [r["status"] for r in effects.embedded.requests("POST") if r["path"].endswith("/organisation/create")]
     assert sent in ([401], [401, 401], [403])
 
 
@@ -183,14 +183,14 @@ def test_a_faulty_record_is_refused_and_can_be_corrected(in_flow, effects, ended
     assert effects.count(REGISTER) == 1
 
 
-def test_a_failed_registration_can_be_corrected(in_flow, effects, ended_order, artifact, registry, twin_directory):
+def test_a_failed_registration_can_be_corrected(in_flow, effects, ended_order, artifact, registry, embedded_directory):
     """When Provena's job fails, its reason is raised, and the next run registers anew instead of failing for ever."""
 
     def body():
         data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
-    with failing_jobs(twin_directory.root), pytest.raises(RegistrationFailedError, match="failed: Out of luck"):
+    with failing_jobs(embedded_directory.root), pytest.raises(RegistrationFailedError, match="failed: Out of luck"):
         in_flow(body)
     run = in_flow(body)
     assert run.subject == ended_order.urn
@@ -211,10 +211,10 @@ def test_a_registration_that_cannot_be_watched_is_not_sent_again(
         data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
-    effects.twin.add_fault(method="GET", path="/jobs/user/fetch$", **fault)
+    effects.embedded.add_fault(method="GET", path="/jobs/user/fetch$", **fault)
     with pytest.raises(error):
         in_flow(body)
-    effects.twin.clear_faults()
+    effects.embedded.clear_faults()
     assert in_flow(body).subject == ended_order.urn
     assert effects.count(REGISTER) == 1
 
@@ -235,7 +235,7 @@ def test_equal_statements_are_one_item(in_flow, effects, unique):
         return organisation, register_item(DatasetTemplate(display_name=unique))
 
     assert in_flow(body) == in_flow(body, name="another")
-    created = [r for r in effects.twin.requests("POST") if r["path"].endswith("/create")]
+    created = [r for r in effects.embedded.requests("POST") if r["path"].endswith("/create")]
     assert len(created) == 2
 
 

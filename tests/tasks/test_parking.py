@@ -104,21 +104,21 @@ class Deployed:
 
 
 @pytest.fixture
-def deployed(monkeypatch, on_prefect, ivcap_twin, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
+def deployed(monkeypatch, on_prefect, embedded_platform, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
     """`deployed(flow)` is a new run of a new deployment of the flow."""
     with get_client(sync_client=True) as client:
         yield lambda function, **options: Deployed(function, client, monkeypatch, **options)
 
 
 @pytest.fixture(scope="session")
-def until_service(_twin, tmp_path_factory) -> str:
+def until_service(_embedded, tmp_path_factory) -> str:
     """The name of a service whose work ends when there is a file."""
     folder = tmp_path_factory.mktemp("parking")
     (folder / "setup.cfg").touch()
     (folder / "services_of_parking_tests.py").write_text(SERVICE)
     parameters = [{"name": "until", "type": "string"}]
     definition = {"name": "parking-until", "entry": "services_of_parking_tests:until", "parameters": parameters}
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
     return "parking-until"
 
 

@@ -27,7 +27,7 @@ QUERIES = ("/list", "/token")
 
 
 def writes(effects):
-    found = [r for r in effects.twin.requests() if r["method"] not in ("GET", "HEAD")]
+    found = [r for r in effects.embedded.requests() if r["method"] not in ("GET", "HEAD")]
     return [r for r in found if not r["path"].endswith(QUERIES)]
 
 
@@ -62,7 +62,7 @@ def test_a_plan_tells_new_from_kept(in_flow, effects, source, unique):
         return place_order("echo", {"message": unique}, scope="flow"), place_order("echo", {"message": series.urn})
 
     kept, _ = in_flow(body)
-    effects.twin.forget_requests()
+    effects.embedded.forget_requests()
     with plan() as planned:
         in_flow(body)
     assert [(effect.noun, effect.source) for effect in planned.effects] == [
@@ -90,7 +90,7 @@ def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
     assert len(planned.new) == effects.count("/1/orders") == 4
 
 
-def test_a_plan_of_a_flow_that_is_not_recorded(ivcap_twin, ivcap_journal, effects, unique):
+def test_a_plan_of_a_flow_that_is_not_recorded(embedded_platform, ivcap_journal, effects, unique):
     """A flow without `@recorded` is planned in the same way: what an earlier run of it has is kept."""
 
     @flow
@@ -129,7 +129,7 @@ def test_a_plan_finds_what_exists_without_this_journal(in_flow, effects, source,
 
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
         made = in_flow(body)
-    effects.twin.forget_requests()
+    effects.embedded.forget_requests()
     with plan() as planned:
         assert in_flow(body) == made
     assert [(effect.source, effect.urn) for effect in planned.effects] == [("adopted", urn) for urn in made]

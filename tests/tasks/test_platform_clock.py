@@ -16,22 +16,22 @@ NOTE = "urn:example:schema:clocks.1"
 
 
 @pytest.fixture(scope="session")
-def _twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Twin]:
+def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.EmbeddedPlatform]:
     """Platforms of these tests alone, since what is made in the future stays there."""
-    twin = local.ensure(tmp_path_factory.mktemp("clock-twin"))
-    yield twin
-    twin.end()
+    embedded = local.ensure(tmp_path_factory.mktemp("clock-embedded"))
+    yield embedded
+    embedded.end()
 
 
 @pytest.fixture
-def clock(ivcap_twin):
+def clock(embedded_platform):
     """`clock(minutes)` puts the platforms' clock so far ahead of this machine's, or behind it."""
-    return lambda minutes: ivcap_twin.set_clock(datetime.now(timezone.utc) + timedelta(minutes=minutes))
+    return lambda minutes: embedded_platform.set_clock(datetime.now(timezone.utc) + timedelta(minutes=minutes))
 
 
 def posts(effects, ending):
     """The POST requests to a path of this ending that took effect."""
-    found = [r for r in effects.twin.requests("POST") if r["path"].endswith(ending)]
+    found = [r for r in effects.embedded.requests("POST") if r["path"].endswith(ending)]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
 
@@ -41,7 +41,7 @@ def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
     """Ahead by minutes and hours: one of each."""
     clock(minutes)
     for path in ("^/1/orders$", "/jobs$"):
-        effects.twin.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
+        effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
     order = in_flow(lambda: place_order("echo", {"message": unique}))
     job = in_flow(lambda: request_job("echo", {"message": unique}))
     assert effects.count("/1/orders") == 1 == len(posts(effects, "/jobs"))
@@ -55,7 +55,7 @@ def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes
     entity = f"urn:example:thing:{unique}"
     in_flow(lambda: (list_aspects(entity), list_items("ORGANISATION")))
     for path in ("^/1/aspects$", "/organisation/create$"):
-        effects.twin.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
+        effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
     aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
     item = in_flow(lambda: register_item(Organisation(display_name=unique, name=unique)))
     assert effects.count("/1/aspects") == 1 == len(posts(effects, "/organisation/create"))
@@ -68,7 +68,7 @@ def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, uni
     for minutes in (180, 10, 190, 5):
         clock(minutes)
         for path in ("^/1/orders$", "/organisation/create$"):
-            effects.twin.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True)
+            effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True)
         name = f"{unique} {minutes}"
         in_flow(lambda name=name: register_item(Organisation(display_name=name, name=name)))
         in_flow(lambda name=name: place_order("echo", {"message": name}))
@@ -76,7 +76,7 @@ def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, uni
     clock(180)
     in_flow(lambda: list_aspects(unique))
     clock(10)
-    effects.twin.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
     with pytest.raises(InDoubtError):
         in_flow(lambda: add_aspect(f"urn:example:thing:{unique}", {"text": "once"}, schema=NOTE))
     entity = f"urn:example:thing:{unique}"

@@ -77,7 +77,7 @@ def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, unique, monkeypat
     assert in_flow(body) == ["succeeded", "succeeded"] and asked == [1]
 
 
-def test_outside_of_a_flow_nobody_is_told(ivcap_twin, ivcap_journal, unique, monkeypatch):
+def test_outside_of_a_flow_nobody_is_told(embedded_platform, ivcap_journal, unique, monkeypatch):
     """There is no run to show it in."""
     monkeypatch.setattr(progress, "_Shown", None)
     [job] = wait_for_jobs.fn([request_job.fn("echo", {"message": unique})])

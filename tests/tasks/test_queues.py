@@ -26,7 +26,7 @@ def name(unique):
 
 def sent(effects, method="POST"):
     """The requests that put a message into a queue, or took some out of it, and took effect."""
-    found = [r for r in effects.twin.requests(method) if r["path"].endswith("/messages")]
+    found = [r for r in effects.embedded.requests(method) if r["path"].endswith("/messages")]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
 
@@ -48,7 +48,7 @@ def test_a_name_is_one_queue(in_flow, effects, name):
 
 def test_a_queue_whose_reply_was_lost_is_found(in_flow, effects, name):
     """The name is taken, by the first send: that queue is the result."""
-    effects.twin.add_fault(method="POST", path="^/1/queues$", count=1, drop_reply_after_effect=True)
+    effects.embedded.add_fault(method="POST", path="^/1/queues$", count=1, drop_reply_after_effect=True)
     queue = in_flow(lambda: create_queue(name))
     assert effects.count("/1/queues") == 1 and queue.name == name
 
@@ -90,7 +90,7 @@ def test_a_message_whose_reply_was_lost_is_sent_again(in_flow, effects, name, on
 
     def body():
         queue = create_queue(name)
-        effects.twin.add_fault(method="POST", path="/messages$", count=1, drop_reply_after_effect=True)
+        effects.embedded.add_fault(method="POST", path="/messages$", count=1, drop_reply_after_effect=True)
         return queue, enqueue(queue, {"n": 1})
 
     queue, message = in_flow(body)
@@ -153,11 +153,11 @@ def test_messages_are_never_asked_for_twice(in_flow, effects, name, fault):
     def body():
         queue = create_queue(name)
         enqueue(queue, {"n": 1})
-        effects.twin.forget_requests()
-        effects.twin.add_fault(method="GET", path="/messages$", count=1, **fault)
+        effects.embedded.forget_requests()
+        effects.embedded.add_fault(method="GET", path="/messages$", count=1, **fault)
         with pytest.raises((UnreachableError, UnavailableError)):
             dequeue(queue)
-        asked = [r for r in effects.twin.requests("GET") if r["path"].endswith("/messages")]
+        asked = [r for r in effects.embedded.requests("GET") if r["path"].endswith("/messages")]
         return len(asked), dequeue(queue)
 
     asked, left = in_flow(body)

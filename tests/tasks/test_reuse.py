@@ -144,7 +144,7 @@ def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, 
     with use_journal(elsewhere):
         first = in_flow(body)
     gone = first.products[0].urn
-    effects.twin.add_fault(method="GET", path=f"^/1/artifacts/{gone}$", count=1, status=404)
+    effects.embedded.add_fault(method="GET", path=f"^/1/artifacts/{gone}$", count=1, status=404)
     second = in_flow(body)
     assert second.urn != first.urn
     assert gone in only(effects.journal).reuse and "cannot be read" in only(effects.journal).reuse
@@ -177,5 +177,5 @@ def test_a_plan_says_what_would_be_reused(in_flow, effects, elsewhere, unique):
 def test_a_look_costs_nothing_where_it_is_off(in_flow, effects, unique):
     """Without `reuse` no aspect is searched by its content."""
     in_flow(lambda: place_order("echo", {"message": unique}))
-    assert not [r for r in effects.twin.requests("GET", "/1/aspects") if "content-path" in str(r)]
+    assert not [r for r in effects.embedded.requests("GET", "/1/aspects") if "content-path" in str(r)]
     assert only(effects.journal).reuse is None

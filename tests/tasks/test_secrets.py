@@ -84,18 +84,18 @@ def test_no_token_anywhere(
         place_order("echo", {"message": unique, "token": os.environ["IVCAP_JWT"]})
 
     def broken_off():
-        effects.twin.add_fault(method="GET", path="/services2", reset=True)
+        effects.embedded.add_fault(method="GET", path="/services2", reset=True)
         try:
             place_order("echo", {"message": unique})
         finally:
-            effects.twin.clear_faults()
+            effects.embedded.clear_faults()
 
     def refused():
-        effects.twin.add_fault(method="POST", path="/jobs$", status=403)
+        effects.embedded.add_fault(method="POST", path="/jobs$", status=403)
         try:
             request_job("echo", {"message": unique})
         finally:
-            effects.twin.clear_faults()
+            effects.embedded.clear_faults()
 
     troubles = [
         carelessly,

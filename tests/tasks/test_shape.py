@@ -152,7 +152,7 @@ def test_every_verb_is_there_twice():
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_twins_share_name_docstring_and_signature(verb):
+def test_pairs_share_name_docstring_and_signature(verb):
     """Both forms are Prefect tasks of one human name, docstring and signature, and neither retries nor caches."""
     one, other = getattr(tasks, verb), getattr(tasks, "a" + verb)
     for each in (one, other):
@@ -229,7 +229,9 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
     assert effects.count("/provena/prov/model_run/register") == 1
 
 
-async def test_the_asynchronous_tasks_do_the_whole_job(ivcap_twin, ivcap_journal, source, tmp_path, registry, unique):
+async def test_the_asynchronous_tasks_do_the_whole_job(
+    embedded_platform, ivcap_journal, source, tmp_path, registry, unique
+):
     """In an asynchronous flow the same, with the tasks awaited, several of them together."""
 
     @flow
@@ -313,8 +315,8 @@ def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
     assert effects.count("/1/orders") == effects.count("/1/artifacts") == 4
 
 
-async def test_async_tasks_submit_and_map(ivcap_twin, ivcap_journal, unique, effects):
-    """The asynchronous twins have `.submit` and `.map` as well."""
+async def test_async_tasks_submit_and_map(embedded_platform, ivcap_journal, unique, effects):
+    """The asynchronous embedded platforms have `.submit` and `.map` as well."""
 
     @flow
     @recorded
@@ -327,7 +329,7 @@ async def test_async_tasks_submit_and_map(ivcap_twin, ivcap_journal, unique, eff
     assert effects.count("/1/orders") == 3
 
 
-async def test_two_waits_together_do_not_hold_the_loop(ivcap_twin, ivcap_journal):
+async def test_two_waits_together_do_not_hold_the_loop(embedded_platform, ivcap_journal):
     """While an asynchronous flow awaits two waits together, its own loop is never held for 100 ms, and they overlap."""
     gaps = []
 

@@ -65,7 +65,7 @@ def test_two_machines_at_the_same_moment(effects, source, tmp_path):
         assert time.monotonic() < end
         time.sleep(0.02)
     # All that they ask takes so long that their steps lie within each other.
-    effects.twin.add_fault(delay=0.1)
+    effects.embedded.add_fault(delay=0.1)
     barrier.touch()
     urns = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert urns[0] == urns[1] and urns[0].startswith("urn:ivcap:artifact:")
@@ -75,9 +75,9 @@ def test_two_machines_at_the_same_moment(effects, source, tmp_path):
 def test_a_small_one_is_sent_without_ado(in_flow, effects, source):
     """Six requests: a look whether it is known, the record, its bytes, its digest, whether it is ready, the outcome."""
     in_flow(lambda: upload_artifact(b"The account and the platform are known then.", name="first"))
-    effects.twin.forget_requests()
+    effects.embedded.forget_requests()
     in_flow(lambda: upload_artifact(source))
-    asked = Counter((request["method"], request["path"].split("/")[2]) for request in effects.twin.requests())
+    asked = Counter((request["method"], request["path"].split("/")[2]) for request in effects.embedded.requests())
     assert asked == {
         ("GET", "aspects"): 1,
         ("POST", "artifacts"): 1,
@@ -132,7 +132,7 @@ def test_the_digest_is_that_of_the_bytes_that_leave(in_flow, effects, source, mi
         in_flow(lambda: upload_artifact(source))
     [intent] = effects.intents("upload")
     assert (intent.state, intent.urn, intent.progress) == ("abandoned", None, None)
-    assert sum(request["received"] for request in effects.twin.requests("PATCH")) < source.stat().st_size
+    assert sum(request["received"] for request in effects.embedded.requests("PATCH")) < source.stat().st_size
     uploaded = in_flow(lambda: upload_artifact(source))
     assert uploaded.sha256 == digest(mistaken[0])
     assert in_flow(lambda: read_artifact(uploaded)) == mistaken[0]
@@ -226,7 +226,7 @@ def test_what_holds_no_bytes(in_flow, effects, wrong):
     """Text and what is no source at all are named before anything is sent."""
     with pytest.raises(InputError, match=r"must give bytes, not str|A path, bytes, a binary stream"):
         in_flow(lambda: upload_artifact(wrong))
-    assert effects.twin.requests("POST") == []
+    assert effects.embedded.requests("POST") == []
 
 
 def test_a_stream_in_the_record(in_flow, ivcap_journal, source):
@@ -250,14 +250,14 @@ def test_another_journal_after_a_lost_one(in_flow, effects, tmp_path, source):
     assert effects.count("/1/artifacts") == 1
 
 
-def test_an_artifact_as_bytes(in_flow, effects, source, twin_directory):
+def test_an_artifact_as_bytes(in_flow, effects, source, embedded_directory):
     """The content in memory, verified, and never more of it than the limit."""
     series = in_flow(lambda: upload_artifact(source))
     content = source.read_bytes()
     assert in_flow(lambda: read_artifact(series)) == in_flow(lambda: read_artifact(series.urn)) == content
     with pytest.raises(InputError, match="more than 5 bytes"):
         in_flow(lambda: read_artifact(series, limit=5))
-    blob = twin_directory.blob(series.urn)
+    blob = embedded_directory.blob(series.urn)
     blob.chmod(0o600)
     blob.write_bytes(content[:-1] + b"!")
     with pytest.raises(IntegrityError):
@@ -279,18 +279,18 @@ def test_the_artifact_of_a_file(in_flow, effects, source, tmp_path):
     series = in_flow(lambda: upload_artifact(source))
     copy = tmp_path / "copy.csv"
     copy.write_bytes(source.read_bytes())
-    posts = len(effects.twin.requests("POST"))
+    posts = len(effects.embedded.requests("POST"))
     assert in_flow(lambda: artifact_for_file(copy)) == series
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
         assert in_flow(lambda: artifact_for_file(copy)) == series
     copy.write_bytes(b"another")
     assert in_flow(lambda: artifact_for_file(copy)) is None
-    assert len(effects.twin.requests("POST")) == posts
+    assert len(effects.embedded.requests("POST")) == posts
 
 
 def test_the_artifact_of_a_file_must_be_ready(in_flow, effects, source):
     """What was begun and not finished is no artifact of the file yet."""
-    effects.twin.add_fault(method="PATCH", status=503)
+    effects.embedded.add_fault(method="PATCH", status=503)
     with pytest.raises(UnavailableError):
         in_flow(lambda: upload_artifact(source))
     assert in_flow(lambda: artifact_for_file(source)) is None
@@ -315,8 +315,8 @@ def test_a_side_car(in_flow, effects, source, unique):
 
 def test_an_artifact_that_shows_late_is_waited_for(effects, source):
     """The record is created, and neither read nor written for a while: it is the only one, and ready in the end."""
-    effects.twin.add_fault(method="POST", path="^/1/artifacts$", count=1, late_visibility=0.6)
+    effects.embedded.add_fault(method="POST", path="^/1/artifacts$", count=1, late_visibility=0.6)
     source.write_bytes(os.urandom(1000))
     artifact = upload_artifact.fn(source)
     assert read_artifact.fn(artifact) == source.read_bytes()
-    assert len(effects.twin.requests("POST", "/1/artifacts")) == 1
+    assert len(effects.embedded.requests("POST", "/1/artifacts")) == 1

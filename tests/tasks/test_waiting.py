@@ -12,11 +12,11 @@ from ivcap_flows.local.register import register
 from ivcap_flows.tasks import jobs, poll_sources, request_job, wait_for_jobs
 
 
-def polls(twin):
+def polls(embedded):
     """Requests that look after jobs; a stream of events is none."""
     return [
         each["path"]
-        for each in twin.requests("GET")
+        for each in embedded.requests("GET")
         if ("/jobs" in each["path"] and not each["path"].endswith("/events")) or each["path"] == "/1/aspects"
     ]
 
@@ -33,9 +33,9 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
 
     def body():
         job = request_job("sleep", {"seconds": 30.0})
-        effects.twin.forget_requests()
+        effects.embedded.forget_requests()
         begun = time.monotonic()
-        looking = threading.Timer(2.0, lambda: early.append((polls(effects.twin), time.monotonic() - begun)))
+        looking = threading.Timer(2.0, lambda: early.append((polls(effects.embedded), time.monotonic() - begun)))
         looking.start()
         with pytest.raises(WaitTimeoutError):
             wait_for_jobs([job], timeout=7.0)
@@ -43,7 +43,7 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
 
     in_flow(body)
     [(asked, after)] = early
-    assert said == [1] and after < 3 and asked == [] and polls(effects.twin)
+    assert said == [1] and after < 3 and asked == [] and polls(effects.embedded)
 
 
 def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, monkeypatch):
@@ -52,12 +52,12 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, m
 
     def body():
         work = [request_job("sleep", {"seconds": 30 + n / 1000}) for n in range(6)]
-        effects.twin.forget_requests()
+        effects.embedded.forget_requests()
         with pytest.raises(WaitTimeoutError):
             wait_for_jobs(work, timeout=6.0)
 
     in_flow(body)
-    assert 1 <= len(polls(effects.twin)) <= 5 + 2
+    assert 1 <= len(polls(effects.embedded)) <= 5 + 2
 
 
 SERVICE = """
@@ -69,12 +69,12 @@ def fails(request, job):
 
 
 @pytest.fixture
-def failing(_twin, tmp_path, unique):
+def failing(_embedded, tmp_path, unique):
     """The name of a service that writes something and fails."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_waiting_tests.py").write_text(SERVICE)
     definition = {"name": f"fails-{unique}", "entry": "services_of_waiting_tests:fails"}
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
     return definition["name"]
 
 

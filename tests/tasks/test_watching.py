@@ -73,7 +73,7 @@ async def watches(journal: Journal) -> Any:
         await asyncio.gather(watch, return_exceptions=True)
 
 
-def test_many_parked_runs_take_no_thread_each(ivcap_twin, ivcap_journal, woken, monkeypatch):
+def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, woken, monkeypatch):
     """Nor do those whose process stays keep the others from being woken."""
     order = place_order("echo", {"message": "many"})
     parks = [park(ivcap_journal, order) for _ in range(MANY)]
@@ -131,7 +131,7 @@ def failing(url: str) -> Iterator[None]:
 
 
 def test_a_watcher_outlives_what_its_journal_does(
-    ivcap_twin, ivcap_journal, journal_url, hasty_journal, woken, monkeypatch, caplog
+    embedded_platform, ivcap_journal, journal_url, hasty_journal, woken, monkeypatch, caplog
 ):
     """One that watches goes on and wakes what has ended, and one that stands by takes its place afterwards."""
     order = place_order("echo", {"message": "outlives"})

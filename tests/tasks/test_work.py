@@ -54,7 +54,7 @@ def told(request, job):
 
 
 @pytest.fixture(scope="session")
-def telling(_twin, tmp_path_factory):
+def telling(_embedded, tmp_path_factory):
     """The name of a service that tells what it does, makes a product, and has results of every type."""
     folder = tmp_path_factory.mktemp("telling")
     (folder / "setup.cfg").touch()
@@ -65,7 +65,7 @@ def telling(_twin, tmp_path_factory):
         {"name": "times", "type": "int", "optional": True},
     ]
     definition = {"name": "telling", "entry": "services_of_work_tests:told", "parameters": parameters}
-    register(_twin.url, _twin.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
     return "telling"
 
 
@@ -320,7 +320,7 @@ def watched_now():
     return [poller for pollers in watching._pollers.values() for poller in pollers.values()]
 
 
-def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, ivcap_twin):
+def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedded_platform):
     """The others are not waited for, and nothing asks about them any more."""
     watched = []
 
@@ -337,7 +337,7 @@ def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, ivcap_
     assert taken < 10 and slow not in watched
 
 
-def test_pollers_go_with_their_client(ivcap_twin, ivcap_journal):
+def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
     """Nothing of a poller is left when nothing is waited for, and nothing of a client that was closed and forgotten."""
 
     async def wait():

@@ -32,7 +32,8 @@ __all__ = ["Platform"]
 
 
 class Platform:
-    """Opens the directory's state, which must not be open in another server. Raises TwinError, NewerSchemaError.
+    """Opens the directory's state, which must not be open in another server. Raises EmbeddedPlatformError,
+    NewerSchemaError.
 
     A `seed` makes ids follow from it; it stays with the directory, as does a clock that was set.
     """
@@ -45,7 +46,7 @@ class Platform:
         self.seed = self._follow_seed(seed)
         clock.CLOCK.restore(store.get("clock") or clock.Clock().kept())
         empty = store.get("instance") is None
-        self.instance = store.kept("instance", lambda: flows_urn("twin", uuid.uuid4()))
+        self.instance = store.kept("instance", lambda: flows_urn("embedded", uuid.uuid4()))
         secret = store.kept("secret", lambda: secrets.token_hex(32))
         self.tokens = Tokens(secret)
         self.cursors = Cursors(secret.encode())
@@ -84,7 +85,7 @@ class Platform:
         """
         if not new or self.seed is None:
             return self.instance
-        return flows_urn("twin", ids.seeded(self.seed, "accounts", 0))
+        return flows_urn("embedded", ids.seeded(self.seed, "accounts", 0))
 
     async def decide_login(self, **decision: Any) -> bool:
         """As `Logins.decide`."""

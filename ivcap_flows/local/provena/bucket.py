@@ -1,4 +1,4 @@
-"""The files of datasets on an S3 server, where the twin is told of one."""
+"""The files of datasets on an S3 server, where the embedded platform is told of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from ivcap_flows.errors import TwinError
+from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local import clock
 from ivcap_flows.local.provena.web import Refusal
 
@@ -28,22 +28,22 @@ _PATIENCE: Final = 10
 
 
 class Bucket:
-    """Objects by key in the twin's bucket of a server, which is addressed by path."""
+    """Objects by key in the embedded platform's bucket of a server, which is addressed by path."""
 
     def __init__(self, endpoint: str) -> None:
-        """`endpoint`: `http[s]://[key:secret@]host[:port]`; makes the bucket. Raises TwinError."""
+        """`endpoint`: `http[s]://[key:secret@]host[:port]`; makes the bucket. Raises EmbeddedPlatformError."""
         parts = urlsplit(endpoint)
         self.endpoint = endpoint_of(endpoint)
         self._key, self._secret = unquote(parts.username or _ANY), unquote(parts.password or _ANY)
         try:
             made = self._status("PUT", "")
         except (OSError, http.client.HTTPException) as error:
-            raise TwinError(
+            raise EmbeddedPlatformError(
                 f"The S3 server at {self.endpoint} does not answer ({error}). Start it before the embedded platforms."
             ) from error
         # 409: it is there.
         if made not in (200, 409):
-            raise TwinError(f"The S3 server at {self.endpoint} refused to make a bucket ({made}).")
+            raise EmbeddedPlatformError(f"The S3 server at {self.endpoint} refused to make a bucket ({made}).")
 
     def credentials(self) -> dict[str, str]:
         """Keys that the server takes."""
@@ -83,15 +83,15 @@ class Bucket:
             return connection.getresponse().status
 
     def _signed(self, method: str, path: str, seconds: int) -> str:
-        # S3 has the machine's time, whatever the twin's clock shows.
+        # S3 has the machine's time, whatever the embedded platform's clock shows.
         return presigned(method, f"{self.endpoint}/{NAME}/{path}", self._key, self._secret, seconds, clock.machine())
 
 
 def endpoint_of(address: str) -> str:
-    """The address of a server without its keys. Raises TwinError."""
+    """The address of a server without its keys. Raises EmbeddedPlatformError."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TwinError("The address of the S3 server has to be of the form http://[key:secret@]host:port.")
+        raise EmbeddedPlatformError("The address of the S3 server has to be of the form http://[key:secret@]host:port.")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local import ids
 from ivcap_flows.local.directory import need_space
 
@@ -124,7 +124,7 @@ class Store:
     def __init__(self, path: Path, seed: int | None = None) -> None:
         """Open or make the file. A `seed` makes the ids of jobs and batches follow from it.
 
-        Raises NewerSchemaError for a file of a newer version and TwinError for one that cannot be read.
+        Raises NewerSchemaError for a file of a newer version and EmbeddedPlatformError for one that cannot be read.
         """
         self._seed = seed
         self._lock = threading.RLock()
@@ -138,7 +138,7 @@ class Store:
                 self._db.executescript(f"BEGIN;{_MIGRATIONS[version]}PRAGMA user_version={version + 1};COMMIT;")
         except sqlite3.Error as error:
             self._db.close()
-            raise TwinError(
+            raise EmbeddedPlatformError(
                 f"{path} cannot be opened as the state of the embedded Provena: {error}. "
                 "Restore it, or name another directory.",
                 directory=str(path.parent),

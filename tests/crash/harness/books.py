@@ -1,4 +1,4 @@
-"""The judge: the twin's own books against what was wanted and against what the journal can show."""
+"""The judge: the embedded platform's own books against what was wanted and against what the journal can show."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Verdict:
 @dataclass(frozen=True)
 class Books:
     """`shown` is what `ivcap-flows show --json` says of each run of the journal, `orphans` and `doctor` what these
-    say; `sent` the requests with bytes of uploads that the twin received, which it may have forgotten some of
-    (`forgot`)."""
+    say; `sent` the requests with bytes of uploads that the embedded platform received, which it may have forgotten some
+    of (`forgot`)."""
 
     scenario: Scenario
     folder: Path

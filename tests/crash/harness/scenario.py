@@ -96,7 +96,7 @@ Sets: among the parameters. Clocks: the journal's, another time for each process
 item, a dataset. Large: files of many chunks.
 """
 
-VICTIMS: Final = ("flow", "twin", "worker", "watcher", "flow and worker")
+VICTIMS: Final = ("flow", "embedded", "worker", "watcher", "flow and worker")
 
 FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "none": (),
@@ -116,7 +116,9 @@ FAULTS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     ),
     "twice at once": (),
 }
-"""By name, the rules that the twin goes by. Twice at once: two processes of the same, on the same run if deployed."""
+"""By name, the rules that the embedded platform goes by. Twice at once: two processes of the same, on the same run if
+deployed.
+"""
 
 _BY_STEP: Final[dict[str, dict[str, Any]]] = {
     "with the request on its way": {"method": "POST", "path": "^/1/orders$", "count": 1, "delay": 1.0},
@@ -127,7 +129,7 @@ _BY_STEP: Final[dict[str, dict[str, Any]]] = {
         "drop_reply_after_effect": True,
     },
 }
-"""What a step needs of the twin to be reached."""
+"""What a step needs of the embedded platform to be reached."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Scenario:
 def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenario]:
     """So many scenarios: every step and every fault in turn, the rest by the seed's chance."""
     chance = random.Random(seed)
-    script = [(step, victim) for victim in ("flow", "twin") for step in (*STEPS, RANDOM, RANDOM)]
+    script = [(step, victim) for victim in ("flow", "embedded") for step in (*STEPS, RANDOM, RANDOM)]
     script += [(step, "flow") for step in STEPS]
     script += [(step, "database") for step in (*STEPS[::3], RANDOM)] if postgresql else []
     deployed = [

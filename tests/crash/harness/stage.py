@@ -1,4 +1,6 @@
-"""The ground on which trials are played: a Prefect server, a worker, several twins, and a process that forks flows."""
+"""The ground on which trials are played: a Prefect server, a worker, several embedded platforms, and a process that
+forks flows.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from harness.services import DEFINITION
 from ivcap_flows.local import ensure
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
-from ivcap_flows.local.remote import TwinControl
+from ivcap_flows.local.remote import PlatformControl
 
 __all__ = ["Database", "Fork", "Forks", "Platform", "Stage"]
 
@@ -132,7 +134,7 @@ class Forks:
 
 
 class Platform:
-    """A twin at a port of its own, which it keeps when it is killed and started again."""
+    """An embedded platform at a port of its own, which it keeps when it is killed and started again."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -151,8 +153,8 @@ class Platform:
         )
 
     @property
-    def control(self) -> TwinControl:
-        return TwinControl(ensure(self.directory))
+    def control(self) -> PlatformControl:
+        return PlatformControl(ensure(self.directory))
 
     @property
     def database(self) -> Path:
@@ -164,7 +166,7 @@ class Platform:
         return provena_of(self.directory)
 
     def sent(self) -> list[dict[str, Any]]:
-        """The requests with bytes of uploads since `forget`, also before the twin died."""
+        """The requests with bytes of uploads since `forget`, also before the embedded platform died."""
         return [*self._log, *self.control.requests("PATCH")]
 
     def forget(self) -> None:
@@ -204,7 +206,7 @@ class Platform:
         end = time.monotonic() + _PATIENCE
         while (Directory(self.directory).server() or {}).get("pid") != self._process.pid:
             if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the twin in {self.directory} does not start")
+                raise RuntimeError(f"the embedded platform in {self.directory} does not start")
             time.sleep(0.02)
 
 
@@ -269,10 +271,10 @@ class Stage:
             return self._forks[seed]
 
     def platform(self) -> Platform:
-        """A twin for one trial at a time; give it back."""
+        """An embedded platform for one trial at a time; give it back."""
         with self._lock:
             if not self._free:
-                made = Platform(self.home / f"twin-{len(self._all)}")
+                made = Platform(self.home / f"embedded-{len(self._all)}")
                 self._all.append(made)
                 self._free.append(made)
             return self._free.pop()

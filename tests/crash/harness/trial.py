@@ -274,7 +274,7 @@ class Trial:
 
     def _kill(self, kill: Kill, pids: list[int]) -> None:
         self._say(f"--- {kill.victim} is killed {kill.step}\n")
-        if kill.victim == "twin":
+        if kill.victim == "embedded":
             self._platform.kill(random.Random(self.scenario.seed).uniform(0.0, 1.5))
         if "worker" in kill.victim:
             self.stage.kill_worker()

@@ -164,7 +164,7 @@ def provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provena]:
 @pytest.fixture
 def own_provena(tmp_path: Path) -> Iterator[Provena]:
     """A server of the test's own, to be killed and started again."""
-    with running(tmp_path / "twin") as server:
+    with running(tmp_path / "embedded") as server:
         yield server
 
 
@@ -201,7 +201,7 @@ def a_collection() -> Callable[[str], Json]:
 
 @pytest.fixture
 def a_provena_user() -> Iterator[Callable[[Any], Someone]]:
-    """How to be the first user of a twin that serves both platforms, and so has faults and options."""
+    """How to be the first user of an embedded platform that serves both platforms, and so has faults and options."""
     http = httpx.Client(timeout=20)
 
     def user(home: Any) -> Someone:
@@ -215,6 +215,6 @@ def a_provena_user() -> Iterator[Callable[[Any], Someone]]:
 
 
 @pytest.fixture
-def served_ada(local_twin: Any, a_provena_user: Callable[[Any], Someone]) -> Someone:
-    """The first user of the twin that the tests of a module share."""
-    return a_provena_user(local_twin)
+def served_ada(local_platform: Any, a_provena_user: Callable[[Any], Someone]) -> Someone:
+    """The first user of the embedded platform that the tests of a module share."""
+    return a_provena_user(local_platform)

@@ -18,16 +18,16 @@ from ivcap_flows.local.provena import create_app
 def main(directory: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    twin = create_app(directory, url)
+    embedded = create_app(directory, url)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await twin.start()
+        await embedded.start()
         print(url, flush=True)
         yield
-        await twin.stop()
+        await embedded.stop()
 
-    app = Starlette(routes=[Mount("/provena", twin.app)], lifespan=lifespan)
+    app = Starlette(routes=[Mount("/provena", embedded.app)], lifespan=lifespan)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from ivcap_flows.errors import TwinError
+from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local.provena.bucket import Bucket, presigned
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -72,7 +72,7 @@ def test_the_files_of_datasets_are_where_the_s3_server_is(s3, local_home, a_prov
     keys = keys["credentials"]
     assert (keys["aws_access_key_id"], keys["aws_secret_access_key"]) == ("me", "a/secret")
     assert "endpoint_url" not in keys
-    assert httpx.get(f"{home.environment['IVCAP_URL']}/_twin").json()["s3"] == endpoint
+    assert httpx.get(f"{home.environment['IVCAP_URL']}/_embedded").json()["s3"] == endpoint
 
     def link(path):
         body = {"dataset_id": dataset, "file_path": path}
@@ -87,7 +87,7 @@ def test_the_files_of_datasets_are_where_the_s3_server_is(s3, local_home, a_prov
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9000", "s3://bucket", "http://127.0.0.1:9"])
 def test_a_server_that_is_none_is_told_at_the_start(address):
-    """A wrong address and one where nobody answers are TwinErrors, which hold no key."""
-    with pytest.raises(TwinError, match="S3 server") as caught:
+    """A wrong address and one where nobody answers are EmbeddedPlatformErrors, which hold no key."""
+    with pytest.raises(EmbeddedPlatformError, match="S3 server") as caught:
         Bucket(address.replace("//", "//me:hidden@"))
     assert "hidden" not in str(caught.value)

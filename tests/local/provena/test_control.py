@@ -1,4 +1,4 @@
-"""What the control routes of a served twin do to Provena."""
+"""What the control routes of a served embedded platform do to Provena."""
 
 import os
 import subprocess
@@ -13,9 +13,9 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 @pytest.fixture
-def realm(local_twin):
+def realm(local_platform):
     """Asks an endpoint of the realm's login with a form."""
-    environment = local_twin.environment
+    environment = local_platform.environment
     base = f"{environment['PROVENA_KEYCLOAK']}/realms/{environment['PROVENA_REALM']}/protocol/openid-connect"
 
     def ask(path, **form):
@@ -24,10 +24,10 @@ def realm(local_twin):
     return ask
 
 
-def test_a_device_is_let_in_by_the_control_route(local_twin, realm):
+def test_a_device_is_let_in_by_the_control_route(local_platform, realm):
     """By its user code, as a user of the realm, or refused; an account that there is not is 404."""
     let_in, refused = realm("auth/device"), realm("auth/device")
-    with local_twin.control() as control:
+    with local_platform.control() as control:
         code = {"user_code": let_in["user_code"]}
         assert control.post("/login", json={**code, "account": "nobody"}).status_code == 404
         assert control.post("/login", json={**code, "account": "embedded-admin", "lifetime": 60}).status_code == 204
@@ -60,9 +60,9 @@ def test_other_users_of_the_machine_let_no_device_in(realm):
 
 
 @pytest.fixture
-def dying(local_twin):
+def dying(local_platform):
     """Lets one worker of a sub type die at a time of its work."""
-    with local_twin.control() as control:
+    with local_platform.control() as control:
 
         def add(sub_type, when):
             rule = {"path": f"^{sub_type}$", "kill_worker": when, "count": 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.local.provena.openapi import document
-from ivcap_flows.local.provena.twin import ProvenaTwin
+from ivcap_flows.local.provena.platform import EmbeddedProvena
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,9 +24,9 @@ def pages():
 
 @pytest.fixture(scope="module")
 def apis(tmp_path_factory):
-    twin = ProvenaTwin(tmp_path_factory.mktemp("apis"), "http://127.0.0.1:1", 0, None)
-    asyncio.run(twin.stop())
-    return twin.apis
+    embedded = EmbeddedProvena(tmp_path_factory.mktemp("apis"), "http://127.0.0.1:1", 0, None)
+    asyncio.run(embedded.stop())
+    return embedded.apis
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,10 @@ def routes(pages):
 
 
 def test_every_route_of_each_api_has_a_row_with_its_state(pages, apis, routes):
-    """No route of Provena is missing in docs/reference/twin.md, and each says what it has, lacks, or why it is not."""
-    page = (ROOT / "docs" / "reference" / "twin.md").read_text(encoding="utf-8")
+    """No route of Provena is missing in docs/reference/embedded-platforms.md, and each says what it has, lacks, or why
+    it is not.
+    """
+    page = (ROOT / "docs" / "reference" / "embedded-platforms.md").read_text(encoding="utf-8")
     assert set(routes) == set(apis)
     assert sum(map(len, routes.values())) == 392
     for name, api in apis.items():
@@ -55,7 +57,7 @@ def test_a_route_that_nobody_serves_needs_a_reason(pages, apis):
 
 
 def test_no_route_is_served_that_provena_has_not(apis, routes):
-    """A client that works with the twin does not rely on what is only here."""
+    """A client that works with the embedded platform does not rely on what is only here."""
     for name, api in apis.items():
         assert {(operation.method, operation.path) for operation in api.operations} <= routes[name]
 

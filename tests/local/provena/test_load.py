@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ivcap_flows.local.provena.keycloak.state import Key
-from ivcap_flows.local.provena.twin import ProvenaTwin
+from ivcap_flows.local.provena.platform import EmbeddedProvena
 
 DATASETS, RUNS, JOBS, GROUPED = 50_000, 50_000, 50_000, 500
 COUNTED = 10
@@ -24,11 +24,11 @@ STEPS = 12_000
 
 
 class Filled:
-    """A twin in this process whose questions to the database are watched."""
+    """An embedded platform in this process whose questions to the database are watched."""
 
     def __init__(self, root, collection):
-        self.twin = ProvenaTwin(root, "http://127.0.0.1", 0.1, None)
-        self.store = self.twin._store
+        self.embedded = EmbeddedProvena(root, "http://127.0.0.1", 0.1, None)
+        self.store = self.embedded._store
         roles = [
             f"{stem}-{level}" for stem in ("entity-registry", "job-service") for level in ("read", "write", "admin")
         ]
@@ -40,7 +40,7 @@ class Filled:
         }
         token = jwt.encode(claims, Key(root).private, "RS256")
         self.headers = {"Authorization": f"Bearer {token}"}
-        self.transport = httpx.ASGITransport(Starlette(routes=[Mount("/provena", self.twin.app)]))
+        self.transport = httpx.ASGITransport(Starlette(routes=[Mount("/provena", self.embedded.app)]))
         self.steps, self.plans = 0, []
         self.fill(collection)
         self.asked = self.store.rows
@@ -131,7 +131,7 @@ class Filled:
 def filled(tmp_path_factory, a_collection):
     made = Filled(tmp_path_factory.mktemp("load"), a_collection)
     yield made
-    asyncio.run(made.twin.stop())
+    asyncio.run(made.embedded.stop())
 
 
 def sorted_by(name, *, ascending=False, **more):

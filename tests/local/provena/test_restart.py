@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from ivcap_flows.errors import NewerSchemaError, TwinError
+from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local.provena import create_app, environment, store
 from ivcap_flows.local.provena.prov.graph import Graph
 from ivcap_flows.local.provena.search.state import search
@@ -86,7 +86,7 @@ def test_a_directory_of_a_newer_version_is_refused(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, name):
     """Neither a traceback of SQLite nor of the key's reader reaches the user."""
     (tmp_path / name).write_bytes(b"not what it should be" * 400)
-    with pytest.raises(TwinError, match=name):
+    with pytest.raises(EmbeddedPlatformError, match=name):
         create_app(tmp_path, "http://127.0.0.1:1")
 
 

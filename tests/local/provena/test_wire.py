@@ -171,12 +171,12 @@ def test_the_links_that_are_given_out_work(ada, record):
 
 async def test_a_fault_hides_what_a_request_makes(tmp_path):
     """Made under late visibility, an item and a job are in no read and no list until their time has come."""
-    twin = create_app(tmp_path, "http://twin")
-    await twin.start()
+    embedded = create_app(tmp_path, "http://embedded")
+    await embedded.start()
     try:
-        env = environment(tmp_path, "http://twin")
-        mounted = Starlette(routes=[Mount("/provena", twin.app)])
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(mounted), base_url="http://twin") as http:
+        env = environment(tmp_path, "http://embedded")
+        mounted = Starlette(routes=[Mount("/provena", embedded.app)])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(mounted), base_url="http://embedded") as http:
             form = {"grant_type": "refresh_token", "client_id": env["PROVENA_CLIENT_ID"]}
             form["refresh_token"] = env["PROVENA_OFFLINE_TOKEN"]
             realm = f"{env['PROVENA_KEYCLOAK']}/realms/{env['PROVENA_REALM']}"
@@ -198,4 +198,4 @@ async def test_a_fault_hides_what_a_request_makes(tmp_path):
             await asyncio.sleep(0.8)
             assert await seen() == (True, True, True)
     finally:
-        await twin.stop()
+        await embedded.stop()

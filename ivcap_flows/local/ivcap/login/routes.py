@@ -22,9 +22,9 @@ __all__ = ["AUTHINFO", "ROUTES"]
 
 _AUTHINFO: Final = """version: 1
 auth:
-  default-provider-id: twin
+  default-provider-id: embedded
   providers:
-    twin:
+    embedded:
       login-url: {base}/login
       token-url: {base}/login/token
       code-url: {base}/login/device

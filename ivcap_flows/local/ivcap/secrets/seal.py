@@ -1,4 +1,4 @@
-"""The seal on values at rest (AES-GCM), with a key that lies outside of the twin's folder.
+"""The seal on values at rest (AES-GCM), with a key that lies outside of the embedded platform's folder.
 
 A copy of the folder alone gives no value away. Where no key can be kept, it lives in memory, and what was sealed with
 it ends with the process.
@@ -42,10 +42,10 @@ class Seal:
 
 
 class SealKey:
-    """The key of one twin, in a file of its own in the user's data directory (0600)."""
+    """The key of one embedded platform, in a file of its own in the user's data directory (0600)."""
 
-    def __init__(self, twin: Path, instance: str) -> None:
-        self._twin = twin.resolve()
+    def __init__(self, embedded: Path, instance: str) -> None:
+        self._embedded = embedded.resolve()
         self._name = instance.rsplit(":", 1)[-1]
         self._seal: Seal | None = None
 
@@ -63,11 +63,11 @@ class SealKey:
 
     @property
     def _path(self) -> Path:
-        return user_data_path("ivcap-flows").absolute() / "twin-keys" / self._name
+        return user_data_path("ivcap-flows").absolute() / "embedded-keys" / self._name
 
     def _kept(self) -> Seal | None:
         path = self._path
-        if path.parent.resolve().is_relative_to(self._twin):
+        if path.parent.resolve().is_relative_to(self._embedded):
             return None
         try:
             key = kept_file(path, lambda: os.urandom(_BYTES))

@@ -75,7 +75,7 @@ class Key(RsaKey):
 
 
 def _subject(username: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:ivcap-flows:twin:{username}"))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:ivcap-flows:embedded:{username}"))
 
 
 class Realm:

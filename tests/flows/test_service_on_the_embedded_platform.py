@@ -21,7 +21,7 @@ SERIES = FLOWS / "data/ersst_nino12_monthly.csv"
 @pytest.fixture(scope="module")
 def platform_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of an embedded IVCAP that knows the service."""
-    folder = tmp_path_factory.mktemp("twin")
+    folder = tmp_path_factory.mktemp("embedded")
     written = folder / "environment"
     command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(folder / "state")]
     with (folder / "log").open("wb") as log:

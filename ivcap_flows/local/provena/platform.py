@@ -37,13 +37,13 @@ from ivcap_flows.local.provena.users import OTHER, READER, SERVICE_CLIENT, UNLIN
 from ivcap_flows.local.provena.web import Api, Desk, http_error
 from ivcap_flows.local.refusals import caller_gone
 
-__all__ = ["ProvenaTwin", "create_app", "environment", "service_credentials"]
+__all__ = ["EmbeddedProvena", "create_app", "environment", "service_credentials"]
 
 _STORE_FILE: Final = "provena.sqlite"
 _MOUNT: Final = "provena"
 
 
-class ProvenaTwin:
+class EmbeddedProvena:
     """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app.
 
     `apis` has the APIs by the last part of their path, `jobs` what their workers do.
@@ -115,16 +115,16 @@ def create_app(
     seed: int | None = None,
     dies: Dies = lambda sub_type: None,
     s3: str | None = None,
-) -> ProvenaTwin:
+) -> EmbeddedProvena:
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
     The job of an accepted request can be seen after `settle` seconds at the latest. A `seed` makes the ids of jobs and
     batches follow from it. `dies` lets workers of jobs die. `s3` is the address of a server for the files of
     datasets (Bucket). Raises NewerSchemaError for a
-    directory made by a newer version, and TwinError for one that cannot be read. One process at a time may have a
-    directory open.
+    directory made by a newer version, and EmbeddedPlatformError for one that cannot be read. One process at a time may
+    have a directory open.
     """
-    return ProvenaTwin(directory, base_url, settle, seed, dies, s3)
+    return EmbeddedProvena(directory, base_url, settle, seed, dies, s3)
 
 
 def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[str, str]:
