@@ -1,10 +1,10 @@
 """64 files of 1 MiB over a link with 20 ms of latency, against the official client.
 
 Each does it in the way that its users have: ours awaits the tasks together (`asyncio.gather` of `aupload_artifact`
-outside of a flow, so that Prefect's own cost is not in it, though journal and key aspects are), the official client has
-only a call that blocks, one file after another. The latency is added by the embedded platform to every request; the
-time is from the first call to the last reply, in a process that has imported everything and whose journal has its
-tables, as it has but once. No round sends what an earlier one has sent.
+outside of a flow, so that Prefect's own cost is not in it, though journal and idempotency records are), the official
+client has only a call that blocks, one file after another. The latency is added by the embedded platform to every
+request; the time is from the first call to the last reply, in a process that has imported everything and whose journal
+has its tables, as it has but once. No round sends what an earlier one has sent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """1,000 orders by the task against the bare replay of the very same requests, with 20 ms to the embedded platform.
 
 Ours awaits the tasks together (`asyncio.gather` of `aplace_order` outside of a flow, so that Prefect's own cost is not
-in it): parameters checked, an intent on disk before each order leaves, key aspects, outcomes, a journal with the
-durability as shipped. The peer sends what ours sent in a run of before, with other keys of as many digits, over as
+in it): parameters checked, an intent on disk before each order leaves, idempotency records, outcomes, a journal with
+the durability as shipped. The peer sends what ours sent in a run of before, with other keys of as many digits, over as
 many connections, by a plain client of httpx that looks at nothing but the status. The service runs no jobs. CPU time is
 that of the process that sends.
 """

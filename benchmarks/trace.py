@@ -107,14 +107,14 @@ def fill(path: Path, runs: int) -> None:
         for number in range(runs):
             for record in stated(number, count):
                 ends = record.id, record.source, record.target
-                mark = record.attributes.get("sha256") or record.attributes.get("commit")
+                version = record.attributes.get("sha256") or record.attributes.get("commit")
                 yield (
                     str(uuid.UUID(int=number)),
                     number,
                     *ends,
                     record.model_dump_json(exclude_defaults=True),
                     record.type,
-                    mark,
+                    version,
                 )
 
     run_rows = ((str(uuid.UUID(int=number)), number + 1, number, number) for number in range(runs))
@@ -133,7 +133,7 @@ def fill(path: Path, runs: int) -> None:
             run_rows,
         )
         database.executemany(
-            """INSERT INTO facts (run_id, recorded_at, record_id, source, target, record, type, mark)
+            """INSERT INTO facts (run_id, recorded_at, record_id, source, target, record, type, version)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
             rows(),
         )

@@ -86,7 +86,11 @@ def by_hand(path: Path, environment: dict[str, str]) -> float:
 
     begin = time.perf_counter()
     timed(["sha256sum", str(path)])
-    announced = {"X-Content-Length": str(size), "Content-Length": "0", "X-Content-Type": "application/octet-stream"}
+    announced = {
+        "X-Content-Length": str(size),
+        "Content-Length": "0",
+        "X-Content-Type": "application/octet-stream",
+    }
     create = curl("POST", f"{environment['IVCAP_URL']}/1/artifacts", **announced)
     target = json.loads(subprocess.run(create, check=True, capture_output=True).stdout)["data-href"]
     part = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}

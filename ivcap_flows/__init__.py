@@ -1,4 +1,4 @@
-"""Prefect 3 pipelines on IVCAP and Provena: each effect at most once, provenance recorded by itself.
+"""Prefect 3 pipelines on IVCAP and Provena: each effect at most once, provenance recorded automatically.
 
 `flow` and `task` are Prefect's, with their runs recorded; `recorded` records any other function. `annotate` adds to
 the record, `once` keeps a value for all attempts of a run, and `wait_or_park` waits for orders and jobs without a

@@ -25,13 +25,13 @@ __all__ = [
     "digest",
     "file_urn",
     "fingerprint",
+    "fingerprint_for_reuse",
     "flows_urn",
     "ivcap_urn",
     "key_entity",
     "key_in",
     "key_of",
     "key_of_generation",
-    "mark_of",
     "platform_id",
     "short_id",
     "urn_id",
@@ -43,7 +43,7 @@ KEY_VERSION: Final = "k1"
 _KEY_IN_NAME: Final = re.compile(r" ?\[([0-9a-f]{16}(?:\.\d+)?)\]")
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
 REUSE_SCHEMA: Final = "urn:ivcap-flows:schema:reuse.1"
-"""An aspect on an order or job without a key aspect, with the mark by which an equal request finds it."""
+"""An aspect on an order or job without an idempotency record, with the mark by which an equal request finds it."""
 
 CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 """An aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP itself keeps no digest."""
@@ -95,13 +95,13 @@ def key_of_generation(base_key: str, generation: int) -> str:
     return f"{base_key}.{generation}" if generation else base_key
 
 
-def mark_of(*, platform: str, account: str, noun: str, definition: str, request: Any) -> str:
+def fingerprint_for_reuse(*, platform: str, account: str, noun: str, definition: str, request: Any) -> str:
     """What equal requests of one service definition share in an account, whoever asks: 64 hex digits."""
     return digest(canonical(["m1", platform, account, noun, definition, request]))
 
 
 def key_entity(key: str) -> str:
-    """The URN under which a key aspect is asserted: `urn:ivcap-flows:key:<hash>`."""
+    """The URN under which an idempotency record is asserted: `urn:ivcap-flows:key:<hash>`."""
     return "urn:ivcap-flows:key:" + key.removeprefix(KEY_VERSION + ":")
 
 

@@ -73,7 +73,7 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     def tell(ended: asyncio.Task[T]) -> None:
         # A loop that was closed meanwhile has nobody who waits.
         with suppress(RuntimeError):
-            here.call_soon_threadsafe(_settle, answer, ended)
+            here.call_soon_threadsafe(_visibility_delay, answer, ended)
 
     def cancel(given_up: asyncio.Future[T]) -> None:
         if given_up.cancelled():
@@ -84,7 +84,7 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     return answer
 
 
-def _settle(answer: asyncio.Future[T], ended: asyncio.Task[T]) -> None:
+def _visibility_delay(answer: asyncio.Future[T], ended: asyncio.Task[T]) -> None:
     if answer.done():
         return
     if ended.cancelled():

@@ -34,7 +34,7 @@ ROOM: Final = 256 * 2**20
 """How many bytes they may hold, about; further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
 """How long facts are gathered for one commit."""
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 """Seconds without anything made, read or written after which nobody waits for the recorder any more."""
 _BATCH: Final = 2_000
 _TRIES: Final = 4
@@ -51,7 +51,7 @@ class Statement:
         self.run_id, self.attempt_id, self.make, self.weight = run_id, attempt_id, make, 2_000 + holds
 
 
-class _Mark(threading.Event):
+class _FlushMarker(threading.Event):
     """Set when all that was put before it is written; with `ends` the last that a thread does."""
 
     def __init__(self, *, ends: bool = False) -> None:
@@ -81,7 +81,7 @@ class Recorder:
         _recorders.add(self)
 
     def _begin_empty(self) -> None:
-        self._queue: deque[tuple[Call | Statement | _Mark, int]] = deque()
+        self._queue: deque[tuple[Call | Statement | _FlushMarker, int]] = deque()
         self._held = 0
         self._wake, self._hurry = threading.Event(), threading.Event()
         self._lock, self._draining = threading.Lock(), threading.Lock()
@@ -115,8 +115,8 @@ class Recorder:
         done = False
         try:
             if self._runs():
-                mark = self._marked(_Mark())
-                done = self._awaited(mark) if timeout is None else mark.wait(timeout)
+                marker = self._marked(_FlushMarker())
+                done = self._awaited(marker) if timeout is None else marker.wait(timeout)
             else:
                 self._drain()
                 done = True
@@ -132,7 +132,7 @@ class Recorder:
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._marked(_Mark(ends=True))
+            self._marked(_FlushMarker(ends=True))
             thread.join(5.0)
         atexit.unregister(self.flush)
 
@@ -140,22 +140,24 @@ class Recorder:
         """Count facts that were never put as missing from a run."""
         self._count(run_id, facts)
 
-    def _awaited(self, mark: _Mark) -> bool:
+    def _awaited(self, marker: _FlushMarker) -> bool:
         seen, since = (0, 0), time.monotonic()
-        while not mark.wait(min(1.0, PATIENCE)):
+        while not marker.wait(min(1.0, TIMEOUT)):
             now = self._steps, files.blocks_read()
             if now != seen:
                 seen, since = now, time.monotonic()
             elif not self._runs():
                 self._drain()
-            elif time.monotonic() - since > PATIENCE:
-                return mark.is_set()
+            elif time.monotonic() - since > TIMEOUT:
+                return marker.is_set()
         return True
 
     def _count_left(self) -> None:
         """Count what is queued and in hand as missing, but for what was counted so before."""
         with self._lock:
-            left = self._hand + Counter(item.run_id for item, _ in tuple(self._queue) if not isinstance(item, _Mark))
+            left = self._hand + Counter(
+                item.run_id for item, _ in tuple(self._queue) if not isinstance(item, _FlushMarker)
+            )
             self._missing.update(left)
             self._missing.subtract(self._left)
             self._left = left
@@ -163,11 +165,11 @@ class Recorder:
         if left:
             _warn("%d calls are not written to the journal yet, and missing from the record so far.", left.total())
 
-    def _marked(self, mark: _Mark) -> _Mark:
-        self._queue.append((mark, 0))
+    def _marked(self, marker: _FlushMarker) -> _FlushMarker:
+        self._queue.append((marker, 0))
         self._hurry.set()
         self._wake.set()
-        return mark
+        return marker
 
     def _start(self) -> None:
         with self._lock:
@@ -201,40 +203,40 @@ class Recorder:
         ends = False
         with self._draining:
             while not ends:
-                marks: list[_Mark] = []
+                markers: list[_FlushMarker] = []
                 whole = False
                 try:
-                    self._write(self._gathered(marks))
+                    self._write(self._gathered(markers))
                     whole = True
                 finally:
                     self._put_down(written=whole)
-                    for mark in marks:
-                        ends = ends or mark.ends
-                        mark.set()
+                    for marker in markers:
+                        ends = ends or marker.ends
+                        marker.set()
                 if not self._queue:
                     break
         return ends
 
-    def _gathered(self, marks: list[_Mark]) -> list[list[Fact]]:
-        """What the next items state, for one commit; marks among them are added to `marks`."""
+    def _gathered(self, markers: list[_FlushMarker]) -> list[list[Fact]]:
+        """What the next items state, for one commit; marks among them are added to `markers`."""
         stated: list[list[Fact]] = []
         number = 0
         while number < _BATCH and (item := self._take()) is not None:
-            if isinstance(item, _Mark):
-                marks.append(item)
+            if isinstance(item, _FlushMarker):
+                markers.append(item)
             else:
                 stated.append(self._facts(item))
                 number += len(stated[-1])
         return stated
 
-    def _take(self) -> Call | Statement | _Mark | None:
+    def _take(self) -> Call | Statement | _FlushMarker | None:
         with self._lock:
             if not self._queue:
                 return None
             item, weight = self._queue.popleft()
             self._held -= weight
             self._steps += 1
-            if not isinstance(item, _Mark):
+            if not isinstance(item, _FlushMarker):
                 self._hand[item.run_id] += 1
             return item
 

@@ -31,7 +31,7 @@ _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
 _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template", "queue"})
 _MOST: Final = 200
 """Things that are shown at most; the journal has all."""
-_PATIENCE: Final = 3.0
+_TIMEOUT: Final = 3.0
 """Seconds that a process that ends waits for what is being shown."""
 _EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
@@ -57,7 +57,7 @@ def show_in_prefect(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -
 
 def _finish() -> None:
     for thread in _showing:
-        thread.join(_PATIENCE)
+        thread.join(_TIMEOUT)
 
 
 def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:

@@ -24,7 +24,7 @@ from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.registration.batch import IN_FLIGHT, PATIENCE, Batch
+from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
 from ivcap_flows.registration.datasets import read_defaults
 from ivcap_flows.registration.mapping import MappingEntry, ModelRunMapping
 from ivcap_flows.registration.model_runs import model_run_handle
@@ -44,19 +44,21 @@ _SHOWN: Final = 200
 """Rows of a table that is printed; the outcome file has all."""
 
 Datasets = Annotated[Path | None, Parameter(name="--datasets")]
-Patience = Annotated[float, Parameter(name="--patience")]
+StallTimeout = Annotated[float, Parameter(name="--stall-timeout")]
 
 
 @app.command
-def validate(file: Path, /, *, datasets: Datasets = None, patience: Patience = PATIENCE, as_json: Json = False) -> int:
+def validate(
+    file: Path, /, *, datasets: Datasets = None, stall_timeout: StallTimeout = STALL_TIMEOUT, as_json: Json = False
+) -> int:
     """Check every row of a file, and send nothing. Status 1 if a row is wrong; all faults are listed.
 
     Args:
         file: Provena's CSV template filled in, JSON Lines (a ModelRunRecord each, optionally with `key`), or Parquet.
         datasets: YAML or TOML file with what you state of datasets that are minted for IVCAP artifacts.
-        patience: Seconds for which Provena may be away.
+        stall_timeout: Seconds for which Provena may be away.
     """
-    with _bar() as progress, _batch(open_source(file), datasets, patience, progress) as batch:
+    with _bar() as progress, _batch(open_source(file), datasets, stall_timeout, progress) as batch:
         report = loop.run(batch.check())
         faults = [asdict(fault) for fault in batch.faults()]
     if as_json:
@@ -80,7 +82,7 @@ def register(
     skip_invalid: Annotated[bool, Parameter(negative=())] = False,
     out: Path | None = None,
     in_flight: int = IN_FLIGHT,
-    patience: Patience = PATIENCE,
+    stall_timeout: StallTimeout = STALL_TIMEOUT,
     as_json: Json = False,
 ) -> int:
     """Register every row of a file, or the successful orders of a service, once. Status 1 if one is no model run then.
@@ -97,7 +99,8 @@ def register(
         skip_invalid: Leave wrong rows out instead.
         out: CSV file for the handle, reason or doubt of each row.
         in_flight: Batches on their way together.
-        patience: Seconds without any movement after which a row is left in doubt, and for which Provena may be away.
+        stall_timeout: Seconds without any movement after which a row is left in doubt, and for which Provena may be
+        away.
     """
     if in_flight < 1:
         raise InputError(f"At least one batch has to be on its way; --in-flight cannot be {in_flight}.")
@@ -107,7 +110,7 @@ def register(
     with (
         _bar() as progress,
         open_journal(new=True) as journal,
-        _batch(source, datasets, patience, progress, entry) as batch,
+        _batch(source, datasets, stall_timeout, progress, entry) as batch,
     ):
         report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
@@ -161,7 +164,7 @@ def resolve(
     with (
         _bar() as progress,
         open_journal(new=True) as journal,
-        _batch(open_source(file), None, PATIENCE, progress) as batch,
+        _batch(open_source(file), None, STALL_TIMEOUT, progress) as batch,
     ):
         loop.run(batch.read())
         platform = loop.run(_platform())
@@ -285,13 +288,15 @@ async def _orders(service: str, entry: MappingEntry, since: datetime) -> Source:
 def _batch(
     source: Source,
     datasets: Path | None,
-    patience: float,
+    stall_timeout: float,
     progress: Callable[[str, int, int | None], None],
     entry: MappingEntry | None = None,
 ) -> Iterator[Batch]:
     stated = read_defaults(datasets) if datasets else entry.datasets if entry else None
     client = loop.run(provena())
-    with Batch(source, client, datasets=stated, describe=_artifact, patience=patience, progress=progress) as batch:
+    with Batch(
+        source, client, datasets=stated, describe=_artifact, stall_timeout=stall_timeout, progress=progress
+    ) as batch:
         yield batch
 
 

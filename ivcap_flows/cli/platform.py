@@ -22,7 +22,7 @@ __all__ = ["ask_ivcap", "ask_ivcap_if_there", "elsewhere", "embedded_in", "ivcap
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 60.0
+_TIMEOUT: Final = 60.0
 """Seconds that a command waits for the platform."""
 
 
@@ -59,17 +59,17 @@ def place_of(name: Literal["IVCAP", "Provena"]) -> str:
     return f"IVCAP at {settings.ivcap_url or settings.ivcap_base_url}"
 
 
-def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, patience: float = _PATIENCE) -> T:
+def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, timeout: float = _TIMEOUT) -> T:
     """What `ask` gives, with a client of what the environment means. UnreachableError for a platform that is slow."""
 
     async def asked() -> T:
         return await ask(await ivcap())
 
     try:
-        return loop.run(asyncio.wait_for(asked(), patience))
+        return loop.run(asyncio.wait_for(asked(), timeout))
     except asyncio.TimeoutError as error:
         raise UnreachableError(
-            f"{place_of('IVCAP')} did not answer within {patience:g} s. Check its URL, the network and the proxy.",
+            f"{place_of('IVCAP')} did not answer within {timeout:g} s. Check its URL, the network and the proxy.",
             sent=True,
         ) from error
 

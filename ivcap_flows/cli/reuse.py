@@ -22,7 +22,7 @@ __all__ = ["app"]
 
 app = cyclopts.App(name="reuse", help="Orders and jobs of before that `reuse=True` uses instead of paying again.")
 
-_PATIENCE: Final = 3600.0
+_TIMEOUT: Final = 3600.0
 
 
 @app.command
@@ -55,7 +55,7 @@ def scan(
             return [one async for one in walked]
 
     with open_journal(new=True) as journal:
-        found = ask_ivcap(ask, patience=_PATIENCE)
+        found = ask_ivcap(ask, timeout=_TIMEOUT)
     if as_json:
         emit([vars(one) for one in found])
         return

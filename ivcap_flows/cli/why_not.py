@@ -10,7 +10,7 @@ from ivcap_flows.cli.platform import ask_ivcap_if_there
 from ivcap_flows.durable.reuse import Earlier, earlier_of
 from ivcap_flows.durable.why_not import Against, against, earlier_rows
 from ivcap_flows.errors import ForbiddenError
-from ivcap_flows.identity import INTENT_SCHEMA, key_entity, mark_of, short_id
+from ivcap_flows.identity import INTENT_SCHEMA, fingerprint_for_reuse, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 
@@ -82,17 +82,19 @@ def _print(one: Against) -> None:
 
 
 async def _elsewhere(client: IvcapClient, row: IntentRow, known: set[Any]) -> tuple[list[Earlier], str]:
-    """What bears the mark on the platform beside what this journal knows, and a word on the key aspect."""
+    """What bears the mark on the platform beside what this journal knows, and a word on the idempotency record."""
     if row.definition is None:
         return [], "It was placed without a record of its service's definition, so nothing on the platform is compared."
-    mark = mark_of(
+    reuse_fingerprint = fingerprint_for_reuse(
         platform=row.platform, account=row.account, noun=row.noun, definition=row.definition, request=row.request
     )
     try:
-        elsewhere = [one for one in await earlier_of(client.aspects, mark) if one.urn not in known]
+        elsewhere = [one for one in await earlier_of(client.aspects, reuse_fingerprint) if one.urn not in known]
         aspects = [one async for one in client.aspects.list(entity=key_entity(row.key), schema=INTENT_SCHEMA)]
     except ForbiddenError as error:
-        return [], f"The platform refuses key aspects, so nothing of others can be found: {error.message}"
+        return [], f"The platform refuses idempotency records, so nothing of others can be found: {error.message}"
     if not aspects:
-        return elsewhere, "It has no key aspect on the platform: it was refused or retracted, so others do not find it."
-    return elsewhere, "Its key aspect is on the platform, where reuse=True finds it."
+        return elsewhere, (
+            "It has no idempotency record on the platform: it was refused or retracted, so others do not find it."
+        )
+    return elsewhere, "Its idempotency record is on the platform, where reuse=True finds it."

@@ -21,7 +21,7 @@ __all__ = ["Candidate", "candidates_of"]
 LOOKED_AT: Final = 500
 """Orders or jobs that are looked at, newest first."""
 
-Sign = Literal["its key aspect names it", "its name bears the key", "equal request"]
+Sign = Literal["its idempotency record names it", "its name bears the key", "equal request"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redac
     async with aclosing(walk(client, intent, redaction)) as walked:
         found = [one async for one in walked]
     told = [urn async for urn in _told(client, intent.key)]
-    found = [Candidate(c.urn, "its key aspect names it", c.status, c.at) if c.urn in told else c for c in found]
+    found = [Candidate(c.urn, "its idempotency record names it", c.status, c.at) if c.urn in told else c for c in found]
     known = {candidate.urn for candidate in found}
-    found += [Candidate(urn, "its key aspect names it", "unknown", None) for urn in told if urn not in known]
+    found += [Candidate(urn, "its idempotency record names it", "unknown", None) for urn in told if urn not in known]
     sure = [candidate for candidate in found if candidate.sign != "equal request"]
     return sorted(sure or found, key=lambda one: (one.at is None, one.at, one.urn))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ivcap_flows.http.pace import Pace
+from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow, NewIntent
 
@@ -61,7 +61,7 @@ class Progress(Protocol):
 
 
 class KeyAspects(Protocol):
-    """Key aspects on the platform: the one look-up that serves machines without a shared journal.
+    """Idempotency records on the platform: the one look-up that serves machines without a shared journal.
 
     They live at entity `identity.key_entity(key)` under schema `identity.INTENT_SCHEMA`. Both methods are safe to
     repeat, so an implementation retries transient failures itself; a ForbiddenError makes `perform` do without.
@@ -95,18 +95,18 @@ class Effect(Generic[T]):
 
     `request` are the encoded wire values, which with the scope and the `discriminator` make the key. `send` causes
     the effect (`intent.key` is the key to write into names and tags) and raises a PlatformError otherwise; `find`
-    looks for effects of the intent, none of which is older than `look_since` says. `settle` is the time in seconds
-    within which the platform shows an accepted request. `decode` makes the value from the JSON that `encode` gave;
-    `placeholder` makes one from the key for a plan. `subject` groups requests that a diverging replay would exchange,
-    such as the service of an order; `name` is what the user calls it, and changes no key; `spends` counts against the
-    run's limit. `look_first`: the platform can be asked for certain, so it is, before the first send. `announced`:
-    other journals are told of the intent before it; otherwise of the outcome alone, which is enough where it is over
-    before they could wait for it, and two do no harm. `pace` is that of all effects of its kind: `send` waits for a
-    turn, and only then is the intent marked as sent.
+    looks for effects of the intent, none of which is older than `look_since` says. `visibility_delay` is the time in
+    seconds within which the platform shows an accepted request. `decode` makes the value from the JSON that `encode`
+    gave; `placeholder` makes one from the key for a plan. `subject` groups requests that a diverging replay would
+    exchange, such as the service of an order; `name` is what the user calls it, and changes no key; `spends` counts
+    against the run's limit. `look_first`: the platform can be asked for certain, so it is, before the first send.
+    `publishes_intent`: other journals are told of the intent before it; otherwise of the outcome alone, which is enough
+    where it is over before they could wait for it, and two do no harm. `limit` is shared by all effects of its kind:
+    `send` waits for a turn, and only then is the intent marked as sent.
 
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
-    read the key aspects. Another journal that is at it is left to it for `patience` seconds from the last time that
-    `stands`, given its progress, told something new.
+    read the idempotency records. Another journal that is at it is left to it for `stall_timeout` seconds from the last
+    time that `remote_progress`, given its progress, told something new.
 
     `definition` is a digest of what is asked, for those that may be used again in the place of an equal request;
     `reuse` looks for such an earlier one before anything is sent, and is None where none is wanted.
@@ -118,7 +118,7 @@ class Effect(Generic[T]):
     find: Callable[[IntentRow], Awaitable[Sequence[Found[T]]]]
     decode: Callable[[Any], T]
     placeholder: Callable[[str], T]
-    settle: float
+    visibility_delay: float
     encode: Callable[[T], Any] = _dump
     urn: Callable[[T], str | None] = _urn
     scope: Scope = "run"
@@ -127,10 +127,10 @@ class Effect(Generic[T]):
     name: str | None = None
     spends: bool = False
     look_first: bool = False
-    announced: bool = True
-    pace: Pace | None = None
+    publishes_intent: bool = True
+    limit: ConcurrencyLimit | None = None
     resumable: bool = False
-    patience: float = 0.0
-    stands: Callable[[Any], Awaitable[Any]] | None = None
+    stall_timeout: float = 0.0
+    remote_progress: Callable[[Any], Awaitable[Any]] | None = None
     definition: str | None = None
     reuse: Callable[[NewIntent], Awaitable[Reusable[T]]] | None = None

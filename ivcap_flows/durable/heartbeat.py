@@ -14,7 +14,7 @@ from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["catch_up", "listen", "start_beating", "stop_beating", "tell_later"]
+__all__ = ["catch_up", "listen", "start_heartbeat", "stop_heartbeat", "tell_later"]
 
 logger = logger_of("ivcap_flows.durable")
 
@@ -23,7 +23,7 @@ _SOON: Final = 0.5
 one that goes on, as long as its process lives."""
 
 
-class _Heart:
+class _HeartbeatThread:
     """The journals to beat for, each as often as it was started and not stopped."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Heart:
     def start(self, seconds: float) -> None:
         """Beat in a thread of its own, unless one beats."""
         if self.thread is None or not self.thread.is_alive():
-            self.thread = threading.Thread(target=self.run, args=(seconds,), name="ivcap-flows-beat", daemon=True)
+            self.thread = threading.Thread(target=self.run, args=(seconds,), name="ivcap-flows-heartbeat", daemon=True)
             self.thread.start()
 
     def tell_later(self, journal: Journal, tell: Callable[[], None]) -> None:
@@ -67,75 +67,75 @@ class _Heart:
             for journal in journals if is_due else late:
                 # rich, which Prefect logs with, ends the thread that logs where the console is gone.
                 with contextlib.suppress(SystemExit):
-                    _beat(journal) if is_due else _tell(journal)
+                    _send_heartbeat(journal) if is_due else _tell(journal)
             if is_due:
                 beats_at = time.monotonic() + seconds
 
 
 _lock = threading.Lock()
-_heart: _Heart | None = None
+_thread: _HeartbeatThread | None = None
 
 
 def _forget_parent() -> None:
     """In a forked child: the parent's lock may be held by a thread that is not here."""
-    global _lock, _heart
-    _lock, _heart = threading.Lock(), None
+    global _lock, _thread
+    _lock, _thread = threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
 
 
-def start_beating(journal: Journal) -> None:
-    """Beat for a journal from now on; may be called again, and each call needs its `stop_beating`.
+def start_heartbeat(journal: Journal) -> None:
+    """Beat for a journal from now on; may be called again, and each call needs its `stop_heartbeat`.
 
     It does not write by itself: what is taken in the journal is taken with a beat.
     """
-    from ivcap_flows.journal.processes import BEAT_SECONDS
+    from ivcap_flows.journal.processes import HEARTBEAT_SECONDS
 
-    global _heart
+    global _thread
     with _lock:
-        if _heart is None:
-            _heart = _Heart()
-        _heart.start(BEAT_SECONDS)
-        with _heart.lock:
-            _heart.counts[journal] = _heart.counts.get(journal, 0) + 1
+        if _thread is None:
+            _thread = _HeartbeatThread()
+        _thread.start(HEARTBEAT_SECONDS)
+        with _thread.lock:
+            _thread.counts[journal] = _thread.counts.get(journal, 0) + 1
 
 
-def stop_beating(journal: Journal) -> None:
-    """Undo one `start_beating`; the thread ends with the last, and not before the journal knows which claims ended."""
-    global _heart
+def stop_heartbeat(journal: Journal) -> None:
+    """Undo one `start_heartbeat`. The thread ends with the last, once the journal knows which claims have ended."""
+    global _thread
     with _lock:
-        if _heart is None:
+        if _thread is None:
             return
-        with _heart.lock:
-            if _heart.counts.get(journal) == 1 and journal.runs.owes:
-                _heart.tell_later(journal, journal.runs.beat)
+        with _thread.lock:
+            if _thread.counts.get(journal) == 1 and journal.runs.owes:
+                _thread.tell_later(journal, journal.runs.heartbeat)
                 return
-            left = _heart.counts.pop(journal, 1) - 1
+            left = _thread.counts.pop(journal, 1) - 1
             if left > 0:
-                _heart.counts[journal] = left
-            if not _heart.counts:
-                _heart.stop()
-                _heart = None
+                _thread.counts[journal] = left
+            if not _thread.counts:
+                _thread.stop()
+                _thread = None
 
 
 def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
-    """Let the beat tell a journal what it cannot take now; one `start_beating` of the caller's goes over to it.
+    """Let the beat tell a journal what it cannot take now; one `start_heartbeat` of the caller's goes over to it.
 
     It is tried at once and again soon, before the next run of the journal begins, and when the process ends. `tell` may
     be called twice.
     """
     with _lock:
-        if _heart is None:
+        if _thread is None:
             return
-        with _heart.lock:
-            _heart.tell_later(journal, tell)
+        with _thread.lock:
+            _thread.tell_later(journal, tell)
 
 
 def catch_up(journal: Journal) -> None:
     """Tell a journal what it could not take before. JournalError if it still cannot."""
-    heart = _heart
+    heart = _thread
     if heart is None:
         return
     while waiting := list(heart.untold.get(journal, ())):
@@ -153,7 +153,7 @@ def catch_up(journal: Journal) -> None:
             if not left:
                 heart.untold.pop(journal, None)
         if told:
-            stop_beating(journal)
+            stop_heartbeat(journal)
 
 
 def listen(journal: Journal) -> None:
@@ -168,7 +168,7 @@ def listen(journal: Journal) -> None:
 
 
 def _last_words() -> None:
-    heart = _heart
+    heart = _thread
     for journal in list(heart.untold) if heart is not None else ():
         _tell(journal)
 
@@ -178,9 +178,9 @@ def _tell(journal: Journal) -> None:
         catch_up(journal)
 
 
-def _beat(journal: Journal) -> None:
+def _send_heartbeat(journal: Journal) -> None:
     try:
-        journal.runs.beat()
+        journal.runs.heartbeat()
         catch_up(journal)
     except Exception as error:  # noqa: BLE001 - without the thread, other machines would take this process for gone
         logger.warning("The journal could not be told that this process lives: %s", error)

@@ -2,7 +2,7 @@
 
 A platform that shows an accepted request later than it should cannot be kept from having two effects then; they can be
 found: by the key that they bear, or by an equal content that no key of the journal claims. The look goes on beside the
-flow, for some settling times, and ends with the process. What was found, `doctor` tells whenever it is asked.
+flow, for some visibility delays, and ends with the process. What was found, `doctor` tells whenever it is asked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["watch"]
 logger = logger_of("ivcap_flows.durable")
 
 _PAUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Between the looks, in settling times."""
+"""Between the looks, in visibility delays."""
 _TWICE: Final = (
     "Two effects exist under the key %s: %s is kept, %s showed later than the %g s within which the platform should"
     " show a request. `ivcap-flows orders` lists them."
@@ -43,7 +43,7 @@ def watch(effect: Effect[Any], kept: IntentRow, journal: Journal) -> None:
 async def _look_again(effect: Effect[Any], kept: IntentRow, journal: Journal) -> None:
     reported: set[str] = set()
     for pause in _PAUSES:
-        await asyncio.sleep(pause * effect.settle)
+        await asyncio.sleep(pause * effect.visibility_delay)
         try:
             found = [one for one in await effect.find(kept) if one.urn not in {kept.urn, *reported}]
             sure = [one.urn for one in found if one.matched_by == "key"]
@@ -51,9 +51,9 @@ async def _look_again(effect: Effect[Any], kept: IntentRow, journal: Journal) ->
             alike = await asyncio.to_thread(_unclaimed, kept, alike, journal) if alike else []
             reported.update(sure, alike)
             if sure:
-                await _report(_TWICE, kept, sure, effect.settle, journal)
+                await _report(_TWICE, kept, sure, effect.visibility_delay, journal)
             if alike:
-                await _report(_ALIKE, kept, alike, effect.settle, journal)
+                await _report(_ALIKE, kept, alike, effect.visibility_delay, journal)
         except IvcapFlowsError as error:
             logger.debug("The %s %s was not looked for again: %s", kept.noun, kept.key, error)
 
@@ -66,6 +66,6 @@ def _unclaimed(kept: IntentRow, urns: list[str], journal: Journal) -> list[str]:
     return [urn for urn in urns if urn not in others]
 
 
-async def _report(said: str, kept: IntentRow, more: list[str], settle: float, journal: Journal) -> None:
-    logger.error(said, kept.key, kept.urn, ", ".join(more), settle)
+async def _report(said: str, kept: IntentRow, more: list[str], visibility_delay: float, journal: Journal) -> None:
+    logger.error(said, kept.key, kept.urn, ", ".join(more), visibility_delay)
     await asyncio.to_thread(journal.intents.note_duplicates, kept.key, more)

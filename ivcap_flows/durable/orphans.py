@@ -23,7 +23,7 @@ __all__ = ["LOOKED_AT", "NOUNS", "Orphan", "as_rows", "elsewhere", "is_orphan", 
 NOUNS: Final = ("order", "job")
 """What a platform works on after it was asked, and bills."""
 LOOKED_AT: Final = 500
-"""Orders, jobs and key aspects of the account that are read at most, newest first."""
+"""Orders, jobs and idempotency records of the account that are read at most, newest first."""
 _OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
 _AT_ONCE: Final = 8
 
@@ -207,9 +207,9 @@ async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:
 async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     """What bears a key of ours, goes on, and is in no row of this journal: another machine's, who may wait for it.
 
-    Looks at the newest `LOOKED_AT` orders, jobs and key aspects of the account.
+    Looks at the newest `LOOKED_AT` orders, jobs and idempotency records of the account.
     """
-    told = await _key_aspects(client)
+    told = await _idempotency_records(client)
     known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
     known |= {urn for row in journal.intents.where(twice=True, limit=None) for urn in row.duplicates}
     keys = {short_id(row.key) for noun in NOUNS for row in journal.intents.where(noun=noun, limit=None)}
@@ -229,8 +229,8 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     return found
 
 
-async def _key_aspects(client: IvcapClient) -> dict[str, Mapping[str, Any]]:
-    """The contents of the newest key aspects by the URN that each names."""
+async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, Any]]:
+    """The contents of the newest idempotency records by the URN that each names."""
     told: dict[str, Mapping[str, Any]] = {}
     try:
         async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):

@@ -1,4 +1,4 @@
-"""Cause an effect at most once per key: intent, key aspect, request, outcome, each on disk before the next."""
+"""Cause an effect at most once per key: intent, idempotency record, request, outcome, each on disk before the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
 from ivcap_flows.durable.effects import Effect, KeyAspects, Performed, Reusable
-from ivcap_flows.durable.heartbeat import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
@@ -43,7 +43,7 @@ async def perform(
     attempt: OpenedAttempt | None,
     platform: str,
     account: str,
-    key_aspects: KeyAspects | None = None,
+    idempotency_records: KeyAspects | None = None,
     clock: PlatformClock | None = None,
     on_divergence: OnDivergence = "raise",
     on_failure: OnFailure = "keep",
@@ -53,8 +53,9 @@ async def perform(
     """Cause the effect unless it exists; wait while another live process is at the same one.
 
     At most one effect per key, given one shared journal and a platform that shows an accepted request within
-    `effect.settle`. A lost reply is resolved within the call: look, wait until it must show, look again, and only
-    then send again. `clock` tells the platform's time, which bounds what is looked at, and how long; without it all is.
+    `effect.visibility_delay`. A lost reply is resolved within the call: look, wait until it must show, look again, and
+    only then send again. `clock` tells the platform's time, which bounds what is looked at, and how long; without it
+    all is.
 
     `on_failure="resubmit"` sends a new generation when the newest ended in failure, up to `max_resubmits` of them.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. Where the effect says how, an
@@ -75,14 +76,16 @@ async def perform(
     newest = None if direct else await asyncio.to_thread(journal.intents.newest, wanted.base_key)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
-        return await preview(effect, plan, wanted, newest, resubmit=resubmit, journal=journal, key_aspects=key_aspects)
+        return await preview(
+            effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
+        )
     if not direct and (newest is None or newest.state == "abandoned"):
         await check_divergence(journal, wanted, on_divergence)
 
     wait = _FIRST_WAIT
     sent: str | None = None
     earlier: Reusable[T] | None = None
-    start_beating(journal)
+    start_heartbeat(journal)
     try:
         while True:
             if newest is not None:
@@ -114,7 +117,7 @@ async def perform(
                 journal,
                 claim,
                 platform=platform,
-                key_aspects=key_aspects,
+                idempotency_records=idempotency_records,
                 clock=clock,
                 flow=None if attempt is None else attempt.run.flow_name,
             )
@@ -126,7 +129,7 @@ async def perform(
                 # This process was taken for gone. Whoever took over decides, and is told of what was sent here.
                 sent = submission.urn
     finally:
-        stop_beating(journal)
+        stop_heartbeat(journal)
 
 
 async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Claim:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow
 
-__all__ = ["SPREAD", "PlatformClock", "Sent", "is_ahead", "look_since", "still_to_settle"]
+__all__ = ["SPREAD", "PlatformClock", "Sent", "is_ahead", "look_since", "visibility_delay_left"]
 
 SPREAD: Final = timedelta(seconds=60)
 """By how much the machines of one platform may differ among themselves: the one that writes the Date header, and the
@@ -62,23 +62,26 @@ class Sent(Protocol):
         """Until then a holder that is only presumed gone may still send; None where nobody may."""
 
 
-def still_to_settle(sent: Iterable[Sent], settle: float, journal: datetime, platform: ServerTime | None) -> float:
+def visibility_delay_left(
+    sent: Iterable[Sent], visibility_delay: float, journal: datetime, platform: ServerTime | None
+) -> float:
     """The seconds for which an effect of one of these may still be about to show.
 
     What has passed since the sending counts only as far as two clocks agree on it, the journal's and the platform's.
     So one that was set, however far, makes the wait longer and never shorter; and without the platform's, all of
-    `settle` is waited for. It is longer than `settle` only by what a holder on another machine may still take to send.
+    `visibility_delay` is waited for. It is longer than `visibility_delay` only by what a holder on another machine may
+    still take to send.
     """
-    return max((_still(each, settle, journal, platform) for each in sent), default=0.0)
+    return max((_still(each, visibility_delay, journal, platform) for each in sent), default=0.0)
 
 
-def _still(sent: Sent, settle: float, journal: datetime, platform: ServerTime | None) -> float:
+def _still(sent: Sent, visibility_delay: float, journal: datetime, platform: ServerTime | None) -> float:
     if sent.sent_at is None:
-        return settle
+        return visibility_delay
     here = (journal - sent.sent_at).total_seconds()
     if sent.sent_platform_time is None or platform is None:
         there = min(0.0, here)
     else:
         there = (platform.earliest - sent.sent_platform_time).total_seconds()
     ahead = max(0.0, -there) if sent.may_send_until is not None else 0.0
-    return min(settle + ahead, max(0.0, settle - min(here, there)))
+    return min(visibility_delay + ahead, max(0.0, visibility_delay - min(here, there)))

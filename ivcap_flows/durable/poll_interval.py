@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["LONGEST", "SHORTEST", "Pace", "interval"]
+__all__ = ["LONGEST", "SHORTEST", "WorkDurations", "interval"]
 
 SHORTEST: Final = 1.0
 """Seconds, as the longest rest between two looks at work that may end at any time."""
@@ -22,7 +22,7 @@ _SURELY: Final = 0.5
 """The share of the shortest known duration before which work is not expected to end."""
 
 
-class Pace:
+class WorkDurations:
     """How long the work of one service takes, in seconds, by its last ends."""
 
     def __init__(self, seconds: Iterable[float] = ()) -> None:

@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, ParamSpec, TypeVar
 
-from ivcap_flows.durable.heartbeat import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import Lead, Watch
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Board"]
+__all__ = ["PollSharing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +25,7 @@ _AWAY: Final = 30.0
 logger = logger_of("ivcap_flows.waiting")
 
 
-class Board:
+class PollSharing:
     """What this watcher and those of other processes tell each other about one watchlist.
 
     It remembers nothing of what it wrote or read there but who leads, so that whatever is lost is written again.
@@ -42,40 +42,40 @@ class Board:
     async def lead(self) -> bool:
         """Whether this watcher is to ask the platform; it is where no other does, or none can be heard of."""
         if not self._beats:
-            start_beating(self._journal)
+            start_heartbeat(self._journal)
             self._beats = True
-        noted = await self._ask(self._journal.sightings.lead, self._name, self._me, self._lead)
+        noted = await self._ask(self._journal.poll_status.lead, self._name, self._me, self._lead)
         self._lead = noted or self._lead
         return noted is None or noted.mine
 
     async def others(self) -> Mapping[str, Watch] | None:
         """What the other watchers wait for, by URN; None where the journal cannot say."""
-        return await self._ask(self._journal.sightings.others, self._name, self._me)
+        return await self._ask(self._journal.poll_status.others, self._name, self._me)
 
     async def report(self, statuses: Mapping[str, str], trouble: str | None) -> bool:
         """Tell the others; False where they were not told, since another leads by now or the journal cannot be used."""
-        report = self._journal.sightings.report
+        report = self._journal.poll_status.report
         return await self._ask(report, self._name, self._me, statuses, trouble=trouble) or False
 
     async def news(self, wanted: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
         """The statuses that the leader has seen of these (URN to service), which it looks after from now on, and what
         hinders it."""
-        return await self._ask(self._journal.sightings.follow, self._name, self._me, wanted) or ({}, None)
+        return await self._ask(self._journal.poll_status.follow, self._name, self._me, wanted) or ({}, None)
 
-    async def pace(self, service: str) -> Sequence[float]:
+    async def durations(self, service: str) -> Sequence[float]:
         """How long, in seconds, the last work of a service took."""
-        return await self._ask(self._journal.sightings.pace, self._name, service) or ()
+        return await self._ask(self._journal.poll_status.durations, self._name, service) or ()
 
     async def learn(self, took: Mapping[str, Sequence[float]]) -> None:
         """Note how long work of these services took."""
-        await self._ask(_done(self._journal.sightings.learn), self._name, took)
+        await self._ask(_done(self._journal.poll_status.learn), self._name, took)
 
     async def leave(self) -> None:
         """Wait for nothing any more; if this watcher led, the next who asks does."""
         self._away_until = 0.0  # what stays behind in the journal would keep others waiting
-        await self._ask(_done(self._journal.sightings.leave), self._name, self._me)
+        await self._ask(_done(self._journal.poll_status.leave), self._name, self._me)
         if self._beats:
-            stop_beating(self._journal)
+            stop_heartbeat(self._journal)
             self._beats = False
         self._me, self._lead = str(uuid.uuid4()), None
 

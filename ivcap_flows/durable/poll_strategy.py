@@ -14,11 +14,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import PlatformError
 from ivcap_flows.handles import TERMINAL
 
-__all__ = ["PAGES", "ROUND", "SINGLE_READS", "Change", "Rounds", "Source"]
+__all__ = ["PAGES", "ROUND", "SINGLE_READS", "Change", "PollStrategy", "Source"]
 
 R = TypeVar("R")
 
@@ -81,18 +81,18 @@ class Source(Protocol[R]):
         """Service of an ended record and the seconds it took from the request to the end, where both are known."""
 
 
-class Rounds:
+class PollStrategy:
     """`note(urn, status)` hears each status that a list or change tells; `read(urn)` reads one and gives its status,
     or None where it has none to tell. Both are called within `look`."""
 
     def __init__(
         self,
         source: Source[R],
-        budget: Budget,
+        rate_limiter: RateLimiter,
         note: Callable[[str, str], None],
         read: Callable[[str], Awaitable[str | None]],
     ) -> None:
-        self._source, self._budget, self._note, self._read_one = source, budget, note, read
+        self._source, self._rate_limiter, self._note, self._read_one = source, rate_limiter, note, read
         self.count = 0
         self.used = 0
         """Requests of the last round."""
@@ -156,7 +156,7 @@ class Rounds:
         self._note(urn, status)
 
     async def _request(self) -> None:
-        await self._budget.take()
+        await self._rate_limiter.take()
         self.used += 1
 
     async def _go_through_lists(self, wanted: Mapping[str, str], ended: set[str]) -> list[str]:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from ivcap_flows.durable.poll_interval import SHORTEST, Pace, interval
-from ivcap_flows.durable.poll_sharing import Board
-from ivcap_flows.durable.poll_strategy import Rounds, Source
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.poll_interval import SHORTEST, WorkDurations, interval
+from ivcap_flows.durable.poll_sharing import PollSharing
+from ivcap_flows.durable.poll_strategy import PollStrategy, Source
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.secrets import logger_of
@@ -79,23 +79,28 @@ class _Other:
 class Poller(Generic[R]):
     """Resolves records once their status is terminal. Lives on the package's loop.
 
-    A record that is not found within `settle` seconds of the first look is waited for: a platform shows an accepted
-    request late. Without a `board` nothing is shared with other processes. `on_idle` is called when nothing is waited
-    for any more.
+    A record that is not found within `visibility_delay` seconds of the first look is waited for: a platform shows an
+    accepted request late. Without a `sharing` nothing is shared with other processes. `on_idle` is called when nothing
+    is waited for any more.
     """
 
     def __init__(
         self,
         source: Source[R],
         *,
-        budget: Budget,
-        settle: float,
-        board: Board | None = None,
+        rate_limiter: RateLimiter,
+        visibility_delay: float,
+        sharing: PollSharing | None = None,
         on_idle: Callable[[], object] = lambda: None,
     ) -> None:
-        self._source, self._budget, self._settle, self._board = source, budget, settle, board
+        self._source, self._rate_limiter, self._visibility_delay, self._sharing = (
+            source,
+            rate_limiter,
+            visibility_delay,
+            sharing,
+        )
         self._on_idle = on_idle
-        self._rounds = Rounds(source, budget, self._note, self._read_target)
+        self._strategy = PollStrategy(source, rate_limiter, self._note, self._read_target)
         self._watched: dict[str, _Watch[R]] = {}
         self._others: dict[str, _Other] = {}
         self._ending: dict[str, float] = {}
@@ -107,7 +112,7 @@ class Poller(Generic[R]):
         self._telling: set[str] = set()
         """Those whose end the platform tells by itself."""
         self._mute: set[str] = set()
-        self._paces: dict[str, Pace] = {}
+        self._durations: dict[str, WorkDurations] = {}
         self._learned: dict[str, list[float]] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()
@@ -123,7 +128,7 @@ class Poller(Generic[R]):
     @property
     def rounds(self) -> int:
         """How often this process has asked the platform."""
-        return self._rounds.count
+        return self._strategy.count
 
     async def wait(
         self,
@@ -220,8 +225,8 @@ class Poller(Generic[R]):
                     for task in (*self._listeners.values(), *self._reads.values()):
                         task.cancel()
                     self._reads.clear()
-                    if self._board is not None:
-                        await self._board.leave()
+                    if self._sharing is not None:
+                        await self._sharing.leave()
             except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
                 self._fail(list(self._watched), error)
         self._on_idle()
@@ -231,8 +236,8 @@ class Poller(Generic[R]):
         while self._watched:
             leads = True
             try:
-                await self._know_paces()
-                leads = self._board is None or await self._board.lead()
+                await self._know_durations()
+                leads = self._sharing is None or await self._sharing.lead()
                 if not leads:
                     self._others, self._trouble = {}, None
                 if due:
@@ -261,8 +266,8 @@ class Poller(Generic[R]):
                     done, _ = await asyncio.wait({task, stirred}, timeout=_RENEWAL, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     stirred.cancel()
-                if not done and self._board is not None:
-                    await self._board.lead()
+                if not done and self._sharing is not None:
+                    await self._sharing.lead()
                 if self._untried():
                     await self._read_ends()
             await task
@@ -285,10 +290,10 @@ class Poller(Generic[R]):
             if not other.ended:
                 targets.setdefault(urn, other.service)
         if targets:
-            await self._rounds.look(targets)
+            await self._strategy.look(targets)
 
     async def _hear_of_others(self) -> None:
-        found = None if self._board is None else await self._board.others()
+        found = None if self._sharing is None else await self._sharing.others()
         if found is None:
             return
         known, now = self._others, time.monotonic()
@@ -300,21 +305,21 @@ class Poller(Generic[R]):
         """Tell the others what they were not told; what cannot be told now is told the next time."""
         trouble = None if self._unreachable_since is None else "the platform does not answer"
         news = {urn: other.seen for urn, other in self._others.items() if other.seen is not None and other.untold}
-        if self._board is None or not self._others or not (news or trouble != self._trouble):
+        if self._sharing is None or not self._others or not (news or trouble != self._trouble):
             return
-        if await self._board.report(news, trouble):
+        if await self._sharing.report(news, trouble):
             self._trouble = trouble
             for urn, status in news.items():
                 self._others[urn].told = status
 
     async def _follow(self) -> None:
         """Hear what the process has seen that asks for all."""
-        if self._board is None:
+        if self._sharing is None:
             return
         now = time.monotonic()
         # Who asks for all is told of no work before the platform wants to be asked after it.
         wanted = {urn: watch.service for urn, watch in self._watched.items() if watch.not_before <= now}
-        statuses, trouble = await self._board.news(wanted)
+        statuses, trouble = await self._sharing.news(wanted)
         for urn, status in statuses.items():
             self._note(urn, status)
         if trouble is None:
@@ -328,7 +333,7 @@ class Poller(Generic[R]):
         A wait that joins meanwhile may bring younger work; one of another process does within seconds.
         """
         began, jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
-        floor = self._rounds.used / (_LOOKS * self._budget.rate) if leads else _LEAST
+        floor = self._strategy.used / (_LOOKS * self._rate_limiter.rate) if leads else _LEAST
         exchanged = began
         while self._watched:
             self._stirred.clear()
@@ -339,13 +344,13 @@ class Poller(Generic[R]):
                 return True
             if self._untried():
                 return False
-            if self._board is not None:
+            if self._sharing is not None:
                 left = min(left, exchanged + _EXCHANGE - now)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stirred.wait(), max(0.0, left))
-            if self._board is not None and time.monotonic() - exchanged >= _EXCHANGE:
+            if self._sharing is not None and time.monotonic() - exchanged >= _EXCHANGE:
                 exchanged = time.monotonic()
-                if await self._board.lead() != leads:
+                if await self._sharing.lead() != leads:
                     return True
                 if leads:
                     await self._hear_of_others()
@@ -370,12 +375,14 @@ class Poller(Generic[R]):
         return 0.0 if self._others else min((watch.not_before for watch in self._watched.values()), default=0.0)
 
     def _surely(self, service: str) -> float:
-        pace = self._paces.get(service)
-        return pace.surely if pace else 0.0
+        durations = self._durations.get(service)
+        return durations.surely if durations else 0.0
 
-    async def _know_paces(self) -> None:
-        for service in {watch.service for watch in self._watched.values()} - self._paces.keys():
-            self._paces[service] = Pace(() if self._board is None else await self._board.pace(service))
+    async def _know_durations(self) -> None:
+        for service in {watch.service for watch in self._watched.values()} - self._durations.keys():
+            self._durations[service] = WorkDurations(
+                () if self._sharing is None else await self._sharing.durations(service)
+            )
 
     def _listen(self, *, leads: bool) -> None:
         """Listen to the events of few, as a hint to look early; of many the changes tell."""
@@ -387,7 +394,7 @@ class Poller(Generic[R]):
             self._listeners.pop(urn).cancel()
         for urn, service in services.items():
             running = self._listeners.get(urn)
-            if (running is None or running.done()) and urn not in self._mute and self._budget.take_now():
+            if (running is None or running.done()) and urn not in self._mute and self._rate_limiter.take_now():
                 self._listeners[urn] = asyncio.get_running_loop().create_task(self._listen_to(urn, service))
         self._mute.intersection_update(services)
 
@@ -419,16 +426,16 @@ class Poller(Generic[R]):
         if self._reads:
             await asyncio.wait(self._reads.values(), timeout=_RENEWAL)
         over = [self._reads.pop(urn) for urn, reading in list(self._reads.items()) if reading.done()]
-        if self._learned and self._board is not None:
+        if self._learned and self._sharing is not None:
             learned, self._learned = self._learned, {}
-            await self._board.learn(learned)
+            await self._sharing.learn(learned)
         for error in [reading.exception() for reading in over]:
             if error is not None:
                 raise error
 
     async def _read_end(self, urn: str) -> None:
         async with self._turns:
-            await self._budget.take()
+            await self._rate_limiter.take()
             self._tried.add(urn)
             await self._read_one(urn)
 
@@ -444,7 +451,7 @@ class Poller(Generic[R]):
         except PlatformError as error:
             if error.retryable:
                 raise
-            if not isinstance(error, NotFoundError) or time.monotonic() - other.since > self._settle:
+            if not isinstance(error, NotFoundError) or time.monotonic() - other.since > self._visibility_delay:
                 self._note(urn, _UNREAD)
             return None
         self._note(urn, status)
@@ -457,7 +464,7 @@ class Poller(Generic[R]):
         try:
             record = await self._source.read(urn, watch.service)
         except NotFoundError as error:
-            if time.monotonic() - watch.since > self._settle:
+            if time.monotonic() - watch.since > self._visibility_delay:
                 self._fail([urn], error)
             return None
         except PlatformError as error:
@@ -474,7 +481,7 @@ class Poller(Generic[R]):
         took = self._source.took(record)
         if took is not None:
             service, seconds = took
-            self._paces.setdefault(service, Pace()).learn(seconds)
+            self._durations.setdefault(service, WorkDurations()).learn(seconds)
             self._learned.setdefault(service, []).append(seconds)
         for future in self._take(urn):
             future.set_result(record)

@@ -25,7 +25,7 @@ async def preview(
     *,
     resubmit: bool,
     journal: Journal,
-    key_aspects: KeyAspects | None,
+    idempotency_records: KeyAspects | None,
 ) -> Performed[T]:
     """Add the effect to the plan; its value is the real one if it exists, else the effect's placeholder."""
 
@@ -55,9 +55,9 @@ async def preview(
             return Performed(found[0].value, "adopted", key)
         note("in doubt")
     else:
-        aspect = await _read(key_aspects, key)
+        aspect = await _read(idempotency_records, key)
         if aspect is not None and aspect.get("urn") is not None:
-            note("adopted", str(aspect["urn"]), "key aspect of another journal")
+            note("adopted", str(aspect["urn"]), "idempotency record of another journal")
             return Performed(effect.decode(aspect.get("outcome")), "adopted", key)
         if effect.look_first:
             found = await effect.find(await _unwritten(wanted, journal))
@@ -70,9 +70,9 @@ async def preview(
     return Performed(effect.placeholder(key), "planned", key)
 
 
-async def _read(key_aspects: KeyAspects | None, key: str) -> dict[str, object] | None:
+async def _read(idempotency_records: KeyAspects | None, key: str) -> dict[str, object] | None:
     try:
-        return None if key_aspects is None else await key_aspects.read(key)
+        return None if idempotency_records is None else await idempotency_records.read(key)
     except ForbiddenError:
         return None
 

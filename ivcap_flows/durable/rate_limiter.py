@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import Final
 
-__all__ = ["Budget"]
+__all__ = ["RateLimiter"]
 
 _BURST: Final = 0.25
 """The share of a minute's requests that may be made at once."""
 
 
-class Budget:
+class RateLimiter:
     """In no minute are there more than `per_minute` requests. Lives on one loop; who asks first is served first."""
 
     def __init__(self, per_minute: int) -> None:

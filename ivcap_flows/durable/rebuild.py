@@ -1,6 +1,6 @@
-"""A journal from what the platform tells: the intents of orders and jobs that key aspects bear witness of.
+"""A journal from what the platform tells: the intents of orders and jobs that idempotency records bear witness of.
 
-Runs and facts are lost with a journal. Its intents are not, as far as they have key aspects.
+Runs and facts are lost with a journal. Its intents are not, as far as they have idempotency records.
 """
 
 from __future__ import annotations

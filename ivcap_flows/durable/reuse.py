@@ -1,9 +1,9 @@
 """An earlier order or job of an equal request that is used instead of paying again.
 
-Every key aspect of an order or job bears a *mark*: a digest over platform, account, noun, the service's definition and
-the request, without scope and discriminator. So whoever asks in the account finds what was asked for before, from any
-run, journal or machine, by one look-up that needs no further record. What the mark names is believed only as far as the
-order or job itself says the same.
+Every idempotency record of an order or job bears a *mark*: a digest over platform, account, noun, the service's
+definition and the request, without scope and discriminator. So whoever asks in the account finds what was asked for
+before, from any run, journal or machine, by one look-up that needs no further record. What the mark names is believed
+only as far as the order or job itself says the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ivcap_flows.errors import (
     PlatformError,
 )
 from ivcap_flows.handles import TERMINAL
-from ivcap_flows.identity import fingerprint, mark_of
+from ivcap_flows.identity import fingerprint, fingerprint_for_reuse
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.job_records import JobRecord
@@ -43,7 +43,7 @@ T = TypeVar("T")
 logger = logger_of("ivcap_flows.durable")
 
 _OURS: Final = "urn:ivcap-flows:schema:%"
-"""Key aspects, and what `reuse scan` writes, bear the mark."""
+"""Idempotency records, and what `reuse scan` writes, bear the mark."""
 CANDIDATES: Final = 10
 """Earlier ones that are looked at, newest first."""
 LOOKED_AT: Final = 500
@@ -75,13 +75,13 @@ def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | No
     return service.definition if request_schema is None else fingerprint([service.definition, request_schema])
 
 
-async def earlier_of(aspects: Aspects, mark: str, *, most: int = CANDIDATES) -> list[Earlier]:
+async def earlier_of(aspects: Aspects, reuse_fingerprint: str, *, most: int = CANDIDATES) -> list[Earlier]:
     """The orders or jobs that bear a mark, newest first, each once."""
     known: dict[str, Earlier] = {}
-    async for record in _marked(aspects, mark):
+    async for record in _marked(aspects, reuse_fingerprint):
         content = record.content if isinstance(record.content, Mapping) else {}
         urn = content.get("urn")
-        if content.get("mark") == mark and isinstance(urn, str) and urn not in known:
+        if content.get("reuse_fingerprint") == reuse_fingerprint and isinstance(urn, str) and urn not in known:
             told = {name: content.get(name) for name in ("key", "run", "flow")}
             known[urn] = Earlier(urn, record.valid_from, **told)
             if len(known) == most:
@@ -89,8 +89,8 @@ async def earlier_of(aspects: Aspects, mark: str, *, most: int = CANDIDATES) -> 
     return list(known.values())
 
 
-async def _marked(aspects: Aspects, mark: str) -> AsyncIterator[AspectRecord]:
-    path = f"$.mark ? (@ == {json.dumps(mark)})"
+async def _marked(aspects: Aspects, reuse_fingerprint: str) -> AsyncIterator[AspectRecord]:
+    path = f"$.reuse_fingerprint ? (@ == {json.dumps(reuse_fingerprint)})"
     try:
         async for record in aspects.list(schema=_OURS, content_path=path):
             yield record
@@ -107,7 +107,7 @@ async def look_for_reuse(
     One that still runs is only reported: it may fail yet.
     """
     assert wanted.definition is not None
-    mark = mark_of(
+    reuse_fingerprint = fingerprint_for_reuse(
         platform=wanted.platform,
         account=wanted.account,
         noun=wanted.noun,
@@ -115,9 +115,9 @@ async def look_for_reuse(
         request=wanted.request,
     )
     try:
-        candidates = await earlier_of(client.aspects, mark)
+        candidates = await earlier_of(client.aspects, reuse_fingerprint)
     except ForbiddenError as error:
-        return Reusable(None, f"key aspects cannot be read: {error.message}")
+        return Reusable(None, f"idempotency records cannot be read: {error.message}")
     reasons: list[str] = []
     for earlier in candidates:
         try:

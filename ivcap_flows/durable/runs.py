@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from ivcap_flows.durable.heartbeat import catch_up, start_beating, stop_beating, tell_later
+from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, stop_heartbeat, tell_later
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 from ivcap_flows.journal.states import DONE
@@ -33,7 +33,7 @@ class LogicalRun:
         # An attempt whose end is not yet told would count as running.
         catch_up(journal)
         run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
-        start_beating(journal)
+        start_heartbeat(journal)
         run._beats = True
         if run.opened.joined:
             run._say()
@@ -63,7 +63,7 @@ class LogicalRun:
             logger.warning("That run %s ended as %s is told to the journal later: %s", self.run.id, outcome, error)
         else:
             if beats:
-                stop_beating(self.journal)
+                stop_heartbeat(self.journal)
 
     def _say(self) -> None:
         kept = Counter(

@@ -1,4 +1,4 @@
-"""Give orders and jobs without a key aspect the mark by which an equal request finds them."""
+"""Give orders and jobs without an idempotency record the mark by which an equal request finds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ivcap_flows.durable.orphans import LOOKED_AT
 from ivcap_flows.durable.reuse import definition_of, earlier_of
 from ivcap_flows.errors import NotFoundError
-from ivcap_flows.identity import REUSE_SCHEMA, ivcap_urn, mark_of
+from ivcap_flows.identity import REUSE_SCHEMA, fingerprint_for_reuse, ivcap_urn
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -105,18 +105,24 @@ async def _mark(
     if service.valid_from is None or at is None or service.valid_from > at:
         return replace(found, verdict="older than the service's definition")
     definition = definition_of(service, model if noun == "job" else None)
-    mark = mark_of(
+    reuse_fingerprint = fingerprint_for_reuse(
         platform=await client.platform(),
         account=await client.account(),
         noun=noun,
         definition=definition,
         request=redaction.of(_request(record, service)),
     )
-    if record.urn in {one.urn for one in await earlier_of(client.aspects, mark, most=LOOKED_AT)}:
+    if record.urn in {one.urn for one in await earlier_of(client.aspects, reuse_fingerprint, most=LOOKED_AT)}:
         return replace(found, verdict="marked before")
     if not write:
         return found
-    content = {"mark": mark, "definition": definition, "urn": record.urn, "noun": noun, "subject": service.name}
+    content = {
+        "reuse_fingerprint": reuse_fingerprint,
+        "definition": definition,
+        "urn": record.urn,
+        "noun": noun,
+        "subject": service.name,
+    }
     await client.aspects.update(record.urn, REUSE_SCHEMA, content)
     return replace(found, verdict="marked")
 

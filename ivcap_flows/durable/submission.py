@@ -1,4 +1,4 @@
-"""One claimed intent on its way: send it, and when the reply is lost look, settle, look again, then send again."""
+"""One claimed intent on its way: send it, and when the reply is lost look, wait, look again, then send again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ivcap_flows.durable import late_duplicates
 from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
 from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
-from ivcap_flows.durable.platform_time import PlatformClock, still_to_settle
+from ivcap_flows.durable.platform_time import PlatformClock, visibility_delay_left
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -34,7 +34,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.identity import canonical, digest, mark_of
+from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse
 from ivcap_flows.journal import Claim, Journal
 from ivcap_flows.secrets import logger_of
 
@@ -92,7 +92,7 @@ class Submission(Generic[T]):
         claim: Claim,
         *,
         platform: str,
-        key_aspects: KeyAspects | None,
+        idempotency_records: KeyAspects | None,
         clock: PlatformClock | None = None,
         flow: str | None = None,
     ) -> None:
@@ -103,7 +103,7 @@ class Submission(Generic[T]):
         self._new = claim.kind == "new"
         self._looked = False
         self._platform = platform
-        self._key_aspects = key_aspects
+        self._idempotency_records = idempotency_records
         self._clock = clock
         self._flow = flow
 
@@ -118,7 +118,9 @@ class Submission(Generic[T]):
         """The effect. The claim is given up at the end, whatever it is; FencedError if it was lost meanwhile."""
         doubt: str | None = None
         try:
-            adopted = await (self._before_sending() if self._new else self._look_for_it(await self._still_to_settle()))
+            adopted = await (
+                self._before_sending() if self._new else self._look_for_it(await self._visibility_delay_left())
+            )
             return adopted or await self._send()
         except BaseException as error:
             doubt = _say(error)
@@ -128,14 +130,14 @@ class Submission(Generic[T]):
             self.journal.intents.release(self.intent, doubt, self._time)
 
     async def _before_sending(self) -> Performed[T] | None:
-        """Write the key aspect where others are to know, and adopt what is on the platform already."""
-        theirs = await (self._claim_on_platform() if self.effect.announced else self._aspect_of_another())
+        """Write the idempotency record where others are to know, and adopt what is on the platform already."""
+        theirs = await (self._claim_on_platform() if self.effect.publishes_intent else self._aspect_of_another())
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._from_aspect(theirs)])
         if theirs is not None:
             doubt = "another journal has an intent under this key"
             self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
-            return await self._look_for_it(self.effect.settle)
+            return await self._look_for_it(self.effect.visibility_delay)
         if self.effect.look_first:
             return await self._adopt(await self._find())
         return None
@@ -151,7 +153,7 @@ class Submission(Generic[T]):
             if self._clock is not None:
                 await self._clock.now()
             try:
-                async with self.effect.pace.turn() if self.effect.pace else nullcontext():
+                async with self.effect.limit.turn() if self.effect.limit else nullcontext():
                     await permit.renew()
                     with asking_leave(ask):
                         value = await self.effect.send(self.intent, _Progress(self))
@@ -177,7 +179,7 @@ class Submission(Generic[T]):
                     self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
                 )
                 logger.warning("The reply to the %s %s was lost: %s", self.intent.noun, self.intent.key, error)
-                adopted = await self._look_for_it(self.effect.settle)
+                adopted = await self._look_for_it(self.effect.visibility_delay)
                 if adopted is not None:
                     return adopted
                 if last:
@@ -199,23 +201,24 @@ class Submission(Generic[T]):
         """The platform's own time, as far as it is known."""
         return None if self._clock is None else self._clock.time
 
-    async def _still_to_settle(self) -> float:
+    async def _visibility_delay_left(self) -> float:
         """The seconds for which the effect of an earlier request may still be about to show."""
         now = await asyncio.to_thread(self.journal.now)
         time = None if self._clock is None else await self._clock.now()
-        return still_to_settle([self.intent], self.effect.settle, now, time)
+        return visibility_delay_left([self.intent], self.effect.visibility_delay, now, time)
 
-    async def _look_for_it(self, settle: float) -> Performed[T] | None:
-        """Adopt the effect as soon as it shows. None when it has not within `settle` seconds, or where sending resumes
+    async def _look_for_it(self, visibility_delay: float) -> Performed[T] | None:
+        """Adopt the effect as soon as it shows. None when it has not within `visibility_delay` seconds, or where
+        sending resumes
         it. The seconds are counted by a clock that nobody sets."""
-        if self.effect.resumable and self._key_aspects is not None:
+        if self.effect.resumable and self._idempotency_records is not None:
             adopted = await self._leave_it_to_others()
             if adopted is not None:
                 return adopted
         if self._has_begun:
             return None
-        end = asyncio.get_running_loop().time() + settle
-        pause = max(0.1, self.effect.settle / 64)
+        end = asyncio.get_running_loop().time() + visibility_delay
+        pause = max(0.1, self.effect.visibility_delay / 64)
         while True:
             left = end - asyncio.get_running_loop().time()
             try:
@@ -241,7 +244,7 @@ class Submission(Generic[T]):
         its work is continued, unless there is some of ours."""
         loop = asyncio.get_running_loop()
         seen: Any = None
-        begun, end, pause = None, loop.time() + self.effect.patience, _FIRST_PAUSE
+        begun, end, pause = None, loop.time() + self.effect.stall_timeout, _FIRST_PAUSE
         while True:
             try:
                 theirs = await self._read_aspect()
@@ -250,15 +253,15 @@ class Submission(Generic[T]):
                 if self._has_begun or theirs is None or self._is_ours(theirs):
                     return None
                 begun = theirs.get("progress")
-                stands = [begun, await self._stands(begun)]
+                remote_progress = [begun, await self._remote_progress(begun)]
             except PlatformError as error:
                 if self._has_begun:
                     return None
                 if not error.retryable or loop.time() >= end:
                     raise
             else:
-                if stands != seen:
-                    seen, end = stands, loop.time() + self.effect.patience
+                if remote_progress != seen:
+                    seen, end = remote_progress, loop.time() + self.effect.stall_timeout
                 elif loop.time() >= end:
                     break
             await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
@@ -267,15 +270,17 @@ class Submission(Generic[T]):
             "Another journal has the %s %s in hand and has not got on for %g s. This one %s.",
             self.intent.noun,
             self.intent.key,
-            self.effect.patience,
+            self.effect.stall_timeout,
             "begins anew" if begun is None else "continues it",
         )
         if begun is not None:
             self.intent = await self.journal.ask(self.journal.intents.progress, self.intent, begun)
         return None
 
-    async def _stands(self, begun: Any) -> Any:
-        return None if begun is None or self.effect.stands is None else await self.effect.stands(begun)
+    async def _remote_progress(self, begun: Any) -> Any:
+        return (
+            None if begun is None or self.effect.remote_progress is None else await self.effect.remote_progress(begun)
+        )
 
     @property
     def _has_begun(self) -> bool:
@@ -357,15 +362,15 @@ class Submission(Generic[T]):
             logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
 
     async def _claim_on_platform(self) -> dict[str, Any] | None:
-        """Write the key aspect; the content of the one that came before ours, if there is one."""
+        """Write the idempotency record; the content of the one that came before ours, if there is one."""
         # Written before it is read: of two journals at once at least one sees the other. Where it must be read anyway,
         # as an earlier holder may have written, that is first.
         first = self.intent.fence == 1
         there = None if first else await self._read_aspect()
-        if there is None and self._key_aspects is not None:
+        if there is None and self._idempotency_records is not None:
             refused = None
             try:
-                await self._key_aspects.write(self.intent.key, self._aspect(None, None), first=first)
+                await self._idempotency_records.write(self.intent.key, self._aspect(None, None), first=first)
             except ForbiddenError as error:
                 refused = error
             there = await self._read_aspect()
@@ -374,7 +379,7 @@ class Submission(Generic[T]):
         return self._unless_ours(there)
 
     async def _aspect_of_another(self) -> dict[str, Any] | None:
-        """The content of the key aspect that decides, if there is one."""
+        """The content of the idempotency record that decides, if there is one."""
         return self._unless_ours(await self._read_aspect())
 
     def _unless_ours(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -387,10 +392,10 @@ class Submission(Generic[T]):
         return (content.get("journal"), content.get("created-at")) == mine
 
     async def _read_aspect(self) -> dict[str, Any] | None:
-        if self._key_aspects is None:
+        if self._idempotency_records is None:
             return None
         try:
-            content = await self._key_aspects.read(self.intent.key)
+            content = await self._idempotency_records.read(self.intent.key)
         except ForbiddenError as error:
             self._do_without(error)
             return None
@@ -399,11 +404,13 @@ class Submission(Generic[T]):
         return content
 
     async def tell_others(self) -> None:
-        """Write into the key aspect how far this is."""
+        """Write into the idempotency record how far this is."""
         await self._write_aspect(None, None, "The progress of the %s %s is only in the journal: %s")
 
     async def _tell_outcome(self, urn: str | None, outcome: Any) -> list[str]:
-        """Write the outcome into the key aspect; what other journals made under the same key, which is reported."""
+        """Write the outcome into the idempotency record; what other journals made under the same key, which is
+        reported.
+        """
         others = await self._write_aspect(urn, outcome, "The outcome of the %s %s is only in the journal: %s")
         more = sorted({str(other["urn"]) for other in others if other.get("urn") not in (None, urn)})
         if more:
@@ -424,10 +431,10 @@ class Submission(Generic[T]):
             logger.warning("The second %s is not in the journal: %s", self.intent.noun, error)
 
     async def _write_aspect(self, urn: str | None, outcome: Any, failure: str) -> Sequence[dict[str, Any]]:
-        if self._key_aspects is None:
+        if self._idempotency_records is None:
             return []
         try:
-            return await self._key_aspects.write(self.intent.key, self._aspect(urn, outcome))
+            return await self._idempotency_records.write(self.intent.key, self._aspect(urn, outcome))
         except PlatformError as error:
             logger.warning(failure, self.intent.noun, urn or self.intent.key, error)
             return []
@@ -462,20 +469,26 @@ class Submission(Generic[T]):
         if definition is None:
             return {}
         of = {"platform": row.platform, "account": row.account, "noun": row.noun, "request": row.request}
-        mark = mark_of(definition=definition, **of)
+        reuse_fingerprint = fingerprint_for_reuse(definition=definition, **of)
         told = {"service": row.request.get("service"), "policy": row.request.get("policy")}
-        return {"definition": definition, "mark": mark, "run": row.run_id, "flow": self._flow, **told}
+        return {
+            "definition": definition,
+            "reuse_fingerprint": reuse_fingerprint,
+            "run": row.run_id,
+            "flow": self._flow,
+            **told,
+        }
 
     def _from_aspect(self, content: dict[str, Any]) -> Found[T]:
         return Found(self.effect.decode(content.get("outcome")), str(content["urn"]))
 
     def _do_without(self, error: ForbiddenError) -> None:
-        self._key_aspects = None
+        self._idempotency_records = None
         if self._platform not in _refused_on:
             _refused_on.add(self._platform)
             logger.warning(
-                "%s refuses key aspects (%s). Within this journal nothing is sent twice all the same; what another "
-                "journal or machine sends can no longer be recognised before, only found and reported after.",
+                "%s refuses idempotency records (%s). Within this journal nothing is sent twice all the same; what "
+                "another journal or machine sends can no longer be recognised before, only found and reported after.",
                 self._platform,
                 error,
             )

@@ -24,7 +24,7 @@ class Embedded:
     URL of the S3 server for the files of datasets, where it was given one."""
 
     instance: str
-    settle: float
+    visibility_delay: float
     s3: str | None = None
 
 
@@ -47,9 +47,9 @@ async def ask_embedded(
         return None
     body = reply.json() if reply.status == 200 and reply.is_json else None
     said = body if isinstance(body, dict) else {}
-    instance, settle = said.get("instance"), said.get("settle")
-    if isinstance(instance, str) and instance.startswith(_INSTANCE) and isinstance(settle, int | float):
-        return Embedded(instance, float(settle), said.get("s3"))
+    instance, visibility_delay = said.get("instance"), said.get("visibility_delay")
+    if isinstance(instance, str) and instance.startswith(_INSTANCE) and isinstance(visibility_delay, int | float):
+        return Embedded(instance, float(visibility_delay), said.get("s3"))
     raise reply.violation(
         f"has the status {reply.status} and does not say whether {parts.netloc} is an embedded platform. See what "
         "answers there: a platform itself answers with its id or with 404"

@@ -44,12 +44,12 @@ class Pool:
         self._places: dict[bool, anyio.Semaphore] = {}
 
     @asynccontextmanager
-    async def turn(self, patience: float, *, streaming: bool = False) -> AsyncIterator[None]:
-        """Wait until one more request may be under way. Raises httpx.PoolTimeout after `patience` seconds."""
+    async def turn(self, timeout: float, *, streaming: bool = False) -> AsyncIterator[None]:
+        """Wait until one more request may be under way. Raises httpx.PoolTimeout after `timeout` seconds."""
         self._of_this_loop()
         places = self._places[streaming]
         try:
-            with anyio.fail_after(patience):
+            with anyio.fail_after(timeout):
                 await places.acquire()
         except TimeoutError as error:
             raise httpx.PoolTimeout("No connection is free.") from error

@@ -14,7 +14,7 @@ import httpx
 from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
-from ivcap_flows.http.pace import answering
+from ivcap_flows.http.concurrency_limit import answering
 from ivcap_flows.http.pool import LEAVES_WITHIN, Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
@@ -246,7 +246,7 @@ class Session:
         """One send, and a second with a fresh token where the reply says that the token was the trouble."""
         own = self._base.owns(path)
         silence = self._timeout if timeout is None else timeout
-        patience = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
+        timeouts = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
         # To connect and to encrypt; head and body.
         within = 2 * (min(silence, _CONNECT_TIMEOUT) + silence)
         token = None
@@ -257,7 +257,7 @@ class Session:
                 _with_query(self._base.join(path), params),
                 headers={**self._headers, **headers, **(self._host if own else {})},
                 content=_Anew(content) if callable(content) else content,
-                timeout=patience,
+                timeout=timeouts,
                 extensions={} if repeat == "idempotent" else {LEAVES_WITHIN: within},
             )
             began = elapsed()

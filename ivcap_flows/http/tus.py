@@ -256,7 +256,7 @@ class _Source:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._settle()
+        await self._visibility_delay()
         # A thread that reads goes on when the upload is cancelled; the file is not closed under it.
         with self._step:
             self._closed = True
@@ -264,7 +264,7 @@ class _Source:
                 self._file.close()
 
     async def blocks(self, position: int, length: int) -> AsyncIterator[bytes]:
-        await self._settle()
+        await self._visibility_delay()
         await self._hash_before(position)
         end = position + length
         reading = self._ahead = self._begin(position, end)
@@ -290,7 +290,7 @@ class _Source:
                 await self._ahead
         self._before = self._hash.copy()
 
-    async def _settle(self) -> None:
+    async def _visibility_delay(self) -> None:
         """Wait for a read of a body that broke off."""
         if self._ahead is not None:
             await asyncio.gather(self._ahead, return_exceptions=True)

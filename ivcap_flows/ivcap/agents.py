@@ -50,14 +50,14 @@ class AgentRecord(Wire):
 class Agents:
     """The agents among the services. Methods take the URN of a service, or its bare id.
 
-    `settle` tells the seconds within which the platform shows a job that it has accepted.
+    `visibility_delay` tells the seconds within which the platform shows a job that it has accepted.
     """
 
     def __init__(
-        self, session: Session, aspects: Aspects, services: Services, jobs: Jobs, settle: Callable[[], float]
+        self, session: Session, aspects: Aspects, services: Services, jobs: Jobs, visibility_delay: Callable[[], float]
     ) -> None:
         self._session, self._aspects, self._services, self._jobs = session, aspects, services, jobs
-        self._settle = settle
+        self._visibility_delay = visibility_delay
 
     async def list(self, *, limit: int | None = None) -> AsyncIterator[AgentRecord]:
         """The agents, each once; `limit` is the total."""
@@ -121,7 +121,7 @@ class Agents:
 
     async def _ended(self, agent: AgentRecord, job: JobRecord, end: float | None, timeout: float | None) -> JobRecord:
         """The record of a job just requested, once it has ended. A platform may show it a while after its reply."""
-        pause, shown_by = job.retry_later or _SOONEST, time.monotonic() + self._settle()
+        pause, shown_by = job.retry_later or _SOONEST, time.monotonic() + self._visibility_delay()
         while True:
             try:
                 found = await self._jobs.read(agent.urn, job.urn, with_request=True)

@@ -26,9 +26,9 @@ from ivcap_flows.ivcap.search import search
 from ivcap_flows.ivcap.secrets import Secrets
 from ivcap_flows.ivcap.services import Services
 
-__all__ = ["SETTLE", "IvcapClient"]
+__all__ = ["VISIBILITY_DELAY", "IvcapClient"]
 
-SETTLE: Final = 120.0
+VISIBILITY_DELAY: Final = 120.0
 """Seconds within which an accepted request is taken to be seen by a look-up: gateways hold requests that long."""
 
 
@@ -74,7 +74,7 @@ class IvcapClient:
         self.services = Services(self._session, self.aspects, self.account)
         self.orders = Orders(self._session, self.aspects)
         self.jobs = Jobs(self._session, self.aspects)
-        self.agents = Agents(self._session, self.aspects, self.services, self.jobs, lambda: self.settle)
+        self.agents = Agents(self._session, self.aspects, self.services, self.jobs, lambda: self.visibility_delay)
         self._manager = (
             None
             if secret_manager is None
@@ -84,7 +84,7 @@ class IvcapClient:
         self.queues = Queues(self._session)
         self.projects = Projects(self._session)
         self.packages = Packages(self._session)
-        self.settle = SETTLE
+        self.visibility_delay = VISIBILITY_DELAY
         """Seconds after which an accepted request is surely seen by a look-up; the embedded platform's own after
         `platform()`.
         """
@@ -141,7 +141,7 @@ class IvcapClient:
                     url, budget = self._session.base_url, self._session.backoff.budget
                     embedded = await ask_embedded(url, platform="IVCAP", budget=budget, clock=self._session.clock)
                     if embedded is not None:
-                        self.settle = embedded.settle
+                        self.visibility_delay = embedded.visibility_delay
                     self._platform = platform_id(url) if embedded is None else embedded.instance
         return self._platform
 

@@ -23,7 +23,7 @@ PAGE: Final = 1000
 """Facts per page."""
 
 _F = schema.facts
-_WRITTEN: Final = ("run_id", "attempt_id", "recorded_at", "record_id", "source", "target", "record", "type", "mark")
+_WRITTEN: Final = ("run_id", "attempt_id", "recorded_at", "record_id", "source", "target", "record", "type", "version")
 _SELECT = sa.select(_F.c.seq, _F.c.run_id, _F.c.attempt_id, _F.c.recorded_at, _F.c.record)
 _APPENDING: Final = 0x6976_6361_7061
 _LONE: Final = re.compile("[\ud800-\udfff]")
@@ -34,9 +34,9 @@ class Facts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        mark = "?" if store.is_sqlite else "%s"
+        place = "?" if store.is_sqlite else "%s"
         columns = ", ".join(_WRITTEN)
-        self._insert = f"INSERT INTO {_F.name} ({columns}) VALUES ({', '.join(mark for _ in _WRITTEN)})"  # noqa: S608
+        self._insert = f"INSERT INTO {_F.name} ({columns}) VALUES ({', '.join(place for _ in _WRITTEN)})"  # noqa: S608
 
     def append(self, facts: Sequence[Fact]) -> None:
         """Write facts in one transaction: all or none. Their `seq` is given here."""
@@ -94,7 +94,7 @@ def _row(fact: Fact, now: int, attributes: dict[str, Any]) -> tuple[str | int | 
         said = record.model_dump_json(exclude_defaults=True)
     return (
         *(fact.run_id, fact.attempt_id, now, record.id, record.source, record.target),
-        *(said, record.type, _mark(record)),
+        *(said, record.type, _version(record)),
     )
 
 
@@ -104,12 +104,12 @@ def _readable(record: Record) -> Record:
     return Record.model_validate_json(_LONE.sub(lambda found: rf"\\u{ord(found.group()):04x}", said))
 
 
-def _mark(record: Record) -> str | None:
+def _version(record: Record) -> str | None:
     """What a thing is known by beside its id: the sha256 of its content, or the commit of code."""
     if record.kind != "entity":
         return None
-    mark = content_of(record) or record.attributes.get("commit")
-    return mark if isinstance(mark, str) else None
+    version = content_of(record) or record.attributes.get("commit")
+    return version if isinstance(version, str) else None
 
 
 def _fact(row: RowMapping) -> Fact:

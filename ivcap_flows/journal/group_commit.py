@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from ivcap_flows.journal.store import Store
 
-__all__ = ["Desk"]
+__all__ = ["GroupCommit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class _Asked:
             self.future.set_result(self._value)
 
 
-class Desk:
+class GroupCommit:
     """Does calls in their order, in one thread at a time. A call must not wait for another."""
 
     def __init__(self, store: Store) -> None:

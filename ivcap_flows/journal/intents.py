@@ -69,7 +69,7 @@ class Intents:
             return self._move(connection, intent, "sent", sending(intent, now, time, leaves_within))
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
-        """The reply was lost; the claim stays. The settling time counts from now, which is `time` on the platform."""
+        """The reply was lost; the claim stays. The visibility delay counts from now, which is `time` on the platform."""
         with self._store.write() as connection:
             values = {**sending(intent, self._store.now(connection), time), "error": error}
             if intent.state == "intent":
@@ -213,7 +213,7 @@ class Intents:
                 return False
             if urn is None:
                 # When it was sent is not known, so what has passed since does not count.
-                doubt = {"sent_at": self._store.now(connection), "error": "known from its key aspect alone"}
+                doubt = {"sent_at": self._store.now(connection), "error": "known from its idempotency record alone"}
                 self._move(connection, IntentRow(**row), "in_doubt", doubt)
             else:
                 known = {"urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "key"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.losses import Losses
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
-    from ivcap_flows.journal.poll_status import Sightings
+    from ivcap_flows.journal.poll_status import PollStatus
     from ivcap_flows.journal.redaction import Redaction
     from ivcap_flows.journal.runs import Runs
     from ivcap_flows.journal.store import Store
@@ -46,7 +46,7 @@ class Journal:
     once: Once
     parks: Parks
     redaction: Redaction
-    sightings: Sightings
+    poll_status: PollStatus
 
     id: str
     """What tells this journal from another, wherever it is moved."""
@@ -58,19 +58,19 @@ class Journal:
         from ivcap_flows.journal.deliveries import Deliveries
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
-        from ivcap_flows.journal.group_commit import Desk
+        from ivcap_flows.journal.group_commit import GroupCommit
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.lineages import Lineages
         from ivcap_flows.journal.losses import Losses
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
-        from ivcap_flows.journal.poll_status import Sightings
+        from ivcap_flows.journal.poll_status import PollStatus
         from ivcap_flows.journal.processes import Processes
         from ivcap_flows.journal.redaction import Redaction
         from ivcap_flows.journal.runs import Runs
 
         self._store = store
-        self._desk = Desk(store)
+        self._group_commit = GroupCommit(store)
         processes = Processes(store)
         self.id = store.journal_id
         self.url = store.url
@@ -85,7 +85,7 @@ class Journal:
         self.files = FileStats(store)
         self.once = Once(store)
         self.parks = Parks(store, processes)
-        self.sightings = Sightings(store, processes)
+        self.poll_status = PollStatus(store, processes)
 
     @classmethod
     def open(cls, url: str, *, accept_loss: bool = False) -> Journal:
@@ -113,7 +113,7 @@ class Journal:
 
         Cancelled, the method may have had its effect all the same.
         """
-        return await self._desk.ask(call, *args, **kwargs)
+        return await self._group_commit.ask(call, *args, **kwargs)
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""

@@ -57,14 +57,14 @@ _IS_ORIGIN: Final = f"""EXISTS ({_MADE}) AND NOT EXISTS (
     WHERE g.source = {{holder}} AND g.type = 'wasGeneratedBy')"""
 # A content is no holder of itself, and is stated by whoever takes it.
 _HELD: Final = tuple(
-    f"r.id LIKE '{_CONTENT}%' AND f.mark = substr(r.id, {len(_CONTENT) + 1}) AND f.record_id {other} r.id"
+    f"r.id LIKE '{_CONTENT}%' AND f.version = substr(r.id, {len(_CONTENT) + 1}) AND f.record_id {other} r.id"
     for other in "<>"
 )
 _ITS_CONTENT: Final = (
-    f"'{_CONTENT}' || f.mark",
+    f"'{_CONTENT}' || f.version",
     "1",
     f"NOT {_is('r.id', 'code', 'task-run', 'call', 'attempt', 'run')} "
-    "AND f.seq = (SELECT m.seq FROM facts m WHERE m.record_id = r.id AND m.mark IS NOT NULL LIMIT 1)",
+    "AND f.seq = (SELECT m.seq FROM facts m WHERE m.record_id = r.id AND m.version IS NOT NULL LIMIT 1)",
 )
 
 _Step = tuple[str, str, str]
@@ -161,13 +161,13 @@ class Lineages:
         with self._store.read() as connection:
             return connection.execute(query).first() is not None
 
-    def marked(self, mark: str, *, code: bool = False) -> list[str]:
+    def with_version(self, version: str, *, code: bool = False) -> list[str]:
         """The ids of what has this sha256; or with `code` of the code whose commit begins so."""
-        found = sa.select(_F.c.record_id).distinct().where(_F.c.mark.is_not(None))
+        found = sa.select(_F.c.record_id).distinct().where(_F.c.version.is_not(None))
         if code:
-            found = found.where(_F.c.mark >= mark, _F.c.mark < mark + "g", _F.c.type == "code")
+            found = found.where(_F.c.version >= version, _F.c.version < version + "g", _F.c.type == "code")
         else:
-            found = found.where(_F.c.mark == mark, _F.c.type != "code")
+            found = found.where(_F.c.version == version, _F.c.type != "code")
         with self._store.read() as connection:
             return list(connection.execute(found.order_by(_F.c.record_id)).scalars())
 
@@ -243,7 +243,7 @@ class Lineages:
             other = sa.select(_F.c.source).where(_F.c.target == id_, _F.c.type.in_(("specializationOf", "alternateOf")))
             found.update(dict.fromkeys(connection.execute(other).scalars()))
             if id_.startswith(_CONTENT):
-                held = sa.select(_F.c.record_id).distinct().where(_F.c.mark == id_[len(_CONTENT) :])
+                held = sa.select(_F.c.record_id).distinct().where(_F.c.version == id_[len(_CONTENT) :])
                 found.update(dict.fromkeys(connection.execute(held).scalars()))
         fresh = [id_ for id_ in ids if id_.startswith((flows_urn("run", ""), flows_urn("attempt", "")))]
         while fresh:

@@ -20,18 +20,18 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Lead, ProcessRow, Watch
 from ivcap_flows.journal.store import Store
 
-__all__ = ["LOOKOUT_SECONDS", "Sightings"]
+__all__ = ["POLL_LEASE_SECONDS", "PollStatus"]
 
-LOOKOUT_SECONDS: Final = 15.0
+POLL_LEASE_SECONDS: Final = 15.0
 """A leader that did not renew its lead for so long has lost it: its process is suspended, or on a lost machine."""
 
 _KEPT: Final = 20
 """Durations of a service that are kept, the newest."""
 _CHUNK: Final = 500
-_L, _W, _P, _T = schema.lookouts, schema.watches, schema.paces, schema.processes
+_L, _W, _P, _T = schema.poll_leaders, schema.poll_targets, schema.work_durations, schema.processes
 
 
-class Sightings:
+class PollStatus:
     """The watchlists of one journal."""
 
     def __init__(self, store: Store, processes: Processes) -> None:
@@ -51,8 +51,8 @@ class Sightings:
                 known = noted is not None and (noted.token, noted.renewal) == (row["token"], row["renewal"])
                 since = noted.since if noted is not None and known else now
                 found = Lead(row["token"] == token, row["token"], row["renewal"], since)
-                left = LOOKOUT_SECONDS - (now - since)
-                if left > LOOKOUT_SECONDS / 2 if found.mine else left > 0 and self._is_held(connection, row):
+                left = POLL_LEASE_SECONDS - (now - since)
+                if left > POLL_LEASE_SECONDS / 2 if found.mine else left > 0 and self._is_held(connection, row):
                     return found
         renewal = 0 if row is None else row["renewal"] + 1
         with self._store.write() as connection:
@@ -137,7 +137,7 @@ class Sightings:
                     connection.execute(sa.update(_W).where(told).values(status=status))
         return True
 
-    def pace(self, watchlist: str, service: str) -> list[float]:
+    def durations(self, watchlist: str, service: str) -> list[float]:
         """How long, in seconds, the last work of a service took, oldest first."""
         where = (_P.c.watchlist == watchlist, _P.c.service == service)
         with self._store.read() as connection:

@@ -24,20 +24,22 @@ from ivcap_flows.journal.rows import ProcessRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.journal.store import Store
 
-__all__ = ["BEAT_SECONDS", "LEASE_SECONDS", "LISTEN_SECONDS", "Processes", "is_this", "start_of"]
+__all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "LISTEN_SECONDS", "Processes", "is_this", "start_of"]
 
-BEAT_SECONDS: Final = 10.0
+HEARTBEAT_SECONDS: Final = 10.0
 """How often a process that holds something says that it lives."""
 LEASE_SECONDS: Final = 60.0
 """A process of another machine that was silent for so long counts as gone."""
-LISTEN_SECONDS: Final = 2 * BEAT_SECONDS
+LISTEN_SECONDS: Final = 2 * HEARTBEAT_SECONDS
 """So long this process listens itself before it believes the journal's clock that another is silent."""
 
 Life = Literal["alive", "dead", "unknown"]
 
 _T, _I, _L = schema.processes, schema.intents, schema.leases
-_BEAT = (
-    sa.update(_T).where(_T.c.id == sa.bindparam("process")).values(beat_at=sa.bindparam("now", type_=_T.c.beat_at.type))
+_HEARTBEAT = (
+    sa.update(_T)
+    .where(_T.c.id == sa.bindparam("process"))
+    .values(heartbeat_at=sa.bindparam("now", type_=_T.c.heartbeat_at.type))
 )
 _FREE_INTENT = (
     sa.update(_I)
@@ -71,19 +73,19 @@ class Processes:
         pid = os.getpid()
         # Atomic, where a lock could be inherited as held.
         id_ = self._ids.setdefault(pid, str(uuid.uuid4()))
-        if connection.execute(_BEAT, {"process": id_, "now": now}).rowcount == 0:
+        if connection.execute(_HEARTBEAT, {"process": id_, "now": now}).rowcount == 0:
             row = ProcessRow(id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, now)
             self._store.insert_new(connection, _T, vars(row))
         return id_
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Say that this process lives, and what it has left; does nothing before its first attempt or claim."""
         mine = self._ids.get(os.getpid())
         if mine is None:
             return
         owed = dict(self._owed)
         with self._store.write() as connection:
-            connection.execute(_BEAT, {"process": mine, "now": self._store.now(connection)})
+            connection.execute(_HEARTBEAT, {"process": mine, "now": self._store.now(connection)})
             self.free(connection, {name: token for token, name in owed.items()})
         for token in owed:
             self._owed.pop(token, None)
@@ -176,17 +178,17 @@ def _heard_for(process: ProcessRow) -> float:
     """For how many seconds this process has seen the same heartbeat of another."""
     now = time.monotonic()
     beat, since = _heard.get(process.id, (None, now))
-    if beat != process.beat_at:
+    if beat != process.heartbeat_at:
         since = now
-        _heard[process.id] = (process.beat_at, now)
+        _heard[process.id] = (process.heartbeat_at, now)
     return now - since
 
 
 def _is_overdue(process: ProcessRow, now: datetime) -> bool:
     """Whether a process that lives would have another heartbeat by now; one from the future is from before a step
     back of the clock."""
-    age = (now - process.beat_at).total_seconds()
-    return not -BEAT_SECONDS <= age < LEASE_SECONDS
+    age = (now - process.heartbeat_at).total_seconds()
+    return not -HEARTBEAT_SECONDS <= age < LEASE_SECONDS
 
 
 def _life(process: ProcessRow) -> Life:

@@ -72,7 +72,7 @@ class ProcessRow:
     boot: str
     pid: int
     started: float
-    beat_at: datetime
+    heartbeat_at: datetime
 
 
 @dataclass(frozen=True)

@@ -184,13 +184,13 @@ class Runs:
             run = replace(run, outcome=_outcome(attempts))
         return run, attempts
 
-    def beat(self) -> None:
-        """Say that this process, and with it all its attempts and claims, lives. Called every `BEAT_SECONDS`."""
-        self._processes.beat()
+    def heartbeat(self) -> None:
+        """Say that this process, and with it all its attempts and claims, lives. Called every `HEARTBEAT_SECONDS`."""
+        self._processes.heartbeat()
 
     @property
     def owes(self) -> bool:
-        """Whether claims of this process have ended without the journal's being told; the next `beat` tells it."""
+        """Whether claims of this process have ended without the journal's being told; the next `heartbeat` tells it."""
         return self._processes.owes
 
     def unheard(self) -> float:
@@ -396,9 +396,9 @@ class Runs:
         now = self._store.now(connection)
         for row in dead:
             process = row.process
-            seen = f"{process.beat_at:%Y-%m-%d %H:%M:%S} UTC"
+            seen = f"{process.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"
             cause = f"process {process.pid} on {process.host} is gone; last seen {seen}"
-            self._end(connection, row, "lost", cause, process.beat_at)
+            self._end(connection, row, "lost", cause, process.heartbeat_at)
         for run_id in {row.run_id for row in dead if row.leads}:
             told = _outcome(self._attempts(connection, run_id))
             connection.execute(

@@ -24,17 +24,17 @@ __all__ = [
     "intents",
     "journal_info",
     "leases",
-    "lookouts",
     "metadata",
     "once",
-    "paces",
     "parks",
+    "poll_leaders",
+    "poll_targets",
     "processes",
     "redaction_keys",
     "runs",
     "sendings",
     "serials",
-    "watches",
+    "work_durations",
 ]
 
 REVISIONS: Final = ("0001",)
@@ -113,7 +113,7 @@ processes = sa.Table(
     sa.Column("boot", sa.Text, nullable=False),
     sa.Column("pid", sa.BigInteger, nullable=False),
     sa.Column("started", sa.Float, nullable=False),
-    sa.Column("beat_at", Instant, nullable=False),
+    sa.Column("heartbeat_at", Instant, nullable=False),
 )
 
 runs = sa.Table(
@@ -221,7 +221,7 @@ once = sa.Table(
     sa.Column("recorded_at", Instant, nullable=False),
 )
 
-_MARKED: Final = sa.text("mark IS NOT NULL")
+_VERSIONED: Final = sa.text("version IS NOT NULL")
 
 facts = sa.Table(
     "facts",
@@ -236,13 +236,13 @@ facts = sa.Table(
     sa.Column("record", sa.Text, nullable=False),
     sa.Column("type", sa.Text),
     # The sha256 of an entity's content, or the commit of code: what a thing is known by beside its id.
-    sa.Column("mark", sa.Text),
+    sa.Column("version", sa.Text),
     sa.Index("facts_run", "run_id", "seq"),
     sa.Index("facts_record", "record_id", "seq"),
     sa.Index("facts_source", "source", "seq"),
     sa.Index("facts_target", "target", "seq"),
-    sa.Index("facts_mark", "mark", "record_id", sqlite_where=_MARKED, postgresql_where=_MARKED),
-    sa.Index("facts_record_mark", "record_id", "mark", sqlite_where=_MARKED, postgresql_where=_MARKED),
+    sa.Index("facts_version", "version", "record_id", sqlite_where=_VERSIONED, postgresql_where=_VERSIONED),
+    sa.Index("facts_record_version", "record_id", "version", sqlite_where=_VERSIONED, postgresql_where=_VERSIONED),
     sqlite_autoincrement=True,
 )
 
@@ -321,8 +321,8 @@ parks = sa.Table(
 
 # What follows is forgotten without harm: whoever waits finds it out anew.
 
-lookouts = sa.Table(
-    "lookouts",
+poll_leaders = sa.Table(
+    "poll_leaders",
     metadata,
     sa.Column("watchlist", sa.Text, primary_key=True),
     sa.Column("process_id", sa.Text, nullable=False),
@@ -331,8 +331,8 @@ lookouts = sa.Table(
     sa.Column("trouble", sa.Text),
 )
 
-watches = sa.Table(
-    "watches",
+poll_targets = sa.Table(
+    "poll_targets",
     metadata,
     sa.Column("watchlist", sa.Text, primary_key=True),
     sa.Column("watcher", sa.Text, primary_key=True),
@@ -340,11 +340,11 @@ watches = sa.Table(
     sa.Column("service", sa.Text, nullable=False),
     sa.Column("process_id", sa.Text, nullable=False),
     sa.Column("status", sa.Text),
-    sa.Index("watches_urn", "watchlist", "urn"),
+    sa.Index("poll_targets_urn", "watchlist", "urn"),
 )
 
-paces = sa.Table(
-    "paces",
+work_durations = sa.Table(
+    "work_durations",
     metadata,
     sa.Column("watchlist", sa.Text, primary_key=True),
     sa.Column("service", sa.Text, primary_key=True),

@@ -28,7 +28,7 @@ ARROWS: Final[dict[tuple[State | None, State], str]] = {
     ("sent", "abandoned"): "the platform refused, or the request surely did not leave",
     ("in_doubt", "in_doubt"): "its holder is gone, another took over; or the reply was lost again",
     ("in_doubt", "accepted"): "looked for and found, so adopted",
-    ("in_doubt", "sent"): "looked for and not found after the settling time, or resumed",
+    ("in_doubt", "sent"): "looked for and not found after the visibility delay, or resumed",
     ("in_doubt", "abandoned"): "written off by the user, or found to have failed",
     ("accepted", "accepted"): "a further effect under the key was found and noted, or the user took it over",
     ("accepted", "terminal"): "the platform's work has ended, or was written off by the user at its end",

@@ -22,7 +22,7 @@ from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info, serials
 from ivcap_flows.journal.seal import Seal, Sealed
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
-from ivcap_flows.journal.transactions import Commits
+from ivcap_flows.journal.transactions import Transactions
 
 __all__ = ["Store"]
 
@@ -62,7 +62,7 @@ class Store:
             if sealed is not None and not accept_loss and not (path.exists() and path.stat().st_size):
                 raise self._seal.loss(self.url, sealed, None)
         self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
-        self._commits = Commits(self.engine, patience=_BUSY_SECONDS, on_commit=self._advance)
+        self._transactions = Transactions(self.engine, lock_timeout=_BUSY_SECONDS, on_commit=self._advance)
         _after_fork(self.engine)
         try:
             self._prepare(None if accept_loss else sealed)
@@ -88,7 +88,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads. JournalError if the database cannot be read."""
-        shared = self._commits.shared
+        shared = self._transactions.shared
         try:
             if shared is not None:
                 # What this thread has written is not for others to see yet, but for itself.
@@ -103,7 +103,7 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A transaction that is on disk when the block ends; writers take turns on SQLite. JournalError otherwise."""
         try:
-            with self._commits.transaction() if self.is_sqlite else self._on_server() as connection:
+            with self._transactions.transaction() if self.is_sqlite else self._on_server() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
@@ -112,7 +112,7 @@ class Store:
     def together(self) -> Iterator[None]:
         """The writes of this thread in the block share a commit, of SQLite; JournalError if it fails."""
         try:
-            with self._commits.together():
+            with self._transactions.together():
                 yield
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error

@@ -11,16 +11,16 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 
-__all__ = ["Commits"]
+__all__ = ["Transactions"]
 
 
-class Commits:
+class Transactions:
     """Transactions on SQLite. Each waits for the disk at its end, which is most of what a small write costs."""
 
-    def __init__(self, engine: Engine, *, patience: float, on_commit: Callable[[str, int], None]) -> None:
+    def __init__(self, engine: Engine, *, lock_timeout: float, on_commit: Callable[[str, int], None]) -> None:
         """`on_commit` is told, after each commit, the journal's id and how many there were."""
         self._engine = engine
-        self._patience = patience
+        self._lock_timeout = lock_timeout
         self._on_commit = on_commit
         self._begin_anew()
 
@@ -73,7 +73,7 @@ class Commits:
             self._begin_anew()
         # Whoever holds the turn for so long is stuck; the database itself then decides who may write.
         turn = self._turn
-        took = turn.acquire(timeout=self._patience)
+        took = turn.acquire(timeout=self._lock_timeout)
         try:
             with self._engine.connect() as plain:
                 connection = plain.execution_options(writes=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ivcap_flows.local.settings import SETTLE
+from ivcap_flows.local.settings import VISIBILITY_DELAY
 
 __all__ = ["AS_BUILT", "FIGURES", "Figure", "Likeness", "Workers", "likeness"]
 
@@ -92,7 +92,7 @@ class Likeness:
     workers: Workers | None = None
     start: float = 0.0
     retry_later: int = 1
-    settle: float = SETTLE
+    visibility_delay: float = VISIBILITY_DELAY
 
 
 AS_BUILT: Final = Likeness()
@@ -130,5 +130,5 @@ def likeness(name: str, speed: float = 1.0) -> Likeness:
         ),
         start=seconds("ivcap_start"),
         retry_later=max(1, round(seconds("ivcap_retry_later"))),
-        settle=seconds("visibility"),
+        visibility_delay=seconds("visibility"),
     )

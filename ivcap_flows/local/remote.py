@@ -1,4 +1,4 @@
-"""Steering a running embedded platform from another process: faults on purpose, what it was asked for, and its clock."""
+"""Control of a running embedded platform from another process: its faults, its request log and its clock."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.ivcap.routing import on_http_error
 from ivcap_flows.local.likeness import AS_BUILT, Likeness
 from ivcap_flows.local.refusals import caller_gone
-from ivcap_flows.local.settings import SETTLE
+from ivcap_flows.local.settings import VISIBILITY_DELAY
 from ivcap_flows.local.tokens import LIFETIME
 
 __all__ = ["run"]
@@ -179,14 +179,16 @@ async def _serve(
     part: provena.EmbeddedProvena | None = None
     try:
         platform.changes.bind()
-        part = provena.create_app(place.root, url, SETTLE, platform.seed, lambda sub_type: layer.death_of(sub_type), s3)
+        part = provena.create_app(
+            place.root, url, VISIBILITY_DELAY, platform.seed, lambda sub_type: layer.death_of(sub_type), s3
+        )
         environment = _environment(url, platform) | provena.environment(place.root, url, s3)
         token = secrets.token_urlsafe(24)
 
         def about() -> dict[str, Any]:
             return {
                 "instance": platform.instance,
-                "settle": platform.likeness.settle,
+                "visibility_delay": platform.likeness.visibility_delay,
                 "version": __version__,
                 "provena": True,
                 "s3": environment.get("AWS_ENDPOINT_URL_S3"),

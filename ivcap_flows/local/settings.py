@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["SETTLE"]
+__all__ = ["VISIBILITY_DELAY"]
 
-SETTLE: Final = 2.0
+VISIBILITY_DELAY: Final = 2.0
 """Seconds within which an accepted request is surely seen by a look-up, as `GET /_embedded` tells."""

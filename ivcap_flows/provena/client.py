@@ -28,9 +28,9 @@ from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.provena.registry import RegistryApi
 from ivcap_flows.provena.search import SearchApi
 
-__all__ = ["SETTLE", "Endpoints", "ProvenaClient"]
+__all__ = ["VISIBILITY_DELAY", "Endpoints", "ProvenaClient"]
 
-SETTLE: Final = 600.0
+VISIBILITY_DELAY: Final = 600.0
 """Seconds after which a request that was accepted shows: the gateway holds it for 29 s, job rows are written late."""
 
 _TIMEOUT: Final = 40.0
@@ -106,15 +106,15 @@ class Endpoints(BaseModel):
 class ProvenaClient:
     """An asynchronous client; use as an async context manager or call `aclose()`.
 
-    `settle` is, in seconds, how long an accepted request may stay invisible; `platform()` corrects it for a server
-    that tells its own. `documents` saves what is behind a presigned URL, `files` moves those of a dataset.
-    `trusted_hosts` may be in such URLs, beside Provena's own and Amazon S3's; no token goes there. All APIs
-    share one pool of connections.
+    `visibility_delay` is, in seconds, how long an accepted request may stay invisible; `platform()` corrects it for a
+    server that tells its own. `documents` saves what is behind a presigned URL, `files` moves those of a dataset.
+    `trusted_hosts` may be in such URLs, beside Provena's own and Amazon S3's; no token goes there. All APIs share one
+    pool of connections.
     """
 
     def __init__(self, endpoints: Endpoints, auth: Auth, *, trusted_hosts: Collection[str] = ()) -> None:
         self.endpoints = endpoints
-        self.settle = SETTLE
+        self.visibility_delay = VISIBILITY_DELAY
         self._auth = auth
         self._platform: str | None = None
         self._embedded_s3: str | None = None
@@ -178,7 +178,7 @@ class ProvenaClient:
                     self.endpoints.registry, platform="Provena", pool=self._pool, clock=self._clock
                 )
                 if embedded is not None:
-                    self.settle, self._embedded_s3 = embedded.settle, embedded.s3
+                    self.visibility_delay, self._embedded_s3 = embedded.visibility_delay, embedded.s3
                 self._platform = identity.platform_id(self.endpoints.realm) if embedded is None else embedded.instance
         return self._platform
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import SecretStr
 
 from ivcap_flows.errors import InvalidParameterError
-from ivcap_flows.http.pace import Pace
+from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.collection_format import CollectionFormat
@@ -47,7 +47,7 @@ class DataStoreApi(Api):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.releases = ReleasesApi(session)
-        self.minting = Pace("Mints of datasets with Provena")
+        self.minting = ConcurrencyLimit("Mints of datasets with Provena")
 
     async def mint(self, collection: CollectionFormat) -> Minted:
         """Mint a dataset. The caller must be linked to a person; without, the server answers 500 (UnavailableError).

@@ -324,12 +324,14 @@ class Graph:
 
     def _settle_births(self) -> None:
         """Leave one maker to what several activities of a flow returned, and one starter to what they started."""
-        self._settle("wasGeneratedBy", lambda link: relation("used", link.target or "", link.source or "", link.time))
-        self._settle(
+        self._visibility_delay(
+            "wasGeneratedBy", lambda link: relation("used", link.target or "", link.source or "", link.time)
+        )
+        self._visibility_delay(
             "wasStartedBy", lambda link: relation("wasInformedBy", link.target or "", link.source or "", link.time)
         )
 
-    def _settle(self, name: str, instead: Callable[[Record], Record]) -> None:
+    def _visibility_delay(self, name: str, instead: Callable[[Record], Record]) -> None:
         claims: dict[str, list[Record]] = defaultdict(list)
         for link in self.relations.values():
             if link.type == name and link.source is not None and link.target in self.nodes:

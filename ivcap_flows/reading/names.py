@@ -31,13 +31,13 @@ def starts_of(journal: Journal, name: str) -> list[str]:
     if digits := SHA256.fullmatch(name):
         sha256 = digits.group(1).lower()
         content = file_urn(sha256)
-        return [content] if journal.lineages.knows(content) else journal.lineages.marked(sha256)
+        return [content] if journal.lineages.knows(content) else journal.lineages.with_version(sha256)
     if not (_RUN.fullmatch(name) or COMMIT.fullmatch(name)):
         return []
     for kind in _OWN:
         if journal.lineages.knows(flows_urn(kind, name)):
             return [flows_urn(kind, name)]
-    codes = journal.lineages.marked(name.lower(), code=True) if COMMIT.fullmatch(name) else []
+    codes = journal.lineages.with_version(name.lower(), code=True) if COMMIT.fullmatch(name) else []
     runs = _runs(journal, name)
     if codes and runs:
         raise InputError(f"{name} is the beginning of a commit and of the run {runs[0].rpartition(':')[2]}. Give more.")

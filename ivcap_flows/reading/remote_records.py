@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 ASKED: Final = 200
 """Things that the platforms are asked about at most for one trace."""
-PATIENCE: Final = 30.0
+TIMEOUT: Final = 30.0
 """Seconds that one platform may take for one look."""
 _AT_ONCE: Final = 8
 _ABSENT: Final = (NotFoundError, ForbiddenError, BadRequestError, InvalidParameterError)
@@ -113,13 +113,13 @@ class Elsewhere:
             return await ask(await client())
 
         try:
-            return await asyncio.wait_for(asked(client), PATIENCE)
+            return await asyncio.wait_for(asked(client), TIMEOUT)
         except _ABSENT:
             return otherwise
         except (IvcapFlowsError, asyncio.TimeoutError) as error:
             if name not in self._off:
                 self._off.add(name)
-                why = str(error) or f"it did not answer within {PATIENCE:g} s"
+                why = str(error) or f"it did not answer within {TIMEOUT:g} s"
                 self.troubles.append(f"{name} could not be asked: {why}")
             return otherwise
 

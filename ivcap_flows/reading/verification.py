@@ -37,7 +37,7 @@ def verify_file(journal: Journal, path: Path) -> Finding:
     """Whether the content of a file is on record."""
     sha256 = files.sha256_of(path, None)
     urn = file_urn(sha256)
-    if journal.lineages.knows(urn) or journal.lineages.marked(sha256):
+    if journal.lineages.knows(urn) or journal.lineages.with_version(sha256):
         return Finding("file", urn, "ok", str(path), "the content is on record", sha256)
     return Finding("file", urn, "altered", str(path), "no run on record has used or made this content", sha256)
 

@@ -24,11 +24,11 @@ from ivcap_flows.registration.submit import Submission
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["IN_FLIGHT", "PATIENCE", "Batch", "Describe"]
+__all__ = ["IN_FLIGHT", "STALL_TIMEOUT", "Batch", "Describe"]
 
 IN_FLIGHT: Final = 4
 """Batches on their way together."""
-PATIENCE: Final = 1800.0
+STALL_TIMEOUT: Final = 1800.0
 """Seconds without any movement after which what was sent is left in doubt: workers start on demand, and each takes
 one job at a time."""
 
@@ -49,7 +49,7 @@ async def _by_urn(urn: str) -> Artifact:
 class Batch:
     """Use as a context manager: `check`, then `register`. Nothing is sent by `check`.
 
-    `datasets` is what the user states of the datasets that are minted for artifacts; `patience` is in seconds.
+    `datasets` is what the user states of the datasets that are minted for artifacts; `stall_timeout` is in seconds.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Batch:
         *,
         datasets: DatasetDefaults | None = None,
         describe: Describe = _by_urn,
-        patience: float = PATIENCE,
+        stall_timeout: float = STALL_TIMEOUT,
         progress: Progress = _silent,
     ) -> None:
         self._source = source
         self._client = client
         self._datasets = datasets
         self._describe = describe
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._progress = progress
         self._spool = Spool()
 
@@ -134,7 +134,7 @@ class Batch:
             attempt=attempt,
             mint=mint,
             in_flight=in_flight,
-            patience=self._patience,
+            stall_timeout=self._stall_timeout,
             progress=self._progress,
         )
         try:
@@ -174,7 +174,7 @@ class Batch:
             platform=await self._client.platform(),
             account=await self._client.username(),
             defaults=self._datasets,
-            patience=self._patience,
+            stall_timeout=self._stall_timeout,
             progress=self._progress,
             journal=journal,
         )

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.keys import key_in
-from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.outages import through_outages
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["End", "Follower", "Pulse", "Sending", "Unit"]
+__all__ = ["BatchWatcher", "End", "Pulse", "Sending", "Unit"]
 
 _PAGE: Final = 500
 _SHORTEST: Final = 0.25
@@ -58,7 +58,7 @@ class Pulse:
     def __init__(self) -> None:
         self.at = time.monotonic()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         self.at = time.monotonic()
 
 
@@ -92,19 +92,19 @@ Told = Callable[[Sequence[tuple[str, JobRow]]], Awaitable[None]]
 """What is done with keys whose jobs have ended."""
 
 
-class Follower:
-    """Looks after units until their jobs have ended, or nothing has moved for `patience` seconds."""
+class BatchWatcher:
+    """Looks after units until their jobs have ended, or nothing has moved for `stall_timeout` seconds."""
 
-    def __init__(self, client: ProvenaClient, pulse: Pulse, sending: Sending, patience: float) -> None:
+    def __init__(self, client: ProvenaClient, pulse: Pulse, sending: Sending, stall_timeout: float) -> None:
         self._client = client
         self._pulse = pulse
         self._sending = sending
         # Provena's workers take what was sent first first. So one unit is looked at for as long as it moves, then the
         # next: a look at a batch is a long reply, which would only delay the others and Provena's own work.
         self._turn = asyncio.Lock()
-        self._patience = patience
+        self._stall_timeout = stall_timeout
 
-    async def follow(self, unit: Unit, keys: Iterable[str], told: Told, *, patience: float, alone: bool) -> End:
+    async def follow(self, unit: Unit, keys: Iterable[str], told: Told, *, stall_timeout: float, alone: bool) -> End:
         """Watch a unit for these keys. `alone`: only its own movements count, not those of others."""
         left, seen = set(keys), dict[str, str]()
         count = len(left)
@@ -118,12 +118,14 @@ class Follower:
             async with self._turn:
                 moving = True
                 while moving:
-                    rows, unit, status, failed = await patiently(partial(self._look, unit, status), self._patience)
+                    rows, unit, status, failed = await through_outages(
+                        partial(self._look, unit, status), self._stall_timeout
+                    )
                     moves = {row.session_id: row.status for row in rows} | {"": status or ""}
                     moving = moves != seen
                     if moving:
                         seen, moved = moves, time.monotonic()
-                        self._pulse.beat()
+                        self._pulse.heartbeat()
                     mine = [(key, row) for row in rows if (key := key_in(row.payload.get("record"))) in left]
                     jobs |= {str(key): row.session_id for key, row in mine}
                     ended = [(str(key), row) for key, row in mine if row.done]
@@ -131,7 +133,7 @@ class Follower:
                         await told(ended)
                         left -= {key for key, _ in ended}
                     now = time.monotonic()
-                    late = now - (moved if alone else max(moved, self._pulse.at)) > patience
+                    late = now - (moved if alone else max(moved, self._pulse.at)) > stall_timeout
                     if not left or failed is not None or late:
                         return End(frozenset(left), unit.job, status, failed, jobs)
                     pause = _pause(now - began, count - len(left), len(left))

@@ -12,7 +12,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.lookup import LODGE
-from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.rows import Fault, FaultKind
 from ivcap_flows.registration.sheet import HANDLE, JOB
 from ivcap_flows.registration.spool import Outcome, Spool
@@ -31,11 +31,11 @@ _ANEW: Final = "Empty the column to register the row"
 class DoneRows:
     """The rows of a spool that stand as `done`, checked against Provena and the journal, where there is one."""
 
-    def __init__(self, client: ProvenaClient, spool: Spool, journal: Journal | None, patience: float) -> None:
+    def __init__(self, client: ProvenaClient, spool: Spool, journal: Journal | None, stall_timeout: float) -> None:
         self._client = client
         self._spool = spool
         self._journal = journal
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self) -> None:
@@ -55,7 +55,7 @@ class DoneRows:
 
     async def _of_run(self, handle: str) -> tuple[FaultKind, str] | None:
         try:
-            item = await patiently(lambda: self._client.registry.fetch_any(handle), self._patience)
+            item = await through_outages(lambda: self._client.registry.fetch_any(handle), self._stall_timeout)
         except (NotFoundError, BadRequestError):
             if await asyncio.to_thread(self._knows_run, handle):
                 return None
@@ -71,7 +71,7 @@ class DoneRows:
 
     async def _of_job(self, job: str) -> tuple[FaultKind, str] | None:
         try:
-            row = await patiently(lambda: self._client.jobs.fetch(job), self._patience)
+            row = await through_outages(lambda: self._client.jobs.fetch(job), self._stall_timeout)
         except NotAuthorizedError:
             return None
         if row is None:

@@ -197,7 +197,7 @@ class Ledger:
         self._spool.stand(outcomes)
         if self._out is not None:
             self._out.add(outcomes)
-        self._pulse.beat()
+        self._pulse.heartbeat()
         self.ended += len(outcomes)
         self._progress("registered", self.ended, self._total)
 

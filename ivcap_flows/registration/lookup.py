@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.registration.keys import key_in
-from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.registry import KEY_FIELD, dataset_of, moment
 from ivcap_flows.registration.spool import Seen, Spool
 
@@ -126,10 +126,10 @@ def _lacks_job(seen: Collection[Seen]) -> bool:
 class Lookup:
     """Looks for the rows of a spool that have not come to their end, and notes in it what it sees."""
 
-    def __init__(self, client: ProvenaClient, spool: Spool, patience: float) -> None:
+    def __init__(self, client: ProvenaClient, spool: Spool, stall_timeout: float) -> None:
         self._client = client
         self._spool = spool
-        self._patience = patience
+        self._stall_timeout = stall_timeout
 
     async def everywhere(self, since: datetime | None) -> None:
         """Among the caller's jobs and the registry's model runs that are not older than `since`; None: among all."""
@@ -140,11 +140,11 @@ class Lookup:
 
     async def among_jobs(self, since: datetime | None) -> None:
         """Among the caller's jobs that are not older than `since`; None: among all."""
-        await patiently(lambda: self._pass(_jobs(self._client, since)), self._patience)
+        await through_outages(lambda: self._pass(_jobs(self._client, since)), self._stall_timeout)
 
     async def among_items(self, since: datetime | None) -> None:
         """Among the registry's model runs that are not older than `since`; None: among all."""
-        await patiently(lambda: self._pass(_items(self._client, since)), self._patience)
+        await through_outages(lambda: self._pass(_items(self._client, since)), self._stall_timeout)
 
     async def among_datasets(self, artifacts: Iterable[str]) -> None:
         """For the datasets of artifacts that had none when the rows were checked."""
@@ -152,7 +152,7 @@ class Lookup:
 
         async def look(artifact: str) -> None:
             async with limit:
-                handle = await patiently(lambda: dataset_of(self._client, artifact), self._patience)
+                handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
             if handle is not None:
                 self._spool.told_of_datasets([(handle, artifact)])
 

@@ -10,9 +10,9 @@ from math import inf
 from typing import Final
 
 from ivcap_flows.errors import BadRequestError, InDoubtError, InputError, RegistrationFailedError
-from ivcap_flows.http.pace import MOST
+from ivcap_flows.http.concurrency_limit import MOST
 from ivcap_flows.registration.ledger import artifacts_in
-from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.spool import Spool
 
 __all__ = ["Mint", "Minting"]
@@ -21,7 +21,7 @@ Mint = Callable[[str], Awaitable[str]]
 """From an artifact's URN to the handle of its dataset, which is found or minted once."""
 
 _AT_ONCE: Final = MOST
-"""Artifacts that are looked for together; fewer of them are minted for (`http/pace.py`)."""
+"""Artifacts that are looked for together; fewer of them are minted for (`http/concurrency_limit.py`)."""
 _QUIET: Final = 1.0
 _LONGEST: Final = 5.0
 """Rows wait for each other until no dataset has come for a second, and for five at most: each batch is a job more."""
@@ -33,10 +33,10 @@ class Minting:
     `troubles` says of artifacts why they have no dataset.
     """
 
-    def __init__(self, spool: Spool, mint: Mint, patience: float) -> None:
+    def __init__(self, spool: Spool, mint: Mint, stall_timeout: float) -> None:
         self._spool = spool
         self._mint = mint
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._in_hand: set[str] = set()
         self._over = asyncio.Event()
         self._last = -inf
@@ -53,7 +53,7 @@ class Minting:
             for artifact in artifacts:
                 self._in_hand.add(artifact)
                 try:
-                    handle = await patiently(lambda: self._mint(artifact), self._patience)  # noqa: B023 - awaited here
+                    handle = await through_outages(lambda: self._mint(artifact), self._stall_timeout)  # noqa: B023 - awaited here
                 except (InputError, BadRequestError, RegistrationFailedError, InDoubtError) as error:
                     self.troubles[artifact] = str(error)
                     self._spool.lack_no_more([artifact])

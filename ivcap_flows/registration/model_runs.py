@@ -32,7 +32,7 @@ __all__ = [
     "run_of_sign",
 ]
 
-_PATIENCE: Final = 1800.0
+_STALL_TIMEOUT: Final = 1800.0
 """Seconds that a registration's job may take: workers are started on demand, and each takes one job at a time."""
 
 
@@ -98,7 +98,7 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
                 marked = {**(record.annotations or {}), KEY_FIELD: intent.key, SUBJECT_FIELD: subject}
                 stored = {"session_id": await client.prov.register(record.model_copy(update={"annotations": marked}))}
                 await progress.save(stored)
-            row = await _ended(client, stored["session_id"], intent.key, _PATIENCE)
+            row = await _ended(client, stored["session_id"], intent.key, _STALL_TIMEOUT)
             # A job that fails may have made its run in the registry before.
             there = [] if row.succeeded else await find(intent)
         except NotFoundError as error:
@@ -131,7 +131,7 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
     async def find(intent: IntentRow) -> list[Found[ModelRun]]:
         sign = (await look_for(client, [intent.key], look_since(client.time, intent))).get(intent.key)
         if sign is not None and sign.kind == "under way" and sign.job is not None:
-            await _ended(client, sign.job, intent.key, client.settle)
+            await _ended(client, sign.job, intent.key, client.visibility_delay)
             sign = (await look_for(client, [intent.key], look_since(client.time, intent))).get(intent.key)
         if sign is None or sign.kind == "failed":
             return []
@@ -157,7 +157,7 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         placeholder=lambda key: model_run_handle(
             f"urn:ivcap-flows:planned:{key}", record, request, session_id=None, platform=platform, key=key
         ),
-        settle=client.settle,
+        visibility_delay=client.visibility_delay,
         scope="account",
         subject=record.display_name,
         resumable=True,
@@ -202,15 +202,15 @@ def _said(part: Any) -> Any:
     return [_said(each) for each in part] if isinstance(part, list) else part
 
 
-async def _ended(client: ProvenaClient, job: str, key: str, patience: float) -> JobRow:
+async def _ended(client: ProvenaClient, job: str, key: str, stall_timeout: float) -> JobRow:
     """The ended job of the run with this key: this one, or where this one made a batch, its child."""
-    row = await client.jobs.wait(job, patience)
-    return row if row.result_batch_id is None else await _child(client, row.result_batch_id, key, patience)
+    row = await client.jobs.wait(job, stall_timeout)
+    return row if row.result_batch_id is None else await _child(client, row.result_batch_id, key, stall_timeout)
 
 
-async def _child(client: ProvenaClient, batch_id: str, key: str, patience: float = _PATIENCE) -> JobRow:
+async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: float = _STALL_TIMEOUT) -> JobRow:
     """The ended job of the run with this key in a batch. WaitTimeoutError for one that does not end, or show."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + stall_timeout
     pause = 0.25
     while True:
         async for row in client.jobs.list_batch(batch_id, page_size=500):
@@ -219,7 +219,7 @@ async def _child(client: ProvenaClient, batch_id: str, key: str, patience: float
                 return row
         if time.monotonic() > deadline:
             raise WaitTimeoutError(
-                f"The batch {batch_id} has not lodged its run with the key {key} within {patience:g} s. Wait again.",
+                f"The batch {batch_id} has not lodged its run with the key {key} in {stall_timeout:g} s. Wait again.",
                 pending=[batch_id],
                 status=None,
             )

@@ -17,7 +17,7 @@ from ivcap_flows.provena.models import DatasetTemplate, ModelRunRecord, Workflow
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.done_rows import DoneRows
 from ivcap_flows.registration.keys import marked, run_key, subject_of
-from ivcap_flows.registration.patience import patiently
+from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.registry import dataset_of, person_of
 from ivcap_flows.registration.requirements import ARTIFACT, look_up, unmet, uses_of
 from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record
@@ -55,7 +55,7 @@ class Preflight:
         platform: str,
         account: str,
         defaults: DatasetDefaults | None,
-        patience: float,
+        stall_timeout: float,
         progress: Progress,
         journal: Journal | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class Preflight:
         self._platform = platform
         self._account = account
         self._defaults = defaults
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._progress = progress
         self._workflows: dict[str, WorkflowTemplate] = {}
         self._templates: dict[str, DatasetTemplate] = {}
@@ -76,7 +76,7 @@ class Preflight:
         """Raises InputError for a source that cannot be read at all, and for defaults that nothing can be minted by."""
         await asyncio.to_thread(self.read, source)
         self._names = source.names
-        await DoneRows(self._client, self._spool, self._journal, self._patience).check()
+        await DoneRows(self._client, self._spool, self._journal, self._stall_timeout).check()
         await self._ask_for_ids()
         await self._look_for_datasets()
         await asyncio.to_thread(self._check)
@@ -141,7 +141,7 @@ class Preflight:
             self._progress("ids", asked, None)
 
     async def _ask(self, id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002
-        found = await patiently(lambda: look_up(self._client, id), self._patience)
+        found = await through_outages(lambda: look_up(self._client, id), self._stall_timeout)
         if isinstance(found.info, WorkflowTemplate):
             self._workflows[id] = found.info
         elif isinstance(found.info, DatasetTemplate):
@@ -153,7 +153,7 @@ class Preflight:
 
         async def look(artifact: str) -> tuple[str, str] | None:
             async with limit:
-                handle = await patiently(lambda: dataset_of(self._client, artifact), self._patience)
+                handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
             return (handle, artifact) if handle else None
 
         after, lacking = "", False

@@ -80,11 +80,11 @@ def dataset_effect(
         find=find,
         decode=Dataset.model_validate,
         placeholder=lambda key: handle(f"urn:ivcap-flows:planned:{key}", None),
-        settle=client.settle,
+        visibility_delay=client.visibility_delay,
         scope="account",
         subject=artifact.name or artifact.urn,
         look_first=True,
-        pace=client.datastore.minting,
+        limit=client.datastore.minting,
     )
 
 

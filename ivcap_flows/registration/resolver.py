@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ivcap_flows.durable.platform_time import look_since, still_to_settle
+from ivcap_flows.durable.platform_time import look_since, visibility_delay_left
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import JobRow
-from ivcap_flows.registration.batch_watcher import End, Follower, Pulse, Sending, Unit
+from ivcap_flows.registration.batch_watcher import BatchWatcher, End, Pulse, Sending, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
 from ivcap_flows.registration.lookup import Lookup, Sign, half
 from ivcap_flows.registration.registry import moment
@@ -19,10 +19,10 @@ from ivcap_flows.registration.registry import moment
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["Judge"]
+__all__ = ["Resolver"]
 
 
-class Judge:
+class Resolver:
     """Brings rows that were or may have been sent to a handle, a reason or a doubt."""
 
     def __init__(
@@ -35,27 +35,27 @@ class Judge:
         sending: Sending,
         *,
         in_flight: int,
-        patience: float,
+        stall_timeout: float,
     ) -> None:
         self._client = client
         self._journal = journal
         self._ledger = ledger
         self._lookup = lookup
-        self._follower = Follower(client, pulse, sending, patience)
-        self._settle = client.settle
-        self._patience = patience
+        self._watcher = BatchWatcher(client, pulse, sending, stall_timeout)
+        self._visibility_delay = client.visibility_delay
+        self._stall_timeout = stall_timeout
         self._in_flight = in_flight
 
     async def take_up(self, works: Sequence[Work]) -> tuple[list[Work], list[Work]]:
         """Go on with what was or may have been sent before. What is left was surely not sent: first what never was,
-        then what Provena has not shown within the settling time."""
+        then what Provena has not shown within the visibility delay."""
         silent = await self.by_signs(works, final=False)
         unsent = [work for work in silent if work.intent.state == "intent"]
         doubted = [work for work in silent if work.intent.state != "intent"]
         if doubted:
             intents = [work.intent for work in doubted]
             now = await asyncio.to_thread(self._journal.now)
-            await asyncio.sleep(still_to_settle(intents, self._settle, now, self._client.time))
+            await asyncio.sleep(visibility_delay_left(intents, self._visibility_delay, now, self._client.time))
             await self._lookup.everywhere(look_since(self._client.time, *intents))
             doubted = await self.by_signs(doubted, final=True)
         return unsent, doubted
@@ -100,7 +100,7 @@ class Judge:
         await asyncio.gather(*(follow(unit, members) for unit, members in units.items()))
         return silent
 
-    async def follow(self, unit: Unit, works: Sequence[Work], *, patience: float, alone: bool = False) -> None:
+    async def follow(self, unit: Unit, works: Sequence[Work], *, stall_timeout: float, alone: bool = False) -> None:
         """Watch what was sent until each row has its end; `alone` is as in `Follower.follow`."""
         by_key = {work.row.key: work for work in works}
         failed: list[tuple[Work, JobRow]] = []
@@ -116,10 +116,10 @@ class Judge:
                     failed.append((by_key[key], row))
             await self._ledger.adopt(lodged, how="sent")
 
-        end = await self._follower.follow(unit, by_key, told, patience=patience, alone=alone)
+        end = await self._watcher.follow(unit, by_key, told, stall_timeout=stall_timeout, alone=alone)
         await self._judge_failed(failed)
         if end.left:
-            await self._judge_left(end, [by_key[key] for key in by_key if key in end.left], patience)
+            await self._judge_left(end, [by_key[key] for key in by_key if key in end.left], stall_timeout)
 
     async def leave(self, works: Sequence[Work], words: str) -> None:
         """Leave rows in doubt."""
@@ -131,8 +131,8 @@ class Judge:
         if not works:
             return
         known = any(doubted_since(work.intent) for work in works)
-        age = self._patience if known else self._age(works, began)
-        await self.follow(unit, works, patience=max(self._settle, self._patience - age), alone=True)
+        age = self._stall_timeout if known else self._age(works, began)
+        await self.follow(unit, works, stall_timeout=max(self._visibility_delay, self._stall_timeout - age), alone=True)
 
     def _age(self, works: Sequence[Work], began: datetime | None) -> float:
         """For how many seconds what was sent has surely been under way, by Provena's own clock."""
@@ -159,11 +159,11 @@ class Judge:
         await self._ledger.fail(ended)
         await self._leave(halves)
 
-    async def _judge_left(self, end: End, works: Sequence[Work], patience: float) -> None:
+    async def _judge_left(self, end: End, works: Sequence[Work], stall_timeout: float) -> None:
         """What did not end: look everywhere once, then leave it, or where its batch failed, end it."""
         if end.parent_failed is not None:
             # Children that it had dispatched before may still show.
-            await asyncio.sleep(self._settle)
+            await asyncio.sleep(self._visibility_delay)
         await self._lookup.everywhere(look_since(self._client.time, *(work.intent for work in works)))
         signs = self._ledger.signs(work.row for work in works)
         now = await asyncio.to_thread(self._journal.now)
@@ -189,7 +189,7 @@ class Judge:
         await self._ledger.fail(failed)
         await self._leave(stuck)
         for unit, members in units.items():
-            await self.follow(unit, members, patience=patience, alone=True)
+            await self.follow(unit, members, stall_timeout=stall_timeout, alone=True)
 
     async def _leave(self, doubtful: Sequence[tuple[Work, str | None, str]]) -> None:
         now = await asyncio.to_thread(self._journal.now)

@@ -57,7 +57,8 @@ class Spooled:
     name: str
     body: dict[str, Any]
     looked_at: int | None
-    """The fencing number of the claim on which it was looked for, after the settling time, since it may have been sent.
+    """The fencing number of the claim on which it was looked for, after the visibility delay, since it may have been
+    sent.
     The look is worth nothing once another claim has come after that one."""
     called: str
     """The user's own key, else the key."""

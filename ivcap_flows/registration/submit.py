@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable import look_since
-from ivcap_flows.durable.heartbeat import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
@@ -29,10 +29,10 @@ from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
 from ivcap_flows.registration.lookup import Lookup
 from ivcap_flows.registration.minting import Mint, Minting
+from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.outcome import OutcomeFile
-from ivcap_flows.registration.patience import patiently
 from ivcap_flows.registration.preflight import Progress, encoded
-from ivcap_flows.registration.resolver import Judge
+from ivcap_flows.registration.resolver import Resolver
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 from ivcap_flows.secrets import logger_of
 
@@ -49,14 +49,14 @@ _WAITED_FOR: Final = 4
 """So many batches are waited for, for each that is on its way: what is accepted keeps no other from being sent."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LOOKS: Final = 8
-"""Into so many parts the settling time is cut for the first look after a lost reply; the pauses double."""
+"""Into so many parts the visibility delay is cut for the first look after a lost reply; the pauses double."""
 
 
 class Submission:
     """Sends the rows of a spool that are ready; `run` once. Each ends with a handle, a reason, or as doubtful.
 
-    `in_flight` batches are on their way together, and some times as many are waited for. `patience` is, in seconds, how
-    long nothing may move before what was sent is left in doubt, and how long Provena may be away.
+    `in_flight` batches are on their way together, and some times as many are waited for. `stall_timeout` is, in
+    seconds, how long nothing may move before what was sent is left in doubt, and how long Provena may be away.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class Submission:
         attempt: OpenedAttempt | None,
         mint: Mint,
         in_flight: int,
-        patience: float,
+        stall_timeout: float,
         progress: Progress,
     ) -> None:
         pulse = Pulse()
         self._client = client
         self._journal = journal
         self._spool = spool
-        self._minting = Minting(spool, mint, patience)
+        self._minting = Minting(spool, mint, stall_timeout)
         self._out = out
         self._in_flight = in_flight
         self._posting = asyncio.Semaphore(in_flight)
-        self._patience = patience
-        self._lookup = Lookup(client, spool, patience)
+        self._stall_timeout = stall_timeout
+        self._lookup = Lookup(client, spool, stall_timeout)
         self._ledger = Ledger(
             *(journal, spool, out, pulse, self._lookup, client),
             platform=platform,
@@ -92,10 +92,10 @@ class Submission:
             progress=progress,
         )
         self._sending = Sending()
-        self._judge = Judge(
+        self._resolver = Resolver(
             *(client, journal, self._ledger, self._lookup, pulse, self._sending),
             in_flight=in_flight,
-            patience=patience,
+            stall_timeout=stall_timeout,
         )
         self._turn = asyncio.Lock()
         self._under_way = asyncio.Event()
@@ -103,9 +103,9 @@ class Submission:
     async def run(self) -> None:
         """Raises the error of a refusal that concerns all rows, such as of the token. What was sent by then is found by
         the next start."""
-        start_beating(self._journal)
+        start_heartbeat(self._journal)
         try:
-            await patiently(self._ledger.begin, self._patience)
+            await through_outages(self._ledger.begin, self._stall_timeout)
             await self._recall()
             if self._out is not None:
                 await asyncio.to_thread(self._out.begin)
@@ -120,7 +120,7 @@ class Submission:
                 pause = _FIRST_PAUSE if self._ledger.ended > before else min(_LONGEST_PAUSE, 1.5 * pause)
                 await asyncio.sleep(pause)
         finally:
-            stop_beating(self._journal)
+            stop_heartbeat(self._journal)
 
     async def _recall(self) -> None:
         """Ask the journal, and then Provena, for what there is of the rows."""
@@ -154,7 +154,7 @@ class Submission:
         for page in self._spool.pages("waiting"):
             works = await self._ledger.claim(page)
             try:
-                for unsent in await self._judge.take_up(works):
+                for unsent in await self._resolver.take_up(works):
                     self._spool.look_again((work.row.number, work.intent.fence) for work in unsent)
             finally:
                 self._ledger.release(works)
@@ -170,7 +170,9 @@ class Submission:
                     self._under_way.set()
                     if sent is not None:
                         session, accepted = sent
-                        await self._judge.follow(Unit(session, parent=True), accepted, patience=self._patience)
+                        await self._resolver.follow(
+                            Unit(session, parent=True), accepted, stall_timeout=self._stall_timeout
+                        )
                 finally:
                     self._ledger.release(works or [])
             self._under_way.set()
@@ -221,7 +223,7 @@ class Submission:
     async def _send(self, works: Sequence[Work]) -> tuple[str, list[Work]] | None:
         """The session id of the batch and what is in it, or None where nothing is left to be waited for."""
         works = await self._without_troubles(works)
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._stall_timeout
         pause = _FIRST_PAUSE
 
         async def confirm(leaves_within: float) -> None:
@@ -266,8 +268,8 @@ class Submission:
         """Look for a batch until it must show, and go on with what shows; what is left may be sent again."""
         logger.warning("The reply to a batch of %d model runs was lost, so it is looked for: %s", len(works), error)
         works = await self._ledger.in_doubt(works, f"{type(error).__name__}: {error}")
-        end = time.monotonic() + self._client.settle
-        pause = self._client.settle / _LOOKS
+        end = time.monotonic() + self._client.visibility_delay
+        pause = self._client.visibility_delay / _LOOKS
         while works:
             left = end - time.monotonic()
             try:
@@ -275,12 +277,12 @@ class Submission:
                 await self._lookup.among_jobs(since)
             except PlatformError as failure:
                 words = f"The reply to its batch was lost ({error}), and it could not be looked for: {failure}"
-                await self._judge.leave(works, words)
+                await self._resolver.leave(works, words)
                 return []
             signs = self._ledger.signs(work.row for work in works)
             shown = {key for key, sign in signs.items() if sign.kind != "failed"}
             if shown:
-                await self._judge.by_signs([work for work in works if work.row.key in shown], final=False)
+                await self._resolver.by_signs([work for work in works if work.row.key in shown], final=False)
                 works = [work for work in works if work.row.key not in shown]
             if left <= 0:
                 break

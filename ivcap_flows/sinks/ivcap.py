@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable.platform_time import still_to_settle
+from ivcap_flows.durable.platform_time import visibility_delay_left
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.provenance import prov_json
@@ -128,7 +128,7 @@ class IvcapSink:
             if sent is not None:
                 # Its process was killed, or its reply lost: what it has sent may not show yet.
                 now, time = await asyncio.to_thread(self._journal.now), self._client.time
-                rest = still_to_settle([sent], _NOTED + self._client.settle, now, time)
+                rest = visibility_delay_left([sent], _NOTED + self._client.visibility_delay, now, time)
                 # Without the platform's time the next pass would know no more than this one of what has passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
                     told = (

@@ -1,4 +1,4 @@
-"""From the journal to the sinks, each at its own pace: retried for ever with back-off, effective once by key."""
+"""From the journal to the sinks, each at its own pace: retried for ever with back-off, delivered exactly once, by key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
-from ivcap_flows.durable.heartbeat import listen, start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -93,7 +93,7 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
     is at it, the other does before it ends. JournalError if the journal cannot be used.
     """
     # Where another machine shares the journal, the lease of a sink is as good as the beat of its holder.
-    start_beating(journal)
+    start_heartbeat(journal)
     try:
         listen(journal)
         reports = {sink.name: _drain(journal, sink, again) for sink in sinks}
@@ -106,7 +106,7 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
                 reports[sink.name] = reports[sink.name].followed_by(_drain(journal, sink, again=False))
         return list(reports.values())
     finally:
-        stop_beating(journal)
+        stop_heartbeat(journal)
 
 
 def _has_more(journal: Journal, sink: Sink) -> bool:

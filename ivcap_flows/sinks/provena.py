@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable.platform_time import look_since, still_to_settle
+from ivcap_flows.durable.platform_time import look_since, visibility_delay_left
 from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
@@ -137,7 +137,7 @@ class ProvenaSink:
                 sign is not None
                 and sign.kind == "failed"
                 # Before, a later job under the same key may be still to show.
-                and not still_to_settle([intent], self._client.settle, now, self._client.time)
+                and not visibility_delay_left([intent], self._client.visibility_delay, now, self._client.time)
             ):
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
             else:

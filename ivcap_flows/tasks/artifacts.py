@@ -218,8 +218,8 @@ async def _artifact_for_file(
 ) -> Artifact | None:
     """The artifact that holds a file's content already, if one is known and ready; None otherwise. Nothing is sent.
 
-    Known are those that this account uploaded, by the journal or by the key aspect on the platform, and one that an
-    official client uploaded, by the side-car beside the file.
+    Known are those that this account uploaded, by the journal or by the idempotency record on the platform, and one
+    that an official client uploaded, by the side-car beside the file.
     """
     call = await IvcapCall.of(credentials)
     async with opened(path, call.journal.files) as source:

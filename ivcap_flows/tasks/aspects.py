@@ -84,7 +84,7 @@ async def _add_aspect(
             find=find,
             decode=Aspect.model_validate,
             placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
-            settle=call.client.settle,
+            visibility_delay=call.client.visibility_delay,
             scope=scope,
             discriminator=discriminator,
         )
@@ -183,7 +183,7 @@ def _replacing(
         find=find,
         decode=Aspect.model_validate,
         placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
-        settle=call.client.settle,
+        visibility_delay=call.client.visibility_delay,
         discriminator=after,
         look_first=look_first,
     )

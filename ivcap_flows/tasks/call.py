@@ -18,9 +18,9 @@ from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.settings import Settings
-from ivcap_flows.tasks.key_aspects import AspectKeys
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -60,7 +60,7 @@ class _Call:
         self,
         effect: Effect[T],
         *,
-        key_aspects: KeyAspects | None = None,
+        idempotency_records: KeyAspects | None = None,
         on_divergence: OnDivergence = "raise",
         on_failure: OnFailure = "keep",
         max_resubmits: int = 3,
@@ -72,7 +72,7 @@ class _Call:
             attempt=self.attempt,
             platform=self.platform,
             account=self.account,
-            key_aspects=key_aspects,
+            idempotency_records=idempotency_records,
             clock=self.client,
             on_divergence=on_divergence,
             on_failure=on_failure,
@@ -120,13 +120,13 @@ class IvcapCall(_Call):
         return cls(journal(), attempt, platform, account, Settings.current(), client)
 
     @property
-    def keys(self) -> AspectKeys:
-        return AspectKeys(self.client.aspects)
+    def keys(self) -> IdempotencyRecords:
+        return IdempotencyRecords(self.client.aspects)
 
     async def since(self, intent: IntentRow) -> datetime | None:
         """The platform's time before which no effect of the intent can have come about; None where that is not known.
 
-        Its key aspect tells it by the clock of the records themselves, until one with the outcome replaces it.
+        Its idempotency record tells it by the clock of the records themselves, until one with the outcome replaces it.
         """
         asserted = await self.keys.asserted_at(intent.key) if intent.urn is None else None
         if asserted is not None and not is_ahead(asserted, self.client.time):

@@ -13,7 +13,7 @@ from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
 from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment, person_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
-from ivcap_flows.tasks.ensure_state import settled
+from ivcap_flows.tasks.ensure_state import ensure_state
 from ivcap_flows.tasks.items import with_package_fields
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
@@ -51,10 +51,10 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
             find=find,
             decode=Dataset.model_validate,
             placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", metadata),
-            settle=call.client.settle,
+            visibility_delay=call.client.visibility_delay,
             scope="account",
             subject=metadata.dataset_info.name,
-            pace=call.client.datastore.minting,
+            limit=call.client.datastore.minting,
         )
     )
     return done.value
@@ -83,7 +83,7 @@ async def _update_dataset(
         return (await call.client.datastore.fetch_dataset(urn)).info.collection_format.plain() == wanted.plain()
 
     if before.info.collection_format.plain() != wanted.plain():
-        await settled(lambda: call.client.datastore.update_metadata(urn, wanted, reason=reason), holds)
+        await ensure_state(lambda: call.client.datastore.update_metadata(urn, wanted, reason=reason), holds)
     found(urn)
     return _handle(call, urn, wanted)
 

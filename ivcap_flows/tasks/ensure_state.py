@@ -8,13 +8,13 @@ from typing import Final
 
 from ivcap_flows.errors import BadRequestError, PlatformError
 
-__all__ = ["settled"]
+__all__ = ["ensure_state"]
 
 _PAUSES: Final = (1.0, 5.0)
 """Seconds before the second sending and before the third, in which a request that is late may still take effect."""
 
 
-async def settled(send: Callable[[], Awaitable[object]], holds: Callable[[], Awaitable[bool]]) -> None:
+async def ensure_state(send: Callable[[], Awaitable[object]], holds: Callable[[], Awaitable[bool]]) -> None:
     """Send until the state is as wanted: at once where the reply comes, else after looking, three times at most.
 
     A refusal is none where the state holds: an earlier sending may have brought it about. Raises what the last sending

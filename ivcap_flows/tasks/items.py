@@ -14,7 +14,7 @@ from ivcap_flows.provena.registry import Sort
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.registration.registry import KEY_FIELD, PACKAGE_FIELDS, moment
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
-from ivcap_flows.tasks.ensure_state import settled
+from ivcap_flows.tasks.ensure_state import ensure_state
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.waiting import all_of
@@ -116,7 +116,7 @@ async def _update_item(
         return (await registry.fetch(kind, urn)).info.plain() == wanted.plain()
 
     if before.info.plain() != wanted.plain():
-        await settled(lambda: registry.update(kind, urn, wanted, reason=reason), holds)
+        await ensure_state(lambda: registry.update(kind, urn, wanted, reason=reason), holds)
     found(urn)
     return RegistryItem(urn=urn, platform=call.platform, subtype=info.subtype, display_name=info.display_name)
 
@@ -156,7 +156,7 @@ async def _locked(
         return await locks.locked(kind, urn) is wanted
 
     if not await holds():
-        await settled(lambda: change(kind, urn, reason=reason), holds)
+        await ensure_state(lambda: change(kind, urn, reason=reason), holds)
     found(urn)
     return handle
 
@@ -201,7 +201,7 @@ async def _version_item(
             find=find,
             decode=_decoded,
             placeholder=lambda key: _as_handle(call, item).model_copy(update={"urn": f"urn:ivcap-flows:planned:{key}"}),
-            settle=call.client.settle,
+            visibility_delay=call.client.visibility_delay,
             scope="account",
         )
     )

@@ -14,7 +14,7 @@ from ivcap_flows.handles import Artifact, ModelRun, ModelRuns
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import ModelRunRecord
-from ivcap_flows.registration.batch import IN_FLIGHT, PATIENCE, Batch
+from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, open_source
@@ -37,7 +37,7 @@ async def _register_model_runs(
     skip_invalid: bool = False,
     out: Path | str | None = None,
     in_flight: int = IN_FLIGHT,
-    patience: float = PATIENCE,
+    stall_timeout: float = STALL_TIMEOUT,
     raise_on_failure: bool = True,
     credentials: ProvenaCredentialsLike = None,
 ) -> ModelRuns:
@@ -49,8 +49,8 @@ async def _register_model_runs(
     artifact stands for a dataset, one is found or minted from `datasets`.
 
     Raises InputError, with `faults`, while a row is wrong; `skip_invalid` leaves such rows out. `out` is a CSV file
-    that tells at any time what has come of each row. `in_flight` batches are on their way together; `patience` is, in
-    seconds, how long nothing may move before a row is left in doubt, and how long Provena may be away.
+    that tells at any time what has come of each row. `in_flight` batches are on their way together; `stall_timeout` is,
+    in seconds, how long nothing may move before a row is left in doubt, and how long Provena may be away.
 
     A run that is killed, or a flow that runs again, goes on where it was, and sends only what failed. With
     `raise_on_failure` RegistrationFailedError names what failed or is in doubt, once all rows have ended; what is in
@@ -62,7 +62,7 @@ async def _register_model_runs(
     rows = open_source(Path(source)) if isinstance(source, str | Path) else RecordSource(source)
     progress = Shown()
     with Batch(
-        rows, call.client, datasets=datasets, describe=_described, patience=patience, progress=progress.tell
+        rows, call.client, datasets=datasets, describe=_described, stall_timeout=stall_timeout, progress=progress.tell
     ) as batch:
         report = await batch.check(call.journal)
         if report.wrong:

@@ -12,7 +12,7 @@ from ivcap_flows.handles import ModelRun, RegistryItem
 from ivcap_flows.provena import models
 from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
-from ivcap_flows.tasks.ensure_state import settled
+from ivcap_flows.tasks.ensure_state import ensure_state
 from ivcap_flows.tasks.items import check_unlocked, with_package_fields
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
@@ -60,7 +60,7 @@ async def _link_model_run_to_study(
         return (await _read(call, run)).record.study_id == wanted
 
     if before.record.study_id is None:
-        await settled(send, holds)
+        await ensure_state(send, holds)
     if session is not None:
         (await call.client.jobs.wait(session, timeout)).checked()
     return await _changed(call, model_run)
@@ -107,7 +107,7 @@ async def _update_model_run(
 
 async def _unheard(call: ProvenaCall, run: str, record: ModelRunRecord, known: set[str], timeout: float) -> str | None:
     """The session of an update whose reply was lost; None where none has shown in the time that the platform takes."""
-    deadline = time.monotonic() + min(timeout, call.client.settle)
+    deadline = time.monotonic() + min(timeout, call.client.visibility_delay)
     pause = _FIRST_PAUSE
     while True:
         for row in await _updates(call, run, record):

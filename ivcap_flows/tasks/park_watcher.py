@@ -19,7 +19,7 @@ from prefect.settings import get_current_settings
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
-from ivcap_flows.durable.heartbeat import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.journal import Journal
@@ -60,7 +60,7 @@ class Watcher:
         """Watch, or stand by while another process does, for so long; None: for ever."""
         end = None if seconds is None else time.monotonic() + seconds
         stands_by = False
-        start_beating(self._journal)
+        start_heartbeat(self._journal)
         try:
             while end is None or time.monotonic() < end:
                 with self._lease() as mine:
@@ -73,7 +73,7 @@ class Watcher:
                     stands_by = not mine
                 await asyncio.sleep(EVERY)
         finally:
-            stop_beating(self._journal)
+            stop_heartbeat(self._journal)
 
     @contextmanager
     def _lease(self) -> Iterator[bool | None]:

@@ -24,7 +24,7 @@ from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import close_attempt
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
-from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import Wait
@@ -190,7 +190,7 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     call = await IvcapCall.of(asked.credentials)
     call.check(list(asked.work.values()))
     stay = await _Stay.begin(call, asked)
-    stay.pending = await pending_of(call, stay.waits, timeout=min(stay.patience, stay.left))
+    stay.pending = await pending_of(call, stay.waits, timeout=min(stay.park_after, stay.left))
     while stay.pending and stay.left > SHORTEST:
         hindered = own if isinstance(own, Obstacle) else await asyncio.to_thread(own.obstacle)
         if hindered is None and isinstance(own, OwnRun):
@@ -221,13 +221,13 @@ class _Stay:
     began_at: datetime
     until: float
     """When the caller's time is up, by this process's clock."""
-    patience: float
+    park_after: float
     """Seconds to wait in the process before parking."""
     pending: set[str] = field(default_factory=set)
 
     @classmethod
     async def begin(cls, call: IvcapCall, asked: _Asked) -> _Stay:
-        waits, patience = await asked.waits(call), max(LEAST, Settings.current().park_after)
+        waits, park_after = await asked.waits(call), max(LEAST, Settings.current().park_after)
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
         began_at = now = await asyncio.to_thread(journal.now)
@@ -236,9 +236,9 @@ class _Stay:
             # Another journal, or none of these rounds in it, only means that the time counts anew.
             if {wait.urn for wait in park.waits} <= urns:
                 began_at = min(began_at, park.began_at)
-                patience = min(patience, WOKEN)
+                park_after = min(park_after, WOKEN)
         left = math.inf if asked.timeout is None else asked.timeout - (now - began_at).total_seconds()
-        return cls(call, waits, began_at, time.monotonic() + left, patience)
+        return cls(call, waits, began_at, time.monotonic() + left, park_after)
 
     @property
     def left(self) -> float:
@@ -291,8 +291,10 @@ class _Stay:
     async def _pending(self, wait: Wait, asked: _Asked, now: datetime) -> Pending:
         work = asked.work[wait.urn]
         since = work.requested_at if isinstance(work, Order | Job) and work.requested_at else self.began_at
-        board = Board(self.call.journal, noun=f"{wait.noun}s", platform=self.call.platform, account=self.call.account)
-        return Pending((now - since).total_seconds(), await board.pace(wait.service) if wait.service else ())
+        sharing = PollSharing(
+            self.call.journal, noun=f"{wait.noun}s", platform=self.call.platform, account=self.call.account
+        )
+        return Pending((now - since).total_seconds(), await sharing.durations(wait.service) if wait.service else ())
 
     def tell(self, obstacle: Obstacle) -> None:
         """Say once why the run waits in its process."""

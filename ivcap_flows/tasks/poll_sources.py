@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import Change, Source
 from ivcap_flows.durable.poller import Poller
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
@@ -115,7 +115,7 @@ def _took(service: str | None, begin: datetime | None, end: datetime | None) -> 
 
 _pollers: WeakKeyDictionary[IvcapClient, dict[tuple[str, str], Poller[Any]]] = WeakKeyDictionary()
 """By noun and journal, while they wait. They hold the client's parts and never the client, to be gone with it."""
-_budgets: WeakKeyDictionary[IvcapClient, Budget] = WeakKeyDictionary()
+_rate_limiters: WeakKeyDictionary[IvcapClient, RateLimiter] = WeakKeyDictionary()
 _not_before: dict[str, float] = {}
 
 
@@ -152,18 +152,18 @@ def _poller(call: IvcapCall, source: Source[R]) -> Poller[R]:
     if key not in pollers:
         pollers[key] = Poller(
             source,
-            budget=_budget(call.client),
-            settle=call.client.settle,
-            board=Board(call.journal, noun=source.what, platform=call.platform, account=call.account),
+            rate_limiter=_rate_limiter(call.client),
+            visibility_delay=call.client.visibility_delay,
+            sharing=PollSharing(call.journal, noun=source.what, platform=call.platform, account=call.account),
             on_idle=lambda: pollers.pop(key, None),
         )
     found: Poller[R] = pollers[key]
     return found
 
 
-def _budget(client: IvcapClient) -> Budget:
+def _rate_limiter(client: IvcapClient) -> RateLimiter:
     """What all waits with a client may ask in a minute."""
     wanted = Settings.current().polls_per_minute
-    if client not in _budgets or _budgets[client].per_minute != wanted:
-        _budgets[client] = Budget(wanted)
-    return _budgets[client]
+    if client not in _rate_limiters or _rate_limiters[client].per_minute != wanted:
+        _rate_limiters[client] = RateLimiter(wanted)
+    return _rate_limiters[client]

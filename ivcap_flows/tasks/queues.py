@@ -124,7 +124,7 @@ async def _enqueue(
             find=find,
             decode=QueueMessage.model_validate,
             placeholder=lambda key: message(f"planned:{key}", key),
-            settle=_PAUSE,
+            visibility_delay=_PAUSE,
             urn=lambda sent: None,
             scope=scope,
             discriminator=discriminator,

@@ -54,7 +54,7 @@ async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = No
             placeholder=lambda key: RegistryItem(
                 urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, subtype=info.subtype
             ),
-            settle=call.client.settle,
+            visibility_delay=call.client.visibility_delay,
             scope="account",
             subject=info.display_name,
         )

@@ -97,7 +97,7 @@ async def _register_service(
             placeholder=lambda key: Service(
                 urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=wanted["name"]
             ),
-            settle=call.client.settle,
+            visibility_delay=call.client.visibility_delay,
             # What is so now is read each time; that it was made so once in this run says nothing.
             scope="call",
             look_first=True,

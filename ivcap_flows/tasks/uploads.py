@@ -27,7 +27,7 @@ _READY_WAIT: Final = 30.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 
-_ANNOUNCED: Final = BLOCK
+_PUBLISHED: Final = BLOCK
 """An upload of more bytes tells other journals that it has begun, and how far it is; a smaller one is over before they
 would know, and tells them of its outcome alone."""
 
@@ -52,7 +52,7 @@ async def upload(
     """The artifact of this content, media type, policy and collection: known, adopted, continued, or made now."""
 
     async def send(intent: IntentRow, progress: Progress) -> Artifact:
-        record = await _begun(call, progress.stored, source.size, patience=call.client.settle)
+        record = await _begun(call, progress.stored, source.size, timeout=call.client.visibility_delay)
         try:
             if record is None:
                 record = await call.client.artifacts.create(
@@ -62,7 +62,7 @@ async def upload(
                 await _all(
                     _send_new(call, record, source),
                     _state_content(call, record.urn, source, intent.key),
-                    *([progress.tell()] if effect.announced else []),
+                    *([progress.tell()] if effect.publishes_intent else []),
                 )
             else:
                 if not record.ready:
@@ -72,7 +72,7 @@ async def upload(
         except IntegrityError:
             # Nobody goes on with a record that has other bytes than those of the key.
             await progress.save(None)
-            if effect.announced:
+            if effect.publishes_intent:
                 await progress.tell()
             raise
         ready = await _until_ready(call, record.urn)
@@ -82,8 +82,8 @@ async def upload(
         # A record without bytes bears no key; `doctor` names those that a lost reply left behind.
         return []
 
-    async def stands(begun: Any) -> int | None:
-        record = await _begun(call, begun, source.size, patience=0.0)
+    async def remote_progress(begun: Any) -> int | None:
+        record = await _begun(call, begun, source.size, timeout=0.0)
         return None if record is None or record.ready else await call.client.artifacts.offset(record)
 
     effect = Effect(
@@ -95,17 +95,17 @@ async def upload(
         placeholder=lambda key: Artifact(
             urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=name, sha256=source.sha256
         ),
-        settle=0.0,
+        visibility_delay=0.0,
         scope="account",
         discriminator=discriminator,
         subject=name,
-        announced=source.size > _ANNOUNCED,
+        publishes_intent=source.size > _PUBLISHED,
         resumable=True,
-        patience=call.client.settle,
-        stands=stands,
+        stall_timeout=call.client.visibility_delay,
+        remote_progress=remote_progress,
     )
-    async with _turn(call.client, AT_ONCE if effect.announced else SMALL_AT_ONCE):
-        return await call.perform(effect, key_aspects=call.keys)
+    async with _turn(call.client, AT_ONCE if effect.publishes_intent else SMALL_AT_ONCE):
+        return await call.perform(effect, idempotency_records=call.keys)
 
 
 def _request(source: Source, media_type: str, policy: str | None, collection: str | None) -> dict[str, Any]:
@@ -119,7 +119,9 @@ def _request(source: Source, media_type: str, policy: str | None, collection: st
 
 
 async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIterator[str]:
-    """The URNs under which this content is known: to the journal, newest first, then to the platform's key aspect."""
+    """The URNs under which this content is known: to the journal, newest first, then to the platform's idempotency
+    record.
+    """
     known = await asyncio.to_thread(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
     for row in reversed(known):
         if row.urn is not None and (row.platform, row.account) == (call.platform, call.account):
@@ -154,7 +156,7 @@ async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> 
     try:
         await _send_rest(call, record, source, offset=0)
     except NotFoundError:
-        await _send_rest(call, await _shown(call, record.urn, call.client.settle), source)
+        await _send_rest(call, await _shown(call, record.urn, call.client.visibility_delay), source)
 
 
 async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: Source, offset: int | None = None) -> None:
@@ -163,10 +165,10 @@ async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: Source, of
     await artifacts.send(record, source.path, offset=offset, state=source.state, sha256=source.sha256)
 
 
-async def _shown(call: IvcapCall, urn: str, patience: float) -> ArtifactRecord:
-    """The record, as soon as it shows; NotFoundError if it does not within `patience` seconds."""
+async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
+    """The record, as soon as it shows; NotFoundError if it does not within `timeout` seconds."""
     loop = asyncio.get_running_loop()
-    end, pause = loop.time() + patience, _FIRST_PAUSE
+    end, pause = loop.time() + timeout, _FIRST_PAUSE
     while True:
         try:
             return await call.client.artifacts.read(urn)
@@ -177,13 +179,13 @@ async def _shown(call: IvcapCall, urn: str, patience: float) -> ArtifactRecord:
         pause = min(_LONGEST_PAUSE, 2 * pause)
 
 
-async def _begun(call: IvcapCall, stored: Any, size: int, *, patience: float) -> ArtifactRecord | None:
+async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> ArtifactRecord | None:
     """The record that an earlier try or another journal created, if the platform has it still and it can be this."""
     urn = stored.get("urn") if isinstance(stored, dict) else None
     if not isinstance(urn, str):
         return None
     try:
-        record = await _shown(call, urn, patience)
+        record = await _shown(call, urn, timeout)
     except NotFoundError:
         return None
     return None if record.status == "error" or record.known_size not in (None, size) else record
@@ -193,7 +195,7 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
     loop = asyncio.get_running_loop()
     end, pause = loop.time() + _READY_WAIT, _FIRST_PAUSE
     while True:
-        record = await _shown(call, urn, call.client.settle)
+        record = await _shown(call, urn, call.client.visibility_delay)
         # A platform may leave an artifact of no bytes as pending: there is nothing to wait for.
         if record.ready or record.size == 0:
             return record

@@ -100,7 +100,7 @@ def test_a_platform_that_is_away_is_wrong(ivcap_flows, monkeypatch):
 
 def test_a_platform_that_stays_silent_is_wrong(ivcap_flows, monkeypatch):
     """Doctor waits for it less long than a flow does, and names its address all the same."""
-    monkeypatch.setattr(doctor, "_PATIENCE", 0.5)
+    monkeypatch.setattr(doctor, "_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("IVCAP_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         said = ivcap_flows("doctor", "--json")
@@ -189,7 +189,7 @@ def test_uploads_that_go_on_are_not_named(ivcap_flows, journal_file):
 
 
 def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
-    """By the journal that found it out, and by the key aspects of journals that know nothing of each other."""
+    """By the journal that found it out, and by the idempotency records of journals that know nothing of each other."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
         embedded = ["urn:ivcap:artifact:two"]

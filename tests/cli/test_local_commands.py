@@ -64,7 +64,7 @@ def test_platforms_are_served_like_production(tmp_path):
         url = server.stdout.readline().rstrip("\n").partition("=")[2]
         with urllib.request.urlopen(f"{url}/_embedded", timeout=5) as reply:
             said = json.loads(reply.read())
-        assert (said["like"], said["speed"], said["settle"]) == ("production", 50, 12)
+        assert (said["like"], said["speed"], said["visibility_delay"]) == ("production", 50, 12)
     finally:
         server.kill()
         server.wait(5)

@@ -105,13 +105,13 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, emb
     """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
     file = write_lines(tmp_path / "rows.jsonl", named(items, 4))
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=3)
-    said = ivcap_flows("models", "register", file, "--patience", 1)
+    said = ivcap_flows("models", "register", file, "--stall-timeout", 1)
     assert said.status == 1 and "4 rows: 1 registered, 3 doubtful." in said.out and "models resolve" in said.out
     doubts = ivcap_flows("models", "resolve", file, "--json").json["doubtful"]
     numbers = [each["number"] for each in doubts]
     assert len(numbers) == 3 and all(each["job"] and each["since"] for each in doubts)
 
-    listed = ivcap_flows("models", "register", file, "--patience", 1, "--json")
+    listed = ivcap_flows("models", "register", file, "--stall-timeout", 1, "--json")
     assert [each["number"] for each in listed.json["troubles"]] == numbers
     elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(items, 1)), "--json")
     assert elsewhere.status == 0

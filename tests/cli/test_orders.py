@@ -245,7 +245,7 @@ def test_resolving_with_none_writes_off(on_record):
 
 
 def test_why_an_order_was_placed_anew(on_record, journal_file):
-    """The earlier one of the service with its first differences, reuse that was off, and the key aspect."""
+    """The earlier one of the service with its first differences, reuse that was off, and the idempotency record."""
     first, second = [row for row in on_record("orders", "--json").json if row["subject"] == "echo"]
     said = on_record("orders", "why-not", short_id(second["key"]), "--json")
     assert said.status == 0 and "reuse is off" in said.json["answer"]
@@ -254,7 +254,7 @@ def test_why_an_order_was_placed_anew(on_record, journal_file):
     [difference] = earlier["differences"]
     assert difference["where"] == "parameters.message" and difference["here"] == f"{difference['there']} again"
     out = on_record("orders", "why-not", short_id(second["key"])).out
-    assert difference["here"] in out and "here:" in out and "Its key aspect is on the platform" in out
+    assert difference["here"] in out and "here:" in out and "Its idempotency record is on the platform" in out
 
 
 def test_why_an_order_is_asked_by_its_urn(on_record, world, journal_file):

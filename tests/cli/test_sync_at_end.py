@@ -106,11 +106,11 @@ def test_what_cannot_be_started_is_told_and_raises_nothing(monkeypatch, caplog):
 def test_the_delivery_is_deployed():
     """The shipped deployment names the flow by its module, with a schedule, one at a time."""
     shipped = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    [often] = [each for each in shipped if each["name"] == "often"]
-    module, _, name = often["entrypoint"].partition(":")
+    [deliver] = [each for each in shipped if each["name"] == "deliver-records"]
+    module, _, name = deliver["entrypoint"].partition(":")
     assert getattr(import_module(module), name) is deliver_records
-    assert often["schedules"]
-    assert often["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert deliver["schedules"]
+    assert deliver["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
 def test_the_deployed_flow_delivers_and_shows_what_is_left(in_prefect, on_record, journal_file, monkeypatch, tmp_path):

@@ -193,7 +193,7 @@ def test_killed_at_random_moments(command, embedded_platform, request, database)
 @pytest.mark.parametrize(
     "fault",
     [{"drop_reply_after_effect": True}, {"at_once": 1, "delay": 1.8}, {"reset": True}],
-    ids=["taken", "taken within the settling time", "lost"],
+    ids=["taken", "taken within the visibility delay", "lost"],
 )
 def test_killed_with_a_batch_on_its_way(command, embedded_platform, fault):
     """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
@@ -230,7 +230,7 @@ def test_a_bad_day(command, embedded_platform, request):
 
     be_bad()
     embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
-    process = command.start("--patience", patience)
+    process = command.start("--stall-timeout", patience)
     end = time.monotonic() + 120
     while not embedded_platform.requests("POST", REGISTER):
         assert process.status is None and time.monotonic() < end, command.said

@@ -19,9 +19,9 @@ from ivcap_flows.http import tus
 from ivcap_flows.identity import CONTENT_SCHEMA
 from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.tasks import upload_artifact
-from ivcap_flows.tasks.key_aspects import AspectKeys
 
 MIB = 1024 * 1024
 
@@ -78,14 +78,16 @@ def in_the_middle_of_a_chunk() -> None:
 STEPS: dict[str, Callable[[], None]] = {
     "before the artifact is asked for": before(Artifacts, "create"),
     "before its name is in the journal": after(Artifacts, "create"),
-    "before others are told its name": before(AspectKeys, "write", lambda _, key, content, **__: "progress" in content),
+    "before others are told its name": before(
+        IdempotencyRecords, "write", lambda _, key, content, **__: "progress" in content
+    ),
     "before its digest is stated": before(Aspects, "add", lambda _, entity, schema, *__: schema == CONTENT_SCHEMA),
     "in the middle of a chunk": in_the_middle_of_a_chunk,
     "after the first chunk": after_the_first_chunk,
     "after the last byte": after(Artifacts, "send"),
     "before the outcome is in the journal": before(Intents, "settle_outcome"),
     "before the outcome is on the platform": before(
-        AspectKeys, "write", lambda _, key, content, **__: bool(content["urn"])
+        IdempotencyRecords, "write", lambda _, key, content, **__: bool(content["urn"])
     ),
 }
 

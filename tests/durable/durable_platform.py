@@ -19,7 +19,7 @@ from ivcap_flows.errors import BadRequestError, RegistrationFailedError, Unreach
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 
-SETTLE = 0.4
+VISIBILITY_DELAY = 0.4
 
 
 class Platform:
@@ -70,7 +70,7 @@ class Platform:
                 await asyncio.sleep(60)
             case "slow":
                 await asyncio.sleep(0.6)
-        hidden = {"late": SETTLE / 2, "very late": 2 * SETTLE}.get(fault, 0.0)
+        hidden = {"late": VISIBILITY_DELAY / 2, "very late": 2 * VISIBILITY_DELAY}.get(fault, 0.0)
         urn = self.take(intent.key, intent.request, hidden=hidden)
         match fault:
             case "lost" | "late" | "very late":
@@ -94,7 +94,7 @@ class Platform:
 
 
 class Aspects:
-    """Key aspects in a folder; `kill_at` counts the writes down to the one after which the process dies."""
+    """Idempotency records in a folder; `kill_at` counts the writes down to the one after which the process dies."""
 
     def __init__(self, folder: Path, kill_at: int = 0) -> None:
         self.folder = folder
@@ -128,7 +128,7 @@ def order(
     *,
     scope: Scope = "account",
     discriminator: str | None = None,
-    settle: float = SETTLE,
+    visibility_delay: float = VISIBILITY_DELAY,
     resumable: bool = False,
 ) -> Effect[dict[str, Any]]:
     return Effect(
@@ -140,7 +140,7 @@ def order(
         decode=dict,
         urn=lambda value: value["urn"],
         placeholder=lambda key: {"urn": f"urn:plan:{key}"},
-        settle=settle,
+        visibility_delay=visibility_delay,
         scope=scope,
         discriminator=discriminator,
         subject="service",

@@ -2,7 +2,7 @@
 to answer.
 
 The package runs as it is. The world only answers what it asks of a machine: the process table, the boot, the clock.
-Time passes only while everybody sleeps, so a settling time costs nothing and nothing depends on the machine's speed.
+Time passes only while everybody sleeps, so a visibility delay costs nothing and nothing depends on the machine's speed.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal import processes as processes_module
-from ivcap_flows.journal.processes import BEAT_SECONDS, LEASE_SECONDS
+from ivcap_flows.journal.processes import HEARTBEAT_SECONDS, LEASE_SECONDS
 
-SETTLE = 8.0
-WITHIN = SETTLE / 2
-BEYOND = 3 * SETTLE
+VISIBILITY_DELAY = 8.0
+WITHIN = VISIBILITY_DELAY / 2
+BEYOND = 3 * VISIBILITY_DELAY
 SLOW = 3 * LEASE_SECONDS
 """Seconds of a request that takes longer than a process may be silent, and than any that left unseen may still take."""
 SUSPENDED = 3 * LEASE_SECONDS
-PATIENCE = 10 * LEASE_SECONDS
+STALL_TIMEOUT = 10 * LEASE_SECONDS
 """Seconds after which a call that has no answer yet never gets one."""
 _BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -253,8 +253,8 @@ def inhabit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().seconds()))
     patch.setattr(permit, "_seconds", lambda: _here().seconds())
     performing = importlib.import_module("ivcap_flows.durable.perform")
-    patch.setattr(performing, "start_beating", lambda journal: _count_beating(1))
-    patch.setattr(performing, "stop_beating", lambda journal: _count_beating(-1))
+    patch.setattr(performing, "start_heartbeat", lambda journal: _count_beating(1))
+    patch.setattr(performing, "stop_heartbeat", lambda journal: _count_beating(-1))
 
 
 def _count_beating(more: int) -> None:
@@ -264,8 +264,8 @@ def _count_beating(more: int) -> None:
 class World:
     """One account on one platform, and the journals and processes of its machines."""
 
-    def __init__(self, folder: Path, template: Path, settle: float = SETTLE) -> None:
-        self.folder, self.template, self.settle = folder, template, settle
+    def __init__(self, folder: Path, template: Path, visibility_delay: float = VISIBILITY_DELAY) -> None:
+        self.folder, self.template, self.visibility_delay = folder, template, visibility_delay
         self.seconds = 0.0
         self.ahead = {"journal": 0.0, "platform": 0.0}
         """Seconds by which these clocks are."""
@@ -371,7 +371,7 @@ class World:
                 self.unseen.add(call.key)
 
         async def all_of_them() -> list[Any]:
-            heart = asyncio.create_task(self._beat())
+            heart = asyncio.create_task(self._send_heartbeat())
             done = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
             while late_duplicates._watching:
                 await asyncio.gather(*late_duplicates._watching, return_exceptions=True)
@@ -387,14 +387,14 @@ class World:
                     self.stop(process)
             loop.close()
 
-    async def _beat(self) -> None:
+    async def _send_heartbeat(self) -> None:
         """The heart of each process that has one."""
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
             for process in self.alive:
                 if process.beating and not (process.dead or process.suspended):
                     _running.set(Running(process, Call(-1)))
-                    process.journal.runs.beat()
+                    process.journal.runs.heartbeat()
 
     async def _call(self, call: Call) -> Performed[Any]:
         await asyncio.sleep(call.after)
@@ -402,9 +402,9 @@ class World:
         running = Running(process, call)
         _running.set(running)
         try:
-            return await asyncio.wait_for(self._perform(running), PATIENCE)
+            return await asyncio.wait_for(self._perform(running), STALL_TIMEOUT)
         except asyncio.TimeoutError as error:
-            raise AssertionError(f"no answer in {PATIENCE:g} s to {call}") from error
+            raise AssertionError(f"no answer in {STALL_TIMEOUT:g} s to {call}") from error
         except BaseException:
             if call.service is None:
                 # Nobody looks in it any more for what shows late.
@@ -422,7 +422,7 @@ class World:
             attempt=None,
             platform="https://x",
             account="urn:acc",
-            key_aspects=platform,
+            idempotency_records=platform,
             clock=platform,
         )
 
@@ -445,7 +445,7 @@ class World:
 
 
 class _Platform:
-    """The platform as one process reaches it: the effects, and the key aspects."""
+    """The platform as one process reaches it: the effects, and the idempotency records."""
 
     def __init__(self, world: World, running: Running) -> None:
         self.world, self.running = world, running
@@ -462,7 +462,7 @@ class _Platform:
             decode=dict,
             urn=lambda value: value["urn"],
             placeholder=lambda key: {"urn": key},
-            settle=self.world.settle,
+            visibility_delay=self.world.visibility_delay,
             scope="account",
             subject="service",
             spends=True,
@@ -492,7 +492,7 @@ class _Platform:
     async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
         fault = self.faults.pop(0) if self.faults else ""
         await self.running.rest()
-        await ask_leave(SETTLE)
+        await ask_leave(VISIBILITY_DELAY)
         # Not suspended between the leave and this: what leaves then cannot be called back.
         await self._travel()
         if fault == "slow":

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from durable_platform import SETTLE, Platform, order
+from durable_platform import VISIBILITY_DELAY, Platform, order
 
 from ivcap_flows.durable import look_since, perform
-from ivcap_flows.durable.platform_time import SPREAD, still_to_settle
+from ivcap_flows.durable.platform_time import SPREAD, visibility_delay_left
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.journal.store import Store
@@ -81,11 +81,11 @@ def test_a_clock_that_is_set_cuts_no_settling_short(
     """The journal's clock is set between a call that is cut off and the next; the effect shows late, and is one."""
     clock = PlatformTime() if told else None
     key = cut_off(platform, sqlite_journal, clock)
-    platform.take(key, "x", hidden=SETTLE / 2)
+    platform.take(key, "x", hidden=VISIBILITY_DELAY / 2)
     set_clock(hours)
     how, took = again(platform, sqlite_journal, clock)
     assert (how, len(platform.urns)) == ("adopted", 1)
-    assert took < SETTLE + 2
+    assert took < VISIBILITY_DELAY + 2
 
 
 @pytest.mark.parametrize("hours", [-3.0, 3.0])
@@ -93,16 +93,16 @@ def test_a_platforms_clock_that_is_off_is_no_matter(sqlite_journal: Journal, pla
     """Only what has passed by it counts."""
     clock = PlatformTime(timedelta(hours=hours))
     key = cut_off(platform, sqlite_journal, clock)
-    platform.take(key, "x", hidden=SETTLE / 2)
+    platform.take(key, "x", hidden=VISIBILITY_DELAY / 2)
     assert again(platform, sqlite_journal, clock)[0] == "adopted"
     assert len(platform.urns) == 1
 
 
 def test_what_has_settled_is_not_waited_for(sqlite_journal: Journal, platform: Platform) -> None:
-    """By both clocks the settling time is over: one look, and then it is sent."""
+    """By both clocks the visibility delay is over: one look, and then it is sent."""
     clock = PlatformTime()
     cut_off(platform, sqlite_journal, clock)
-    time.sleep(SETTLE)
+    time.sleep(VISIBILITY_DELAY)
     looks = len(platform.looks)
     assert again(platform, sqlite_journal, clock)[0] == "sent"
     assert len(platform.looks) - looks <= 1 + 5  # the one, and those for what may show late
@@ -141,10 +141,10 @@ def test_what_has_passed_is_what_both_clocks_say(
     sent = replace(intent, sent_at=NOW, sent_platform_time=NOW + timedelta(days=9))
     at = NOW + timedelta(days=9, seconds=platform)
     passed = NOW + timedelta(seconds=journal)
-    assert still_to_settle([sent], 100, passed, ServerTime(at, at + timedelta(seconds=5))) == left
-    assert still_to_settle([sent], 100, passed, None) == 100
-    assert still_to_settle([replace(sent, sent_platform_time=None)], 100, passed, ServerTime(at, at)) == 100
-    assert still_to_settle([], 100, passed, ServerTime(at, at)) == 0
+    assert visibility_delay_left([sent], 100, passed, ServerTime(at, at + timedelta(seconds=5))) == left
+    assert visibility_delay_left([sent], 100, passed, None) == 100
+    assert visibility_delay_left([replace(sent, sent_platform_time=None)], 100, passed, ServerTime(at, at)) == 100
+    assert visibility_delay_left([], 100, passed, ServerTime(at, at)) == 0
 
 
 def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from durable_platform import SETTLE, Platform, order
+from durable_platform import VISIBILITY_DELAY, Platform, order
 
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.durable import permit as permit_module
-from ivcap_flows.durable.heartbeat import start_beating, stop_beating
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import JournalError, UnreachableError
 from ivcap_flows.http.session import Session
 from ivcap_flows.journal import IntentRow, Journal, processes, schema
@@ -68,7 +68,7 @@ def _give_up_and_stay(url: str, folder: Path, how: str, told: Any) -> None:
     platform = Platform(folder, ["hang"] if how == "cancelled" else ["lost before"] * 3)
 
     async def call() -> None:
-        asked = asyncio.create_task(perform(order(platform, settle=0.05), journal=journal, **SOMEBODY))
+        asked = asyncio.create_task(perform(order(platform, visibility_delay=0.05), journal=journal, **SOMEBODY))
         while how == "cancelled" and not platform.sends:
             await asyncio.sleep(0.01)
         if how == "cancelled":
@@ -89,7 +89,7 @@ def test_a_call_that_ended_leaves_its_key_to_others(
     process = child(_give_up_and_stay, durable_url, platform.folder, how)
     began = time.monotonic()
     assert run(order(platform), durable_journal).how == "sent"
-    assert time.monotonic() - began < 1 + 2 * SETTLE and len(platform.urns) == 1 and process.is_alive()
+    assert time.monotonic() - began < 1 + 2 * VISIBILITY_DELAY and len(platform.urns) == 1 and process.is_alive()
 
 
 def test_the_user_decides_what_an_ended_call_left(
@@ -104,7 +104,7 @@ def test_the_user_decides_what_an_ended_call_left(
 
 def _lose_the_journal(url: str, folder: Path, lost: Path, told: Any) -> None:
     """The journal cannot be written when the call is given up, and for a while after."""
-    processes.BEAT_SECONDS = 0.05  # type: ignore[misc]
+    processes.HEARTBEAT_SECONDS = 0.05  # type: ignore[misc]
     journal = Journal.open(url)
     write = Store.write
 
@@ -137,7 +137,7 @@ def test_an_end_that_could_not_be_written_is_told_with_a_heartbeat(
     lost.unlink()
     began = time.monotonic()
     assert run(order(platform), durable_journal).how == "sent"
-    assert time.monotonic() - began < 2 + SETTLE and process.is_alive()
+    assert time.monotonic() - began < 2 + VISIBILITY_DELAY and process.is_alive()
 
 
 def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkey
     from ivcap_flows.durable import heartbeat
 
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(heartbeat, "_heart", None)
-    start_beating(sqlite_journal)
+    monkeypatch.setattr(heartbeat, "_thread", None)
+    start_heartbeat(sqlite_journal)
     with sqlite_journal.leases.hold("x"):
         pass
     sqlite_journal.intents._processes.owe({"x": "a token"})
-    stop_beating(sqlite_journal)
+    stop_heartbeat(sqlite_journal)
     end = time.monotonic() + 10
-    while heartbeat._heart is not None:
+    while heartbeat._thread is not None:
         assert time.monotonic() < end
         time.sleep(0.01)
     assert not sqlite_journal.runs.owes
@@ -191,7 +191,7 @@ def _posted(platform: Platform, port: int, before: Callable[[], None] = lambda: 
         return {"urn": platform.take(intent.key, intent.request)}
 
     platform.send = send  # type: ignore[method-assign]
-    return order(platform, settle=0.2)
+    return order(platform, visibility_delay=0.2)
 
 
 def _sleep_before_sending(url: str, folder: Path, port: int, told: Any) -> None:
@@ -232,7 +232,7 @@ def test_who_slept_does_not_send_on_an_old_claim(
 
 def _move_elsewhere(journal: Journal) -> None:
     """Its process is of another machine, silent for an hour, and what it could send has left by now."""
-    silent = {"boot": "of another machine", "beat_at": journal.now() - timedelta(hours=1)}
+    silent = {"boot": "of another machine", "heartbeat_at": journal.now() - timedelta(hours=1)}
     with journal._store.write() as connection:
         connection.execute(sa.update(schema.processes).values(silent))
         connection.execute(sa.update(schema.intents).values(may_send_until=schema.intents.c.sent_at))

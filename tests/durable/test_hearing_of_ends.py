@@ -126,7 +126,7 @@ def test_the_one_that_asks_is_stopped_and_the_clock_jumps(world: World, hours: f
     followed(world, two, works[1])
     leader.stop(after_a_step=True)
     world.ahead += hours * HOUR
-    world.let_pass(2 * poll_status.LOOKOUT_SECONDS)
+    world.let_pass(2 * poll_status.POLL_LEASE_SECONDS)
     world.work.end(works[0])
     world.let_pass(6)
     assert not one.waits and two.waits

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from intent_world import SETTLE, TRIGGERS, Call, Killed, World, inhabit
+from intent_world import TRIGGERS, VISIBILITY_DELAY, Call, Killed, World, inhabit
 from mutants import mutate
 
 from ivcap_flows.errors import IvcapFlowsError
@@ -44,7 +44,7 @@ calls = st.builds(
     faults=faults,
     kill_at=STEPS,
     cancel_at=STEPS,
-    pause=st.sampled_from([0.0, SETTLE / 64]),
+    pause=st.sampled_from([0.0, VISIBILITY_DELAY / 64]),
     machine=MACHINES,
     suspend_at=STEPS,
     clock=st.none() | st.tuples(st.integers(1, 12), JUMPS),
@@ -59,13 +59,13 @@ class Intents(RuleBasedStateMachine):
     """Processes ask for effects of a few keys, one after the other and at once; at the end everybody asks in peace."""
 
     template: ClassVar[Path]
-    settle: ClassVar[float] = SETTLE
+    visibility_delay: ClassVar[float] = VISIBILITY_DELAY
     seen: ClassVar[set[tuple[str | None, str]]] = set()
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(dir=self.template.parent)
-        self.world = World(Path(self.folder.name), self.template, self.settle)
+        self.world = World(Path(self.folder.name), self.template, self.visibility_delay)
 
     def teardown(self) -> None:
         try:
@@ -96,7 +96,7 @@ class Intents(RuleBasedStateMachine):
 
     @rule(key=keys, machine=MACHINES, other=MACHINES)
     def ask_while_a_slow_request_is_under_way(self, key: int, machine: int, other: int) -> None:
-        self._run([Call(key, ["slow"], machine=machine), Call(key, machine=other, after=SETTLE)])
+        self._run([Call(key, ["slow"], machine=machine), Call(key, machine=other, after=VISIBILITY_DELAY)])
 
     @rule(call=st.builds(Call, key=keys, faults=st.just(["very late"]), kill_at=STEPS))
     def ask_a_platform_that_shows_it_too_late(self, call: Call) -> None:
@@ -215,15 +215,15 @@ def given_up(machine: type[Intents]) -> None:
             begun = state.world.seconds
             [done] = state.world.run([Call(0)])
             assert not isinstance(done, BaseException), done
-            # The settling time, and a second until it is seen that the claim has ended.
-            assert state.world.answered - begun <= SETTLE + 1, step
+            # The visibility delay, and a second until it is seen that the claim has ended.
+            assert state.world.answered - begun <= VISIBILITY_DELAY + 1, step
 
 
 def slow(machine: type[Intents]) -> None:
     """A request takes longer than a process may be silent, and others ask for the same meanwhile."""
     for one, other in product((0, 1), repeat=2):
         with played_out(machine) as state:
-            state._run([Call(0, ["slow"], machine=one), Call(0, machine=other, after=SETTLE)])
+            state._run([Call(0, ["slow"], machine=one), Call(0, machine=other, after=VISIBILITY_DELAY)])
 
 
 def set_at_each_step(machine: type[Intents]) -> None:
@@ -260,7 +260,7 @@ STEPPED = (suspended, given_up, slow, set_at_each_step)
 FOUND = {
     "no settle": everything,
     "sent before it is marked": everything,
-    "no key aspects": everything,
+    "no idempotency records": everything,
     "no fence": suspended,
     "no leave asked": suspended,
     "release not written": given_up,

@@ -55,7 +55,7 @@ def test_continued_run_says_what_it_kept(
 
 
 def _beaters() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "ivcap-flows-beat"]
+    return [thread for thread in threading.enumerate() if thread.name == "ivcap-flows-heartbeat"]
 
 
 def _eventually(condition: Any) -> None:
@@ -68,7 +68,7 @@ def _eventually(condition: Any) -> None:
 @pytest.fixture
 def own_beaters(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[threading.Thread]]:
     """The beating threads of this test: an attempt of another one may still be open in this process."""
-    monkeypatch.setattr(heartbeat, "_heart", None)
+    monkeypatch.setattr(heartbeat, "_thread", None)
     before = set(threading.enumerate())
     return lambda: [thread for thread in _beaters() if thread not in before]
 
@@ -83,7 +83,7 @@ def test_one_thread_beats_while_anything_runs(
     assert own_beaters()[0].daemon
 
     def beat() -> Any:
-        return sqlite_journal.runs.attempt(runs[0].attempt.id).process.beat_at
+        return sqlite_journal.runs.attempt(runs[0].attempt.id).process.heartbeat_at
 
     first = beat()
     _eventually(lambda: beat() > first)
@@ -99,7 +99,7 @@ def test_one_thread_beats_while_anything_runs(
 def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A beat that fails, for whatever reason, is tried again at the next one."""
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
-    original, failures = sqlite_journal.runs.beat, [0]
+    original, failures = sqlite_journal.runs.heartbeat, [0]
 
     def flaky() -> None:
         failures[0] += 1
@@ -108,9 +108,9 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
         original()
 
     run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
-    monkeypatch.setattr(sqlite_journal.runs, "beat", flaky)
-    first = sqlite_journal.runs.attempt(run.attempt.id).process.beat_at
-    _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.beat_at > first)
+    monkeypatch.setattr(sqlite_journal.runs, "heartbeat", flaky)
+    first = sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at
+    _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at > first)
     run.close("completed")
 
 
@@ -118,7 +118,7 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
 def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning that ends its thread, as rich's do where nobody reads them any more, does not end the beat."""
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
-    original, failures = sqlite_journal.runs.beat, [0]
+    original, failures = sqlite_journal.runs.heartbeat, [0]
 
     class Gone(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -134,9 +134,9 @@ def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypat
     logging.getLogger("ivcap_flows.durable").addHandler(handler)
     try:
         run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
-        first = sqlite_journal.runs.attempt(run.attempt.id).process.beat_at
-        monkeypatch.setattr(sqlite_journal.runs, "beat", flaky)
-        _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.beat_at > first)
+        first = sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at
+        monkeypatch.setattr(sqlite_journal.runs, "heartbeat", flaky)
+        _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at > first)
     finally:
         logging.getLogger("ivcap_flows.durable").removeHandler(handler)
     run.close("completed")
@@ -152,10 +152,10 @@ def test_a_beat_that_could_not_begin_begins_with_the_next_run(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(threading.Thread, "start", none)
-        heartbeat.start_beating(sqlite_journal)
-    heartbeat.start_beating(sqlite_journal)
+        heartbeat.start_heartbeat(sqlite_journal)
+    heartbeat.start_heartbeat(sqlite_journal)
     assert len(own_beaters()) == 1
-    heartbeat.stop_beating(sqlite_journal)
+    heartbeat.stop_heartbeat(sqlite_journal)
     _eventually(lambda: own_beaters() == [])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from durable_platform import SETTLE, Aspects, Platform, forget_platform_warnings, order
+from durable_platform import VISIBILITY_DELAY, Aspects, Platform, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.errors import (
@@ -73,20 +73,20 @@ def test_lost_reply_is_looked_for_and_adopted(durable_journal: Journal, platform
 
 
 def test_late_effect_is_waited_for(durable_journal: Journal, platform: Platform) -> None:
-    """An order that shows only after a while, but within the settling time, is adopted."""
+    """An order that shows only after a while, but within the visibility delay, is adopted."""
     platform.faults = ["late"]
     assert run(order(platform), durable_journal).how == "adopted"
     assert len(platform.urns) == 1
 
 
 def test_sent_again_only_after_settling_and_a_last_look(durable_journal: Journal, platform: Platform) -> None:
-    """A request that never arrived is sent again, not before the settling time, and the last look comes after it."""
+    """A request that never arrived is sent again, not before the visibility delay, and the last look comes after it."""
     platform.faults = ["lost before"]
     assert run(order(platform), durable_journal).how == "sent"
     first, second = platform.sends
-    assert second - first >= SETTLE
-    assert platform.looks[0] - first < SETTLE / 2
-    assert first + SETTLE <= platform.looks[-1] <= second
+    assert second - first >= VISIBILITY_DELAY
+    assert platform.looks[0] - first < VISIBILITY_DELAY / 2
+    assert first + VISIBILITY_DELAY <= platform.looks[-1] <= second
     assert len(platform.urns) == 1
 
 
@@ -96,9 +96,9 @@ def test_platform_that_stays_silent_is_an_error_that_leaves_the_doubt(
     """After three lost sends the call raises; the next call goes on with looking."""
     platform.faults = ["lost before"] * 3
     with pytest.raises(UnreachableError):
-        run(order(platform, settle=0.05), sqlite_journal)
+        run(order(platform, visibility_delay=0.05), sqlite_journal)
     assert only(sqlite_journal).state == "in_doubt"
-    assert run(order(platform, settle=0.05), sqlite_journal).how == "sent"
+    assert run(order(platform, visibility_delay=0.05), sqlite_journal).how == "sent"
     assert len(platform.urns) == 1
 
 
@@ -117,13 +117,14 @@ def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Pla
 
 @pytest.mark.parametrize("fault", ["refuse", "no connection"])
 def test_refusal_says_nothing_of_a_request_before_it(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
-    """After a lost reply and no effect within the settling time, the second request is refused: the first one's effect,
+    """After a lost reply and no effect within the visibility delay, the second request is refused: the first one's
+    effect,
     which shows later still, is found by the next call, and nothing is sent again."""
     platform.faults = ["very late", fault]
     with pytest.raises((BadRequestError, UnreachableError)):
         run(order(platform), sqlite_journal)
     assert only(sqlite_journal).state == "in_doubt"
-    time.sleep(3 * SETTLE)
+    time.sleep(3 * VISIBILITY_DELAY)
     assert run(order(platform), sqlite_journal).how == "adopted"
     assert len(platform.urns) == 1
 
@@ -178,7 +179,7 @@ def test_what_cannot_be_told_stops_with_the_candidates(sqlite_journal: Journal, 
 
 
 def test_look_survives_a_platform_that_is_away(sqlite_journal: Journal, platform: Platform) -> None:
-    """Looks that fail within the settling time are repeated; nothing is sent on the word of a failed look."""
+    """Looks that fail within the visibility delay are repeated; nothing is sent on the word of a failed look."""
     original, failures = platform.find, [0]
 
     async def flaky(intent: IntentRow) -> Any:
@@ -306,7 +307,8 @@ def test_eight_processes_at_once_send_once(durable_url: str, durable_journal: Jo
 def _crash(url: str, folder: Path, point: str) -> None:
     """Order until the named point, then die as by kill -9."""
     platform = Platform(folder, [point])
-    aspects = Aspects(folder / "aspects", kill_at={"after the key aspect": 1, "after the outcome row": 2}.get(point, 0))
+    kills = {"after the idempotency record": 1, "after the outcome row": 2}
+    aspects = Aspects(folder / "aspects", kill_at=kills.get(point, 0))
     journal = Journal.open(url)
 
     def die_after(name: str) -> None:
@@ -322,14 +324,14 @@ def _crash(url: str, folder: Path, point: str) -> None:
         die_after("claim")
     if point == "after the mark":
         die_after("mark_sent")
-    run(order(platform), journal, key_aspects=aspects)
+    run(order(platform), journal, idempotency_records=aspects)
 
 
 @pytest.mark.parametrize(
     ("point", "how"),
     [
         ("after the intent", "sent"),
-        ("after the key aspect", "sent"),
+        ("after the idempotency record", "sent"),
         ("after the mark", "sent"),
         ("kill before", "sent"),
         ("kill after", "adopted"),
@@ -344,10 +346,10 @@ def test_killed_anywhere_there_is_one_effect(
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    never_sent = point in ("after the intent", "after the key aspect")
-    effect = order(platform, settle=60.0 if never_sent else SETTLE)
+    never_sent = point in ("after the intent", "after the idempotency record")
+    effect = order(platform, visibility_delay=60.0 if never_sent else VISIBILITY_DELAY)
     began = time.monotonic()
-    done = run(effect, durable_journal, key_aspects=Aspects(platform.folder / "aspects"))
+    done = run(effect, durable_journal, idempotency_records=Aspects(platform.folder / "aspects"))
     assert done.how == how
     assert platform.urns == [done.value["urn"]]
     if point in ("after the mark", "kill before"):
@@ -400,12 +402,12 @@ def test_holder_taken_for_gone_does_not_send(
 
         options: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
         sleepy = Sleepy(platform.folder / "sleepy")
-        first = asyncio.create_task(perform(order(platform), journal=other, key_aspects=sleepy, **options))
+        first = asyncio.create_task(perform(order(platform), journal=other, idempotency_records=sleepy, **options))
         await asleep.wait()
-        silent = {"boot": "of another machine", "beat_at": other.now() - timedelta(hours=1)}
+        silent = {"boot": "of another machine", "heartbeat_at": other.now() - timedelta(hours=1)}
         with other._store.write() as connection:
             connection.execute(sa.update(schema.processes).values(silent))
-        second = await perform(order(platform), journal=durable_journal, key_aspects=aspects, **options)
+        second = await perform(order(platform), journal=durable_journal, idempotency_records=aspects, **options)
         overtaken.set()
         return await first, second
 
@@ -477,7 +479,10 @@ def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Pl
     """a's request never arrived; b's equal one is on the platform, its reply on its way when a looks first."""
     platform.by_content = True
     platform.faults = ["lost before"]
-    ea, eb = replace(order(platform, discriminator="a"), settle=4 * SETTLE), order(platform, discriminator="b")
+    ea, eb = (
+        replace(order(platform, discriminator="a"), visibility_delay=4 * VISIBILITY_DELAY),
+        order(platform, discriminator="b"),
+    )
 
     async def both():
         taken = asyncio.Event()

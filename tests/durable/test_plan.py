@@ -34,12 +34,12 @@ def test_plan_tells_and_changes_nothing(sqlite_journal: Journal, tmp_path: Path)
     with pytest.raises(asyncio.TimeoutError):
         asyncio.run(asyncio.wait_for(call, 0.3))
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
-        run(order(platform, "adopted"), other, key_aspects=aspects)
+        run(order(platform, "adopted"), other, idempotency_records=aspects)
     before = (platform.urns, sqlite_journal.intents.where(), sorted(aspects.folder.iterdir()), len(platform.sends))
 
     with plan() as planned:
         values = [
-            run(order(platform, request), sqlite_journal, key_aspects=aspects, on_failure="resubmit")
+            run(order(platform, request), sqlite_journal, idempotency_records=aspects, on_failure="resubmit")
             for request in ("new", "kept", "failed", "doubt", "adopted", "new")
         ]
     assert [effect.source for effect in planned.effects] == ["new", "kept", "resubmitted", "in doubt", "adopted"]

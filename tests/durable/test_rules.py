@@ -201,14 +201,14 @@ class Upload:
             decode=dict,
             urn=lambda value: value["urn"],
             placeholder=lambda key: {"urn": key},
-            settle=60.0,
+            visibility_delay=60.0,
             scope="account",
             resumable=True,
         )
 
 
 def test_upload_goes_on_where_it_stopped(journal: Journal) -> None:
-    """Cut off twice within the call it resumes each time: one artifact, no part twice, no settling time."""
+    """Cut off twice within the call it resumes each time: one artifact, no part twice, no visibility delay."""
     upload = Upload([1, 3])
     assert run(upload.effect(), journal, None).how == "sent"
     assert (upload.made, upload.parts) == (["urn:artifact:0"], [0, 1, 2, 3])

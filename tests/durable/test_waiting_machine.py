@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from waiting_world import Process, World, in_worlds, template
 
 from ivcap_flows.journal import poll_status
-from ivcap_flows.journal.poll_status import Sightings
-from ivcap_flows.journal.schema import watches
+from ivcap_flows.journal.poll_status import PollStatus
+from ivcap_flows.journal.schema import poll_targets
 
 MOST = 4
 """Processes at once."""
@@ -143,16 +143,16 @@ def test_a_build_that_deletes_what_others_were_told_is_found(
     machine: type[Waits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An end that is taken back before all have read it leaves a wait that never ends."""
-    report = Sightings.report
+    report = PollStatus.report
 
-    def deleted(self: Sightings, watchlist: str, *given: Any, **options: Any) -> bool:
+    def deleted(self: PollStatus, watchlist: str, *given: Any, **options: Any) -> bool:
         told = report(self, watchlist, *given, **options)
         with self._store.write() as connection:
-            ended = sa.and_(watches.c.watchlist == watchlist, watches.c.status == "succeeded")
-            connection.execute(sa.delete(watches).where(ended))
+            ended = sa.and_(poll_targets.c.watchlist == watchlist, poll_targets.c.status == "succeeded")
+            connection.execute(sa.delete(poll_targets).where(ended))
         return told
 
-    monkeypatch.setattr(Sightings, "report", deleted)
+    monkeypatch.setattr(PollStatus, "report", deleted)
     with pytest.raises(AssertionError, match="never heard"):
         tried(machine, 100)
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from waiting_work import Seen, Work
 
 from ivcap_flows.durable import poll_interval, poller
-from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poller import Poller
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.journal import Journal, poll_status
 
 poll_interval.SHORTEST = 0.2
 poller._EXCHANGE = 0.2
-poll_status.LOOKOUT_SECONDS = 1.0
+poll_status.POLL_LEASE_SECONDS = 1.0
 
 
 class Filed(Seen):
@@ -46,8 +46,8 @@ class Filed(Seen):
 
 async def main(url: str, folder: Path, urns: list[str]) -> None:
     with Journal.open(url) as journal:
-        board = Board(journal, noun="orders", platform="p", account=folder.name)
-        poller = Poller(Filed(folder), settle=5.0, budget=Budget(60_000), board=board)
+        sharing = PollSharing(journal, noun="orders", platform="p", account=folder.name)
+        poller = Poller(Filed(folder), visibility_delay=5.0, rate_limiter=RateLimiter(60_000), sharing=sharing)
         ended = await poller.wait(urns)
         if poller._ticker is not None:
             await poller._ticker

@@ -7,7 +7,7 @@ from collections import Counter
 
 from ivcap_flows.durable.poll_strategy import Change
 from ivcap_flows.durable.poller import Poller
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import NotFoundError, UnreachableError
 
 PAGE = 50
@@ -87,8 +87,8 @@ class Work:
     def took(self, record: tuple[str, str]) -> tuple[str, float] | None:
         return (self.service.get(record[0], ""), self.took_seconds) if self.took_seconds else None
 
-    def poller(self, *, settle: float = 5.0, per_minute: int = 60_000, **options) -> Poller[tuple[str, str]]:
-        return Poller(Seen(self), settle=settle, budget=Budget(per_minute), **options)
+    def poller(self, *, visibility_delay: float = 5.0, per_minute: int = 60_000, **options) -> Poller[tuple[str, str]]:
+        return Poller(Seen(self), visibility_delay=visibility_delay, rate_limiter=RateLimiter(per_minute), **options)
 
 
 class Seen:

@@ -28,16 +28,16 @@ from waiting_work import Seen, Work
 
 from ivcap_flows.durable import poll_interval, poll_strategy, poller, rate_limiter
 from ivcap_flows.durable import poll_sharing as boards
-from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import Change
 from ivcap_flows.durable.poller import Poller
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal, poll_status
 from ivcap_flows.journal import processes as processes_module
 
 _BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
-_BEAT = 10.0
+_HEARTBEAT = 10.0
 _LATENCY = 0.05
 BOUND = 60.0
 """Within so many seconds without a further fault every wait hears of what has ended."""
@@ -77,7 +77,7 @@ class Process:
         self.context = copy_context()
         self.context.run(_here.set, self)
         self.journal = self.context.run(self._open)
-        self.beating = world.task(self, self._beat())
+        self.beating = world.task(self, self._send_heartbeat())
 
     def _open(self) -> Journal:
         journal = Journal.open(f"sqlite:///{self.world.path}")
@@ -130,17 +130,19 @@ class Process:
         await answered
         self.world.asked.append((self.world.seconds, self))
 
-    async def _beat(self) -> None:
+    async def _send_heartbeat(self) -> None:
         while True:
             with contextlib.suppress(JournalError):
                 await asyncio.to_thread(self.journal.runs.beat)
-            await asyncio.sleep(_BEAT)
+            await asyncio.sleep(_HEARTBEAT)
 
     def wait(self, urns: Sequence[str]) -> None:
         if self.poller is None:
-            board = Board(self.journal, noun="orders", platform="p", account="a")
+            sharing = PollSharing(self.journal, noun="orders", platform="p", account="a")
             source = _Platform(self)
-            self.poller = Poller(source, settle=5.0, budget=Budget(60_000), board=board, on_idle=self._idle)
+            self.poller = Poller(
+                source, visibility_delay=5.0, rate_limiter=RateLimiter(60_000), sharing=sharing, on_idle=self._idle
+            )
         self.waits[self.world.task(self, self.poller.wait(urns))] = frozenset(urns)
 
     def _idle(self) -> None:
@@ -319,7 +321,7 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     patch.setattr(processes_module, "os", table)
     # Thousands of journals that fail are told of; nobody reads it.
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
-    for name in ("start_beating", "stop_beating"):
+    for name in ("start_heartbeat", "stop_heartbeat"):
         patch.setattr(boards, name, lambda journal: None)
     shorter = {
         (poll_interval, "LONGEST"): 4.0,

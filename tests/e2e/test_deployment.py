@@ -96,7 +96,7 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, wor
         nouns = {row.noun: row.status or row.state for row in journal.intents.where(run_id=found.id)}
     assert found.deployed and found.outcome == "completed"
     assert nouns["order"] == "succeeded" and nouns["model run"] == "accepted"
-    prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly")
+    prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly-index")
 
 
 def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, embedded_platform, tmp_path, moment):

@@ -77,7 +77,7 @@ async def test_a_run_is_waited_for_up_to_a_deadline(client, scripted):
 
 
 async def test_a_job_that_shows_late_is_waited_for(client, scripted, monkeypatch):
-    """Within the settling time a job that is not found yet is the accepted one, and not asked for again."""
+    """Within the visibility delay a job that is not found yet is the accepted one, and not asked for again."""
     monkeypatch.setattr(agents, "_SOONEST", 0.01)
     scripted.on("GET /1/aspects", listing(tool()))
     scripted.on(f"POST /1/services2/{S}/jobs", JSONResponse({"job-id": J, "location": "x"}, 202))
@@ -93,7 +93,7 @@ async def test_a_job_that_shows_late_is_waited_for(client, scripted, monkeypatch
 )
 async def test_what_is_raised_after_the_request_names_the_job(client, scripted, answer, error):
     """The job goes on, and who asks again by mistake would have another."""
-    client.settle = 0.0
+    client.visibility_delay = 0.0
     scripted.on("GET /1/aspects", listing(tool()))
     scripted.on(f"POST /1/services2/{S}/jobs", JSONResponse({"job-id": J, "location": "x"}, 202))
     scripted.on(f"GET /1/services2/{S}/jobs/{J}", answer)

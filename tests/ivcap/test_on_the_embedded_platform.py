@@ -15,7 +15,7 @@ from ivcap_flows.ivcap.client import IvcapClient
 async def test_an_embedded_platform_has_an_identity_of_its_own(embedded):
     """Its instance, not its port, names it; it says how fast it settles, and who acts."""
     assert (await embedded.platform()).startswith("urn:ivcap-flows:embedded:")
-    assert embedded.settle < 120
+    assert embedded.visibility_delay < 120
     assert (await embedded.account()).startswith("urn:ivcap:account:")
 
 

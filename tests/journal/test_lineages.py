@@ -95,6 +95,6 @@ def test_marks_name_contents_and_commits(journal: Journal) -> None:
         relation("wasStartedBy", attempt, run),
     ]
     journal.facts.append([Fact(record, opened.run.id) for record in records])
-    assert journal.lineages.marked("a" * 64) == ["urn:ivcap:artifact:a"]
-    assert journal.lineages.marked("aaaaaaa", code=True) == ["urn:ivcap-flows:code:c"]
+    assert journal.lineages.with_version("a" * 64) == ["urn:ivcap:artifact:a"]
+    assert journal.lineages.with_version("aaaaaaa", code=True) == ["urn:ivcap-flows:code:c"]
     assert journal.lineages.followed(["urn:ivcap-flows:code:c"]) == [run]

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from ivcap_flows.durable.heartbeat import listen, start_beating
+from ivcap_flows.durable.heartbeat import listen, start_heartbeat
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.journal import Journal, NewIntent, ProcessRow, processes, schema
 from ivcap_flows.journal.processes import boot_id, start_of
@@ -37,9 +37,9 @@ time.sleep(60)
 
 
 def _claim_and_beat(url: str, told: Any) -> None:
-    processes.BEAT_SECONDS = 0.05  # type: ignore[misc]
+    processes.HEARTBEAT_SECONDS = 0.05  # type: ignore[misc]
     journal = Journal.open(url)
-    start_beating(journal)
+    start_heartbeat(journal)
     journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     told.send("claimed")
     time.sleep(60)
@@ -205,9 +205,9 @@ def test_a_process_that_cannot_be_seen_is_not_dead(journal: Journal, monkeypatch
     child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
     child.start()
     now = journal.now()
-    row = replace(_row(child.pid or 0), beat_at=now)
+    row = replace(_row(child.pid or 0), heartbeat_at=now)
     monkeypatch.setattr(processes, "start_of", lambda pid: None)
-    assert holds(row, "t", now) and not holds(replace(row, beat_at=now - timedelta(hours=1)), "t", now)
+    assert holds(row, "t", now) and not holds(replace(row, heartbeat_at=now - timedelta(hours=1)), "t", now)
     child.kill()
     child.join()
     assert not holds(row, "t", now), "nobody has the number any more"
@@ -231,7 +231,7 @@ def _ask_as_nobody(row: ProcessRow, told: Any) -> None:
     os.setuid(NOBODY)
     seen = Path(f"/proc/{row.pid}/stat").exists()
     store: Any = None
-    told.send((seen, processes.Processes(store).holds(row, "t", row.beat_at)))
+    told.send((seen, processes.Processes(store).holds(row, "t", row.heartbeat_at)))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="needs root on Linux")

@@ -248,7 +248,7 @@ def _move_elsewhere(journal: Journal, opened: OpenedAttempt, silent: float) -> N
         connection.execute(
             sa.update(processes)
             .where(processes.c.id == opened.attempt.process.id)
-            .values(boot="of another machine", beat_at=beat)
+            .values(boot="of another machine", heartbeat_at=beat)
         )
 
 
@@ -381,7 +381,7 @@ def test_a_lost_attempt_ends_no_earlier_than_it_began(
     attempt, kill = in_child(identity("1"))
     set_clock(0)
     with journal._store.write() as connection:
-        connection.execute(sa.update(schema.processes).values(beat_at=journal._store.now(connection)))
+        connection.execute(sa.update(schema.processes).values(heartbeat_at=journal._store.now(connection)))
     kill()
     assert [each.id for each in journal.runs.reap()] == [attempt]
     lost = journal.runs.attempt(attempt)
@@ -431,7 +431,7 @@ def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal:
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
         _move_elsewhere(journal, opened, LEASE_SECONDS + 5)
         assert not journal.runs.alive(journal.runs.attempt(opened.attempt.id))
-        other.runs.beat()
+        other.runs.heartbeat()
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
 
 
@@ -447,7 +447,7 @@ def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
         again = journal.runs.open_attempt(identity("2"))
         assert (again.run.id, again.joined) == (opened.run.id, True)
         journal.runs.close_attempt(again.attempt.id, "failed")
-        other.runs.beat()
+        other.runs.heartbeat()
         assert journal.runs.alive(opened.attempt)
 
 
@@ -458,7 +458,7 @@ def test_reused_process_number_is_another_process(journal: Journal) -> None:
     for change in ({"started": opened.attempt.process.started - 1}, {"boot": "an earlier one"}):
         with journal._store.write() as connection:
             connection.execute(
-                sa.update(processes).values(**change, beat_at=opened.attempt.started_at.replace(year=2000))
+                sa.update(processes).values(**change, heartbeat_at=opened.attempt.started_at.replace(year=2000))
             )
         assert not journal.runs.alive(journal.runs.attempt(opened.attempt.id))
 

@@ -105,7 +105,7 @@ def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventuall
 def test_late_visibility_may_outlast_the_settling_time(local_platform, first, fault):
     """An order that was taken is in no list and found by no look-up when it surely should be; then it is there."""
     fault(method="POST", path="^/1/orders$", late_visibility=60, count=1)
-    settle = httpx.get(f"{local_platform.url}/_embedded").json()["settle"]
+    visibility_delay = httpx.get(f"{local_platform.url}/_embedded").json()["visibility_delay"]
     order = first.order("echo", message="later than settle")
 
     def seen():
@@ -115,7 +115,7 @@ def test_late_visibility_may_outlast_the_settling_time(local_platform, first, fa
 
     try:
         assert seen() == (404, 0)
-        fault.control.post("/clock", json={"advance": settle + 1})
+        fault.control.post("/clock", json={"advance": visibility_delay + 1})
         assert seen() == (404, 0)
         fault.control.post("/clock", json={"advance": 60})
         assert seen() == (200, 1)

@@ -20,7 +20,7 @@ def test_every_figure_has_a_source_and_is_used():
     """Twice the speed halves each time, and leaves each number of things."""
     once, twice = likeness("production"), likeness("production", 2)
     assert all(figure.source and figure.value > 0 for figure in FIGURES.values())
-    assert (once.settle, twice.settle) == (600, 300)
+    assert (once.visibility_delay, twice.visibility_delay) == (600, 300)
     assert once.workers.count == twice.workers.count and once.workers.cold == 2 * twice.workers.cold
     for one, two in zip(once.rules, twice.rules, strict=True):
         for name in {"delay", "lost_after", "late_in_lists"} & one.keys():
@@ -33,12 +33,12 @@ def test_what_it_cannot_be_like_is_refused(local_platform, control, name, speed)
     """400 with a sentence; nothing has changed."""
     reply = control.post("/like", json={"like": name, "speed": speed})
     assert reply.status_code == 400 and reply.json()["message"]
-    assert httpx.get(f"{local_platform.url}/_embedded").json()["settle"] == AS_BUILT.settle
+    assert httpx.get(f"{local_platform.url}/_embedded").json()["visibility_delay"] == AS_BUILT.visibility_delay
 
 
 def test_it_is_slow_and_then_itself_again(local_platform, first, control):
     """Each request takes its latency, and the server tells the visibility delay; faults act beside it."""
-    assert control.post("/like", json={"like": "production", "speed": 0.25}).json()["settle"] == 2400
+    assert control.post("/like", json={"like": "production", "speed": 0.25}).json()["visibility_delay"] == 2400
     begin = time.monotonic()
     first.get("/1/artifacts")
     assert time.monotonic() - begin >= 0.4

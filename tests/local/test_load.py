@@ -221,7 +221,7 @@ def test_a_json_path_over_all_aspects_is_answered_in_bounded_time_and_memory(fil
 
 
 def test_a_server_that_lists_all_stays_small_and_quick(filled, local_home):
-    """200 pages of artifacts from a served embedded platform, within a generous time, without growing by what it lists."""
+    """200 pages of artifacts over a socket, within a generous time, without growing by what it lists."""
     local_home.root.mkdir(mode=0o700, parents=True)
     filled.store.execute("VACUUM INTO ?", (str(local_home.root / filled.platform.directory.database.name),))
     caller = local_home.start().caller()

@@ -20,13 +20,13 @@ from ivcap_flows.capture import values
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
-from ivcap_flows.journal.poll_status import Sightings
+from ivcap_flows.journal.poll_status import PollStatus
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.secrets import known, scrubbing, shapes
-from ivcap_flows.tasks.key_aspects import AspectKeys
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -41,7 +41,7 @@ class Mutant:
 
 
 def intent_after_the_effect(patch: SetAttribute) -> None:
-    claim, mark_sent, settle, write = Intents.claim, Intents.mark_sent, Intents.settle_outcome, AspectKeys.write
+    claim, mark_sent, settle, write = Intents.claim, Intents.mark_sent, Intents.settle_outcome, IdempotencyRecords.write
     unwritten: dict[str, tuple[NewIntent, tuple[Any, ...]]] = {}
 
     def claim_later(self: Intents, wanted: NewIntent, **limit: Any) -> Claim:
@@ -66,14 +66,14 @@ def intent_after_the_effect(patch: SetAttribute) -> None:
         return settle(self, intent, **outcome)
 
     async def write_later(
-        self: AspectKeys, key: str, content: dict[str, Any], *, first: bool = False
+        self: IdempotencyRecords, key: str, content: dict[str, Any], *, first: bool = False
     ) -> Sequence[dict[str, Any]]:
         return [] if content["urn"] is None else await write(self, key, content, first=first)
 
     patch(Intents, "claim", claim_later)
     patch(Intents, "mark_sent", mark_sent_later)
     patch(Intents, "settle_outcome", settle_at_last)
-    patch(AspectKeys, "write", write_later)
+    patch(IdempotencyRecords, "write", write_later)
 
 
 def sent_before_it_is_marked(patch: SetAttribute) -> None:
@@ -98,7 +98,7 @@ def no_settle(patch: SetAttribute) -> None:
     begin = Submission.__init__
 
     def begin_hastily(self: Any, effect: Any, *given: Any, **options: Any) -> None:
-        begin(self, replace(effect, settle=0.0), *given, **options)
+        begin(self, replace(effect, visibility_delay=0.0), *given, **options)
 
     patch(Submission, "__init__", begin_hastily)
 
@@ -177,17 +177,17 @@ def sets_unsorted(patch: SetAttribute) -> None:
 
 
 def report_deleted(patch: SetAttribute) -> None:
-    report = Sightings.report
+    report = PollStatus.report
 
-    def reported_and_deleted(self: Sightings, watchlist: str, *given: Any, **options: Any) -> bool:
+    def reported_and_deleted(self: PollStatus, watchlist: str, *given: Any, **options: Any) -> bool:
         done = report(self, watchlist, *given, **options)
-        rows = schema.watches
+        rows = schema.poll_targets
         with self._store.write() as connection:
             ended = sa.and_(rows.c.watchlist == watchlist, rows.c.status == "succeeded")
             connection.execute(sa.delete(rows).where(ended))
         return done
 
-    patch(Sightings, "report", reported_and_deleted)
+    patch(PollStatus, "report", reported_and_deleted)
 
 
 def no_shapes_of_secrets(patch: SetAttribute) -> None:
@@ -222,10 +222,12 @@ def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None
 
 
 MUTANTS: Final = {
-    "intent after the effect": Mutant("the intent and its key aspect are written before", intent_after_the_effect),
+    "intent after the effect": Mutant(
+        "the intent and its idempotency record are written before", intent_after_the_effect
+    ),
     "sent before it is marked": Mutant("the mark is on disk when the request leaves", sent_before_it_is_marked),
     "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
-    "no key aspects": Mutant("what another journal asked for is known", no_key_aspects),
+    "no idempotency records": Mutant("what another journal asked for is known", no_key_aspects),
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),

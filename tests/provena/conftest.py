@@ -189,7 +189,7 @@ def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off
 def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """One embedded Provena for the tests of a file; they make their own items."""
     directory = tmp_path_factory.mktemp("provena")
-    told = {"instance": "urn:ivcap-flows:embedded:of-this-test", "settle": 2.0}
+    told = {"instance": "urn:ivcap-flows:embedded:of-this-test", "visibility_delay": 2.0}
 
     def make(url: str) -> Starlette:
         embedded = provena.create_app(directory, url, 2.0)

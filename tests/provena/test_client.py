@@ -74,7 +74,7 @@ async def test_the_platform_id_is_the_realm(scripted, client):
     scripted.on("GET /_embedded", JSONResponse({"detail": "Not Found"}, 404))
 
     assert await client.platform() == f"{scripted.url}/keycloak/realms/test"
-    assert client.settle == 600
+    assert client.visibility_delay == 600
     assert "authorization" not in scripted.sent("GET /_embedded")[0].headers
 
 
@@ -82,7 +82,9 @@ async def test_the_platform_id_is_the_realm(scripted, client):
 async def test_a_failure_does_not_tell_what_a_provena_is(scripted, client, status):
     """It is asked again: all keys depend on it."""
     scripted.on(
-        "GET /_embedded", Response(status_code=status), {"instance": "urn:ivcap-flows:embedded:1", "settle": 2.0}
+        "GET /_embedded",
+        Response(status_code=status),
+        {"instance": "urn:ivcap-flows:embedded:1", "visibility_delay": 2.0},
     )
 
     assert await client.platform() == "urn:ivcap-flows:embedded:1"
@@ -101,10 +103,10 @@ async def test_an_answer_of_something_else_is_no_answer(scripted, client, answer
 
 async def test_an_embedded_platform_tells_its_own_id(scripted, client):
     """The embedded platform keeps its id when its port changes, and says how soon its effects show."""
-    scripted.on("GET /_embedded", {"instance": "urn:ivcap-flows:embedded:1", "settle": 2.0})
+    scripted.on("GET /_embedded", {"instance": "urn:ivcap-flows:embedded:1", "visibility_delay": 2.0})
 
     assert await client.platform() == "urn:ivcap-flows:embedded:1"
-    assert client.settle == 2.0
+    assert client.visibility_delay == 2.0
 
 
 # Tokens

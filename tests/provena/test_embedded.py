@@ -64,7 +64,7 @@ async def test_a_model_run_is_registered_and_read_back(user, world):
         "modeller": world.person,
         "organisation": world.organisation,
     }
-    assert user.settle == 2.0
+    assert user.visibility_delay == 2.0
 
 
 async def test_an_artifacts_dataset_is_found_by_its_urn(user, world):

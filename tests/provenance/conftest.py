@@ -35,7 +35,7 @@ class Opened:
         """The first node or group whose spoken name begins so."""
         return self.page.locator(f'[data-item][aria-label^="{name}"]').first
 
-    def settle(self) -> None:
+    def visibility_delay(self) -> None:
         """Wait until what was asked for is drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
@@ -70,14 +70,14 @@ def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]
         made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
         made.page.on("dialog", lambda dialog: (made.complaints.append(dialog.message), dialog.dismiss()))
         made.page.goto(path.as_uri())
-        made.settle()
+        made.visibility_delay()
         assert made.asked.pop(0) == path.as_uri()
         pages.append(made)
         return made
 
     yield open_page
     for each in pages:
-        each.settle()
+        each.visibility_delay()
         assert (each.asked, each.complaints) == ([], [])
         each.page.context.close()
 

@@ -60,19 +60,19 @@ def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened,
     shown.page.press("#search", "Escape")
 
     shown.page.click("#fit")
-    shown.settle()
+    shown.visibility_delay()
     before = shown.shown()
     shown.node("order-pipeline, flow run").locator("> .toggle").click()
-    shown.settle()
+    shown.visibility_delay()
     assert shown.shown() < before
     for name in ("ersst_nino12_monthly.csv, file", "order-pipeline, flow run", "report.md, file"):
         assert shown.node(name).is_visible()
     assert not shown.page.locator('[data-item][aria-label^="MAM against 1981-2010"]').count()
     shown.node("order-pipeline, flow run").focus()
     shown.page.keyboard.press("Space")
-    shown.settle()
+    shown.visibility_delay()
     assert shown.shown() == before
     shown.page.click("#fit")
-    shown.settle()
+    shown.visibility_delay()
     shown.node("order_pipeline, code").click()
     assert "flows/order_pipeline.py" in details.inner_text() and "commit" in details.inner_text()

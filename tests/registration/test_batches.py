@@ -42,9 +42,9 @@ REGISTER = "/provena/prov/model_run/register_batch"
 def register(provena: ProvenaClient, tmp_path: Path) -> Callable[..., BatchReport]:
     """Checks and registers a file of rows, with the outcome in `out.csv`."""
 
-    def run(file: Path, journal: Journal, patience: float = 20.0, **options: Any) -> BatchReport:
+    def run(file: Path, journal: Journal, stall_timeout: float = 20.0, **options: Any) -> BatchReport:
         async def both() -> BatchReport:
-            with Batch(open_source(file), provena, patience=patience) as batch:
+            with Batch(open_source(file), provena, stall_timeout=stall_timeout) as batch:
                 await batch.check()
                 return await batch.register(journal, out=tmp_path / "out.csv", **options)
 
@@ -84,7 +84,7 @@ def test_few_requests_until_all_are_accepted(run_items, journal, tmp_path, embed
     embedded_platform.add_fault(method="POST", path="register_batch$", delay=0.5)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, patience=20) as batch:
+        with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
             embedded_platform.forget_requests()
             assert (await batch.register(journal, in_flight=2)).is_whole
@@ -105,7 +105,7 @@ def test_the_reply_to_a_batch_is_lost(run_items, register, journal, lodged, tmp_
 
 
 def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
-    """Provena never saw the batch: after the settling time, and no earlier, it is sent again."""
+    """Provena never saw the batch: after the visibility delay, and no earlier, it is sent again."""
     name, rows = rows_of(run_items, 10)
     embedded_platform.add_fault(method="POST", path="register_batch$", count=1, reset=True)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
@@ -140,7 +140,7 @@ def test_a_clock_that_is_set_between_two_starts(
     )
 
     async def cut_off() -> None:
-        with Batch(open_source(file), provena, patience=20) as batch:
+        with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
             registering = asyncio.create_task(batch.register(journal))
             while not journal.intents.where(state="in_doubt"):
@@ -161,7 +161,7 @@ def test_a_bad_day(run_items, register, journal, lodged, tmp_path, embedded_plat
     monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
     embedded_platform.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
     embedded_platform.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
-    report = register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=40.0)
+    report = register(write_lines(tmp_path / "rows.jsonl", rows), journal, stall_timeout=40.0)
     embedded_platform.clear_faults()
     runs = lodged(name)
     assert report.registered == len(runs) == len({run.display_name for run in runs}) == 150
@@ -172,7 +172,7 @@ def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_p
     name, rows = rows_of(run_items, 20)
     embedded_platform.add_fault(method="POST", path="register_batch$", count=1, delay=0.2, drop_reply_after_effect=True)
     embedded_platform.add_fault(path="^/provena/(job|registry)", count=12, status=503)
-    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=40.0).registered == 20
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, stall_timeout=40.0).registered == 20
     assert len(lodged(name)) == 20
 
 
@@ -182,11 +182,11 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     name, rows = rows_of(run_items, 5)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker=death)
-    report = register(file, journal, patience=1.5)
+    report = register(file, journal, stall_timeout=1.5)
     assert (report.registered, report.doubtful) == (4, 1)
     [doubt] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
     assert uuid.UUID(doubt["job_id"]) and doubt["since"] and "registry" in doubt["reason"]
-    assert register(file, journal, patience=1.5) == report
+    assert register(file, journal, stall_timeout=1.5) == report
     [still] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
     assert (still["job_id"], still["since"]) == (doubt["job_id"], doubt["since"])
     assert len(embedded_platform.requests("POST", REGISTER)) == 1
@@ -195,7 +195,7 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
     assert ("the registry has its run" in doubt["reason"]) == (death == "amid")
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
-        elsewhere = register(file, other, patience=1.5)
+        elsewhere = register(file, other, stall_timeout=1.5)
     assert (elsewhere.registered, elsewhere.doubtful) == (4, 1)
     assert len(embedded_platform.requests("POST", REGISTER)) == 1
 
@@ -204,7 +204,7 @@ def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lod
     """The job never ends, and the registry has the run all the same: that is the row's handle."""
     name, rows = rows_of(run_items, 5)
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="after")
-    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, patience=1.5).registered == 5
+    assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, stall_timeout=1.5).registered == 5
     assert len(lodged(name)) == 5
 
 
@@ -214,7 +214,7 @@ def test_the_worker_of_a_batch_dies(run_items, register, journal, lodged, tmp_pa
     name, rows = rows_of(run_items, 6)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     embedded_platform.add_fault(path="MODEL_RUN_BATCH_SUBMIT", count=1, kill_worker=death)
-    report = register(file, journal, patience=1.5)
+    report = register(file, journal, stall_timeout=1.5)
     assert report.registered + report.doubtful == 6
     assert len(lodged(name)) == report.registered == {"before": 0, "after": 6}.get(death, report.registered)
 
@@ -242,7 +242,7 @@ def test_no_journal_while_the_runs_are_under_way(
 
     async def both() -> None:
         with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
-            one, two = (Batch(open_source(file), provena, patience=20) for _ in range(2))
+            one, two = (Batch(open_source(file), provena, stall_timeout=20) for _ in range(2))
             with one, two:
                 await asyncio.gather(one.check(), two.check())
                 first = asyncio.create_task(one.register(journal))
@@ -263,7 +263,7 @@ def test_two_at_once(run_items, journal, lodged, tmp_path, embedded_platform, pr
 
     async def one(number: int) -> list[dict[str, str]]:
         out = tmp_path / f"out-{number}.csv"
-        with Batch(open_source(file), provena, patience=20) as batch:
+        with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
             assert (await batch.register(journal, out=out, in_flight=2)).registered == 120
         return read_outcomes(out)
@@ -361,10 +361,10 @@ def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, pr
         row["key"] = f"{name}-{number}"
 
     async def both() -> None:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows[:1])), provena, patience=20) as batch:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows[:1])), provena, stall_timeout=20) as batch:
             await batch.check()
             await batch.register(journal)
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=20) as batch:
             await batch.check()
             spooled = list(batch.records())
             ledger = Ledger(
@@ -406,7 +406,7 @@ def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged,
     name, rows = rows_of(run_items, 5)
 
     async def both() -> None:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=20) as batch:
             await batch.check()
             await _doubted(batch, journal, provena, taken=False)
             next_chunk, one_by_one, others = submit.Submission._next_chunk, asyncio.Lock(), [True]
@@ -445,7 +445,7 @@ def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodge
     monkeypatch.setattr(Ledger, "record", slept)
 
     async def both() -> None:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=20) as batch:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=20) as batch:
             await batch.check()
             registering = asyncio.create_task(batch.register(journal, in_flight=1))
             while batch._spool.counts().get("registered", 0) < 3:
@@ -474,7 +474,7 @@ def test_the_outcome_file_grows(run_items, journal, tmp_path, provena, monkeypat
             seen.append((done, len({each["model_run"] for each in read_outcomes(out)})))
 
     async def both() -> None:
-        with Batch(open_source(file), provena, patience=20, progress=tell) as batch:
+        with Batch(open_source(file), provena, stall_timeout=20, progress=tell) as batch:
             await batch.check()
             await batch.register(journal, out=out)
 
@@ -559,7 +559,7 @@ def test_a_job_that_fails_half_way(
     says so."""
     name, rows = rows_of(run_items, 1)
     [row] = with_orders(rows)
-    monkeypatch.setattr(model_runs, "_PATIENCE", 3.0)
+    monkeypatch.setattr(model_runs, "_STALL_TIMEOUT", 3.0)
     no_job_left()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     if reply == "lost":
@@ -607,7 +607,7 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
     """The registry has the run, and its job, which may still fail, did not show when jobs were looked at."""
     name, rows = rows_of(run_items, 1)
     [row] = with_orders(rows)
-    monkeypatch.setattr(model_runs, "_PATIENCE", 1.0)
+    monkeypatch.setattr(model_runs, "_STALL_TIMEOUT", 1.0)
     no_job_left()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     embedded_platform.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)
@@ -616,7 +616,7 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
         by_task(row)
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         late_job(name)
-        report = register(write_lines(tmp_path / "rows.jsonl", [row]), other, patience=1.0)
+        report = register(write_lines(tmp_path / "rows.jsonl", [row]), other, stall_timeout=1.0)
     assert (report.doubtful, report.registered) == (1, 0)
     assert len(lodged(name)) == 1
 
@@ -630,9 +630,9 @@ def test_the_task_leaves_a_doubt_of_a_batch(
     file = write_lines(tmp_path / "rows.jsonl", rows)
     no_job_left()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=2, kill_worker="amid")
-    assert register(file, journal, patience=1.5).doubtful == 2
+    assert register(file, journal, stall_timeout=1.5).doubtful == 2
     fail_job(f"{name} 0")
-    assert register(file, journal, patience=1.5).doubtful == 2
+    assert register(file, journal, stall_timeout=1.5).doubtful == 2
     for _ in range(2):
         with pytest.raises(InDoubtError):
             by_task(rows[0])
@@ -648,7 +648,7 @@ def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, embe
     file = write_lines(tmp_path / "rows.jsonl", rows)
 
     async def one(opened: Journal) -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=20) as batch:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=20) as batch:
             await batch.check()
             assert (await batch.register(opened)).is_whole
 
@@ -696,7 +696,7 @@ def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, em
     file = write_lines(tmp_path / "rows.jsonl", rows)
 
     async def both() -> None:
-        one, two = (Batch(open_source(file), provena, datasets=run_items.defaults, patience=20) for _ in range(2))
+        one, two = (Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=20) for _ in range(2))
         with one, two, Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
             await asyncio.gather(one.check(), two.check())
             assert (await one.register(journal)).registered == 3
@@ -717,7 +717,7 @@ def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, t
     embedded_platform.add_fault(method="POST", path=mint, count=1, drop_reply_after_effect=True)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
             await batch.check()
             embedded_platform.add_fault(path=f"{mint}|/dataset/list$", count=12, status=503)
             assert (await batch.register(journal)).is_whole
@@ -743,7 +743,7 @@ def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path
     embedded_platform.add_fault(path="^/provena/data/", at_once=2, delay=0.1, lost_after=1.5)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
             await batch.check()
             assert (await batch.register(journal)).is_whole
 
@@ -763,7 +763,7 @@ def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged,
     embedded_platform.add_fault(method="POST", path="mint-dataset$", delay=5.0, count=1)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
             await batch.check()
             registering = asyncio.create_task(batch.register(journal))
             while len(lodged_now := await registered_now(provena, name)) < 3:
@@ -786,7 +786,7 @@ def test_a_data_store_that_refuses_is_asked_for_less_at_once(
     embedded_platform.add_fault(method="POST", path="mint-dataset$", status=429, count=1)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, patience=40) as batch:
+        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
             await batch.check()
             assert (await batch.register(journal)).is_whole
 

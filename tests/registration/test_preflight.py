@@ -351,7 +351,7 @@ def test_what_the_journal_knows_is_done(run_items, provena, journal, tmp_path):
     rows = [run_items.record(1) | {"_model_run_record_id": handle}, run_items.record(2) | {"_job_id": job}]
 
     async def checked() -> BatchReport:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, patience=5) as batch:
+        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=5) as batch:
             return await batch.check(journal)
 
     assert loop.run(checked()).done == 2

@@ -147,7 +147,7 @@ def test_what_may_still_show_is_left_for_later(embedded_platform, ivcap_journal,
     """Where a platform takes minutes to show what it took, the delivery waits in the journal and says until when."""
     sink = IvcapSink(client, ivcap_journal)
     loop.run(client.platform())
-    client.settle = 120.0
+    client.visibility_delay = 120.0
     ivcap_journal.deliveries.note_sending("ivcap", run.id, client.time)
     assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", pending=1)]
     [row] = ivcap_journal.deliveries.where("ivcap")

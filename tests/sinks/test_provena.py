@@ -540,7 +540,7 @@ def killed_batch(
                 accepted.set()
                 await asyncio.Event().wait()
 
-            with monkeypatch.context() as patch, Batch(source, provena, datasets=defaults, patience=20) as batch:
+            with monkeypatch.context() as patch, Batch(source, provena, datasets=defaults, stall_timeout=20) as batch:
                 save = Ledger.save
                 patch.setattr(Ledger, "save", and_no_further)
                 await batch.check()
@@ -586,12 +586,12 @@ def test_a_killed_batch_whose_jobs_failed(ivcap_journal, provena, killed_batch, 
     """Provena's reason is told, of few rows by name, and they are a dead letter; those under way are waited for."""
     with failing_jobs():
         keys = killed_batch(12)
-        provena.settle = 600.0
+        provena.visibility_delay = 600.0
         assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", pending=1)]
         [row] = ivcap_journal.deliveries.where("provena")
         assert sum(key in row.reason for key in keys) == 5 and "and 7 more" in row.reason
         wait_for_jobs(provena, *keys)
-    provena.settle = 0.5
+    provena.visibility_delay = 0.5
     deadline = time.monotonic() + 60
     while (done := drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)], again=True)) != [
         Drained("provena", dead=1)

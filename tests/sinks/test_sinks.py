@@ -1,4 +1,6 @@
-"""Deliveries: effective once, retried, refused, shared between drainers; nothing private leaves the machine."""
+"""Deliveries: delivered exactly once, by key, retried, refused, shared between drainers; nothing private leaves the
+machine.
+"""
 
 import asyncio
 import json
@@ -103,7 +105,7 @@ def test_what_names_a_place_or_a_person_is_told_from_what_does_not(text, told):
 def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
     """A slow delivery keeps its lease: another machine sees by the beat that the drainer lives."""
     # Another test's heart may beat already, at its own pace.
-    monkeypatch.setattr(heartbeat, "_heart", None)
+    monkeypatch.setattr(heartbeat, "_thread", None)
     monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
     attempt = a_run(ivcap_journal).attempt
     beats = []
@@ -111,7 +113,7 @@ def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
     class Slow(Scripted):
         async def deliver(self, run, graph):
             for _ in range(2):
-                beats.append(ivcap_journal.runs.attempt(attempt.id).process.beat_at)
+                beats.append(ivcap_journal.runs.attempt(attempt.id).process.heartbeat_at)
                 await asyncio.sleep(0.3)
             return Delivery("delivered")
 
@@ -283,7 +285,7 @@ class Provena:
         self.rows = rows
         self.jobs = SimpleNamespace(list=self._list)
         self.registry = SimpleNamespace(list=self._nothing)
-        self.settle = 0.0
+        self.visibility_delay = 0.0
         self.time = None
 
     async def platform(self) -> str:

@@ -84,8 +84,8 @@ def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
     """Rows without a run are raised when all have ended, or counted."""
     effects.embedded.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
     with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
-        in_flow(lambda: register_model_runs(records, patience=1.0))
-    left = in_flow(lambda: register_model_runs(records, patience=1.0, raise_on_failure=False), name="another")
+        in_flow(lambda: register_model_runs(records, stall_timeout=1.0))
+    left = in_flow(lambda: register_model_runs(records, stall_timeout=1.0, raise_on_failure=False), name="another")
     assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(BATCH) == 1
 
 

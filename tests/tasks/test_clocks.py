@@ -65,11 +65,11 @@ def test_order(journal_clock, in_flow, effects, unique, late):
 def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, on_platform, unique):
     """A second one is placed, which cannot be helped; the first is found when it shows, here and by `doctor`."""
 
-    async def settling_time(client):
+    async def visibility_delay_of(client):
         await client.platform()
-        return client.settle
+        return client.visibility_delay
 
-    late = on_platform(settling_time) + 1
+    late = on_platform(visibility_delay_of) + 1
     effects.embedded.add_fault(
         method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
@@ -88,9 +88,9 @@ def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, o
     assert all(urn in note for urn in (order.urn, *intent.duplicates))
 
 
-@pytest.mark.parametrize("keyed", [True, False], ids=["with key aspects", "without key aspects"])
+@pytest.mark.parametrize("keyed", [True, False], ids=["with idempotency records", "without idempotency records"])
 def test_job(journal_clock, in_flow, effects, unique, keyed):
-    """One job, known by its content, also where no key aspect tells the intent's time."""
+    """One job, known by its content, also where no idempotency record tells the intent's time."""
     effects.embedded.add_fault(
         method="POST", path="^/1/services2/[^/]+/jobs$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )

@@ -94,7 +94,7 @@ def test_scopes(in_flow, effects, unique):
 
 
 def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path):
-    """With another journal, as on another machine, the key aspect tells that the order exists."""
+    """With another journal, as on another machine, the idempotency record tells that the order exists."""
 
     def body():
         return place_order("echo", {"message": unique}, scope="account").urn
@@ -106,7 +106,7 @@ def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path
 
 
 def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
-    """Where a policy forbids key aspects orders are placed all the same, and what is lost by it is said once."""
+    """Where a policy forbids idempotency records, orders are placed all the same, and the loss is said once."""
     monkeypatch.setattr(submission, "_refused_on", set())
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
 
@@ -116,7 +116,7 @@ def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, m
     with caplog.at_level(logging.WARNING, "ivcap_flows"):
         assert len(in_flow(body)) == effects.count("/1/orders") == 2
     said = [record.getMessage() for record in caplog.records if record.name.startswith("ivcap_flows")]
-    assert len([text for text in said if "refuses key aspects" in text]) == 1
+    assert len([text for text in said if "refuses idempotency records" in text]) == 1
 
 
 def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):

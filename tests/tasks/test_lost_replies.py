@@ -63,9 +63,9 @@ def test_job(in_flow, effects, unique, late):
 def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
     """A lost reply to an order that the platform hides for longer than it says: a second one is placed, which cannot be
     helped; the first is found when it shows, said aloud, and kept beside the other where `orders` lists it."""
-    settle = on_platform(settling_time)
+    visibility_delay = on_platform(visibility_delay_of)
     effects.embedded.add_fault(
-        method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=settle + 1
+        method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=visibility_delay + 1
     )
     with caplog.at_level(logging.ERROR, "ivcap_flows.durable"):
         order = in_flow(lambda: place_order("echo", {"message": unique}))
@@ -87,9 +87,9 @@ def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform,
 
 def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
     """Known by its request, since it bears no key; a job of the same request that another key claims is none."""
-    settle = on_platform(settling_time)
+    visibility_delay = on_platform(visibility_delay_of)
     effects.embedded.add_fault(
-        method="POST", path="/jobs$", count=1, drop_reply_after_effect=True, late_visibility=settle + 1
+        method="POST", path="/jobs$", count=1, drop_reply_after_effect=True, late_visibility=visibility_delay + 1
     )
 
     def both():
@@ -108,13 +108,13 @@ def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, un
     assert kept.urn in said and late in said and other.urn not in said
 
 
-async def settling_time(client):
+async def visibility_delay_of(client):
     await client.platform()
-    return client.settle
+    return client.visibility_delay
 
 
 def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
-    """A connection that broke before the platform did anything: after the settling time the order is sent again."""
+    """A connection that broke before the platform did anything: after the visibility delay the order is sent again."""
     effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, reset=True)
     order = in_flow(lambda: place_order("echo", {"message": unique}))
     assert effects.count("/1/orders") == 1
@@ -167,7 +167,9 @@ def test_changed_aspect(in_flow, effects, on_platform, unique):
 
 @pytest.mark.parametrize("method", ["POST", "PUT"], ids=["intent", "outcome"])
 def test_key_aspect(in_flow, effects, on_platform, unique, method):
-    """A lost reply to a key aspect, before the order or after it: one order, and one key aspect that names it."""
+    """A lost reply to an idempotency record, before the order or after it: one order, and one idempotency record that
+    names it.
+    """
 
     def body():
         effects.embedded.add_fault(method=method, path="^/1/aspects$", count=1, drop_reply_after_effect=True)

@@ -245,7 +245,9 @@ def test_while_somebody_watches_a_run_parks_for_an_hour(deployed, ivcap_journal,
 
 
 def test_with_another_journal_a_run_that_wakes_finds_its_order(deployed, ivcap_journal, effects, tmp_path, end):
-    """The journal was moved while the run was parked: the order is found by its key aspect, and no other is placed."""
+    """The journal was moved while the run was parked: the order is found by its idempotency record, and no other is
+    placed.
+    """
 
     @flow
     def parks() -> list[str]:

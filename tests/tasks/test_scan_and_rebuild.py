@@ -78,7 +78,9 @@ def test_the_scan_is_a_command(on_platform, ivcap_journal, unique, capsys):
 
 
 def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, unique):
-    """From the key aspects alone: an order and a job of scope account with their requests, and they are kept then."""
+    """From the idempotency records alone: an order and a job of scope account with their requests, and they are kept
+    then.
+    """
 
     def body():
         order = wait_for_orders([place_order("echo", {"message": unique}, scope="account")])[0]
@@ -101,7 +103,7 @@ def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, uniq
 
 
 def test_an_order_in_flight_is_rebuilt_as_a_doubt(in_flow, effects, on_platform, tmp_path, unique, monkeypatch):
-    """The key aspect without an outcome is a doubt, which the next call resolves; no second order."""
+    """The idempotency record without an outcome is a doubt, which the next call resolves; no second order."""
     from ivcap_flows.durable.submission import Submission
 
     async def dies(self, *arguments):
@@ -125,10 +127,10 @@ def test_the_report_is_deployed():
     """The shipped deployment names the flow by its module."""
     root = Path(__file__).parents[2]
     shipped = yaml.safe_load((root / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    [hourly] = [each for each in shipped if each["name"] == "hourly"]
-    module, _, name = hourly["entrypoint"].partition(":")
+    [report] = [each for each in shipped if each["name"] == "report-orphans"]
+    module, _, name = report["entrypoint"].partition(":")
     assert getattr(import_module(module), name) is report_orphans
-    assert hourly["concurrency_limit"]["collision_strategy"] == "ENQUEUE" and hourly["schedules"]
+    assert report["concurrency_limit"]["collision_strategy"] == "ENQUEUE" and report["schedules"]
 
 
 def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatch, caplog):

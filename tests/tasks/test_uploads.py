@@ -20,16 +20,16 @@ from ivcap_flows.errors import InputError, IntegrityError, UnavailableError
 from ivcap_flows.file_state import FileState
 from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     artifact_for_file,
     download_artifact,
-    key_aspects,
+    idempotency_records,
     list_artifacts,
     read_artifact,
     upload_artifact,
 )
-from ivcap_flows.tasks.key_aspects import AspectKeys
 
 MIB = 1024 * 1024
 
@@ -91,12 +91,12 @@ def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
     """What was read before a long time is read again before the outcome is written, and another's is heard of."""
 
     async def outcomes(client):
-        mine, theirs = AspectKeys(client.aspects), AspectKeys(client.aspects)
+        mine, theirs = IdempotencyRecords(client.aspects), IdempotencyRecords(client.aspects)
         assert await mine.read(f"k1:{unique}") is None
         await theirs.write(f"k1:{unique}", {"journal": "theirs", "urn": "urn:b"})
         return [other["urn"] for other in await mine.write(f"k1:{unique}", {"journal": "mine", "urn": "urn:a"})]
 
-    monkeypatch.setattr(key_aspects, "FRESH", 0.0)
+    monkeypatch.setattr(idempotency_records, "FRESH", 0.0)
     assert on_platform(outcomes) == ["urn:b"]
 
 

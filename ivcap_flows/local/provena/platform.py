@@ -53,7 +53,7 @@ class EmbeddedProvena:
         self,
         directory: Path,
         base_url: str,
-        settle: float,
+        visibility_delay: float,
         seed: int | None,
         dies: Dies = lambda sub_type: None,
         s3: str | None = None,
@@ -64,7 +64,7 @@ class EmbeddedProvena:
         self._store = Store(directory / _STORE_FILE, seed)
         files = Files(self._store, key, f"{root}/files")
         self._realm = realm = Realm(key, self._store, f"{root}/keycloak/realms/{REALM}")
-        self.jobs = jobs = Jobs(self._store, settle, dies)
+        self.jobs = jobs = Jobs(self._store, visibility_delay, dies)
         registry = Registry(self._store, Links(self._store), Groups(self._store), jobs)
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)
@@ -111,20 +111,19 @@ class EmbeddedProvena:
 def create_app(
     directory: Path,
     base_url: str,
-    settle: float = 2.0,
+    visibility_delay: float = 2.0,
     seed: int | None = None,
     dies: Dies = lambda sub_type: None,
     s3: str | None = None,
 ) -> EmbeddedProvena:
     """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
 
-    The job of an accepted request can be seen after `settle` seconds at the latest. A `seed` makes the ids of jobs and
-    batches follow from it. `dies` lets workers of jobs die. `s3` is the address of a server for the files of
-    datasets (Bucket). Raises NewerSchemaError for a
-    directory made by a newer version, and EmbeddedPlatformError for one that cannot be read. One process at a time may
-    have a directory open.
+    The job of an accepted request can be seen after `visibility_delay` seconds at the latest. A `seed` makes the ids of
+    jobs and batches follow from it. `dies` lets workers of jobs die. `s3` is the address of a server for the files of
+    datasets (Bucket). Raises NewerSchemaError for a directory made by a newer version, and EmbeddedPlatformError for
+    one that cannot be read. One process at a time may have a directory open.
     """
-    return EmbeddedProvena(directory, base_url, settle, seed, dies, s3)
+    return EmbeddedProvena(directory, base_url, visibility_delay, seed, dies, s3)
 
 
 def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[str, str]:

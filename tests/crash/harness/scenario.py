@@ -34,7 +34,7 @@ LARGE: Final = 6_000_000
 STEPS: Final = (
     "before the intent",
     "after the intent",
-    "after the key aspect",
+    "after the idempotency record",
     "before the request",
     "with the request on its way",
     "after the request, before its reply",

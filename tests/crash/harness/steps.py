@@ -24,6 +24,7 @@ from harness.scenario import Kill, Scenario
 from ivcap_flows.durable import parking as times
 from ivcap_flows.http import tus
 from ivcap_flows.ivcap.artifacts import Artifacts
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.ivcap.orders import Orders
 from ivcap_flows.journal import processes, store
 from ivcap_flows.journal.intents import Intents
@@ -31,7 +32,6 @@ from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.tasks import park_watcher, parking
 from ivcap_flows.tasks.flow_run import OwnRun
-from ivcap_flows.tasks.key_aspects import AspectKeys
 from ivcap_flows.tasks.poll_sources import OrderSource
 
 __all__ = ["CHUNK", "FAN_IN", "LEASE", "arm", "be_hasty", "ending"]
@@ -186,13 +186,13 @@ class Sending:
 
 ARRANGE: Final[dict[str, Arrange]] = {
     "before the intent": before(Intents, "claim", an_order),
-    "after the intent": before(AspectKeys, "write", tells("order", outcome=False)),
-    "after the key aspect": before(Intents, "mark_sent", an_order),
+    "after the intent": before(IdempotencyRecords, "write", tells("order", outcome=False)),
+    "after the idempotency record": before(Intents, "mark_sent", an_order),
     "before the request": before(Orders, "place"),
     "with the request on its way": on_its_way,
     "after the request, before its reply": without_reply,
     "after the reply": before(Intents, "settle_outcome", an_order),
-    "before the outcome is told": before(AspectKeys, "write", tells("order", outcome=True)),
+    "before the outcome is told": before(IdempotencyRecords, "write", tells("order", outcome=True)),
     "in the wait": after(OrderSource, "read"),
     "before the end is noted": before(Intents, "finish"),
     "before it is placed again": before(Intents, "claim", the_next_order),
@@ -233,7 +233,7 @@ def set_the_clock() -> None:
 
 def be_elsewhere() -> None:
     """Be a process of another machine, where one is named, of which only the beat is known."""
-    processes.LEASE_SECONDS, processes.BEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
+    processes.LEASE_SECONDS, processes.HEARTBEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
     processes.LISTEN_SECONDS = LEASE / 4  # type: ignore[misc]
     if boot := os.environ.get("CRASH_BOOT"):
         processes.boot_id = lambda: boot  # type: ignore[assignment]

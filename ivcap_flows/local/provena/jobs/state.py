@@ -102,10 +102,10 @@ class Jobs:
     With `workers` few of them are worked on at once, and the others wait as PENDING; with None each goes on at once.
     """
 
-    def __init__(self, store: Store, settle: float, dies: Dies) -> None:
-        """`settle`: seconds within which the row of an accepted job is there at the latest."""
+    def __init__(self, store: Store, visibility_delay: float, dies: Dies) -> None:
+        """`visibility_delay`: seconds within which the row of an accepted job is there at the latest."""
         self._store, self._dies = store, dies
-        self._late = min(_STAGES[1], settle / 2)
+        self._late = min(_STAGES[1], visibility_delay / 2)
         self._does: dict[str, Worker] = {}
         self.workers: Workers | None = None
         self._any_wait = True

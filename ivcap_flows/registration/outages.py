@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from ivcap_flows.errors import PlatformError
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["patiently"]
+__all__ = ["through_outages"]
 
 T = TypeVar("T")
 
@@ -20,12 +20,12 @@ _FIRST: Final = 0.25
 _LONGEST: Final = 10.0
 
 
-async def patiently(ask: Callable[[], Awaitable[T]], patience: float) -> T:
-    """What `ask` gives, called again for `patience` seconds while Provena cannot answer.
+async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
+    """What `ask` gives, called again for `stall_timeout` seconds while Provena cannot answer.
 
     It only reads, or has its effect once however often it is called.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + stall_timeout
     pause = _FIRST
     while True:
         try:

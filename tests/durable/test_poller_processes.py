@@ -19,7 +19,7 @@ import pytest
 from waiting_work import Work
 
 from ivcap_flows.durable import poll_sharing as boards
-from ivcap_flows.durable.poll_sharing import Board
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import ROUND
 from ivcap_flows.errors import JournalError, NotFoundError
 from ivcap_flows.journal import Journal, poll_status
@@ -114,9 +114,9 @@ async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, mon
         raise JournalError("the disk is full")
 
     work = Work(a="executing", b="succeeded")
-    poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
-    for name in ("lead", "others", "report", "follow", "pace", "learn", "leave"):
-        monkeypatch.setattr(sqlite_journal.sightings, name, broken)
+    poller = work.poller(sharing=PollSharing(sqlite_journal, noun="orders", platform="p", account="a"))
+    for name in ("lead", "others", "report", "follow", "durations", "learn", "leave"):
+        monkeypatch.setattr(sqlite_journal.poll_status, name, broken)
     asyncio.get_running_loop().call_later(0.5, work.end, "a")
     assert await poller.wait(["a", "b"], timeout=10) == [("a", "succeeded"), ("b", "succeeded")]
     assert sum("without what other processes know" in record.message for record in caplog.records) == 1
@@ -129,7 +129,7 @@ async def test_a_fault_of_the_waiter_itself_ends_the_wait(sqlite_journal: Journa
         raise LookupError("not thought of")
 
     work = Work(a="executing")
-    poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
+    poller = work.poller(sharing=PollSharing(sqlite_journal, noun="orders", platform="p", account="a"))
     with monkeypatch.context() as patched:
         patched.setattr(poller, "_first_asking", wrong)
         with pytest.raises(LookupError):
@@ -143,23 +143,23 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     begins = time.monotonic()
     writes = []
     here = lambda: threading.current_thread().name  # noqa: E731
-    begun = sqlite_journal.sightings._store.write
-    monkeypatch.setattr(sqlite_journal.sightings._store, "write", lambda: writes.append(here()) or begun())
+    begun = sqlite_journal.poll_status._store.write
+    monkeypatch.setattr(sqlite_journal.poll_status._store, "write", lambda: writes.append(here()) or begun())
     monkeypatch.setattr("ivcap_flows.durable.poll_interval.SHORTEST", 0.1)
     writes.clear()
     work = Work(a="executing")
-    poller = work.poller(board=Board(sqlite_journal, noun="orders", platform="p", account="a"))
+    poller = work.poller(sharing=PollSharing(sqlite_journal, noun="orders", platform="p", account="a"))
     asyncio.get_running_loop().call_later(1.5, work.end, "a")
     await poller.wait(["a"])
     await poller._ticker
     renewals = (time.monotonic() - begins) // 7
-    writes = [thread for thread in writes if thread != "ivcap-flows-beat"]
+    writes = [thread for thread in writes if thread != "ivcap-flows-heartbeat"]
     assert poller.rounds >= 8 and 2 <= len(writes) <= 2 + renewals
 
 
 def test_who_led_before_tells_nothing(durable_journal: Journal):
     """What it saw is refused once another leads. What was told stands in the row of each that waits."""
-    seen = durable_journal.sightings
+    seen = durable_journal.poll_status
     first = seen.lead("list", "one")
     assert first.mine and seen.lead("list", "one", first) == first
     assert not seen.lead("list", "two").mine
@@ -185,7 +185,7 @@ def test_the_lead_goes_to_another_by_its_renewals_alone(durable_journal: Journal
     """Whoever has seen no renewal for long enough, by its own time, takes it; once, and from that very state."""
     at = [100.0]
     monkeypatch.setattr(poll_status, "time", SimpleNamespace(monotonic=lambda: at[0]))
-    seen = durable_journal.sightings
+    seen = durable_journal.poll_status
     leads, waits, late = seen.lead("silent", "one"), seen.lead("silent", "two"), seen.lead("silent", "three")
     at[0] += 8
     leads = seen.lead("silent", "one", leads)
@@ -204,15 +204,15 @@ def test_the_lead_of_a_dead_process_is_free_at_once(durable_url: str, durable_jo
     """The process table tells, long before its lead is lost; and what it waited for is not asked after."""
     code = """
 import os, sys
-from ivcap_flows.journal import Journal, sightings
-seen = Journal.open(sys.argv[1]).sightings
+from ivcap_flows.journal import Journal, poll_status
+seen = Journal.open(sys.argv[1]).poll_status
 seen.follow("orphaned", "gone", {"o1": "s"})
 assert seen.lead("orphaned", "gone").mine
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code, durable_url], check=True)
-    assert durable_journal.sightings.lead("orphaned", "here").mine
-    assert durable_journal.sightings.others("orphaned", "here") == {}
+    assert durable_journal.poll_status.lead("orphaned", "here").mine
+    assert durable_journal.poll_status.others("orphaned", "here") == {}
 
 
 async def test_a_process_hears_what_another_saw(durable_journal: Journal):
@@ -222,8 +222,8 @@ async def test_a_process_hears_what_another_saw(durable_journal: Journal):
     for part in ("a", "b"):
         work = Work(**{f"{part}{i}": "executing" for i in range(10)})
         asked.append(work)
-        board = Board(durable_journal, noun="orders", platform="p", account="two")
-        waits.append(asyncio.create_task(work.poller(board=board).wait(list(work.status))))
+        sharing = PollSharing(durable_journal, noun="orders", platform="p", account="two")
+        waits.append(asyncio.create_task(work.poller(sharing=sharing).wait(list(work.status))))
         await asyncio.sleep(0.3)
     first, second = asked
     first.status |= second.status
@@ -243,8 +243,8 @@ async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal
     first, second = Work(a="executing"), Work(b="executing")
 
     def waits(work: Work, urn: str) -> asyncio.Task[object]:
-        board = Board(sqlite_journal, noun="orders", platform="p", account="strangers")
-        return asyncio.create_task(work.poller(board=board, settle=0.3).wait([urn]))
+        sharing = PollSharing(sqlite_journal, noun="orders", platform="p", account="strangers")
+        return asyncio.create_task(work.poller(sharing=sharing, visibility_delay=0.3).wait([urn]))
 
     one = waits(first, "a")
     await asyncio.sleep(0.3)
@@ -263,12 +263,12 @@ async def test_how_long_work_takes_is_known_to_the_next_process(durable_journal:
     """The last twenty ends of each service, from the journal, to which each wait adds."""
     work = Work(a="succeeded")
     work.took_seconds, work.service["a"] = 7.0, "waited"
-    poller = work.poller(board=Board(durable_journal, noun="orders", platform="p", account="pace"))
+    poller = work.poller(sharing=PollSharing(durable_journal, noun="orders", platform="p", account="pace"))
     await poller.wait(["a"])
     await poller._ticker
-    board = Board(durable_journal, noun="orders", platform="p", account="pace")
-    assert await board.pace("s") == () and await board.pace("waited") == [7.0]
-    await board.learn({"s": [1.0, 2.0], "t": [9.0]})
-    await board.learn({"s": [float(i) for i in range(19)]})
-    later = boards.Board(durable_journal, noun="orders", platform="p", account="pace")
-    assert await later.pace("s") == [2.0, *map(float, range(19))]
+    sharing = PollSharing(durable_journal, noun="orders", platform="p", account="pace")
+    assert await sharing.durations("s") == () and await sharing.durations("waited") == [7.0]
+    await sharing.learn({"s": [1.0, 2.0], "t": [9.0]})
+    await sharing.learn({"s": [float(i) for i in range(19)]})
+    later = boards.PollSharing(durable_journal, noun="orders", platform="p", account="pace")
+    assert await later.durations("s") == [2.0, *map(float, range(19))]

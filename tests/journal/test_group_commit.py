@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import key_of
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
-from ivcap_flows.journal.group_commit import Desk
+from ivcap_flows.journal.group_commit import GroupCommit
 from ivcap_flows.journal.store import Store
 
 Write = Callable[[sa.Connection], None]
@@ -50,7 +50,7 @@ def say(word: str) -> Write:
 
 async def at_once(store: Store, *writes: Write) -> list[BaseException | None]:
     """Ask for all of these while another is being written; what each of them raised."""
-    desk, begun, go = Desk(store), asyncio.Event(), threading.Event()
+    group_commit, begun, go = GroupCommit(store), asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def first(connection: sa.Connection) -> None:
@@ -62,9 +62,9 @@ async def at_once(store: Store, *writes: Write) -> list[BaseException | None]:
         with store.write() as connection:
             write(connection)
 
-    before = asyncio.create_task(desk.ask(run, first))
+    before = asyncio.create_task(group_commit.ask(run, first))
     await begun.wait()
-    asked = [asyncio.create_task(desk.ask(run, write)) for write in writes]
+    asked = [asyncio.create_task(group_commit.ask(run, write)) for write in writes]
     await asyncio.sleep(0)
     go.set()
     assert await before is None
@@ -159,7 +159,7 @@ async def test_a_call_reads_what_it_has_written(store):
 
 async def test_many_lose_nothing(store, commits):
     """Hundreds of writes, some of which fail, on two loops, in far fewer commits than writes."""
-    desk = Desk(store)
+    group_commit = GroupCommit(store)
 
     def run(number: int) -> None:
         with store.write() as connection:
@@ -168,7 +168,7 @@ async def test_many_lose_nothing(store, commits):
                 raise KeyError(number)
 
     async def some(numbers: range) -> dict[int, BaseException | None]:
-        found = await asyncio.gather(*(desk.ask(run, n) for n in numbers), return_exceptions=True)
+        found = await asyncio.gather(*(group_commit.ask(run, n) for n in numbers), return_exceptions=True)
         return dict(zip(numbers, found, strict=True))
 
     here, there = await asyncio.gather(some(range(200)), asyncio.to_thread(asyncio.run, some(range(200, 400))))
@@ -191,7 +191,7 @@ def test_threads_take_turns(store):
 
 def test_whoever_waits_too_long_goes_by_the_database(store, monkeypatch):
     """A thread that is stuck in its write does not hold the others for ever: SQLite itself says that it is busy."""
-    monkeypatch.setattr(store._commits, "_patience", 0.05)
+    monkeypatch.setattr(store._transactions, "_lock_timeout", 0.05)
     stuck, go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -244,7 +244,7 @@ async def test_first_claims_that_were_not_committed_are_claimed_again(sqlite_url
 
 async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
     """An order whose flow was cancelled before it was sent is not marked as sent."""
-    desk, begun, go = Desk(store), threading.Event(), threading.Event()
+    group_commit, begun, go = GroupCommit(store), threading.Event(), threading.Event()
 
     def first() -> None:
         begun.set()
@@ -254,9 +254,9 @@ async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
         with store.write() as connection:
             say(word)(connection)
 
-    before = asyncio.create_task(desk.ask(first))
+    before = asyncio.create_task(group_commit.ask(first))
     await asyncio.to_thread(begun.wait, 10)
-    asked = [asyncio.create_task(desk.ask(run, word)) for word in "ab"]
+    asked = [asyncio.create_task(group_commit.ask(run, word)) for word in "ab"]
     await asyncio.sleep(0)
     asked[0].cancel()
     await asyncio.sleep(0)
@@ -267,25 +267,25 @@ async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
 
 async def test_where_no_thread_can_be_had_all_who_ask_hear_of_it(store, monkeypatch):
     """As at the end of an interpreter, whose loops start no thread any more; what is asked later is done as ever."""
-    desk, heard = Desk(store), []
+    group_commit, heard = GroupCommit(store), []
 
     def elsewhere() -> None:
         with pytest.raises(RuntimeError) as caught:
-            asyncio.run(desk.ask(lambda: None))
+            asyncio.run(group_commit.ask(lambda: None))
         heard.append(caught.value)
 
     other = threading.Thread(target=elsewhere, daemon=True)
 
     def refused(*_: object) -> None:
         other.start()
-        while len(desk._asked) < 2:
+        while len(group_commit._asked) < 2:
             time.sleep(0.01)
         raise RuntimeError("no thread can be had")
 
     with monkeypatch.context() as patched:
         patched.setattr(asyncio.get_running_loop(), "run_in_executor", refused)
         with pytest.raises(RuntimeError, match="no thread"):
-            await asyncio.wait_for(desk.ask(lambda: None), 10)
+            await asyncio.wait_for(group_commit.ask(lambda: None), 10)
     await asyncio.to_thread(other.join, 10)
     assert [str(error) for error in heard] == ["no thread can be had"]
-    assert await asyncio.wait_for(desk.ask(lambda: "done"), 10) == "done"
+    assert await asyncio.wait_for(group_commit.ask(lambda: "done"), 10) == "done"

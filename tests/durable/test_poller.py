@@ -10,9 +10,9 @@ from waiting_work import Work
 
 from ivcap_flows.durable import poll_interval, poll_strategy
 from ivcap_flows.durable import poller as pollers
-from ivcap_flows.durable.poll_interval import LONGEST, PROMPT, SHARE, SHORTEST, Pace, interval
-from ivcap_flows.durable.poll_strategy import PAGES, ROUND, Change, Rounds
-from ivcap_flows.durable.rate_limiter import Budget
+from ivcap_flows.durable.poll_interval import LONGEST, PROMPT, SHARE, SHORTEST, WorkDurations, interval
+from ivcap_flows.durable.poll_strategy import PAGES, ROUND, Change, PollStrategy
+from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import NotFoundError, WaitTimeoutError
 
 
@@ -118,7 +118,7 @@ async def test_a_late_record_is_waited_for_until_it_settles():
     later(0.3, work.status.update, {"a": "succeeded"})
     assert await work.poller().wait(["a"]) == [("a", "succeeded")]
     with pytest.raises(NotFoundError):
-        await work.poller(settle=0.2).wait(["never"])
+        await work.poller(visibility_delay=0.2).wait(["never"])
 
 
 async def test_the_servers_word_is_first():
@@ -192,21 +192,21 @@ def test_a_budget_holds_in_every_minute(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for per_minute in (1, 2, 3, 10, 1200):
         now[0] = 0.0
-        budget, taken = Budget(per_minute), []
+        rate_limiter, taken = RateLimiter(per_minute), []
         while now[0] < 240:
             now[0] += 0.5
-            while budget.take_now():
+            while rate_limiter.take_now():
                 taken.append(now[0])
         assert all(after - before >= 60 for before, after in zip(taken, taken[per_minute:], strict=False))
         assert len(taken) >= per_minute
 
 
-def round_of(work: Work, heard: dict[str, str], per_minute: int = 60_000) -> Rounds:
+def round_of(work: Work, heard: dict[str, str], per_minute: int = 60_000) -> PollStrategy:
     async def read(urn: str) -> str:
         heard[urn] = (await work.poller()._source.read(urn, ""))[1]
         return heard[urn]
 
-    return Rounds(work.poller()._source, Budget(per_minute), heard.__setitem__, read)
+    return PollStrategy(work.poller()._source, RateLimiter(per_minute), heard.__setitem__, read)
 
 
 async def test_a_round_has_a_bound_and_nobody_starves():
@@ -326,7 +326,7 @@ def test_the_interval_grows_with_age_within_its_bounds():
 
 def test_the_pace_is_learned_from_some_ends():
     """Three or more tell how long such work surely takes; older ones are forgotten."""
-    known = Pace([100, 120])
+    known = WorkDurations([100, 120])
     assert known.surely == 0
     known.learn(80)
     assert known.surely == 40

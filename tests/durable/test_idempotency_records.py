@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from durable_platform import SETTLE, Aspects, Platform, forget_platform_warnings, order
+from durable_platform import VISIBILITY_DELAY, Aspects, Platform, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress, perform
 from ivcap_flows.errors import ForbiddenError, UnavailableError
@@ -38,7 +38,7 @@ def two_journals(tmp_path: Path) -> Iterator[tuple[Journal, Journal]]:
 
 async def call(effect: Effect[Any], journal: Journal, aspects: Any) -> Performed[Any]:
     return await perform(
-        effect, journal=journal, attempt=None, platform="https://x", account="urn:acc", key_aspects=aspects
+        effect, journal=journal, attempt=None, platform="https://x", account="urn:acc", idempotency_records=aspects
     )
 
 
@@ -68,7 +68,7 @@ def test_other_machine_settles_what_is_open(
     assert run(order(platform, "shows"), two_journals[1], aspects).how == "adopted"
     began = time.monotonic()
     assert run(order(platform, "never"), two_journals[1], aspects).how == "sent"
-    assert platform.sends[before] - began >= SETTLE
+    assert platform.sends[before] - began >= VISIBILITY_DELAY
     assert len(platform.urns) == 2
 
 
@@ -104,13 +104,15 @@ def test_refused_aspects_are_said_once_and_done_without(
 
     for request in ("x", "y"):
         assert run(order(platform, request), sqlite_journal, Refusing(aspects.folder)).how == "sent"
-    assert caplog.text.count("refuses key aspects") == 1
+    assert caplog.text.count("refuses idempotency records") == 1
 
 
 def test_aspect_that_cannot_be_written_stops_before_sending(
     sqlite_journal: Journal, platform: Platform, aspects: Aspects
 ) -> None:
-    """The key aspect comes before the request; without its answer nothing is sent, and the next call begins anew."""
+    """The idempotency record comes before the request; without its answer nothing is sent, and the next call begins
+    anew.
+    """
 
     class Away(Aspects):
         async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
@@ -155,14 +157,14 @@ def test_lost_outcome_row_is_restored_from_the_aspect(
 
 
 def upload(
-    platform: Platform, *, patience: float = SETTLE, seconds: float = 0.0, announced: bool = True
+    platform: Platform, *, stall_timeout: float = VISIBILITY_DELAY, seconds: float = 0.0, publishes_intent: bool = True
 ) -> Effect[dict[str, Any]]:
     """A resumable effect as an upload is one: it takes a name, tells it, and lasts."""
 
     async def send(intent: IntentRow, progress: Progress) -> dict[str, Any]:
         if progress.stored is None:
             await progress.save({"urn": platform.take(intent.key, intent.request)})
-            if announced:
+            if publishes_intent:
                 await progress.tell()
         if platform.faults and platform.faults.pop(0) == "hang":
             await asyncio.sleep(60)
@@ -172,8 +174,8 @@ def upload(
     async def find(intent: IntentRow) -> list[Found[dict[str, Any]]]:
         return []
 
-    plain = order(platform, settle=0.0, resumable=True)
-    return replace(plain, send=send, find=find, patience=patience, announced=announced)
+    plain = order(platform, visibility_delay=0.0, resumable=True)
+    return replace(plain, send=send, find=find, stall_timeout=stall_timeout, publishes_intent=publishes_intent)
 
 
 def test_two_machines_upload_once(two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects) -> None:
@@ -197,7 +199,7 @@ def test_other_machine_goes_on_with_what_stands_still(
         asyncio.run(asyncio.wait_for(call(upload(platform), two_journals[0], aspects), 0.3))
     began = time.monotonic()
     second = run(upload(platform), two_journals[1], aspects)
-    assert time.monotonic() - began >= SETTLE
+    assert time.monotonic() - began >= VISIBILITY_DELAY
     assert "has not got on" in caplog.text
     first = run(upload(platform), two_journals[0], aspects)
     assert (first.how, first.value) == ("adopted", second.value)
@@ -210,10 +212,10 @@ def test_other_machine_that_gets_on_is_waited_for(
     """While what another journal began grows, it is left to it, longer than the patience for one that stands still."""
     at = iter(range(1000))
 
-    async def stands(begun: Any) -> int:
+    async def remote_progress(begun: Any) -> int:
         return next(at)
 
-    effect = replace(upload(platform, patience=0.15, seconds=0.8), stands=stands)
+    effect = replace(upload(platform, stall_timeout=0.15, seconds=0.8), remote_progress=remote_progress)
 
     async def both() -> list[Performed[Any]]:
         first = asyncio.create_task(call(effect, two_journals[0], aspects))
@@ -265,9 +267,9 @@ def test_what_is_not_announced_is_known_by_its_outcome(
 ) -> None:
     """One look and one record; another journal adopts by them."""
     counted = Counted(aspects.folder)
-    first = run(upload(platform, announced=False), two_journals[0], counted)
+    first = run(upload(platform, publishes_intent=False), two_journals[0], counted)
     assert counted.asked == ["read", "outcome"]
-    second = run(upload(platform, announced=False), two_journals[1], counted)
+    second = run(upload(platform, publishes_intent=False), two_journals[1], counted)
     assert (second.how, second.value) == ("adopted", first.value)
     assert platform.urns == [first.value["urn"]]
 
@@ -283,7 +285,7 @@ def test_two_machines_that_announce_nothing(
     slow = Counted(aspects.folder, slow=0.1)
 
     async def both() -> list[Performed[Any]]:
-        effect = upload(platform, announced=False)
+        effect = upload(platform, publishes_intent=False)
         return await asyncio.gather(*(call(effect, journal, slow) for journal in two_journals))
 
     done = [one.value["urn"] for one in asyncio.run(both())]
@@ -291,7 +293,7 @@ def test_two_machines_that_announce_nothing(
     noted = [row.duplicates for journal in two_journals for row in journal.intents.where()]
     assert sorted(noted, key=len) in ([[], [urn]] for urn in done)
     caplog.clear()
-    third = run(upload(platform, announced=False), sqlite_journal, aspects)
+    third = run(upload(platform, publishes_intent=False), sqlite_journal, aspects)
     [row] = sqlite_journal.intents.where()
     assert third.how == "adopted" and {row.urn, *row.duplicates} == set(done)
     assert "Another journal has brought about" in caplog.text
@@ -303,9 +305,9 @@ def test_what_was_left_for_another_is_on_record(
     """A journal that had begun, and adopts what another made instead, keeps the name of its own: it may be whole."""
     platform.faults = ["hang"]
     with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call(upload(platform, announced=False), two_journals[0], aspects), 0.3))
-    second = run(upload(platform, announced=False), two_journals[1], aspects)
-    first = run(upload(platform, announced=False), two_journals[0], aspects)
+        asyncio.run(asyncio.wait_for(call(upload(platform, publishes_intent=False), two_journals[0], aspects), 0.3))
+    second = run(upload(platform, publishes_intent=False), two_journals[1], aspects)
+    first = run(upload(platform, publishes_intent=False), two_journals[0], aspects)
     assert (first.how, first.value) == ("adopted", second.value)
     [row] = two_journals[0].intents.where()
     assert [*row.duplicates, row.urn] == platform.urns
@@ -349,7 +351,7 @@ def test_what_was_pruned_is_no_loss(durable_journal: Journal, platform: Platform
     opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
     effect = replace(order(platform), scope="run")
     asyncio.run(
-        perform(effect, journal=journal, attempt=opened, platform="https://x", account="a", key_aspects=aspects)
+        perform(effect, journal=journal, attempt=opened, platform="https://x", account="a", idempotency_records=aspects)
     )
     [row] = journal.intents.where()
     journal.runs.close_attempt(opened.attempt.id, "completed")

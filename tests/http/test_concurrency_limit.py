@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from ivcap_flows.errors import BadRequestError, UnavailableError
-from ivcap_flows.http import pace as module
-from ivcap_flows.http.pace import MOST, Pace, answering
+from ivcap_flows.http import limit as module
+from ivcap_flows.http.concurrency_limit import MOST, ConcurrencyLimit, answering
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,8 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def ask(clock: Clock) -> Callable[..., None]:
     """Asks for one effect that takes so many seconds, and ends in an error if one is given."""
 
-    async def asked(pace: Pace, seconds: float, error: Exception | None = None) -> None:
-        async with pace.turn():
+    async def asked(limit: ConcurrencyLimit, seconds: float, error: Exception | None = None) -> None:
+        async with limit.turn():
             with answering():
                 clock.now += seconds
                 if error is not None:
@@ -48,11 +48,11 @@ def ask(clock: Clock) -> Callable[..., None]:
 
 async def test_no_more_than_four_at_first():
     """The fifth waits until one of the four is answered."""
-    pace, under_way, most, free = Pace("Tests"), 0, 0, asyncio.Event()
+    limit, under_way, most, free = ConcurrencyLimit("Tests"), 0, 0, asyncio.Event()
 
     async def one() -> None:
         nonlocal under_way, most
-        async with pace.turn():
+        async with limit.turn():
             under_way += 1
             most = max(most, under_way)
             await free.wait()
@@ -69,64 +69,64 @@ async def test_no_more_than_four_at_first():
 
 async def test_answers_in_time_make_it_one_more_up_to_a_bound(ask):
     """Four answers make five of four, five make six of five; however quick they are, there is a most."""
-    pace = Pace("Tests")
+    limit = ConcurrencyLimit("Tests")
     for _ in range(4):
-        await ask(pace, 1.0)
-    assert pace.at_once == 5
+        await ask(limit, 1.0)
+    assert limit.at_once == 5
     for _ in range(5):
-        await ask(pace, 1.9)
-    assert pace.at_once == 6
+        await ask(limit, 1.9)
+    assert limit.at_once == 6
     for _ in range(500):
-        await ask(pace, 1.0)
-    assert pace.at_once == MOST
+        await ask(limit, 1.0)
+    assert limit.at_once == MOST
 
 
 async def test_answers_that_have_waited_behind_others_leave_it(ask):
     """Where more at once only takes longer, there are no more."""
-    pace = Pace("Tests")
-    await ask(pace, 1.0)
+    limit = ConcurrencyLimit("Tests")
+    await ask(limit, 1.0)
     for _ in range(50):
-        await ask(pace, 2.5)
-    assert pace.at_once == 4
+        await ask(limit, 2.5)
+    assert limit.at_once == 4
 
 
 @pytest.mark.parametrize("what", ["an error", "a late answer"])
 async def test_failures_halve_it_once_for_all_that_were_under_way(ask, clock, caplog, what):
     """Four that fail together make two of four, and the log says so; then one is the least."""
-    pace = Pace("Tests of the pace")
+    limit = ConcurrencyLimit("Tests of the pace")
     asked = clock.now
     with caplog.at_level(logging.WARNING):
         for _ in range(4):
             clock.now = asked + 20
             if what == "an error":
-                pace.failed(asked, UnavailableError("503"))
+                limit.failed(asked, UnavailableError("503"))
             else:
-                pace.answered(asked)
-    assert pace.at_once == 2
+                limit.answered(asked)
+    assert limit.at_once == 2
     [said] = caplog.messages
     assert said.startswith("Tests of the pace: 2 at once instead of 4: ")
     for _ in range(3):
         with pytest.raises(UnavailableError):
-            await ask(pace, 1.0, UnavailableError("503"))
-    assert pace.at_once == 1
-    await ask(pace, 1.0)
-    assert pace.at_once == 2
+            await ask(limit, 1.0, UnavailableError("503"))
+    assert limit.at_once == 1
+    await ask(limit, 1.0)
+    assert limit.at_once == 2
 
 
 async def test_a_refusal_says_nothing_of_the_pace(ask):
     """What a server refuses for what it is leaves the pace as it is."""
-    pace = Pace("Tests")
+    limit = ConcurrencyLimit("Tests")
     with pytest.raises(BadRequestError):
-        await ask(pace, 1.0, BadRequestError("400"))
-    assert pace.at_once == 4
+        await ask(limit, 1.0, BadRequestError("400"))
+    assert limit.at_once == 4
 
 
 async def test_what_fails_gives_its_turn_back(ask):
     """Also a caller that is cancelled while it waits or works."""
-    pace = Pace("Tests")
+    limit = ConcurrencyLimit("Tests")
 
     async def forever() -> None:
-        async with pace.turn():
+        async with limit.turn():
             await asyncio.Event().wait()
 
     asking = [asyncio.ensure_future(forever()) for _ in range(6)]
@@ -134,4 +134,4 @@ async def test_what_fails_gives_its_turn_back(ask):
     for each in asking:
         each.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
-    await asyncio.wait_for(ask(pace, 1.0), 1)
+    await asyncio.wait_for(ask(limit, 1.0), 1)

@@ -18,7 +18,7 @@ from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.http.retry import is_transient
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["MOST", "Pace", "answering"]
+__all__ = ["MOST", "ConcurrencyLimit", "answering"]
 
 _log = logger_of("ivcap_flows.http")
 
@@ -30,10 +30,10 @@ _QUEUED: Final = 2.0
 _LATE: Final = 15.0
 """Seconds after which an answer counts as a failure: half of the time for which gateways hold a request (29 s)."""
 
-_current: Final[ContextVar[Pace | None]] = ContextVar("ivcap_flows_pace", default=None)
+_current: Final[ContextVar[ConcurrencyLimit | None]] = ContextVar("ivcap_flows_pace", default=None)
 
 
-class Pace:
+class ConcurrencyLimit:
     """Share one among all that ask an API for effects of one kind, which `what` names in the log.
 
     It begins with four at once. As many answers in time as are under way make it one more, up to MOST. A late answer, a
@@ -100,12 +100,12 @@ class Pace:
 @contextmanager
 def answering() -> Iterator[None]:
     """Let the pace of the turn that this is in, if any, know how the request in the block is answered."""
-    pace, began = _current.get(), time.monotonic()
+    limit, began = _current.get(), time.monotonic()
     try:
         yield
     except IvcapFlowsError as error:
-        if pace is not None and is_transient(error):
-            pace.failed(began, error)
+        if limit is not None and is_transient(error):
+            limit.failed(began, error)
         raise
-    if pace is not None:
-        pace.answered(began)
+    if limit is not None:
+        limit.answered(began)

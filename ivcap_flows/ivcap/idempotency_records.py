@@ -1,4 +1,4 @@
-"""Key aspects on IVCAP: an exact (entity, schema) is the one look-up that the platform serves for certain."""
+"""Idempotency records on IVCAP: an exact (entity, schema) is the one look-up that the platform serves for certain."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ivcap_flows.errors import ForbiddenError, NotUniqueError, PlatformError
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
-__all__ = ["AspectKeys"]
+__all__ = ["IdempotencyRecords"]
 
 TRIES: Final = 4
 FRESH: Final = 1.0
 """Seconds for which an entity without records is taken to have none."""
 
 
-class AspectKeys:
+class IdempotencyRecords:
     """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal.
 
     For one call: it keeps what it read last, so that a write soon after a read costs one request.

@@ -10,7 +10,7 @@ import pytest
 
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration import batch_watcher
-from ivcap_flows.registration.batch_watcher import End, Follower, Pulse, Sending, Unit
+from ivcap_flows.registration.batch_watcher import BatchWatcher, End, Pulse, Sending, Unit
 from ivcap_flows.registration.keys import marked
 
 
@@ -42,14 +42,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def follow(provena: Provena, *batches: str) -> list[End]:
-    follower = Follower(provena, Pulse(), Sending(), patience=1.0)  # type: ignore[arg-type]
+    follower = BatchWatcher(provena, Pulse(), Sending(), stall_timeout=1.0)  # type: ignore[arg-type]
 
     async def told(_: Any) -> None:
         pass
 
     keys = {batch: [f"{batch}-{number}" for number in range(3)] for batch in batches}
     return await asyncio.gather(
-        *(follower.follow(Unit(batch, batch), keys[batch], told, patience=0.3, alone=False) for batch in batches)
+        *(follower.follow(Unit(batch, batch), keys[batch], told, stall_timeout=0.3, alone=False) for batch in batches)
     )
 
 
