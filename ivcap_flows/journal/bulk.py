@@ -63,7 +63,7 @@ class BulkIntents(Intents):
     def mark_in_doubt_many(
         self, intents: Sequence[IntentRow], error: str, time: ServerTime | None = None
     ) -> list[IntentRow]:
-        """The reply was lost; the claims stay. The visibility delay counts from now, which is `time` on the platform."""
+        """The reply was lost; the claims stay. The visibility delay counts from now, by the platform's clock `time`."""
         with self._store.write() as connection:
             now = self._store.now(connection)
             each = {intent.key: sending(intent, now, time) for intent in intents}

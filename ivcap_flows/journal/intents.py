@@ -69,7 +69,7 @@ class Intents:
             return self._move(connection, intent, "sent", sending(intent, now, time, leaves_within))
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
-        """The reply was lost; the claim stays. The visibility delay counts from now, which is `time` on the platform."""
+        """The reply was lost; the claim stays. The visibility delay counts from now, by the platform's clock `time`."""
         with self._store.write() as connection:
             values = {**sending(intent, self._store.now(connection), time), "error": error}
             if intent.state == "intent":

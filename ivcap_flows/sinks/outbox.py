@@ -1,4 +1,4 @@
-"""From the journal to the sinks, each at its own pace: retried for ever with back-off, delivered exactly once, by key."""
+"""From the journal to the sinks: each is retried for ever with back-off, and delivered to exactly once, by key."""
 
 from __future__ import annotations
 

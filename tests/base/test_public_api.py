@@ -117,7 +117,7 @@ PUBLIC = {
             "wait_for_orders",
         )
     ),
-    "ivcap_flows.testing": ["ivcap_journal", "embedded_platform"],
+    "ivcap_flows.testing": ["embedded_platform", "ivcap_journal"],
 }
 
 

@@ -169,7 +169,7 @@ def of(mark: str, build: str | None) -> Any:
 
 @pytest.mark.parametrize("broken", [of(mark, each.build) for mark, each in BROKEN.items()])
 def test_a_broken_build_is_found(played, broken, record_property):
-    """An intent after its effect, no visibility delay, a journal that does not wait for the disk: the books show each."""
+    """An intent after its effect, no visibility delay, a journal that does not wait for the disk: each is found."""
     trial = played[broken].result()
     record_property("seconds", trial.seconds)
     assert getattr(trial.verdict, FINDS[broken]), f"{trial.verdict}\n{trial.said}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from ivcap_flows.errors import BadRequestError, UnavailableError
-from ivcap_flows.http import limit as module
+from ivcap_flows.http import concurrency_limit as module
 from ivcap_flows.http.concurrency_limit import MOST, ConcurrencyLimit, answering
 
 pytestmark = pytest.mark.asyncio
