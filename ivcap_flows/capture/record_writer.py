@@ -34,7 +34,7 @@ ROOM: Final = 256 * 2**20
 """How many bytes they may hold, about; further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
 """How long facts are gathered for one commit."""
-TIMEOUT: Final = 60.0
+STALL_TIMEOUT: Final = 60.0
 """Seconds without anything made, read or written after which nobody waits for the recorder any more."""
 _BATCH: Final = 2_000
 _TRIES: Final = 4
@@ -142,13 +142,13 @@ class Recorder:
 
     def _awaited(self, marker: _FlushMarker) -> bool:
         seen, since = (0, 0), time.monotonic()
-        while not marker.wait(min(1.0, TIMEOUT)):
+        while not marker.wait(min(1.0, STALL_TIMEOUT)):
             now = self._steps, files.blocks_read()
             if now != seen:
                 seen, since = now, time.monotonic()
             elif not self._runs():
                 self._drain()
-            elif time.monotonic() - since > TIMEOUT:
+            elif time.monotonic() - since > STALL_TIMEOUT:
                 return marker.is_set()
         return True
 

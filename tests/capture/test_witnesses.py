@@ -454,7 +454,7 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
         files.settle(seen, None)
         return files.records_of(seen)
 
-    monkeypatch.setattr("ivcap_flows.capture.record_writer.PATIENCE", 0.5)
+    monkeypatch.setattr("ivcap_flows.capture.record_writer.STALL_TIMEOUT", 0.5)
     monkeypatch.setattr(files, "AT_ONCE", 10)
     monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=Slow))
     (tmp_path / "large").write_bytes(b"x" * files._CHUNK * 6)
@@ -469,7 +469,7 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
 
 def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeypatch, caplog):
     """What is queued and what is in hand counts for each run, once, however often it is waited for."""
-    monkeypatch.setattr("ivcap_flows.capture.record_writer.PATIENCE", 0.2)
+    monkeypatch.setattr("ivcap_flows.capture.record_writer.STALL_TIMEOUT", 0.2)
     runs, held = [opened("f1").run, opened("f2").run], threading.Event()
 
     def stuck():
@@ -499,7 +499,7 @@ def test_what_is_left_when_the_process_ends_is_missing():
     script = """
 import threading
 from ivcap_flows.capture import current_attempt, note, recorded, record_writer, recorder
-record_writer.PATIENCE = 0.3
+record_writer.STALL_TIMEOUT = 0.3
 @recorded
 def use(number): pass
 use(1)

@@ -144,7 +144,7 @@ def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkey
     """The last who needs the heart is gone: it goes on for what the journal is still to be told, and no longer."""
     from ivcap_flows.durable import heartbeat
 
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(heartbeat, "_thread", None)
     start_heartbeat(sqlite_journal)
     with sqlite_journal.leases.hold("x"):

@@ -77,7 +77,7 @@ def test_one_thread_beats_while_anything_runs(
     sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, own_beaters: Callable[[], list[threading.Thread]]
 ) -> None:
     """One daemon thread for all runs of a process; it renews the lease and ends with the last of them."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     runs = [LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, str(n), str(n))) for n in range(3)]
     assert len(own_beaters()) == 1
     assert own_beaters()[0].daemon
@@ -98,7 +98,7 @@ def test_one_thread_beats_while_anything_runs(
 @pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A beat that fails, for whatever reason, is tried again at the next one."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     original, failures = sqlite_journal.runs.heartbeat, [0]
 
     def flaky() -> None:
@@ -117,7 +117,7 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
 @pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning that ends its thread, as rich's do where nobody reads them any more, does not end the beat."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     original, failures = sqlite_journal.runs.heartbeat, [0]
 
     class Gone(logging.Handler):
@@ -181,7 +181,7 @@ def test_an_end_that_the_journal_cannot_take_is_told_long_before_the_next_beat(
 ) -> None:
     """In a process that lives on, the run does not stay `running`, as long as which another start of the flow would
     begin anew; the thread goes on until then, and no longer."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 600.0)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 600.0)
     run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
     _locked(sqlite_journal, monkeypatch, times=3)
     run.close("completed")

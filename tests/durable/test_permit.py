@@ -9,6 +9,7 @@ import pytest
 from ivcap_flows.durable import permit as permit_module
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.errors import FencedError, JournalError
+from ivcap_flows.journal.rows import LEAVES_WITHIN
 
 
 class Clock:
@@ -45,7 +46,7 @@ def test_what_was_confirmed_just_now_is_not_asked_again(clock: Clock) -> None:
         await permit(70.0)
 
     asyncio.run(story())
-    assert clock.confirmed == [100.0]
+    assert clock.confirmed == [LEAVES_WITHIN]
 
 
 @pytest.mark.parametrize("seconds", [5.0, 3600.0])
@@ -63,7 +64,7 @@ def test_who_slept_asks_again(clock: Clock, seconds: float) -> None:
 
     with pytest.raises(FencedError):
         asyncio.run(story())
-    assert clock.confirmed == [100.0] * 3
+    assert clock.confirmed == [LEAVES_WITHIN] * 3
 
 
 def test_a_long_request_is_written_down_as_such(clock: Clock) -> None:
@@ -75,7 +76,7 @@ def test_a_long_request_is_written_down_as_such(clock: Clock) -> None:
         await asyncio.gather(*(permit(610.0) for _ in range(3)))
 
     asyncio.run(story())
-    assert clock.confirmed == [100.0, 615.0]
+    assert clock.confirmed == [LEAVES_WITHIN, 615.0]
 
 
 def test_a_sleep_while_it_is_confirmed_counts(clock: Clock) -> None:

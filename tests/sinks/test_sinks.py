@@ -106,7 +106,7 @@ def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
     """A slow delivery keeps its lease: another machine sees by the beat that the drainer lives."""
     # Another test's heart may beat already, at its own pace.
     monkeypatch.setattr(heartbeat, "_thread", None)
-    monkeypatch.setattr("ivcap_flows.journal.processes.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     attempt = a_run(ivcap_journal).attempt
     beats = []
 
