@@ -22,7 +22,7 @@ STATUS_EVENT: Final = "ivcap.job.status"
 
 _GRACE: Final = 2.0
 """Seconds of silence after the event that tells a job's end; a service's last words may come after it."""
-_VISIBILITY_DELAY: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between looks at a job whose end was told: its record may still say `executing` for a moment."""
 _BRIEF: Final = 1.0
 """A reply without news that came sooner, in seconds, was not held: the next is asked for after a rest."""
@@ -80,7 +80,7 @@ async def follow(
             if time.monotonic() - failing_since > session.backoff.budget:
                 raise
         if told_end:
-            for pause in _VISIBILITY_DELAY:
+            for pause in _PAUSES:
                 if await is_over():
                     break
                 await asyncio.sleep(pause)

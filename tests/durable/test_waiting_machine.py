@@ -159,6 +159,6 @@ def test_a_build_that_deletes_what_others_were_told_is_found(
 
 def test_a_build_whose_leader_keeps_the_lead_is_found(machine: type[Waits], monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is stopped, nobody asks."""
-    monkeypatch.setattr(poll_status, "LOOKOUT_SECONDS", 1e9)
+    monkeypatch.setattr(poll_status, "POLL_LEASE_SECONDS", 1e9)
     with pytest.raises(AssertionError, match="never heard"):
         tried(machine, 100)

@@ -48,7 +48,7 @@ def embedded_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
 async def embedded(embedded_environment: dict[str, str]) -> AsyncIterator[IvcapClient]:
     """The client of the embedded platform."""
     token = StaticToken(embedded_environment["IVCAP_JWT"])
-    async with IvcapClient(embedded_environment["IVCAP_URL"], token, rate_limiter=20) as client:
+    async with IvcapClient(embedded_environment["IVCAP_URL"], token, budget=20) as client:
         yield client
 
 
@@ -137,7 +137,7 @@ def scripted(platform_listener: Platform) -> Platform:
 @pytest.fixture
 async def client(scripted: Platform) -> AsyncIterator[IvcapClient]:
     """The client of the scripted server."""
-    async with IvcapClient(scripted.url, StaticToken("t0ken"), rate_limiter=2) as made:
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=2) as made:
         yield made
 
 

@@ -379,7 +379,7 @@ async def test_a_failure_does_not_tell_what_a_platform_is(scripted, failure):
     async with IvcapClient(scripted.url, StaticToken("t0ken")) as client:
         assert (await client.platform(), client.visibility_delay) == ("urn:ivcap-flows:embedded:1", 2)
     scripted.on("GET /_embedded", failure)
-    async with IvcapClient(scripted.url, StaticToken("t0ken"), rate_limiter=0.1) as client:
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0.1) as client:
         with pytest.raises(PlatformError):
             await client.platform()
         scripted.on("GET /_embedded", EMBEDDED)
@@ -401,7 +401,7 @@ async def test_a_failure_does_not_tell_what_a_platform_is(scripted, failure):
 async def test_an_answer_of_something_else_is_no_answer(scripted, answer):
     """A proxy or a login page between here and the platform is named, with what to do."""
     scripted.on("GET /_embedded", answer)
-    async with IvcapClient(scripted.url, StaticToken("t0ken"), rate_limiter=0.1) as client:
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0.1) as client:
         with pytest.raises(ProtocolError, match="See what answers there"):
             await client.platform()
 
@@ -417,7 +417,7 @@ async def test_a_platform_is_asked_once_what_it_is(scripted):
 async def test_what_a_platform_is_is_asked_for_as_long_as_all_else(scripted):
     """A client without patience has none for this either."""
     scripted.on("GET /_embedded", Response(status_code=503))
-    async with IvcapClient(scripted.url, StaticToken("t0ken"), rate_limiter=0) as client:
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=0) as client:
         with pytest.raises(UnavailableError):
             await client.platform()
     assert len(scripted.calls) == 1
@@ -425,7 +425,7 @@ async def test_what_a_platform_is_is_asked_for_as_long_as_all_else(scripted):
 
 async def test_only_this_machine_is_asked_for_an_embedded_platform():
     """A platform elsewhere is named without a request."""
-    async with IvcapClient("https://API.Example.invalid/ivcap/", rate_limiter=0) as client:
+    async with IvcapClient("https://API.Example.invalid/ivcap/", budget=0) as client:
         assert await client.platform() == "https://api.example.invalid/ivcap"
 
 

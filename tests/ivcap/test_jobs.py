@@ -22,7 +22,7 @@ EVENTS = f"GET {JOB}/events"
 def quick(monkeypatch):
     """Waits between attempts are a hundredth of a second at most, as are those for a job's record."""
     monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)
-    monkeypatch.setattr(job_events, "_SETTLING", (0.01, 0.02, 0.05))
+    monkeypatch.setattr(job_events, "_PAUSES", (0.01, 0.02, 0.05))
     monkeypatch.setattr(job_events, "_GRACE", 0.3)
 
 

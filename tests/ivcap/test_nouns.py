@@ -287,7 +287,7 @@ async def test_a_secret_manager_that_is_away_is_waited_for_as_long_as_the_platfo
     """The client's own budget ends the tries of both; without it they go on for minutes."""
     scripted.on("GET /manager/1/secret", Response(status_code=503))
     manager = f"{scripted.url}/manager"
-    async with IvcapClient(scripted.url, in_container=True, secret_manager=manager, rate_limiter=0.2) as client:
+    async with IvcapClient(scripted.url, in_container=True, secret_manager=manager, budget=0.2) as client:
         with pytest.raises(UnavailableError):
             await asyncio.wait_for(client.secrets.get("NOUNS_KEY"), 20)
 
@@ -378,6 +378,6 @@ async def test_a_host_header_in_the_place_of_the_urls(scripted):
 
 async def test_nothing_there(client):
     """A platform that does not answer is told as such."""
-    async with IvcapClient("http://127.0.0.1:9", rate_limiter=0) as nobody:
+    async with IvcapClient("http://127.0.0.1:9", budget=0) as nobody:
         with pytest.raises(UnreachableError):
             await all_of(nobody.search("query(X) :- p(X)."))

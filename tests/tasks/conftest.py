@@ -52,7 +52,7 @@ def short_backoff() -> Iterator[None]:
     """Clients of this module's own, with a short back-off: what a test breaks it mends within a second, or never."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            session, "Backoff", lambda rate_limiter: Backoff(first=0.05, cap=0.2, rate_limiter=min(rate_limiter, 1.0))
+            session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0))
         )
         patch.setattr(resolve, "_clients", WeakKeyDictionary())
         yield
