@@ -22,7 +22,7 @@ __all__ = ["LEAVES_WITHIN", "Pool"]
 LEAVES_WITHIN: Final = "ivcap_flows_leaves_within"
 """The extension of a request that asks for leave before each send: the seconds within which it will have left."""
 
-_AT_ONCE: Final = 32
+_AT_ONCE: Final = 16
 _STREAMS_AT_ONCE: Final = 128
 # Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=_AT_ONCE, keepalive_expiry=4.0)
@@ -33,7 +33,7 @@ _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]
 class Pool:
     """Proxies and CA certificates are those of the environment; cookies are kept, redirects are not followed.
 
-    At most 32 requests whose replies are read whole are under way at once, and 128 streams: these are held for as long
+    At most 16 requests whose replies are read whole are under way at once, and 128 streams: these are held for as long
     as their reader likes, and leave the others alone. The bound is here and not in httpx, whose own queue of requests
     takes the longer the more wait in it.
     """
