@@ -41,9 +41,9 @@ _OVERSLEPT: Final = timedelta(minutes=10)
 _EVER: Final = datetime.min.replace(tzinfo=timezone.utc)
 _APART: Final = 60.0
 """Seconds between two clocks from which on it matters: tokens are renewed half a minute before their end."""
-_PATIENCE: Final = 15.0
+_TIMEOUT: Final = 15.0
 """Seconds that a platform gets to answer."""
-_PATIENCE_OF_SEARCHES: Final = 60.0
+_SEARCH_TIMEOUT: Final = 60.0
 """Seconds that the search for what was made twice may take on a platform."""
 
 
@@ -183,18 +183,18 @@ def _ahead_of_journal() -> float:
 def _in_time(name: Literal["IVCAP", "Provena"], look: Coroutine[Any, Any, T]) -> T:
     """A look that does not wait as patiently as a flow does."""
     try:
-        return loop.run(asyncio.wait_for(look, _PATIENCE))
+        return loop.run(asyncio.wait_for(look, _TIMEOUT))
     except asyncio.TimeoutError as error:
         raise IvcapFlowsError(
-            f"{place_of(name)} did not answer within {_PATIENCE:g} s. Check its URL, the network and the proxy."
+            f"{place_of(name)} did not answer within {_TIMEOUT:g} s. Check its URL, the network and the proxy."
         ) from error
 
 
 def _search(look: Coroutine[Any, Any, list[str]]) -> list[str]:
     try:
-        return loop.run(asyncio.wait_for(look, _PATIENCE_OF_SEARCHES))
+        return loop.run(asyncio.wait_for(look, _SEARCH_TIMEOUT))
     except asyncio.TimeoutError:
-        return [f"the search for what was made twice took more than {_PATIENCE_OF_SEARCHES:g} s; ask once more later"]
+        return [f"the search for what was made twice took more than {_SEARCH_TIMEOUT:g} s; ask once more later"]
     except IvcapFlowsError as error:
         return [f"what was made twice could not be looked for: {error}"]
 
