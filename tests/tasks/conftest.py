@@ -51,9 +51,7 @@ def on_prefect(_prefect: None) -> None:
 def short_backoff() -> Iterator[None]:
     """Clients of this module's own, with a short back-off: what a test breaks it mends within a second, or never."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0))
-        )
+        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
         patch.setattr(resolve, "_clients", WeakKeyDictionary())
         yield
         resolve._close_all()

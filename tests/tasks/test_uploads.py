@@ -20,12 +20,12 @@ from ivcap_flows.errors import InputError, IntegrityError, UnavailableError
 from ivcap_flows.file_state import FileState
 from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
+from ivcap_flows.ivcap import idempotency_records
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     artifact_for_file,
     download_artifact,
-    idempotency_records,
     list_artifacts,
     read_artifact,
     upload_artifact,
