@@ -162,7 +162,7 @@ def _decides(journal: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
 
 
 def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
-    """When an attempt was last heard of: at its last beat, or at the last begin or end of what was within it."""
+    """When an attempt was last heard of: at its last heartbeat, or at the last begin or end of what was within it."""
     times = [attempt.started_at, attempt.ended_at]
     for record in _within(journal, attempt):
         times += [record.time, record.ended]

@@ -78,7 +78,7 @@ def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception |
     _check(entry, parameters)
     # The server of this one plan has nothing to say, and writes to the screen by itself.
     silent = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_LOGGING_LEVEL: "CRITICAL"})
-    # A beat would tell a server of a run that is none.
+    # A heartbeat would tell a server of a run that does not exist.
     without_beat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     server = prefect_test_harness(server_startup_timeout=_STARTING)
     with _quietly(), silent, server, without_beat, planned() as found:

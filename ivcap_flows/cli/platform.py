@@ -1,5 +1,5 @@
-"""How commands ask the platforms that the environment means: with patience of their own, and what they say where one
-cannot be asked. Prefect, which has the blocks, is imported by what asks alone.
+"""How commands ask the platforms that the environment means: with a time limit of their own, and what they say where
+one cannot be asked. Prefect, which has the blocks, is imported by what asks alone.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ one that goes on, as long as its process lives."""
 
 
 class _HeartbeatThread:
-    """The journals to beat for, each as often as it was started and not stopped."""
+    """How many starts without a stop each journal has had."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -32,11 +32,11 @@ class _HeartbeatThread:
         self.untold: dict[Journal, list[Callable[[], None]]] = {}
         self.stopped = False
         self.bell = threading.Event()
-        """Rung when there is something to do before the next beat."""
+        """Set when there is something to do before the next heartbeat."""
         self.thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
-        """Beat in a thread of its own, unless one beats."""
+        """Start the thread, unless it runs."""
         if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self.run, args=(seconds,), name="ivcap-flows-heartbeat", daemon=True)
             self.thread.start()
@@ -87,9 +87,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def start_heartbeat(journal: Journal) -> None:
-    """Beat for a journal from now on; may be called again, and each call needs its `stop_heartbeat`.
+    """Send heartbeats to a journal from now on. Each call needs its own `stop_heartbeat`.
 
-    It does not write by itself: what is taken in the journal is taken with a beat.
+    It writes nothing itself: whatever is taken in the journal is taken with a heartbeat.
     """
     from ivcap_flows.journal.processes import HEARTBEAT_SECONDS
 
@@ -121,7 +121,7 @@ def stop_heartbeat(journal: Journal) -> None:
 
 
 def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
-    """Let the beat tell a journal what it cannot take now; one `start_heartbeat` of the caller's goes over to it.
+    """Let the heartbeat tell a journal what it cannot take now; one `start_heartbeat` of the caller's goes over to it.
 
     It is tried at once and again soon, before the next run of the journal begins, and when the process ends. `tell` may
     be called twice.

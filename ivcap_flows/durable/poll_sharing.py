@@ -37,13 +37,13 @@ class PollSharing:
         self._me = str(uuid.uuid4())
         self._lead: Lead | None = None
         self._away_until = 0.0
-        self._beats = False
+        self._alive = False
 
     async def lead(self) -> bool:
         """Whether this watcher is to ask the platform; it is where no other does, or none can be heard of."""
-        if not self._beats:
+        if not self._alive:
             start_heartbeat(self._journal)
-            self._beats = True
+            self._alive = True
         noted = await self._ask(self._journal.poll_status.lead, self._name, self._me, self._lead)
         self._lead = noted or self._lead
         return noted is None or noted.mine
@@ -74,9 +74,9 @@ class PollSharing:
         """Wait for nothing any more; if this watcher led, the next who asks does."""
         self._away_until = 0.0  # what stays behind in the journal would keep others waiting
         await self._ask(_done(self._journal.poll_status.leave), self._name, self._me)
-        if self._beats:
+        if self._alive:
             stop_heartbeat(self._journal)
-            self._beats = False
+            self._alive = False
         self._me, self._lead = str(uuid.uuid4()), None
 
     async def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:

@@ -1,4 +1,4 @@
-"""A logical run in this process: joined to what went before, kept alive by its beat, closed with its outcome."""
+"""A logical run in this process: joined to what went before, kept alive by its heartbeat, closed with its outcome."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class LogicalRun:
     def __init__(self, journal: Journal, opened: OpenedAttempt) -> None:
         self.journal = journal
         self.opened = opened
-        self._beats = False
+        self._alive = False
 
     @classmethod
     def open(cls, journal: Journal, identity: RunIdentity, *, fresh: bool = False) -> LogicalRun:
-        """Open an attempt and beat for it until `close`. Says once which run it continues.
+        """Open an attempt and send heartbeats for it until `close`. Says once which run it continues.
 
         At WARNING where the user may not expect it, which is when a new flow run takes up what an earlier one left.
         """
@@ -34,7 +34,7 @@ class LogicalRun:
         catch_up(journal)
         run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
         start_heartbeat(journal)
-        run._beats = True
+        run._alive = True
         if run.opened.joined:
             run._say()
         return run
@@ -53,16 +53,16 @@ class LogicalRun:
         def tell() -> None:
             self.journal.runs.close_attempt(self.attempt.id, outcome, cause)
 
-        beats, self._beats = self._beats, False
+        alive, self._alive = self._alive, False
         try:
             tell()
         except JournalError as error:
-            if not (beats and error.retryable):
+            if not (alive and error.retryable):
                 raise
             tell_later(self.journal, tell)
             logger.warning("That run %s ended as %s is told to the journal later: %s", self.run.id, outcome, error)
         else:
-            if beats:
+            if alive:
                 stop_heartbeat(self.journal)
 
     def _say(self) -> None:

@@ -56,7 +56,7 @@ class ConcurrencyLimit:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until one more may be under way. What the session sees of the effects in the block sets the pace."""
+        """Wait until one more may be under way. What the session sees of the effects in the block changes the limit."""
         turns = self._turns = self._turns or CapacityLimiter(self._at_once)
         holder = object()
         await turns.acquire_on_behalf_of(holder)
@@ -99,7 +99,7 @@ class ConcurrencyLimit:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Let the pace of the turn that this is in, if any, know how the request in the block is answered."""
+    """Let the limit of the turn that this is in, if any, know how the request in the block is answered."""
     limit, began = _current.get(), time.monotonic()
     try:
         yield

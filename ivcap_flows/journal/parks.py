@@ -98,7 +98,7 @@ class Parks:
 
     def left(self, parks: Sequence[ParkRow]) -> list[ParkRow]:
         """Those whose process, as it was when they were read, is gone: by this machine's process table, else by its
-        last beat."""
+        last heartbeat."""
         with self._store.read() as connection:
             now = self._store.now(connection)
         return [park for park in parks if not self._processes.alive(park.process, now)]

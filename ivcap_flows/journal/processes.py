@@ -68,7 +68,7 @@ class Processes:
     def mine(self, connection: Connection, now: datetime) -> str:
         """The id of this process in the journal; a forked child gets its own.
 
-        It beats within the transaction that takes something, so that nothing is ever taken with an old beat.
+        The heartbeat is written by the transaction that takes something, so that nothing is taken with an old one.
         """
         pid = os.getpid()
         # Atomic, where a lock could be inherited as held.
@@ -177,8 +177,8 @@ class Processes:
 def _heard_for(process: ProcessRow) -> float:
     """For how many seconds this process has seen the same heartbeat of another."""
     now = time.monotonic()
-    beat, since = _heard.get(process.id, (None, now))
-    if beat != process.heartbeat_at:
+    heard, since = _heard.get(process.id, (None, now))
+    if heard != process.heartbeat_at:
         since = now
         _heard[process.id] = (process.heartbeat_at, now)
     return now - since

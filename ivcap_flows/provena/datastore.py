@@ -40,8 +40,8 @@ class _Presigned(Wire):
 class DataStoreApi(Api):
     """Minting is neither idempotent nor transactional: a late failure leaves a seed item behind.
 
-    `releases` asks for the approval that makes a dataset public, and gives it. `minting` is the pace of mints, each of
-    which keeps a worker of the server waiting for its other APIs.
+    `releases` asks for the approval that makes a dataset public, and gives it. `minting` is the limit of mints under
+    way, each of which keeps a worker of the server waiting for its other APIs.
     """
 
     def __init__(self, session: Session) -> None:

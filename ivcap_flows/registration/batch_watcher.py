@@ -53,7 +53,7 @@ class End:
 
 class Pulse:
     """When anything of what one process has sent was last seen to move. Jobs wait in one queue for few workers, so the
-    patience with one is counted from what any of them did."""
+    stall time-out of each counts from what any of them did."""
 
     def __init__(self) -> None:
         self.at = time.monotonic()

@@ -92,7 +92,7 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
     and what was refused, too. Two drainers at once share the sinks between them: what one passes by, because the other
     is at it, the other does before it ends. JournalError if the journal cannot be used.
     """
-    # Where another machine shares the journal, the lease of a sink is as good as the beat of its holder.
+    # Where another machine shares the journal, the lease of a sink is as good as the heartbeat of its holder.
     start_heartbeat(journal)
     try:
         listen(journal)

@@ -138,7 +138,7 @@ class Process:
     tokens: set[str] = field(default_factory=set)
     heard: dict[str, Any] = field(default_factory=dict)
     beating: int = 0
-    """How many of its calls want it to beat."""
+    """How many of its calls want a heartbeat of it."""
     suspended: bool = False
     dead: bool = False
 

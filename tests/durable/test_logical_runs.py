@@ -1,4 +1,4 @@
-"""A logical run in a process: what it says when it continues, and its beat."""
+"""A logical run in a process: what it says when it continues, and its heartbeat."""
 
 from __future__ import annotations
 
@@ -82,22 +82,22 @@ def test_one_thread_beats_while_anything_runs(
     assert len(own_beaters()) == 1
     assert own_beaters()[0].daemon
 
-    def beat() -> Any:
+    def heartbeat() -> Any:
         return sqlite_journal.runs.attempt(runs[0].attempt.id).process.heartbeat_at
 
-    first = beat()
-    _eventually(lambda: beat() > first)
+    first = heartbeat()
+    _eventually(lambda: heartbeat() > first)
     for run in runs:
         run.close("completed")
     _eventually(lambda: own_beaters() == [])
-    last = beat()
+    last = heartbeat()
     time.sleep(0.1)
-    assert beat() == last
+    assert heartbeat() == last
 
 
 @pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A beat that fails, for whatever reason, is tried again at the next one."""
+    """A heartbeat that fails, for whatever reason, is tried again at the next one."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     original, failures = sqlite_journal.runs.heartbeat, [0]
 
@@ -116,7 +116,7 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
 
 @pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning that ends its thread, as rich's do where nobody reads them any more, does not end the beat."""
+    """A warning that ends its thread, as rich's do where nobody reads them any more, does not end the heartbeat."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     original, failures = sqlite_journal.runs.heartbeat, [0]
 
@@ -202,7 +202,7 @@ def test_an_end_is_told_before_the_next_run_begins(sqlite_journal: Journal, monk
 
 
 def test_an_end_is_told_when_the_process_ends(sqlite_url: str) -> None:
-    """What the beat had no time to tell is told last."""
+    """What the heartbeat had no time to tell is told last."""
     script = """
 import sys
 from ivcap_flows.durable import LogicalRun

@@ -133,7 +133,7 @@ class Process:
     async def _send_heartbeat(self) -> None:
         while True:
             with contextlib.suppress(JournalError):
-                await asyncio.to_thread(self.journal.runs.beat)
+                await asyncio.to_thread(self.journal.runs.heartbeat)
             await asyncio.sleep(_HEARTBEAT)
 
     def wait(self, urns: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def _claim_and_beat(url: str, told: Any) -> None:
 
 @pytest.fixture
 def holder(journal_url: str) -> Iterator[Callable[[], Any]]:
-    """A process that holds the claim and beats."""
+    """A process that holds the claim and sends heartbeats."""
     started = []
 
     def start() -> Any:
@@ -119,7 +119,7 @@ def test_a_holder_whose_heart_stands_still_has_let_go(
 def test_who_asks_once_listens_first(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that runs for a moment hears a live holder beat, and that a dead one does not."""
+    """A command that runs for a moment hears the heartbeats of a live holder, and none of a dead one."""
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.5)
     child = holder()
     _take_elsewhere(journal)

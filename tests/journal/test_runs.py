@@ -242,13 +242,13 @@ def test_closing_an_old_attempt_leaves_the_newer_outcome(journal: Journal) -> No
 
 
 def _move_elsewhere(journal: Journal, opened: OpenedAttempt, silent: float) -> None:
-    beat = journal.now() - timedelta(seconds=silent)
+    heartbeat = journal.now() - timedelta(seconds=silent)
     processes = schema.processes
     with journal._store.write() as connection:
         connection.execute(
             sa.update(processes)
             .where(processes.c.id == opened.attempt.process.id)
-            .values(boot="of another machine", heartbeat_at=beat)
+            .values(boot="of another machine", heartbeat_at=heartbeat)
         )
 
 
@@ -376,7 +376,7 @@ def test_an_end_before_the_next_attempt_is_past_whatever_the_clock_says(
 def test_a_lost_attempt_ends_no_earlier_than_it_began(
     journal: Journal, in_child: Opener, set_clock: Callable[[float], None]
 ) -> None:
-    """The clock is ahead when it begins, and right when its process beats for the last time."""
+    """The clock is ahead when it begins, and right at the last heartbeat of its process."""
     set_clock(3)
     attempt, kill = in_child(identity("1"))
     set_clock(0)
@@ -424,7 +424,7 @@ def test_a_run_stands_as_lost_before_anybody_has_written_it_down(journal: Journa
 
 
 def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal: Journal) -> None:
-    """Elsewhere nobody can look into the process table: silence beyond the lease is death, a beat is life."""
+    """Elsewhere nobody can look into the process table: silence beyond the lease is death, a heartbeat is life."""
     with Journal.open(journal_url) as other:
         opened = other.runs.open_attempt(identity("1"))
         _move_elsewhere(journal, opened, LEASE_SECONDS - 5)
@@ -438,7 +438,7 @@ def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal:
 def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
     journal_url: str, journal: Journal, set_clock: Callable[[float], None]
 ) -> None:
-    """A beat from the future is from before the clock was set back: the run goes on, and nothing is asked anew. A
+    """A heartbeat from the future is from before the clock was set back: the run goes on, and nothing is asked anew. A
     process that lives says so by the clock as it is now."""
     with Journal.open(journal_url) as other:
         opened = other.runs.open_attempt(identity("1"))

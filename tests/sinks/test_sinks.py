@@ -103,22 +103,22 @@ def test_what_names_a_place_or_a_person_is_told_from_what_does_not(text, told):
 
 
 def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
-    """A slow delivery keeps its lease: another machine sees by the beat that the drainer lives."""
-    # Another test's heart may beat already, at its own pace.
+    """A slow delivery keeps its lease: another machine sees by the heartbeat that the drainer lives."""
+    # Another test's heartbeats may go on already, at other times.
     monkeypatch.setattr(heartbeat, "_thread", None)
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     attempt = a_run(ivcap_journal).attempt
-    beats = []
+    heartbeats = []
 
     class Slow(Scripted):
         async def deliver(self, run, graph):
             for _ in range(2):
-                beats.append(ivcap_journal.runs.attempt(attempt.id).process.heartbeat_at)
+                heartbeats.append(ivcap_journal.runs.attempt(attempt.id).process.heartbeat_at)
                 await asyncio.sleep(0.3)
             return Delivery("delivered")
 
     drain(ivcap_journal, [Slow()])
-    assert beats[1] > beats[0]
+    assert heartbeats[1] > heartbeats[0]
 
 
 def test_a_file_per_run_is_written_once_and_again_when_more_is_known(ivcap_journal, tmp_path):

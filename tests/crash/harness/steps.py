@@ -232,7 +232,7 @@ def set_the_clock() -> None:
 
 
 def be_elsewhere() -> None:
-    """Be a process of another machine, where one is named, of which only the beat is known."""
+    """Be a process of another machine, where one is named, of which only the heartbeat is known."""
     processes.LEASE_SECONDS, processes.HEARTBEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
     processes.LISTEN_SECONDS = LEASE / 4  # type: ignore[misc]
     if boot := os.environ.get("CRASH_BOOT"):
