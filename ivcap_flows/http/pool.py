@@ -14,13 +14,9 @@ import anyio
 import httpx
 
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.secrets import scrub_text
 
-__all__ = ["LEAVES_WITHIN", "Pool"]
-
-LEAVES_WITHIN: Final = "ivcap_flows_leaves_within"
-"""The extension of a request that asks for leave before each send: the seconds within which it will have left."""
+__all__ = ["Pool"]
 
 _AT_ONCE: Final = 16
 _STREAMS_AT_ONCE: Final = 128
@@ -82,18 +78,12 @@ class Pool:
 def _client() -> httpx.AsyncClient:
     trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     try:
-        return httpx.AsyncClient(verify=trust, limits=_LIMITS, mounts=_DIRECT, event_hooks={"request": [_ask]})
+        return httpx.AsyncClient(verify=trust, limits=_LIMITS, mounts=_DIRECT)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConfigurationError(
             f"A proxy of the environment cannot be used: {scrub_text(str(error))} Set HTTP_PROXY, HTTPS_PROXY and "
             "ALL_PROXY to proxies of HTTP, or name the host in NO_PROXY."
         ) from error
-
-
-async def _ask(request: httpx.Request) -> None:
-    within = request.extensions.get(LEAVES_WITHIN)
-    if within is not None:
-        await ask_leave(within)
 
 
 @lru_cache(maxsize=4)

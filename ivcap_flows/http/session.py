@@ -15,7 +15,8 @@ from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
-from ivcap_flows.http.pool import LEAVES_WITHIN, Pool
+from ivcap_flows.http.leave import ask_leave
+from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, elapsed
@@ -247,8 +248,6 @@ class Session:
         own = self._base.owns(path)
         silence = self._timeout if timeout is None else timeout
         timeouts = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
-        # To connect and to encrypt; head and body.
-        within = 2 * (min(silence, _CONNECT_TIMEOUT) + silence)
         token = None
         try:
             client = self._pool.client()
@@ -258,7 +257,7 @@ class Session:
                 headers={**self._headers, **headers, **(self._host if own else {})},
                 content=_Anew(content) if callable(content) else content,
                 timeout=timeouts,
-                extensions={} if repeat == "idempotent" else {LEAVES_WITHIN: within},
+                extensions={} if repeat == "idempotent" else {"trace": _asking(2 * silence)},
             )
             began = elapsed()
             auth = TokenAuth(self.auth) if self.auth and own else None
@@ -337,6 +336,19 @@ class Session:
             base_url=self.base_url,
             secrets=_secrets(token),
         )
+
+
+def _asking(within: float) -> Callable[[str, Any], Awaitable[None]]:
+    """Ask for leave right before the head of each send is written, when its connection is there (httpcore's trace).
+
+    Head and body have left `within` seconds. A process that was suspended before asks once it runs again.
+    """
+
+    async def trace(event: str, _: Any) -> None:
+        if event == "http11.send_request_headers.started":
+            await ask_leave(within)
+
+    return trace
 
 
 class _Anew:

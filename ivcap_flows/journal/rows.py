@@ -40,8 +40,8 @@ __all__ = [
     "Watch",
 ]
 
-LEAVES_WITHIN: Final = 110.0
-"""So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 105 s with
+LEAVES_WITHIN: Final = 90.0
+"""So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 85 s with
 those of Provena."""
 
 WRITTEN_OFF: Final = "written off by the user"

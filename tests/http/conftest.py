@@ -149,11 +149,13 @@ class Wire:
         self.url = ""
         self.answers: list[bytes | None] = []
         self.requests: list[bytes] = []
+        self.connections = 0
 
     def session(self, **options: Any) -> Session:
         return Session(self.url, platform="IVCAP", **options)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             self.requests.append(await reader.readuntil(b"\r\n\r\n"))
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

@@ -24,7 +24,7 @@ async def test_each_send_asks(web, quick, repeat):
         with asking_leave(ask):
             await session.request("POST", "/1/x", repeat=repeat, json=1)
         await session.request("POST", "/1/x", repeat=repeat, json=1)
-    assert asked == [(12.0, 0), (12.0, 1), (12.0, 2)] and len(web.seen) == 4
+    assert asked == [(6.0, 0), (6.0, 1), (6.0, 2)] and len(web.seen) == 4
 
 
 async def test_what_may_be_repeated_does_not_ask(web):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from ivcap_flows.errors import PlatformError, UnreachableError
+from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.session import Session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -18,6 +19,21 @@ async def test_a_connection_that_the_peer_has_closed_is_not_used_for_another_req
             assert (await session.request("POST", "/1/x", repeat="unsafe", json=1)).status == 200
             await asyncio.sleep(0.05)
     assert len(wire.requests) == 5
+
+
+async def test_leave_is_asked_for_when_the_connection_is_there(wire):
+    """What comes between leave and request, such as connecting, could take as long as it likes."""
+    wire.answers = [OK]
+    there = []
+
+    async def ask(leaves_within):
+        await asyncio.sleep(0.05)
+        there.append((wire.connections, len(wire.requests)))
+
+    async with wire.session(budget=0) as session:
+        with asking_leave(ask):
+            await session.request("POST", "/1/x", repeat="unsafe", json=1)
+    assert there == [(1, 0)]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ kinds = (type(threading.Lock()), type(threading.RLock()))
 
 def locks():
     journal = current_journal()
-    seen = [(None, "desk", journal._desk), (None, "commits", journal._store._commits)]
+    seen = [(None, "group commit", journal._group_commit), (None, "transactions", journal._store._transactions)]
     for name, module in list(sys.modules.items()):
         if name.startswith("ivcap_flows"):
             seen += [(module, f"{name}.{each}", value) for each, value in vars(module).items()]
