@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import embedded, medians, python, report, rounds, timed
-from benchmarks.upload import BARE, LIMIT, LIMIT_MIB, MIB, OFFICIAL, ROUNDS, SIZE, SIZES, journal, make_file, ours
+from benchmarks.measure import embedded, medians, peer, python, report, rounds, timed
+from benchmarks.upload import BARE, LIMIT, LIMIT_MIB, MIB, ROUNDS, SIZE, SIZES, journal, make_file, ours
 
 DOWNLOAD = """
 import json, resource, sys, time
@@ -57,12 +57,10 @@ def by_hand(urn: str, target: Path, environment: dict[str, str]) -> float:
     return time.perf_counter() - begin
 
 
-def official(urn: str, target: Path, environment: dict[str, str]) -> dict[str, Any] | None:
-    """The official client, where its environment is there (`make peers`)."""
-    if not OFFICIAL.exists():
-        return None
+def official(urn: str, target: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """The official client."""
     done = subprocess.run(
-        [str(OFFICIAL), "-c", THEIRS, urn, str(target)],
+        [peer("ivcap-client"), "-c", THEIRS, urn, str(target)],
         check=True,
         capture_output=True,
         text=True,

@@ -16,13 +16,12 @@ from typing import Any
 
 import httpx
 
-from benchmarks.measure import embedded, medians, python, report, rounds
+from benchmarks.measure import embedded, medians, peer, python, report, rounds
 
 COUNT = 10_000
 ROUNDS = 5
 LIMIT = 1.05
 LIMIT_MIB = 30
-OFFICIAL = Path(".venvs/ivcap-client/bin/python")
 
 OURS = """
 import asyncio, json, os, resource, time
@@ -109,12 +108,10 @@ def listed(code: str, environment: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def official(environment: dict[str, str]) -> dict[str, Any] | None:
-    """The official client, where its environment is there (`make peers`)."""
-    if not OFFICIAL.exists():
-        return None
+def official(environment: dict[str, str]) -> dict[str, Any]:
+    """The official client."""
     env = {**os.environ, **environment}
-    done = subprocess.run([str(OFFICIAL), "-c", THEIRS], check=True, capture_output=True, text=True, env=env)
+    done = subprocess.run([peer("ivcap-client"), "-c", THEIRS], check=True, capture_output=True, text=True, env=env)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from ivcap_flows.local import ensure
 from ivcap_flows.local.remote import PlatformControl
 
+_HERE = Path(__file__).parents[1]
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
 
 
@@ -93,6 +95,13 @@ def steered_platform() -> Iterator[tuple[dict[str, str], PlatformControl]]:
         finally:
             server.terminate()
             server.wait(10)
+
+
+@lru_cache
+def peer(name: str) -> str:
+    """The interpreter of an official client's environment (`ivcap-client`, `provenaclient`), installed if missing."""
+    subprocess.run(["make", f".venvs/{name}/.installed"], check=True, stdout=sys.stderr, cwd=_HERE)
+    return str(_HERE / f".venvs/{name}/bin/python")
 
 
 def report(name: str, ratio: float, *, better: Literal["lower", "higher"] = "lower", **figures: Any) -> None:

@@ -30,7 +30,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import QUIET, medians, python, report, rounds, steered_platform
+from benchmarks.measure import QUIET, medians, peer, python, report, rounds, steered_platform
 from benchmarks.upload import journal
 
 RECORDS = 1000
@@ -39,7 +39,6 @@ ROUNDS = 3
 ROUNDS_TO_THE_END = 9
 LIMIT = 0.1
 LIMIT_TO_THE_END = 1.1
-OFFICIAL = (".venvs/provenaclient/bin/python", "benchmarks/official_registering.py")
 OURS = (sys.executable, "-m", "benchmarks.registering")
 BATCH_BYTES = 150_000
 """Of records in one batch, by which the bound on requests counts."""
@@ -100,6 +99,10 @@ def registered(command: tuple[str, ...], what: str, latency: float = LATENCY, co
         return {**said, "requests": len(control.requests()), "requests_limit": limit}
 
 
+def official() -> tuple[str, str]:
+    return peer("provenaclient"), "benchmarks/official_registering.py"
+
+
 def until_accepted() -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {"ours": [], "official_client": []}
 
@@ -110,7 +113,7 @@ def until_accepted() -> dict[str, Any]:
     taken = rounds(
         {
             "ours": lambda: measure("ours", OURS, "accepted"),
-            "official_client": lambda: measure("official_client", OFFICIAL, "singly"),
+            "official_client": lambda: measure("official_client", official(), "singly"),
         },
         ROUNDS,
     )
@@ -129,7 +132,7 @@ def to_the_end() -> dict[str, Any]:
         checks.append(found["check"])
         return found["register"]
 
-    theirs = lambda: registered(OFFICIAL, "batches")["seconds"]  # noqa: E731
+    theirs = lambda: registered(official(), "batches")["seconds"]  # noqa: E731
     taken = rounds({"ours": ours, "official_client": theirs}, ROUNDS_TO_THE_END)
     seconds = medians(taken)
     ratios = sorted(one / other for one, other in zip(taken["ours"], taken["official_client"], strict=True))

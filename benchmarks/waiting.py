@@ -24,8 +24,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.listing import OFFICIAL
-from benchmarks.measure import QUIET, report, steered_platform
+from benchmarks.measure import QUIET, peer, report, steered_platform
 from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import PlatformControl
 
@@ -219,15 +218,13 @@ def per_tick(control: PlatformControl, environment: dict[str, str], jobs: list[t
     }
 
 
-def official(control: PlatformControl, environment: dict[str, str], jobs: list[tuple[str, str]]) -> float | None:
-    """Requests of the official client per round, where its environment is there (`make peers`)."""
-    if not OFFICIAL.exists():
-        return None
+def official(control: PlatformControl, environment: dict[str, str], jobs: list[tuple[str, str]]) -> float:
+    """Requests of the official client per round."""
     control.forget_requests()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "jobs.json")
         path.write_text(json.dumps(jobs))
-        command = [str(OFFICIAL), "-c", THEIRS, str(path), str(ROUNDS)]
+        command = [peer("ivcap-client"), "-c", THEIRS, str(path), str(ROUNDS)]
         subprocess.run(command, check=True, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     return asked(control) / ROUNDS
 
@@ -263,10 +260,9 @@ def main() -> None:
         delay = delays(control, environment, live)
     with steered_platform() as (environment, control):
         scattered = per_tick(control, environment, fill(environment, scattered=True), 1)
-    peer = theirs or float(LIVE)
     report(
         "waiting",
-        max(one["requests_per_tick"], four["requests_per_tick"]) / peer,
+        max(one["requests_per_tick"], four["requests_per_tick"]) / theirs,
         limit=LIMIT,
         limit_requests_per_tick=LIMIT_PER_TICK,
         limit_kib_per_job=LIMIT_KIB,
