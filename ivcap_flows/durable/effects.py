@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
 from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow, NewIntent
 
-__all__ = ["Effect", "Found", "KeyAspects", "MatchedBy", "Performed", "Progress", "Reusable"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from ivcap_flows.handles import Handle
+
+__all__ = ["Effect", "Found", "MatchedBy", "Performed", "Progress", "RecordStore", "Reusable"]
 
 T = TypeVar("T")
 
@@ -60,7 +66,7 @@ class Progress(Protocol):
         """Tell other journals what is stored, so that they can go on with it; nothing is raised where that fails."""
 
 
-class KeyAspects(Protocol):
+class RecordStore(Protocol):
     """Idempotency records on the platform: the one look-up that serves machines without a shared journal.
 
     They live at entity `identity.key_entity(key)` under schema `identity.INTENT_SCHEMA`. Both methods are safe to
@@ -80,47 +86,29 @@ class KeyAspects(Protocol):
         """
 
 
-def _dump(value: Any) -> Any:
-    return value.model_dump(mode="json")
+@dataclass(frozen=True, kw_only=True)
+class Effect(ABC, Generic[T]):
+    """What `perform` needs to know of one kind of effect. Nothing is sent before the intent is on disk.
 
-
-def _urn(value: Any) -> str | None:
-    urn: str | None = value.urn
-    return urn
-
-
-@dataclass(frozen=True)
-class Effect(Generic[T]):
-    """What `perform` needs to know. Nothing here is sent before the intent is on disk.
-
-    `request` are the encoded wire values, which with the scope and the `discriminator` make the key. `send` causes
-    the effect (`intent.key` is the key to write into names and tags) and raises a PlatformError otherwise; `find`
-    looks for effects of the intent, none of which is older than `look_since` says. `visibility_delay` is the time in
-    seconds within which the platform shows an accepted request. `decode` makes the value from the JSON that `encode`
-    gave; `placeholder` makes one from the key for a plan. `subject` groups requests that a diverging replay would
-    exchange, such as the service of an order; `name` is what the user calls it, and changes no key; `spends` counts
-    against the run's limit. `look_first`: the platform can be asked for certain, so it is, before the first send.
-    `publishes_intent`: other journals are told of the intent before it; otherwise of the outcome alone, which is enough
-    where it is over before they could wait for it, and two do no harm. `limit` is shared by all effects of its kind:
-    `send` waits for a turn, and only then is the intent marked as sent.
+    `request` are the encoded wire values, which with the scope and the `discriminator` make the key.
+    `visibility_delay` is the time in seconds within which the platform shows an accepted request. `subject` groups
+    requests that a diverging replay would exchange, such as the service of an order; `name` is what the user calls it,
+    and changes no key; `spends` counts against the run's limit. `look_first`: the platform can be asked for certain, so
+    it is, before the first send. `publishes_intent`: other journals are told of the intent before it; otherwise of the
+    outcome alone, which is enough where it is over before they could wait for it, and two do no harm. `limit` is shared
+    by all effects of its kind: `send` waits for a turn, and only then is the intent marked as sent.
 
     `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
     read the idempotency records. Another journal that is at it is left to it for `stall_timeout` seconds from the last
     time that `remote_progress`, given its progress, told something new.
 
-    `definition` is a digest of what is asked, for those that may be used again in the place of an equal request;
-    `reuse` looks for such an earlier one before anything is sent, and is None where none is wanted.
+    `reuses`: an `earlier` effect of an equal request is looked for before anything is sent. `definition` is a digest of
+    what is asked, for those that may be used again so.
     """
 
     noun: str
     request: Any
-    send: Callable[[IntentRow, Progress], Awaitable[T]]
-    find: Callable[[IntentRow], Awaitable[Sequence[Found[T]]]]
-    decode: Callable[[Any], T]
-    placeholder: Callable[[str], T]
     visibility_delay: float
-    encode: Callable[[T], Any] = _dump
-    urn: Callable[[T], str | None] = _urn
     scope: Scope = "run"
     discriminator: str | None = None
     subject: str | None = None
@@ -131,6 +119,37 @@ class Effect(Generic[T]):
     limit: ConcurrencyLimit | None = None
     resumable: bool = False
     stall_timeout: float = 0.0
-    remote_progress: Callable[[Any], Awaitable[Any]] | None = None
     definition: str | None = None
-    reuse: Callable[[NewIntent], Awaitable[Reusable[T]]] | None = None
+    reuses: bool = False
+
+    @abstractmethod
+    async def send(self, intent: IntentRow, progress: Progress) -> T:
+        """Cause the effect. `intent.key` is the key to write into names and tags. Raises a PlatformError."""
+
+    @abstractmethod
+    async def find(self, intent: IntentRow) -> Sequence[Found[T]]:
+        """Look for effects of the intent, none of which is older than `look_since` says."""
+
+    @abstractmethod
+    def decode(self, outcome: Any) -> T:
+        """The value from the JSON that `encode` gave."""
+
+    @abstractmethod
+    def placeholder(self, key: str) -> T:
+        """The value of an effect that is only planned."""
+
+    def encode(self, value: T) -> Any:
+        """The value as JSON. By default it is a pydantic model."""
+        return cast("BaseModel", value).model_dump(mode="json")
+
+    def urn(self, value: T) -> str | None:
+        """The URN of the effect, None where the platform gives none."""
+        return cast("Handle", value).urn
+
+    async def remote_progress(self, begun: Any) -> Any:
+        """How far another journal's effect is, by the progress that it stored; None where nothing tells."""
+        return None
+
+    async def earlier(self, wanted: NewIntent) -> Reusable[T]:
+        """The earlier effect to use in the place of a new one."""
+        raise NotImplementedError

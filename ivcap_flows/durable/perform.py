@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
-from ivcap_flows.durable.effects import Effect, KeyAspects, Performed, Reusable
+from ivcap_flows.durable.effects import Effect, Performed, RecordStore, Reusable
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.platform_time import PlatformClock
@@ -43,7 +43,7 @@ async def perform(
     attempt: OpenedAttempt | None,
     platform: str,
     account: str,
-    idempotency_records: KeyAspects | None = None,
+    idempotency_records: RecordStore | None = None,
     clock: PlatformClock | None = None,
     on_divergence: OnDivergence = "raise",
     on_failure: OnFailure = "keep",
@@ -72,7 +72,7 @@ async def perform(
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
-    direct = plan is None and effect.reuse is None and on_failure == "keep" and wanted.attempt_number < 2
+    direct = plan is None and not effect.reuses and on_failure == "keep" and wanted.attempt_number < 2
     newest = None if direct else await asyncio.to_thread(journal.intents.newest, wanted.base_key)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
@@ -91,8 +91,8 @@ async def perform(
             if newest is not None:
                 again = _resubmits(newest, on_failure, max_resubmits)
                 wanted = _generation(wanted, newest.generation + again)
-            if effect.reuse is not None and earlier is None and _unsent(newest, wanted):
-                earlier = await effect.reuse(wanted)
+            if effect.reuses and earlier is None and _unsent(newest, wanted):
+                earlier = await effect.earlier(wanted)
                 wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
             claim = await _claim(journal, wanted, max_orders)
             if claim.again and claim.kind in ("kept", "held"):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ivcap_flows.durable.effects import Effect, Found, KeyAspects, Performed
+from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
 from ivcap_flows.durable.plan import Plan, Planned, Source
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
@@ -25,7 +25,7 @@ async def preview(
     *,
     resubmit: bool,
     journal: Journal,
-    idempotency_records: KeyAspects | None,
+    idempotency_records: RecordStore | None,
 ) -> Performed[T]:
     """Add the effect to the plan; its value is the real one if it exists, else the effect's placeholder."""
 
@@ -35,7 +35,7 @@ async def preview(
         plan.add(Planned(wanted.noun, wanted.subject, wanted.name, wanted.request, key, source, urn, origin))
 
     async def reused() -> Performed[T] | None:
-        earlier = None if effect.reuse is None else await effect.reuse(wanted)
+        earlier = await effect.earlier(wanted) if effect.reuses else None
         if earlier is None or earlier.found is None:
             return None
         note("reused", earlier.found.urn, earlier.why)
@@ -70,7 +70,7 @@ async def preview(
     return Performed(effect.placeholder(key), "planned", key)
 
 
-async def _read(idempotency_records: KeyAspects | None, key: str) -> dict[str, object] | None:
+async def _read(idempotency_records: RecordStore | None, key: str) -> dict[str, object] | None:
     try:
         return None if idempotency_records is None else await idempotency_records.read(key)
     except ForbiddenError:

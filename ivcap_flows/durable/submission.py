@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable import late_duplicates
-from ivcap_flows.durable.effects import Effect, Found, KeyAspects, MatchedBy, Performed
+from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import PlatformClock, visibility_delay_left
@@ -92,7 +92,7 @@ class Submission(Generic[T]):
         claim: Claim,
         *,
         platform: str,
-        idempotency_records: KeyAspects | None,
+        idempotency_records: RecordStore | None,
         clock: PlatformClock | None = None,
         flow: str | None = None,
     ) -> None:
@@ -278,9 +278,7 @@ class Submission(Generic[T]):
         return None
 
     async def _remote_progress(self, begun: Any) -> Any:
-        return (
-            None if begun is None or self.effect.remote_progress is None else await self.effect.remote_progress(begun)
-        )
+        return None if begun is None else await self.effect.remote_progress(begun)
 
     @property
     def _has_begun(self) -> bool:

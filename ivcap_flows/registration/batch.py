@@ -15,7 +15,7 @@ from ivcap_flows.journal import Journal, OpenedAttempt
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
 from ivcap_flows.registration.preflight import Preflight, Progress
-from ivcap_flows.registration.registry import dataset_effect
+from ivcap_flows.registration.registry import DatasetEffect
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import Source
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
@@ -117,7 +117,7 @@ class Batch:
 
         async def mint(urn: str) -> str:
             artifact = await self._describe(urn)
-            effect = dataset_effect(artifact, self._datasets, client=self._client, platform=platform, account=account)
+            effect = DatasetEffect.of(artifact, self._datasets, client=self._client, platform=platform, account=account)
             done = await perform(
                 effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client
             )

@@ -6,13 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
-from ivcap_flows.identity import digest
+from ivcap_flows.identity import Scope, digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.keys import NOUN
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
+    "ModelRunEffect",
     "check_ended",
     "digest_of",
-    "model_run_effect",
     "model_run_handle",
     "model_run_record",
     "run_of_sign",
@@ -81,26 +82,45 @@ def model_run_record(
     return record
 
 
-def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaClient, platform: str) -> Effect[ModelRun]:
+@dataclass(frozen=True, kw_only=True)
+class ModelRunEffect(Effect[ModelRun]):
     """The registration of a record, one for the URN of its subject and the workflow template.
 
     Sending waits until the run is lodged, and goes on with a job that was dispatched before. Raises
     RegistrationFailedError with Provena's reason, WaitTimeoutError.
     """
-    request = {"subject": subject, "workflow-template": record.workflow_template_id}
 
-    async def send(intent: IntentRow, progress: Progress) -> ModelRun:
+    noun: str = NOUN
+    scope: Scope = "account"
+    resumable: bool = True
+    record: ModelRunRecord
+    client: ProvenaClient
+    platform: str
+
+    @classmethod
+    def of(cls, subject: str, record: ModelRunRecord, *, client: ProvenaClient, platform: str) -> ModelRunEffect:
+        return cls(
+            record=record,
+            client=client,
+            platform=platform,
+            request={"subject": subject, "workflow-template": record.workflow_template_id},
+            visibility_delay=client.visibility_delay,
+            subject=record.display_name,
+        )
+
+    async def send(self, intent: IntentRow, progress: Progress) -> ModelRun:
         stored: Any = progress.stored if isinstance(progress.stored, dict) else {}
         try:
             if stored.get("doubtful_since"):
-                return await left(intent, stored["doubtful_since"])
+                return await self._left(intent, stored["doubtful_since"])
             if not stored.get("session_id"):
-                marked = {**(record.annotations or {}), KEY_FIELD: intent.key, SUBJECT_FIELD: subject}
-                stored = {"session_id": await client.prov.register(record.model_copy(update={"annotations": marked}))}
+                own = {KEY_FIELD: intent.key, SUBJECT_FIELD: self.request["subject"]}
+                marked = self.record.model_copy(update={"annotations": {**(self.record.annotations or {}), **own}})
+                stored = {"session_id": await self.client.prov.register(marked)}
                 await progress.save(stored)
-            row = await _ended(client, stored["session_id"], intent.key, _STALL_TIMEOUT)
+            row = await _ended(self.client, stored["session_id"], intent.key, _STALL_TIMEOUT)
             # A job that fails may have made its run in the registry before.
-            there = [] if row.succeeded else await find(intent)
+            there = [] if row.succeeded else await self.find(intent)
         except NotFoundError as error:
             # Provena says otherwise that it has no such job: what is not there is an API of it, and the run may be.
             raise ProtocolError(f"{error.message} Check the URLs of Provena's APIs.", **error.data) from error
@@ -110,58 +130,56 @@ def model_run_effect(subject: str, record: ModelRunRecord, *, client: ProvenaCli
         if run is None:
             raise ProtocolError(
                 f"The Provena job {row.session_id} succeeded without naming its model run.",
-                platform=platform,
+                platform=self.platform,
                 status=200,
                 sent=True,
             )
-        return model_run_handle(
-            *(run.id, row.record or record, request), session_id=row.session_id, platform=platform, key=intent.key
-        )
+        return self._handle(run.id, row.record or self.record, intent.key, session_id=row.session_id)
 
-    async def left(intent: IntentRow, since: str) -> ModelRun:
+    async def find(self, intent: IntentRow) -> list[Found[ModelRun]]:
+        sign = await self._sign(intent)
+        if sign is not None and sign.kind == "under way" and sign.job is not None:
+            await _ended(self.client, sign.job, intent.key, self.visibility_delay)
+            sign = await self._sign(intent)
+        if sign is None or sign.kind == "failed":
+            return []
+        about = f"The run of {self.request['subject']}"
+        if sign.kind == "under way":
+            raise WaitTimeoutError(f"{about} is on its way to Provena. Wait again.", pending=[sign.job])
+        if sign.kind == "half":
+            raise InDoubtError(
+                f"{about} is in doubt. {half(sign.handle, sign.words)}. Decide with `ivcap-flows orders adopt "
+                f"{intent.key} {sign.handle}`, or `ivcap-flows orders write-off {intent.key}` to send it again.",
+                key=intent.key,
+                candidates=[sign.handle],
+            )
+        oldest = run_of_sign(sign, self.request, platform=self.platform, key=intent.key, record=self.record)
+        others = [oldest.model_copy(update={"urn": urn, "session_id": None}) for urn in sign.more]
+        return [Found(oldest, oldest.urn, intent.created_at), *(Found(each, each.urn) for each in others)]
+
+    def decode(self, outcome: Any) -> ModelRun:
+        return ModelRun.model_validate(outcome)
+
+    def placeholder(self, key: str) -> ModelRun:
+        return self._handle(f"urn:ivcap-flows:planned:{key}", self.record, key, session_id=None)
+
+    async def _left(self, intent: IntentRow, since: str) -> ModelRun:
         """What a batch has left in doubt, if it has become a run by now."""
-        if there := await find(intent):
+        if there := await self.find(intent):
             return there[0].value
         raise InDoubtError(
-            f"A batch has left the run of {subject} in doubt since {since}. Decide with `ivcap-flows models resolve`.",
+            f"A batch has left the run of {self.request['subject']} in doubt since {since}. Decide with `ivcap-flows "
+            "models resolve`.",
             key=intent.key,
             candidates=[],
         )
 
-    async def find(intent: IntentRow) -> list[Found[ModelRun]]:
-        sign = (await look_for(client, [intent.key], look_since(client.time, intent))).get(intent.key)
-        if sign is not None and sign.kind == "under way" and sign.job is not None:
-            await _ended(client, sign.job, intent.key, client.visibility_delay)
-            sign = (await look_for(client, [intent.key], look_since(client.time, intent))).get(intent.key)
-        if sign is None or sign.kind == "failed":
-            return []
-        if sign.kind == "under way":
-            raise WaitTimeoutError(f"The run of {subject} is on its way to Provena. Wait again.", pending=[sign.job])
-        if sign.kind == "half":
-            raise InDoubtError(
-                f"The run of {subject} is in doubt. {half(sign.handle, sign.words)}. Decide with `ivcap-flows orders "
-                f"adopt {intent.key} {sign.handle}`, or `ivcap-flows orders write-off {intent.key}` to send it again.",
-                key=intent.key,
-                candidates=[sign.handle],
-            )
-        oldest = run_of_sign(sign, request, platform=platform, key=intent.key, record=record)
-        others = [oldest.model_copy(update={"urn": urn, "session_id": None}) for urn in sign.more]
-        return [Found(oldest, oldest.urn, intent.created_at), *(Found(each, each.urn) for each in others)]
+    async def _sign(self, intent: IntentRow) -> Sign | None:
+        signs = await look_for(self.client, [intent.key], look_since(self.client.time, intent))
+        return signs.get(intent.key)
 
-    return Effect(
-        noun=NOUN,
-        request=request,
-        send=send,
-        find=find,
-        decode=ModelRun.model_validate,
-        placeholder=lambda key: model_run_handle(
-            f"urn:ivcap-flows:planned:{key}", record, request, session_id=None, platform=platform, key=key
-        ),
-        visibility_delay=client.visibility_delay,
-        scope="account",
-        subject=record.display_name,
-        resumable=True,
-    )
+    def _handle(self, urn: str, record: ModelRunRecord, key: str, *, session_id: str | None) -> ModelRun:
+        return model_run_handle(urn, record, self.request, session_id=session_id, platform=self.platform, key=key)
 
 
 def model_run_handle(

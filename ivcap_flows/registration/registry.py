@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset
+from ivcap_flows.identity import Scope
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import DatasetInfo, Item
 
@@ -22,7 +24,7 @@ __all__ = [
     "PACKAGE_FIELDS",
     "SOFTWARE_FIELD",
     "SUBJECT_FIELD",
-    "dataset_effect",
+    "DatasetEffect",
     "dataset_of",
     "items_since",
     "moment",
@@ -45,56 +47,74 @@ PACKAGE_FIELDS: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOF
 """All that this package itself writes into the annotations and user metadata of what it registers."""
 
 
-def dataset_effect(
-    artifact: Artifact, defaults: DatasetDefaults | None, *, client: ProvenaClient, platform: str, account: str
-) -> Effect[Dataset]:
+@dataclass(frozen=True, kw_only=True)
+class DatasetEffect(Effect[Dataset]):
     """An artifact's external dataset: one that the caller can read is found, whoever minted it, before one is minted.
 
     Minting raises InputError naming what `defaults` does not state, and for a caller without a linked person.
     """
 
-    def handle(id: str, name: str | None) -> Dataset:  # noqa: A002 - the platform's own word
-        return Dataset(urn=id, platform=platform, display_name=name, access_uri=artifact.urn)
+    noun: str = "dataset"
+    scope: Scope = "account"
+    look_first: bool = True
+    artifact: Artifact
+    defaults: DatasetDefaults | None
+    client: ProvenaClient
+    platform: str
+    account: str
 
-    async def find(intent: IntentRow) -> list[Found[Dataset]]:
-        listed = client.registry.list(
-            DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact.urn, ascending=True
+    @classmethod
+    def of(
+        cls, artifact: Artifact, defaults: DatasetDefaults | None, *, client: ProvenaClient, platform: str, account: str
+    ) -> DatasetEffect:
+        return cls(
+            artifact=artifact,
+            defaults=defaults,
+            client=client,
+            platform=platform,
+            account=account,
+            request={"access-uri": artifact.urn},
+            visibility_delay=client.visibility_delay,
+            subject=artifact.name or artifact.urn,
+            limit=client.datastore.minting,
         )
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
+        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
+        await person_of(self.client, self.account)
+        statement = collection_format(self.artifact, self.defaults, user_metadata={KEY_FIELD: intent.key})
+        minted = await self.client.datastore.mint(statement)
+        return self._handle(minted.handle, self.artifact.name)
+
+    async def find(self, intent: IntentRow) -> list[Found[Dataset]]:
         return [
-            Found(handle(item.id, item.info.display_name), item.id, moment(item.created_timestamp))
-            async for item in listed
-            if item.info.access_info_uri == artifact.urn
+            Found(self._handle(item.id, item.info.display_name), item.id, moment(item.created_timestamp))
+            async for item in _datasets_of(self.client, self.artifact.urn)
         ]
 
-    async def send(intent: IntentRow, progress: Progress) -> Dataset:
-        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
-        await person_of(client, account)
-        statement = collection_format(artifact, defaults, user_metadata={KEY_FIELD: intent.key})
-        minted = await client.datastore.mint(statement)
-        return handle(minted.handle, artifact.name)
+    def decode(self, outcome: Any) -> Dataset:
+        return Dataset.model_validate(outcome)
 
-    return Effect(
-        noun="dataset",
-        request={"access-uri": artifact.urn},
-        send=send,
-        find=find,
-        decode=Dataset.model_validate,
-        placeholder=lambda key: handle(f"urn:ivcap-flows:planned:{key}", None),
-        visibility_delay=client.visibility_delay,
-        scope="account",
-        subject=artifact.name or artifact.urn,
-        look_first=True,
-        limit=client.datastore.minting,
-    )
+    def placeholder(self, key: str) -> Dataset:
+        return self._handle(f"urn:ivcap-flows:planned:{key}", None)
+
+    def _handle(self, id: str, name: str | None) -> Dataset:  # noqa: A002 - the platform's own word
+        return Dataset(urn=id, platform=self.platform, display_name=name, access_uri=self.artifact.urn)
 
 
 async def dataset_of(client: ProvenaClient, artifact: str) -> str | None:
     """The handle of an artifact's external dataset, the first by its URI; None where the caller can read none."""
+    async for item in _datasets_of(client, artifact):
+        return item.id
+    return None
+
+
+async def _datasets_of(client: ProvenaClient, artifact: str) -> AsyncIterator[Item[DatasetInfo]]:
+    """The external datasets whose access URI is the artifact's URN."""
     listed = client.registry.list(DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact, ascending=True)
     async for item in listed:
         if item.info.access_info_uri == artifact:
-            return item.id
-    return None
+            yield item
 
 
 async def person_of(client: ProvenaClient, account: str) -> str:

@@ -23,8 +23,8 @@ from ivcap_flows.registration.flow_runs import (
 )
 from ivcap_flows.registration.keys import run_key
 from ivcap_flows.registration.mapping import MappingEntry
-from ivcap_flows.registration.model_runs import check_ended, model_run_effect, model_run_record
-from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD, dataset_effect, person_of
+from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
+from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD, DatasetEffect, person_of
 from ivcap_flows.registration.requirements import ARTIFACT, Requirements
 from ivcap_flows.registration.values import WorkRecord
 from ivcap_flows.registration.work import annotations_of, inputs_of, outputs_of
@@ -102,7 +102,7 @@ class Registrar:
             await self.requirements.check(record)
         sides = {side: await self._datasets(getattr(record, side), entry, work) for side in ("inputs", "outputs")}
         whole = record.model_copy(update=sides)
-        return await self._perform(model_run_effect(subject, whole, client=self.client, platform=self.platform))
+        return await self._perform(ModelRunEffect.of(subject, whole, client=self.client, platform=self.platform))
 
     async def _is_done(self, subject: str, record: ModelRunRecord) -> bool:
         key = run_key(self.platform, self.account, subject, record.workflow_template_id)
@@ -122,7 +122,7 @@ class Registrar:
             urn = part.dataset_id
             if urn.startswith(ARTIFACT):
                 artifact = products.get(urn) or artifact_on_record(urn, self.graph, platform)
-                effect = dataset_effect(
+                effect = DatasetEffect.of(
                     artifact, entry.datasets, client=self.client, platform=self.platform, account=self.account
                 )
                 urn = (await self._perform(effect)).value.urn

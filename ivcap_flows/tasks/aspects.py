@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -58,32 +59,10 @@ async def _add_aspect(
     call = await IvcapCall.of(credentials)
     call.check(entity)
     about, (schema_urn, document) = urn_of(entity), _content(content, schema)
-
-    async def send(intent: IntentRow, progress: Progress) -> Aspect:
-        return _handle(
-            call, await call.client.aspects.add(about, schema_urn, document, policy), about, schema_urn, document
-        )
-
-    async def find(intent: IntentRow) -> list[Found[Aspect]]:
-        active = await _active(call, about, schema_urn)
-        # An equal statement from before is not ours. Where it is not known since when one could be, the user decides.
-        since = look_since(call.client.time, intent)
-        matched_by: MatchedBy = "guess" if since is None else "content"
-        return [
-            Found(record.handle(call.platform), record.urn, record.valid_from, matched_by)
-            for record in active
-            if fingerprint(record.content) == fingerprint(document)
-            and (since is None or record.valid_from is None or record.valid_from >= since)
-        ]
-
     done = await call.perform(
-        Effect(
-            noun="aspect",
+        AspectEffect(
+            call=call,
             request={"entity": about, "schema": schema_urn, "content": document, "policy": policy},
-            send=send,
-            find=find,
-            decode=Aspect.model_validate,
-            placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
             visibility_delay=call.client.visibility_delay,
             scope=scope,
             discriminator=discriminator,
@@ -155,38 +134,88 @@ def _replacing(
     call: IvcapCall, pair: dict[str, Any], replaces: list[str], after: str | None, *, look_first: bool = False
 ) -> Effect[Aspect]:
     """The update of what was read as `replaces`; `after` tells it from an equal one that this run made before."""
-    about, schema_urn, document, policy = (pair[key] for key in ("entity", "schema", "content", "policy"))
-
-    async def send(intent: IntentRow, progress: Progress) -> Aspect:
-        now = await _active(call, about, schema_urn)
-        if [record.urn for record in now] != replaces:
-            raise SupersededError(
-                f"The aspect {schema_urn} of {about} was changed by another since it was read. Read it again, and "
-                "decide which holds.",
-                ours=document,
-                theirs=[record.content for record in now],
-            )
-        urn = await call.client.aspects.update(about, schema_urn, document, policy)
-        return _handle(call, urn, about, schema_urn, document)
-
-    async def find(intent: IntentRow) -> list[Found[Aspect]]:
-        return [
-            Found(record.handle(call.platform), record.urn, record.valid_from, matched_by="content")
-            for record in await _active(call, about, schema_urn)
-            if record.urn not in replaces and fingerprint(record.content) == fingerprint(document)
-        ]
-
-    return Effect(
-        noun=_UPDATE,
+    return UpdateEffect(
+        call=call,
         request={**pair, "replaces": replaces},
-        send=send,
-        find=find,
-        decode=Aspect.model_validate,
-        placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", about, schema_urn, document),
         visibility_delay=call.client.visibility_delay,
         discriminator=after,
         look_first=look_first,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AspectEffect(Effect[Aspect]):
+    """An aspect beside those that its entity has. It bears no key: it is found again by its content."""
+
+    noun: str = "aspect"
+    call: IvcapCall
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Aspect:
+        urn = await self.call.client.aspects.add(self._about, self._schema, self._content, self.request["policy"])
+        return self._handle(urn)
+
+    async def find(self, intent: IntentRow) -> list[Found[Aspect]]:
+        # An equal statement from before is not ours. Where it is not known since when one could be, the user decides.
+        since = look_since(self.call.client.time, intent)
+        matched_by: MatchedBy = "guess" if since is None else "content"
+        return [
+            Found(record.handle(self.call.platform), record.urn, record.valid_from, matched_by)
+            for record in await self._equal()
+            if since is None or record.valid_from is None or record.valid_from >= since
+        ]
+
+    def decode(self, outcome: Any) -> Aspect:
+        return Aspect.model_validate(outcome)
+
+    def placeholder(self, key: str) -> Aspect:
+        return self._handle(f"urn:ivcap-flows:planned:{key}")
+
+    @property
+    def _about(self) -> str:
+        return str(self.request["entity"])
+
+    @property
+    def _schema(self) -> str:
+        return str(self.request["schema"])
+
+    @property
+    def _content(self) -> Any:
+        return self.request["content"]
+
+    async def _equal(self) -> list[AspectRecord]:
+        """The entity's active aspects of this schema and content."""
+        wanted = fingerprint(self._content)
+        active = await _active(self.call, self._about, self._schema)
+        return [record for record in active if fingerprint(record.content) == wanted]
+
+    def _handle(self, urn: str) -> Aspect:
+        return _handle(self.call, urn, self._about, self._schema, self._content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateEffect(AspectEffect):
+    """An aspect in the place of those that were read as `replaces`."""
+
+    noun: str = _UPDATE
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Aspect:
+        now = await _active(self.call, self._about, self._schema)
+        if [record.urn for record in now] != self.request["replaces"]:
+            raise SupersededError(
+                f"The aspect {self._schema} of {self._about} was changed by another since it was read. Read it again, "
+                "and decide which holds.",
+                ours=self._content,
+                theirs=[record.content for record in now],
+            )
+        urn = await self.call.client.aspects.update(self._about, self._schema, self._content, self.request["policy"])
+        return self._handle(urn)
+
+    async def find(self, intent: IntentRow) -> list[Found[Aspect]]:
+        return [
+            Found(record.handle(self.call.platform), record.urn, record.valid_from, matched_by="content")
+            for record in await self._equal()
+            if record.urn not in self.request["replaces"]
+        ]
 
 
 async def _attach_aspect(urn: str, *, credentials: IvcapCredentialsLike = None) -> Aspect:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal
-from ivcap_flows.durable import Effect, KeyAspects, OnDivergence, OnFailure, Performed, look_since, perform, planning
+from ivcap_flows.durable import Effect, OnDivergence, OnFailure, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError
 from ivcap_flows.handles import Handle
@@ -60,7 +60,7 @@ class _Call:
         self,
         effect: Effect[T],
         *,
-        idempotency_records: KeyAspects | None = None,
+        idempotency_records: RecordStore | None = None,
         on_divergence: OnDivergence = "raise",
         on_failure: OnFailure = "keep",
         max_resubmits: int = 3,

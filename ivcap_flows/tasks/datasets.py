@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
+from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
@@ -29,30 +31,12 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
     what Provena refuses.
     """
     call = await ProvenaCall.of(credentials)
-
-    async def send(intent: IntentRow, progress: Progress) -> Dataset:
-        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
-        await person_of(call.client, call.account)
-        minted = await call.client.datastore.mint(_keyed(metadata, {KEY_FIELD: intent.key}))
-        return _handle(call, minted.handle, metadata)
-
-    async def find(intent: IntentRow) -> list[Found[Dataset]]:
-        return [
-            Found(_handle(call, item.id, item.info.collection_format), item.id, moment(item.created_timestamp))
-            async for item in items_since(call.client, DatasetInfo, look_since(call.client.time, intent))
-            if _metadata(item).get(KEY_FIELD) == intent.key
-        ]
-
     done = await call.perform(
-        Effect(
-            noun="dataset",
+        DatasetMint(
+            call=call,
+            metadata=metadata,
             request={"metadata": metadata.body()},
-            send=send,
-            find=find,
-            decode=Dataset.model_validate,
-            placeholder=lambda key: _handle(call, f"urn:ivcap-flows:planned:{key}", metadata),
             visibility_delay=call.client.visibility_delay,
-            scope="account",
             subject=metadata.dataset_info.name,
             limit=call.client.datastore.minting,
         )
@@ -86,6 +70,36 @@ async def _update_dataset(
         await ensure_state(lambda: call.client.datastore.update_metadata(urn, wanted, reason=reason), holds)
     found(urn)
     return _handle(call, urn, wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetMint(Effect[Dataset]):
+    """A dataset of these metadata, whose user metadata bear the key."""
+
+    noun: str = "dataset"
+    scope: Scope = "account"
+    call: ProvenaCall
+    metadata: CollectionFormat
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
+        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
+        await person_of(self.call.client, self.call.account)
+        minted = await self.call.client.datastore.mint(_keyed(self.metadata, {KEY_FIELD: intent.key}))
+        return _handle(self.call, minted.handle, self.metadata)
+
+    async def find(self, intent: IntentRow) -> list[Found[Dataset]]:
+        client = self.call.client
+        return [
+            Found(_handle(self.call, item.id, item.info.collection_format), item.id, moment(item.created_timestamp))
+            async for item in items_since(client, DatasetInfo, look_since(client.time, intent))
+            if _metadata(item).get(KEY_FIELD) == intent.key
+        ]
+
+    def decode(self, outcome: Any) -> Dataset:
+        return Dataset.model_validate(outcome)
+
+    def placeholder(self, key: str) -> Dataset:
+        return _handle(self.call, f"urn:ivcap-flows:planned:{key}", self.metadata)
 
 
 def _handle(call: ProvenaCall, urn: str, metadata: CollectionFormat) -> Dataset:

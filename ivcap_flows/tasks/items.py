@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ivcap_flows.capture import found, note
 from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
 from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
+from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.models import DatasetInfo, Info, Item, Seed
 from ivcap_flows.provena.registry import Sort
@@ -172,40 +174,53 @@ async def _version_item(
     call = await ProvenaCall.of(credentials)
     call.check(item)
     urn = urn_of(item)
-
-    async def send(intent: IntentRow, progress: Progress) -> RegistryItem:
-        subtype = item.subtype if isinstance(item, RegistryItem) else (await stated(call, urn)).item_subtype
-        if subtype == DatasetInfo.subtype:
-            new = await call.client.datastore.version(urn, reason=reason)
-        else:
-            new = await call.client.registry.version(subtype, urn, reason=reason)
-        return _in_registry((await stated(call, new.id)).handle(call.platform))
-
-    async def find(intent: IntentRow) -> list[Found[RegistryItem]]:
-        versions = (await stated(call, urn)).versioning_info
-        if versions is None or versions.next_version is None:
-            return []
-        new = await stated(call, versions.next_version)
-        made = moment(new.created_timestamp)
-        since = look_since(call.client.time, intent)
-        if new.owner_username != call.account or (since is not None and made is not None and made < since):
-            return []
-        matched_by: MatchedBy = "guess" if since is None else "content"
-        return [Found(_in_registry(new.handle(call.platform)), new.id, made, matched_by)]
-
     done = await call.perform(
-        Effect(
-            noun="item version",
-            request={"item": urn},
-            send=send,
-            find=find,
-            decode=_decoded,
-            placeholder=lambda key: _as_handle(call, item).model_copy(update={"urn": f"urn:ivcap-flows:planned:{key}"}),
-            visibility_delay=call.client.visibility_delay,
-            scope="account",
+        VersionEffect(
+            call=call, item=item, reason=reason, request={"item": urn}, visibility_delay=call.client.visibility_delay
         )
     )
     return done.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionEffect(Effect[RegistryItem]):
+    """The next version of an item, which has but one."""
+
+    noun: str = "item version"
+    scope: Scope = "account"
+    call: ProvenaCall
+    item: RegistryItem | str
+    reason: str
+
+    async def send(self, intent: IntentRow, progress: Progress) -> RegistryItem:
+        client, urn = self.call.client, self.request["item"]
+        if isinstance(self.item, RegistryItem):
+            subtype = self.item.subtype
+        else:
+            subtype = (await stated(self.call, urn)).item_subtype
+        if subtype == DatasetInfo.subtype:
+            new = await client.datastore.version(urn, reason=self.reason)
+        else:
+            new = await client.registry.version(subtype, urn, reason=self.reason)
+        return _in_registry((await stated(self.call, new.id)).handle(self.call.platform))
+
+    async def find(self, intent: IntentRow) -> list[Found[RegistryItem]]:
+        versions = (await stated(self.call, self.request["item"])).versioning_info
+        if versions is None or versions.next_version is None:
+            return []
+        new = await stated(self.call, versions.next_version)
+        made = moment(new.created_timestamp)
+        since = look_since(self.call.client.time, intent)
+        if new.owner_username != self.call.account or (since is not None and made is not None and made < since):
+            return []
+        matched_by: MatchedBy = "guess" if since is None else "content"
+        return [Found(_in_registry(new.handle(self.call.platform)), new.id, made, matched_by)]
+
+    def decode(self, outcome: Any) -> RegistryItem:
+        return _decoded(outcome)
+
+    def placeholder(self, key: str) -> RegistryItem:
+        return _as_handle(self.call, self.item).model_copy(update={"urn": f"urn:ivcap-flows:planned:{key}"})
 
 
 async def stated(call: ProvenaCall, urn: str) -> Item[Any]:

@@ -80,64 +80,18 @@ async def _request_job(
     record = await call.client.services.by_name(str(service))
     asked = await _asked(call, record, request, request_aspect)
     version = definition_of(record, await _validate(call, record, asked.document))
-    given = {"service": record.urn, "service_version": version, "request": asked.document}
-
-    async def send(intent: IntentRow, progress: Progress) -> Job:
-        sent = await call.client.jobs.request(record.urn, asked.sent, policy=policy)
-        ask_later(sent.urn, sent.retry_later)
-        handle = sent.handle(call.platform, service_name=record.name, key=intent.key)
-        return handle.model_copy(update=given)
-
-    async def find(intent: IntentRow) -> list[Found[Job]]:
-        # A job bears no name or tag of ours: it is known by its request, and by nobody else having claimed it. Without
-        # a time from which on it could be ours, an equal one of any age might be: that is for the user to decide.
-        since = await call.since(intent)
-        matched_by: MatchedBy = "guess" if since is None else "content"
-        wanted = {fingerprint(asked.sent), fingerprint(asked.document)}
-        found = []
-        async for job in _since(call, record.urn, since):
-            if fingerprint(job.request_content) in wanted:
-                handle = job.handle(call.platform, service_name=record.name, key=intent.key)
-                handle = handle.model_copy(update={"service_version": version})
-                found.append(Found(handle, job.urn, job.requested_at, matched_by))
-        return found
-
-    async def earlier(wanted: NewIntent) -> Reusable[Job]:
-        async def handle(urn: str) -> Found[Job]:
-            whole = await call.client.jobs.read(record.urn, urn, with_request=True)
-            alike = [asked.sent, asked.document]
-            products = await usable(
-                call.client, whole, account=call.account, service=record.urn, request=alike, policy=policy
-            )
-            made = whole.handle(call.platform, service_name=record.name, key=wanted.key)
-            handles = Products(product.handle(call.platform) for product in products)
-            return Found(made.model_copy(update={**given, "products": handles}), whole.urn, whole.requested_at)
-
-        return await look_for_reuse(call.client, wanted, handle)
-
     done = await call.perform(
-        Effect(
-            noun="job",
+        JobEffect(
+            call=call,
+            service=record,
+            document=asked.document,
             request={"service": record.urn, "request": asked.sent, "policy": policy},
-            send=send,
-            find=find,
-            decode=Job.model_validate,
-            placeholder=lambda key: Job(
-                urn=f"urn:ivcap-flows:planned:{key}",
-                platform=call.platform,
-                service=record.urn,
-                service_name=record.name,
-                status="planned",
-                request=asked.document,
-                key=key,
-            ),
             visibility_delay=call.client.visibility_delay,
             scope=scope,
             discriminator=discriminator,
             subject=record.name or record.urn,
-            spends=True,
             definition=version,
-            reuse=earlier if call.reuses(reuse) else None,
+            reuses=call.reuses(reuse),
         ),
         idempotency_records=call.keys,
         on_failure=on_failure,
@@ -146,6 +100,77 @@ async def _request_job(
     )
     # What the journal and others keep of it is without secrets.
     return done.value.model_copy(update={"request": asked.document})
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEffect(Effect[Job]):
+    """A job of a service. It bears no key: it is found again by its request, and by nobody else having claimed it.
+
+    `document` is the request itself, where what is sent names the aspect that holds it.
+    """
+
+    noun: str = "job"
+    spends: bool = True
+    call: IvcapCall
+    service: ServiceRecord
+    document: dict[str, Any]
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Job:
+        sent = await self.call.client.jobs.request(
+            self.service.urn, self.request["request"], policy=self.request["policy"]
+        )
+        ask_later(sent.urn, sent.retry_later)
+        return self._handle(sent, intent.key)
+
+    async def find(self, intent: IntentRow) -> list[Found[Job]]:
+        # Without a time from which on it could be ours, an equal one of any age might be: that is for the user to
+        # decide.
+        since = await self.call.since(intent)
+        matched_by: MatchedBy = "guess" if since is None else "content"
+        wanted = {fingerprint(each) for each in self._alike}
+        return [
+            Found(self._handle(job, intent.key), job.urn, job.requested_at, matched_by)
+            async for job in _since(self.call, self.service.urn, since)
+            if fingerprint(job.request_content) in wanted
+        ]
+
+    async def earlier(self, wanted: NewIntent) -> Reusable[Job]:
+        client, policy = self.call.client, self.request["policy"]
+
+        async def handle(urn: str) -> Found[Job]:
+            whole = await client.jobs.read(self.service.urn, urn, with_request=True)
+            products = await usable(
+                client, whole, account=self.call.account, service=self.service.urn, request=self._alike, policy=policy
+            )
+            handles = Products(product.handle(self.call.platform) for product in products)
+            made = self._handle(whole, wanted.key).model_copy(update={"products": handles})
+            return Found(made, whole.urn, whole.requested_at)
+
+        return await look_for_reuse(client, wanted, handle)
+
+    def decode(self, outcome: Any) -> Job:
+        return Job.model_validate(outcome)
+
+    def placeholder(self, key: str) -> Job:
+        return Job(
+            urn=f"urn:ivcap-flows:planned:{key}",
+            platform=self.call.platform,
+            service=self.service.urn,
+            service_name=self.service.name,
+            status="planned",
+            request=self.document,
+            key=key,
+        )
+
+    @property
+    def _alike(self) -> list[dict[str, Any]]:
+        """The request as the platform may show it."""
+        return [self.request["request"], self.document]
+
+    def _handle(self, job: JobRecord, key: str) -> Job:
+        handle = job.handle(self.call.platform, service_name=self.service.name, key=key)
+        given = {"service": self.service.urn, "service_version": self.definition, "request": self.document}
+        return handle.model_copy(update=given)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import TemplatedDataset
-from ivcap_flows.registration.model_runs import check_ended, model_run_effect, model_run_record
+from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.registry import alinked_person, amint_dataset
@@ -67,7 +67,7 @@ async def _register_model_run(
         study=urn_of(study) if study is not None else None,
         model_version=model_version,
     )
-    done = await call.perform(model_run_effect(subject.urn, record, client=call.client, platform=call.platform))
+    done = await call.perform(ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform))
     return done.value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
@@ -85,66 +86,21 @@ async def _place_order(
     PlannedError.refuse([service])
     record = await call.client.services.by_name(str(service))
     encoded = call.client.services.encode_parameters(record, parameters)
-    version = definition_of(record)
-    title = name or record.name or "order"
     into = None if collection is None else (await call.client.collections.read(urn_of(collection))).urn
-
-    async def send(intent: IntentRow, progress: Progress) -> Order:
-        placed = await call.client.orders.place(
-            record.urn,
-            encoded,
-            name=with_key(scrub_text(title), intent.key),
-            tags=[*tags, tag(intent.key)],
-            policy=policy,
-        )
-        return _handle(placed, call, record, version, encoded, intent.key)
-
-    async def find(intent: IntentRow) -> list[Found[Order]]:
-        found = []
-        async for placed in _since(call, intent):
-            if key_in(placed.name) == short_id(intent.key):
-                whole = await call.client.orders.read(placed.urn)
-                found.append(
-                    Found(_handle(whole, call, record, version, encoded, intent.key), whole.urn, whole.ordered_at)
-                )
-        return found
-
-    async def earlier(wanted: NewIntent) -> Reusable[Order]:
-        async def handle(urn: str) -> Found[Order]:
-            whole = await call.client.orders.read(urn)
-            products = await usable(
-                call.client, whole, account=call.account, service=record.urn, request=[encoded], policy=policy
-            )
-            handles = Products(product.handle(call.platform) for product in products)
-            made = _handle(whole, call, record, version, encoded, wanted.key).model_copy(update={"products": handles})
-            return Found(made, whole.urn, whole.ordered_at)
-
-        return await look_for_reuse(call.client, wanted, handle)
-
     done = await call.perform(
-        Effect(
-            noun="order",
+        OrderEffect(
+            call=call,
+            service=record,
+            title=name or record.name or "order",
+            tags=tags,
             request={"service": record.urn, "parameters": encoded, "policy": policy},
-            send=send,
-            find=find,
-            decode=Order.model_validate,
-            placeholder=lambda key: Order(
-                urn=f"urn:ivcap-flows:planned:{key}",
-                platform=call.platform,
-                service=record.urn,
-                service_name=record.name,
-                status="planned",
-                parameters=encoded,
-                key=key,
-            ),
             visibility_delay=call.client.visibility_delay,
             scope=scope,
             discriminator=discriminator,
             subject=record.name or record.urn,
             name=name,
-            spends=True,
-            definition=version,
-            reuse=earlier if call.reuses(reuse) else None,
+            definition=definition_of(record),
+            reuses=call.reuses(reuse),
         ),
         idempotency_records=call.keys,
         on_failure=on_failure,
@@ -155,13 +111,74 @@ async def _place_order(
     return done.value.model_copy(update={"collection": into, "parameters": encoded})
 
 
-def _handle(
-    placed: OrderRecord, call: IvcapCall, service: ServiceRecord, version: str, parameters: dict[str, str], key: str
-) -> Order:
-    handle = placed.handle(call.platform, service_name=service.name, key=key)
-    # The platform adds parameters of its own and may answer without any; what was asked for is what lineage reads.
-    known = {"service": handle.service or service.urn, "service_version": version, "parameters": parameters}
-    return handle.model_copy(update=known)
+@dataclass(frozen=True, kw_only=True)
+class OrderEffect(Effect[Order]):
+    """An order of a service: its name and a tag bear the key, by which it is found again."""
+
+    noun: str = "order"
+    spends: bool = True
+    call: IvcapCall
+    service: ServiceRecord
+    title: str
+    tags: Sequence[str]
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Order:
+        placed = await self.call.client.orders.place(
+            self.service.urn,
+            self.request["parameters"],
+            name=with_key(scrub_text(self.title), intent.key),
+            tags=[*self.tags, tag(intent.key)],
+            policy=self.request["policy"],
+        )
+        return self._handle(placed, intent.key)
+
+    async def find(self, intent: IntentRow) -> list[Found[Order]]:
+        found = []
+        async for placed in _since(self.call, intent):
+            if key_in(placed.name) == short_id(intent.key):
+                whole = await self.call.client.orders.read(placed.urn)
+                found.append(Found(self._handle(whole, intent.key), whole.urn, whole.ordered_at))
+        return found
+
+    async def earlier(self, wanted: NewIntent) -> Reusable[Order]:
+        client = self.call.client
+
+        async def handle(urn: str) -> Found[Order]:
+            whole = await client.orders.read(urn)
+            request, policy = [self.request["parameters"]], self.request["policy"]
+            products = await usable(
+                client, whole, account=self.call.account, service=self.service.urn, request=request, policy=policy
+            )
+            handles = Products(product.handle(self.call.platform) for product in products)
+            made = self._handle(whole, wanted.key).model_copy(update={"products": handles})
+            return Found(made, whole.urn, whole.ordered_at)
+
+        return await look_for_reuse(client, wanted, handle)
+
+    def decode(self, outcome: Any) -> Order:
+        return Order.model_validate(outcome)
+
+    def placeholder(self, key: str) -> Order:
+        return Order(
+            urn=f"urn:ivcap-flows:planned:{key}",
+            platform=self.call.platform,
+            service=self.service.urn,
+            service_name=self.service.name,
+            status="planned",
+            parameters=self.request["parameters"],
+            key=key,
+        )
+
+    def _handle(self, placed: OrderRecord, key: str) -> Order:
+        handle = placed.handle(self.call.platform, service_name=self.service.name, key=key)
+        # The platform adds parameters of its own and may answer without any; what was asked for is what lineage reads.
+        return handle.model_copy(
+            update={
+                "service": handle.service or self.service.urn,
+                "service_version": self.definition,
+                "parameters": self.request["parameters"],
+            }
+        )
 
 
 async def _since(call: IvcapCall, intent: IntentRow) -> AsyncIterator[OrderRecord]:

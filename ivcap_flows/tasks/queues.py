@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ivcap_flows.canonical import canonical_form
@@ -104,33 +105,52 @@ async def _enqueue(
     urn, document = urn_of(queue), canonical_form(content, "content")
     if schema is None and isinstance(document, dict) and isinstance(document.get("$schema"), str):
         schema = document["$schema"]
-
-    def message(id: str, key: str) -> QueueMessage:  # noqa: A002 - the platform's own word
-        kept = key if isinstance(document, dict) else None
-        return QueueMessage(id=id, content=document, schema_urn=schema, media_type="application/json", key=kept)
-
-    async def send(intent: IntentRow, progress: Progress) -> QueueMessage:
-        sent = {**document, KEY_MEMBER: intent.key} if isinstance(document, dict) else document
-        return message(await call.client.queues.enqueue(urn, sent, schema=schema), intent.key)
-
-    async def find(intent: IntentRow) -> list[Found[QueueMessage]]:
-        return []
-
     done = await call.perform(
-        Effect(
-            noun="message",
+        MessageEffect(
+            call=call,
             request={"queue": urn, "content": document, "schema": schema},
-            send=send,
-            find=find,
-            decode=QueueMessage.model_validate,
-            placeholder=lambda key: message(f"planned:{key}", key),
             visibility_delay=_PAUSE,
-            urn=lambda sent: None,
             scope=scope,
             discriminator=discriminator,
         )
     )
     return done.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageEffect(Effect[QueueMessage]):
+    """A message in a queue, which cannot be asked what it was sent. A JSON object bears the key."""
+
+    noun: str = "message"
+    call: IvcapCall
+
+    async def send(self, intent: IntentRow, progress: Progress) -> QueueMessage:
+        content = self.request["content"]
+        keyed = {**content, KEY_MEMBER: intent.key} if isinstance(content, dict) else content
+        sent = await self.call.client.queues.enqueue(self.request["queue"], keyed, schema=self.request["schema"])
+        return self._message(sent, intent.key)
+
+    async def find(self, intent: IntentRow) -> list[Found[QueueMessage]]:
+        return []
+
+    def decode(self, outcome: Any) -> QueueMessage:
+        return QueueMessage.model_validate(outcome)
+
+    def placeholder(self, key: str) -> QueueMessage:
+        return self._message(f"planned:{key}", key)
+
+    def urn(self, value: QueueMessage) -> None:
+        return None
+
+    def _message(self, id: str, key: str) -> QueueMessage:  # noqa: A002 - the platform's own word
+        content = self.request["content"]
+        return QueueMessage(
+            id=id,
+            content=content,
+            schema_urn=self.request["schema"],
+            media_type="application/json",
+            key=key if isinstance(content, dict) else None,
+        )
 
 
 async def _dequeue(

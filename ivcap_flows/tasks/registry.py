@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
+from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Info, Item, Person
-from ivcap_flows.registration.registry import KEY_FIELD, dataset_effect, items_since, moment, person_of
+from ivcap_flows.registration.registry import KEY_FIELD, DatasetEffect, items_since, moment, person_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 
@@ -31,31 +33,12 @@ async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = No
     BadRequestError for what Provena refuses, such as a caller that is not linked to a person.
     """
     call = await ProvenaCall.of(credentials)
-
-    async def send(intent: IntentRow, progress: Progress) -> RegistryItem:
-        marked = info.model_copy(update={"user_metadata": {**(info.user_metadata or {}), KEY_FIELD: intent.key}})
-        created = await call.client.registry.create(type(info), marked)
-        return _item(call, created.item)
-
-    async def find(intent: IntentRow) -> list[Found[RegistryItem]]:
-        return [
-            Found(_item(call, item), item.id, moment(item.created_timestamp))
-            async for item in items_since(call.client, type(info), look_since(call.client.time, intent))
-            if (item.info.user_metadata or {}).get(KEY_FIELD) == intent.key
-        ]
-
     done = await call.perform(
-        Effect(
-            noun="registry item",
+        ItemEffect(
+            call=call,
+            info=info,
             request={"subtype": info.subtype, "info": info.body()},
-            send=send,
-            find=find,
-            decode=RegistryItem.model_validate,
-            placeholder=lambda key: RegistryItem(
-                urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, subtype=info.subtype
-            ),
             visibility_delay=call.client.visibility_delay,
-            scope="account",
             subject=info.display_name,
         )
     )
@@ -75,7 +58,7 @@ async def _mint_dataset(
     """
     call = await ProvenaCall.of(credentials)
     done = await call.perform(
-        dataset_effect(artifact, datasets, client=call.client, platform=call.platform, account=call.account)
+        DatasetEffect.of(artifact, datasets, client=call.client, platform=call.platform, account=call.account)
     )
     return done.value
 
@@ -86,6 +69,37 @@ async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> Regis
     person = _item(call, await call.client.registry.fetch(Person, await person_of(call.client, call.account)))
     found(person.urn)
     return person
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemEffect(Effect[RegistryItem]):
+    """An item of the registry, whose user metadata bear the key."""
+
+    noun: str = "registry item"
+    scope: Scope = "account"
+    call: ProvenaCall
+    info: Info
+
+    async def send(self, intent: IntentRow, progress: Progress) -> RegistryItem:
+        metadata = {**(self.info.user_metadata or {}), KEY_FIELD: intent.key}
+        marked = self.info.model_copy(update={"user_metadata": metadata})
+        created = await self.call.client.registry.create(type(self.info), marked)
+        return _item(self.call, created.item)
+
+    async def find(self, intent: IntentRow) -> list[Found[RegistryItem]]:
+        client = self.call.client
+        return [
+            Found(_item(self.call, item), item.id, moment(item.created_timestamp))
+            async for item in items_since(client, type(self.info), look_since(client.time, intent))
+            if (item.info.user_metadata or {}).get(KEY_FIELD) == intent.key
+        ]
+
+    def decode(self, outcome: Any) -> RegistryItem:
+        return RegistryItem.model_validate(outcome)
+
+    def placeholder(self, key: str) -> RegistryItem:
+        urn = f"urn:ivcap-flows:planned:{key}"
+        return RegistryItem(urn=urn, platform=self.call.platform, subtype=self.info.subtype)
 
 
 def _item(call: ProvenaCall, item: Item[Any]) -> RegistryItem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
+from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.local.register import read_definition
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
@@ -78,35 +80,46 @@ async def _register_service(
     wanted = canonical_form(wanted, "definition")
     urn = await call.client.services.urn_of(wanted)
 
-    async def send(intent: IntentRow, progress: Progress) -> Service:
-        return (await call.client.services.register(wanted)).handle(call.platform)
-
-    async def find(intent: IntentRow) -> list[Found[Service]]:
-        if not await _is_so(call, urn, wanted):
-            return []
-        record = await call.client.services.read(urn)
-        return [Found(record.handle(call.platform), record.urn, record.valid_from)]
-
     done = await call.perform(
-        Effect(
-            noun="service",
+        ServiceEffect(
+            call=call,
+            service=urn,
             request=wanted,
-            send=send,
-            find=find,
-            decode=Service.model_validate,
-            placeholder=lambda key: Service(
-                urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=wanted["name"]
-            ),
             visibility_delay=call.client.visibility_delay,
-            # What is so now is read each time; that it was made so once in this run says nothing.
-            scope="call",
-            look_first=True,
             subject=wanted["name"],
         )
     )
     if done.how == "adopted":
         found(done.value.urn)
     return done.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceEffect(Effect[Service]):
+    """A service that is as its definition, the `request`, says. `service` is its URN."""
+
+    noun: str = "service"
+    # What is so now is read each time; that it was made so once in this run says nothing.
+    scope: Scope = "call"
+    look_first: bool = True
+    call: IvcapCall
+    service: str
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Service:
+        return (await self.call.client.services.register(self.request)).handle(self.call.platform)
+
+    async def find(self, intent: IntentRow) -> list[Found[Service]]:
+        if not await _is_so(self.call, self.service, self.request):
+            return []
+        record = await self.call.client.services.read(self.service)
+        return [Found(record.handle(self.call.platform), record.urn, record.valid_from)]
+
+    def decode(self, outcome: Any) -> Service:
+        return Service.model_validate(outcome)
+
+    def placeholder(self, key: str) -> Service:
+        urn = f"urn:ivcap-flows:planned:{key}"
+        return Service(urn=urn, platform=self.call.platform, name=self.request["name"])
 
 
 async def _is_so(call: IvcapCall, urn: str, wanted: Mapping[str, Any]) -> bool:

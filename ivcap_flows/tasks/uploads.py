@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ from ivcap_flows.durable.scopes import expand
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.tus import BLOCK
-from ivcap_flows.identity import CONTENT_SCHEMA, key_of
+from ivcap_flows.identity import CONTENT_SCHEMA, Scope, key_of
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow
@@ -50,19 +51,47 @@ async def upload(
     discriminator: str | None = None,
 ) -> Performed[Artifact]:
     """The artifact of this content, media type, policy and collection: known, adopted, continued, or made now."""
+    effect = UploadEffect(
+        call=call,
+        source=source,
+        request=_request(source, media_type, policy, collection),
+        visibility_delay=0.0,
+        discriminator=discriminator,
+        subject=name,
+        publishes_intent=source.size > _PUBLISHED,
+        stall_timeout=call.client.visibility_delay,
+    )
+    async with _turn(call.client, AT_ONCE if effect.publishes_intent else SMALL_AT_ONCE):
+        return await call.perform(effect, idempotency_records=call.keys)
 
-    async def send(intent: IntentRow, progress: Progress) -> Artifact:
+
+@dataclass(frozen=True, kw_only=True)
+class UploadEffect(Effect[Artifact]):
+    """An artifact with its content, continued where the platform stands. `subject` is its name."""
+
+    noun: str = "upload"
+    scope: Scope = "account"
+    resumable: bool = True
+    call: IvcapCall
+    source: Source
+
+    async def send(self, intent: IntentRow, progress: Progress) -> Artifact:
+        call, source = self.call, self.source
         record = await _begun(call, progress.stored, source.size, timeout=call.client.visibility_delay)
         try:
             if record is None:
                 record = await call.client.artifacts.create(
-                    name=name, media_type=media_type, size=source.size, policy=policy, collection=collection
+                    name=self.subject,
+                    media_type=self.request["media-type"],
+                    size=source.size,
+                    policy=self.request["policy"],
+                    collection=self.request["collection"],
                 )
                 await progress.save({"urn": record.urn})
                 await _all(
                     _send_new(call, record, source),
                     _state_content(call, record.urn, source, intent.key),
-                    *([progress.tell()] if effect.publishes_intent else []),
+                    *([progress.tell()] if self.publishes_intent else []),
                 )
             else:
                 if not record.ready:
@@ -72,40 +101,30 @@ async def upload(
         except IntegrityError:
             # Nobody goes on with a record that has other bytes than those of the key.
             await progress.save(None)
-            if effect.publishes_intent:
+            if self.publishes_intent:
                 await progress.tell()
             raise
         ready = await _until_ready(call, record.urn)
         return ready.handle(call.platform, sha256=source.sha256)
 
-    async def find(intent: IntentRow) -> Sequence[Found[Artifact]]:
+    async def find(self, intent: IntentRow) -> Sequence[Found[Artifact]]:
         # A record without bytes bears no key; `doctor` names those that a lost reply left behind.
         return []
 
-    async def remote_progress(begun: Any) -> int | None:
-        record = await _begun(call, begun, source.size, timeout=0.0)
-        return None if record is None or record.ready else await call.client.artifacts.offset(record)
+    async def remote_progress(self, begun: Any) -> int | None:
+        record = await _begun(self.call, begun, self.source.size, timeout=0.0)
+        return None if record is None or record.ready else await self.call.client.artifacts.offset(record)
 
-    effect = Effect(
-        noun="upload",
-        request=_request(source, media_type, policy, collection),
-        send=send,
-        find=find,
-        decode=Artifact.model_validate,
-        placeholder=lambda key: Artifact(
-            urn=f"urn:ivcap-flows:planned:{key}", platform=call.platform, name=name, sha256=source.sha256
-        ),
-        visibility_delay=0.0,
-        scope="account",
-        discriminator=discriminator,
-        subject=name,
-        publishes_intent=source.size > _PUBLISHED,
-        resumable=True,
-        stall_timeout=call.client.visibility_delay,
-        remote_progress=remote_progress,
-    )
-    async with _turn(call.client, AT_ONCE if effect.publishes_intent else SMALL_AT_ONCE):
-        return await call.perform(effect, idempotency_records=call.keys)
+    def decode(self, outcome: Any) -> Artifact:
+        return Artifact.model_validate(outcome)
+
+    def placeholder(self, key: str) -> Artifact:
+        return Artifact(
+            urn=f"urn:ivcap-flows:planned:{key}",
+            platform=self.call.platform,
+            name=self.subject,
+            sha256=self.source.sha256,
+        )
 
 
 def _request(source: Source, media_type: str, policy: str | None, collection: str | None) -> dict[str, Any]:

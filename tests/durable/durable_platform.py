@@ -9,7 +9,8 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,36 @@ class Aspects:
         return [other for other in contents if other["journal"] != content["journal"]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scripted(Effect[dict[str, Any]]):
+    """An effect whose value is a dict with a URN; a test says what is sent and found."""
+
+    on_send: Callable[[IntentRow, Progress], Awaitable[dict[str, Any]]]
+    on_find: Callable[[IntentRow], Awaitable[Sequence[Found[dict[str, Any]]]]]
+    on_progress: Callable[[Any], Awaitable[Any]] | None = None
+
+    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
+        return await self.on_send(intent, progress)
+
+    async def find(self, intent: IntentRow) -> Sequence[Found[dict[str, Any]]]:
+        return await self.on_find(intent)
+
+    async def remote_progress(self, begun: Any) -> Any:
+        return None if self.on_progress is None else await self.on_progress(begun)
+
+    def encode(self, value: dict[str, Any]) -> Any:
+        return value
+
+    def decode(self, outcome: Any) -> dict[str, Any]:
+        return dict(outcome)
+
+    def urn(self, value: dict[str, Any]) -> str:
+        return str(value["urn"])
+
+    def placeholder(self, key: str) -> dict[str, Any]:
+        return {"urn": f"urn:plan:{key}"}
+
+
 def order(
     platform: Platform,
     request: Any = "x",
@@ -130,16 +161,12 @@ def order(
     discriminator: str | None = None,
     visibility_delay: float = VISIBILITY_DELAY,
     resumable: bool = False,
-) -> Effect[dict[str, Any]]:
-    return Effect(
+) -> Scripted:
+    return Scripted(
         noun="order",
         request=request,
-        send=platform.send,
-        find=platform.find,
-        encode=dict,
-        decode=dict,
-        urn=lambda value: value["urn"],
-        placeholder=lambda key: {"urn": f"urn:plan:{key}"},
+        on_send=platform.send,
+        on_find=platform.find,
         visibility_delay=visibility_delay,
         scope=scope,
         discriminator=discriminator,

@@ -25,8 +25,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from durable_platform import Scripted
 
-from ivcap_flows.durable import Effect, Found, Performed, Progress, late_duplicates, perform, permit
+from ivcap_flows.durable import Found, Performed, Progress, late_duplicates, perform, permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
@@ -452,16 +453,12 @@ class _Platform:
         self.call = running.call
         self.faults = list(running.call.faults)
 
-    def effect(self) -> Effect[dict[str, Any]]:
-        return Effect(
+    def effect(self) -> Scripted:
+        return Scripted(
             noun="order",
             request=f"request {self.call.key}",
-            send=self.send,
-            find=self.find,
-            encode=dict,
-            decode=dict,
-            urn=lambda value: value["urn"],
-            placeholder=lambda key: {"urn": key},
+            on_send=self.send,
+            on_find=self.find,
             visibility_delay=self.world.visibility_delay,
             scope="account",
             subject="service",

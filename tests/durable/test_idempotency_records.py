@@ -175,7 +175,7 @@ def upload(
         return []
 
     plain = order(platform, visibility_delay=0.0, resumable=True)
-    return replace(plain, send=send, find=find, stall_timeout=stall_timeout, publishes_intent=publishes_intent)
+    return replace(plain, on_send=send, on_find=find, stall_timeout=stall_timeout, publishes_intent=publishes_intent)
 
 
 def test_two_machines_upload_once(two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects) -> None:
@@ -215,7 +215,7 @@ def test_other_machine_that_gets_on_is_waited_for(
     async def remote_progress(begun: Any) -> int:
         return next(at)
 
-    effect = replace(upload(platform, stall_timeout=0.15, seconds=0.8), remote_progress=remote_progress)
+    effect = replace(upload(platform, stall_timeout=0.15, seconds=0.8), on_progress=remote_progress)
 
     async def both() -> list[Performed[Any]]:
         first = asyncio.create_task(call(effect, two_journals[0], aspects))

@@ -494,7 +494,7 @@ def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Pl
                 await asyncio.sleep(0.01)
             return {"urn": urn}
 
-        b = asyncio.create_task(perform(replace(eb, send=send_b), journal=durable_journal, **SOMEBODY))
+        b = asyncio.create_task(perform(replace(eb, on_send=send_b), journal=durable_journal, **SOMEBODY))
         await taken.wait()
         a = perform(ea, journal=durable_journal, attempt=None, platform="https://x", account="urn:acc")
         return await asyncio.gather(a, b)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from durable_platform import Platform, forget_platform_warnings, order
+from durable_platform import Platform, Scripted, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Performed, Progress, aonce, once, perform
 from ivcap_flows.errors import DivergenceError, InputError, NotFoundError, SpendLimitError, UnreachableError
@@ -191,16 +191,12 @@ class Upload:
     async def find(self, intent: IntentRow) -> list[Any]:
         raise AssertionError("an upload with progress is resumed, not looked for")
 
-    def effect(self) -> Effect[dict[str, str]]:
-        return Effect(
+    def effect(self) -> Scripted:
+        return Scripted(
             noun="upload",
             request={"sha256": "0"},
-            send=self.send,
-            find=self.find,
-            encode=dict,
-            decode=dict,
-            urn=lambda value: value["urn"],
-            placeholder=lambda key: {"urn": key},
+            on_send=self.send,
+            on_find=self.find,
             visibility_delay=60.0,
             scope="account",
             resumable=True,

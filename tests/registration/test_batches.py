@@ -31,7 +31,7 @@ from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.batch_watcher import Pulse
 from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.lookup import Lookup
-from ivcap_flows.registration.model_runs import model_run_effect
+from ivcap_flows.registration.model_runs import ModelRunEffect
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.sources import open_source
 
@@ -517,7 +517,7 @@ def by_task(provena: ProvenaClient, journal: Journal) -> Callable[[dict[str, Any
     async def register(row: dict[str, Any]) -> ModelRun:
         record = ModelRunRecord(**{name: value for name, value in row.items() if name != "key"})
         platform, account = await provena.platform(), await provena.username()
-        effect = model_run_effect(row["key"], record, client=provena, platform=platform)
+        effect = ModelRunEffect.of(row["key"], record, client=provena, platform=platform)
         done = await perform(effect, journal=journal, attempt=None, platform=platform, account=account)
         return done.value
 
