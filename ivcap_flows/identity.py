@@ -18,7 +18,6 @@ __all__ = [
     "CONTENT_SCHEMA",
     "INTENT_SCHEMA",
     "KEY_VERSION",
-    "REUSE_SCHEMA",
     "Scope",
     "artifact_urns",
     "canonical",
@@ -42,9 +41,6 @@ __all__ = [
 KEY_VERSION: Final = "k1"
 _KEY_IN_NAME: Final = re.compile(r" ?\[([0-9a-f]{16}(?:\.\d+)?)\]")
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
-REUSE_SCHEMA: Final = "urn:ivcap-flows:schema:reuse.1"
-"""An aspect on an order or job without an idempotency record, with the mark by which an equal request finds it."""
-
 CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 """An aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP itself keeps no digest."""
 

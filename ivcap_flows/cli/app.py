@@ -20,7 +20,6 @@ from ivcap_flows.cli import (
     orders,
     plan,
     rerun,
-    reuse,
     runs,
     show,
     sync,
@@ -49,7 +48,6 @@ app.command(export.export)
 app.command(sync.sync)
 app.command(watch.watch)
 app.command(orders.app)
-app.command(reuse.app)
 app.command(journal.app)
 app.command(models.app)
 app.command(plan.plan)

@@ -24,7 +24,7 @@ from ivcap_flows.errors import (
     PlatformError,
 )
 from ivcap_flows.handles import TERMINAL
-from ivcap_flows.identity import fingerprint, fingerprint_for_reuse
+from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, fingerprint_for_reuse
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.job_records import JobRecord
@@ -42,12 +42,10 @@ T = TypeVar("T")
 
 logger = logger_of("ivcap_flows.durable")
 
-_OURS: Final = "urn:ivcap-flows:schema:%"
-"""Idempotency records, and what `reuse scan` writes, bear the mark."""
 CANDIDATES: Final = 10
 """Earlier ones that are looked at, newest first."""
 LOOKED_AT: Final = 500
-"""Aspects that are read where the platform does not look into their content itself."""
+"""Idempotency records that are read where the platform does not look into their content itself."""
 _AT_ONCE: Final = 8
 
 
@@ -61,7 +59,7 @@ class Refused(Exception):  # noqa: N818 - an answer, no error: it never leaves w
 
 @dataclass(frozen=True)
 class Earlier:
-    """An order or job of an equal request, as an aspect names it; `run`, `flow` and `key` where it was placed by us."""
+    """An order or job of an equal request, as its idempotency record names it."""
 
     urn: str
     at: datetime | None
@@ -75,7 +73,7 @@ def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | No
     return service.definition if request_schema is None else fingerprint([service.definition, request_schema])
 
 
-async def earlier_of(aspects: Aspects, reuse_fingerprint: str, *, most: int = CANDIDATES) -> list[Earlier]:
+async def earlier_of(aspects: Aspects, reuse_fingerprint: str) -> list[Earlier]:
     """The orders or jobs that bear a mark, newest first, each once."""
     known: dict[str, Earlier] = {}
     async for record in _marked(aspects, reuse_fingerprint):
@@ -84,7 +82,7 @@ async def earlier_of(aspects: Aspects, reuse_fingerprint: str, *, most: int = CA
         if content.get("reuse_fingerprint") == reuse_fingerprint and isinstance(urn, str) and urn not in known:
             told = {name: content.get(name) for name in ("key", "run", "flow")}
             known[urn] = Earlier(urn, record.valid_from, **told)
-            if len(known) == most:
+            if len(known) == CANDIDATES:
                 break
     return list(known.values())
 
@@ -92,10 +90,10 @@ async def earlier_of(aspects: Aspects, reuse_fingerprint: str, *, most: int = CA
 async def _marked(aspects: Aspects, reuse_fingerprint: str) -> AsyncIterator[AspectRecord]:
     path = f"$.reuse_fingerprint ? (@ == {json.dumps(reuse_fingerprint)})"
     try:
-        async for record in aspects.list(schema=_OURS, content_path=path):
+        async for record in aspects.list(schema=INTENT_SCHEMA, content_path=path):
             yield record
     except (BadRequestError, InvalidParameterError):
-        async for record in aspects.list(schema=_OURS, limit=LOOKED_AT):
+        async for record in aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
             yield record
 
 
@@ -165,7 +163,7 @@ async def usable(
     # Not every server tells the policy, and none was asked for says nothing of what it became.
     other_policy = None not in (policy, record.policy) and record.policy != policy
     if other_policy or not _is_of(record, service) or not _asks_for(record, request):
-        raise Refused(f"{urn} asks for something else than the aspect that names it says")
+        raise Refused(f"{urn} asks for something else than its idempotency record says")
     if isinstance(record, OrderRecord):
         products = [product async for product in client.orders.products(urn)]
     else:

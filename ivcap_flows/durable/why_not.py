@@ -68,7 +68,7 @@ def _of_content(row: IntentRow, other: IntentRow, found: Sequence[Difference]) -
     if None not in (row.definition, other.definition) and row.definition != other.definition:
         yield "the definition of the service has changed since"
     if other.definition is None:
-        yield "the definition of its service was not recorded; `ivcap-flows reuse scan` makes up for it"
+        yield "the definition of its service was not recorded"
 
 
 def _of_state(other: IntentRow) -> Iterator[str]:

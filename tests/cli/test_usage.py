@@ -26,8 +26,6 @@ COMMANDS = [
     ["orders", "write-off"],
     ["orders", "resolve"],
     ["orders", "why-not"],
-    ["reuse"],
-    ["reuse", "scan"],
     ["journal"],
     ["journal", "rebuild"],
     ["watch"],

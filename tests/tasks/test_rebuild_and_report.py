@@ -1,9 +1,8 @@
-"""What is on the platform and in no journal: found for reuse, restored into a journal, shown in Prefect."""
+"""What is on the platform alone: idempotency records restored into a journal, orphans shown in Prefect."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from pathlib import Path
 
@@ -13,68 +12,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from ivcap_flows.capture import use_journal
-from ivcap_flows.capture.context import journal
-from ivcap_flows.cli import main
-from ivcap_flows.durable import scan as scanning
 from ivcap_flows.durable.rebuild import rebuild
-from ivcap_flows.handles import TERMINAL
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import place_order, request_job, wait_for_jobs, wait_for_orders
 from ivcap_flows.tasks.orphan_report import KEY, report_orphans
-
-
-def ago(**time):
-    return datetime.now(timezone.utc) - timedelta(**time)
-
-
-async def by_hand(client, unique):
-    """An order as another tool places it: without key, name and aspects; its URN once it has succeeded."""
-    service = await client.services.by_name("echo")
-    order = await client.orders.place(service.urn, {"message": unique})
-    while order.status not in TERMINAL:
-        order = await client.orders.read(order.urn)
-    return order.urn
-
-
-def scanned(on_platform, *, write, **options):
-    async def ask(client):
-        redaction, since = journal().redaction, ago(minutes=5)
-        walk = scanning.scan(client, redaction, since=since, service="echo", limit=200, write=write, **options)
-        return {one.urn: one.verdict async for one in walk}
-
-    return on_platform(ask)
-
-
-def test_what_another_tool_ordered_is_found_after_a_scan(in_flow, effects, on_platform, unique):
-    """Listed first and marked on request, once; an equal order is then reused, and its own kind is not marked again."""
-    urn = on_platform(lambda client: by_hand(client, unique))
-    assert scanned(on_platform, write=False)[urn] == "to be marked"
-    first, again = scanned(on_platform, write=True), scanned(on_platform, write=True)
-    assert (first[urn], again[urn]) == ("marked", "marked before")
-    order = in_flow(lambda: place_order("echo", {"message": unique}, reuse=True))
-    assert order.urn == urn and [row.how for row in effects.intents("order")] == ["reused"]
-
-
-def test_what_is_older_than_the_definition_is_not_marked(on_platform, unique, monkeypatch):
-    """Nobody knows what such an order was of."""
-    urn = on_platform(lambda client: by_hand(client, unique))
-
-    class Newer(scanning._Services):
-        async def of(self, urn):
-            record, model = await super().of(urn)
-            return record.model_copy(update={"valid_from": datetime.now(timezone.utc)}), model
-
-    monkeypatch.setattr(scanning, "_Services", Newer)
-    assert scanned(on_platform, write=True)[urn] == "older than the service's definition"
-
-
-def test_the_scan_is_a_command(on_platform, ivcap_journal, unique, capsys):
-    """It writes nothing unless asked to."""
-    urn = on_platform(lambda client: by_hand(client, unique))
-    with pytest.raises(SystemExit) as ended:
-        main(["reuse", "scan", "--since", ago(minutes=1).isoformat(), "--service", "echo", "--json"])
-    [row] = [row for row in json.loads(capsys.readouterr().out) if row["urn"] == urn]
-    assert ended.value.code == 0 and row["verdict"] == "to be marked"
 
 
 def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, unique):
