@@ -23,7 +23,7 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
     if outcome not in _ENDS:
         return
     try:
-        from ivcap_flows.durable.orphans import live_of
+        from ivcap_flows.work.orphans import live_of
 
         rows = live_of(journal, run_id)
     except Exception:

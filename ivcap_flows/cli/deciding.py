@@ -7,13 +7,14 @@ from typing import Final
 from ivcap_flows.capture import reconcile
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.durable.heartbeat import listen
-from ivcap_flows.durable.orphans import is_orphan, live_of
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
 from ivcap_flows.journal.states import OPEN
+from ivcap_flows.work.kinds import KINDS
+from ivcap_flows.work.orphans import is_orphan, live_of
 
 __all__ = ["abandon", "adopt", "find_intent", "write_off"]
 
@@ -72,9 +73,8 @@ def write_off(journal: Journal, row: IntentRow) -> str:
 
 
 async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:
-    if row.noun == "order":
-        return await client.orders.status(urn)
-    return (await client.jobs.read(row.request["service"], urn, with_result=False)).status
+    status: str = (await KINDS[row.noun].read(client, urn, row.request["service"])).status
+    return status
 
 
 def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:

@@ -18,13 +18,13 @@ from ivcap_flows import loop
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.platform import embedded_in, ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.durable.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates, records_of
 from ivcap_flows.durable.losses import LOST, stated_in
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.errors import IvcapFlowsError, NotFoundError, PlatformOffError
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal.states import OPEN
+from ivcap_flows.work.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates, records_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.aspects import AspectRecord

@@ -10,6 +10,7 @@ from ivcap_flows.cli.output import brief, console, moment, table
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import scrub
+from ivcap_flows.work.kinds import KINDS
 
 __all__ = ["as_json", "given", "print_effects"]
 
@@ -29,7 +30,7 @@ def given(noun: str, request: Any) -> str:
     """What an order or job was asked for with, in a few words."""
     if not isinstance(request, Mapping):
         return ""
-    values = request.get({"order": "parameters", "job": "request"}.get(noun, ""))
+    values = request.get(KINDS[noun].asked) if noun in KINDS else None
     if not isinstance(values, Mapping):
         return ""
     words = ", ".join(

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from ivcap_flows.cli.output import Json, console, emit
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.durable.rebuild import rebuild as rebuilt
+from ivcap_flows.work.rebuild import rebuild as rebuilt
 
 __all__ = ["app"]
 

@@ -14,12 +14,12 @@ from ivcap_flows.cli.output import Json, console, emit, moment, table
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.cli.records import find_run, open_journal
 from ivcap_flows.cli.why_not import print_why_not
-from ivcap_flows.durable.candidates import Candidate, candidates_of
-from ivcap_flows.durable.orphans import NOUNS
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import OPEN
+from ivcap_flows.work.candidates import Candidate, candidates_of
+from ivcap_flows.work.kinds import KINDS
 
 __all__ = ["app"]
 
@@ -47,7 +47,7 @@ def orders(*, run: str | None = None, open_only: bool = False, orphans: Flag = F
             return
         run_id = find_run(journal, run).id if run else None
         rows = journal.intents.where(run_id=run_id, limit=None)
-    rows = [row for row in rows if row.state in OPEN or (not open_only and (row.noun in NOUNS or row.duplicates))]
+    rows = [row for row in rows if row.state in OPEN or (not open_only and (row.noun in KINDS or row.duplicates))]
     if as_json:
         emit([effects.as_json(row) for row in rows])
     else:
@@ -98,7 +98,7 @@ def resolve(key: str, /, *, urn: str | None = None, none: Flag = False, as_json:
         if urn is not None or none:
             console.print(deciding.adopt(journal, row, urn) if urn is not None else deciding.write_off(journal, row))
             return 0
-        if row.state not in ("sent", "in_doubt") or row.noun not in NOUNS:
+        if row.state not in ("sent", "in_doubt") or row.noun not in KINDS:
             raise DurabilityError(
                 f"The {row.noun} {row.key} is {row.state}; only an order or job in doubt is looked for."
             )
@@ -120,7 +120,7 @@ def why_not(which: str, /, *, as_json: Json = False) -> None:
     """
     with open_journal() as journal:
         row = _placed(journal, which) if which.startswith(_URN) else find_intent(journal, which)
-        if row.noun not in NOUNS:
+        if row.noun not in KINDS:
             raise InputError(f"{which} is a {row.noun}; only orders and jobs are placed anew or reused.")
         print_why_not(journal, row, as_json=as_json)
 

@@ -7,10 +7,10 @@ from typing import Final
 from ivcap_flows.capture.reconcile import not_to_come_back
 from ivcap_flows.cli.output import console, emit, moment, table
 from ivcap_flows.cli.platform import ask_ivcap_if_there
-from ivcap_flows.durable.orphans import Orphan, as_rows, elsewhere, orphans_of, seen
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
+from ivcap_flows.work.orphans import Orphan, as_rows, elsewhere, orphans_of, seen
 
 __all__ = ["print_orphans"]
 

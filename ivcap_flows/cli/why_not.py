@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from ivcap_flows.cli.output import console, emit
 from ivcap_flows.cli.platform import ask_ivcap_if_there
-from ivcap_flows.durable.reuse import Earlier, earlier_of
-from ivcap_flows.durable.why_not import Against, against, earlier_rows
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint_for_reuse, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.work.reuse import Earlier, earlier_of
+from ivcap_flows.work.why_not import Against, against, earlier_rows
 
 __all__ = ["print_why_not"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable.duplicates import ByKey, Duplicate
 from ivcap_flows.provena.models import DatasetInfo, Info, Item
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.subtypes import CREATABLE
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.registry import KEY_FIELD
+from ivcap_flows.work.duplicates import ByKey, Duplicate
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable import Effect, Found, MatchedBy, OnDivergence, OnFailure, Progress, Reusable
-from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint, ivcap_urn
@@ -34,6 +33,8 @@ from ivcap_flows.tasks.waiting import (
     service_named,
     waiting_for,
 )
+from ivcap_flows.work.kinds import JOBS
+from ivcap_flows.work.reuse import definition_of, look_for_reuse
 
 __all__ = [
     "aattach_job",
@@ -135,18 +136,10 @@ class JobEffect(Effect[Job]):
         ]
 
     async def earlier(self, wanted: NewIntent) -> Reusable[Job]:
-        client, policy = self.call.client, self.request["policy"]
+        def value(job: JobRecord, products: Products) -> Job:
+            return self._handle(job, wanted.key).model_copy(update={"products": products})
 
-        async def handle(urn: str) -> Found[Job]:
-            whole = await client.jobs.read(self.service.urn, urn, with_request=True)
-            products = await usable(
-                client, whole, account=self.call.account, service=self.service.urn, request=self._alike, policy=policy
-            )
-            handles = Products(product.handle(self.call.platform) for product in products)
-            made = self._handle(whole, wanted.key).model_copy(update={"products": handles})
-            return Found(made, whole.urn, whole.requested_at)
-
-        return await look_for_reuse(client, wanted, handle)
+        return await look_for_reuse(self.call.client, JOBS, wanted, self.request, forms=self._alike, value=value)
 
     def decode(self, outcome: Any) -> Job:
         return Job.model_validate(outcome)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
-from ivcap_flows.durable.reuse import definition_of, look_for_reuse, usable
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import Scope, key_in, short_id, with_key
@@ -31,6 +30,8 @@ from ivcap_flows.tasks.waiting import (
     tag,
     waiting_for,
 )
+from ivcap_flows.work.kinds import ORDERS
+from ivcap_flows.work.reuse import definition_of, look_for_reuse
 
 __all__ = [
     "aattach_order",
@@ -141,19 +142,11 @@ class OrderEffect(Effect[Order]):
         return found
 
     async def earlier(self, wanted: NewIntent) -> Reusable[Order]:
-        client = self.call.client
+        def value(order: OrderRecord, products: Products) -> Order:
+            return self._handle(order, wanted.key).model_copy(update={"products": products})
 
-        async def handle(urn: str) -> Found[Order]:
-            whole = await client.orders.read(urn)
-            request, policy = [self.request["parameters"]], self.request["policy"]
-            products = await usable(
-                client, whole, account=self.call.account, service=self.service.urn, request=request, policy=policy
-            )
-            handles = Products(product.handle(self.call.platform) for product in products)
-            made = self._handle(whole, wanted.key).model_copy(update={"products": handles})
-            return Found(made, whole.urn, whole.ordered_at)
-
-        return await look_for_reuse(client, wanted, handle)
+        forms = [self.request["parameters"]]
+        return await look_for_reuse(self.call.client, ORDERS, wanted, self.request, forms=forms, value=value)
 
     def decode(self, outcome: Any) -> Order:
         return Order.model_validate(outcome)

@@ -12,8 +12,8 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal
 from ivcap_flows.capture.reconcile import not_to_come_back, reconcile
-from ivcap_flows.durable.orphans import as_rows, elsewhere, orphans_of, seen
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.work.orphans import as_rows, elsewhere, orphans_of, seen
 
 __all__ = ["report_orphans"]
 

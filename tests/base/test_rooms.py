@@ -15,6 +15,7 @@ ROOMS = [
     "capture",
     "sinks",
     "registration",
+    "work",
     "durable",
     "journal",
     "provenance",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ivcap_flows.capture.live_orders import tell_of_live_orders
-from ivcap_flows.durable.orphans import is_orphan, orphans_of
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity
 from ivcap_flows.journal.rows import ParkRow, Wait
+from ivcap_flows.work.orphans import is_orphan, orphans_of
 
 SERVICE = "urn:ivcap:service:s"
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 
-from ivcap_flows.durable.duplicates import duplicates_on_ivcap, records_of
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.models import Model, Organisation
@@ -22,6 +21,7 @@ from ivcap_flows.tasks import (
     request_job,
     version_item,
 )
+from ivcap_flows.work.duplicates import duplicates_on_ivcap, records_of
 
 NOTE = "urn:example:schema:clocks.1"
 CLOCKS = {

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from ivcap_flows.durable.duplicates import duplicates_on_ivcap
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
@@ -21,6 +20,7 @@ from ivcap_flows.tasks import (
     upload_artifact,
     wait_for_orders,
 )
+from ivcap_flows.work.duplicates import duplicates_on_ivcap
 
 NOTE = "urn:example:schema:lost.1"
 REGISTER = "/provena/prov/model_run/register"

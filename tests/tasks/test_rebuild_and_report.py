@@ -12,10 +12,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from ivcap_flows.capture import use_journal
-from ivcap_flows.durable.rebuild import rebuild
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import place_order, request_job, wait_for_jobs, wait_for_orders
 from ivcap_flows.tasks.orphan_report import KEY, report_orphans
+from ivcap_flows.work.rebuild import rebuild
 
 
 def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, unique):

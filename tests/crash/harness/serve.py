@@ -23,7 +23,7 @@ USED = (
     "ivcap_flows.capture.code",
     "ivcap_flows.capture.reconcile",
     "ivcap_flows.cli.app",
-    "ivcap_flows.durable.orphans",
+    "ivcap_flows.work.orphans",
     "ivcap_flows.journal.runs",
     "ivcap_flows.sinks",
     "ivcap_flows.tasks",

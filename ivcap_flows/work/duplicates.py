@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ivcap_flows.durable.orphans import LOOKED_AT
 from ivcap_flows.errors import ForbiddenError, NotFoundError
-from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, key_in, short_id, without_key
+from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, short_id, without_key
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import DONE
+from ivcap_flows.work.kinds import LOOKED_AT, ORDERS
 
 __all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "records_of"]
 
@@ -125,9 +125,8 @@ async def duplicates_on_ivcap(
 
 
 async def _orders(client: IvcapClient, seen: ByKey) -> None:
-    listed = client.orders.list(limit=LOOKED_AT, order_by="ordered-at", order_desc=True)
-    for order in [order async for order in listed][::-1]:
-        key = key_in(order.name)
+    for order in [order async for order in ORDERS.newest(client)][::-1]:
+        key = ORDERS.key(order)
         if key is not None:
             seen.add(key, order.urn, "order", without_key(order.name) or None)
 

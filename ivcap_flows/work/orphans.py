@@ -13,17 +13,16 @@ from typing import Any, Final
 
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
-from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, key_in, short_id, without_key
+from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, without_key
 from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
 from ivcap_flows.journal.states import State
+from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind
 
-__all__ = ["LOOKED_AT", "NOUNS", "Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
+__all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 
-NOUNS: Final = ("order", "job")
-"""What a platform works on after it was asked, and bills."""
-LOOKED_AT: Final = 500
-"""Orders, jobs and idempotency records of the account that are read at most, newest first."""
 _OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
 _AT_ONCE: Final = 8
 
@@ -64,14 +63,14 @@ class Orphan:
 
 def live_of(journal: Journal, run_id: str) -> list[IntentRow]:
     """What a run has asked for of which no end is known."""
-    rows = [row for noun in NOUNS for row in journal.intents.where(run_id=run_id, noun=noun, limit=None)]
+    rows = [row for noun in KINDS for row in journal.intents.where(run_id=run_id, noun=noun, limit=None)]
     return [row for row in rows if _may_live(row)]
 
 
 def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
     """What this journal knows of, oldest first. `ended` tells which parked runs do not come back."""
     rows = [
-        row for noun in NOUNS for state in _OPEN for row in journal.intents.where(noun=noun, state=state, limit=None)
+        row for noun in KINDS for state in _OPEN for row in journal.intents.where(noun=noun, state=state, limit=None)
     ]
     by_run: dict[str | None, list[IntentRow]] = {}
     for row in rows:
@@ -194,14 +193,10 @@ async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:
 
 
 async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:
-    if orphan.noun == "order":
-        order = await client.orders.read(urn)
-        status, since, ended_at = order.status, order.ordered_at, order.finished_at
-    else:
-        service = orphan.service_urn or await client.jobs.service_of(urn)
-        job = await client.jobs.read(service, urn, with_result=False)
-        status, since, ended_at = job.status, job.requested_at, job.finished_at
-    return replace(orphan, status=status, since=since or orphan.since, ended_at=ended_at)
+    kind = KINDS[orphan.noun]
+    record = await kind.read(client, urn, orphan.service_urn)
+    since = kind.asked_at(record) or orphan.since
+    return replace(orphan, status=record.status, since=since, ended_at=record.finished_at)
 
 
 async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
@@ -212,20 +207,14 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     told = await _idempotency_records(client)
     known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
     known |= {urn for row in journal.intents.where(twice=True, limit=None) for urn in row.duplicates}
-    keys = {short_id(row.key) for noun in NOUNS for row in journal.intents.where(noun=noun, limit=None)}
+    keys = {short_id(row.key) for noun in KINDS for row in journal.intents.where(noun=noun, limit=None)}
     found: list[Orphan] = []
-    async for order in client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT):
-        named = key_in(order.name)
-        mine = order.urn in known or named in keys
-        if order.status not in TERMINAL and not mine and (named is not None or order.urn in told):
-            times = (order.ordered_at, order.finished_at)
-            found.append(
-                _foreign("order", order.urn, without_key(order.name), order.service, order.status, times, told, named)
-            )
-    async for job in client.jobs.list_all(limit=LOOKED_AT):
-        if job.status not in TERMINAL and job.urn in told and job.urn not in known:
-            times = (job.requested_at, job.finished_at)
-            found.append(_foreign("job", job.urn, job.name, job.service, job.status, times, told, None))
+    for kind in KINDS.values():
+        async for record in kind.newest(client):
+            named = kind.key(record)
+            ours = (named is not None or record.urn in told) and record.urn not in known and named not in keys
+            if ours and record.status not in TERMINAL:
+                found.append(_foreign(kind, record, told.get(record.urn, {})))
     return found
 
 
@@ -241,28 +230,19 @@ async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, An
     return told
 
 
-def _foreign(
-    noun: str,
-    urn: str,
-    name: str | None,
-    service: str | None,
-    status: str,
-    times: tuple[datetime | None, datetime | None],
-    told: Mapping[str, Mapping[str, Any]],
-    key: str | None,
-) -> Orphan:
-    content = told.get(urn, {})
+def _foreign(kind: WorkKind[Any], record: OrderRecord | JobRecord, content: Mapping[str, Any]) -> Orphan:
+    """What another journal asked for; `content` is that of its idempotency record."""
     journal = content.get("journal")
     return Orphan(
-        noun=noun,
-        urn=urn,
-        key=content.get("key") or key,
-        name=name,
+        noun=kind.noun,
+        urn=record.urn,
+        key=content.get("key") or kind.key(record),
+        name=without_key(record.name),
         service=content.get("subject"),
-        service_urn=ivcap_urn("service", service) if service else "",
-        status=status,
-        since=times[0],
-        ended_at=times[1],
+        service_urn=ivcap_urn("service", record.service) if record.service else "",
+        status=record.status,
+        since=kind.asked_at(record),
+        ended_at=record.finished_at,
         run=content.get("run"),
         flow=content.get("flow"),
         left="not known here",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,20 +23,19 @@ from ivcap_flows.errors import (
     NotFoundError,
     PlatformError,
 )
-from ivcap_flows.handles import TERMINAL
+from ivcap_flows.handles import TERMINAL, Products
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, fingerprint_for_reuse
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
-from ivcap_flows.ivcap.job_records import JobRecord
-from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import NewIntent
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.work.kinds import R, WorkKind, is_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
 
-__all__ = ["Earlier", "Refused", "definition_of", "earlier_of", "look_for_reuse", "usable"]
+__all__ = ["Earlier", "Refused", "definition_of", "earlier_of", "look_for_reuse"]
 
 T = TypeVar("T")
 
@@ -98,11 +97,17 @@ async def _marked(aspects: Aspects, reuse_fingerprint: str) -> AsyncIterator[Asp
 
 
 async def look_for_reuse(
-    client: IvcapClient, wanted: NewIntent, handle: Callable[[str], Awaitable[Found[T]]]
+    client: IvcapClient,
+    kind: WorkKind[R],
+    wanted: NewIntent,
+    request: Mapping[str, Any],
+    *,
+    forms: Sequence[Any],
+    value: Callable[[R, Products], T],
 ) -> Reusable[T]:
-    """The newest earlier one that `handle` makes a value of, where it does not raise `Refused` or a PlatformError.
+    """The newest earlier one that can be used in the place of what is wanted, as the `value` of its record.
 
-    One that still runs is only reported: it may fail yet.
+    `forms` are those in which an equal request may be told. One that still runs is only reported: it may fail yet.
     """
     assert wanted.definition is not None
     reuse_fingerprint = fingerprint_for_reuse(
@@ -119,7 +124,8 @@ async def look_for_reuse(
     reasons: list[str] = []
     for earlier in candidates:
         try:
-            found = await handle(earlier.urn)
+            record = await kind.read(client, earlier.urn, request["service"], result=True)
+            products = await _usable(client, kind, record, wanted.account, request, forms)
         except Refused as refused:
             reasons.append(str(refused))
             if refused.running:
@@ -136,23 +142,20 @@ async def look_for_reuse(
         else:
             by = f" of the flow {earlier.flow}" if earlier.flow else ""
             logger.info("Uses %s%s instead of paying for an equal %s.", earlier.urn, by, wanted.noun)
-            return Reusable(found, f"{earlier.urn}{by} is used")
+            handles = Products(product.handle(wanted.platform) for product in products)
+            return Reusable(
+                Found(value(record, handles), record.urn, kind.asked_at(record)), f"{earlier.urn}{by} is used"
+            )
     if reasons:
         logger.info("No earlier %s for %s is used: %s", wanted.noun, wanted.subject, "; ".join(reasons))
     return Reusable(None, "; ".join(reasons) or "no equal one of the same definition of the service is known")
 
 
-async def usable(
-    client: IvcapClient,
-    record: OrderRecord | JobRecord,
-    *,
-    account: str,
-    service: str,
-    request: Sequence[Any],
-    policy: str | None,
+async def _usable(
+    client: IvcapClient, kind: WorkKind[R], record: R, account: str, request: Mapping[str, Any], forms: Sequence[Any]
 ) -> list[ArtifactRecord]:
-    """The products of an order or job that can be used instead of an equal one; raises `Refused` with the reason, and
-    the platform's error for what cannot be read. `request` are the forms in which an equal request may be told."""
+    """The products of work that can be used instead of an equal one; raises `Refused` with the reason, and the
+    platform's error for what cannot be read."""
     urn = record.urn
     if record.status not in TERMINAL:
         raise Refused(f"{urn} is {record.status}", running=True)
@@ -161,15 +164,12 @@ async def usable(
     if record.account not in (None, account):
         raise Refused(f"{urn} is of another account")
     # Not every server tells the policy, and none was asked for says nothing of what it became.
-    other_policy = None not in (policy, record.policy) and record.policy != policy
-    if other_policy or not _is_of(record, service) or not _asks_for(record, request):
-        raise Refused(f"{urn} asks for something else than its idempotency record says")
-    if isinstance(record, OrderRecord):
-        products = [product async for product in client.orders.products(urn)]
-    else:
-        products = [product async for product in client.jobs.products(record)]
-        if record.result_content is None and record.result_content_type is not None:
-            await client.jobs.result(service, urn)
+    other_policy = None not in (request["policy"], record.policy) and record.policy != request["policy"]
+    shown = kind.shown(record)
+    other_request = shown is not None and not any(kind.equal(shown, form) for form in forms)
+    if other_policy or other_request or not is_of(record, request["service"]):
+        raise Refused(f"{urn} asks for something else than the aspect that names it says")
+    products = await kind.products(client, record)
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def ready(product: ArtifactRecord) -> None:
@@ -183,15 +183,3 @@ async def usable(
 
     await asyncio.gather(*(ready(product) for product in products))
     return products
-
-
-def _is_of(record: OrderRecord | JobRecord, service: str) -> bool:
-    return record.service is None or record.service.rsplit(":", 1)[-1] == service.rsplit(":", 1)[-1]
-
-
-def _asks_for(record: OrderRecord | JobRecord, request: Sequence[Any]) -> bool:
-    if isinstance(record, JobRecord):
-        return record.request_content is None or fingerprint(record.request_content) in map(fingerprint, request)
-    # The platform adds parameters of its own and may show none.
-    shown = record.values()
-    return not shown or any(all(shown.get(name) == text for name, text in each.items()) for each in request)

@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ivcap_flows.durable.losses import stated_in
-from ivcap_flows.durable.orphans import NOUNS
 from ivcap_flows.identity import INTENT_SCHEMA, canonical, digest, key_entity, key_of
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.work.kinds import KINDS
 
 __all__ = ["rebuild"]
 
@@ -38,7 +38,7 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
         stated = stated_in(content, journal.id)
         highest = max(highest, 0 if stated is None else stated.serial)
         key = content.get("key")
-        if content.get("noun") not in NOUNS or not isinstance(key, str) or record.entity != key_entity(key):
+        if content.get("noun") not in KINDS or not isinstance(key, str) or record.entity != key_entity(key):
             continue
         if key not in found or (found[key][1].get("urn") is None and content.get("urn") is not None):
             found[key] = record, content
@@ -85,17 +85,11 @@ def _request(content: Mapping[str, Any]) -> dict[str, Any]:
     service = content.get("service")
     if isinstance(outcome, Mapping):
         service = service or outcome.get("service")
-        for form in _forms(str(content["noun"]), outcome):
-            request = {"service": service, **form, "policy": content.get("policy")}
-            if digest(canonical(request)) == sha256:
-                return request
+        asked = KINDS[str(content["noun"])].asked
+        request = {"service": service, asked: outcome.get(asked), "policy": content.get("policy")}
+        if digest(canonical(request)) == sha256:
+            return request
     return {"service": service, "sha256": sha256}
-
-
-def _forms(noun: str, outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if noun == "order":
-        return [{"parameters": outcome.get("parameters")}]
-    return [{"request": outcome.get("request")}]
 
 
 async def _is_ours(

@@ -1,0 +1,74 @@
+"""What on the platform may be the effect of an order or job that is in doubt, as a person would look for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from ivcap_flows.durable.platform_time import look_since
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
+from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.journal import IntentRow
+from ivcap_flows.work.kinds import KINDS, WorkKind, is_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal.redaction import Redaction
+
+__all__ = ["Candidate", "candidates_of"]
+
+Sign = Literal["its idempotency record names it", "its name bears the key", "equal request"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An order or job that may be the one; only "equal request" leaves room for doubt."""
+
+    urn: str
+    sign: Sign
+    status: str
+    at: datetime | None
+
+
+async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redaction) -> list[Candidate]:
+    """Those that could be it, oldest first. The platform is asked now; a request that it shows late is not among them.
+
+    What the platform shows is compared as the journal keeps it, by `redaction`. With one that surely is ours, those
+    that merely look alike are left out.
+    """
+    found = [one async for one in _looking_alike(client, KINDS[intent.noun], intent, redaction)]
+    told = [urn async for urn in _told(client, intent.key)]
+    found = [Candidate(c.urn, "its idempotency record names it", c.status, c.at) if c.urn in told else c for c in found]
+    known = {candidate.urn for candidate in found}
+    found += [Candidate(urn, "its idempotency record names it", "unknown", None) for urn in told if urn not in known]
+    sure = [candidate for candidate in found if candidate.sign != "equal request"]
+    return sorted(sure or found, key=lambda one: (one.at is None, one.at, one.urn))
+
+
+async def _told(client: IvcapClient, key: str) -> AsyncIterator[str]:
+    async for record in client.aspects.list(entity=key_entity(key), schema=INTENT_SCHEMA, order_direction="ASC"):
+        if isinstance(record.content, Mapping) and isinstance(record.content.get("urn"), str):
+            yield record.content["urn"]
+
+
+async def _looking_alike(
+    client: IvcapClient, kind: WorkKind[Any], intent: IntentRow, redaction: Redaction
+) -> AsyncIterator[Candidate]:
+    since, service, wanted = look_since(client.time, intent), str(intent.request["service"]), intent.request[kind.asked]
+
+    def is_older(asked_at: datetime | None) -> bool:
+        return since is not None and asked_at is not None and asked_at < since
+
+    async for item in kind.newest_of(client, service):
+        if is_older(kind.asked_at(item)):
+            return
+        if kind.key(item) == short_id(intent.key):
+            yield Candidate(item.urn, "its name bears the key", item.status, kind.asked_at(item))
+            continue
+        record = await kind.read(client, item.urn, service)
+        asked_at, shown = kind.asked_at(record), kind.shown(record)
+        if is_older(asked_at):
+            return
+        if shown is not None and is_of(record, service) and kind.equal(redaction.of(shown), wanted):
+            yield Candidate(record.urn, "equal request", record.status, asked_at)

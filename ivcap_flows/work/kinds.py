@@ -1,0 +1,133 @@
+"""The kinds of work. What the other modules of this room do with an order or a job, they do through its kind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from ivcap_flows.identity import fingerprint, ivcap_urn, key_in
+from ivcap_flows.ivcap.artifacts import ArtifactRecord
+from ivcap_flows.ivcap.job_records import JobRecord
+from ivcap_flows.ivcap.orders import OrderRecord
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
+
+__all__ = ["JOBS", "KINDS", "LOOKED_AT", "ORDERS", "R", "WorkKind", "is_of"]
+
+LOOKED_AT: Final = 500
+"""Orders, jobs and idempotency records to read at most, newest first."""
+
+R = TypeVar("R", OrderRecord, JobRecord)
+
+
+class WorkKind(Protocol[R]):
+    """One kind of work. `noun` names it in the journal, `asked` the member of its request that the service gets."""
+
+    noun: str
+    asked: str
+
+    async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> R:
+        """Read a record with its request, and on demand its result.
+
+        `service` is the URN of its service, looked up where it is not known.
+        """
+
+    def newest(self, client: IvcapClient) -> AsyncIterator[R]:
+        """List the account's newest work of all services."""
+
+    def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[R]:
+        """List the newest work of one service. Items may lack the time and the request."""
+
+    def asked_at(self, record: R) -> datetime | None:
+        """When the platform took the request."""
+
+    def key(self, record: R) -> str | None:
+        """The short idempotency key that the record bears, None where it bears none."""
+
+    def shown(self, record: R) -> Any:
+        """What the service was asked for, as the platform shows it; None where it does not."""
+
+    def equal(self, shown: Any, wanted: Any) -> bool:
+        """Whether the request that is shown is the one that is wanted."""
+
+    async def products(self, client: IvcapClient, record: R) -> list[ArtifactRecord]:
+        """Read all that the work has made. Raises the platform's error for what cannot be read any more."""
+
+
+class _Orders:
+    noun = "order"
+    asked = "parameters"
+
+    async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> OrderRecord:
+        return await client.orders.read(urn)
+
+    def newest(self, client: IvcapClient) -> AsyncIterator[OrderRecord]:
+        return client.orders.list(order_by="ordered-at", order_desc=True, limit=LOOKED_AT)
+
+    async def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[OrderRecord]:
+        async for order in self.newest(client):
+            if is_of(order, service):
+                yield order
+
+    def asked_at(self, record: OrderRecord) -> datetime | None:
+        return record.ordered_at
+
+    def key(self, record: OrderRecord) -> str | None:
+        return key_in(record.name)
+
+    def shown(self, record: OrderRecord) -> Any:
+        return record.values() or None
+
+    def equal(self, shown: Any, wanted: Any) -> bool:
+        # The platform adds parameters of its own.
+        return isinstance(wanted, Mapping) and all(shown.get(name) == text for name, text in wanted.items())
+
+    async def products(self, client: IvcapClient, record: OrderRecord) -> list[ArtifactRecord]:
+        return [product async for product in client.orders.products(record.urn)]
+
+
+class _Jobs:
+    noun = "job"
+    asked = "request"
+
+    async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> JobRecord:
+        service = service or await client.jobs.service_of(urn)
+        return await client.jobs.read(service, urn, with_request=True, with_result=result)
+
+    def newest(self, client: IvcapClient) -> AsyncIterator[JobRecord]:
+        return client.jobs.list_all(limit=LOOKED_AT)
+
+    def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[JobRecord]:
+        return client.jobs.list(service, limit=LOOKED_AT)
+
+    def asked_at(self, record: JobRecord) -> datetime | None:
+        return record.requested_at
+
+    def key(self, record: JobRecord) -> str | None:
+        return None
+
+    def shown(self, record: JobRecord) -> Any:
+        return record.request_content
+
+    def equal(self, shown: Any, wanted: Any) -> bool:
+        return fingerprint(shown) == fingerprint(wanted)
+
+    async def products(self, client: IvcapClient, record: JobRecord) -> list[ArtifactRecord]:
+        products = [product async for product in client.jobs.products(record)]
+        if record.result_content is None and record.result_content_type is not None:
+            service = record.service or await client.jobs.service_of(record.urn)
+            await client.jobs.result(ivcap_urn("service", service), record.urn)
+        return products
+
+
+ORDERS: Final[WorkKind[OrderRecord]] = _Orders()
+JOBS: Final[WorkKind[JobRecord]] = _Jobs()
+KINDS: Final[Mapping[str, WorkKind[Any]]] = {kind.noun: kind for kind in (ORDERS, JOBS)}
+"""By noun."""
+
+
+def is_of(record: OrderRecord | JobRecord, service: str) -> bool:
+    """Whether the work is of this service, as far as the record says. IVCAP tells a service as a URN or a bare id."""
+    return record.service is None or record.service.rsplit(":", 1)[-1] == service.rsplit(":", 1)[-1]
