@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
@@ -18,7 +17,7 @@ from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
 from ivcap_flows.identity import Scope, key_of, key_of_generation
-from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ async def perform(
             if effect.reuse is not None and earlier is None and _unsent(newest, wanted):
                 earlier = await effect.reuse(wanted)
                 wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
-            claim = await _claim(journal, wanted, max_orders)
+            [claim] = await journal.claim([wanted], spend_limit=max_orders)
             if claim.again and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, effect.scope)
             if claim.kind == "kept":
@@ -130,33 +129,6 @@ async def perform(
                 sent = submission.urn
     finally:
         stop_heartbeat(journal)
-
-
-async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Claim:
-    """Claim beside the loop. What is granted and not heard of is given back, or it would hold for ever: where the
-    caller was cancelled, and where the commit was not confirmed, which may be on disk all the same."""
-    lock = threading.Lock()
-    made: list[Claim] = []
-    unheard = False
-
-    def give_back() -> None:
-        if unheard and made and made[0].kind in ("new", "doubt"):
-            journal.intents.release(made[0].intent)
-
-    def take() -> Claim:
-        claim = journal.intents.claim(wanted, spend_limit=limit)
-        with lock:
-            made.append(claim)
-            give_back()
-        return claim
-
-    try:
-        return await journal.ask(take)
-    except BaseException:
-        with lock:
-            unheard = True
-            give_back()
-        raise
 
 
 def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> str:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -100,7 +101,7 @@ class Claims:
             self._processes.owe(tokens)
         finally:
             for token in tokens.values():
-                self._processes.end(token)
+                self._store.when_on_disk(partial(self._processes.end, token))
 
     def _take(
         self, connection: Connection, wanted: Sequence[NewIntent], tokens: dict[str, str], spend_limit: int | None

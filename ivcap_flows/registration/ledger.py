@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from ivcap_flows.durable.platform_time import PlatformClock
-from ivcap_flows.journal import Claim, IntentRow, Journal, OpenedAttempt
+from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.batch_watcher import Pulse
@@ -59,6 +58,7 @@ class Ledger:
         attempt: OpenedAttempt | None,
         progress: Progress,
     ) -> None:
+        self._journal = journal
         self._intents = journal.intents
         self._spool = spool
         self._out = out
@@ -81,31 +81,14 @@ class Ledger:
         self._since = None if now is None else now.earliest
 
     async def claim(self, rows: Sequence[Spooled]) -> list[Work]:
-        """The rows that this process may go on with; those that are done stand so from now on.
-
-        What is granted to a caller that does not get it is given back, also after a cancellation, or it would hold as
-        long as the process lives.
-        """
-        lock = threading.Lock()
-        works: list[Work] = []
-        unwanted = False
-
-        def take() -> list[tuple[Spooled, Claim]]:
-            claims = self._intents.claim_many([self._intent(row) for row in rows])
-            pairs = list(zip(rows, claims, strict=True))
-            with lock:
-                works.extend(Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt"))
-                if unwanted:
-                    self.release(works)
-            return pairs
-
+        """The rows that this process may go on with; those that are done stand so from now on."""
+        claims = await self._journal.claim([self._intent(row) for row in rows])
+        pairs = list(zip(rows, claims, strict=True))
+        works = [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
         try:
-            pairs = await asyncio.to_thread(take)
             await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
         except BaseException:
-            with lock:
-                unwanted = True
-                self.release(works)
+            self.release(works)
             raise
         return works
 
