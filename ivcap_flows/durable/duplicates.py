@@ -116,7 +116,7 @@ async def duplicates_on_ivcap(
             key = content.get("key") or record.entity.rpartition(":")[2]
             seen.add(key, content["urn"], str(content.get("noun")), content.get("subject"), content.get("journal"))
     _, _, alike = await asyncio.gather(_orders(client, seen), _uploads(client, seen), _aspects(client, journal))
-    sure = await asyncio.to_thread(seen.duplicates, _NEXT)
+    sure = await journal.ask(seen.duplicates, _NEXT)
     looked_at = (
         f"the newest {LOOKED_AT} idempotency records, orders, and statements of uploaded contents of the account, and "
         f"the newest {ASPECTS_LOOKED_AT} aspects of this journal"
@@ -152,7 +152,7 @@ async def _uploads(client: IvcapClient, seen: ByKey) -> None:
 async def _aspects(client: IvcapClient, journal: Journal) -> list[Duplicate]:
     """The journal's newest aspects that equal another active one which no key of the journal claims."""
     platform, account = await client.platform(), await client.account()
-    rows = await asyncio.to_thread(_added, journal, platform, account)
+    rows = await journal.ask(_added, journal, platform, account)
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def look(row: IntentRow) -> Duplicate | None:
@@ -175,7 +175,7 @@ async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: 
     if row.urn not in alike:
         # It was retracted since.
         return None
-    claimed = await asyncio.to_thread(journal.intents.claimed_by_others, row.key, alike)
+    claimed = await journal.ask(journal.intents.claimed_by_others, row.key, alike)
     others = [urn for urn in alike if urn != row.urn and urn not in claimed]
     # What somebody else stated is none of ours; lists do not tell whose it is.
     others = [urn for urn in others if (await client.aspects.read(urn)).account in (None, account)]

@@ -72,7 +72,7 @@ async def perform(
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
     direct = plan is None and effect.reuse is None and on_failure == "keep" and wanted.attempt_number < 2
-    newest = None if direct else await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+    newest = None if direct else await journal.ask(journal.intents.newest, wanted.base_key)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
         return await preview(
@@ -98,11 +98,11 @@ async def perform(
                 warn_shared(claim.intent, effect.scope)
             if claim.kind == "kept":
                 if direct:
-                    direct, newest = False, await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+                    direct, newest = False, await journal.ask(journal.intents.newest, wanted.base_key)
                     if newest is not None and newest.generation != claim.intent.generation:
                         continue
                 if _resubmits(claim.intent, on_failure, max_resubmits):
-                    newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+                    newest = await journal.ask(journal.intents.newest, wanted.base_key)
                     continue
                 if sent is not None and sent != claim.intent.urn:
                     await _report(journal, claim.intent, sent)

@@ -203,7 +203,7 @@ class Submission(Generic[T]):
 
     async def _visibility_delay_left(self) -> float:
         """The seconds for which the effect of an earlier request may still be about to show."""
-        now = await asyncio.to_thread(self.journal.now)
+        now = await self.journal.ask(self.journal.now)
         time = None if self._clock is None else await self._clock.now()
         return visibility_delay_left([self.intent], self.effect.visibility_delay, now, time)
 
@@ -296,13 +296,13 @@ class Submission(Generic[T]):
         """The oldest of those that are surely ours; the rest is reported. InDoubtError if it cannot be told."""
         ours = [one for one in found if one.matched_by == "key"]
         if not ours and found:
-            others = await asyncio.to_thread(
+            others = await self.journal.ask(
                 self.journal.intents.claimed_by_others, self.intent.key, [one.urn for one in found]
             )
             free = [one for one in found if one.urn not in others]
             ours = [one for one in free if one.matched_by == "content"]
             # Where others may have caused what looks like ours, there must be one for each.
-            rivals = await asyncio.to_thread(self.journal.intents.rivals, self.intent) if ours else 0
+            rivals = await self.journal.ask(self.journal.intents.rivals, self.intent) if ours else 0
             if free and len(ours) <= rivals:
                 raise self._undecided([one.urn for one in free])
         if not ours:

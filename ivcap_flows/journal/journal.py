@@ -113,7 +113,8 @@ class Journal:
     async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the journal gives, called beside the loop; on SQLite those asked meanwhile share a commit.
 
-        Cancelled, the method may have had its effect all the same.
+        Others wait for the call, so one that also reads files, asks a server or goes through all rows takes a thread of
+        its own instead (`asyncio.to_thread`). Cancelled, the method may have had its effect all the same.
         """
         return await self._group_commit.ask(call, *args, **kwargs)
 

@@ -49,7 +49,7 @@ async def verify_remote(journal: Journal, run: RunRow, graph: Graph, platforms: 
             return await _judged(node, check)
 
     found = await asyncio.gather(*(turn(node, check) for node, check in checks))
-    sent = await asyncio.to_thread(journal.deliveries.where, run_id=run.id, state="delivered", limit=None)
+    sent = await journal.ask(journal.deliveries.where, run_id=run.id, state="delivered", limit=None)
     if any(row.sink.partition(":")[0] == "ivcap" for row in sent):
         node = Record(kind="entity", id=flows_urn("run", run.id), type="run record")
         found.append(await _judged(node, reader.run_record))

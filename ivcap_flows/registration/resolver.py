@@ -54,7 +54,7 @@ class Resolver:
         doubted = [work for work in silent if work.intent.state != "intent"]
         if doubted:
             intents = [work.intent for work in doubted]
-            now = await asyncio.to_thread(self._journal.now)
+            now = await self._journal.ask(self._journal.now)
             await asyncio.sleep(visibility_delay_left(intents, self._visibility_delay, now, self._client.time))
             await self._lookup.everywhere(look_since(self._client.time, *intents))
             doubted = await self.by_signs(doubted, final=True)
@@ -166,7 +166,7 @@ class Resolver:
             await asyncio.sleep(self._visibility_delay)
         await self._lookup.everywhere(look_since(self._client.time, *(work.intent for work in works)))
         signs = self._ledger.signs(work.row for work in works)
-        now = await asyncio.to_thread(self._journal.now)
+        now = await self._journal.ask(self._journal.now)
         lodged: list[tuple[Work, Sign]] = []
         failed: list[tuple[Work, str | None, str | None]] = []
         stuck: list[tuple[Work, str | None, str]] = []
@@ -192,7 +192,7 @@ class Resolver:
             await self.follow(unit, members, stall_timeout=stall_timeout, alone=True)
 
     async def _leave(self, doubtful: Sequence[tuple[Work, str | None, str]]) -> None:
-        now = await asyncio.to_thread(self._journal.now)
+        now = await self._journal.ask(self._journal.now)
         await self._ledger.leave(doubtful, now.isoformat(timespec="seconds"))
 
 

@@ -127,7 +127,7 @@ class Submission:
         oldest: IntentRow | None = None
         unknown = False
         for page in self._spool.pages("ready"):
-            known = await asyncio.to_thread(self._journal.intents.find_many, [row.key for row in page])
+            known = await self._journal.ask(self._journal.intents.find_many, [row.key for row in page])
             for intent in known.values():
                 if intent.state not in DONE and (oldest is None or _began(intent) < _began(oldest)):
                     oldest = intent

@@ -124,10 +124,10 @@ class IvcapSink:
         await self._read(run, wanted)
         sent: SendingRow | None = None
         if any(not one.same for one in wanted):
-            sent = await asyncio.to_thread(self._journal.deliveries.sending, self._name, run.id)
+            sent = await self._journal.ask(self._journal.deliveries.sending, self._name, run.id)
             if sent is not None:
                 # Its process was killed, or its reply lost: what it has sent may not show yet.
-                now, time = await asyncio.to_thread(self._journal.now), self._client.time
+                now, time = await self._journal.ask(self._journal.now), self._client.time
                 rest = visibility_delay_left([sent], _NOTED + self._client.visibility_delay, now, time)
                 # Without the platform's time the next pass would know no more than this one of what has passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
@@ -139,7 +139,7 @@ class IvcapSink:
                 await self._read(run, wanted)
         delivery = await self._write(run, wanted)
         if sent is not None:
-            await asyncio.to_thread(self._journal.deliveries.end_sending, self._name, run.id)
+            await self._journal.ask(self._journal.deliveries.end_sending, self._name, run.id)
         return delivery
 
     async def _read(self, run: RunRow, wanted: Sequence[_Stated]) -> None:
@@ -181,7 +181,7 @@ class IvcapSink:
         deliveries, ended = self._journal.deliveries, asyncio.Event()
 
         async def note() -> None:
-            await asyncio.to_thread(deliveries.note_sending, self._name, run.id, self._client.time)
+            await self._journal.ask(deliveries.note_sending, self._name, run.id, self._client.time)
 
         async def renew() -> None:
             while not ended.is_set():
@@ -201,7 +201,7 @@ class IvcapSink:
             raise
         ended.set()
         await renewing
-        await asyncio.to_thread(deliveries.end_sending, self._name, run.id)
+        await self._journal.ask(deliveries.end_sending, self._name, run.id)
 
 
 @dataclass

@@ -122,7 +122,7 @@ async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIte
     """The URNs under which this content is known: to the journal, newest first, then to the platform's idempotency
     record.
     """
-    known = await asyncio.to_thread(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
+    known = await call.journal.ask(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
     for row in reversed(known):
         if row.urn is not None and (row.platform, row.account) == (call.platform, call.account):
             yield row.urn
