@@ -16,6 +16,7 @@ from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import Scope, key_of, key_of_generation
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
@@ -81,7 +82,7 @@ async def perform(
     if not direct and (newest is None or newest.state == "abandoned"):
         await check_divergence(journal, wanted, on_divergence)
 
-    wait = _FIRST_WAIT
+    pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
     sent: str | None = None
     earlier: Reusable[T] | None = None
     start_heartbeat(journal)
@@ -108,8 +109,7 @@ async def perform(
                     await _report(journal, claim.intent, sent)
                 return Performed(effect.decode(claim.intent.outcome), "kept", claim.intent.key)
             if claim.kind == "held":
-                await asyncio.sleep(wait)
-                wait = min(_LONGEST_WAIT, 1.5 * wait)
+                await pauses.sleep()
                 continue
             submission = Submission(
                 effect,

@@ -33,6 +33,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.http.leave import asking_leave
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse
 from ivcap_flows.journal import Claim, Journal
@@ -218,7 +219,7 @@ class Submission(Generic[T]):
         if self._has_begun:
             return None
         end = asyncio.get_running_loop().time() + visibility_delay
-        pause = max(0.1, self.effect.visibility_delay / 64)
+        pauses = Pauses(max(_FIRST_PAUSE, self.effect.visibility_delay / 64), self.effect.visibility_delay)
         while True:
             left = end - asyncio.get_running_loop().time()
             try:
@@ -236,15 +237,14 @@ class Submission(Generic[T]):
                 if left <= 0:
                     self._looked = True
                     return None
-            await asyncio.sleep(min(pause, max(left, 0.0)))
-            pause *= 2
+            await pauses.sleep(left)
 
     async def _leave_it_to_others(self) -> Performed[T] | None:
         """Adopt what another journal has brought about. One that is at it is waited for as long as it gets on, then
         its work is continued, unless there is some of ours."""
         loop = asyncio.get_running_loop()
         seen: Any = None
-        begun, end, pause = None, loop.time() + self.effect.stall_timeout, _FIRST_PAUSE
+        begun, end, pauses = None, loop.time() + self.effect.stall_timeout, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 theirs = await self._read_aspect()
@@ -264,8 +264,7 @@ class Submission(Generic[T]):
                     seen, end = remote_progress, loop.time() + self.effect.stall_timeout
                 elif loop.time() >= end:
                     break
-            await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
-            pause = min(_LONGEST_PAUSE, 1.5 * pause)
+            await pauses.sleep(end - loop.time())
         logger.warning(
             "Another journal has the %s %s in hand and has not got on for %g s. This one %s.",
             self.intent.noun,
