@@ -19,13 +19,13 @@ from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import DONE
+from ivcap_flows.loop import all_of
 
 __all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "records_of"]
 
 ASPECTS_LOOKED_AT: Final = 50
 """The newest aspects that a journal has added, for each of which the platform is asked for equal ones."""
 
-_AT_ONCE: Final = 8
 _NEXT: Final = {
     "order": "Each is whole and was paid for, and IVCAP cancels none: use one.",
     "job": "Each is whole and was paid for, and IVCAP cancels none: use one.",
@@ -153,13 +153,8 @@ async def _aspects(client: IvcapClient, journal: Journal) -> list[Duplicate]:
     """The journal's newest aspects that equal another active one which no key of the journal claims."""
     platform, account = await client.platform(), await client.account()
     rows = await journal.ask(_added, journal, platform, account)
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def look(row: IntentRow) -> Duplicate | None:
-        async with turns:
-            return await _like(client, journal, row, account)
-
-    return [found for found in await asyncio.gather(*map(look, rows)) if found is not None]
+    like = await all_of(lambda row: _like(client, journal, row, account), rows)
+    return [found for found in like if found is not None]
 
 
 def _added(journal: Journal, platform: str, account: str) -> list[IntentRow]:

@@ -5,7 +5,6 @@ The platform cannot cancel them, so they go on and cost; what can be done is to 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, key_in, short_id, wit
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
 from ivcap_flows.journal.states import State
+from ivcap_flows.loop import all_of
 
 __all__ = ["LOOKED_AT", "NOUNS", "Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 
@@ -25,7 +25,6 @@ NOUNS: Final = ("order", "job")
 LOOKED_AT: Final = 500
 """Orders, jobs and idempotency records of the account that are read at most, newest first."""
 _OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
-_AT_ONCE: Final = 8
 
 Ended = Callable[[list[str]], set[str]]
 """Which of these Prefect flow runs are known not to come back."""
@@ -179,18 +178,16 @@ def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
 
 async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:
     """The orphans with status and times as the platform tells them; those of another account stay as they are."""
-    turns = asyncio.Semaphore(_AT_ONCE)
 
     async def look(orphan: Orphan) -> Orphan:
         if orphan.urn is None:
             return orphan
-        async with turns:
-            try:
-                return await _looked_at(client, orphan, orphan.urn)
-            except PlatformError as error:
-                return replace(orphan, status=f"cannot be read ({type(error).__name__})")
+        try:
+            return await _looked_at(client, orphan, orphan.urn)
+        except PlatformError as error:
+            return replace(orphan, status=f"cannot be read ({type(error).__name__})")
 
-    return list(await asyncio.gather(*(look(orphan) for orphan in orphans)))
+    return await all_of(look, orphans)
 
 
 async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:

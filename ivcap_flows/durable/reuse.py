@@ -8,7 +8,6 @@ only as far as the order or job itself says the same.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import NewIntent
+from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ CANDIDATES: Final = 10
 """Earlier ones that are looked at, newest first."""
 LOOKED_AT: Final = 500
 """Aspects that are read where the platform does not look into their content itself."""
-_AT_ONCE: Final = 8
 
 
 class Refused(Exception):  # noqa: N818 - an answer, no error: it never leaves who asked
@@ -172,18 +171,16 @@ async def usable(
         products = [product async for product in client.jobs.products(record)]
         if record.result_content is None and record.result_content_type is not None:
             await client.jobs.result(service, urn)
-    turns = asyncio.Semaphore(_AT_ONCE)
 
     async def ready(product: ArtifactRecord) -> None:
-        async with turns:
-            try:
-                found = await client.artifacts.read(product.urn)
-            except PlatformError as error:
-                raise Refused(f"the product {product.urn} of {urn} cannot be read: {error.message}") from error
+        try:
+            found = await client.artifacts.read(product.urn)
+        except PlatformError as error:
+            raise Refused(f"the product {product.urn} of {urn} cannot be read: {error.message}") from error
         if found.status in ("pending", "partial", "error"):
             raise Refused(f"the product {product.urn} of {urn} is {found.status}")
 
-    await asyncio.gather(*(ready(product) for product in products))
+    await all_of(ready, products)
     return products
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ivcap_flows.durable.platform_time import look_since, visibility_delay_left
 from ivcap_flows.journal import Journal
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.batch_watcher import BatchWatcher, End, Pulse, Sending, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
@@ -91,13 +92,9 @@ class Resolver:
         await self._ledger.adopt(lodged)
         await self._ledger.fail(failed)
         await self._leave(halves)
-        limit = asyncio.Semaphore(self._in_flight)
-
-        async def follow(unit: Unit, members: Sequence[Work]) -> None:
-            async with limit:
-                await self._follow_again(unit, members, moment(began.get(unit)))
-
-        await asyncio.gather(*(follow(unit, members) for unit, members in units.items()))
+        await all_of(
+            lambda unit: self._follow_again(unit, units[unit], moment(began.get(unit))), units, self._in_flight
+        )
         return silent
 
     async def follow(self, unit: Unit, works: Sequence[Work], *, stall_timeout: float, alone: bool = False) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable.platform_time import visibility_delay_left
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery, is_trial, shareable
@@ -152,7 +153,7 @@ class IvcapSink:
             listed = self._client.aspects.where(path, entity=one.entity, schema=one.schema)
             one.there = [record async for record in listed if _part_of(record) == (urn, run.journal)]
 
-        await _each(read, wanted)
+        await all_of(read, wanted, _AT_ONCE)
 
     async def _write(self, run: RunRow, wanted: Sequence[_Stated]) -> Delivery:
         aspects = self._client.aspects
@@ -172,7 +173,7 @@ class IvcapSink:
 
         missing = any(not one.same for one in wanted)
         async with self._noted(run) if missing else nullcontext():
-            await _each(write, wanted)
+            await all_of(write, wanted, _AT_ONCE)
         return Delivery("dead", " ".join(sorted(refused))) if refused else Delivery("delivered")
 
     @asynccontextmanager
@@ -285,23 +286,3 @@ def _part_of(record: AspectRecord) -> tuple[str, str] | None:
     said = record.content if isinstance(record.content, Mapping) else {}
     run, journal = said.get("run"), said.get("journal")
     return (run, journal) if isinstance(run, str) and isinstance(journal, str) else None
-
-
-async def _each(do: Callable[[_Stated], Awaitable[None]], stated: Sequence[_Stated]) -> None:
-    """Do it for each, some at once. After one that failed none is begun, and what is under way comes to its end: a
-    request that was sent and not waited for would be another doubt."""
-    left = iter(stated)
-    failed: list[Exception] = []
-
-    async def worker() -> None:
-        for one in left:
-            if failed:
-                return
-            try:
-                await do(one)
-            except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
-                failed.append(error)
-
-    await asyncio.gather(*(worker() for _ in range(min(_AT_ONCE, len(stated)))))
-    if failed:
-        raise failed[0]
