@@ -138,7 +138,7 @@ def release_not_written(patch: SetAttribute) -> None:
 
     patch(Claims, "release", only_here)
     release = Intents.release
-    patch(Intents, "release", lambda self, intent, doubt=None: release(self, intent))
+    patch(Intents, "release", lambda self, intent, *_: release(self, intent))
 
 
 def no_leave_asked(patch: SetAttribute) -> None:
