@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["arun", "run", "submit"]
+__all__ = ["all_of", "arun", "run", "submit"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _lock = threading.Lock()
 _state: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -100,6 +101,36 @@ async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
     if asyncio.get_running_loop() is _loop():
         return await coroutine
     return await submit(coroutine)
+
+
+async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T], at_once: int = 8) -> list[R]:
+    """What `do` gives for each, in their order, so many at a time.
+
+    After a failure none is begun, and what is under way comes to its end before it is raised: a request that was sent
+    and not waited for would be a doubt.
+    """
+    waiting = enumerate(things)
+    given: dict[int, R] = {}
+    failed: list[Exception] = []
+
+    async def work() -> None:
+        for number, thing in waiting:
+            try:
+                given[number] = await do(thing)
+            except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
+                failed.append(error)
+            if failed:
+                return
+
+    workers = [asyncio.ensure_future(work()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+    if failed:
+        raise failed[0]
+    return [given[number] for number in sorted(given)]
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

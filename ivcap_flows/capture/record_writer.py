@@ -271,23 +271,26 @@ class Recorder:
 
     def _write(self, stated: list[list[Fact]]) -> None:
         """Write what items state in one commit; where one of them has what the journal cannot hold, each in its own."""
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
         facts = [fact for each in stated for fact in each]
-        for attempt in range(_TRIES):
-            try:
-                self.journal.facts.append(facts)
-                self._steps += 1
-            except Exception as error:  # noqa: BLE001 - a recorder that fails must not end the flow
-                if attempt + 1 < _TRIES and getattr(error, "retryable", False):
-                    time.sleep(0.05 * 4**attempt)
-                    continue
-                if len(stated) > 1 and not isinstance(error, JournalError | OSError):
-                    for each in stated:
-                        self._write([each])
-                    return
-                for fact in facts:
-                    self._count(fact.run_id, 1)
-                _warn("%d facts could not be written to the journal: %s", len(facts), error)
-            return
+        again = Retrying(
+            retry=retry_if_exception(lambda error: getattr(error, "retryable", False)),
+            wait=wait_exponential(multiplier=0.05, exp_base=4),
+            stop=stop_after_attempt(_TRIES),
+            reraise=True,
+        )
+        try:
+            again(self.journal.facts.append, facts)
+            self._steps += 1
+        except Exception as error:  # noqa: BLE001 - a recorder that fails must not end the flow
+            if len(stated) > 1 and not isinstance(error, JournalError | OSError):
+                for each in stated:
+                    self._write([each])
+                return
+            for fact in facts:
+                self._count(fact.run_id, 1)
+            _warn("%d facts could not be written to the journal: %s", len(facts), error)
 
     def _count(self, run_id: str, facts: int) -> None:
         with self._lock:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import atexit
 import contextvars
-import json
 import re
 import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, show
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import logger_of
@@ -62,26 +61,19 @@ def _finish() -> None:
 
 def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
     try:
-        from prefect.client.orchestration import get_client
-        from prefect.client.schemas.actions import ArtifactCreate
-
         run, attempt = opened.run, opened.attempt
         used, made, count = journal.lineages.ends(run.id, most=_MOST)
         used, made = ([record for record in records if record.type not in _HIDDEN] for records in (used, made))
         frame = list(journal.lineages.around([flows_urn("attempt", attempt.id)], "runs"))
+        page = page_of(run.id, run.flow_name, outcome, used, made, frame)
+        rows, links = rows_of(used, made), links_of([*made, *used, *frame])
+        here = attempt.flow_run_id
         shown = [
-            ("markdown", page_of(run.id, run.flow_name, outcome, used, made, frame), "The record of this run."),
-            ("table", json.dumps(rows_of(used, made)), f"What the run took and made{_cut(count)}."),
-            ("markdown", links_of([*made, *used, *frame]), "Links to what this run made and to its code."),
+            PrefectArtifact("markdown", page, "The record of this run.", here),
+            PrefectArtifact("table", rows, f"What the run took and made{_cut(count)}.", here),
+            PrefectArtifact("markdown", links, "Links to what this run made and to its code.", here),
         ]
-        with get_client(sync_client=True) as client:
-            for kind, data, description in shown:
-                if data not in ("", "[]"):
-                    client.create_artifact(
-                        ArtifactCreate(
-                            type=kind, data=data, description=description, flow_run_id=UUID(attempt.flow_run_id)
-                        )
-                    )
+        show(*(each for each in shown if each.content))
     except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
         log.debug("Prefect could not be shown the record of run %s: %s", opened.run.id, error)
 

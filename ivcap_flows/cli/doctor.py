@@ -223,9 +223,9 @@ async def _made_on_ivcap() -> list[str]:
     client = await ivcap()
     records = await records_of(client)
     with open_journal(new=True) as journal:
-        lost = await asyncio.to_thread(_lost, journal, records)
+        lost = await journal.ask(_lost, journal, records)
         twice = await duplicates_on_ivcap(client, journal, records)
-        return [*lost, *await asyncio.to_thread(_twice, journal, *twice)]
+        return [*lost, *await journal.ask(_twice, journal, *twice)]
 
 
 async def _made_in_provena() -> list[str]:
@@ -234,7 +234,7 @@ async def _made_in_provena() -> list[str]:
     client = await provena()
     with open_journal(new=True) as journal:
         twice = await duplicates_in_provena(client, journal)
-        return await asyncio.to_thread(_twice, journal, *twice)
+        return await journal.ask(_twice, journal, *twice)
 
 
 def _twice(journal: Journal, found: list[Duplicate], looked_at: str) -> list[str]:

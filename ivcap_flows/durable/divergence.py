@@ -34,7 +34,7 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
     if wanted.run_id is None or wanted.attempt_number < 2 or not bound:
         return
     deadline = time.monotonic() + GRACE
-    while earlier := await asyncio.to_thread(journal.intents.unasked, wanted):
+    while earlier := await journal.ask(journal.intents.unasked, wanted):
         if on_divergence == "new":
             logger.warning(
                 "The replayed flow asks for a new %s for %s; unasked so far from an earlier attempt: %s.",
@@ -67,9 +67,9 @@ def once(name: str, fn: Callable[[], T], *, journal: Journal, run_id: str) -> T:
 
 async def aonce(name: str, fn: Callable[[], Awaitable[T]], *, journal: Journal, run_id: str) -> T:
     """`once` for an asynchronous function."""
-    recorded = await asyncio.to_thread(journal.once.get, run_id, name)
+    recorded = await journal.ask(journal.once.get, run_id, name)
     if recorded is None:
-        recorded = await asyncio.to_thread(journal.once.keep, run_id, name, _dump(name, await fn()))
+        recorded = await journal.ask(journal.once.keep, run_id, name, _dump(name, await fn()))
     value: T = json.loads(recorded)
     return value
 

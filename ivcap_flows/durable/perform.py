@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
@@ -17,8 +16,9 @@ from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import Scope, key_of, key_of_generation
-from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def perform(
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
     direct = plan is None and not effect.reuses and on_failure == "keep" and wanted.attempt_number < 2
-    newest = None if direct else await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+    newest = None if direct else await journal.ask(journal.intents.newest, wanted.base_key)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
         return await preview(
@@ -82,7 +82,7 @@ async def perform(
     if not direct and (newest is None or newest.state == "abandoned"):
         await check_divergence(journal, wanted, on_divergence)
 
-    wait = _FIRST_WAIT
+    pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
     sent: str | None = None
     earlier: Reusable[T] | None = None
     start_heartbeat(journal)
@@ -94,23 +94,22 @@ async def perform(
             if effect.reuses and earlier is None and _unsent(newest, wanted):
                 earlier = await effect.earlier(wanted)
                 wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
-            claim = await _claim(journal, wanted, max_orders)
+            [claim] = await journal.claim([wanted], spend_limit=max_orders)
             if claim.again and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, effect.scope)
             if claim.kind == "kept":
                 if direct:
-                    direct, newest = False, await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+                    direct, newest = False, await journal.ask(journal.intents.newest, wanted.base_key)
                     if newest is not None and newest.generation != claim.intent.generation:
                         continue
                 if _resubmits(claim.intent, on_failure, max_resubmits):
-                    newest = await asyncio.to_thread(journal.intents.newest, wanted.base_key)
+                    newest = await journal.ask(journal.intents.newest, wanted.base_key)
                     continue
                 if sent is not None and sent != claim.intent.urn:
                     await _report(journal, claim.intent, sent)
                 return Performed(effect.decode(claim.intent.outcome), "kept", claim.intent.key)
             if claim.kind == "held":
-                await asyncio.sleep(wait)
-                wait = min(_LONGEST_WAIT, 1.5 * wait)
+                await pauses.sleep()
                 continue
             submission = Submission(
                 effect,
@@ -130,33 +129,6 @@ async def perform(
                 sent = submission.urn
     finally:
         stop_heartbeat(journal)
-
-
-async def _claim(journal: Journal, wanted: NewIntent, limit: int | None) -> Claim:
-    """Claim beside the loop. What is granted and not heard of is given back, or it would hold for ever: where the
-    caller was cancelled, and where the commit was not confirmed, which may be on disk all the same."""
-    lock = threading.Lock()
-    made: list[Claim] = []
-    unheard = False
-
-    def give_back() -> None:
-        if unheard and made and made[0].kind in ("new", "doubt"):
-            journal.intents.release(made[0].intent)
-
-    def take() -> Claim:
-        claim = journal.intents.claim(wanted, spend_limit=limit)
-        with lock:
-            made.append(claim)
-            give_back()
-        return claim
-
-    try:
-        return await journal.ask(take)
-    except BaseException:
-        with lock:
-            unheard = True
-            give_back()
-        raise
 
 
 def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +83,7 @@ class PollSharing:
         if time.monotonic() < self._away_until:
             return None
         try:
-            return await asyncio.to_thread(do, *args, **kwargs)
+            return await self._journal.ask(do, *args, **kwargs)
         except JournalError as error:
             self._away_until = time.monotonic() + _AWAY
             logger.warning("Waiting goes on without what other processes know: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -79,7 +78,7 @@ async def _read(idempotency_records: RecordStore | None, key: str) -> dict[str, 
 
 async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
     """The intent as it would be written, for a look at the platform."""
-    now = await asyncio.to_thread(journal.now)
+    now = await journal.ask(journal.now)
     given = {name: value for name, value in vars(wanted).items() if name != "attempt_number"}
     unknown = ("process_id", "token", "sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error")
     nothing: dict[str, Any] = dict.fromkeys(unknown)

@@ -33,6 +33,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.http.leave import asking_leave
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse
 from ivcap_flows.journal import Claim, Journal
@@ -203,7 +204,7 @@ class Submission(Generic[T]):
 
     async def _visibility_delay_left(self) -> float:
         """The seconds for which the effect of an earlier request may still be about to show."""
-        now = await asyncio.to_thread(self.journal.now)
+        now = await self.journal.ask(self.journal.now)
         time = None if self._clock is None else await self._clock.now()
         return visibility_delay_left([self.intent], self.effect.visibility_delay, now, time)
 
@@ -218,7 +219,7 @@ class Submission(Generic[T]):
         if self._has_begun:
             return None
         end = asyncio.get_running_loop().time() + visibility_delay
-        pause = max(0.1, self.effect.visibility_delay / 64)
+        pauses = Pauses(max(_FIRST_PAUSE, self.effect.visibility_delay / 64), self.effect.visibility_delay)
         while True:
             left = end - asyncio.get_running_loop().time()
             try:
@@ -236,15 +237,14 @@ class Submission(Generic[T]):
                 if left <= 0:
                     self._looked = True
                     return None
-            await asyncio.sleep(min(pause, max(left, 0.0)))
-            pause *= 2
+            await pauses.sleep(left)
 
     async def _leave_it_to_others(self) -> Performed[T] | None:
         """Adopt what another journal has brought about. One that is at it is waited for as long as it gets on, then
         its work is continued, unless there is some of ours."""
         loop = asyncio.get_running_loop()
         seen: Any = None
-        begun, end, pause = None, loop.time() + self.effect.stall_timeout, _FIRST_PAUSE
+        begun, end, pauses = None, loop.time() + self.effect.stall_timeout, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 theirs = await self._read_aspect()
@@ -264,8 +264,7 @@ class Submission(Generic[T]):
                     seen, end = remote_progress, loop.time() + self.effect.stall_timeout
                 elif loop.time() >= end:
                     break
-            await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
-            pause = min(_LONGEST_PAUSE, 1.5 * pause)
+            await pauses.sleep(end - loop.time())
         logger.warning(
             "Another journal has the %s %s in hand and has not got on for %g s. This one %s.",
             self.intent.noun,
@@ -294,13 +293,13 @@ class Submission(Generic[T]):
         """The oldest of those that are surely ours; the rest is reported. InDoubtError if it cannot be told."""
         ours = [one for one in found if one.matched_by == "key"]
         if not ours and found:
-            others = await asyncio.to_thread(
+            others = await self.journal.ask(
                 self.journal.intents.claimed_by_others, self.intent.key, [one.urn for one in found]
             )
             free = [one for one in found if one.urn not in others]
             ours = [one for one in free if one.matched_by == "content"]
             # Where others may have caused what looks like ours, there must be one for each.
-            rivals = await asyncio.to_thread(self.journal.intents.rivals, self.intent) if ours else 0
+            rivals = await self.journal.ask(self.journal.intents.rivals, self.intent) if ours else 0
             if free and len(ours) <= rivals:
                 raise self._undecided([one.urn for one in free])
         if not ours:

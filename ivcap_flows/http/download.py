@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 
 from ivcap_flows.errors import ConfigurationError, InputError, IntegrityError, UnavailableError, UnreachableError
 from ivcap_flows.handles import LocalFile
+from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.secrets import logger_of
 
@@ -160,10 +160,9 @@ async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, by
 
     A server that cannot go on there begins again: the next position is then 0, and its piece may be empty.
     """
-    attempt, since, best, position = 0, time.monotonic(), 0, 0
+    breaks, best, position = Breaks(session.backoff), 0, 0
     validator: str | None = None
     while True:
-        attempt += 1
         headers = {"Range": f"bytes={position}-"} if position else {}
         if headers and validator:
             headers["If-Range"] = validator
@@ -184,12 +183,9 @@ async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, by
                 return
         except (UnreachableError, UnavailableError) as error:
             if position > best:
-                attempt, since, best = 1, time.monotonic(), position
-            wait = session.backoff.delay(attempt, error.data.get("retry_after"))
-            if session.backoff.exhausted(time.monotonic() - since, wait):
-                raise
-            _log.info("The download of %s broke off: %s Going on in %.1f s.", source.partition("?")[0], error, wait)
-            await asyncio.sleep(wait)
+                best = position
+                breaks.begin_anew()
+            await breaks.wait(error, f"download of {source.partition('?')[0]}")
 
 
 def _first_byte(reply: StreamedReply) -> int | None:

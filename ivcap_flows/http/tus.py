@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, BinaryIO, Final
 
@@ -16,12 +15,12 @@ from ivcap_flows.errors import (
     InputError,
     IntegrityError,
     InvalidParameterError,
-    PlatformError,
     SourceChangedError,
     UnavailableError,
     UnreachableError,
 )
 from ivcap_flows.file_state import FileState
+from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.secrets import logger_of
 
@@ -128,7 +127,7 @@ class Steps:
         self.target = target
         self._session, self._what, self._chunk, self._progress = session, what, chunk, progress
         self._length = chunk
-        self._attempt, self._since = 0, time.monotonic()
+        self._breaks = Breaks(session.backoff)
 
     async def step(self, position: int, left: int, body: Body, headers: Mapping[str, str] | None = None) -> int:
         """Send what `body(position, length)` gives, at most `left` bytes; where the server stands afterwards.
@@ -136,7 +135,6 @@ class Steps:
         Raises the error of a failure that is final, or that lasts beyond the session's budget.
         """
         length = min(self._length, left)
-        self._attempt += 1
         try:
             reached = await patch(
                 self._session, self.target, position, length, lambda: body(position, length), headers or {}
@@ -144,7 +142,8 @@ class Steps:
         except (UnreachableError, UnavailableError, ConflictError, BadRequestError) as error:
             if isinstance(error, BadRequestError) and (error.data.get("status") != 413 or length <= _LEAST):
                 raise
-            reached = await self._asked(error)
+            await self._breaks.wait(error, f"upload of {self._what}")
+            reached = await server_offset(self._session, self.target)
             if isinstance(error, ConflictError) and reached == position:
                 raise
             if reached == position and length > _LEAST:
@@ -152,19 +151,10 @@ class Steps:
         else:
             self._length = min(self._chunk, 2 * self._length)
         if reached > position:
-            self._attempt, self._since = 0, time.monotonic()
+            self._breaks.begin_anew()
         if self._progress is not None:
             self._progress(reached)
         return reached
-
-    async def _asked(self, error: PlatformError) -> int:
-        """Wait as the failure demands, then ask where the server stands."""
-        wait = self._session.backoff.delay(self._attempt, error.data.get("retry_after"))
-        if self._session.backoff.exhausted(time.monotonic() - self._since, wait):
-            raise error
-        _log.info("The upload of %s broke off: %s Asking where to go on in %.1f s.", self._what, error, wait)
-        await asyncio.sleep(wait)
-        return await server_offset(self._session, self.target)
 
 
 async def patch(

@@ -5,13 +5,14 @@ An agent is a service with an `ai-tool.1` aspect; running one is requesting a jo
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError, WaitTimeoutError
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
@@ -121,7 +122,8 @@ class Agents:
 
     async def _ended(self, agent: AgentRecord, job: JobRecord, end: float | None, timeout: float | None) -> JobRecord:
         """The record of a job just requested, once it has ended. A platform may show it a while after its reply."""
-        pause, shown_by = job.retry_later or _SOONEST, time.monotonic() + self._visibility_delay()
+        soonest = job.retry_later or _SOONEST
+        pauses, shown_by = Pauses(soonest, max(soonest, _LATEST)), time.monotonic() + self._visibility_delay()
         while True:
             try:
                 found = await self._jobs.read(agent.urn, job.urn, with_request=True)
@@ -131,13 +133,12 @@ class Agents:
             else:
                 if found.done:
                     return found
-            left = pause if end is None else min(pause, end - time.monotonic())
+            left = math.inf if end is None else end - time.monotonic()
             if left <= 0:
                 raise WaitTimeoutError(
                     f"{job.urn} of {agent.name or agent.urn} has not ended after {timeout:g} s.", pending=[job.urn]
                 )
-            await asyncio.sleep(left)
-            pause = min(_LATEST, 1.5 * pause)
+            await pauses.sleep(left)
 
 
 def _agent(aspect: AspectRecord) -> AgentRecord | None:

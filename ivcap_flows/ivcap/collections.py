@@ -7,7 +7,6 @@ Read are also that of ivcap-cli (one aspect with all artifacts) and that of uplo
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from ivcap_flows.handles import Collection
 from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.wire import urn_argument
+from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["Addition", "CollectionItem", "CollectionRecord", "Collections", "Convention"]
@@ -40,7 +40,6 @@ _CLI: Final = "urn:ivcap:schema:artifact-collection.1"
 _UPLOADS: Final = ("urn:ivcap:schema%artifact-in-collection.1", "urn:common:schema:in_collection.1")
 _ASKED_AT_ONCE: Final = 16
 """Items that one look-up names, so that its URL stays short."""
-_RETRACTED_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class Collections:
         urn_argument(urn, "collection", "urn:")
         wanted = _items(items)
         present = await self._present(urn, wanted)
-        await self._retract([aspect for aspects in present.values() for aspect in aspects])
+        await all_of(self._retract, [aspect for aspects in present.values() for aspect in aspects])
         return tuple(item for item in wanted if item in present)
 
     async def retract(self, urn: str) -> int:
@@ -189,7 +188,7 @@ class Collections:
         for schema in (_ITEM, _DEFINITION):
             # All are read before the first is retracted, as retracting moves those behind it to earlier pages.
             aspects = [a.urn async for a in self._aspects.list(entity=urn, schema=schema, include_content=False)]
-            await self._retract(aspects)
+            await all_of(self._retract, aspects)
             gone += len(aspects)
         if not gone:
             raise self._unknown(urn)
@@ -237,11 +236,7 @@ class Collections:
             if error.data.get("sent") is False or not await self._present(urn, [item]):
                 raise
 
-    async def _retract(self, aspects: Sequence[str]) -> None:
-        for at in range(0, len(aspects), _RETRACTED_AT_ONCE):
-            await asyncio.gather(*(self._retract_one(aspect) for aspect in aspects[at : at + _RETRACTED_AT_ONCE]))
-
-    async def _retract_one(self, aspect: str) -> None:
+    async def _retract(self, aspect: str) -> None:
         try:
             await self._aspects.retract(aspect)
         except NotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -43,20 +42,28 @@ class IdempotencyRecords:
 
         A lost reply is answered by looking and writing again. `first`: this journal has none, as far as it knows.
         """
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
         entity = key_entity(key)
         if first:
             self._read[entity] = (time.monotonic(), [])
-        for left in reversed(range(TRIES)):
+        again = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
+            wait=wait_random_exponential(multiplier=0.5, max=2.0),
+            stop=stop_after_attempt(TRIES),
+            reraise=True,
+        )
+
+        async def once() -> list[AspectRecord]:
             try:
-                records = await self._write(entity, content)
-            except PlatformError as error:
+                return await self._write(entity, content)
+            except PlatformError:
+                # What was read before a reply was lost may not hold any more.
                 self._read.pop(entity, None)
-                if not (error.retryable and left):
-                    raise
-                await asyncio.sleep(0.5 * (TRIES - left))
-            else:
-                return [one for one in _contents(records) if one.get("journal") != content["journal"]]
-        raise AssertionError("the last turn returns or raises")
+                raise
+
+        records = await again(once)
+        return [one for one in _contents(records) if one.get("journal") != content["journal"]]
 
     async def asserted_at(self, key: str) -> datetime | None:
         """When the platform took the oldest record, by its own clock; None without one or where it may not be read."""

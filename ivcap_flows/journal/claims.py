@@ -15,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.errors import DurabilityError, JournalError, SpendLimitError
+from ivcap_flows.errors import DurabilityError, SpendLimitError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import Redaction
@@ -65,21 +65,12 @@ class Claims:
         """
         wanted = [self._redaction.of_intent(each) for each in wanted]
         tokens = {each.key: str(uuid.uuid4()) for each in wanted}
-        try:
-            with self._store.write() as connection:
-                claims = self._take(connection, wanted, tokens, spend_limit)
-                for claim in claims:
-                    if claim.kind in ("new", "doubt"):
-                        self._processes.begin(tokens[claim.intent.key])
-                return claims
-        except JournalError:
-            # The commit may be on disk though its end was not heard of; nobody works on what it took.
-            self._processes.owe(tokens)
-            raise
-        except BaseException:
-            for token in tokens.values():
-                self._processes.end(token)
-            raise
+        with self._processes.taking(tokens), self._store.write() as connection:
+            claims = self._take(connection, wanted, tokens, spend_limit)
+            for claim in claims:
+                if claim.kind in ("new", "doubt"):
+                    self._processes.begin(tokens[claim.intent.key])
+            return claims
 
     def release(self, intents: Iterable[IntentRow]) -> None:
         """End these claims; what they stand for stays as it is. Claims that have ended before are left alone.
@@ -91,16 +82,8 @@ class Claims:
             for intent in intents
             if intent.token is not None and self._processes.runs(intent.token)
         }
-        if not tokens:
-            return
-        try:
-            with self._store.write() as connection:
-                self._processes.free(connection, tokens)
-        except JournalError:
-            self._processes.owe(tokens)
-        finally:
-            for token in tokens.values():
-                self._processes.end(token)
+        if tokens:
+            self._processes.release(tokens)
 
     def _take(
         self, connection: Connection, wanted: Sequence[NewIntent], tokens: dict[str, str], spend_limit: int | None

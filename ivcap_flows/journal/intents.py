@@ -5,10 +5,10 @@ A holder claims a key and gets a fencing number; each later write names it and i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,18 +16,27 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, JournalError
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row
+from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row, rows_of
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
-from ivcap_flows.journal.rows import LEAVES_WITHIN, WRITTEN_OFF, Claim, IntentRow, NewIntent
-from ivcap_flows.journal.states import DONE, OPEN, State, allowed
+from ivcap_flows.journal.rows import (
+    GIVEN_UP,
+    LEAVES_WITHIN,
+    RESEND,
+    WRITTEN_OFF,
+    Claim,
+    IntentRow,
+    NewIntent,
+    Settled,
+)
+from ivcap_flows.journal.states import DONE, OPEN, State
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import logger_of, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.http.server_clock import ServerTime
 
-__all__ = ["Intents", "sending", "told", "with_duplicates"]
+__all__ = ["Intents"]
 
 logger = logger_of("ivcap_flows.journal")
 
@@ -39,15 +48,19 @@ _LOCKED = _BY_KEY.with_for_update()
 
 
 @cache
-def _moving(*names: str) -> sa.Update:
-    """The change of these columns in the row that the holder knows."""
-    held = [_I.c[name] == sa.bindparam(f"held_{name}", type_=_I.c[name].type) for name in ("key", "fence", "state")]
+def _change(*names: str) -> sa.Update:
+    """The change of these columns of one row."""
     new = {name: sa.bindparam(f"new_{name}", type_=_I.c[name].type) for name in names}
-    return sa.update(_I).where(*held).values(new)
+    return sa.update(_I).where(_I.c.key == sa.bindparam("moved", type_=sa.Text)).values(new)
 
 
 class Intents:
-    """The intents of one journal."""
+    """The intents of one journal, one by one or many in one transaction.
+
+    The methods for many leave out the intents that another process has taken over, or that the table of states keeps
+    where they are, and return what they changed. With `strict` that is a FencedError or DurabilityError, as it is for
+    the methods for one, which are the same.
+    """
 
     def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
         self._store = store
@@ -55,32 +68,72 @@ class Intents:
         self._processes = processes
         self._claims = Claims(store, processes, redaction)
 
+    def note_many(self, wanted: Sequence[NewIntent]) -> None:
+        """Write down what is going to be asked for, held by nobody yet; what is there already stays as it is."""
+        wanted = [self._redaction.of_intent(each) for each in wanted]
+        with self._store.write() as connection:
+            self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
+            now = self._store.now(connection)
+            known = rows_of(self._store, connection, [each.key for each in wanted])
+            serial = self._store.serial(connection)
+            rows = [fresh_row(each, now, serial) | LEFT for each in wanted if each.key not in known]
+            self._store.insert_all_new(connection, _I, rows)
+
     def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
         """Ask for the right to cause an effect; see `Claims.take`."""
-        return self._claims.take([wanted], spend_limit=spend_limit)[0]
+        return self.claim_many([wanted], spend_limit=spend_limit)[0]
+
+    def claim_many(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
+        """Ask for the right to cause each effect; see `Claims.take`."""
+        return self._claims.take(wanted, spend_limit=spend_limit)
 
     def mark_sent(
         self, intent: IntentRow, leaves_within: float = LEAVES_WITHIN, time: ServerTime | None = None
     ) -> IntentRow:
-        """The request is about to leave, within so many seconds: the last point at which a newer claim stops it. `time`
-        is the platform's."""
+        """Mark an intent as `mark_sent_many` does."""
+        return self.mark_sent_many([intent], leaves_within, time, strict=True)[0]
+
+    def mark_sent_many(
+        self,
+        intents: Sequence[IntentRow],
+        leaves_within: float = LEAVES_WITHIN,
+        time: ServerTime | None = None,
+        *,
+        strict: bool = False,
+    ) -> list[IntentRow]:
+        """One request for all of them is about to leave, within so many seconds: the last point at which a newer claim
+        stops it. `time` is the platform's."""
         with self._store.write() as connection:
             now = self._store.now(connection)
-            return self._move(connection, intent, "sent", sending(intent, now, time, leaves_within))
+            values = {intent.key: _sending(intent, now, time, leaves_within) for intent in intents}
+            return self._move_many(connection, intents, "sent", values, strict=strict)
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
-        """The reply was lost; the claim stays. The visibility delay counts from now, by the platform's clock `time`."""
+        """Mark an intent as `mark_in_doubt_many` does."""
+        return self.mark_in_doubt_many([intent], error, time, strict=True)[0]
+
+    def mark_in_doubt_many(
+        self, intents: Sequence[IntentRow], error: str, time: ServerTime | None = None, *, strict: bool = False
+    ) -> list[IntentRow]:
+        """The reply was lost; the claims stay. The visibility delay counts from now, by the platform's clock `time`."""
         with self._store.write() as connection:
-            values = {**sending(intent, self._store.now(connection), time), "error": error}
-            if intent.state == "intent":
-                # Nothing of ours has left: the doubt is about another journal's request, however old that is.
-                values["platform_time"] = None
-            return self._move(connection, intent, "in_doubt", values)
+            now = self._store.now(connection)
+            values = {intent.key: {**_sending(intent, now, time), "error": error} for intent in intents}
+            for intent in intents:
+                if intent.state == "intent":
+                    # Nothing of ours has left: the doubt is about another journal's request, however old that is.
+                    values[intent.key]["platform_time"] = None
+            return self._move_many(connection, intents, "in_doubt", values, strict=strict)
 
     def progress(self, intent: IntentRow, progress: Any) -> IntentRow:
         """Store what a resumable effect needs to go on, such as the URL of an upload."""
+        return self.progress_many([intent], progress, strict=True)[0]
+
+    def progress_many(self, intents: Sequence[IntentRow], progress: Any, *, strict: bool = False) -> list[IntentRow]:
+        """Store what all of them need to go on, and leave them in their states."""
         with self._store.write() as connection:
-            return self._move(connection, intent, intent.state, {"progress": progress})
+            values = {intent.key: {"progress": progress} for intent in intents}
+            return self._move_many(connection, intents, None, values, strict=strict)
 
     def settle_outcome(
         self,
@@ -92,33 +145,59 @@ class Intents:
         matched_by: str | None = None,
         duplicates: Sequence[str] = (),
     ) -> IntentRow:
-        """The effect exists; ends the claim. `how` is "sent", "adopted" or "reused", `outcome` its JSON form.
+        """Settle an intent as `settle_many` does."""
+        return self.settle_many([Settled(intent, urn, outcome, how, matched_by, duplicates)], strict=True)[0]
 
-        InDoubtError if it is known by its content alone and another key has taken it meanwhile.
+    def settle_many(self, settled: Sequence[Settled], *, strict: bool = False) -> list[IntentRow]:
+        """The effects exist; ends the claims.
+
+        InDoubtError if one is known by its content alone and another key has taken it meanwhile.
         """
-        outcome = self._redaction.of(outcome)
+        values = {
+            one.intent.key: {
+                "urn": one.urn,
+                "outcome": self._redaction.of(one.outcome),
+                "how": one.how,
+                "matched_by": one.matched_by,
+                "duplicates": list(one.duplicates),
+                "error": None,
+                **LEFT,
+            }
+            for one in settled
+        }
+        intents = [one.intent for one in settled]
         with self._store.write() as connection:
-            if matched_by == "content" and urn is not None:
-                self._store.take_turns(connection, f"urn:{urn}")
-                if connection.execute(sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.key != intent.key)).first():
-                    raise InDoubtError(
-                        f"{urn} was taken for another {intent.noun} meanwhile.", key=intent.key, candidates=[urn]
-                    )
-            values = {"urn": urn, "outcome": outcome, "how": how, "matched_by": matched_by, "error": None, **LEFT}
-            if duplicates:
-                # Others may have noted some since the holder read the row.
-                known = self._get(connection, intent.key, lock=True).duplicates
-                values["duplicates"] = with_duplicates(known, duplicates, urn)
-            row = self._move(connection, intent, "accepted", values)
-        self._end(intent)
-        return row
+            self._check_content(connection, settled)
+            moved = self._move_many(connection, intents, "accepted", values, strict=strict)
+        self._end(intents)
+        return moved
 
     def abandon(self, intent: IntentRow, error: str) -> IntentRow:
-        """Surely no effect came of it; ends the claim, and the same may be asked for again."""
+        """Abandon an intent as `abandon_many` does."""
+        return self.abandon_many({intent.key: error}, [intent], strict=True)[0]
+
+    def abandon_many(
+        self, errors: Mapping[str, str], intents: Sequence[IntentRow], *, strict: bool = False
+    ) -> list[IntentRow]:
+        """Surely no effect came of them; ends the claims, and the same may be asked for again. `errors` says by key
+        why."""
+        values = {intent.key: {"error": errors[intent.key], "progress": None, **LEFT} for intent in intents}
         with self._store.write() as connection:
-            row = self._move(connection, intent, "abandoned", {"error": error, "progress": None, **LEFT})
-        self._end(intent)
-        return row
+            moved = self._move_many(connection, intents, "abandoned", values, strict=strict)
+        self._end(intents)
+        return moved
+
+    def leave_many(
+        self, progress: Mapping[str, Any], errors: Mapping[str, str], intents: Sequence[IntentRow]
+    ) -> list[IntentRow]:
+        """Nobody knows what came of them, and looking again now is of no use; ends the claims. Both are by key."""
+        values = {
+            intent.key: {"progress": progress[intent.key], "error": errors[intent.key], **LEFT} for intent in intents
+        }
+        with self._store.write() as connection:
+            moved = self._move_many(connection, intents, "in_doubt", values)
+        self._end(intents)
+        return moved
 
     def release(self, intent: IntentRow, doubt: str | None = None, time: ServerTime | None = None) -> None:
         """End the claim and leave the intent as it stands; with `doubt`, why what was sent is in doubt from now on,
@@ -131,7 +210,7 @@ class Intents:
             return
         try:
             with self._store.write() as connection:
-                values = {**sending(intent, self._store.now(connection), time), "error": doubt, **LEFT}
+                values = {**_sending(intent, self._store.now(connection), time), "error": doubt, **LEFT}
                 self._move(connection, intent, "in_doubt", values)
         except DurabilityError as error:
             # Another has taken over, or a write that was cancelled has come through: neither leaves anything to say.
@@ -141,7 +220,11 @@ class Intents:
             logger.warning("The %s %s stays as sent: %s", intent.noun, intent.key, error)
             self._processes.owe({intent.key: intent.token})
         finally:
-            self._end(intent)
+            self._end([intent])
+
+    def release_many(self, intents: Iterable[IntentRow]) -> None:
+        """End the claims and leave the intents as they stand, as `release` does."""
+        self._claims.release(intents)
 
     def finish(self, key: str, status: str, outcome: Any = None) -> IntentRow | None:
         """The platform's work has ended with `status`; needs no claim, since it can only be seen, not caused.
@@ -161,7 +244,7 @@ class Intents:
         """Keep the URNs of further effects that were found under a key that is done."""
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
-            self._move(connection, row, row.state, {"duplicates": with_duplicates(row.duplicates, urns, row.urn)})
+            self._move(connection, row, row.state, {"duplicates": list(urns)})
 
     def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
         """The user's word on an intent in doubt: the effect is `urn`, of which `outcome` is the JSON form.
@@ -177,6 +260,25 @@ class Intents:
         DurabilityError while a live process is at it, or when it is not in doubt.
         """
         return self._decide(key, "abandoned", {"error": WRITTEN_OFF, "progress": None})
+
+    def give_up(self, key: str) -> IntentRow:
+        """The user's word on an intent in doubt: whatever came of it, it is not sent again by itself.
+
+        DurabilityError while a live process is at it, or when it is not in doubt.
+        """
+        return self._decide(key, "abandoned", {"error": GIVEN_UP, "progress": None})
+
+    def send_again(self, key: str) -> IntentRow:
+        """The user's word on an intent in doubt or given up: it is sent once more, whatever came of it.
+
+        DurabilityError while a live process is at it, or when there is no doubt.
+        """
+        row = self.get(key)
+        if row is not None and row.state == "abandoned":
+            with self._store.write() as connection:
+                connection.execute(sa.update(_I).where(_I.c.key == key, _I.c.fence == row.fence).values(error=RESEND))
+                return self._get(connection, key)
+        return self._decide(key, "abandoned", {"error": RESEND, "progress": None})
 
     def take_over(self, key: str) -> IntentRow:
         """The user's word on an effect that exists: whoever waited for it is gone, and the user sees to it.
@@ -245,6 +347,11 @@ class Intents:
         """An intent by its key."""
         with self._store.read() as connection:
             return self._find(connection, key)
+
+    def find_many(self, keys: Sequence[str]) -> dict[str, IntentRow]:
+        """The intents that there are under these keys."""
+        with self._store.read() as connection:
+            return rows_of(self._store, connection, keys)
 
     def newest(self, base_key: str) -> IntentRow | None:
         """The newest generation under a key."""
@@ -321,22 +428,65 @@ class Intents:
             return sum(IntentRow(**row).request == intent.request for row in rows)
 
     def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
-        """One arrow of the table. The row is locked by the update itself, so state and fence are checked with it."""
-        changed = {**told(values), "state": after, "updated_at": self._store.now(connection)}
-        # Who has the newest fence and state knows the rest of the row, so it is read only where that is not so.
-        row = held
-        if not allowed(held.state, after) or not self._moved(connection, held, changed):
-            row = self._get(connection, held.key)
-            if row.fence == held.fence:
-                check_arrow(row, after)
-            if row.fence != held.fence or not self._moved(connection, row, changed):
-                raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
-        return replace(row, **changed)
+        """Move one intent along an arrow of the table."""
+        return self._move_many(connection, [held], after, {held.key: values}, strict=True)[0]
 
-    def _moved(self, connection: Connection, row: IntentRow, changed: dict[str, Any]) -> bool:
-        held = {"held_key": row.key, "held_fence": row.fence, "held_state": row.state}
-        values = {f"new_{name}": value for name, value in changed.items()}
-        return connection.execute(_moving(*changed), held | values).rowcount == 1
+    def _move_many(
+        self,
+        connection: Connection,
+        held: Sequence[IntentRow],
+        after: State | None,
+        values: Mapping[str, dict[str, Any]],
+        *,
+        strict: bool = False,
+    ) -> list[IntentRow]:
+        """Move the intents that are still held as the caller knows them; `after` None leaves each in its state.
+
+        `values` are by key and name the same columns for all. Duplicates are added to those of the row.
+        """
+        now = self._store.now(connection)
+        # Locked, so that nobody claims between the look at the fence and the write.
+        rows = rows_of(self._store, connection, sorted(intent.key for intent in held), lock=True)
+        moved: list[IntentRow] = []
+        changes: list[dict[str, Any]] = []
+        for intent in held:
+            row = rows.get(intent.key)
+            try:
+                row = self._still_held(row, intent, after or intent.state)
+            except DurabilityError:
+                if strict:
+                    raise
+                continue
+            changed = {**values[intent.key], "state": after or intent.state, "updated_at": now}
+            if changed.get("error") is not None:
+                changed["error"] = scrub_text(changed["error"])
+            if "duplicates" in changed:
+                changed["duplicates"] = _with(row.duplicates, changed["duplicates"], changed.get("urn", row.urn))
+            changes.append({"moved": row.key, **{f"new_{name}": value for name, value in changed.items()}})
+            moved.append(replace(row, **changed))
+        if changes:
+            connection.execute(_change(*(name[4:] for name in changes[0] if name != "moved")), changes)
+        return moved
+
+    def _still_held(self, row: IntentRow | None, held: IntentRow, after: State) -> IntentRow:
+        """The row, if its holder may write it and the table of states has the arrow."""
+        if row is None:
+            raise self._unknown(held.key)
+        if row.fence != held.fence:
+            raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
+        check_arrow(row, after)
+        return row
+
+    def _check_content(self, connection: Connection, settled: Sequence[Settled]) -> None:
+        """InDoubtError where an effect that is known by its content alone is the outcome of another key."""
+        by_content = [one for one in settled if one.matched_by == "content" and one.urn is not None]
+        self._store.take_turns(connection, *sorted(f"urn:{one.urn}" for one in by_content))
+        for one in by_content:
+            key = one.intent.key
+            if connection.execute(sa.select(_I.c.key).where(_I.c.urn == one.urn, _I.c.key != key)).first():
+                raise InDoubtError(
+                    f"{one.urn} was taken for another {one.intent.noun} meanwhile.", key=key, candidates=[one.urn]
+                )
 
     def _find(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
         # SQLite has no such lock and needs none: its writers take turns.
@@ -346,26 +496,25 @@ class Intents:
     def _get(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow:
         row = self._find(connection, key, lock=lock)
         if row is None:
-            raise DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
+            raise self._unknown(key)
         return row
 
-    def _end(self, intent: IntentRow) -> None:
-        if intent.token is not None:
-            self._processes.end(intent.token)
+    def _unknown(self, key: str) -> DurabilityError:
+        return DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
+
+    def _end(self, intents: Iterable[IntentRow]) -> None:
+        """The claims no longer run, once what ended them is on disk."""
+        for intent in intents:
+            if intent.token is not None:
+                self._store.when_on_disk(partial(self._processes.end, intent.token))
 
 
-def with_duplicates(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
-    """Those that a row knows and further ones, each once, without the effect itself."""
+def _with(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
+    """The duplicates that a row knows and further ones, each once, without the effect itself."""
     return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
 
 
-def told(values: dict[str, Any]) -> dict[str, Any]:
-    """The changes of a row, without secrets in what an error said."""
-    error = values.get("error")
-    return values if error is None else {**values, "error": scrub_text(error)}
-
-
-def sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:
+def _sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:
     """When a request may have left, or leaves, by the journal's clock and by the platform's."""
     first = intent.platform_time
     if time is not None and first is not None:

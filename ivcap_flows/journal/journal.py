@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal.bulk import BulkIntents
     from ivcap_flows.journal.deliveries import Deliveries
     from ivcap_flows.journal.facts import Facts
     from ivcap_flows.journal.filestats import FileStats
+    from ivcap_flows.journal.intents import Intents
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.lineages import Lineages
     from ivcap_flows.journal.losses import Losses
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.parks import Parks
     from ivcap_flows.journal.poll_status import PollStatus
     from ivcap_flows.journal.redaction import Redaction
+    from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
     from ivcap_flows.journal.runs import Runs
     from ivcap_flows.journal.store import Store
 
@@ -36,7 +38,7 @@ class Journal:
     """
 
     runs: Runs
-    intents: BulkIntents
+    intents: Intents
     facts: Facts
     deliveries: Deliveries
     files: FileStats
@@ -54,11 +56,11 @@ class Journal:
     """Without password."""
 
     def __init__(self, store: Store) -> None:
-        from ivcap_flows.journal.bulk import BulkIntents
         from ivcap_flows.journal.deliveries import Deliveries
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
         from ivcap_flows.journal.group_commit import GroupCommit
+        from ivcap_flows.journal.intents import Intents
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.lineages import Lineages
         from ivcap_flows.journal.losses import Losses
@@ -76,7 +78,7 @@ class Journal:
         self.url = store.url
         self.runs = Runs(store, processes)
         self.redaction = Redaction(store)
-        self.intents = BulkIntents(store, processes, self.redaction)
+        self.intents = Intents(store, processes, self.redaction)
         self.facts = Facts(store)
         self.leases = Leases(store, processes)
         self.lineages = Lineages(store)
@@ -111,9 +113,36 @@ class Journal:
     async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the journal gives, called beside the loop; on SQLite those asked meanwhile share a commit.
 
-        Cancelled, the method may have had its effect all the same.
+        Others wait for the call, so one that also reads files, asks a server or goes through all rows takes a thread of
+        its own instead (`asyncio.to_thread`). Cancelled, the method may have had its effect all the same.
         """
         return await self._group_commit.ask(call, *args, **kwargs)
+
+    async def claim(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
+        """Claim as `Intents.claim_many` does, beside the loop.
+
+        What is granted to a caller that does not hear of it is given back, or it would hold as long as the process
+        lives: where the caller was cancelled, and where the commit was not confirmed, which may be on disk anyway.
+        """
+        lock = threading.Lock()
+        granted: list[IntentRow] = []
+        unheard = False
+
+        def take() -> list[Claim]:
+            claims = self.intents.claim_many(wanted, spend_limit=spend_limit)
+            with lock:
+                granted.extend(claim.intent for claim in claims if claim.kind in ("new", "doubt"))
+                if unheard:
+                    self.intents.release_many(granted)
+            return claims
+
+        try:
+            return await self.ask(take)
+        except BaseException:
+            with lock:
+                unheard = True
+                self.intents.release_many(granted)
+            raise
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""

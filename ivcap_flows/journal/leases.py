@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.store import Store
@@ -30,27 +29,13 @@ class Leases:
     def hold(self, name: str) -> Iterator[bool]:
         """Try to hold a lease while the block runs: `with leases.hold("sink:x") as mine: if mine: ...`. Never waits."""
         token = str(uuid.uuid4())
-        try:
+        with self._processes.taking({name: token}):
             taken = self._take(name, token)
-        except JournalError:
-            # The commit may be on disk though its end was not heard of.
-            self._processes.owe({name: token})
-            raise
-        except BaseException:
-            self._processes.end(token)
-            raise
-        if not taken:
-            yield False
-            return
         try:
-            yield True
+            yield taken
         finally:
-            self._processes.end(token)
-            try:
-                with self._store.write() as connection:
-                    self._processes.free(connection, {name: token})
-            except JournalError:
-                self._processes.owe({name: token})
+            if taken:
+                self._processes.release({name: token})
 
     def held(self, name: str) -> bool:
         """Whether a live process seems to hold a lease."""

@@ -42,7 +42,7 @@ class PollStatus:
         """Take the lead under `token`, or keep it, unless a live process has it; `noted` is what the last call gave.
 
         A process that is gone loses the lead at once. Any other loses it when the caller has seen no renewal for
-        LOOKOUT_SECONDS. Writes only to take the lead, and to renew it at half of that time.
+        POLL_LEASE_SECONDS. Writes only to take the lead, and to renew it at half of that time.
         """
         now = time.monotonic()  # before the row is read: a caller that is suspended in between must see a short time
         with self._store.read() as connection:

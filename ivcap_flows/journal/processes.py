@@ -10,15 +10,17 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import ProcessRow
 from ivcap_flows.journal.states import OPEN
@@ -162,6 +164,32 @@ class Processes:
         for statement in (_FREE_INTENT, _FREE_LEASE):
             if rows:
                 connection.execute(statement, rows)
+
+    @contextmanager
+    def taking(self, tokens: Mapping[str, str]) -> Iterator[None]:
+        """Take claims or leases within the block, by the key or lease of each; one that fails leaves none behind."""
+        try:
+            yield
+        except JournalError:
+            # The commit may be on disk though its end was not heard of; nobody works on what it took.
+            self.owe(tokens)
+            raise
+        except BaseException:
+            for token in tokens.values():
+                self.end(token)
+            raise
+
+    def release(self, tokens: Mapping[str, str]) -> None:
+        """End claims and leases, and write that down. Never raises JournalError: what cannot be written now is written
+        with one of the next heartbeats."""
+        try:
+            with self._store.write() as connection:
+                self.free(connection, tokens)
+        except JournalError:
+            self.owe(tokens)
+        finally:
+            for token in tokens.values():
+                self._store.when_on_disk(partial(self.end, token))
 
     def owe(self, tokens: Mapping[str, str]) -> None:
         """These claims have ended, and the journal cannot be told now: a heartbeat does it."""

@@ -303,10 +303,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Settled:
-    """The effect of an intent, as `Intents.settle_outcome` takes it."""
+    """The effect of an intent. `how` is "sent", "adopted" or "reused", `outcome` its JSON form."""
 
     intent: IntentRow
-    urn: str
+    urn: str | None
     outcome: Any
     how: str
     matched_by: str | None = None

@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -116,6 +116,10 @@ class Store:
                 yield
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
+
+    def when_on_disk(self, call: Callable[[], None]) -> None:
+        """Call this once what this thread has written is on disk; not where its commit fails."""
+        self._transactions.when_on_disk(call)
 
     @contextmanager
     def _on_server(self) -> Iterator[Connection]:

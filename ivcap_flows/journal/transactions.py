@@ -34,6 +34,14 @@ class Transactions:
         """The connection of the block of `together` that this thread is in."""
         return getattr(self._mine, "connection", None)
 
+    def when_on_disk(self, call: Callable[[], None]) -> None:
+        """Call this once what the thread has written is on disk: now, or after the commit of the block of `together`
+        that it is in. Where that fails, it is not called."""
+        if self.shared is None:
+            call()
+        else:
+            self._mine.later.append(call)
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A write that is on disk when the block ends, or the block of `together` that it is in; what fails is taken
@@ -59,12 +67,15 @@ class Transactions:
     @contextmanager
     def together(self) -> Iterator[None]:
         """All writes of this thread in the block are one transaction. Raises SQLAlchemyError as `transaction` does."""
+        later: list[Callable[[], None]] = []
         with self._own() as connection:
-            self._mine.connection = connection
+            self._mine.connection, self._mine.later = connection, later
             try:
                 yield
             finally:
-                del self._mine.connection
+                del self._mine.connection, self._mine.later
+        for call in later:
+            call()
 
     @contextmanager
     def _own(self) -> Iterator[Connection]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -13,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from ivcap_flows.errors import (
     InputError,
@@ -26,6 +25,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http import download
 from ivcap_flows.http.download import explained as writing
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena import file_names, s3
 from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.infos import DatasetInfo, S3Location
@@ -33,8 +33,6 @@ from ivcap_flows.provena.items import Item
 from ivcap_flows.provena.s3_upload import PART, SHA256, Room, send, sha256_of
 
 __all__ = ["DatasetFiles", "StoredFile", "UploadedFile", "opened"]
-
-T = TypeVar("T")
 
 _HEX: Final = re.compile("[0-9a-f]{64}")
 _MD5: Final = re.compile('"[0-9a-f]{32}"')
@@ -127,7 +125,7 @@ class DatasetFiles:
             stored, content = there.get(path), files[path]
             return stored is not None and stored.size == content.size and await self._same(stored, content)
 
-        same = dict(zip(files, await _all(_bound(equal, path) for path in files), strict=True))
+        same = dict(zip(files, await all_of(equal, files, s3.AT_ONCE), strict=True))
         if same.get(file_names.PLATFORM_FILE) is False:
             raise InputError(
                 f"{file_names.PLATFORM_FILE} is Provena's own file in the dataset {self.item.id}. Give yours another "
@@ -138,7 +136,7 @@ class DatasetFiles:
         async def put(path: str) -> None:
             await send(self._bucket, self._prefix + path, files[path], room)
 
-        await _all(_bound(put, path) for path in files if not same[path])
+        await all_of(put, [path for path in files if not same[path]], s3.AT_ONCE)
         return [UploadedFile(path, self.uri(path), files[path], not same[path]) for path in files]
 
     async def download(self, folder: str | os.PathLike[str], paths: Collection[str] = ()) -> dict[str, LocalFile]:
@@ -166,7 +164,7 @@ class DatasetFiles:
         root = Path(os.path.abspath(folder))  # noqa: ASYNC240 - reads the working directory only
         with writing(root):
             await self._bucket.run(lambda: root.mkdir(parents=True, exist_ok=True))
-        done = await _all(_bound(self._get, root, each) for each in wanted)
+        done = await all_of(lambda each: self._get(root, each), wanted, s3.AT_ONCE)
         return dict(zip(names, done, strict=True))
 
     async def _listed(self, begin: str) -> Sequence[StoredFile]:
@@ -275,34 +273,9 @@ def _place_of(item: Item[DatasetInfo]) -> S3Location:
     return place
 
 
-async def _all(steps: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
-    """The results of all steps, a few at a time. After a failure none is begun, and what goes on is waited for."""
-    waiting = enumerate(steps)
-    results: dict[int, T] = {}
-    failures: list[BaseException] = []
-
-    async def work() -> None:
-        for number, step in waiting:
-            try:
-                results[number] = await step()
-            except Exception as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-            if failures:
-                return
-
-    await asyncio.gather(*(work() for _ in range(s3.AT_ONCE)))
-    if failures:
-        raise failures[0]
-    return [results[number] for number in range(len(results))]
-
-
 def _common(paths: Iterable[str]) -> str:
     """The characters with which all begin."""
     return os.path.commonprefix([*paths])  # noqa: RUF071 - keys have no parts, to S3
-
-
-def _bound(do: Callable[..., Awaitable[T]], *arguments: Any) -> Callable[[], Awaitable[T]]:
-    return lambda: do(*arguments)
 
 
 def _has_md5(stored: StoredFile, reply: Mapping[str, Any]) -> bool:

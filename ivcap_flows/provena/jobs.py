@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from ivcap_flows.errors import InputError, NotFoundError, PlatformError, WaitTimeoutError
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.models import JobRow
@@ -128,7 +128,7 @@ class JobsApi(_Rows):
         for. Raises WaitTimeoutError with `pending` and the last `status` (None: no row was ever there).
         """
         deadline = time.monotonic() + timeout
-        interval = FIRST_INTERVAL
+        pauses = Pauses(FIRST_INTERVAL, LONGEST_INTERVAL)
         status: str | None = None
         unreachable = False
         while True:
@@ -147,8 +147,7 @@ class JobsApi(_Rows):
                     pending=[session_id],
                     status=status,
                 )
-            await asyncio.sleep(min(left, interval * random.uniform(0.75, 1.25)))  # noqa: S311 - jitter
-            interval = min(LONGEST_INTERVAL, interval * 1.5)
+            await pauses.sleep(left)
 
     async def _look(self, session_id: str, deadline: float) -> tuple[JobRow | None, str | None]:
         """The row, and what kept from seeing it: a request's own retries must not outlast the deadline."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import tempfile
 from collections import defaultdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.errors import ForbiddenError, IntegrityError, IvcapFlowsError, NotFoundError
 from ivcap_flows.identity import canonical, digest, fingerprint, flows_urn
 from ivcap_flows.journal import Journal, RunRow
+from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.reading.findings import Finding
 from ivcap_flows.secrets import HIDDEN
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Platforms", "verify_remote"]
 
-_AT_ONCE: Final = 8
 _DOWNLOAD: Final = "Download artifact"
 _ENDED: Final = frozenset({"succeeded", "failed", "error"})
 
@@ -42,14 +41,8 @@ async def verify_remote(journal: Journal, run: RunRow, graph: Graph, platforms: 
     the record of the run itself where it was delivered."""
     reader = _Reader(graph, platforms, journal.id)
     checks = [(node, check) for node in graph.nodes.values() if (check := reader.check_of(node)) is not None]
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def turn(node: Record, check: Callable[[Record], Awaitable[Finding]]) -> Finding:
-        async with turns:
-            return await _judged(node, check)
-
-    found = await asyncio.gather(*(turn(node, check) for node, check in checks))
-    sent = await asyncio.to_thread(journal.deliveries.where, run_id=run.id, state="delivered", limit=None)
+    found = await all_of(lambda each: _judged(*each), checks)
+    sent = await journal.ask(journal.deliveries.where, run_id=run.id, state="delivered", limit=None)
     if any(row.sink.partition(":")[0] == "ivcap" for row in sent):
         node = Record(kind="entity", id=flows_urn("run", run.id), type="run record")
         found.append(await _judged(node, reader.run_record))

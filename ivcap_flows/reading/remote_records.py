@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ivcap_flows.errors import BadRequestError, ForbiddenError, InvalidParameterError, IvcapFlowsError, NotFoundError
 from ivcap_flows.identity import CONTENT_SCHEMA
+from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import Direction, Record, activity, agent, describe, entity, faults, relation
 from ivcap_flows.provenance.reading import records_of
 from ivcap_flows.reading.names import COMMIT, SHA256
@@ -31,7 +32,6 @@ ASKED: Final = 200
 """Things that the platforms are asked about at most for one trace."""
 TIMEOUT: Final = 30.0
 """Seconds that one platform may take for one look."""
-_AT_ONCE: Final = 8
 _ABSENT: Final = (NotFoundError, ForbiddenError, BadRequestError, InvalidParameterError)
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _TYPES: Final = {
@@ -74,13 +74,7 @@ class Elsewhere:
 
     async def about(self, ids: Iterable[str], direction: Direction) -> list[Record]:
         """What the platforms state of these things and of the runs that used or made them."""
-        turns = asyncio.Semaphore(_AT_ONCE)
-
-        async def turn(id_: str) -> list[Record]:
-            async with turns:
-                return await self._about(id_, direction)
-
-        found = await asyncio.gather(*(turn(id_) for id_ in ids))
+        found = await all_of(lambda id_: self._about(id_, direction), ids)
         return [record for records in found for record in records]
 
     async def _about(self, id_: str, direction: Direction) -> list[Record]:

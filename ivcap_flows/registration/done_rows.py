@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.errors import BadRequestError, NotAuthorizedError, NotFoundError
 from ivcap_flows.journal import Journal
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.lookup import LODGE
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DoneRows"]
 
-_AT_ONCE: Final = 8
-"""Requests under way together."""
 _PAGE: Final = 200
 _ANEW: Final = "Empty the column to register the row"
 
@@ -36,18 +35,16 @@ class DoneRows:
         self._spool = spool
         self._journal = journal
         self._stall_timeout = stall_timeout
-        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self) -> None:
         """Add a fault to each row whose model run, or else whose job, neither Provena nor the journal knows."""
         rows = self._spool.outcomes("done")
         while page := list(islice(rows, _PAGE)):
-            found = await asyncio.gather(*map(self._fault, page))
+            found = await all_of(self._fault, page)
             self._spool.add_faults([fault for fault in found if fault is not None])
 
     async def _fault(self, row: Outcome) -> Fault | None:
-        async with self._turns:
-            trouble = await (self._of_run(row.handle) if row.handle else self._of_job(row.job or ""))
+        trouble = await (self._of_run(row.handle) if row.handle else self._of_job(row.job or ""))
         if trouble is None:
             return None
         kind, words = trouble

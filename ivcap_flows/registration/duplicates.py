@@ -53,7 +53,7 @@ async def duplicates_in_provena(client: ProvenaClient, journal: Journal) -> tupl
             if key is not None and own is None:
                 seen.add(key, id_, "dataset", uri)
     steps = dict.fromkeys(("registry item", "dataset", NOUN), _NEXT)
-    found = await asyncio.to_thread(seen.duplicates, steps)
+    found = await journal.ask(seen.duplicates, steps)
     return found, f"the newest {LOOKED_AT} items of each kind in the registry"
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from ivcap_flows.durable.platform_time import PlatformClock
-from ivcap_flows.journal import Claim, IntentRow, Journal, OpenedAttempt
+from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import GIVEN_UP, Settled
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.batch_watcher import Pulse
@@ -59,6 +57,7 @@ class Ledger:
         attempt: OpenedAttempt | None,
         progress: Progress,
     ) -> None:
+        self._journal = journal
         self._intents = journal.intents
         self._spool = spool
         self._out = out
@@ -81,31 +80,14 @@ class Ledger:
         self._since = None if now is None else now.earliest
 
     async def claim(self, rows: Sequence[Spooled]) -> list[Work]:
-        """The rows that this process may go on with; those that are done stand so from now on.
-
-        What is granted to a caller that does not get it is given back, also after a cancellation, or it would hold as
-        long as the process lives.
-        """
-        lock = threading.Lock()
-        works: list[Work] = []
-        unwanted = False
-
-        def take() -> list[tuple[Spooled, Claim]]:
-            claims = self._intents.claim_many([self._intent(row) for row in rows])
-            pairs = list(zip(rows, claims, strict=True))
-            with lock:
-                works.extend(Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt"))
-                if unwanted:
-                    self.release(works)
-            return pairs
-
+        """The rows that this process may go on with; those that are done stand so from now on."""
+        claims = await self._journal.claim([self._intent(row) for row in rows])
+        pairs = list(zip(rows, claims, strict=True))
+        works = [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
         try:
-            pairs = await asyncio.to_thread(take)
             await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
         except BaseException:
-            with lock:
-                unwanted = True
-                self.release(works)
+            self.release(works)
             raise
         return works
 
@@ -115,22 +97,22 @@ class Ledger:
 
     async def note(self, rows: Sequence[Spooled]) -> None:
         """Write down rows that are going to be sent."""
-        await asyncio.to_thread(self._intents.note_many, [self._intent(row) for row in rows])
+        await self._journal.ask(self._intents.note_many, [self._intent(row) for row in rows])
 
     async def mark_sent(self, works: Sequence[Work], leaves_within: float) -> list[Work]:
         """The works that are still this process's, about to leave within so many seconds."""
         time = self._clock.time
-        return _now(works, await asyncio.to_thread(self._intents.mark_sent_many, _intents(works), leaves_within, time))
+        return _now(works, await self._journal.ask(self._intents.mark_sent_many, _intents(works), leaves_within, time))
 
     async def save(self, works: Sequence[Work], progress: Any) -> list[Work]:
         """The works, with what is needed to go on with them stored."""
-        return _now(works, await asyncio.to_thread(self._intents.progress_many, _intents(works), progress))
+        return _now(works, await self._journal.ask(self._intents.progress_many, _intents(works), progress))
 
     async def in_doubt(self, works: Sequence[Work], error: str) -> list[Work]:
         """The works as in doubt; what was so before keeps its time."""
         fresh = [work for work in works if work.intent.state != "in_doubt"]
         doubted = self._intents.mark_in_doubt_many
-        moved = _now(fresh, await asyncio.to_thread(doubted, _intents(fresh), error, self._clock.time))
+        moved = _now(fresh, await self._journal.ask(doubted, _intents(fresh), error, self._clock.time))
         return [*(work for work in works if work.intent.state == "in_doubt"), *moved]
 
     async def adopt(self, lodged: Sequence[tuple[Work, Sign]], how: str = "adopted") -> None:
@@ -149,7 +131,7 @@ class Ledger:
             outcome = handle.model_dump(mode="json")
             matched = "key" if how == "adopted" else None
             settled.append(Settled(work.intent, sign.handle, outcome, how, matched, sign.more))
-        moved = {row.key: row for row in await asyncio.to_thread(self._intents.settle_many, settled)}
+        moved = {row.key: row for row in await self._journal.ask(self._intents.settle_many, settled)}
         await self.keep([(work.row, moved[work.row.key]) for work, _ in lodged if work.row.key in moved])
 
     async def fail(self, failed: Sequence[tuple[Work, str | None, str | None]]) -> None:
@@ -158,7 +140,7 @@ class Ledger:
             return
         errors = {work.intent.key: words or _NO_REASON for work, _, words in failed}
         intents = [work.intent for work, _, _ in failed]
-        moved = {row.key for row in await asyncio.to_thread(self._intents.abandon_many, errors, intents)}
+        moved = {row.key for row in await self._journal.ask(self._intents.abandon_many, errors, intents)}
         await self.stand(
             [
                 Outcome(work.row.number, work.row.called, "failed", None, job, None, errors[work.intent.key])
@@ -176,7 +158,7 @@ class Ledger:
         }
         errors = {work.row.key: words for work, _, words in doubtful}
         intents = [work.intent for work, _, _ in doubtful]
-        moved = {row.key for row in await asyncio.to_thread(self._intents.leave_many, progress, errors, intents)}
+        moved = {row.key for row in await self._journal.ask(self._intents.leave_many, progress, errors, intents)}
         await self.stand(
             [
                 Outcome(work.row.number, work.row.called, "doubtful", None, job, since[work.row.key], words)
@@ -188,7 +170,7 @@ class Ledger:
     async def give_back(self, works: Sequence[Work], error: str) -> None:
         """Rows that a refusal of all has kept from being sent."""
         errors = {work.intent.key: error for work in works}
-        await asyncio.to_thread(self._intents.abandon_many, errors, _intents(works))
+        await self._journal.ask(self._intents.abandon_many, errors, _intents(works))
 
     async def stand(self, outcomes: Sequence[Outcome]) -> None:
         """Rows that have come to their end."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.registration.keys import key_in
@@ -148,15 +148,13 @@ class Lookup:
 
     async def among_datasets(self, artifacts: Iterable[str]) -> None:
         """For the datasets of artifacts that had none when the rows were checked."""
-        limit = asyncio.Semaphore(_AT_ONCE)
 
         async def look(artifact: str) -> None:
-            async with limit:
-                handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
+            handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
             if handle is not None:
                 self._spool.told_of_datasets([(handle, artifact)])
 
-        await asyncio.gather(*map(look, artifacts))
+        await all_of(look, artifacts, _AT_ONCE)
 
     async def _pass(self, shown: AsyncIterator[Seen]) -> None:
         some: list[Seen] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import Scope, digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.wire import Wire
@@ -229,7 +229,7 @@ async def _ended(client: ProvenaClient, job: str, key: str, stall_timeout: float
 async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: float = _STALL_TIMEOUT) -> JobRow:
     """The ended job of the run with this key in a batch. WaitTimeoutError for one that does not end, or show."""
     deadline = time.monotonic() + stall_timeout
-    pause = 0.25
+    pauses = Pauses(0.25, 10.0)
     while True:
         async for row in client.jobs.list_batch(batch_id, page_size=500):
             record = row.record
@@ -241,5 +241,4 @@ async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: 
                 pending=[batch_id],
                 status=None,
             )
-        await asyncio.sleep(pause)
-        pause = min(10.0, 1.5 * pause)
+        await pauses.sleep()

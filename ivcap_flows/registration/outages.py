@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ivcap_flows.errors import PlatformError
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["through_outages"]
 
@@ -25,15 +26,17 @@ async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float)
 
     It only reads, or has its effect once however often it is called.
     """
-    deadline = time.monotonic() + stall_timeout
-    pause = _FIRST
-    while True:
-        try:
-            return await ask()
-        except PlatformError as error:
-            if not error.retryable or time.monotonic() + pause > deadline:
-                raise
-            if pause == _FIRST:
-                logger.warning("Provena cannot answer and is waited for: %s", error)
-            await asyncio.sleep(pause)
-            pause = min(_LONGEST, 2 * pause)
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+    def say(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            logger.warning("Provena cannot answer and is waited for: %s", state.outcome.exception())
+
+    again = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
+        wait=wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
+        stop=stop_after_delay(stall_timeout),
+        before_sleep=say,
+        reraise=True,
+    )
+    return await again(ask)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
 from ivcap_flows.provena.models import DatasetTemplate, ModelRunRecord, WorkflowTemplate
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
@@ -125,22 +126,16 @@ class Preflight:
         return (row.number, key, row.key, subject, workflow, record.display_name, body, "ready", None, None)
 
     async def _ask_for_ids(self) -> None:
-        limit = asyncio.Semaphore(_AT_ONCE)
         asked = 0
-
-        async def ask(id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002 - the platform's word
-            async with limit:
-                return await self._ask(id)
-
         while ids := self._spool.unasked_ids():
-            self._spool.told_of_ids(await asyncio.gather(*map(ask, ids)))
+            self._spool.told_of_ids(await all_of(self._ask, ids, _AT_ONCE))
             needed = [use.template_id for flow in self._workflows.values() for use in uses_of(flow)]
             needed += [flow.software_id for flow in self._workflows.values()]
             self._spool.want_ids(needed)
             asked += len(ids)
             self._progress("ids", asked, None)
 
-    async def _ask(self, id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002
+    async def _ask(self, id: str) -> tuple[str | None, str | None, str | None, str]:  # noqa: A002 - the platform's word
         found = await through_outages(lambda: look_up(self._client, id), self._stall_timeout)
         if isinstance(found.info, WorkflowTemplate):
             self._workflows[id] = found.info
@@ -149,16 +144,14 @@ class Preflight:
         return found.subtype, found.trouble, found.words, id
 
     async def _look_for_datasets(self) -> None:
-        limit = asyncio.Semaphore(_AT_ONCE)
 
         async def look(artifact: str) -> tuple[str, str] | None:
-            async with limit:
-                handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
+            handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
             return (handle, artifact) if handle else None
 
         after, lacking = "", False
         while artifacts := self._spool.artifacts(after):
-            found = [each for each in await asyncio.gather(*map(look, artifacts)) if each is not None]
+            found = [each for each in await all_of(look, artifacts, _AT_ONCE) if each is not None]
             self._spool.told_of_datasets(found)
             lacking = lacking or len(found) < len(artifacts)
             after = artifacts[-1]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ivcap_flows.durable.platform_time import look_since, visibility_delay_left
 from ivcap_flows.journal import Journal
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.batch_watcher import BatchWatcher, End, Pulse, Sending, Unit
 from ivcap_flows.registration.ledger import Ledger, Work, doubted_since, job_of
@@ -54,7 +55,7 @@ class Resolver:
         doubted = [work for work in silent if work.intent.state != "intent"]
         if doubted:
             intents = [work.intent for work in doubted]
-            now = await asyncio.to_thread(self._journal.now)
+            now = await self._journal.ask(self._journal.now)
             await asyncio.sleep(visibility_delay_left(intents, self._visibility_delay, now, self._client.time))
             await self._lookup.everywhere(look_since(self._client.time, *intents))
             doubted = await self.by_signs(doubted, final=True)
@@ -91,13 +92,9 @@ class Resolver:
         await self._ledger.adopt(lodged)
         await self._ledger.fail(failed)
         await self._leave(halves)
-        limit = asyncio.Semaphore(self._in_flight)
-
-        async def follow(unit: Unit, members: Sequence[Work]) -> None:
-            async with limit:
-                await self._follow_again(unit, members, moment(began.get(unit)))
-
-        await asyncio.gather(*(follow(unit, members) for unit, members in units.items()))
+        await all_of(
+            lambda unit: self._follow_again(unit, units[unit], moment(began.get(unit))), units, self._in_flight
+        )
         return silent
 
     async def follow(self, unit: Unit, works: Sequence[Work], *, stall_timeout: float, alone: bool = False) -> None:
@@ -166,7 +163,7 @@ class Resolver:
             await asyncio.sleep(self._visibility_delay)
         await self._lookup.everywhere(look_since(self._client.time, *(work.intent for work in works)))
         signs = self._ledger.signs(work.row for work in works)
-        now = await asyncio.to_thread(self._journal.now)
+        now = await self._journal.ask(self._journal.now)
         lodged: list[tuple[Work, Sign]] = []
         failed: list[tuple[Work, str | None, str | None]] = []
         stuck: list[tuple[Work, str | None, str]] = []
@@ -192,7 +189,7 @@ class Resolver:
             await self.follow(unit, members, stall_timeout=stall_timeout, alone=True)
 
     async def _leave(self, doubtful: Sequence[tuple[Work, str | None, str]]) -> None:
-        now = await asyncio.to_thread(self._journal.now)
+        now = await self._journal.ask(self._journal.now)
         await self._ledger.leave(doubtful, now.isoformat(timespec="seconds"))
 
 

@@ -20,6 +20,7 @@ from ivcap_flows.errors import (
     PlatformError,
 )
 from ivcap_flows.http.leave import asking_leave
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import GIVEN_UP, RESEND
 from ivcap_flows.journal.states import DONE
@@ -109,7 +110,7 @@ class Submission:
             await self._recall()
             if self._out is not None:
                 await asyncio.to_thread(self._out.begin)
-            pause = _FIRST_PAUSE
+            pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
             while True:
                 before = self._ledger.ended
                 await self._resume()
@@ -117,8 +118,9 @@ class Submission:
                 if not self._spool.page("waiting", "ready", limit=1):
                     return
                 # Another process is at the rest.
-                pause = _FIRST_PAUSE if self._ledger.ended > before else min(_LONGEST_PAUSE, 1.5 * pause)
-                await asyncio.sleep(pause)
+                if self._ledger.ended > before:
+                    pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+                await pauses.sleep()
         finally:
             stop_heartbeat(self._journal)
 
@@ -127,7 +129,7 @@ class Submission:
         oldest: IntentRow | None = None
         unknown = False
         for page in self._spool.pages("ready"):
-            known = await asyncio.to_thread(self._journal.intents.find_many, [row.key for row in page])
+            known = await self._journal.ask(self._journal.intents.find_many, [row.key for row in page])
             for intent in known.values():
                 if intent.state not in DONE and (oldest is None or _began(intent) < _began(oldest)):
                     oldest = intent
@@ -224,7 +226,7 @@ class Submission:
         """The session id of the batch and what is in it, or None where nothing is left to be waited for."""
         works = await self._without_troubles(works)
         deadline = time.monotonic() + self._stall_timeout
-        pause = _FIRST_PAUSE
+        pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
 
         async def confirm(leaves_within: float) -> None:
             nonlocal works
@@ -258,8 +260,7 @@ class Submission:
                     words = f"Provena has answered to none of its batches, the last time by: {error}"
                     await self._ledger.fail([(work, None, words) for work in works])
                     return None
-                await asyncio.sleep(pause)
-                pause = min(_LONGEST_PAUSE, 2 * pause)
+                await pauses.sleep()
             else:
                 return session, await self._ledger.save(works, {"session_id": session})
         return None
@@ -269,7 +270,7 @@ class Submission:
         logger.warning("The reply to a batch of %d model runs was lost, so it is looked for: %s", len(works), error)
         works = await self._ledger.in_doubt(works, f"{type(error).__name__}: {error}")
         end = time.monotonic() + self._client.visibility_delay
-        pause = self._client.visibility_delay / _LOOKS
+        pauses = Pauses(self._client.visibility_delay / _LOOKS, self._client.visibility_delay)
         while works:
             left = end - time.monotonic()
             try:
@@ -286,8 +287,7 @@ class Submission:
                 works = [work for work in works if work.row.key not in shown]
             if left <= 0:
                 break
-            await asyncio.sleep(min(pause, left))
-            pause *= 2
+            await pauses.sleep(left)
         return list(works)
 
     async def _refused(self, works: Sequence[Work], error: PlatformError) -> None:

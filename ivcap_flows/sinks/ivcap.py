@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable.platform_time import visibility_delay_left
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery, is_trial, shareable
@@ -124,10 +125,10 @@ class IvcapSink:
         await self._read(run, wanted)
         sent: SendingRow | None = None
         if any(not one.same for one in wanted):
-            sent = await asyncio.to_thread(self._journal.deliveries.sending, self._name, run.id)
+            sent = await self._journal.ask(self._journal.deliveries.sending, self._name, run.id)
             if sent is not None:
                 # Its process was killed, or its reply lost: what it has sent may not show yet.
-                now, time = await asyncio.to_thread(self._journal.now), self._client.time
+                now, time = await self._journal.ask(self._journal.now), self._client.time
                 rest = visibility_delay_left([sent], _NOTED + self._client.visibility_delay, now, time)
                 # Without the platform's time the next pass would know no more than this one of what has passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
@@ -139,7 +140,7 @@ class IvcapSink:
                 await self._read(run, wanted)
         delivery = await self._write(run, wanted)
         if sent is not None:
-            await asyncio.to_thread(self._journal.deliveries.end_sending, self._name, run.id)
+            await self._journal.ask(self._journal.deliveries.end_sending, self._name, run.id)
         return delivery
 
     async def _read(self, run: RunRow, wanted: Sequence[_Stated]) -> None:
@@ -152,7 +153,7 @@ class IvcapSink:
             listed = self._client.aspects.where(path, entity=one.entity, schema=one.schema)
             one.there = [record async for record in listed if _part_of(record) == (urn, run.journal)]
 
-        await _each(read, wanted)
+        await all_of(read, wanted, _AT_ONCE)
 
     async def _write(self, run: RunRow, wanted: Sequence[_Stated]) -> Delivery:
         aspects = self._client.aspects
@@ -172,7 +173,7 @@ class IvcapSink:
 
         missing = any(not one.same for one in wanted)
         async with self._noted(run) if missing else nullcontext():
-            await _each(write, wanted)
+            await all_of(write, wanted, _AT_ONCE)
         return Delivery("dead", " ".join(sorted(refused))) if refused else Delivery("delivered")
 
     @asynccontextmanager
@@ -181,7 +182,7 @@ class IvcapSink:
         deliveries, ended = self._journal.deliveries, asyncio.Event()
 
         async def note() -> None:
-            await asyncio.to_thread(deliveries.note_sending, self._name, run.id, self._client.time)
+            await self._journal.ask(deliveries.note_sending, self._name, run.id, self._client.time)
 
         async def renew() -> None:
             while not ended.is_set():
@@ -201,7 +202,7 @@ class IvcapSink:
             raise
         ended.set()
         await renewing
-        await asyncio.to_thread(deliveries.end_sending, self._name, run.id)
+        await self._journal.ask(deliveries.end_sending, self._name, run.id)
 
 
 @dataclass
@@ -285,23 +286,3 @@ def _part_of(record: AspectRecord) -> tuple[str, str] | None:
     said = record.content if isinstance(record.content, Mapping) else {}
     run, journal = said.get("run"), said.get("journal")
     return (run, journal) if isinstance(run, str) and isinstance(journal, str) else None
-
-
-async def _each(do: Callable[[_Stated], Awaitable[None]], stated: Sequence[_Stated]) -> None:
-    """Do it for each, some at once. After one that failed none is begun, and what is under way comes to its end: a
-    request that was sent and not waited for would be another doubt."""
-    left = iter(stated)
-    failed: list[Exception] = []
-
-    async def worker() -> None:
-        for one in left:
-            if failed:
-                return
-            try:
-                await do(one)
-            except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
-                failed.append(error)
-
-    await asyncio.gather(*(worker() for _ in range(min(_AT_ONCE, len(stated)))))
-    if failed:
-        raise failed[0]

@@ -91,7 +91,7 @@ class ProvenaSink:
         whole = self._mapping.entry_for_run(run.flow_name) if run.outcome == "completed" else None
         if not (mapped or whole) or await is_trial(graph, self._client.platform):
             return []
-        attempts = await asyncio.to_thread(self._journal.runs.attempts, run.id)
+        attempts = await self._journal.ask(self._journal.runs.attempts, run.id)
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
         platform, account = await self._client.platform(), await self._client.username()
@@ -106,7 +106,7 @@ class ProvenaSink:
         return [said for said in refused if said is not None]
 
     async def _intents(self, run: RunRow, nouns: Sequence[str] | dict[str, Any] = (NOUN,)) -> list[IntentRow]:
-        rows = await asyncio.to_thread(self._journal.intents.where, run_id=run.id, limit=None)
+        rows = await self._journal.ask(self._journal.intents.where, run_id=run.id, limit=None)
         return [row for row in rows if row.noun in nouns]
 
     async def _unstated(self, run: RunRow, graph: Graph) -> list[Record]:
@@ -123,7 +123,7 @@ class ProvenaSink:
         if not sent:
             return [], {}
         signs = await look_for(self._client, {intent.key for intent in sent}, look_since(self._client.time, *sent))
-        now = await asyncio.to_thread(self._journal.now)
+        now = await self._journal.ask(self._journal.now)
         waiting: list[str] = []
         failed: dict[str, str] = {}
         lodged: list[tuple[IntentRow, Sign]] = []
@@ -142,21 +142,22 @@ class ProvenaSink:
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
             else:
                 waiting.append(intent.key)
-        return [*waiting, *await asyncio.to_thread(self._adopt, lodged)], failed
+        return [*waiting, *await self._adopt(lodged)], failed
 
-    def _adopt(self, lodged: Sequence[tuple[IntentRow, Sign]]) -> list[str]:
+    async def _adopt(self, lodged: Sequence[tuple[IntentRow, Sign]]) -> list[str]:
         """Note what was found; the keys of what a live process is at, which will see the same."""
         held: list[str] = []
         for start in range(0, len(lodged), _AT_ONCE):
             some = lodged[start : start + _AT_ONCE]
-            claims = self._journal.intents.claim_many([_wanted(intent) for intent, _ in some])
+            claims = await self._journal.claim([_wanted(intent) for intent, _ in some])
             try:
-                self._journal.intents.settle_many(
+                await self._journal.ask(
+                    self._journal.intents.settle_many,
                     [
                         _found(claim.intent, sign)
                         for claim, (_, sign) in zip(claims, some, strict=True)
                         if claim.kind == "doubt"
-                    ]
+                    ],
                 )
             finally:
                 self._journal.intents.release_many(claim.intent for claim in claims if claim.kind in ("new", "doubt"))

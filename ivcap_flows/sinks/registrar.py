@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -106,7 +105,7 @@ class Registrar:
 
     async def _is_done(self, subject: str, record: ModelRunRecord) -> bool:
         key = run_key(self.platform, self.account, subject, record.workflow_template_id)
-        intent = await asyncio.to_thread(self.journal.intents.newest, key)
+        intent = await self.journal.ask(self.journal.intents.newest, key)
         return intent is not None and intent.state in DONE
 
     async def _modeller(self, entry: MappingEntry) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -122,7 +121,7 @@ async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:
     rows = [
         row
         for state in sorted(OPEN)
-        for row in await asyncio.to_thread(
+        for row in await call.journal.ask(
             call.journal.intents.where, run_id=run_id, noun=_UPDATE, state=state, limit=None
         )
     ]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
-from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
-from prefect.context import TaskRunContext
-
+from ivcap_flows.capture.context import task_context
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.spool import Outcome
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.tasks.progress import runs_here
 
 __all__ = ["Shown", "tell_faults", "tell_outcomes"]
 
@@ -44,7 +44,7 @@ class Shown:
             self._done, self._total = done, total
 
     async def __aenter__(self) -> Shown:
-        if TaskRunContext.get() is not None:
+        if task_context() is not None:
             self._task = asyncio.create_task(self._keep_telling())
         return self
 
@@ -68,10 +68,7 @@ class Shown:
             return
         self._said = percent
         words = f"{self._done} of {self._total} rows have come to their end"
-        if self._id is None:
-            self._id = await _shown(acreate_progress_artifact(percent, description=words))
-        else:
-            await _shown(aupdate_progress_artifact(self._id, percent, description=words))
+        self._id = await _shown("progress", percent, words, self._id)
 
 
 async def tell_faults(faults: Iterator[Fault], report: BatchReport) -> None:
@@ -100,16 +97,18 @@ async def tell_outcomes(outcomes: Iterator[Outcome], report: BatchReport) -> Non
 
 
 async def _table(rows: Sequence[dict[str, Any]], count: int, title: str) -> None:
-    if TaskRunContext.get() is None or not rows:
+    if task_context() is None or not rows:
         return
     more = f" (the first {len(rows)} of {count})" if count > len(rows) else ""
-    await _shown(acreate_table_artifact(list(rows), description=title + more))
+    await _shown("table", rows, title + more)
 
 
-async def _shown(artifact: Awaitable[UUID]) -> UUID | None:
+async def _shown(
+    kind: Literal["table", "progress"], content: Any, words: str, known: UUID | None = None
+) -> UUID | None:
     """The artifact's id. What cannot be shown does not keep anything from being done."""
     try:
-        return await artifact
+        return await ashow(PrefectArtifact(kind, content, words, *runs_here()), known)
     except Exception as error:  # noqa: BLE001 - Prefect's API may be away; the outcome is in the journal and the file
         logger.warning("Prefect could not be shown how a batch of model runs is: %s", error)
-        return None
+        return known

@@ -60,7 +60,7 @@ async def _upload_dataset_files(
         try:
             done = await there.upload(files)
         except SourceChangedError as error:
-            await asyncio.to_thread(forget, error.path, call.journal.files)
+            await call.journal.ask(forget, error.path, call.journal.files)
             raise
     handles = [_handle(call, urn, each.path, each.uri, each.content) for each in done]
     for handle, each in zip(handles, done, strict=True):

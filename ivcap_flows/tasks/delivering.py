@@ -6,11 +6,12 @@ from functools import partial
 from typing import Final
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import journal
+from ivcap_flows.capture.context import flow_run_id
 from ivcap_flows.capture.deliveries import synchronise
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, show
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import Clients
@@ -45,7 +46,7 @@ def deliver_records(again: bool = False) -> int:
         {"sink": name, "run": "", "state": "unusable", "tries": 0, "reason": str(error)}
         for name, error in done.unusable.items()
     ]
-    create_table_artifact(table=rows or [{"sink": "nothing is left"}], key=KEY, description=_SAID)
+    show(PrefectArtifact("table", rows or [{"sink": "nothing is left"}], _SAID, flow_run_id(), key=KEY))
     for row in rows:
         logger.warning("%s has not got run %s (%s): %s", row["sink"], row["run"], row["state"], row["reason"])
     return len(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -20,16 +19,19 @@ async def ensure_state(send: Callable[[], Awaitable[object]], holds: Callable[[]
     A refusal is none where the state holds: an earlier sending may have brought it about. Raises what the last sending
     raised.
     """
-    for pause in (*_PAUSES, None):
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
+
+    async def once() -> None:
         try:
             await send()
         except PlatformError as error:
-            if not (error.retryable or isinstance(error, BadRequestError)):
+            if not ((error.retryable or isinstance(error, BadRequestError)) and await holds()):
                 raise
-            if await holds():
-                return
-            if pause is None or not error.retryable:
-                raise
-            await asyncio.sleep(pause)
-        else:
-            return
+
+    again = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
+        wait=wait_chain(*map(wait_fixed, _PAUSES)),
+        stop=stop_after_attempt(len(_PAUSES) + 1),
+        reraise=True,
+    )
+    await again(once)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from ivcap_flows.capture import note
 from ivcap_flows.capture.context import current_activity
@@ -14,6 +13,7 @@ from ivcap_flows.durable import Performed, planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Collection
 from ivcap_flows.ivcap import archive
+from ivcap_flows.loop import all_of
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provenance import describe, relation
 from ivcap_flows.tasks.call import IvcapCall
@@ -23,8 +23,6 @@ from ivcap_flows.tasks.sources import Source, opened, spooled
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
 
 __all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
-
-T = TypeVar("T")
 
 
 async def upload_as_tar(call: IvcapCall, folder: Path, *, name: str | None, policy: str | None) -> Artifact:
@@ -42,40 +40,28 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
     what an earlier try did is kept.
     """
     named = name or _checked(folder).name
-    turns = asyncio.Semaphore(SMALL_AT_ONCE)
 
     async def hashed(path: Path) -> Source:
-        async with turns, opened(path, call.journal.files) as source:
+        async with opened(path, call.journal.files) as source:
             return source
 
-    async def sent(member: str, source: Source) -> Performed[Artifact]:
-        async with turns:
-            # The name is part of what is kept: two equal files of a folder are two.
-            return await upload(
-                call, source, name=member, media_type=media_type_of(member), policy=policy, discriminator=member
-            )
+    async def sent(member: str) -> Performed[Artifact]:
+        # The name is part of what is kept: two equal files of a folder are two.
+        return await upload(
+            call, sources[member], name=member, media_type=media_type_of(member), policy=policy, discriminator=member
+        )
 
     paths = await asyncio.to_thread(lambda: dict(files_in(folder, folder)))
-    sources = dict(zip(paths, await _each(hashed(path) for path in paths.values()), strict=True))
+    sources = dict(zip(paths, await all_of(hashed, paths.values(), SMALL_AT_ONCE), strict=True))
     contents = [[member, source.size, source.sha256] for member, source in sources.items()]
     urn = collection_urn(call, "folder", named, policy, contents)
-    done = await _each(sent(member, source) for member, source in sources.items())
+    done = await all_of(sent, sources, SMALL_AT_ONCE)
     if only_planned("collection", named):
         return Collection(urn=urn, platform=call.platform, name=named)
     collection = await defined(call, urn, named, policy=policy)
     await call.client.collections.add(urn, [one.value.urn for one in done], policy=policy)
     _state(collection, done)
     return collection
-
-
-async def _each(steps: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of all steps; each is done to its end before the first failure is raised, so that it is not lost."""
-    results = []
-    for result in await asyncio.gather(*steps, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
-    return results
 
 
 def _state(collection: Collection, done: list[Performed[Artifact]]) -> None:

@@ -11,6 +11,7 @@ from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import DatasetInfo, Info, Item, Seed
 from ivcap_flows.provena.registry import Sort
 from ivcap_flows.provenance.describe import describe
@@ -19,7 +20,6 @@ from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.ensure_state import ensure_state
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
-from ivcap_flows.tasks.waiting import all_of
 
 __all__ = [
     "afetch_item",

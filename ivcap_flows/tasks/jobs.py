@@ -18,6 +18,7 @@ from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
 from ivcap_flows.ivcap.requests import indirect, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
+from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
@@ -25,7 +26,6 @@ from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
     PlannedError,
-    all_of,
     first_of,
     log_tail,
     note_end,

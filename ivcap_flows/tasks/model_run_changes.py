@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
 from ivcap_flows.capture import found
 from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.handles import ModelRun, RegistryItem
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.provena import models
 from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
@@ -108,7 +108,7 @@ async def _update_model_run(
 async def _unheard(call: ProvenaCall, run: str, record: ModelRunRecord, known: set[str], timeout: float) -> str | None:
     """The session of an update whose reply was lost; None where none has shown in the time that the platform takes."""
     deadline = time.monotonic() + min(timeout, call.client.visibility_delay)
-    pause = _FIRST_PAUSE
+    pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         for row in await _updates(call, run, record):
             if row.session_id not in known:
@@ -116,8 +116,7 @@ async def _unheard(call: ProvenaCall, run: str, record: ModelRunRecord, known: s
         left = deadline - time.monotonic()
         if left <= 0:
             return None
-        await asyncio.sleep(min(left, pause))
-        pause = min(_LONGEST_PAUSE, 2 * pause)
+        await pauses.sleep(left)
 
 
 async def _updates(call: ProvenaCall, run: str, record: ModelRunRecord) -> list[JobRow]:

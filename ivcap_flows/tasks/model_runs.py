@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
+from ivcap_flows.loop import all_of
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import TemplatedDataset
 from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.registry import alinked_person, amint_dataset
-from ivcap_flows.tasks.waiting import all_of
 
 __all__ = ["Data", "aregister_model_run", "register_model_run"]
 

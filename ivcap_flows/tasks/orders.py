@@ -13,6 +13,7 @@ from ivcap_flows.identity import Scope, key_in, short_id, with_key
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
+from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding
@@ -21,7 +22,6 @@ from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
     PlannedError,
-    all_of,
     first_of,
     log_tail,
     note_end,

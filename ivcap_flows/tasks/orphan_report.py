@@ -6,11 +6,12 @@ import asyncio
 from typing import Any, Final
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal
+from ivcap_flows.capture.context import flow_run_id
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, show
 from ivcap_flows.capture.reconcile import not_to_come_back, reconcile
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.work.orphans import as_rows, elsewhere, orphans_of, seen
@@ -36,7 +37,7 @@ def report_orphans() -> int:
     reconcile(known)
     here = orphans_of(known, not_to_come_back)
     rows = loop.run(_rows(here))
-    create_table_artifact(table=rows or [{"what": "nothing"}], key=KEY, description=_SAID)
+    show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
     if here:
         logger.warning("%d orders and jobs have no live owner; the artifact %s names them.", len(here), KEY)
     return len(here)

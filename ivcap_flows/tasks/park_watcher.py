@@ -103,8 +103,8 @@ class Watcher:
         ended = {_key(park) for look, park in looks.items() if look not in late and look.result()}
         until = time.monotonic() + _ONCE
         while True:
-            parks = [park for park in await asyncio.to_thread(self._journal.parks.open) if _key(park) in ended]
-            left = await asyncio.to_thread(self._journal.parks.left, parks)
+            parks = [park for park in await self._journal.ask(self._journal.parks.open) if _key(park) in ended]
+            left = await self._journal.ask(self._journal.parks.left, parks)
             if len(left) == len(parks) or time.monotonic() > until:
                 return await self._wake(left)
             await asyncio.sleep(_LEAVING)
@@ -117,7 +117,7 @@ class Watcher:
                     self._begin(parks)
                     ended = [park for park in parks if self._tending[_key(park)].done()]
                     # Only when its process is gone, so that there are never two on one run.
-                    await self._wake(await asyncio.to_thread(self._journal.parks.left, ended))
+                    await self._wake(await self._journal.ask(self._journal.parks.left, ended))
                     self._troubled.discard("parked")
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
                     self._trouble("parked", f"The parked runs cannot be looked at: {type(error).__name__}: {error}")
@@ -146,7 +146,7 @@ class Watcher:
 
     async def _parked(self) -> list[ParkRow]:
         """What is parked, once those that Prefect knows not to come back are noted as over."""
-        parks = await asyncio.to_thread(self._journal.parks.open)
+        parks = await self._journal.ask(self._journal.parks.open)
         if not parks:
             return []
         return await asyncio.to_thread(self._still_parked, parks)

@@ -230,9 +230,9 @@ class _Stay:
         waits, park_after = await asked.waits(call), max(LEAST, Settings.current().park_after)
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
-        began_at = now = await asyncio.to_thread(journal.now)
+        began_at = now = await journal.ask(journal.now)
         urns = {wait.urn for wait in waits}
-        for park in await asyncio.to_thread(journal.parks.woke, run_id):
+        for park in await journal.ask(journal.parks.woke, run_id):
             # Another journal, or none of these rounds in it, only means that the time counts anew.
             if {wait.urn for wait in park.waits} <= urns:
                 began_at = min(began_at, park.began_at)
@@ -253,14 +253,14 @@ class _Stay:
         try:
             if not await asyncio.to_thread(recorder().flush, _FLUSH):
                 return Obstacle("its facts are still being written to the journal", passing=True)
-            now = await asyncio.to_thread(journal.now)
-            watched = await asyncio.to_thread(journal.leases.held, WATCHER)
+            now = await journal.ask(journal.now)
+            watched = await journal.ask(journal.leases.held, WATCHER)
             seconds = min(self.left, rest([await self._pending(wait, asked, now) for wait in waits], watched=watched))
             prefect_now = await asyncio.to_thread(own.now)
             if isinstance(prefect_now, Obstacle):
                 return prefect_now
             wake_at = prefect_now + timedelta(seconds=seconds)
-            park = await asyncio.to_thread(
+            park = await journal.ask(
                 journal.parks.park,
                 run_id=opened.run.id,
                 attempt_id=opened.attempt.id,
@@ -277,7 +277,7 @@ class _Stay:
         left = await asyncio.to_thread(own.leave, wake_at, cause)
         try:
             if isinstance(left, Obstacle):
-                await asyncio.to_thread(journal.parks.end, park, "over", "the run stayed in its process")
+                await journal.ask(journal.parks.end, park, "over", "the run stayed in its process")
             else:
                 # Where the worker was killed its console is gone, and to log exits; the run has left all the same.
                 with contextlib.suppress(SystemExit):

@@ -6,26 +6,23 @@ Prefect is told rarely, beside the wait and never instead of it: where it cannot
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.secrets import logger_of
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
-
-__all__ = ["TABLE_KEY", "progress_of"]
+__all__ = ["TABLE_KEY", "progress_of", "runs_here"]
 
 TABLE_KEY: Final = "ivcap-work"
 """The key of the table artifact; each flow run makes one version of it."""
@@ -64,7 +61,7 @@ async def progress_of(
 ) -> AsyncIterator[Callable[[Mapping[str, OrderRecord | JobRecord | str]], None]]:
     """Within the block, what the value is called with is shown in the flow run that waits, if any: by URN the status of
     what goes on, and the record of what has ended."""
-    flow_run, task_run = _runs()
+    flow_run, task_run = runs_here()
     if flow_run is None or not asked:
         yield lambda seen: None
         return
@@ -77,8 +74,8 @@ async def progress_of(
     await shown.end()
 
 
-def _runs() -> tuple[str | None, str | None]:
-    """The flow run and the task run that wait."""
+def runs_here() -> tuple[str | None, str | None]:
+    """The flow run and the task run that the code runs in."""
     flow, task = flow_context(), task_context()
     of_task = getattr(getattr(task, "task_run", None), "flow_run_id", None)
     of_flow = getattr(getattr(flow, "flow_run", None), "id", None)
@@ -143,32 +140,14 @@ class _Shown:
             logger.debug("Prefect could not be told how far the wait is: %s", error)
 
     async def _tell_prefect(self, *, bar: bool) -> None:
-        from prefect.client.orchestration import get_client
-
-        async with get_client() as client, self._table.turn:
+        async with self._table.turn:
             if bar:
-                self._bar = await self._put(client, self._bar, "progress", self._share(), self._said())
-            self._table.artifact = await self._put(
-                client, self._table.artifact, "table", json.dumps(self._rows()), "Orders and jobs of this run."
+                share = PrefectArtifact("progress", self._share(), self._said(), self._flow_run, self._task_run)
+                self._bar = await ashow(share, self._bar)
+            table = PrefectArtifact(
+                "table", self._rows(), "Orders and jobs of this run.", self._flow_run, key=TABLE_KEY
             )
-
-    async def _put(
-        self, client: PrefectClient, known: UUID | None, kind: str, data: Any, description: str
-    ) -> UUID | None:
-        from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-
-        if known is not None:
-            await client.update_artifact(known, ArtifactUpdate(data=data, description=description))
-            return known
-        new = ArtifactCreate(
-            key=TABLE_KEY if kind == "table" else None,
-            type=kind,
-            data=data,
-            description=description,
-            flow_run_id=UUID(self._flow_run),
-            task_run_id=UUID(self._task_run) if self._task_run and kind == "progress" else None,
-        )
-        return (await client.create_artifact(new)).id
+            self._table.artifact = await ashow(table, self._table.artifact)
 
     def _share(self) -> float:
         ended = sum(status in TERMINAL for status in self._statuses.values())

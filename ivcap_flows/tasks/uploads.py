@@ -13,6 +13,7 @@ from ivcap_flows.durable import Effect, Found, Performed, Progress
 from ivcap_flows.durable.scopes import expand
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.identity import CONTENT_SCHEMA, Scope, key_of
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -141,7 +142,7 @@ async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIte
     """The URNs under which this content is known: to the journal, newest first, then to the platform's idempotency
     record.
     """
-    known = await asyncio.to_thread(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
+    known = await call.journal.ask(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
     for row in reversed(known):
         if row.urn is not None and (row.platform, row.account) == (call.platform, call.account):
             yield row.urn
@@ -186,16 +187,15 @@ async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: Source, of
 
 async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
     """The record, as soon as it shows; NotFoundError if it does not within `timeout` seconds."""
-    loop = asyncio.get_running_loop()
-    end, pause = loop.time() + timeout, _FIRST_PAUSE
-    while True:
-        try:
-            return await call.client.artifacts.read(urn)
-        except NotFoundError:
-            if loop.time() >= end:
-                raise
-        await asyncio.sleep(min(pause, max(end - loop.time(), 0.0)))
-        pause = min(_LONGEST_PAUSE, 2 * pause)
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+    again = AsyncRetrying(
+        retry=retry_if_exception_type(NotFoundError),
+        wait=wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        stop=stop_after_delay(timeout),
+        reraise=True,
+    )
+    return await again(call.client.artifacts.read, urn)
 
 
 async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> ArtifactRecord | None:
@@ -212,7 +212,7 @@ async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> 
 
 async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
     loop = asyncio.get_running_loop()
-    end, pause = loop.time() + _READY_WAIT, _FIRST_PAUSE
+    end, pauses = loop.time() + _READY_WAIT, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         record = await _shown(call, urn, call.client.visibility_delay)
         # A platform may leave an artifact of no bytes as pending: there is nothing to wait for.
@@ -226,8 +226,7 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
                 expected="ready",
                 found=record.status,
             )
-        await asyncio.sleep(pause)
-        pause = min(_LONGEST_PAUSE, 2 * pause)
+        await pauses.sleep()
 
 
 async def _state_content(call: IvcapCall, urn: str, source: Source, key: str) -> None:

@@ -3,8 +3,7 @@ told."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
@@ -20,7 +19,6 @@ from ivcap_flows.tasks.call import IvcapCall
 
 __all__ = [
     "PlannedError",
-    "all_of",
     "first_of",
     "log_tail",
     "note_end",
@@ -32,12 +30,9 @@ __all__ = [
 
 logger = logger_of("ivcap_flows.waiting")
 
-T = TypeVar("T")
-R = TypeVar("R")
 W = TypeVar("W", Order, Job)
 S = TypeVar("S", OrderRecord, JobRecord)
 
-_AT_ONCE: Final = 8
 _LOG_LINES: Final = 20
 
 
@@ -53,22 +48,6 @@ class PlannedError(BaseException):
         waiting = [str(each) for each in work if str(each).startswith("urn:ivcap-flows:planned:")]
         if waiting and planning() is not None:
             raise cls(f"The plan ends here: the flow needs {len(waiting)} that are not sent.")
-
-
-async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T]) -> list[R]:
-    """What `do` gives for each, in their order, a few at a time."""
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(thing: T) -> R:
-        async with turns:
-            return await do(thing)
-
-    tasks = [asyncio.ensure_future(one(thing)) for thing in things]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 async def first_of(

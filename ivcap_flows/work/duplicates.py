@@ -18,6 +18,7 @@ from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import DONE
+from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import LOOKED_AT, ORDERS
 
 __all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "records_of"]
@@ -25,7 +26,6 @@ __all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "reco
 ASPECTS_LOOKED_AT: Final = 50
 """The newest aspects that a journal has added, for each of which the platform is asked for equal ones."""
 
-_AT_ONCE: Final = 8
 _NEXT: Final = {
     "order": "Each is whole and was paid for, and IVCAP cancels none: use one.",
     "job": "Each is whole and was paid for, and IVCAP cancels none: use one.",
@@ -116,7 +116,7 @@ async def duplicates_on_ivcap(
             key = content.get("key") or record.entity.rpartition(":")[2]
             seen.add(key, content["urn"], str(content.get("noun")), content.get("subject"), content.get("journal"))
     _, _, alike = await asyncio.gather(_orders(client, seen), _uploads(client, seen), _aspects(client, journal))
-    sure = await asyncio.to_thread(seen.duplicates, _NEXT)
+    sure = await journal.ask(seen.duplicates, _NEXT)
     looked_at = (
         f"the newest {LOOKED_AT} idempotency records, orders, and statements of uploaded contents of the account, and "
         f"the newest {ASPECTS_LOOKED_AT} aspects of this journal"
@@ -151,14 +151,9 @@ async def _uploads(client: IvcapClient, seen: ByKey) -> None:
 async def _aspects(client: IvcapClient, journal: Journal) -> list[Duplicate]:
     """The journal's newest aspects that equal another active one which no key of the journal claims."""
     platform, account = await client.platform(), await client.account()
-    rows = await asyncio.to_thread(_added, journal, platform, account)
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def look(row: IntentRow) -> Duplicate | None:
-        async with turns:
-            return await _like(client, journal, row, account)
-
-    return [found for found in await asyncio.gather(*map(look, rows)) if found is not None]
+    rows = await journal.ask(_added, journal, platform, account)
+    like = await all_of(lambda row: _like(client, journal, row, account), rows)
+    return [found for found in like if found is not None]
 
 
 def _added(journal: Journal, platform: str, account: str) -> list[IntentRow]:
@@ -174,7 +169,7 @@ async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: 
     if row.urn not in alike:
         # It was retracted since.
         return None
-    claimed = await asyncio.to_thread(journal.intents.claimed_by_others, row.key, alike)
+    claimed = await journal.ask(journal.intents.claimed_by_others, row.key, alike)
     others = [urn for urn in alike if urn != row.urn and urn not in claimed]
     # What somebody else stated is none of ours; lists do not tell whose it is.
     others = [urn for urn in others if (await client.aspects.read(urn)).account in (None, account)]

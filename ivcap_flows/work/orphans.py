@@ -5,7 +5,6 @@ The platform cannot cancel them, so they go on and cost; what can be done is to 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -19,12 +18,12 @@ from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
 from ivcap_flows.journal.states import State
+from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind
 
 __all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 
 _OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
-_AT_ONCE: Final = 8
 
 Ended = Callable[[list[str]], set[str]]
 """Which of these Prefect flow runs are known not to come back."""
@@ -178,18 +177,16 @@ def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
 
 async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:
     """The orphans with status and times as the platform tells them; those of another account stay as they are."""
-    turns = asyncio.Semaphore(_AT_ONCE)
 
     async def look(orphan: Orphan) -> Orphan:
         if orphan.urn is None:
             return orphan
-        async with turns:
-            try:
-                return await _looked_at(client, orphan, orphan.urn)
-            except PlatformError as error:
-                return replace(orphan, status=f"cannot be read ({type(error).__name__})")
+        try:
+            return await _looked_at(client, orphan, orphan.urn)
+        except PlatformError as error:
+            return replace(orphan, status=f"cannot be read ({type(error).__name__})")
 
-    return list(await asyncio.gather(*(look(orphan) for orphan in orphans)))
+    return await all_of(look, orphans)
 
 
 async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:

@@ -5,7 +5,6 @@ Runs and facts are lost with a journal. Its intents are not, as far as they have
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -43,7 +42,7 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
         if key not in found or (found[key][1].get("urn") is None and content.get("urn") is not None):
             found[key] = record, content
     for key, (record, content) in found.items():
-        if await asyncio.to_thread(journal.intents.get, key) is not None:
+        if await journal.ask(journal.intents.get, key) is not None:
             counts["known"] += 1
             continue
         request = _request(content)
@@ -66,7 +65,7 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
             # The record of a claim was written before the request left, that of an outcome after it.
             platform_time=record.valid_from if content.get("urn") is None else None,
         )
-        made = await asyncio.to_thread(
+        made = await journal.ask(
             journal.intents.restore,
             wanted,
             _created(content, record),
@@ -75,7 +74,7 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
         )
         counts["restored" if made else "known"] += 1
     if accept_loss:
-        await asyncio.to_thread(journal.losses.accept, highest)
+        await journal.ask(journal.losses.accept, highest)
     return counts
 
 

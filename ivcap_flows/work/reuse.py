@@ -8,7 +8,6 @@ only as far as the order or job itself says the same.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import NewIntent
+from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.work.kinds import R, WorkKind, is_of
 
@@ -45,7 +45,6 @@ CANDIDATES: Final = 10
 """Earlier ones that are looked at, newest first."""
 LOOKED_AT: Final = 500
 """Idempotency records that are read where the platform does not look into their content itself."""
-_AT_ONCE: Final = 8
 
 
 class Refused(Exception):  # noqa: N818 - an answer, no error: it never leaves who asked
@@ -170,16 +169,14 @@ async def _usable(
     if other_policy or other_request or not is_of(record, request["service"]):
         raise Refused(f"{urn} asks for something else than the aspect that names it says")
     products = await kind.products(client, record)
-    turns = asyncio.Semaphore(_AT_ONCE)
 
     async def ready(product: ArtifactRecord) -> None:
-        async with turns:
-            try:
-                found = await client.artifacts.read(product.urn)
-            except PlatformError as error:
-                raise Refused(f"the product {product.urn} of {urn} cannot be read: {error.message}") from error
+        try:
+            found = await client.artifacts.read(product.urn)
+        except PlatformError as error:
+            raise Refused(f"the product {product.urn} of {urn} cannot be read: {error.message}") from error
         if found.status in ("pending", "partial", "error"):
             raise Refused(f"the product {product.urn} of {urn} is {found.status}")
 
-    await asyncio.gather(*(ready(product) for product in products))
+    await all_of(ready, products)
     return products

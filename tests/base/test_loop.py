@@ -149,3 +149,54 @@ def test_a_child_that_was_forked_meanwhile_has_a_loop_of_its_own():
             resolve._close_all()
             os._exit(loop.run(asyncio.sleep(0, 7)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+async def test_so_many_are_done_at_a_time_and_given_in_their_order():
+    """However long each takes."""
+    under_way, most = 0, 0
+
+    async def do(number: int) -> int:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01 * (5 - number % 5))
+        under_way -= 1
+        return 2 * number
+
+    assert await loop.all_of(do, iter(range(10)), 3) == [2 * number for number in range(10)]
+    assert most == 3 and await loop.all_of(do, []) == []
+
+
+async def test_after_a_failure_none_is_begun_and_none_is_left_under_way():
+    """What was sent is waited for; the first failure is raised."""
+    begun, ended = [], []
+
+    async def do(number: int) -> None:
+        begun.append(number)
+        await asyncio.sleep(0.01 if number == 1 else 0.1)
+        if number == 1:
+            raise KeyError(number)
+        ended.append(number)
+
+    with pytest.raises(KeyError):
+        await loop.all_of(do, range(10), 3)
+    assert begun == [0, 1, 2] and ended == [0, 2]
+
+
+async def test_who_is_cancelled_leaves_nothing_under_way():
+    """Neither what has begun nor what has not."""
+    begun, ended = [], []
+
+    async def do(number: int) -> None:
+        begun.append(number)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append(number)
+
+    asked = asyncio.create_task(loop.all_of(do, range(10), 2))
+    await asyncio.sleep(0.01)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert begun == ended == [0, 1]

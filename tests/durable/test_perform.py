@@ -200,7 +200,7 @@ def test_look_survives_a_platform_that_is_away(sqlite_journal: Journal, platform
 
 def test_intent_that_cannot_be_written_sends_nothing(sqlite_journal: Journal, platform: Platform) -> None:
     """Intents fail closed, at the claim and at the mark before the request."""
-    for method in ("claim", "mark_sent"):
+    for method in ("claim_many", "mark_sent"):
 
         def fail(*_: Any, **__: Any) -> Any:
             raise JournalError("disk full")
@@ -244,18 +244,18 @@ def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform)
 
 def test_call_cancelled_while_claiming_holds_nothing(sqlite_journal: Journal, platform: Platform) -> None:
     """A claim that the journal grants after its caller was cancelled is given back, so that the next call can go on."""
-    original = sqlite_journal.intents.claim
+    original = sqlite_journal.intents.claim_many
 
     def slow(*args: Any, **kwargs: Any) -> Any:
-        claim = original(*args, **kwargs)
+        claims = original(*args, **kwargs)
         time.sleep(0.3)
-        return claim
+        return claims
 
-    sqlite_journal.intents.claim = slow  # type: ignore[method-assign]
+    sqlite_journal.intents.claim_many = slow  # type: ignore[method-assign]
     call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
     with pytest.raises(asyncio.TimeoutError):
         asyncio.run(asyncio.wait_for(call, 0.1))
-    sqlite_journal.intents.claim = original  # type: ignore[method-assign]
+    sqlite_journal.intents.claim_many = original  # type: ignore[method-assign]
 
     async def soon() -> Performed[Any]:
         again = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
@@ -321,7 +321,7 @@ def _crash(url: str, folder: Path, point: str) -> None:
         setattr(journal.intents, name, killing)
 
     if point == "after the intent":
-        die_after("claim")
+        die_after("claim_many")
     if point == "after the mark":
         die_after("mark_sent")
     run(order(platform), journal, idempotency_records=aspects)

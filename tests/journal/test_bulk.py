@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ivcap_flows.errors import DurabilityError, FencedError
+from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError
+from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.journal.rows import GIVEN_UP, RESEND, Settled
 
@@ -141,6 +142,39 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
     assert journal.intents.send_again(doubted[0].key).error == RESEND
     assert journal.intents.send_again(doubted[1].key).state == "abandoned"
     assert [claim.kind for claim in journal.intents.claim_many(wanted(3))] == ["new", "new", "doubt"]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_doubt_about_what_never_left_is_as_old_as_it_may_be(journal: Journal, many: bool) -> None:
+    """It is about another journal's request, whose time nobody here knows."""
+    intents, now = journal.intents, journal.now()
+    intent = intents.claim(replace(wanted(1)[0], platform_time=now)).intent
+    time = ServerTime(now, now)
+    row = intents.mark_in_doubt_many([intent], "x", time)[0] if many else intents.mark_in_doubt(intent, "x", time)
+    assert (row.platform_time, row.sent_platform_time) == (None, now) and row == intents.get(intent.key)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_what_is_known_by_its_content_is_the_outcome_of_one_key(journal: Journal, many: bool) -> None:
+    """The second to take it is in doubt, and still holds its claim."""
+    intents = journal.intents
+    first, second = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted(2))])
+    settled = [Settled(row, "urn:o", {}, "adopted", "content") for row in (first, second)]
+    intents.settle_many(settled[:1])
+    with pytest.raises(InDoubtError, match="was taken for another model run"):
+        if many:
+            intents.settle_many(settled[1:])
+        else:
+            intents.settle_outcome(second, urn="urn:o", outcome={}, how="adopted", matched_by="content")
+    assert intents.get(second.key) == second and intents.held(second)
+
+
+def test_progress_leaves_each_in_its_state(journal: Journal) -> None:
+    """Also where they are not in one."""
+    intents = journal.intents
+    first, second = [claim.intent for claim in intents.claim_many(wanted(2))]
+    moved = intents.progress_many([first, intents.mark_sent(second)], {"at": 1})
+    assert [(row.state, row.progress) for row in moved] == [("intent", {"at": 1}), ("sent", {"at": 1})]
 
 
 def test_nothing_is_asked_of_nothing(journal: Journal) -> None:

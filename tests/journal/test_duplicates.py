@@ -64,7 +64,7 @@ def test_an_outcome_keeps_what_was_noted_before(journal: Journal, journal_url: s
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_an_outcome_without_more_keeps_them_too(journal: Journal, many: bool) -> None:
-    """That is the usual one, and reads nothing for it."""
+    """That is the usual one."""
     held = sent(journal)
     journal.intents.note_duplicates(WANTED.key, ["urn:1"])
     if many:

@@ -242,6 +242,32 @@ async def test_first_claims_that_were_not_committed_are_claimed_again(sqlite_url
         assert all(journal.intents.held(claim.intent) for claim in claims)
 
 
+async def test_a_claim_whose_end_was_not_committed_can_still_be_given_back(sqlite_url):
+    """An outcome that is not on disk ends no claim: its caller gives it up, and other processes have the key."""
+
+    def wanted(number: int) -> NewIntent:
+        told = {"platform": "p", "account": "a", "scope": "s", "noun": "order", "request": {"n": number}}
+        return NewIntent(key=(key := key_of(**told)), base_key=key, **told)
+
+    with Journal.open(sqlite_url) as journal:
+        intents, engine = journal.intents, journal._store.engine
+        sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many([wanted(n) for n in range(3)])])
+        real = engine.dialect.do_commit
+
+        def failing(connection):
+            raise sqlite3.OperationalError("disk I/O error")
+
+        engine.dialect.do_commit = failing
+        outcome = {"urn": "urn:o", "outcome": {}, "how": "sent"}
+        asked = [journal.ask(intents.settle_outcome, row, **outcome) for row in sent]
+        failed = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(each, JournalError) for each in failed)
+        engine.dialect.do_commit = real
+        assert all(intents.held(row) for row in sent)
+        intents.release_many(sent)
+        assert [(row.state, row.token) for row in intents.where()] == [("sent", None)] * 3
+
+
 async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
     """An order whose flow was cancelled before it was sent is not marked as sent."""
     group_commit, begun, go = GroupCommit(store), threading.Event(), threading.Event()

@@ -41,16 +41,17 @@ class Mutant:
 
 
 def intent_after_the_effect(patch: SetAttribute) -> None:
-    claim, mark_sent, settle, write = Intents.claim, Intents.mark_sent, Intents.settle_outcome, IdempotencyRecords.write
+    claim_many, mark_sent, settle = Intents.claim_many, Intents.mark_sent, Intents.settle_outcome
+    write = IdempotencyRecords.write
     unwritten: dict[str, tuple[NewIntent, tuple[Any, ...]]] = {}
 
-    def claim_later(self: Intents, wanted: NewIntent, **limit: Any) -> Claim:
-        known = wanted.noun != "order" or self.get(wanted.key) is not None
-        made = claim(self, wanted, **limit)
-        if not known:
-            unwritten[wanted.key] = (wanted, ())
+    def claim_later(self: Intents, wanted: Sequence[NewIntent], **limit: Any) -> list[Claim]:
+        unknown = [each for each in wanted if each.noun == "order" and self.get(each.key) is None]
+        made = claim_many(self, wanted, **limit)
+        for each in unknown:
+            unwritten[each.key] = (each, ())
             with self._store.write() as connection:
-                connection.execute(sa.delete(schema.intents).where(schema.intents.c.key == wanted.key))
+                connection.execute(sa.delete(schema.intents).where(schema.intents.c.key == each.key))
         return made
 
     def mark_sent_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
@@ -62,7 +63,7 @@ def intent_after_the_effect(patch: SetAttribute) -> None:
     def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         if intent.key in unwritten:
             wanted, given = unwritten.pop(intent.key)
-            intent = mark_sent(self, claim(self, wanted).intent, *given)
+            intent = mark_sent(self, claim_many(self, [wanted])[0].intent, *given)
         return settle(self, intent, **outcome)
 
     async def write_later(
@@ -70,7 +71,7 @@ def intent_after_the_effect(patch: SetAttribute) -> None:
     ) -> Sequence[dict[str, Any]]:
         return [] if content["urn"] is None else await write(self, key, content, first=first)
 
-    patch(Intents, "claim", claim_later)
+    patch(Intents, "claim_many", claim_later)
     patch(Intents, "mark_sent", mark_sent_later)
     patch(Intents, "settle_outcome", settle_at_last)
     patch(IdempotencyRecords, "write", write_later)
@@ -122,13 +123,7 @@ def not_synchronous(patch: SetAttribute) -> None:
 
 
 def no_fence(patch: SetAttribute) -> None:
-    def move(self: Intents, connection: Any, held: IntentRow, after: Any, values: dict[str, Any]) -> IntentRow:
-        changed = {**values, "state": after, "updated_at": self._store.now(connection)}
-        rows = schema.intents
-        connection.execute(sa.update(rows).where(rows.c.key == held.key).values(changed))
-        return replace(held, **changed)
-
-    patch(Intents, "_move", move)
+    patch(Intents, "_still_held", lambda self, row, held, after: row)
 
 
 def every_holder_dead(patch: SetAttribute) -> None:
@@ -143,7 +138,7 @@ def release_not_written(patch: SetAttribute) -> None:
 
     patch(Claims, "release", only_here)
     release = Intents.release
-    patch(Intents, "release", lambda self, intent, doubt=None: release(self, intent))
+    patch(Intents, "release", lambda self, intent, *_: release(self, intent))
 
 
 def no_leave_asked(patch: SetAttribute) -> None:

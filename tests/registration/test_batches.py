@@ -341,8 +341,8 @@ def test_a_refusal_while_rows_are_claimed(
     file = write_lines(tmp_path / "rows.jsonl", rows)
     claim_many = journal.intents.claim_many
 
-    def slowly(wanted: Any) -> Any:
-        claims = claim_many(wanted)
+    def slowly(wanted: Any, **limit: Any) -> Any:
+        claims = claim_many(wanted, **limit)
         time.sleep(1)
         return claims
 

@@ -31,13 +31,13 @@ async def shown(run):
 def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, unique, monkeypatch):
     """Two waits make one table. Prefect is told at the end, and in between no more often than is said."""
     told = []
-    put = progress._Shown._put
+    ashow = progress.ashow
 
-    async def counted(self, client, known, kind, *rest):
-        told.append((kind, known is None))
-        return await put(self, client, known, kind, *rest)
+    async def counted(artifact, known):
+        told.append((artifact.kind, known is None))
+        return await ashow(artifact, known)
 
-    monkeypatch.setattr(progress._Shown, "_put", counted)
+    monkeypatch.setattr(progress, "ashow", counted)
 
     def body():
         orders = [place_order("sleep", {"seconds": 2.5}, name="nap"), place_order("echo", {"message": unique})]

@@ -137,6 +137,10 @@ def the_next_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
     return bool(intent.noun == "order" and intent.generation > 0)
 
 
+def claims(which: Callable[..., bool]) -> Arrange:
+    return before(Intents, "claim_many", lambda self, wanted, **_: any(which(self, each) for each in wanted))
+
+
 def tells(noun: str, *, outcome: bool) -> Callable[..., bool]:
     return lambda _, key, content, **__: content["noun"] == noun and (content["urn"] is not None) is outcome
 
@@ -185,7 +189,7 @@ class Sending:
 
 
 ARRANGE: Final[dict[str, Arrange]] = {
-    "before the intent": before(Intents, "claim", an_order),
+    "before the intent": claims(an_order),
     "after the intent": before(IdempotencyRecords, "write", tells("order", outcome=False)),
     "after the idempotency record": before(Intents, "mark_sent", an_order),
     "before the request": before(Orders, "place"),
@@ -195,7 +199,7 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "before the outcome is told": before(IdempotencyRecords, "write", tells("order", outcome=True)),
     "in the wait": after(OrderSource, "read"),
     "before the end is noted": before(Intents, "finish"),
-    "before it is placed again": before(Intents, "claim", the_next_order),
+    "before it is placed again": claims(the_next_order),
     "after the reply to that": before(Intents, "settle_outcome", the_next_order),
     "before the fan-in upload": before(Artifacts, "create", is_fan_in),
     "before its name is noted": after(Artifacts, "create", is_fan_in),

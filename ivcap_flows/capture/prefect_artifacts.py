@@ -1,0 +1,69 @@
+"""What this package shows in Prefect's UI beside a run is written here, as artifacts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.actions import ArtifactCreate
+
+__all__ = ["PrefectArtifact", "ashow", "show"]
+
+
+@dataclass(frozen=True)
+class PrefectArtifact:
+    """Markdown, a table of rows, or a share in per cent, beside a flow run or a task run. With a `key` it is a version
+    of the artifact of that name."""
+
+    kind: Literal["markdown", "table", "progress"]
+    content: Any
+    description: str
+    flow_run: str | None
+    task_run: str | None = None
+    key: str | None = None
+
+    @property
+    def data(self) -> Any:
+        """The content as Prefect takes it."""
+        return json.dumps(self.content) if self.kind == "table" else self.content
+
+
+def show(*artifacts: PrefectArtifact) -> None:
+    """Show new artifacts."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for artifact in artifacts:
+            client.create_artifact(_new(artifact))
+
+
+async def ashow(artifact: PrefectArtifact, known: UUID | None = None) -> UUID:
+    """Show a new artifact, or where it is `known`, what it says by now; its id."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import ArtifactUpdate
+
+    async with get_client() as client:
+        if known is None:
+            return (await client.create_artifact(_new(artifact))).id
+        await client.update_artifact(known, ArtifactUpdate(data=artifact.data, description=artifact.description))
+        return known
+
+
+def _new(artifact: PrefectArtifact) -> ArtifactCreate:
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    return ArtifactCreate(
+        key=artifact.key,
+        type=artifact.kind,
+        data=artifact.data,
+        description=artifact.description,
+        flow_run_id=_id(artifact.flow_run),
+        task_run_id=_id(artifact.task_run),
+    )
+
+
+def _id(run: str | None) -> UUID | None:
+    return UUID(run) if run else None
