@@ -77,7 +77,7 @@ def register(
     Args:
         definitions: YAML or JSON files with name, description, parameters, and `entry` (module:function) or `command`;
             or the output of a service written for IVCAP that was called with `--print-service-description`.
-        run: For such an output: the command that runs the service on this machine, instead of its container.
+        run: For a service that describes itself: the command that runs it on this machine, instead of its container.
         cwd: Folder in which to start `run`. Default: the current one.
         concurrency: Number of jobs that `run` gets at once at most. Default: no limit of its own.
         tool: Output of the service with `--print-tool-description`, which describes its requests. Default: as in the

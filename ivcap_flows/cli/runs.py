@@ -67,9 +67,9 @@ def abandon(run: str, /) -> None:
 def prune(*, older_than_days: float) -> None:
     """Delete old records: of runs that completed, or were given up, more than `--older-than-days` ago.
 
-    Nothing is deleted that prevents a second request. A run stays if something of it is in doubt, if it failed and may
-    be continued, or if a sink in IVCAP_FLOWS_SINKS has not received all of it. Keys of scope `flow` and `account` stay,
-    and so do the orders and jobs of deployed runs, which Prefect may run again.
+    A run is kept if something of it is in doubt, if it failed and may be continued, or if a sink in IVCAP_FLOWS_SINKS
+    has not received all of it. Keys of scope `flow` and `account` are kept, and so are the orders and jobs of deployed
+    runs, which Prefect may run again. So nothing is requested twice.
 
     Args:
         older_than_days: Delete only runs that ended more than this number of days ago.

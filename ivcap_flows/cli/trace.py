@@ -66,7 +66,7 @@ def trace(
         up: Show what it came from.
         down: Show what was made from it.
         html: Write a page with the graph to this file. The page opens in any browser and needs no network.
-        mermaid: Print the graph as a Mermaid flowchart, which Markdown pages can show; many alike are one node.
+        mermaid: Print the graph as a Mermaid flowchart, which Markdown pages can show; similar things are one node.
         dot: Print the complete graph in Graphviz's DOT language.
     """
     if sum((as_json, html is not None, mermaid, dot)) > 1:
