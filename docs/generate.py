@@ -1,6 +1,6 @@
-"""Writes the reference pages that say what the code says: `python docs/generate.py`, or `make docs`.
+"""Write the reference pages that are generated from the code: `python docs/generate.py`, or `make docs`.
 
-`pages()` gives each page's name and text, so that a test can hold the files against the code.
+`pages()` returns each page's name and text, so that a test can compare the files with the code.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ NOTE: Final = "<!-- Written by docs/generate.py from the code. Change the code, 
 
 SETTINGS: Final = """# Settings
 
-Settings are environment variables; an empty one counts as not set. They are read when they are needed, so a worker may
-set them for each run.
+Settings are environment variables; an empty variable counts as not set. They are read when they are needed, so a worker
+may set them for each run.
 
 """
 
@@ -46,7 +46,7 @@ The user data folder is `~/.local/share` on Linux (or `XDG_DATA_HOME`) and `~/Li
 ## Which platform a task reaches
 
 A task takes its platform from its `credentials` argument (a block or a block's name). Without it, the environment
-tells:
+decides:
 
 | set | IVCAP | Provena |
 |---|---|---|
@@ -55,31 +55,31 @@ tells:
 | Provena only | off: its tasks raise PlatformOffError | real |
 | both | real | real |
 
-`IVCAP_URL` goes before `IVCAP_BASE_URL`, which needs no token. `IVCAP_CONTEXT` stands in the place of `IVCAP_URL` and
-`IVCAP_JWT`, and beside one of them raises ConfigurationError ([log in](../how-to/use-the-real-platforms.md)). A token
-without its URL, and a URL that needs a token and has none, raise ConfigurationError. Provena counts as set with
-`PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`, `PROVENA_REGISTRY_API` or `PROVENA_PROV_API`. A deployed run for which neither
-platform is set raises ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
+`IVCAP_URL` has precedence over `IVCAP_BASE_URL`, which needs no token. `IVCAP_CONTEXT` replaces `IVCAP_URL` and
+`IVCAP_JWT`; together with one of them it raises ConfigurationError ([log in](../how-to/use-the-real-platforms.md)). A
+token without its URL, and a URL without the token that it needs, raise ConfigurationError. Provena counts as set if
+`PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`, `PROVENA_REGISTRY_API` or `PROVENA_PROV_API` is set. A deployed run for which
+neither platform is set raises ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
 
 ## Network
 
-`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as in httpx (a SOCKS proxy needs `pip install
+`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` work as in httpx (a SOCKS proxy needs `pip install
 httpx[socks]`), and `SSL_CERT_FILE` and `SSL_CERT_DIR` name certificates to trust. This machine itself (127.0.0.1,
-localhost, ::1) is reached without a proxy.
+localhost, ::1) is always reached without a proxy.
 
 ## Credentials blocks
 
-Both are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted.
+Both blocks are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted.
 
 """
 
 TASKS: Final = """# Tasks
 
-All are in `ivcap_flows.tasks`, and all are Prefect tasks: `.submit`, `.map` and `.with_options` work. Each verb is
-there twice, once for synchronous flows and once, with an `a` before its name, for asynchronous ones; the arguments are
-the same. An asynchronous one is awaited and never holds the flow's loop.
+All tasks are in `ivcap_flows.tasks`. They are Prefect tasks: `.submit`, `.map` and `.with_options` work. Each verb
+exists twice, for synchronous flows and, with an `a` before its name, for asynchronous flows; the arguments are the
+same. An asynchronous task is awaited and never blocks the flow's loop.
 
-The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside. Each records itself.
+The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside a task. Each task records itself.
 
 | synchronous | asynchronous | Prefect's name | returns |
 |---|---|---|---|
@@ -90,11 +90,11 @@ TYPES: Final = """
 
 | type | values |
 |---|---|
-| `Scope` | `"run"`, `"flow"`, `"account"` or `"call"`: within what two equal requests are one effect |
-| `OnFailure` | `"keep"`: work that ended badly stays the answer; `"resubmit"`: it is asked for again |
-| `OnDivergence` | `"raise"`, or `"new"` to go on where a replayed flow asks for something new |
-| `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved one, or None for what the environment means |
-| `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved one, or None for what the environment means |
+| `Scope` | `"run"`, `"flow"`, `"account"` or `"call"`: the range within which two equal requests are one effect |
+| `OnFailure` | `"keep"`: failed work stays the answer; `"resubmit"`: it is requested again |
+| `OnDivergence` | `"raise"`, or `"new"` to continue if a replayed flow asks for something new |
+| `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved block, or None for the environment's |
+| `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved block, or None for the environment's |
 | `SourceLike` | a path, `bytes`, an open binary file, or an iterator over blocks of bytes |
 | `Items` | an artifact, another handle or a URN, or several of them |
 | `Data` | `Artifact`, `Dataset`, or a dataset's handle as text |
@@ -105,24 +105,24 @@ TYPES: Final = """
 HANDLES: Final = """
 ## Handles
 
-What the tasks return, from `ivcap_flows.handles`. Handles are frozen pydantic models, hold no secret, and survive
-pickle and JSON. An order or job has `done`, `succeeded` and `inputs` too; its `products` are indexed by number, name or
-URN. A LocalFile works wherever a path does.
+The tasks return these handles, from `ivcap_flows.handles`. Handles are frozen pydantic models, contain no secret, and
+survive pickle and JSON. An order or job also has `done`, `succeeded` and `inputs`; its `products` are indexed by
+number, name or URN. A LocalFile can be used wherever a path can.
 
 | handle | fields |
 |---|---|
 """
 
 COMMANDS: Final = """
-Read commands have `--json`. The exit status is 0 where all is well, 1 where something is wrong (a check failed, a
-platform refused, a delivery is left), and 2 for a wrong use.
+Commands that read have `--json`. The exit status is 0 for success, 1 if something is wrong (a check failed, a platform
+refused, a delivery is left), and 2 for wrong usage.
 
 """
 
 PROVENANCE: Final = """# Provenance
 
-What a record may say. The model is W3C PROV (PROV-DM, 2013); the table below validates every graph before it is written
-anywhere. How records come about is told in [how provenance is captured](../explanation/provenance.md).
+This page says what a record may contain. The model is W3C PROV (PROV-DM, 2013). Every graph is validated against the
+table below before it is written anywhere. See also [how provenance is captured](../explanation/provenance.md).
 
 ## Relations
 
@@ -131,15 +131,16 @@ anywhere. How records come about is told in [how provenance is captured](../expl
 THINGS: Final = """
 ## Things, and what each is in each sink
 
-Every thing has one id, and the same in every sink: it is the URI in PROV, the `@id` or the `identifier` in an RO-Crate,
-the version of a dataset or the tag `urn` of a run in OpenLineage, and the entity on IVCAP.
+Every thing has the same id in every sink: it is the URI in PROV, the `@id` or the `identifier` in an RO-Crate, the
+version of a dataset or the tag `urn` of a run in OpenLineage, and the entity on IVCAP. The columns mean:
 
-- **PROV** is PROV-JSON, PROV-N and Turtle alike: the class that PROV has, and `prov:type` with our own word for it.
-- **RO-Crate** names the types of the entity. A file that is not in the crate is a `MediaObject` under its own URN. An
+- **PROV**: PROV-JSON, PROV-N and Turtle. The class of PROV, and `prov:type` with our own word for it.
+- **RO-Crate**: the types of the entity. A file that is not in the crate is a `MediaObject` under its own URN. An
   activity that made nothing is an `ActivateAction`, one that has not ended an `Action`.
-- **OpenLineage** says whether a thing is a run, a dataset, or told in a facet.
-- **IVCAP** and **Provena** say what becomes of it there by itself. On IVCAP each is part of the record of its run,
-  which is PROV-JSON in the aspect `urn:ivcap-flows:schema:run.1`; a thing that is already there has its own name in it.
+- **OpenLineage**: a run, a dataset, or a facet.
+- **IVCAP** and **Provena**: what the thing becomes there on its own. On IVCAP each thing is part of the record of its
+  run, which is PROV-JSON in the aspect `urn:ivcap-flows:schema:run.1`. A thing that is already on IVCAP has its own
+  name in this record.
 
 """
 
@@ -152,42 +153,45 @@ NAMES: Final = """
 ## Names
 
 A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:ivcap:order:…`, a Provena handle such as
-`102.100.100/123456`. Only what no platform names gets a `urn:ivcap-flows:…` name: runs, attempts, task runs, calls,
-parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:<digest>`, of its path, content and
-modification time; that of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files share. A folder's is
-`urn:ivcap-flows:directory:<digest>`, of its path, the sha256 of its manifest and the newest modification time in it.
+`102.100.100/123456`. Only a thing without a name on a platform gets a `urn:ivcap-flows:…` name: runs, attempts, task
+runs, calls, parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:<digest>`, a digest of path,
+content and modification time. The name of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files
+share. A folder's name is `urn:ivcap-flows:directory:<digest>`, a digest of its path, the sha256 of its manifest and the
+newest modification time in it.
 
-In PROV-JSON, PROV-N and Turtle each name is in one of these namespaces:
+In PROV-JSON, PROV-N and Turtle, each name is in one of these namespaces:
 
 """
 
 ERRORS: Final = """# Errors
 
-All errors are in `ivcap_flows.errors`. Each carries its data as attributes and survives pickling. `retryable` says
-whether doing the same again can help. No message holds a token.
+All errors are in `ivcap_flows.errors`. Each error carries its data as attributes and survives pickling. `retryable`
+says whether repeating the same call can succeed. No message contains a token.
 
 """
 
 EMBEDDED: Final = """# The embedded platforms
 
-What the embedded platforms have of the real ones, operation by operation. Whatever is not said to be missing behaves as
-the platform's public description says. The server also tells of itself at `/1/openapi/openapi3.json`.
+This page lists what the embedded platforms implement of the real ones, operation by operation. An operation behaves as
+the platform's public description says, except for what is listed as missing. The server also describes itself at
+`/1/openapi/openapi3.json`.
 """
 
 LIKE_PRODUCTION: Final = """
 ## Like production
 
 With `ivcap-flows local serve --like production`, or `embedded_platform.be_like("production")` in a test, the embedded
-platforms are as slow, narrow and late as the real ones: [rehearse a deployment](../how-to/rehearse-a-deployment.md).
-`--speed N` divides the seconds by N. The figures, and where each comes from:
+platforms have the delays, limits and late visibility of the real ones: see
+[rehearse a deployment](../how-to/rehearse-a-deployment.md). `--speed N` divides the seconds by N. These are the figures
+and their sources:
 
 """
 
 IVCAP: Final = """
 ## IVCAP
 
-Measured by the IVCAP OpenAPI document 0.48, together with the data path `/blob`, which the public clients use and no
-document has, and `authinfo.yaml`.
+The comparison is with the IVCAP OpenAPI document 0.48, the data path `/blob`, which the public clients use although no
+document describes it, and `authinfo.yaml`.
 
 """
 
@@ -231,23 +235,24 @@ IVCAP_ROUTES: Final = """
 /1/services2/{service}/jobs/{id}/events GET
 /1/services2/{service}/jobs/{id}/output GET
 """
-"""The routes that IVCAP has. Names of path parameters mean nothing."""
+"""The routes of IVCAP. The names of path parameters do not matter."""
 
 JSON_PATHS: Final = """
 ### JSON paths
 
-`content-path` takes this part of PostgreSQL's JSON path language, in lax mode, and answers as PostgreSQL does. All else
-gets 400.
+`content-path` accepts this part of PostgreSQL's JSON path language, in lax mode, with the same results as PostgreSQL.
+Anything else is answered with 400.
 
-- Steps: `.key`, `."key"`, `.*`, `[*]`, and subscripts of places, ranges and lists of them: `[0]`, `[last]`,
+- Steps: `.key`, `."key"`, `.*`, `[*]`, and subscripts, which are positions, ranges and lists of these: `[0]`, `[last]`,
   `[last - 1]`, `[0 to 2, last]`.
-- Conditions, anywhere behind a step: `? (...)` with `==`, `!=`, `<>`, `<`, `<=`, `>`, `>=` between paths from `@` or
+- Conditions, anywhere after a step: `? (...)` with `==`, `!=`, `<>`, `<`, `<=`, `>`, `>=` between paths from `@` or
   `$` and texts, numbers, `true`, `false`, `null`; `starts with "..."`; `like_regex "..." flag "..."`; `exists (...)`;
   and `&&`, `||`, `!`, `(...)`, `(...) is unknown` of these.
-- Flags of `like_regex`: `i` (case makes no difference), `s` (`.` takes line feeds), `m` (`^` and `$` at each line), `q`
-  (a text, no expression). `x` is refused, as PostgreSQL refuses it.
-- Regular expressions are PostgreSQL's advanced ones, with classes, look-ahead and look-behind; without back references,
-  options such as `(?i)`, collating elements, and characters by number except `\\uXXXX`. None takes for ever.
+- Flags of `like_regex`: `i` (ignore case), `s` (`.` matches line feeds), `m` (`^` and `$` match at each line), `q`
+  (plain text, not a regular expression). `x` is refused, as by PostgreSQL.
+- Regular expressions are PostgreSQL's advanced ones, with classes, look-ahead and look-behind; but without back
+  references, options such as `(?i)`, collating elements, and characters by number except `\\uXXXX`. The time that an
+  expression takes is bounded.
 
 There are no methods such as `.size()`, no arithmetic, no `.**`, no variables, and no strict mode.
 """
@@ -255,12 +260,12 @@ There are no methods such as `.size()`, no arithmetic, no `.**`, no variables, a
 PROVENA: Final = """
 ## Provena
 
-Measured by the routes in the public source of Provena (provena/provena) and those that provenaclient 0.29 asks for.
-Each API stands at `/provena/<name>` of the server, Keycloak's realm at `/provena/keycloak/realms/provena`, with its
-public key, `.well-known/openid-configuration`, JWKS, tokens (refresh and offline, client credentials, device code) and
-the page on which a device is let in. A user without a needed role gets 401, as there. Where the real server answers 500
-to what a client can send, so does this one; the table tells when. Two such requests get 400 and a reason instead, since
-no client should send them: an empty id, and an item with an empty `display_name`.
+The comparison is with the routes in the public source of Provena (provena/provena) and those that provenaclient 0.29
+requests. Each API is at `/provena/<name>` of the server. Keycloak's realm is at `/provena/keycloak/realms/provena` with
+its public key, `.well-known/openid-configuration`, JWKS, tokens (refresh and offline, client credentials, device code)
+and the page on which a user confirms a device. A user without a required role gets 401, as on the real server. If a
+client's request makes the real server answer 500, this server does the same; the table says when. Two such requests get
+400 and a reason instead, because no client should send them: an empty id, and an item with an empty `display_name`.
 
 `{type}` is `agent/organisation`, `agent/person`, `entity/model`, `entity/model_run_workflow`,
 `entity/dataset_template`, `entity/dataset`, `activity/study`, `activity/model_run`, `activity/create` or
@@ -273,24 +278,24 @@ PROVENA_TYPES: Final = {
     "{direct}": _DIRECT,
     "{all}": (*_DIRECT, "entity/dataset", "activity/model_run", "activity/create", "activity/version"),
 }
-"""Which types of items a path in provena-routes.txt stands for."""
+"""The types of items that a placeholder in provena-routes.txt stands for."""
 PROVENA_ROUTES: Final = Path(__file__).with_name("provena-routes.txt")
-_NO_PAGES: Final = "The pages for people; the document itself is at /openapi.json."
+_NO_PAGES: Final = "Documentation pages for people; the document itself is at /openapi.json."
 _NO_TABLES: Final = "Moves whole tables of one deployment to another."
 STATES: Final = """# The states of an effect
 
-Every order, job, upload and registration is an *intent* in the journal before it is sent, and moves along these arrows
-and no others: the journal refuses any other change.
+Every order, job, upload and registration is an *intent* in the journal before it is sent. Its state changes only along
+these arrows: the journal refuses any other change.
 
-- `intent`: nothing has left.
-- `sent`: a request may have left.
-- `in_doubt`: it is not known whether it took effect.
-- `accepted`: the platform has it.
-- `terminal`: its work has ended; the status says how.
-- `abandoned`: surely nothing came of it.
+- `intent`: nothing was sent.
+- `sent`: a request may have been sent.
+- `in_doubt`: it is not known whether the request took effect.
+- `accepted`: the platform has the effect.
+- `terminal`: the platform's work has ended; the status says how.
+- `abandoned`: the request certainly had no effect.
 
-A run that is killed leaves an intent where it was. What the next attempt makes of it is in
-[what is guaranteed](../explanation/guarantees.md), and what you can in [settle a doubt](../how-to/settle-a-doubt.md).
+A killed run leaves its intents in their states. [What is guaranteed](../explanation/guarantees.md) says what the next
+attempt does with them, and [settle a doubt](../how-to/settle-a-doubt.md) what you can do.
 
 """
 
@@ -308,7 +313,7 @@ UNSERVED: Final[dict[tuple[str, str], str]] = {}
 
 
 def pages() -> dict[str, str]:
-    """Name and text of each page."""
+    """Return the text of each page by its name."""
     made = {
         "settings.md": settings(),
         "tasks.md": tasks_page(),
@@ -333,7 +338,7 @@ def production() -> str:
 
 
 def states_page() -> str:
-    """The states of an intent as a diagram and as a table, from the journal's own."""
+    """Return the page of an intent's states, with a diagram and a table made from the journal's own table."""
     steps = [(before or "[*]", after, cause) for (before, after), cause in ARROWS.items()]
     drawn = "".join(f"    {before} --> {after}: {cause.replace(';', ',')}\n" for before, after, cause in steps)
     cells = [("(none)" if before == "[*]" else f"`{before}`", after, cause) for before, after, cause in steps]
@@ -367,7 +372,7 @@ def _default(model: type[BaseModel], name: str) -> str:
         return "required"
     if value is None or value == () or value == [] or isinstance(value, SecretStr):
         return ""
-    # The same page on every machine.
+    # Make the same page on every machine.
     return "`" + str(value).replace(str(user_data_path()), "<user data folder>") + "`"
 
 
@@ -432,7 +437,10 @@ def errors_page() -> str:
 
 
 def coverage(operations: Iterable[Operation], routes: str) -> str:
-    """A table of what is served, and of what a platform has besides. Raises ValueError for a route without a reason."""
+    """Return a table of the operations that are served, and of the platform's other routes with the reason.
+
+    Raise ValueError for a route that is not served and has no reason.
+    """
     rows, wanted = {}, {_bare(method, path): (method, path) for method, path in routes_of(routes)}
     for operation in operations:
         wanted.pop(_bare(operation.method, operation.path), None)
@@ -449,7 +457,7 @@ def coverage(operations: Iterable[Operation], routes: str) -> str:
 
 
 def provena_page() -> str:
-    """The tables of the seven APIs."""
+    """Return the tables of the seven APIs."""
     with TemporaryDirectory() as folder:
         embedded = EmbeddedProvena(Path(folder), "http://127.0.0.1", 0, None)
         asyncio.run(embedded.stop())
@@ -458,7 +466,7 @@ def provena_page() -> str:
 
 
 def provena_routes(text: str) -> dict[str, set[tuple[str, str]]]:
-    """Method and path of each route of each API, with a path for each type of item."""
+    """Return method and path of each route by API, with one path for each type of item."""
     apis: dict[str, set[tuple[str, str]]] = {}
     for line in text.splitlines():
         if line.startswith("["):
@@ -472,7 +480,7 @@ def provena_routes(text: str) -> dict[str, set[tuple[str, str]]]:
 
 
 def provena_coverage(api: Api, wanted: set[tuple[str, str]]) -> str:
-    """As `coverage`; the types of items that have a route share its row."""
+    """Return a table as `coverage` does; the types of items that have the same route share a row."""
     rows: dict[tuple[str, str, str, str], list[str]] = {}
     for operation in api.operations:
         who = " ".join(f"`{role}`" for role in api.needs(operation)) or f"{_WHO[operation.level]}"
@@ -495,14 +503,14 @@ _WHO: Final = {"public": "anybody", "general": "any user"}
 
 
 def _of_type(path: str) -> tuple[str, str]:
-    """A path of one type of item as that of any, and the type."""
+    """Split a path into the path for any type of item, and the type."""
     types = "|".join(sorted(PROVENA_TYPES["{all}"], key=len, reverse=True))
     found = re.match(f"/registry/({types})(?=/)", path)
     return (f"/registry/{{type}}{path[found.end() :]}", found[1]) if found else (path, "")
 
 
 def routes_of(text: str) -> list[tuple[str, str]]:
-    """Method and path of each route in a list of paths with their methods."""
+    """Return method and path of each route in a list of paths with their methods."""
     return [(method, path) for path, *methods in map(str.split, text.strip().splitlines()) for method in methods]
 
 
@@ -511,7 +519,7 @@ def _bare(method: str, path: str) -> tuple[str, str]:
 
 
 def _drawn(tree: str) -> Iterator[str]:
-    """The names in the tree, as they are drawn."""
+    """Yield the names in the tree in their order."""
     for line in tree.splitlines():
         yield from [word for word in line.split() if word.endswith("Error")][:1]
 

@@ -1,15 +1,15 @@
-"""Every error of the package, in one tree.
+"""All errors of the package, as one tree.
 
     IvcapFlowsError
-    ├── ConfigurationError          settings, credentials or files that the user has to change
-    │   ├── IncompleteSettingsError settings of which a part is missing; also a ValueError
-    │   └── PlatformOffError        a task of a platform that the settings leave switched off
-    ├── InputError                  a value given by the caller is wrong
-    │   ├── ParameterError          parameters of a service, all faults at once
+    ├── ConfigurationError          settings, credentials or files that the user must change
+    │   ├── IncompleteSettingsError a required setting is missing; also a ValueError
+    │   └── PlatformOffError        the settings do not name the platform of this task
+    ├── InputError                  the caller gave a wrong value
+    │   ├── ParameterError          wrong parameters of a service, all faults at once
     │   ├── SourceChangedError      a file changed while it was hashed or sent
-    │   └── ForeignHandleError      a handle of one platform used with another's credentials
-    ├── PlatformError               a platform's reply, or the lack of one
-    │   ├── UnreachableError        no reply: connection, name, TLS, time-out
+    │   └── ForeignHandleError      a handle of one platform used with credentials of another
+    ├── PlatformError               a platform refused a request, or did not reply
+    │   ├── UnreachableError        no reply: connection, host name, TLS, time-out
     │   ├── BadRequestError         400, 415 and other refusals
     │   ├── NotAuthorizedError      401
     │   ├── ForbiddenError          403
@@ -18,26 +18,26 @@
     │   ├── InvalidParameterError   422
     │   ├── NotUniqueError          424
     │   ├── UnavailableError        408, 423, 425, 429 and 5xx
-    │   └── ProtocolError           a reply that the contract does not allow
-    ├── IntegrityError              bytes that do not have the sha256 or size they should have
-    ├── OutcomeError                remote work that ended badly
+    │   └── ProtocolError           a reply that the platform's API contract does not allow
+    ├── IntegrityError              bytes with another sha256 or size than expected
+    ├── OutcomeError                remote work failed
     │   ├── OrderFailedError
     │   ├── JobFailedError
     │   └── RegistrationFailedError
-    ├── WaitTimeoutError            the caller's deadline passed; the work goes on
-    ├── DurabilityError             a guarantee that could not be given, so nothing was sent
-    │   ├── InDoubtError            it cannot be told which of several effects is ours
+    ├── WaitTimeoutError            the caller's time-out passed; the remote work continues
+    ├── DurabilityError             a guarantee could not be kept, so nothing was sent
+    │   ├── InDoubtError            several effects on the platform could be ours
     │   ├── DivergenceError         a replayed flow asks for something else than before
     │   ├── FencedError             another process has taken the effect over
-    │   ├── SupersededError         an aspect was changed by another since it was read
-    │   └── SpendLimitError         the flow would order more than `max_orders`
-    ├── JournalError                the journal cannot be read or written
-    │   ├── JournalLossError        rows that were in the journal are gone
-    │   └── NewerSchemaError        made by a newer version of the package
-    └── EmbeddedPlatformError                   the embedded platform could not be started or reached
+    │   ├── SupersededError         somebody else changed an aspect since it was read
+    │   └── SpendLimitError         the flow would place more orders than `max_orders` allows
+    ├── JournalError                the journal cannot be opened, read or written
+    │   ├── JournalLossError        the journal has lost rows
+    │   └── NewerSchemaError        a newer version of the package made the journal or state folder
+    └── EmbeddedPlatformError       the embedded platform could not be started or reached
 
-Each error carries its data as attributes, survives pickling, and says in `retryable` whether doing the same again can
-help. No message holds a token.
+Each error carries its data as attributes and survives pickling. `retryable` says whether repeating the same call can
+succeed. No message contains a token.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _rebuild(cls: type[IvcapFlowsError], message: str, data: dict[str, Any]) -> 
 
 
 class IvcapFlowsError(Exception):
-    """Base of all errors. `data` is what the keyword arguments gave; each is an attribute too."""
+    """Base class of all errors. `data` holds the keyword arguments; each of them is also an attribute."""
 
     retryable: ClassVar[bool] = False
 
@@ -108,39 +108,42 @@ class IvcapFlowsError(Exception):
 
 
 class ConfigurationError(IvcapFlowsError):
-    """Settings, credentials or files that the user has to change; the message names the next step."""
+    """The user must change settings, credentials or files; the message says which."""
 
 
 class IncompleteSettingsError(ConfigurationError, ValueError):
-    """Settings of which a part is missing, such as a token without a URL; a ValueError as in the official client."""
+    """A required setting is missing, such as the URL for a token; also a ValueError, as in the official client."""
 
 
 class PlatformOffError(ConfigurationError):
-    """The settings name one platform and leave this one off. Data: `platform`."""
+    """The settings name only the other platform, so this one is switched off. Data: `platform`."""
 
 
 class InputError(IvcapFlowsError):
-    """A value given by the caller is wrong; nothing was sent."""
+    """The caller gave a wrong value; nothing was sent."""
 
 
 class ParameterError(InputError):
-    """Parameters that a service does not take. Data: `service`, `faults` (a list of sentences)."""
+    """A service does not accept the parameters. Data: `service`, `faults` (a list of sentences)."""
 
 
 class SourceChangedError(InputError):
-    """A file changed between its hash and the end of its upload. Data: `path`."""
+    """A file changed after it was hashed and before its upload was complete. Data: `path`."""
 
 
 class ForeignHandleError(InputError):
-    """A handle of another platform than the credentials'. Data: `urn`, `handle_platform`, `platform`."""
+    """A handle belongs to another platform than the credentials. Data: `urn`, `handle_platform`, `platform`."""
 
 
 class PlatformError(IvcapFlowsError):
-    """A refused request. Data: `platform`, `method`, `path`, `status` (None without a reply), `detail` (its words)."""
+    """A platform refused a request, or did not reply.
+
+    Data: `platform`, `method`, `path`, `status` (None without a reply), `detail` (the platform's own words).
+    """
 
 
 class UnreachableError(PlatformError):
-    """No reply came: name resolution, connection, TLS or time-out."""
+    """The platform did not reply: name resolution, connection, TLS or time-out."""
 
     retryable = True
 
@@ -150,19 +153,19 @@ class BadRequestError(PlatformError):
 
 
 class NotAuthorizedError(PlatformError):
-    """The token is missing, wrong or expired, or (Provena) the item is not open to its owner (401)."""
+    """The token is missing, wrong or expired, or (Provena) its owner may not see the item (401)."""
 
 
 class ForbiddenError(PlatformError):
-    """The token lacks a scope or the policy forbids it (403)."""
+    """The token lacks a scope, or a policy forbids the request (403)."""
 
 
 class NotFoundError(PlatformError):
-    """The platform knows no such thing, or hides it (404, 410)."""
+    """The platform does not have the thing, or hides it from this user (404, 410)."""
 
 
 class ConflictError(PlatformError):
-    """The thing exists already or has another state than assumed (409)."""
+    """The thing exists already, or is in another state than expected (409)."""
 
 
 class InvalidParameterError(PlatformError):
@@ -170,65 +173,65 @@ class InvalidParameterError(PlatformError):
 
 
 class NotUniqueError(PlatformError):
-    """Several active aspects where one was to be replaced (424)."""
+    """Several active aspects match where exactly one should be replaced (424)."""
 
 
 class UnavailableError(PlatformError):
-    """The platform could not answer now (408, 423, 425, 429, 5xx). Data may hold `retry_after` in seconds."""
+    """The platform cannot answer now (408, 423, 425, 429, 5xx). Data may hold `retry_after` in seconds."""
 
     retryable = True
 
 
 class ProtocolError(PlatformError):
-    """A reply that the contract does not allow, such as a body that is no JSON or a URL of a foreign host."""
+    """A reply breaks the platform's API contract, such as a body that is not JSON or a URL of a foreign host."""
 
 
 class IntegrityError(IvcapFlowsError):
-    """Bytes differ from what was promised. Data: `expected`, `found`, and the `urn` or `path`."""
+    """Bytes have another sha256 or size than expected. Data: `expected`, `found`, and the `urn` or `path`."""
 
 
 class OutcomeError(IvcapFlowsError):
-    """Remote work ended badly."""
+    """Remote work failed."""
 
 
 class OrderFailedError(OutcomeError):
-    """Orders that ended as `failed` or `error`. Data: `orders` (handles), `logs` (URN to the tail of its log)."""
+    """Orders ended as `failed` or `error`. Data: `orders` (handles), `logs` (the end of each log, by URN)."""
 
 
 class JobFailedError(OutcomeError):
-    """Jobs that ended as `failed` or `error`. Data: `jobs` (handles)."""
+    """Jobs ended as `failed` or `error`. Data: `jobs` (handles)."""
 
 
 class RegistrationFailedError(OutcomeError):
-    """Provena refused a record or its job failed. Data: `session_id`, `detail`."""
+    """Provena refused a record, or its registration job failed. Data: `session_id`, `detail`."""
 
 
 class WaitTimeoutError(IvcapFlowsError):
-    """The caller's deadline passed. The remote work goes on; waiting again continues. Data: `pending` (URNs)."""
+    """The caller's time-out passed. The remote work continues, and can be waited for again. Data: `pending` (URNs)."""
 
     retryable = True
 
 
 class DurabilityError(IvcapFlowsError):
-    """A guarantee could not be given, so nothing was sent."""
+    """A guarantee could not be kept, so nothing was sent."""
 
 
 class InDoubtError(DurabilityError):
-    """It cannot be told which effect is ours. Data: `key`, `candidates` (URNs)."""
+    """Several effects on the platform could be ours, and none carries our key. Data: `key`, `candidates` (URNs)."""
 
 
 class DivergenceError(DurabilityError):
-    """A replayed flow asks for something new while an earlier order goes unasked. Data: `asked`, `earlier`."""
+    """A replayed flow asks for something new and not for an order that it placed before. Data: `asked`, `earlier`."""
 
 
 class FencedError(DurabilityError):
-    """Another process has taken an effect over, so this one may not go on with it. Data: `key`."""
+    """Another process has taken the effect over, so this one must not continue with it. Data: `key`."""
 
     retryable = True
 
 
 class SupersededError(DurabilityError):
-    """An aspect was changed by another since it was read. Data: `ours`, `theirs`."""
+    """Somebody else changed an aspect after this process had read it. Data: `ours`, `theirs`."""
 
 
 class SpendLimitError(DurabilityError):
@@ -242,14 +245,14 @@ class JournalError(IvcapFlowsError):
 
 
 class JournalLossError(JournalError):
-    """Rows that were in the journal are gone. Data: `seal` (its path), `known` and `found` (numbers of transactions;
-    None where the database is gone or another journal)."""
+    """The journal has lost rows. Data: `seal` (its path), `known` and `found` (numbers of transactions; None if the
+    database is gone or is another journal)."""
 
     retryable = False
 
 
 class NewerSchemaError(JournalError):
-    """A journal, or a folder of embedded platforms, made by a newer version. Data: `found`, `known`."""
+    """A newer version of the package made the journal, or the embedded platforms' folder. Data: `found`, `known`."""
 
     retryable = False
 

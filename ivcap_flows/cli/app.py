@@ -1,4 +1,4 @@
-"""The application: its commands, and how an error ends it."""
+"""The application: its commands, and the exit status of each error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["app", "main"]
 
 app = cyclopts.App(
     name="ivcap-flows",
-    help="Prefect flows on IVCAP and Provena: what ran, what was ordered, what came from what.",
+    help="Inspect and manage Prefect flows on IVCAP and Provena: their runs, orders and provenance.",
     version=ivcap_flows.__version__,
 )
 app.command(local.app)
@@ -56,7 +56,7 @@ app.command(login.login)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit."""
+    """Run the command that the arguments name, and exit with its status."""
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complain(error)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:
-        # The reader has what it wanted. What is left must not be flushed at the interpreter's end, which would fail.
+        # The reader closed the pipe. The interpreter flushes standard output when it exits, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

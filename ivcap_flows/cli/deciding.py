@@ -1,4 +1,4 @@
-"""The user's word on an effect, which it is or that nothing came of it, and on a run. One way for all commands."""
+"""Decisions that the user makes: what became of an effect in doubt, and to give up a run. All commands use these."""
 
 from __future__ import annotations
 
@@ -19,40 +19,39 @@ from ivcap_flows.work.orphans import is_orphan, live_of
 __all__ = ["abandon", "adopt", "find_intent", "write_off"]
 
 _KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
-"""What the platform's URN of such an effect names."""
+"""The kind of IVCAP URN that an effect of each noun has."""
 
 
 def abandon(journal: Journal, run: RunRow) -> str:
-    """Give up a run; what to tell of it. DurabilityError where it runs or has completed."""
+    """Give up a run, and return a message for the user. Raise DurabilityError if it is running or has completed."""
     reconcile.abandon(journal, run)
     left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
-    orders = f" It has asked for {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
+    orders = f" It requested {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
     return f"The run {run.id[:8]} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
 
 
 def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
-    """Let an intent in doubt be this effect, or take over an order or job that nobody waits for; what to tell of it.
+    """Resolve an intent in doubt to this effect, or take over an orphan, and return a message for the user.
 
-    InputError where the URN is needed or of another kind, DurabilityError where there is nothing to decide.
+    Raise InputError if the URN is missing or of another kind, and DurabilityError if there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
     if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, reconcile.not_to_come_back):
         journal.intents.take_over(row.key)
-        return f'{name} is yours: {row.urn}. It goes on; `attach_{row.noun}("{row.urn}")` waits for it in any flow.'
+        return f'{name} is yours: {row.urn}. It continues; `attach_{row.noun}("{row.urn}")` waits for it in any flow.'
     if urn is None:
         if row.state not in OPEN:
             raise DurabilityError(f"The {name} is {row.state} and has an owner, so there is nothing to adopt.")
-        raise InputError(f"Give the URN that the {name} has; `ivcap-flows orders resolve` shows what it may be.")
+        raise InputError(f"Give the URN of the {name}; `ivcap-flows orders resolve` lists the candidates.")
     listen(journal)
     journal.intents.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     return f"{name} is {urn}."
 
 
 def write_off(journal: Journal, row: IntentRow) -> str:
-    """Let an intent in doubt have had no effect, or account for an order or job that ended with nobody waiting; what to
-    tell of it.
+    """Resolve an intent in doubt to no effect, or close an orphan that has ended, and return a message for the user.
 
-    DurabilityError for what goes on, and where there is nothing to decide.
+    Raise DurabilityError if the orphan is still running, and if there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
     if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, reconcile.not_to_come_back):
@@ -67,9 +66,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
             key=row.key,
         )
     journal.intents.account_for(row.key, status)
-    return (
-        f"{name} ended as {status} and is written off. It stays on record, and the answer where it is asked for again."
-    )
+    return f"{name} ended as {status} and is written off. It stays on record and still answers an equal request."
 
 
 async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:
@@ -78,7 +75,7 @@ async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:
 
 
 def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
-    """The handle that the flow's task would have got."""
+    """Return the handle that the flow's task would have returned."""
     request = row.request
     kind = _KINDS.get(row.noun)
     if kind is not None and not urn.startswith(f"urn:ivcap:{kind}:"):
@@ -123,12 +120,12 @@ def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
             key=row.key,
         )
     raise InputError(
-        f"A {row.noun} in doubt is looked up by the next run that asks for it; write it off, or run again."
+        f"The next run that asks for this {row.noun} looks for it on the platform. Run again, or write it off."
     )
 
 
 def find_intent(journal: Journal, key: str) -> IntentRow:
-    """An intent by its key, or the beginning of it. InputError where it names none or several."""
+    """Return the intent with this key or beginning of a key. Raise InputError if there is none or several."""
     exact = journal.intents.get(key)
     if exact is not None:
         return exact
@@ -137,4 +134,4 @@ def find_intent(journal: Journal, key: str) -> IntentRow:
     if len(found) == 1:
         return found[0]
     which = "none" if not found else ", ".join(row.key for row in found[:5])
-    raise InputError(f"The key {key!r} should name one intent; it names {which}. `ivcap-flows orders` shows them.")
+    raise InputError(f"The key {key!r} must name one intent, but names {which}. `ivcap-flows orders` lists them.")

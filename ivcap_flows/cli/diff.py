@@ -15,14 +15,13 @@ __all__ = ["diff", "difference", "in_json", "print_difference"]
 
 
 def diff(first: str, second: str, /, *, as_json: Json = False) -> int:
-    """Say what changed from one run to another, and why its results differ; status 1 if they do.
+    """Compare two runs: list what changed and why the results differ. Exit status 1 if they differ.
 
-    Compared are parameters, code, environment and packages, inputs, what was asked of services, and outputs by their
-    contents.
+    Parameters, code, environment, packages, inputs and requests to services are compared, and outputs by content.
 
     Args:
-        first: A run by its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
-        second: The other run.
+        first: Id of a run or its beginning, id of one of its Prefect flow runs, or `latest`.
+        second: The other run, named in the same way.
     """
     with open_journal() as journal:
         runs = find_run(journal, first), find_run(journal, second)
@@ -35,7 +34,7 @@ def diff(first: str, second: str, /, *, as_json: Json = False) -> int:
 
 
 def difference(journal: Journal, first: RunRow, second: RunRow) -> Difference:
-    """What changed from one run to another."""
+    """Return what changed from the first run to the second."""
     sides = (Side(run.id, run.outcome, run.parameters, run_graph(journal, run.id)) for run in (first, second))
     return compare(*sides)
 
@@ -45,7 +44,7 @@ def in_json(first: RunRow, second: RunRow, found: Difference) -> dict[str, Any]:
 
 
 def print_difference(first: RunRow, second: RunRow, found: Difference) -> None:
-    """One block for each part in which something changed, and what may have changed the results."""
+    """Print a block for each part that changed, then each output that differs with its possible reasons."""
     for sign, run in (("-", first), ("+", second)):
         console.print(f"{sign} run {run.id}  {run.flow_name}  {run.outcome}", style="bold")
     parts = {
@@ -55,7 +54,7 @@ def print_difference(first: RunRow, second: RunRow, found: Difference) -> None:
         "Environment": found.environment,
         "Packages": found.packages,
         "Inputs": found.inputs,
-        "Asked for": found.work,
+        "Requests": found.work,
     }
     for title, changes in parts.items():
         if changes:
@@ -65,7 +64,7 @@ def print_difference(first: RunRow, second: RunRow, found: Difference) -> None:
     if not found.outputs:
         changed = any(parts.values())
         if found.compared:
-            console.print("The outputs are the same" + ("." if changed else ", and so is all else."))
+            console.print("The outputs are the same" + ("." if changed else ", and so is everything else."))
         else:
             console.print("There are no outputs to compare." + ("" if changed else " Nothing has changed."))
         return
@@ -76,5 +75,5 @@ def print_difference(first: RunRow, second: RunRow, found: Difference) -> None:
             console.print(f"    may come from {reason}")
         if not result.why:
             console.print(
-                "    nothing on record explains it: a step is not the same each time, or uses what it is not given"
+                "    nothing on record explains it: a step varies from run to run, or uses data that are not its inputs"
             )

@@ -1,4 +1,4 @@
-"""`ivcap-flows doctor`: is everything that a flow needs in order?"""
+"""`ivcap-flows doctor`: check everything that a flow needs."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ class _Finding:
 
 
 def doctor(*, as_json: Json = False) -> int:
-    """Check packages, journal, platforms and clocks, and name what was left unfinished; exit status 1 if something is
-    wrong."""
+    """Check packages, journal, platforms and clocks, and list unfinished work. Exit status 1 if something is wrong."""
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
@@ -103,7 +102,7 @@ def _packages() -> list[str]:
         if not wanted.specifier.contains(found, prereleases=True):
             wrong.append(f"{wanted.name} {found} is outside {wanted.specifier}")
     if wrong:
-        raise IvcapFlowsError("; ".join(wrong) + ". Install ivcap-flows anew with `pip install --upgrade ivcap-flows`.")
+        raise IvcapFlowsError("; ".join(wrong) + ". Reinstall with `pip install --upgrade ivcap-flows`.")
     return [f"ivcap-flows {version('ivcap-flows')}, prefect {version('prefect')}, Python {platform.python_version()}"]
 
 
@@ -123,14 +122,14 @@ def _journal() -> list[str]:
                 for row in sent
             ),
             *(
-                f"made twice: {row.noun} for {row.subject} ({short_id(row.key)}): {row.urn} is kept, there is "
-                f"{', '.join(row.duplicates)} too"
+                f"made twice: {row.noun} for {row.subject} ({short_id(row.key)}): {row.urn} is kept; the platform also "
+                f"has {', '.join(row.duplicates)}"
                 for row in twice
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
             *(
-                f"overslept: run {park.run_id}, parked, should have woken {moment(park.wake_at)}; is a worker of its "
-                "pool at work, and its deployment's slot free?"
+                f"overslept: the parked run {park.run_id} should have woken at {moment(park.wake_at)}; check that a "
+                "worker of its pool is running and that its deployment has a free slot"
                 for park in journal.parks.open()
                 if journal.now() - park.wake_at > _OVERSLEPT
             ),
@@ -158,9 +157,9 @@ def _clocks() -> list[str]:
     ]
     if wrong:
         raise IvcapFlowsError(
-            f"This machine's clock is {', and '.join(wrong)}. No look-up goes by it, so nothing is done twice. "
+            f"This machine's clock is {', and '.join(wrong)}. No look-up uses this clock, so nothing is sent twice. "
             "But times in records are wrong by as much, tokens are renewed at the wrong time, and parked runs and "
-            "deliveries wait for the wrong moment. Set the clock that is wrong, by NTP where you can."
+            "deliveries wait for the wrong moment. Set the clock that is wrong, with NTP if possible."
         )
     return [f"this machine's is within a minute of that of {', '.join(ahead)}" if ahead else "no other could be asked"]
 
@@ -194,9 +193,9 @@ def _search(look: Coroutine[Any, Any, list[str]]) -> list[str]:
     try:
         return loop.run(asyncio.wait_for(look, _SEARCH_TIMEOUT))
     except asyncio.TimeoutError:
-        return [f"the search for what was made twice took more than {_SEARCH_TIMEOUT:g} s; ask once more later"]
+        return [f"the search for what was made twice took more than {_SEARCH_TIMEOUT:g} s; try again later"]
     except IvcapFlowsError as error:
-        return [f"what was made twice could not be looked for: {error}"]
+        return [f"the search for what was made twice failed: {error}"]
 
 
 def _embedded() -> str:
@@ -239,7 +238,7 @@ async def _made_in_provena() -> list[str]:
 
 def _twice(journal: Journal, found: list[Duplicate], looked_at: str) -> list[str]:
     note_duplicates(journal, found)
-    return [*map(str, found), f"looked for what was made twice among {looked_at}; not among what is older"]
+    return [*map(str, found), f"searched for what was made twice among {looked_at}; older ones were not read"]
 
 
 def _lost(journal: Journal, records: list[AspectRecord]) -> list[str]:
@@ -249,7 +248,7 @@ def _lost(journal: Journal, records: list[AspectRecord]) -> list[str]:
     if not lost:
         return []
     journal.losses.note(lost[0])
-    more = f" So it is with {len(lost)} of its newest records." if len(lost) > 1 else ""
+    more = f" The same is true of {len(lost)} of its newest records." if len(lost) > 1 else ""
     return [_Wrong(LOST % (journal.url, lost[0].key, lost[0].created_at.isoformat(timespec="seconds")) + more)]
 
 
@@ -274,8 +273,8 @@ async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:
             of = "an unknown number of" if record.known_size is None else record.known_size
             yield (
                 f"unfinished upload: {record.urn} ({record.name}), {record.status} with {there} of {of} bytes, "
-                f"{_age(when, client.time)}; no upload in this journal goes on with it. IVCAP deletes no artifact: let "
-                f"it be, or send it the rest with `ivcap artifact upload {record.urn} -f <file>`"
+                f"{_age(when, client.time)}; no upload in this journal continues it. IVCAP cannot delete artifacts: "
+                f"leave it, or send the rest with `ivcap artifact upload {record.urn} -f <file>`"
             )
 
 

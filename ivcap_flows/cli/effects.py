@@ -1,4 +1,4 @@
-"""What runs asked of the platforms, as `show` and `orders` print it."""
+"""Tables of the effects that runs requested, for `show` and `orders`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ivcap_flows.work.kinds import KINDS
 __all__ = ["as_json", "given", "print_effects"]
 
 _INNER: Final = frozenset({"token", "fence", "process_id", "base_key", "progress"})
-"""How the journal guards an effect; of no use outside of it."""
+"""Columns that only the journal itself uses."""
 _SHOWN: Final = 100
-"""Characters of what was given that a table shows."""
+"""Characters of the parameters that a table shows at most."""
 
 
 def as_json(row: IntentRow) -> dict[str, Any]:
-    """All that is known of an effect, without secrets."""
+    """Return all that is known of an effect, without secrets."""
     shown: dict[str, Any] = scrub({name: value for name, value in vars(row).items() if name not in _INNER})
     return shown
 
 
 def given(noun: str, request: Any) -> str:
-    """What an order or job was asked for with, in a few words."""
+    """Return the parameters of an order, or the request of a job, as one short text."""
     if not isinstance(request, Mapping):
         return ""
     values = request.get(KINDS[noun].asked) if noun in KINDS else None
@@ -41,8 +41,10 @@ def given(noun: str, request: Any) -> str:
 
 
 def print_effects(title: str, rows: Sequence[IntentRow], *, full: bool) -> None:
-    """A table, and a line for each effect that was found twice on the platform. Accounts are told where one platform
-    was asked with several."""
+    """Print a table of effects, then a line for each that was found twice on its platform.
+
+    There is a column for the account only if one platform was used with several accounts.
+    """
     several = len({(row.platform, row.account) for row in rows}) > len({row.platform for row in rows})
     table(
         title,

@@ -27,22 +27,22 @@ def export(
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     terms: Path | None = None,
 ) -> None:
-    """Write the provenance of a run for other software.
+    """Export the provenance of a run for other software.
 
     Args:
-        run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
-        format: `prov-json`, `prov-n`, `turtle`; `openlineage`, one event in a line; or `ro-crate`.
-        output: The file; without it, standard output. For an RO-Crate a new or empty folder, or a file `….zip`.
-        terms: For an RO-Crate, a YAML file with what only you can state: `license`, `author`, `organisation`.
+        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
+        format: Format of the export; `openlineage` has one event per line.
+        output: File to write. Default: standard output. For an RO-Crate: a new or empty folder, or a file `….zip`.
+        terms: For an RO-Crate: YAML file with what only you can state (`license`, `author`, `organisation`).
     """
     if terms is not None and format != "ro-crate":
-        raise InputError("--terms is for --format ro-crate only.")
+        raise InputError("--terms needs --format ro-crate.")
     with open_journal() as journal:
         row = find_run(journal, run)
         graph = run_graph(journal, row.id)
     if output is None:
         if format == "ro-crate":
-            raise InputError("An RO-Crate is a folder or a zip: name it with -o.")
+            raise InputError("An RO-Crate is a folder or a zip file: name it with -o.")
         print(text_of(format, row, graph), end="")
         return
     try:

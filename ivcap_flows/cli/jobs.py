@@ -1,4 +1,4 @@
-"""What the jobs of a run came to, as `show` prints it: result, products, and what the service told meanwhile."""
+"""The jobs of a run, as `show` prints them: result, products, and the events that the service sent."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ivcap_flows.secrets import scrub
 __all__ = ["jobs_of", "print_jobs"]
 
 _SHORT: Final = 160
-"""Characters of a result that are printed; the JSON form has all of it."""
+"""Characters of a result that are printed at most; `--json` prints all of it."""
 
 
 def jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
-    """The jobs in a run's record, oldest first. The result is known of those that the run asked for."""
+    """Return the jobs in a run's record, oldest first. Only those that the run itself requested have a result."""
     known = {row.urn: row.outcome for row in asked if row.noun == "job" and isinstance(row.outcome, Mapping)}
     made: dict[str, list[dict[str, Any]]] = {}
     for link in graph.relations.values():
@@ -43,7 +43,7 @@ def jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
 
 
 def print_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
-    """A block for each job; nothing where there are none."""
+    """Print a block for each job, and nothing if there is none."""
     if jobs:
         console.print("Jobs", style="italic")
     for job in jobs:

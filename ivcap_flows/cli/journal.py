@@ -1,4 +1,4 @@
-"""`ivcap-flows journal`: the journal itself."""
+"""`ivcap-flows journal`: restore the journal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from ivcap_flows.work.rebuild import rebuild as rebuilt
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="journal", help="The journal: what can be restored of it.")
+app = cyclopts.App(name="journal", help="Restore a journal that was lost or has lost rows.")
 
 _TIMEOUT: Final = 3600.0
 
 
 @app.command
 def rebuild(*, accept_loss: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> None:
-    """Restore orders and jobs of the account from their idempotency records, into a journal that does not know them.
+    """Restore the account's orders and jobs into the journal, from their idempotency records on IVCAP.
 
-    What it knows stays as it is, and again it changes nothing. Runs and what they made are lost with a journal: a
-    script that is started again asks under other keys of scope `run`, so `reuse=True` is the way to its orders.
+    What the journal has already stays unchanged; a second call changes nothing. Runs and their records cannot be
+    restored: a script that is started again has other keys of scope `run`, so it finds its earlier orders only with
+    `reuse=True`.
 
     Args:
-        accept_loss: Go on with a journal that has lost rows, which is refused otherwise. What was asked for in them and
-            is not restored may be sent again. It is accepted also where the platform then cannot be asked.
+        accept_loss: Continue with a journal that has lost rows, which is refused otherwise. Requests in the lost rows
+            that cannot be restored may be sent again. The loss is accepted even if the platform then cannot be asked.
     """
     with open_journal(new=True, accept_loss=accept_loss) as journal:
         counts = ask_ivcap(lambda client: rebuilt(client, journal, accept_loss=accept_loss), timeout=_TIMEOUT)
@@ -39,4 +40,4 @@ def rebuild(*, accept_loss: Annotated[bool, Parameter(negative=())] = False, as_
         return
     console.print(f"{told['restored']} orders and jobs restored into {url}, {told['known']} known before.")
     if told["foreign"]:
-        console.print(f"{told['foreign']} idempotency records are not of this account and were passed over.")
+        console.print(f"{told['foreign']} idempotency records are not of this account and were skipped.")

@@ -1,4 +1,4 @@
-"""A login to Provena that Prefect has not taken yet: its offline token in a file of the user alone."""
+"""A file with the offline token of a Provena login until Prefect has stored it; only its owner may read it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["KeptToken"]
 
 
 class KeptToken:
-    """The token for one block, of one client of one realm, in the user's data folder until the block has it."""
+    """The token for one block, from one client of one realm, kept in the user's data folder."""
 
     def __init__(self, block: str, realm: str, client_id: str) -> None:
         place = digest(f"{realm} {client_id}".encode())[:8]
         self.path: Path = user_data_path("ivcap-flows", appauthor=False) / "logins" / f"{block}-{place}.json"
 
     def read(self) -> SecretStr | None:
-        """The token; None where none is kept. Raises ConfigurationError for a file that cannot be used."""
+        """Return the token, or None if none is kept. Raise ConfigurationError if the file cannot be used."""
         try:
             token = json.loads(self.path.read_text(encoding="utf-8"))["offline_token"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            # Without the error's words: they may show the token.
+            # Leave out the error's text: it may show the token.
             raise ConfigurationError(
                 f"The login in {self.path} cannot be read ({type(error).__name__}). Delete the file and log in again."
             ) from None
@@ -39,7 +39,7 @@ class KeptToken:
         return SecretStr(str(token))
 
     def write(self, token: SecretStr) -> None:
-        """Keep a token, readable by its owner alone; it survives a crash. Raises OSError."""
+        """Store a token, durably and readable by its owner only. Raise OSError if that fails."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=".login.")  # of mode 0600
         try:
@@ -53,5 +53,5 @@ class KeptToken:
             raise
 
     def delete(self) -> None:
-        """Forget the token."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`ivcap-flows local`: the embedded platforms."""
+"""`ivcap-flows local`: run and prepare the embedded platforms."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from ivcap_flows.settings import Settings
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="local", help="The embedded platforms: IVCAP and Provena on this machine.")
+app = cyclopts.App(name="local", help="Run the embedded platforms: IVCAP and Provena on this machine.")
 
 Folder = Annotated[
-    Path | None, Parameter(name="--dir", help="Their state folder; default IVCAP_LOCAL_DIR, else `ivcap-artifacts`.")
+    Path | None,
+    Parameter(name="--dir", help="State folder of the platforms. Default: IVCAP_LOCAL_DIR, else `ivcap-artifacts`."),
 ]
 
 
@@ -40,24 +41,24 @@ def serve(
     like: Literal["production"] | None = None,
     speed: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
 ) -> None:
-    """Serve the embedded platforms until interrupted; prints the environment that clients need.
+    """Serve the embedded platforms until interrupted, and print the environment variables that clients need.
 
     Args:
         host: Loopback address to listen on.
         port: Port to listen on; 0 takes a free one.
-        env_file: File to write the environment to as well, one KEY=value a line.
-        seed: Make the ids of new things follow from this number, from now on; else they are random.
+        env_file: File to write these variables to as well, one KEY=value per line.
+        seed: Number from which the ids of new things follow; the state folder keeps it. Default: random ids.
         s3_endpoint: Address of an S3 server for the files of Provena's datasets: http[s]://[key:secret@]host[:port].
-        like: Be as slow, narrow and late as the real platforms, to rehearse a deployment.
-        speed: With --like: let its times pass so many times as quickly; default 1.
+        like: Imitate the delays, limits and late visibility of the real platforms, to rehearse a deployment.
+        speed: With --like: divide its times by this number. Default: 1.
     """
     from ivcap_flows import local
     from ivcap_flows.local.loopback import is_loopback
 
     if not is_loopback(host):
-        raise InputError(f"The embedded platforms serve this machine alone; {host} is no loopback address.")
+        raise InputError(f"The embedded platforms serve this machine only; {host} is not a loopback address.")
     if speed is not None and like is None:
-        raise InputError("--speed goes with --like production.")
+        raise InputError("--speed needs --like production.")
     times = 1.0 if speed is None else speed
     local.serve(host, port, _folder(directory), env_file, seed=seed, s3=s3_endpoint, like=like, speed=times)
 
@@ -71,15 +72,16 @@ def register(
     tool: Path | None = None,
     directory: Folder = None,
 ) -> None:
-    """Register services with the embedded IVCAP, or replace their registration. Prints the URN of each.
+    """Register services with the embedded IVCAP, or replace their registration, and print the URN of each.
 
     Args:
-        definitions: YAML or JSON files: name, description, parameters, and `entry` (module:function) or `command`; or
-            what a service written for IVCAP prints with `--print-service-description`.
-        run: For a printed description: the command that runs the service on this machine, in place of its container.
-        cwd: Folder in which `run` is started; default the current one.
-        concurrency: Most jobs that `run` is given at once; default no limit of its own.
-        tool: What the service prints with `--print-tool-description`: its requests. Default what the description says.
+        definitions: YAML or JSON files with name, description, parameters, and `entry` (module:function) or `command`;
+            or the output of a service written for IVCAP that was called with `--print-service-description`.
+        run: For a service that describes itself: the command that runs it on this machine, instead of its container.
+        cwd: Folder in which to start `run`. Default: the current one.
+        concurrency: Number of jobs that `run` gets at once at most. Default: no limit of its own.
+        tool: Output of the service with `--print-tool-description`, which describes its requests. Default: as in the
+            service description.
     """
     from ivcap_flows import local
     from ivcap_flows.local.descriptions import is_description, register_description
@@ -88,18 +90,18 @@ def register(
     from ivcap_flows.local.register import register as register_with
 
     if not definitions:
-        raise InputError("Name the file that describes the service, or several of them.")
+        raise InputError("Give at least one file that describes a service.")
     read = {definition: read_definition(definition) for definition in definitions}
     described = [definition for definition, content in read.items() if is_description(content)]
     if len(definitions) > 1 and (run or cwd or concurrency or tool):
-        raise InputError("--run, --cwd, --concurrency and --tool go with one service; register each by itself.")
+        raise InputError("--run, --cwd, --concurrency and --tool apply to one service; register each service alone.")
     if not described and (run or cwd or concurrency or tool):
         raise InputError(
-            f"{definitions[0]} says itself how the service runs. --run, --cwd, --concurrency and --tool go with what a"
-            " service prints with --print-service-description."
+            f"{definitions[0]} already says how the service runs. --run, --cwd, --concurrency and --tool are only for"
+            " what a service prints with --print-service-description."
         )
     if run is None and (cwd or concurrency):
-        raise InputError("--cwd and --concurrency go with --run.")
+        raise InputError("--cwd and --concurrency need --run.")
     mapping = None
     if run is not None:
         mapping = RunnerMapping(_words(run), str((cwd or Path()).absolute()), concurrency)
@@ -125,7 +127,7 @@ def _words(command: str) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(command))
     except ValueError as error:
-        raise InputError(f"--run is no command line ({error}).") from error
+        raise InputError(f"--run is not a command line ({error}).") from error
     if not words:
         raise InputError("--run is empty; name the command that starts the service.")
     return words
@@ -133,7 +135,7 @@ def _words(command: str) -> tuple[str, ...]:
 
 @app.command
 def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder = None) -> None:
-    """Make the running embedded platforms fail on purpose; lists the rules in force.
+    """Make the embedded platforms fail on purpose, by a rule, and list the rules in force.
 
     Args:
         rule: JSON object such as '{"method": "POST", "path": "/1/orders", "count": 1, "status": 503}'.
@@ -145,9 +147,9 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
     try:
         wanted = json.loads(rule) if rule else None
     except ValueError as error:
-        raise InputError(f"The fault rule is no JSON: {error}") from error
+        raise InputError(f"The fault rule is not JSON: {error}") from error
     if not isinstance(wanted, dict | None):
-        raise InputError(f"The fault rule is a JSON object, not {rule}.")
+        raise InputError(f"The fault rule must be a JSON object, not {rule}.")
     control = PlatformControl(local.ensure(_folder(directory)))
     if clear:
         control.clear_faults()

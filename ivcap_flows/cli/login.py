@@ -1,4 +1,4 @@
-"""`ivcap-flows login`: log in by device code, to an IVCAP deployment as the `ivcap` command does, or to Provena."""
+"""`ivcap-flows login`: log in with a device code, to an IVCAP deployment as the `ivcap` command does, or to Provena."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def login(
     context: Annotated[str | None, Parameter(name="--context")] = None,
     provena: Annotated[str | None, Parameter(name="--provena")] = None,
 ) -> None:
-    """Log in to IVCAP or Provena: shows a page and a code to confirm in a browser, waits, and keeps the tokens.
+    """Log in to IVCAP or Provena: show a page and a code to confirm in a browser, wait, and store the tokens.
 
-    IVCAP's go into a context in the file of the `ivcap` command, so that its login and this one are the same. Flows use
-    the context where IVCAP_CONTEXT or credentials name it. Provena's go into a block of Prefect.
+    Tokens of IVCAP go into a context in the file of the `ivcap` command, so both commands share one login. Flows use
+    a context if IVCAP_CONTEXT or their credentials name it. The token of Provena goes into a Prefect block.
 
     Args:
-        url: Base URL of the deployment; without it, that of the context.
-        context: Name of the context; by default the host of the URL, or without a URL the active one.
-        provena: Log in to Provena instead, where PROVENA_DOMAIN and PROVENA_REALM say it is, and keep the offline token
-            in the block ProvenaCredentials of this name. A token that an earlier login could not store is stored
-            without asking again.
+        url: Base URL of the IVCAP deployment. Default: the URL of the context.
+        context: Name of the context. Default: the host of the URL; without a URL, the active context.
+        provena: Log in to Provena instead, at PROVENA_DOMAIN and PROVENA_REALM, and store the offline token in the
+            ProvenaCredentials block of this name. If an earlier login could not be stored, its token is stored now,
+            without another confirmation.
     """
     if provena is not None:
         if url is not None or context is not None:
-            raise InputError("A login to Provena takes no URL and no context: its settings say where it is.")
+            raise InputError("--provena takes no URL and no --context: the settings say where Provena is.")
         _to_provena(provena)
         return
-    # Imported here, as for every command the login would else load the client and its cryptography.
+    # Imported here, since otherwise every command would load the client and its cryptography.
     from ivcap_flows.ivcap.contexts import ACTIVE, ContextFile
 
     file = ContextFile()
     known = _known(file, url, context or (None if url else ACTIVE))
     name = known.name if known else context or urlsplit(url or "").hostname or ""
     if not name or name == ACTIVE:
-        raise InputError(f"A context cannot be named {name!r}. Name it by --context.")
+        raise InputError(f"A context cannot be named {name!r}. Give another name with --context.")
     place = known.url if known else (url or "").rstrip("/")
     tokens, who = loop.run(_log_in(place, known.host if known else None))
     loop.run(_keep(file, name, tokens, {"url": place, **who}))
@@ -69,7 +69,7 @@ def login(
 
 
 def _known(file: ContextFile, url: str | None, context: str | None) -> Context | None:
-    """The context that is logged in to again; None for a new one."""
+    """Return the existing context to log in to again, or None for a new one."""
     if url is None:
         return file.read(context or "")
     platform_url = platform_id(url)
@@ -78,7 +78,7 @@ def _known(file: ContextFile, url: str | None, context: str | None) -> Context |
     except ConfigurationError:
         return None
     if platform_id(found.url) != platform_url:
-        raise InputError(f"The context {found.name!r} is one of {found.url}. Name another by --context.")
+        raise InputError(f"The context {found.name!r} belongs to {found.url}. Give another name with --context.")
     return found
 
 
@@ -94,7 +94,7 @@ async def _log_in(url: str, host: str | None) -> tuple[Tokens, dict[str, str]]:
 
 
 def _identity(claims: dict[str, Any]) -> dict[str, str]:
-    """What a context tells of its user, from the claims that `ivcap login` reads."""
+    """Return the user's fields of a context, from the same claims that `ivcap login` reads."""
     told = {"account-name": "name", "account-nickname": "nickname", "email": "email"}
     found = {key: claims[claim] for key, claim in told.items() if isinstance(claims.get(claim), str)}
     account = claims.get("acc")
@@ -120,10 +120,10 @@ def _to_provena(name: str) -> None:
     from ivcap_flows.settings import Settings
 
     if not _BLOCK_NAME.fullmatch(name):
-        raise InputError(f"A block is named by small letters, digits and dashes, not {name!r}.")
+        raise InputError(f"A block name has only small letters, digits and dashes, unlike {name!r}.")
     settings = Settings()
     if not (settings.provena_configured and settings.provena_realm):
-        raise ConfigurationError("Where Provena is, is not known. Set PROVENA_DOMAIN and PROVENA_REALM.")
+        raise ConfigurationError("The address of Provena is not set. Set PROVENA_DOMAIN and PROVENA_REALM.")
     place = ProvenaCredentials.located(settings)
     realm = place.endpoints().realm
     _need_prefect()
@@ -134,12 +134,12 @@ def _to_provena(name: str) -> None:
     else:
         token, who = _offline_token(realm, place.client_id)
         done = f"Logged in to {realm}{f' as {who}' if who else ''}."
-        # First into the file: a process that dies while Prefect is asked must not lose what the user has confirmed.
+        # Write the file first: if the process dies while it asks Prefect, the confirmed login is not lost.
         with contextlib.suppress(OSError):
             kept.write(token)
     try:
         ProvenaCredentials.located(settings, offline_token=token).save(name, overwrite=True)
-    except Exception as error:  # noqa: BLE001 - Prefect's errors have no base, and their words may hold the token
+    except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base, and may show the token
         raise ConfigurationError(_not_stored(name, kept.path, error)) from None
     kept.delete()
     console.print(done)
@@ -147,20 +147,20 @@ def _to_provena(name: str) -> None:
 
 
 def _need_prefect() -> None:
-    """Raise ConfigurationError where the block could not be saved, before a user confirms a login in vain."""
+    """Raise ConfigurationError if Prefect cannot save the block, before the user confirms a login."""
     from ivcap_flows.blocks import ProvenaCredentials
 
     try:
         ProvenaCredentials.register_type_and_schema()
     except Exception as error:  # noqa: BLE001 - as when it is saved
         raise ConfigurationError(
-            f"Prefect, which is to keep the login, cannot be used ({type(error).__name__}). Start its server, or set "
-            "PREFECT_API_URL (and PREFECT_API_KEY) to one that answers, and log in again."
+            f"Prefect, which stores the login, cannot be used ({type(error).__name__}). Start its server, or set "
+            "PREFECT_API_URL (and PREFECT_API_KEY) to a server that answers, and log in again."
         ) from None
 
 
 def _offline_token(realm: str, client_id: str) -> tuple[SecretStr, str | None]:
-    """The token that the user confirms, and the user's name where the token has it."""
+    """Let the user confirm a login; return the offline token, and the user's name if the token has it."""
     from ivcap_flows.http.auth import claims
     from ivcap_flows.provena.login import device_login
 
@@ -177,8 +177,8 @@ def _offline_token(realm: str, client_id: str) -> tuple[SecretStr, str | None]:
 def _not_stored(name: str, path: Path, error: Exception) -> str:
     why = f"Prefect did not store the login ({type(error).__name__})."
     if not path.exists():
-        return f"{why} It could not be kept in {path} either. Make the folder writable, and log in again."
+        return f"{why} The token could not be kept in {path} either. Make the folder writable, and log in again."
     return (
-        f"{why} The token is kept in {path}, readable by you alone. Run `ivcap-flows login --provena {name}` again "
-        "once Prefect answers: it stores the token and removes the file."
+        f"{why} The token is kept in {path}, which only you can read. Run `ivcap-flows login --provena {name}` again "
+        "when Prefect answers: it stores the token and removes the file."
     )

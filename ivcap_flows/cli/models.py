@@ -1,4 +1,4 @@
-"""`ivcap-flows models`: files of model runs, checked, registered with Provena once each, and decided where in doubt."""
+"""`ivcap-flows models`: check files of model runs, register each row with Provena once, and decide rows in doubt."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from ivcap_flows.registration.spool import Spooled
 __all__ = ["app"]
 
 app = cyclopts.App(
-    name="models", help="Files of model runs: check them, register each row once, decide what is in doubt."
+    name="models", help="Check files of model runs, register each row with Provena once, and decide rows in doubt."
 )
 
 _SHOWN: Final = 200
-"""Rows of a table that is printed; the outcome file has all."""
+"""Rows that a printed table has at most; the outcome file has all rows."""
 
 Datasets = Annotated[Path | None, Parameter(name="--datasets")]
 StallTimeout = Annotated[float, Parameter(name="--stall-timeout")]
@@ -51,12 +51,13 @@ StallTimeout = Annotated[float, Parameter(name="--stall-timeout")]
 def validate(
     file: Path, /, *, datasets: Datasets = None, stall_timeout: StallTimeout = STALL_TIMEOUT, as_json: Json = False
 ) -> int:
-    """Check every row of a file, and send nothing. Status 1 if a row is wrong; all faults are listed.
+    """Check every row of a file and list all faults, without sending anything. Exit status 1 if a row is wrong.
 
     Args:
-        file: Provena's CSV template filled in, JSON Lines (a ModelRunRecord each, optionally with `key`), or Parquet.
-        datasets: YAML or TOML file with what you state of datasets that are minted for IVCAP artifacts.
-        stall_timeout: Seconds for which Provena may be away.
+        file: Provena's CSV template filled in, JSON Lines (one ModelRunRecord per line, optionally with `key`), or
+            Parquet.
+        datasets: YAML or TOML file with your statements about the datasets that are minted for IVCAP artifacts.
+        stall_timeout: Seconds for which Provena may be unreachable.
     """
     with _bar() as progress, _batch(open_source(file), datasets, stall_timeout, progress) as batch:
         report = loop.run(batch.check())
@@ -66,7 +67,7 @@ def validate(
     else:
         _print_faults(report, faults)
         if not faults:
-            console.print(f"{report.source}: {report.rows} rows, and nothing is wrong with them.")
+            console.print(f"{report.source}: {report.rows} rows, all of them correct.")
     return int(bool(faults))
 
 
@@ -85,25 +86,25 @@ def register(
     stall_timeout: StallTimeout = STALL_TIMEOUT,
     as_json: Json = False,
 ) -> int:
-    """Register every row of a file, or the successful orders of a service, once. Status 1 if one is no model run then.
+    """Register every row of a file, or every successful order of a service, once. Exit status 1 if a run is missing.
 
-    Nothing is sent while a row is wrong. Killed at any moment, or started anywhere else with the same file, it goes on;
-    only what failed is sent again.
+    Nothing is sent while a row is wrong. A command that was killed continues when it is started again with the same
+    file, on any machine; only failed rows are sent again.
 
     Args:
         file: As for `validate`.
-        orders_of: Instead of a file: name or URN of a service, whose successful orders are registered.
-        since: Only orders placed since then; without an offset in this machine's time.
-        mapping: YAML file that says what orders are as model runs, as for the Provena sink.
-        datasets: As for `validate`; with a mapping its own statements count.
-        skip_invalid: Leave wrong rows out instead.
-        out: CSV file for the handle, reason or doubt of each row.
-        in_flight: Batches on their way together.
-        stall_timeout: Seconds without any movement after which a row is left in doubt, and for which Provena may be
-        away.
+        orders_of: Instead of a file: name or URN of a service whose successful orders are registered.
+        since: With --orders-of: only orders placed since this time. A time without an offset is this machine's.
+        mapping: With --orders-of: YAML file that maps orders to model runs, as for the Provena sink.
+        datasets: As for `validate`. Default: the statements in the mapping.
+        skip_invalid: Leave wrong rows out, and register the others.
+        out: CSV file to which the handle, reason or doubt of each row is written.
+        in_flight: Number of batches that are under way at once.
+        stall_timeout: Seconds without progress after which a row is left in doubt, and for which Provena may be
+            unreachable.
     """
     if in_flight < 1:
-        raise InputError(f"At least one batch has to be on its way; --in-flight cannot be {in_flight}.")
+        raise InputError(f"--in-flight must be 1 or more, not {in_flight}.")
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
     source, entry = _source(file, orders_of, since, mapping)
@@ -130,7 +131,7 @@ def register(
         _print_outcomes("Runs that were registered with another record", others)
         console.print(f"{report.source}: {report}.")
         if report.doubtful and file is not None:
-            console.print(f"Doubtful rows are not sent again by themselves: ivcap-flows models resolve {file}")
+            console.print(f"Doubtful rows are not sent again automatically: ivcap-flows models resolve {file}")
     return int(not report.is_whole)
 
 
@@ -145,22 +146,22 @@ def resolve(
     write_off: Annotated[bool, Parameter(negative=())] = False,
     as_json: Json = False,
 ) -> int:
-    """List the doubtful rows of a file, or decide on some. Status 1 if there are any after it.
+    """List the doubtful rows of a file, or decide on some of them. Exit status 1 if doubtful rows are left.
 
-    Look at Provena before: a row that is sent again although its run exists is registered twice.
+    Look at Provena first: a row that is sent again although its model run exists is registered twice.
 
     Args:
         file: The file that was registered.
-        row: The rows to decide on, as the outcome file counts them; may be given several times.
-        adopt: The one row is this model run of Provena.
-        resend: The next `models register` sends the rows again. Takes back a `--write-off`, too.
-        write_off: The rows are never sent again.
+        row: Number of a row to decide on, as in the outcome file; may be given several times.
+        adopt: Handle of the model run that the row became; for one row only.
+        resend: Let the next `models register` send the rows again. This also takes back a `--write-off`.
+        write_off: Never send the rows again.
     """
     decisions = [bool(adopt), resend, write_off]
     if sum(decisions) > 1 or (any(decisions) != bool(row)):
-        raise InputError("Decide by --row and one of --adopt, --resend and --write-off; without any, rows are listed.")
+        raise InputError("To decide, give --row and one of --adopt, --resend and --write-off; to list rows, give none.")
     if adopt and row and len(row) > 1:
-        raise InputError("A model run is that of one row; give one --row with --adopt.")
+        raise InputError("A model run belongs to one row; give one --row with --adopt.")
     with (
         _bar() as progress,
         open_journal(new=True) as journal,
@@ -187,7 +188,7 @@ def resolve(
 def _decision(
     journal: Journal, platform: str, adopt: str | None, *, resend: bool
 ) -> Callable[[Spooled, IntentRow], None]:
-    """What is done with each row that the user has named."""
+    """Return a function that carries out the user's decision on a row."""
 
     def decide(row: Spooled, intent: IntentRow) -> None:
         if resend:
@@ -198,7 +199,7 @@ def _decision(
             try:
                 item = loop.run(_run(adopt))
             except NotFoundError as error:
-                raise InputError(f"{adopt} is no model run of this Provena.") from error
+                raise InputError(f"{adopt} is not a model run of this Provena.") from error
             if item.record.workflow_template_id != row.workflow:
                 raise InputError(
                     f"{adopt} is a run of the workflow template {item.record.workflow_template_id}, and row "
@@ -220,7 +221,7 @@ def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable
         if row.number in wanted:
             intent = journal.intents.get(row.key)
             if intent is None:
-                raise InputError(f"Row {row.number} was never sent from here, so there is nothing to decide.")
+                raise InputError(f"This journal never sent row {row.number}, so there is nothing to decide.")
             decide(row, intent)
             wanted.remove(row.number)
     if wanted:
@@ -258,7 +259,7 @@ def _source(
 ) -> tuple[Source, MappingEntry | None]:
     if file is not None:
         if orders_of or since or mapping:
-            raise InputError("Give a file, or --orders-of with --since and --mapping, but not both.")
+            raise InputError("Give either a file, or --orders-of with --since and --mapping.")
         return open_source(file), None
     if not (orders_of and since and mapping):
         raise InputError("Give a file, or --orders-of with --since and --mapping.")
@@ -301,7 +302,7 @@ def _batch(
 
 
 async def _artifact(urn: str) -> Artifact:
-    """The artifact as IVCAP knows it; where there is no IVCAP to ask, its URN."""
+    """Return the artifact as IVCAP knows it, or with its URN only if IVCAP is switched off or does not have it."""
     try:
         client = await ivcap()
         return (await client.artifacts.read(urn)).handle(await client.platform())
@@ -320,7 +321,7 @@ async def _platform() -> str:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on the terminal, on standard error; nothing where that is no terminal."""
+    """Show a progress bar on standard error if that is a terminal, and give the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shown = Console(stderr=True)
     with Progress(*columns, console=shown, disable=not sys.stderr.isatty(), transient=True) as bar:
@@ -358,4 +359,4 @@ def _print_outcomes(title: str, outcomes: list[dict[str, Any]]) -> None:
         ]
         table(f"{title} ({len(outcomes)})", ("row", "outcome", "job", "since", "reason"), rows)
     if len(outcomes) > _SHOWN:
-        console.print(f"{len(outcomes) - _SHOWN} more; --out or --json have all.")
+        console.print(f"{len(outcomes) - _SHOWN} more; --out and --json have all of them.")

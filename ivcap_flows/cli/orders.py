@@ -1,4 +1,4 @@
-"""`ivcap-flows orders`: what runs have asked of the platforms, and what a user says of a doubt."""
+"""`ivcap-flows orders`: list the effects that runs requested, and let the user decide those in doubt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ivcap_flows.work.kinds import KINDS
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="orders", help="Orders and jobs on record, and what is in doubt.")
+app = cyclopts.App(name="orders", help="List the orders and jobs on record, and decide what is in doubt.")
 
 Flag = Annotated[bool, Parameter(negative=())]
 _URN: Final = "urn:"
@@ -31,16 +31,17 @@ _URN: Final = "urn:"
 
 @app.default
 def orders(*, run: str | None = None, open_only: bool = False, orphans: Flag = False, as_json: Json = False) -> None:
-    """List orders and jobs, and whatever else is in doubt or was found twice, oldest first.
+    """List orders and jobs, and any other effect that is in doubt or was found twice, oldest first.
 
     Args:
-        run: Only those of this run.
-        open_only: Only those of which it is not known whether the platform has them.
-        orphans: Only those that nobody waits for any more, since their flow was cancelled, killed or failed; with what
-            they took so far, and what becomes of them. The platform is asked, also for those of other machines.
+        run: List only those of this run.
+        open_only: List only those of which it is not known whether the platform has them.
+        orphans: List only those that nobody waits for any more, because their flow was cancelled, killed or failed,
+            with the hours that each has taken and what happens to it next. This asks the platform, and so includes
+            orphans of other machines.
     """
     if orphans and (run or open_only):
-        raise InputError("--orphans goes with neither --run nor --open-only.")
+        raise InputError("--orphans cannot be combined with --run or --open-only.")
     with open_journal() as journal:
         if orphans:
             print_orphans(journal, as_json=as_json)
@@ -56,13 +57,13 @@ def orders(*, run: str | None = None, open_only: bool = False, orphans: Flag = F
 
 @app.command
 def adopt(key: str, urn: str | None = None, /) -> None:
-    """Say that an intent in doubt became this order, job, aspect, model run or message; or take over an orphan.
+    """Decide that an intent in doubt became this order, job, aspect, model run or message; or take over an orphan.
 
-    An order or job that nobody waits for any more is then yours: `--orphans` names it no longer, and it goes on.
+    An orphan that you take over is yours: it continues to run, and `--orphans` no longer lists it.
 
     Args:
-        key: The key, or the beginning of it, as `orders` shows it.
-        urn: The URN on the platform; of a message its id. An orphan has it already.
+        key: Key of the intent or its beginning, as `orders` shows it.
+        urn: URN on the platform; of a message, its id. An orphan needs none.
     """
     with open_journal() as journal:
         console.print(deciding.adopt(journal, find_intent(journal, key), urn))
@@ -70,11 +71,12 @@ def adopt(key: str, urn: str | None = None, /) -> None:
 
 @app.command(name="write-off")
 def write_off(key: str, /) -> None:
-    """Say that an intent in doubt had no effect, so that the next run that asks for it sends it again; or close the
-    account of an orphan that ran to its end, which stays on record.
+    """Decide that an intent in doubt had no effect; or close an orphan that has ended.
+
+    The next run that asks for what had no effect sends it again. A closed orphan stays on record.
 
     Args:
-        key: The key, or the beginning of it, as `orders` shows it.
+        key: Key of the intent or its beginning, as `orders` shows it.
     """
     with open_journal() as journal:
         console.print(deciding.write_off(journal, find_intent(journal, key)))
@@ -82,17 +84,17 @@ def write_off(key: str, /) -> None:
 
 @app.command
 def resolve(key: str, /, *, urn: str | None = None, none: Flag = False, as_json: Json = False) -> int:
-    """End the doubt about an order or job: show what on the platform may be it, and decide. Status 1 while in doubt.
+    """List what on the platform may be an order or job in doubt, or decide on one. Exit status 1 while it is in doubt.
 
-    Without a decision nothing is changed. `--urn` does what `adopt` does, `--none` what `write-off` does.
+    Without `--urn` and `--none` the command changes nothing. `--urn` decides as `adopt` does, `--none` as `write-off`.
 
     Args:
-        key: The key, or the beginning of it, as `orders` shows it.
-        urn: It is this one.
-        none: It is none of them: the next run that asks for it sends it again.
+        key: Key of the intent or its beginning, as `orders` shows it.
+        urn: It is the order or job with this URN.
+        none: It is none of those listed: the next run that asks for it sends it again.
     """
     if urn is not None and none:
-        raise InputError("Give --urn or --none, not both.")
+        raise InputError("Give either --urn or --none.")
     with open_journal() as journal:
         row = find_intent(journal, key)
         if urn is not None or none:
@@ -100,7 +102,7 @@ def resolve(key: str, /, *, urn: str | None = None, none: Flag = False, as_json:
             return 0
         if row.state not in ("sent", "in_doubt") or row.noun not in KINDS:
             raise DurabilityError(
-                f"The {row.noun} {row.key} is {row.state}; only an order or job in doubt is looked for."
+                f"The {row.noun} {row.key} is {row.state}; only an order or job in doubt can be resolved."
             )
         held = journal.intents.held(row)
     found = ask_ivcap(lambda client: candidates_of(client, row, journal.redaction))
@@ -113,10 +115,10 @@ def resolve(key: str, /, *, urn: str | None = None, none: Flag = False, as_json:
 
 @app.command(name="why-not")
 def why_not(which: str, /, *, as_json: Json = False) -> None:
-    """Say why an order or job was placed anew, and none of before was used.
+    """Explain why an order or job was placed anew, and no earlier one was reused.
 
     Args:
-        which: The key, or the beginning of it, as `orders` shows it; or the URN of the order or job.
+        which: Key or its beginning, as `orders` shows it; or the URN of the order or job.
     """
     with open_journal() as journal:
         row = _placed(journal, which) if which.startswith(_URN) else find_intent(journal, which)
@@ -126,21 +128,21 @@ def why_not(which: str, /, *, as_json: Json = False) -> None:
 
 
 def _placed(journal: Journal, urn: str) -> IntentRow:
-    """The intent that became this order or job; those that use it again come after the one that placed it."""
+    """Return the intent that placed this order or job, rather than one that reused it. Raise InputError if none did."""
     rows = sorted(journal.intents.where(urn=urn), key=lambda row: row.how == "reused")
     if not rows:
-        raise InputError(f"The journal {journal.url} did not place {urn}; ask where it was placed.")
+        raise InputError(f"The journal {journal.url} did not place {urn}; use the journal that did.")
     return rows[0]
 
 
 def _print_candidates(row: IntentRow, found: list[Candidate], *, held: bool) -> None:
-    title = f"What the {row.noun} {short_id(row.key)} for {row.subject}, asked {moment(row.created_at)}, may be"
+    title = f"Candidates for the {row.noun} {short_id(row.key)} for {row.subject}, requested {moment(row.created_at)}"
     table(title, ("urn", "why", "status", "at"), [(c.urn, c.sign, c.status, moment(c.at)) for c in found])
     if held:
-        console.print("A live process is at it and will decide by itself.")
+        console.print("A live process is working on it and will decide.")
         return
     again = f"ivcap-flows orders resolve {short_id(row.key)}"
     for candidate in found:
         console.print(f"It is this one:   {again} --urn {candidate.urn}")
     console.print(f"It is none:       {again} --none")
-    console.print("A run that asks for it again looks by itself, and decides where one surely is it.", style="dim")
+    console.print("A run that asks for it again looks for it, too, and adopts a certain candidate.", style="dim")

@@ -1,4 +1,4 @@
-"""What `orders --orphans` prints: orders and jobs that nobody waits for."""
+"""The output of `orders --orphans`: orders and jobs that nobody waits for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CANNOT_CANCEL: Final = "IVCAP has no call to cancel an order or a job: each run
 
 
 def print_orphans(journal: Journal, *, as_json: bool) -> None:
-    """Ask the journal, and the platform as far as it answers, and print what was found."""
+    """Find orphans in the journal and, if it answers, on the platform, and print them."""
     here = orphans_of(journal, not_to_come_back)
 
     async def ask(client: IvcapClient) -> tuple[list[Orphan], list[Orphan]]:
@@ -34,9 +34,9 @@ def print_orphans(journal: Journal, *, as_json: bool) -> None:
     for orphan in mine:
         console.print(f"{orphan.urn or short_id(orphan.key or '')}: {orphan.then}")
     if others:
-        table("Of journals not known here, which may wait for them", _COLUMNS, [_row(orphan) for orphan in others])
+        table("Of other journals, where a run may wait for them", _COLUMNS, [_row(orphan) for orphan in others])
     if silent is not None:
-        console.print(f"The platform was not asked how they stand: {silent}", style="red")
+        console.print(f"The platform could not be asked for their status: {silent}", style="red")
     if mine or others:
         console.print(_CANNOT_CANCEL, style="dim")
 

@@ -1,4 +1,4 @@
-"""How commands speak: tables for people, JSON for programs, both on standard output; errors on standard error."""
+"""The output of commands: tables for people and JSON for programs on standard output, errors on standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 __all__ = ["Full", "Json", "brief", "complain", "console", "emit", "moment", "table"]
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead of tables.")]
-Full = Annotated[bool, Parameter(name="--full", negative=(), help="Print ids whole on a terminal, too.")]
+Full = Annotated[bool, Parameter(name="--full", negative=(), help="Print complete ids on a terminal, too.")]
 
 _OURS: Final = re.compile("^urn:ivcap(-flows)?:")
 _DIGITS: Final = re.compile("([0-9a-f]{8})(?:(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,})")
@@ -28,30 +28,30 @@ class _Console(Console):
 
 
 console: Final = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=4000)
-"""Wider than any line: URNs stay whole, to be copied and searched for; a terminal wraps them itself. What users named
-is printed as it is: brackets and colons mean nothing."""
+"""Wider than any line, so that URNs stay whole and can be copied and searched for; a terminal wraps them. Markup is
+off: brackets and colons in users' names are printed as they are."""
 
 
 def brief(id_: str, *, full: bool) -> str:
-    """An id as people read it: on a terminal without its namespace and most of its digits, unless it is to be `full`.
+    """Shorten an id for a terminal: drop its namespace and most of its digits, unless `full` is set.
 
-    What goes into a file or another program is whole.
+    Output to a file or another program has complete ids.
     """
     return id_ if full or not console.is_terminal else _DIGITS.sub(r"\1…", _OURS.sub("", id_))
 
 
 def moment(value: datetime | None) -> str:
-    """A time as the user's clock shows it, to the second."""
+    """Format a time in the local time zone, to the second."""
     return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""
 
 
 def emit(value: Any) -> None:
-    """One JSON document; times in ISO 8601."""
+    """Print a value as one JSON document, with times in ISO 8601."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
 def complain(error: Exception) -> None:
-    """One line on standard error that names the error's class."""
+    """Print an error on standard error, as one line with the error's class."""
     print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
 
 
@@ -64,7 +64,7 @@ def _plain(value: object) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under columns; nothing but a line where there are none."""
+    """Print a table, or one line that says "none" if there are no rows."""
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         grid.add_column(column, no_wrap=True)

@@ -1,4 +1,4 @@
-"""A lineage as a picture, for `ivcap-flows trace`."""
+"""The page that `ivcap-flows trace --html` writes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ivcap_flows.reading import Lineage
 
 __all__ = ["write_page"]
 
-_TITLES: Final = {"up": "What {} came from", "down": "What came from {}", "both": "What hangs together with {}"}
+_TITLES: Final = {"up": "What {} came from", "down": "What came from {}", "both": "What is connected with {}"}
 
 
 def write_page(path: Path, found: Lineage, direction: Direction) -> None:
-    """Write the page of a lineage and say what it holds. InputError if the file cannot be written."""
+    """Write the page of a lineage and print how much it shows. Raise InputError if the file cannot be written."""
     first, *others = [title(found.graph.nodes[start]) for start in found.starts]
     named = f"{first} and {len(others)} more" if others else first
     text = page(found.graph, found.starts, title=_TITLES[direction].format(named))

@@ -1,4 +1,4 @@
-"""`ivcap-flows plan`: what a flow would ask of the platforms, without asking."""
+"""`ivcap-flows plan`: list what a flow would request from the platforms, without sending anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ivcap_flows.errors import InputError
 __all__ = ["plan"]
 
 _STARTING: Final = 120
-"""Seconds that Prefect's server may take to come up, as on a busy machine."""
+"""Seconds that Prefect's server may take to start, which is long on a busy machine."""
 
 
 def plan(
@@ -35,14 +35,14 @@ def plan(
     param: Annotated[list[str] | None, Parameter(name=("--param", "-p"), negative=())] = None,
     as_json: Json = False,
 ) -> int:
-    """Run a flow up to its first wait for work that is not there yet, sending nothing, and list what it asks for.
+    """List what a flow would request from the platforms, without sending anything. Exit status 1 if the flow fails.
 
-    The flow's own code runs, on a Prefect server that is thrown away; what it prints goes to standard error. What was
-    sent before shows with where it is from. The exit status is 1 if the flow fails.
+    The flow's own code runs, up to its first wait for work that does not exist yet, on a temporary Prefect server; what
+    it prints goes to standard error. The list says where each result comes from that exists already.
 
     Args:
         flow: `path/to/file.py:flow` or `module:flow`.
-        param: A parameter of the flow, `name=value`; the value is read as YAML.
+        param: Parameter of the flow as `name=value`; the value is read as YAML.
     """
     parameters = dict(_parameter(text) for text in param or [])
     found, end, error = _run(_load(flow), parameters)
@@ -64,7 +64,7 @@ def plan(
 
 
 def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception | None]:
-    """The plan, how the flow ended, and the error that ended it."""
+    """Return the plan, how the flow ended, and the error that ended it, if any."""
     from prefect.settings import (
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_SERVER_ANALYTICS_ENABLED,
@@ -76,9 +76,9 @@ def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception |
     from ivcap_flows.tasks.waiting import PlannedError
 
     _check(entry, parameters)
-    # The server of this one plan has nothing to say, and writes to the screen by itself.
+    # The temporary server would write its log to the screen.
     silent = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_LOGGING_LEVEL: "CRITICAL"})
-    # A heartbeat would tell a server of a run that does not exist.
+    # Prefect's heartbeat would report a run that does not exist.
     without_beat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     server = prefect_test_harness(server_startup_timeout=_STARTING)
     with _quietly(), silent, server, without_beat, planned() as found:
@@ -90,11 +90,11 @@ def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception |
             return found, str(end), None
         except Exception as error:  # noqa: BLE001 - the flow's own
             return found, "The flow failed.", error
-    return found, "The flow ran to its end: all that it waits for is there.", None
+    return found, "The flow ran to its end: all work that it waits for exists.", None
 
 
 def _check(entry: Any, parameters: dict[str, Any]) -> None:
-    """See that the flow takes the parameters. InputError names what is wrong."""
+    """Check that the flow accepts the parameters. Raise InputError that says what is wrong."""
     from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
     from prefect.utilities.callables import get_call_parameters
 
@@ -103,12 +103,12 @@ def _check(entry: Any, parameters: dict[str, Any]) -> None:
         if entry.should_validate_parameters:
             entry.validate_parameters(call)
     except (ParameterBindError, ParameterTypeError, SignatureMismatchError) as error:
-        raise InputError(f"The flow {entry.name} does not take these parameters: {error}") from error
+        raise InputError(f"The flow {entry.name} does not accept these parameters: {error}") from error
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep standard output for the plan, and Prefect's account of a run that is none off the screen."""
+    """Keep standard output for the plan, and hide Prefect's log of a run that is not a real one."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -125,11 +125,11 @@ async def _awaited(result: Any) -> Any:
 def _parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise InputError(f"A parameter is given as name=value, not {text!r}.")
+        raise InputError(f"Give a parameter as name=value, not {text!r}.")
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise InputError(f"The value of {name} is no YAML: {error}") from error
+        raise InputError(f"The value of {name} is not YAML: {error}") from error
 
 
 def _load(entry: str) -> Any:
@@ -138,15 +138,15 @@ def _load(entry: str) -> Any:
 
     place, colon, name = entry.rpartition(":")
     if not colon:
-        raise InputError(f"The flow is named as path/to/file.py:flow or module:flow, not {entry!r}.")
+        raise InputError(f"Name the flow as path/to/file.py:flow or module:flow, not {entry!r}.")
     try:
         if Path(place).suffix == ".py":
             return load_flow_from_entrypoint(entry)
-        # As with `python -m`, modules of the working directory count.
+        # Find modules in the working directory, as `python -m` does.
         sys.path.insert(0, os.getcwd())
         found = getattr(importlib.import_module(place), name)
     except Exception as error:
         raise InputError(f"The flow {entry} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, Flow):
-        raise InputError(f"{entry} is no flow; decorate it with `@flow`.")
+        raise InputError(f"{entry} is not a flow; decorate it with `@flow`.")
     return found

@@ -1,5 +1,6 @@
-"""How commands ask the platforms that the environment means: with a time limit of their own, and what they say where
-one cannot be asked. Prefect, which has the blocks, is imported by what asks alone.
+"""Requests of commands to the platforms that the environment names, with a time limit and a message if they fail.
+
+Prefect, which provides the credentials blocks, is imported only by functions that make a request.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ _TIMEOUT: Final = 60.0
 
 
 async def ivcap() -> IvcapClient:
-    """The client of the IVCAP that the environment means. Raises ConfigurationError and PlatformOffError."""
+    """Return the client of the IVCAP that the environment names. Raise ConfigurationError or PlatformOffError."""
     from ivcap_flows.blocks.resolve import ivcap_client
 
     return await ivcap_client(None, deployed=False)
 
 
 async def provena() -> ProvenaClient:
-    """The client of the Provena that the environment means. Raises ConfigurationError and PlatformOffError."""
+    """Return the client of the Provena that the environment names. Raise ConfigurationError or PlatformOffError."""
     from ivcap_flows.blocks.resolve import provena_client
 
     return await provena_client(None, deployed=False)
 
 
 def embedded_in() -> Path | None:
-    """The folder of the embedded platforms, where the environment names no platform."""
+    """Return the folder of the embedded platforms, or None if the environment names a platform."""
     settings = Settings.current()
     named = settings.ivcap_configured or settings.provena_configured
     return None if named else settings.ivcap_local_dir.expanduser().absolute()
 
 
 def place_of(name: Literal["IVCAP", "Provena"]) -> str:
-    """A platform, and where the environment says that it is."""
+    """Describe a platform and its address, for messages."""
     settings, folder = Settings.current(), embedded_in()
     if folder is not None:
         return f"The embedded {name} in {folder}"
@@ -60,7 +61,10 @@ def place_of(name: Literal["IVCAP", "Provena"]) -> str:
 
 
 def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, timeout: float = _TIMEOUT) -> T:
-    """What `ask` gives, with a client of what the environment means. UnreachableError for a platform that is slow."""
+    """Call `ask` with the client of the environment's IVCAP, and return its result.
+
+    Raise UnreachableError after `timeout` seconds.
+    """
 
     async def asked() -> T:
         return await ask(await ivcap())
@@ -75,7 +79,7 @@ def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, timeout: float = _T
 
 
 def ask_ivcap_if_there(ask: Callable[[IvcapClient], Awaitable[T]]) -> tuple[T | None, str | None]:
-    """What `ask` gives, or None and why the platform says nothing."""
+    """Call `ask` as `ask_ivcap` does; return its result and None, or None and the reason why it failed."""
     try:
         return ask_ivcap(ask), None
     except IvcapFlowsError as error:
@@ -83,8 +87,10 @@ def ask_ivcap_if_there(ask: Callable[[IvcapClient], Awaitable[T]]) -> tuple[T | 
 
 
 def elsewhere() -> Elsewhere:
-    """The platforms that the environment names, to be asked what no run of the journal knows; with none named, the
-    embedded ones if they have been used from here."""
+    """Return the platforms to ask about what no run in the journal knows.
+
+    These are the platforms that the environment names; without one, the embedded platforms if their folder exists.
+    """
     from ivcap_flows.reading import Elsewhere
 
     settings, folder = Settings.current(), embedded_in()

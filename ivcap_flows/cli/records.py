@@ -1,4 +1,4 @@
-"""What commands read from the journal: a run by what the user calls it."""
+"""Access of commands to the journal, and to a run by any name that the user gives it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ __all__ = ["find_run", "open_journal"]
 
 
 def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:
-    """The journal that the settings name; InputError where it is not there, unless it may be `new`, JournalLossError
-    where it has lost rows, unless the user has said to `accept_loss`."""
+    """Open the journal that the settings name.
+
+    Raise InputError if it does not exist, unless `new` allows to create it. Raise JournalLossError if it has lost rows,
+    unless `accept_loss` is set.
+    """
     url = Settings().journal
     place = url.partition("sqlite:///")[2]
     is_file = bool(place) and not place.startswith((":memory:", "file:"))
     if is_file and not new and not Path(place).expanduser().exists():
-        raise InputError(f"There is no journal {url}: nothing was run yet, or IVCAP_FLOWS_JOURNAL names another.")
+        raise InputError(f"There is no journal {url}: no flow has run yet, or IVCAP_FLOWS_JOURNAL names another.")
     return Journal.open(url, accept_loss=accept_loss)
 
 
 def find_run(journal: Journal, name: str) -> RunRow:
-    """A run by id, by the beginning of it, by a Prefect flow run's id, or `latest`."""
+    """Return a run by its id or the beginning of it, by the id of one of its Prefect flow runs, or by `latest`."""
     if name != "latest":
         return journal.runs.get(name)
     newest = journal.runs.recent(1)

@@ -1,4 +1,4 @@
-"""`ivcap-flows rerun RUN`: the same flow once more, on the same inputs and parameters, and what came out otherwise."""
+"""`ivcap-flows rerun RUN`: run a flow again with the same inputs and parameters, and compare the results."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def rerun(
     secrets: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     as_json: Json = False,
 ) -> int:
-    """Run a flow once more as a run on record did, then say what differs; status 1 if it fails or the results differ.
+    """Repeat a run on record, then compare the two runs. Exit status 1 if the flow fails or the results differ.
 
-    The same code file is run with the same parameters, in this process and as a new run; its inputs must be as they
-    were. Orders and jobs of before are used again instead of paying for them. The flow writes where it wrote before;
-    what it prints goes to standard error.
+    The same code file runs with the same parameters, in this process and as a new run. Its inputs must be unchanged.
+    Orders and jobs of the earlier run are reused instead of paid for again. The flow writes to the same places as
+    before; what it prints goes to standard error.
 
     Args:
-        run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
-        pay: Place all orders and jobs anew, also those that the flow itself would use again.
-        secrets: `name=value` for each parameter that was secret, whole or in part, and so is not on record.
+        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
+        pay: Place all orders and jobs anew, also those that the flow itself would reuse.
+        secrets: `name=value` for each parameter that was a secret or contained one, and so is not on record.
     """
     from ivcap_flows.reading.inputs import inputs_of
 
@@ -74,7 +74,7 @@ def rerun(
             raise error
         if after is None:
             why = f": {type(error).__name__}: {error}" if error is not None else "."
-            raise InputError(f"The flow {before.flow_name} did not begin, or left no record{why}") from error
+            raise InputError(f"The flow {before.flow_name} did not start, or left no record{why}") from error
         found = difference(journal, before, after)
     if as_json:
         emit(in_json(before, after, found))
@@ -86,7 +86,7 @@ def rerun(
 
 
 def _check_inputs(inputs: Inputs, journal: Journal, run: RunRow) -> None:
-    """InputError for an input file or folder that is not as it was."""
+    """Raise InputError if an input file or folder has changed."""
     from ivcap_flows.reading.verification import digest_of
 
     for found in inputs.read:
@@ -96,19 +96,19 @@ def _check_inputs(inputs: Inputs, journal: Journal, run: RunRow) -> None:
             now = digest_of(found.path, found.type)
         except InputError as error:
             hosts = {attempt.process.host for attempt in journal.runs.attempts(run.id)} - {socket.gethostname()}
-            where = f" The run was on {', '.join(sorted(hosts))}." if hosts else ""
+            where = f" The run was on the machine {', '.join(sorted(hosts))}." if hosts else ""
             raise InputError(f"{name} cannot be read: {error}{where}") from error
         if now != found.digest:
             what = "sha256" if found.type == "file" else "manifest"
             raise InputError(
-                f"{name} had the {what} {found.digest} and has {now}. Put it back as it was; `ivcap-flows trace "
-                f"{found.digest} --down` names what holds it.",
+                f"{name} had the {what} {found.digest} and now has {now}. Restore it; `ivcap-flows trace "
+                f"{found.digest} --down` lists things with this content.",
                 path=found.path,
             )
 
 
 def _check_folder(inputs: Inputs, run: RunRow) -> None:
-    """InputError where a relative path among the parameters would be another file than it was."""
+    """Raise InputError if a relative path among the parameters names another file from the current folder."""
     for name, value in run.parameters.items():
         for text in _texts(value):
             if not text or os.path.isabs(text):
@@ -118,8 +118,8 @@ def _check_folder(inputs: Inputs, run: RunRow) -> None:
             was = next((path for path in sorted(paths) if path.endswith(end)), None)
             if was is not None and os.path.abspath(text) not in paths:
                 raise InputError(
-                    f"The run {run.id} was given {text} as `{name}`, which was {was} then and is "
-                    f"{os.path.abspath(text)} from here. Go to the folder that it was run in, and say it again."
+                    f"The run {run.id} was given {text} as `{name}`. That was {was} then, and is "
+                    f"{os.path.abspath(text)} from here. Repeat this command in the folder in which the run started."
                 )
 
 
@@ -132,21 +132,21 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _flow_of(run: RunRow) -> Any:
-    """The flow of a run, loaded from the file that it was in. InputError where it is not there."""
+    """Load the flow of a run from the file that it was in. Raise InputError if that is not possible."""
     from prefect import Flow
     from prefect.flows import load_flow_from_entrypoint
 
     path, _, name = run.entry_point.rpartition(":")
     if not name or "<locals>" in name:
-        what = f"the function {name}, which is within another" if name else "no flow but a program"
-        raise InputError(f"The run {run.id} was of {what}, so it cannot be run again from here.")
+        what = f"the function {name}, which is inside another function" if name else "a program, not a flow"
+        raise InputError(f"The run {run.id} was of {what}, so it cannot be repeated.")
     if not Path(path).is_file():
         raise InputError(
             f"The code of run {run.id} cannot be found: {path} is not there. `ivcap-flows trace {run.id}` names its "
-            "commit; check that out to the same place."
+            "commit; check that out to the same path."
         )
     module, root = _module_of(Path(path))
-    # Another checkout may hold a package of the same name, also the one that is worked in now.
+    # Another checkout, such as the current folder, may hold a package of the same name.
     sys.path[:0] = [str(root), os.getcwd()]
     try:
         found: Any
@@ -159,22 +159,22 @@ def _flow_of(run: RunRow) -> Any:
     except Exception as error:
         raise InputError(f"The code of run {run.id} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, Flow):
-        raise InputError(f"{run.entry_point} is no flow any more.")
+        raise InputError(f"{run.entry_point} is not a flow any more.")
     return found
 
 
 def _check_place(loaded: ModuleType, path: Path) -> None:
-    """ImportError where a module's name leads to another file than was run."""
+    """Raise ImportError if the module was loaded from another file than the run's."""
     place = loaded.__file__
     if place is None or not path.samefile(place):
         raise ImportError(
-            f"{loaded.__name__} is {place} here and not {path}. Go to the folder of that code, with nothing else in "
-            "PYTHONPATH, and say it again."
+            f"{loaded.__name__} is {place} here, not {path}. Repeat this command in the folder of that code, with "
+            "nothing else in PYTHONPATH."
         )
 
 
 def _module_of(path: Path) -> tuple[str | None, Path]:
-    """The name of a file's module within its package and the folder above that; no name for a file without one."""
+    """Return the module name of a file in a package (None outside of one), and the folder to import it from."""
     root, parts = path.parent, [path.stem]
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)
@@ -183,30 +183,33 @@ def _module_of(path: Path) -> tuple[str | None, Path]:
 
 
 def _given(run: RunRow, secrets: list[str]) -> dict[str, Any]:
-    """The values of secret parameters by name; of what was no text, as JSON. InputError for any other parameter."""
+    """Parse the values of secret parameters; one that was not a text is given as JSON.
+
+    Raise InputError for a parameter that was not a secret.
+    """
     given: dict[str, Any] = {}
     for each in secrets:
         name, equals, value = each.partition("=")
         if not equals or _NOT_RECORDED not in set(_lost(run.parameters.get(name))):
             hidden = [known for known, shown in run.parameters.items() if _NOT_RECORDED in set(_lost(shown))]
             raise InputError(
-                f"`--set {name}=…` names no secret parameter of run {run.id}; those are: {', '.join(hidden) or 'none'}."
+                f"`{name}` is not a secret parameter of run {run.id}. Those are: {', '.join(hidden) or 'none'}."
             )
         hide(value)
         try:
             given[name] = value if isinstance(run.parameters[name], str) else json.loads(value)
         except ValueError as error:
-            raise InputError(f"`--set {name}=…` takes JSON, since {name} was no text: {error}") from None
+            raise InputError(f"`--set {name}=…` needs JSON, since {name} was not a text: {error}") from None
     return given
 
 
 def _parameters(entry: Any, run: RunRow, graph: Graph, secrets: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a run as the flow takes them. InputError names those that the record does not hold."""
+    """Return the parameters of a run as the flow takes them. Raise InputError if some are not on record."""
     recorded = {name: value for name, value in run.parameters.items() if name not in secrets}
     lost = sorted({f"{name} ({why})" for name, value in recorded.items() for why in _lost(value)})
     if lost:
-        step = " Give what was secret by `--set name=value`." if any(_NOT_RECORDED in each for each in lost) else ""
-        raise InputError(f"The run {run.id} cannot be run again with the same parameters: {', '.join(lost)}.{step}")
+        step = " Give the secrets with `--set name=value`." if any(_NOT_RECORDED in each for each in lost) else ""
+        raise InputError(f"These parameters of run {run.id} are not on record: {', '.join(lost)}.{step}")
     try:
         hints = inspect.signature(entry.fn, eval_str=True).parameters
     except (NameError, TypeError, ValueError):
@@ -217,12 +220,12 @@ def _parameters(entry: Any, run: RunRow, graph: Graph, secrets: Mapping[str, Any
     } | dict(secrets)
     variadic = [name for name in given if name == "*"]
     if variadic:
-        raise InputError(f"The run {run.id} was given arguments without names, which cannot be given again.")
+        raise InputError(f"The run {run.id} was given positional arguments (`*args`), which cannot be given again.")
     return given
 
 
 def _lost(value: Any) -> Iterator[str]:
-    """Why a recorded value is not the value that was given."""
+    """Yield the reasons why a recorded value is not the complete value that was given."""
     if isinstance(value, str):
         if HIDDEN in value:
             yield _NOT_RECORDED
@@ -243,15 +246,17 @@ def _lost(value: Any) -> Iterator[str]:
 
 
 def _in_memory(value: Mapping[str, Any]) -> bool:
-    """Whether this stands for a value that was recorded by its content or not at all, and not as it was."""
+    """Return whether this stands for a value of which only the digest was recorded, or nothing."""
     if value.keys() == {"type", "unhashed"}:
         return True
     return value.keys() == {"type", "content"} and str(value["content"]).startswith("urn:ivcap-flows:")
 
 
 def _value(hint: Any, value: Any, graph: Graph) -> Any:
-    """What is recorded by name as what the flow takes: a saved block, a handle, a file; also within unions, lists and
-    mappings."""
+    """Convert a value that was recorded by name to what the flow takes: a saved block, a handle or a file.
+
+    Unions, lists and mappings of these are converted as well.
+    """
     if isinstance(value, Mapping) and set(value) == {"block", "name"}:
         return _block(str(value["block"]), str(value["name"]))
     origin, inner = get_origin(hint), get_args(hint)
@@ -278,11 +283,11 @@ def _value(hint: Any, value: Any, graph: Graph) -> Any:
     try:
         return hint.model_validate({name: known for name, known in about.items() if known is not None})
     except ValueError as error:
-        raise InputError(f"{value} is recorded by its name alone and cannot be given again: {error}") from error
+        raise InputError(f"Only the name of {value} is on record, so it cannot be given again: {error}") from error
 
 
 def _kind(hint: Any) -> str | None:
-    """The type of record that a class of handles stands for."""
+    """Return the type of record that a class of handles stands for, or None."""
     named = hint.model_fields.get("kind") if inspect.isclass(hint) and issubclass(hint, Handle) else None
     return None if named is None else named.default
 
@@ -299,11 +304,11 @@ def _block(kind: str, name: str) -> Any:
                 return known.load(name)
             except ValueError as error:
                 raise InputError(f"There is no block {kind} named {name!r} any more.") from error
-    raise InputError(f"The block {name!r} is of the type {kind}, which the flow's code does not know.")
+    raise InputError(f"The block {name!r} is of the type {kind}, which the flow's code does not import.")
 
 
 def _run(entry: Any, parameters: dict[str, Any], *, pay: bool) -> Exception | None:
-    """Run the flow as a new run; the error that ended it."""
+    """Run the flow as a new run, and return the error that ended it, if any."""
     with _environment(IVCAP_FLOWS_FRESH="1", IVCAP_FLOWS_REUSE="0" if pay else "1"), redirect_stdout(sys.stderr):
         try:
             result = entry(**parameters)
@@ -333,7 +338,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _made(journal: Journal, before: RunRow, since: datetime) -> RunRow | None:
-    """The run of the same code that this process began since then."""
+    """Return the run of the same code that this process began since then, or None."""
     for run in journal.runs.recent(100, flow_name=before.flow_name):
         if run.entry_point == before.entry_point and any(
             is_this(attempt.process) and attempt.started_at >= since for attempt in journal.runs.attempts(run.id)

@@ -1,4 +1,4 @@
-"""`ivcap-flows runs`."""
+"""`ivcap-flows runs`: list runs, give one up, or delete old ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ivcap_flows.sinks.sink_registry import check_sinks, delivered_as
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="runs", help="The runs on record.")
+app = cyclopts.App(name="runs", help="List the runs on record, give one up, or delete old ones.")
 
 
 @app.default
@@ -21,11 +21,11 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
     """List the runs on record, newest first.
 
     Args:
-        limit: How many.
-        flow: Only those of this flow.
+        limit: Number of runs to list.
+        flow: List only runs of this flow.
     """
     if limit < 1:
-        raise InputError(f"There are no {limit} runs to list; give a limit of 1 or more.")
+        raise InputError(f"--limit must be 1 or more, not {limit}.")
     with open_journal() as journal:
         found = [journal.runs.standing(run) for run in journal.runs.recent(limit, flow_name=flow)]
     counted = [(run, sum(attempt.leads for attempt in attempts)) for run, attempts in found]
@@ -53,11 +53,11 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
 def abandon(run: str, /) -> None:
     """Give up a run that did not complete: the same command does not continue it, and `prune` may delete it.
 
-    What it ordered is not cancelled; `orders --orphans` names it. Of a deployed run the flow run is Prefect's to
-    cancel: if Prefect runs it again, it goes on.
+    Its orders are not cancelled; `orders --orphans` lists them. If the run was deployed, cancel its flow run in
+    Prefect, too: otherwise Prefect may run it again, and it continues.
 
     Args:
-        run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
+        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
     """
     with open_journal() as journal:
         console.print(deciding.abandon(journal, find_run(journal, run)))
@@ -65,17 +65,17 @@ def abandon(run: str, /) -> None:
 
 @app.command
 def prune(*, older_than_days: float) -> None:
-    """Delete the record of runs that completed, or were given up, so long ago.
+    """Delete old records: of runs that completed, or were given up, more than `--older-than-days` ago.
 
-    Kept are runs of which something is in doubt, of which a sink of IVCAP_FLOWS_SINKS has not got all, or that failed
-    and may be continued; the keys of scope `flow` and `account`; and the orders and jobs of deployed runs, which
-    Prefect may run again. So nothing is asked for twice.
+    A run is kept if something of it is in doubt, if it failed and may be continued, or if a sink in IVCAP_FLOWS_SINKS
+    has not received all of it. Keys of scope `flow` and `account` are kept, and so are the orders and jobs of deployed
+    runs, which Prefect may run again. So nothing is requested twice.
 
     Args:
-        older_than_days: Days since the run ended.
+        older_than_days: Delete only runs that ended more than this number of days ago.
     """
     if older_than_days < 0:
-        raise InputError("A run cannot have ended in the future; give days of 0 or more.")
+        raise InputError("--older-than-days must be 0 or more.")
     names = Settings().sinks
     check_sinks(names)
     with open_journal() as journal:

@@ -1,4 +1,4 @@
-"""`ivcap-flows show RUN`."""
+"""`ivcap-flows show RUN`: print all that is on record of a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ __all__ = ["show"]
 
 
 def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
-    """Show a run: its attempts and how each ended, what it asked of the platforms, what its jobs came to, its inputs,
-    its outputs, and what was made on the way between them.
+    """Show a run: its attempts, its requests to the platforms, its jobs, inputs, outputs and intermediate results.
 
     Args:
-        run: Its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`.
+        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
     """
     with open_journal() as journal:
         found, attempts = journal.runs.standing(find_run(journal, run))
@@ -73,12 +72,12 @@ def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
         ],
     )
     if unseen := _not_looked_at(graph):
-        console.print(f"Tasks without a record of their files, which were not looked at: {unseen}", style="dim")
+        console.print(f"Tasks whose files were not looked at: {unseen}", style="dim")
     for activity, path, unknown in _unknown(graph):
         console.print(f"{activity}, {path}: {unknown}", style="dim")
-    effects.print_effects("Asked of the platforms", asked, full=full)
+    effects.print_effects("Requests to the platforms", asked, full=full)
     print_jobs(jobs)
-    for title, records in (("Inputs", used), ("Outputs", outputs), ("Made on the way", between)):
+    for title, records in (("Inputs", used), ("Outputs", outputs), ("Intermediate results", between)):
         table(title, ("type", "name", "sha256", "id"), [_line(record, full=full) for record in records])
     if deliveries:
         table(
@@ -89,7 +88,7 @@ def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
 
 
 def _ran(graph: Graph) -> Iterator[str]:
-    """Which code ran, in which environment, and for whom."""
+    """Yield lines that say which code ran, in which environment, and for whom."""
     for node in graph.nodes.values():
         said = node.attributes
         if node.type == "code":
@@ -103,7 +102,7 @@ def _ran(graph: Graph) -> Iterator[str]:
 
 
 def _not_looked_at(graph: Graph) -> str:
-    """The tasks of Prefect's own, each with the number of its runs."""
+    """Return the names of tasks with Prefect's own decorator, whose files nobody looked at, with their run counts."""
     runs = Counter(
         str(node.attributes.get("name"))
         for node in graph.nodes.values()
@@ -113,7 +112,7 @@ def _not_looked_at(graph: Graph) -> str:
 
 
 def _unknown(graph: Graph) -> Iterator[tuple[str, str, str]]:
-    """What the record says it does not know of files: the activity, the path, and what."""
+    """Yield what the record does not know about files: the activity, the path, and what is unknown."""
     for node in graph.nodes.values():
         unknown = node.attributes.get("unknown")
         for path, what in unknown.items() if isinstance(unknown, dict) else ():

@@ -1,4 +1,4 @@
-"""`ivcap-flows sync`: deliver what is on record to the sinks that are switched on."""
+"""`ivcap-flows sync`: deliver the record to the configured sinks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ __all__ = ["sync"]
 
 
 def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> int:
-    """Tell how runs ended that lost their process, then deliver every run to each sink; status 1 if something is left.
+    """Close runs whose process died, then deliver every run to each sink. Exit status 1 if something is left.
 
-    The sinks are those of IVCAP_FLOWS_SINKS. Delivering twice has the effect of once; two at once share the work.
+    The sinks are those in IVCAP_FLOWS_SINKS. Repeating the command delivers nothing twice; commands that run at the
+    same time share the work.
 
     Args:
-        again: Try now what waits for its time, and what was refused.
+        again: Also try now what waits for a later try, and what was refused.
     """
     names = Settings().sinks
     with open_journal() as journal:
@@ -37,7 +38,7 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
         for attempt, outcome in done.ended:
             console.print(f"attempt {attempt.number} of run {attempt.run_id[:8]} ({attempt.flow_name}): {outcome}")
         if not names:
-            console.print(f"No sink is switched on; name them in IVCAP_FLOWS_SINKS ({', '.join(FORMS)}).")
+            console.print(f"No sink is configured; name sinks in IVCAP_FLOWS_SINKS ({', '.join(FORMS)}).")
         table(
             "Sinks",
             ("sink", "delivered", "pending", "refused"),

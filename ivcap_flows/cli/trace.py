@@ -1,4 +1,4 @@
-"""`ivcap-flows trace ID`."""
+"""`ivcap-flows trace ID`: print the lineage of a thing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "specializationOf": ("has the content of", "is the content of"),
     "alternateOf": ("also known as", "also known as"),
 }
-"""What a relation is called from its source and from its target. Who started what is told of whole runs alone."""
+"""The words for a relation, seen from its source and from its target. What started what is shown of whole runs only."""
 
 _FRAMES: Final = frozenset({"flow-run", "attempt"})
 _TOLD_OF_RUNS: Final = frozenset({"parameters", "code"})
@@ -57,25 +57,25 @@ def trace(
 ) -> None:
     """Show what a thing came from (`--up`, the default) or what came from it (`--down`), through all runs on record.
 
-    With both, all that hangs together with it: the graph is the same from whichever end it is asked for. The journal is
-    asked first; then the platforms that the environment names, for what other machines have left there.
+    With both options, show all that is connected with the thing; this graph is the same for each thing in it. The
+    command reads the journal first, then asks the platforms that the environment names for records of other machines.
 
     Args:
-        id: A URN, a Provena handle, a run or one of its Prefect flow runs, a sha256, the beginning of a git commit, or
-            the path of a local file, which is known as it lies there, or else by its content.
-        up: Towards its origins.
-        down: Towards what was made from it.
-        html: Write a page with the picture to this file: it opens in any browser and asks the network for nothing.
-        mermaid: Print the picture as a Mermaid flowchart, which Markdown pages show; what is many is folded.
-        dot: Print the whole graph in the language of Graphviz.
+        id: A URN, a Provena handle, the id of a run or of one of its Prefect flow runs, a sha256, the beginning of a
+            git commit, or the path of a local file. A file is found by its path, or else by its content.
+        up: Show what it came from.
+        down: Show what was made from it.
+        html: Write a page with the graph to this file. The page opens in any browser and needs no network.
+        mermaid: Print the graph as a Mermaid flowchart, which Markdown pages can show; similar things are one node.
+        dot: Print the complete graph in Graphviz's DOT language.
     """
     if sum((as_json, html is not None, mermaid, dot)) > 1:
-        raise InputError("A trace is told in one way; give one of --html, --mermaid, --dot and --json.")
+        raise InputError("Give only one of --html, --mermaid, --dot and --json.")
     direction: Direction = "both" if up and down else "down" if down else "up"
     is_file = not id.startswith("urn:") and Path(id).is_file()
-    # The digest is not kept in the journal, to which reading commands do not write.
+    # The digest is not stored in the journal: reading commands do not write to it.
     own = urn_at(id) if is_file else None
-    # Of a machine on which nothing was run the platforms may know.
+    # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
         if own is not None and journal.lineages.knows(own):
             name = own
@@ -85,7 +85,7 @@ def trace(
         if found is not None:
             _tell_of_lost(journal, found)
     if found is None:
-        what = f"{id} is a file of which nothing is on record. No" if is_file else "No"
+        what = f"Nothing is on record of the file {id}. No" if is_file else "No"
         if not is_file and not id.startswith("urn:") and (Path(id).suffix or Path(id).name != id):
             what = f"There is no file {id}, and no"
         raise InputError(f"{what} run in the journal {journal.url} knows {name}.")
@@ -108,7 +108,7 @@ def trace(
         node.kind != "agent" and node.type not in _FRAMES for node in found.graph.nodes.values() if node.id not in shown
     )
     if direction == "both" and left:
-        console.print(f"{left} more things hang together with it; --json has them all.")
+        console.print(f"{left} more things are connected with it; --json lists them all.")
     for line in _runs(found, shown, full=full):
         console.print(line)
     for trouble in found.unasked:
@@ -116,8 +116,10 @@ def trace(
 
 
 def _tell_of_lost(journal: Journal, found: Lineage) -> None:
-    """Give the runs and attempts whose process is gone, and what they were at, the outcome that nobody has written down
-    yet."""
+    """Show runs and attempts whose process is gone, and their unfinished activities, as lost.
+
+    The journal does not say so until `sync` runs or the run is continued.
+    """
     begun = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _open(node)]
     for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in begun)):
         stood, attempts = journal.runs.standing(run)
@@ -136,7 +138,7 @@ def _open(node: Record) -> bool:
 
 
 class _Tree:
-    """A lineage as indented lines, nearest things first; what is met again is named and not told again."""
+    """A lineage as indented lines, nearest things first. A thing that occurs again is named but not expanded again."""
 
     def __init__(self, found: Lineage, direction: Direction, shown: set[str], *, full: bool) -> None:
         self._graph, self._around = found.graph, found.around
@@ -168,7 +170,7 @@ class _Tree:
             self._steps[target][source] = back
 
     def lines(self, start: str) -> Iterator[str]:
-        """Depth first, without recursion: the records of years make long chains."""
+        """Yield the lines depth first, without recursion: the records of years make long chains."""
         self.shown.add(start)
         yield self._label(start)
         if others := [id_ for id_ in self._around.also_made(start) if id_ not in self._graph]:
@@ -184,7 +186,7 @@ class _Tree:
             self.shown.add(other)
             note = "  (see above)" if again else ""
             yield f"{indent}{'├─' if left else '└─'} {word} {self._label(other)}{note}"
-            # What a thing was called later says nothing of where it comes from.
+            # A name that a thing got later says nothing about where it comes from.
             if not again and not (self._up and word == _WORDS["alternateOf"][1]):
                 trail = {node, *(above for _, above, _ in stack)}
                 stack.append((indent + ("│  " if left else "   "), other, self._next(other, trail)))
@@ -193,7 +195,10 @@ class _Tree:
         return _label(self._graph.nodes[node], full=self._full)
 
     def _next(self, node: str, trail: Collection[str]) -> list[tuple[str, str]]:
-        """The steps from a node, word and other end: by relations, by its callers' relations, by its other names."""
+        """Return the steps from a node, each as a word and the node at its other end.
+
+        Steps come from the node's relations, from those of its callers, and from its other names.
+        """
         steps = dict(self._steps[node])
         if self._up:
             for caller in self._above(node):
@@ -212,7 +217,7 @@ class _Tree:
         return sorted(found, key=lambda step: step[0] == _WORDS["hadPlan"][0])
 
     def _adds_nothing(self, content: str, reached: set[str]) -> bool:
-        """Whether it is a content that leads to nothing but what is told anyway."""
+        """Return whether this is a content that leads only to what the tree shows anyway."""
         if self._graph.nodes[content].type != "content" or self._steps[content]:
             return False
         return len(self._names[content].keys() - reached) <= 1
@@ -233,7 +238,7 @@ class _Tree:
 
 
 def _runs(found: Lineage, shown: set[str], *, full: bool) -> Iterator[str]:
-    """Each run on the way once: from which code, and by whom."""
+    """Yield lines for each run in the tree, once: the run, its code, and the agents behind it."""
     nodes = found.around.nodes
     ends: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for link in found.around.relations.values():

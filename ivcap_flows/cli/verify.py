@@ -1,4 +1,4 @@
-"""`ivcap-flows verify RUN|PATH`."""
+"""`ivcap-flows verify RUN|PATH`: check that things still are as recorded."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["verify"]
 
 
 def verify(what: str, /, *, as_json: Json = False) -> int:
-    """See whether what is on record is still so; status 1 if anything is altered, missing or cannot be reached.
+    """Check that a run, an RO-Crate or a file is still as recorded. Exit status 1 if not, or if a part is unreachable.
 
-    Of a run every file, artifact and dataset file that can be reached is hashed again, and its aspects, orders, jobs,
-    model runs and datasets are read again. Of an exported RO-Crate each file is hashed again. Of a file it is said
+    Of a run, all files, artifacts and dataset files are hashed again, and aspects, orders, jobs, model runs and
+    datasets are read again. Of an exported RO-Crate, all files are hashed again. Of any other file, the command says
     whether its content is on record.
 
     Args:
-        what: A run by its id, the beginning of it, the id of one of its Prefect flow runs, or `latest`; or the path of
-            a file, or of an RO-Crate as folder or zip.
+        what: Id of a run or its beginning, id of one of its Prefect flow runs, or `latest`; or the path of a file, or
+            of an RO-Crate as a folder or zip file.
     """
     found = _verified(what)
     if as_json:

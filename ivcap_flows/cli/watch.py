@@ -1,4 +1,4 @@
-"""`ivcap-flows watch`: wake parked runs as soon as what they wait for has ended."""
+"""`ivcap-flows watch`: wake parked runs as soon as the work that they wait for has ended."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["watch"]
 
 
 def watch(*, once: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """Wake the parked runs of this journal as soon as all that they wait for has ended, until interrupted.
+    """Wake each parked run of this journal as soon as all work that it waits for has ended, until interrupted.
 
-    A parked run wakes by itself, too, only later: every quarter of an hour at the latest, every hour while this runs.
-    Of several that run at once, one watches and the others stand by. It needs the journal, Prefect's API and the
-    credentials of the flows.
+    A parked run also wakes without this command, but later: at least every quarter of an hour, or every hour while
+    this command runs. If several watch at once, one does the work and the others stand by. The command needs the
+    journal, Prefect's API and the credentials of the flows.
 
     Args:
-        once: Look once, wake what can be woken, and end.
+        once: Look once, wake the runs that can be woken, and exit.
     """
     from ivcap_flows.tasks.park_watcher import Watcher
 
@@ -34,4 +34,4 @@ def watch(*, once: Annotated[bool, Parameter(negative=())] = False) -> None:
         try:
             loop.run(watcher.watch())
         except KeyboardInterrupt:
-            console.print("No longer watching; parked runs wake by themselves.")
+            console.print("Stopped watching; parked runs wake at their scheduled times.")

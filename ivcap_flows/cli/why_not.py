@@ -1,4 +1,4 @@
-"""What `orders why-not` answers: why an order or job was placed anew and none of before was used."""
+"""The output of `orders why-not`: why an order or job was placed anew, and no earlier one was reused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DIFFERENCES: Final = 3
 
 
 def print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
-    """Compare the intent with the earlier ones of this journal, and with what the platform tells of others."""
+    """Print how an intent differs from earlier ones in this journal, and which equal ones of others IVCAP knows."""
     rows = journal.intents.where(noun=row.noun, limit=None)
     found = [against(row, other) for other in earlier_rows(row, rows)]
     known = {other.urn for other in rows}
@@ -65,8 +65,8 @@ def _answer(row: IntentRow) -> str:
     if row.how == "adopted":
         return f"It was not placed anew but found on the platform (by {row.matched_by})."
     if row.reuse is None:
-        return "Nothing was looked for: reuse is off unless the call says reuse=True."
-    return f"With reuse=True it was placed anew, since at that time: {row.reuse}."
+        return "No earlier one was looked for: reuse is off unless the call says reuse=True."
+    return f"It was placed anew in spite of reuse=True, because at that time: {row.reuse}."
 
 
 def _print(one: Against) -> None:
@@ -82,9 +82,9 @@ def _print(one: Against) -> None:
 
 
 async def _elsewhere(client: IvcapClient, row: IntentRow, known: set[Any]) -> tuple[list[Earlier], str]:
-    """What bears the mark on the platform beside what this journal knows, and a word on the idempotency record."""
+    """Return equal orders or jobs of other journals, and a sentence about this intent's idempotency record."""
     if row.definition is None:
-        return [], "It was placed without a record of its service's definition, so nothing on the platform is compared."
+        return [], "The definition of its service was not recorded, so nothing on the platform is compared with it."
     reuse_fingerprint = fingerprint_for_reuse(
         platform=row.platform, account=row.account, noun=row.noun, definition=row.definition, request=row.request
     )
@@ -92,9 +92,9 @@ async def _elsewhere(client: IvcapClient, row: IntentRow, known: set[Any]) -> tu
         elsewhere = [one for one in await earlier_of(client.aspects, reuse_fingerprint) if one.urn not in known]
         aspects = [one async for one in client.aspects.list(entity=key_entity(row.key), schema=INTENT_SCHEMA)]
     except ForbiddenError as error:
-        return [], f"The platform refuses idempotency records, so nothing of others can be found: {error.message}"
+        return [], f"The platform refuses idempotency records, so those of others cannot be found: {error.message}"
     if not aspects:
         return elsewhere, (
-            "It has no idempotency record on the platform: it was refused or retracted, so others do not find it."
+            "Its idempotency record is not on the platform: it was refused or retracted, so others cannot find it."
         )
     return elsewhere, "Its idempotency record is on the platform, where reuse=True finds it."

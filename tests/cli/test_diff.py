@@ -50,7 +50,7 @@ def test_a_run_does_not_differ_from_itself(on_record):
     """Nor from one that made the same of other parameters, as far as the status goes."""
     run = on_record("runs", "--flow", "harvest", "--json").json[0]["id"]
     said = on_record("diff", run, run)
-    assert said.status == 0 and "The outputs are the same, and so is all else." in said.out
+    assert said.status == 0 and "The outputs are the same, and so is everything else." in said.out
 
 
 def test_where_nothing_was_compared_that_is_said(ivcap_flows, journal_file):

@@ -142,7 +142,7 @@ def test_a_run_that_overslept_is_named(ivcap_flows):
             wake_at=due,
         )
     notes = finding(ivcap_flows("doctor", "--json"), "journal")["notes"]
-    assert any("overslept: run root" in note for note in notes)
+    assert any("overslept: the parked run root" in note for note in notes)
 
 
 def begin(name, size=10):
@@ -204,7 +204,8 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
     loop.run(state())
     said = ivcap_flows("doctor")
     assert said.status == 0
-    assert "upload for series.csv" in said.out and "one is kept, there is urn:ivcap:artifact:two too" in said.out
+    assert "upload for series.csv" in said.out
+    assert "one is kept; the platform also has urn:ivcap:artifact:two" in said.out
     assert f"upload for x.csv ({unique_key[-32:-16]}): urn:a:3 (by journal 3), urn:a:4 (by journal 4)." in said.out
 
 

@@ -53,7 +53,7 @@ def test_platforms_are_served_until_a_signal(tmp_path, number):
 def test_only_this_machine_is_served(ivcap_flows, tmp_path):
     """An address that others reach is wrong use."""
     said = ivcap_flows("local", "serve", "--host", "0.0.0.0", "--port", 0, "--dir", tmp_path / "state")
-    assert said.status == 2 and "no loopback address" in said.err
+    assert said.status == 2 and "not a loopback address" in said.err
     assert not (tmp_path / "state").exists()
 
 
@@ -121,7 +121,7 @@ def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, embedded
         path.write_text(f"name: {path.stem}\nentry: somewhere:run\n")
     assert ivcap_flows("local", "register", *paths, "--dir", embedded_folder).out.count("urn:ivcap:service:") == 2
     said = ivcap_flows("local", "register", *paths, "--dir", embedded_folder, "--run", "true")
-    assert said.status == 2 and "register each by itself" in said.err
+    assert said.status == 2 and "register each service alone" in said.err
     assert ivcap_flows("local", "register", "--dir", embedded_folder).status == 2
 
 

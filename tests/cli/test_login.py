@@ -131,7 +131,7 @@ def test_a_second_login_of_a_context(embedded_platform, ivcap_flows):
     second = contexts()["127.0.0.1"]
     assert list(contexts()) == ["127.0.0.1"] and second["account-id"] != first["account-id"]
     said = ivcap_flows("login", "https://elsewhere.example.org", "--context", "127.0.0.1")
-    assert said.status == 2 and "Name another by --context" in said.err
+    assert said.status == 2 and "Give another name with --context" in said.err
 
 
 def test_a_refused_login_leaves_nothing(embedded_platform):

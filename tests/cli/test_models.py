@@ -76,9 +76,7 @@ def test_validate_a_sheet_without_faults(ivcap_flows, items, tmp_path):
     (tmp_path / "rows.csv").write_text(sheet([*header, "colour"], [row | {"colour": "red"}]), newline="")
     said = ivcap_flows("models", "validate", tmp_path / "rows.csv")
     assert said.status == 0
-    assert said.out == (
-        "The column 'colour' has no meaning and is left out.\nrows.csv: 1 rows, and nothing is wrong with them.\n"
-    )
+    assert said.out == "The column 'colour' has no meaning and is left out.\nrows.csv: 1 rows, all of them correct.\n"
 
 
 def test_register_and_again(ivcap_flows, items, tmp_path, embedded_platform):
@@ -150,14 +148,14 @@ def embedded_runs() -> list[str]:
         (["validate", "rows.txt"], "must end in .csv"),
         (["validate", "none.csv"], "There is no file"),
         (["register"], "Give a file, or --orders-of"),
-        (["register", "rows.jsonl", "--orders-of", "x"], "but not both"),
-        (["register", "rows.jsonl", "--in-flight", "0"], "At least one batch"),
+        (["register", "rows.jsonl", "--orders-of", "x"], "Give either a file"),
+        (["register", "rows.jsonl", "--in-flight", "0"], "--in-flight must be 1 or more"),
         (["register", "rows.jsonl", "--out", "no/where/out.csv"], "There is no folder"),
-        (["resolve", "rows.jsonl", "--resend"], "Decide by --row"),
-        (["resolve", "rows.jsonl", "--row", "1"], "Decide by --row"),
-        (["resolve", "rows.jsonl", "--row", "1", "--row", "2", "--adopt", "x"], "that of one row"),
+        (["resolve", "rows.jsonl", "--resend"], "To decide, give --row"),
+        (["resolve", "rows.jsonl", "--row", "1"], "To decide, give --row"),
+        (["resolve", "rows.jsonl", "--row", "1", "--row", "2", "--adopt", "x"], "belongs to one row"),
         (["resolve", "rows.jsonl", "--row", "9", "--resend"], "no record in row 9"),
-        (["resolve", "rows.jsonl", "--row", "1", "--resend"], "never sent from here"),
+        (["resolve", "rows.jsonl", "--row", "1", "--resend"], "never sent row 1"),
     ],
 )
 def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, arguments, said):

@@ -94,8 +94,8 @@ def test_a_flow_that_fails_is_told(ivcap_flows, module, at_hand):
         ("careless", [], "times"),
         ("careless", ["-p", "times=1", "-p", "colour=red"], "colour"),
         ("careless", ["-p", "times"], "name=value"),
-        ("careless", ["-p", "times=["], "no YAML"),
-        ("plain", [], "is no flow"),
+        ("careless", ["-p", "times=["], "not YAML"),
+        ("plain", [], "is not a flow"),
         ("missing", [], "missing"),
     ],
 )

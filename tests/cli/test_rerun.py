@@ -155,7 +155,7 @@ def test_what_was_secret_is_given_again(flows, rerun):
     assert status == 2 and "--set name=value" in out and "word" in out
     given = ["--set", "word=hush-hush-1", "--set", "dsn=host=x password=other-1"]
     status, _, out = rerun("latest", *given, "--set", "options=third-1")
-    assert status == 2 and "takes JSON" in out
+    assert status == 2 and "needs JSON" in out
     status, _, out = rerun("latest", "--set", "nothing=1")
     assert status == 2 and "word, dsn, options" in out
     status, said, out = rerun("latest", *given, "--set", 'options={"password": "third-1"}', "--json")
@@ -276,4 +276,4 @@ def test_a_run_that_did_not_begin_is_compared_with_none(flows, rerun, tmp_path):
     flow(2)
     file.write_text(SMALL.format(name="m", place="here"))
     status, said, out = rerun(first, "--json")
-    assert status == 2 and not said and "InputError: The flow small did not begin" in out, out
+    assert status == 2 and not said and "InputError: The flow small did not start" in out, out

@@ -104,7 +104,7 @@ def test_a_shown_run_keeps_urns_whole_and_words_as_they_are(on_record, world):
     out = on_record("show", run_of(on_record("runs", "--json"), "harvest")["id"]).out
     assert all(urn in out for urn in world.made.values())
     assert "note = '[bold]x[/y] :fire:'" in out
-    for title in ("Attempts", "Asked of the platforms", "Inputs", "Outputs"):
+    for title in ("Attempts", "Requests to the platforms", "Inputs", "Outputs"):
         assert title in out.splitlines()
 
 

@@ -78,7 +78,7 @@ def test_a_trace_is_printed_as_text_to_draw(drawn, option, begin):
 def test_a_trace_is_told_in_one_way(drawn, options):
     """Two at once are wrong use."""
     said = drawn("trace", PRODUCT, *options)
-    assert said.status == 2 and "in one way" in said.err
+    assert said.status == 2 and "Give only one of" in said.err
 
 
 def test_a_page_that_cannot_be_written_is_named(drawn, tmp_path):

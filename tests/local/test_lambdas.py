@@ -367,9 +367,9 @@ def test_options_for_a_description_are_refused_elsewhere(tmp_path):
     own.write_text("name: x\nentry: a:b\n")
     printed.write_text(json.dumps(description("x")))
     for path, options, said in (
-        (own, {"run": "true"}, "says itself"),
-        (printed, {"cwd": tmp_path}, "go with --run"),
-        (printed, {"run": "'open"}, "no command line"),
+        (own, {"run": "true"}, "already says"),
+        (printed, {"cwd": tmp_path}, "need --run"),
+        (printed, {"run": "'open"}, "not a command line"),
         (printed, {"run": " "}, "empty"),
         (printed, {"run": "true", "tool": tmp_path / "none.json"}, "none.json"),
     ):

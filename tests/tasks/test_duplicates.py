@@ -184,7 +184,7 @@ def test_what_is_meant_is_not_named(in_flow, effects, make, doctor, artifact, un
 def test_what_was_looked_at_is_said(effects, make, doctor, monkeypatch, in_flow):
     """By each platform, in numbers; what is older was not looked at."""
     _, notes = doctor()
-    said = [note for note in notes if note.startswith("looked for what was made twice among")]
+    said = [note for note in notes if note.startswith("searched for what was made twice among")]
     assert len(said) == 2
     assert "newest 500 idempotency records" in said[0] and "newest 500 items of each kind" in said[1]
 
