@@ -1,4 +1,4 @@
-"""Prefect blocks: credentials of IVCAP and Provena, and the clients they give."""
+"""Prefect blocks: credentials for IVCAP and Provena, and the clients that they create."""
 
 from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
 

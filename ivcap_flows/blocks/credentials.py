@@ -1,4 +1,4 @@
-"""Credentials as Prefect blocks. Prefect stores the secrets encrypted and masks them wherever a block is shown."""
+"""Credentials as Prefect blocks. Prefect stores the secrets encrypted and masks them wherever it shows a block."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ivcap_flows.http.session import Session
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
-    # A flow that needs one platform does not wait for the other's client to be imported.
+    # A flow that uses one platform need not import the other's client.
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.provena.client import Endpoints, ProvenaClient
 
 __all__ = ["IvcapCredentials", "ProvenaCredentials"]
 
-# Prefect's own image of a secret; blocks must name a square image on the web.
+# Prefect's own image for a secret; a block must name a square image on the web.
 _KEY_IMAGE = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
 
-# A fault is told without what was given, which may be a token that is no SecretStr yet.
+# Errors leave out the input, which may be a token that is not a SecretStr yet.
 _HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 
 class IvcapCredentials(CredentialsBlock):
-    """Where IVCAP is and the token of an account there.
+    """The URL of IVCAP and the token of an account there.
 
     Example:
-        Load stored credentials and hand them to a task:
+        Load stored credentials and pass them to a task:
         ```python
         from ivcap_flows.blocks import IvcapCredentials
 
@@ -74,11 +74,11 @@ class IvcapCredentials(CredentialsBlock):
 
     @classmethod
     def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> IvcapCredentials:
-        """The credentials that the environment means; those of the embedded platform where it names none.
+        """Return the credentials that the environment gives, or those of the embedded platform if it names no platform.
 
-        Raises ConfigurationError (also a ValueError) for a URL or a token alone and for a context beside them,
-        PlatformOffError where only Provena is configured. `deployed`: the run belongs to a deployment and gets the
-        embedded platform only by IVCAP_FLOWS_EMBEDDED=1.
+        Set `deployed` if the run belongs to a deployment; such a run uses the embedded platform only with
+        IVCAP_FLOWS_EMBEDDED=1. Raises ConfigurationError (also a ValueError) for a URL or a token alone, and for a
+        context beside them; PlatformOffError if only Provena is configured.
         """
         found = settings_for("IVCAP", settings, deployed=deployed)
         if found.ivcap_context:
@@ -90,7 +90,7 @@ class IvcapCredentials(CredentialsBlock):
         return cls(url=found.ivcap_base_url or "", in_container=True)
 
     def get_client(self) -> IvcapClient:
-        """A new client. Raises ConfigurationError where the token, or the context, is missing."""
+        """Return a new client. Raises ConfigurationError if the token or the context is missing."""
         from ivcap_flows.ivcap.client import IvcapClient
 
         url, host, auth, account = self._reached()
@@ -106,7 +106,7 @@ class IvcapCredentials(CredentialsBlock):
         return IvcapClient(session, secret_manager=manager, account=account)
 
     def _reached(self) -> tuple[str, str | None, Auth | None, str | None]:
-        """URL, Host header, token, and the account where it is known already."""
+        """Return the URL, the Host header, the token, and the account if it is known already."""
         if self.in_container:
             return self.url, self.host, None, None
         if self.context:
@@ -125,10 +125,10 @@ class IvcapCredentials(CredentialsBlock):
 
 
 class ProvenaCredentials(CredentialsBlock):
-    """Where Provena is and a user or service account there.
+    """The URLs of Provena, and a user or service account there.
 
     Example:
-        Load stored credentials and hand them to a task:
+        Load stored credentials and pass them to a task:
         ```python
         from ivcap_flows.blocks import ProvenaCredentials
 
@@ -169,10 +169,10 @@ class ProvenaCredentials(CredentialsBlock):
 
     @classmethod
     def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> ProvenaCredentials:
-        """The credentials that the environment means; those of the embedded platform where it names none.
+        """Return the credentials that the environment gives, or those of the embedded platform if it names no platform.
 
-        Raises ConfigurationError (also a ValueError) where the realm or a token is missing, PlatformOffError where only
-        IVCAP is configured. `deployed`: as for IvcapCredentials.
+        `deployed` is as for IvcapCredentials. Raises ConfigurationError (also a ValueError) if the realm or a token is
+        missing, and PlatformOffError if only IVCAP is configured.
         """
         found = settings_for("Provena", settings, deployed=deployed)
         if not found.provena_realm:
@@ -186,7 +186,7 @@ class ProvenaCredentials(CredentialsBlock):
 
     @classmethod
     def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
-        """Credentials for where the settings say that Provena is, with none of their secrets but with these."""
+        """Return credentials with the URLs from these settings, and only with the given secrets."""
         return cls(
             **secrets,
             domain=found.provena_domain,
@@ -203,7 +203,7 @@ class ProvenaCredentials(CredentialsBlock):
         )
 
     def endpoints(self) -> Endpoints:
-        """Where the APIs are. Raises ConfigurationError naming what is missing."""
+        """Return the URLs of the APIs. Raises ConfigurationError with the names of those that are missing."""
         from ivcap_flows.provena.client import Endpoints
 
         return Endpoints.of(
@@ -220,7 +220,7 @@ class ProvenaCredentials(CredentialsBlock):
         )
 
     def get_client(self) -> ProvenaClient:
-        """A new client. Raises ConfigurationError where a URL or the token is missing."""
+        """Return a new client. Raises ConfigurationError if a URL or the token is missing."""
         from ivcap_flows.provena.client import ProvenaClient
         from ivcap_flows.provena.login import client_credentials, offline_token
 

@@ -1,8 +1,8 @@
-"""Which platforms the environment means: the real ones it names, the embedded ones where it names none, or an error.
+"""Choose the platforms from the environment: the real ones that it names, or the embedded ones if it names none.
 
-The rules of the official client hold for IVCAP (ivcap-client, `ivcap.py`): IVCAP_URL before IVCAP_BASE_URL, a token for
-the first, none for the second; a token or a URL alone is a ValueError. A context of the `ivcap` command is used only
-where IVCAP_CONTEXT names it, and then alone.
+For IVCAP the rules of the official client apply (ivcap-client, `ivcap.py`): IVCAP_URL takes precedence over
+IVCAP_BASE_URL; the first needs a token, the second none; a token or a URL alone is a ValueError. A context of the
+`ivcap` command is used only if IVCAP_CONTEXT names it, and excludes the other variables.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ _NEXT_STEP: Final[dict[Platform, str]] = {
 
 
 def refuse(message: str) -> NoReturn:
-    """Raise the ConfigurationError for settings that are only half there."""
+    """Raise the ConfigurationError for incomplete settings."""
     raise IncompleteSettingsError(message)
 
 
 def settings_for(platform: Platform, settings: Settings | None = None, *, deployed: bool = False) -> Settings:
-    """The settings under which a platform is reached: the given ones (default: the environment), or the embedded
-    platform's.
+    """Return the settings for a platform: the given ones (default: the environment), or the embedded platform's.
 
-    Blocks while the embedded platform starts. Raises PlatformOffError where only the other platform is configured, and
-    ConfigurationError where nothing is and a deployed run has not allowed the embedded platform by
-    IVCAP_FLOWS_EMBEDDED=1.
+    Blocks while the embedded platform starts. Raises PlatformOffError if only the other platform is configured, and
+    ConfigurationError if none is and the run is deployed without IVCAP_FLOWS_EMBEDDED=1, or if settings are incomplete
+    or contradict each other.
     """
     settings = settings or Settings.current()
     beside = {

@@ -1,4 +1,4 @@
-"""From what a task was given (a block, a block's name, or nothing) to a client that this process and loop share."""
+"""Find a task's client from its credentials: a block, a block's name, or None. This process and loop share clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ivcap_client", "ivcap_credentials", "provena_client", "provena_credentials"]
 
 _CLOSING: Final = 2.0
-"""Seconds that closing the clients of one loop may take at the end of the process."""
+"""Maximum seconds to close the clients of one loop at the end of the process."""
 
 
 class _Closable(Protocol):
@@ -42,7 +42,7 @@ _asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]
 
 
 def _forget_parent() -> None:
-    """In a forked child: the parent's clients are not its own to close."""
+    """In a forked child, forget the parent's clients, which only the parent may close."""
     global _lock
     _lock = threading.Lock()
     _clients.clear()
@@ -53,30 +53,30 @@ if hasattr(os, "register_at_fork"):
 
 
 async def ivcap_client(credentials: IvcapCredentials | str | None, *, deployed: bool) -> IvcapClient:
-    """The client for these credentials, the same for equal ones on this loop. Do not close it.
+    """Return the client for these credentials; equal credentials on this loop share one. Do not close it.
 
-    `deployed`: the run belongs to a deployment. Raises ConfigurationError and PlatformOffError.
+    Set `deployed` if the run belongs to a deployment. Raises ConfigurationError and PlatformOffError.
     """
     found = await ivcap_credentials(credentials, deployed=deployed)
     return _shared(found, found.get_client)
 
 
 async def provena_client(credentials: ProvenaCredentials | str | None, *, deployed: bool) -> ProvenaClient:
-    """The client for these credentials, the same for equal ones on this loop. Do not close it.
+    """Return the client for these credentials; equal credentials on this loop share one. Do not close it.
 
-    `deployed`: the run belongs to a deployment. Raises ConfigurationError and PlatformOffError.
+    Set `deployed` if the run belongs to a deployment. Raises ConfigurationError and PlatformOffError.
     """
     found = await provena_credentials(credentials, deployed=deployed)
     return _shared(found, found.get_client)
 
 
 async def ivcap_credentials(credentials: IvcapCredentials | str | None, *, deployed: bool) -> IvcapCredentials:
-    """The block itself, the stored block of that name, or what the environment means."""
+    """Return the given block, the stored block of that name, or the credentials that the environment gives."""
     return await _resolved(IvcapCredentials, credentials, deployed)
 
 
 async def provena_credentials(credentials: ProvenaCredentials | str | None, *, deployed: bool) -> ProvenaCredentials:
-    """The block itself, the stored block of that name, or what the environment means."""
+    """Return the given block, the stored block of that name, or the credentials that the environment gives."""
     return await _resolved(ProvenaCredentials, credentials, deployed)
 
 
@@ -90,7 +90,7 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
     try:
         return await cls.aload(given)
     except RuntimeError as error:
-        # So Prefect tells of a stored block that its class refuses.
+        # This is how Prefect reports a stored block that fails the validation of its class.
         if not isinstance(error.__cause__, ValidationError):
             raise
         wrong = "; ".join(fault["msg"] for fault in error.__cause__.errors())
@@ -102,7 +102,7 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
 
 
 async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
-    """What the environment means now; who asks while the same is being found out gets the same answer."""
+    """Return the credentials that the environment gives. Concurrent calls with equal settings share one look-up."""
     settings = Settings.current()
     if settings.ivcap_configured or settings.provena_configured:
         named: Cr = _named(cls, settings)
@@ -122,7 +122,10 @@ async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
 
 @lru_cache(maxsize=4)
 def _named(cls: type[Cr], settings: Settings) -> Cr:
-    """The credentials that the settings hold themselves; making a block takes as long as a small request."""
+    """Return the credentials in the settings themselves.
+
+    Cached, since a block takes as long to make as a small request.
+    """
     return cls.from_environment(settings)
 
 
@@ -138,8 +141,11 @@ def _shared(credentials: IvcapCredentials | ProvenaCredentials, make: Callable[[
 
 
 def _key(credentials: IvcapCredentials | ProvenaCredentials) -> str:
-    """A digest of platform, account and token: what makes two clients the same. It does not show the token."""
-    # Each task asks for this, and a block's own dump takes tens of milliseconds.
+    """Return a digest of platform, account and token; clients with equal digests are shared.
+
+    It does not show the token.
+    """
+    # Every task needs this, and a block's own dump takes tens of milliseconds.
     fields = {name: getattr(credentials, name) for name in type(credentials).model_fields}
     plain = {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in fields.items()}
     return identity.digest(repr((type(credentials).__name__, plain)).encode())

@@ -1,4 +1,4 @@
-"""HTTP for all clients: sessions with declared repetition, tokens, paging, resumable upload and verified download.
+"""HTTP for all clients: sessions that repeat requests safely, tokens, paging, resumable upload, verified download.
 
-The only room that imports httpx. Import from its modules, for instance `ivcap_flows.http.session`.
+Only this package imports httpx. Import from its modules, for instance `ivcap_flows.http.session`.
 """

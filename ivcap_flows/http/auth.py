@@ -1,4 +1,4 @@
-"""The Authorization header: where a session takes its token from, and how it is sent. No repr shows a secret."""
+"""The Authorization header: where a session gets its token, and how it is sent. No repr shows a secret."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["Auth", "StaticToken", "TokenAuth", "claims", "expiry", "lifetime"]
 
 @runtime_checkable
 class Auth(Protocol):
-    """What a session asks for the Authorization header."""
+    """The source of a session's Authorization header."""
 
     @property
     def refreshable(self) -> bool:
-        """Whether `header(force=True)` can give another token."""
+        """Whether `header(force=True)` can return another token."""
 
     def expired_at(self, moment: float) -> bool:
-        """Whether the present token is known to have expired by a moment, in seconds since the epoch."""
+        """Return whether the current token is known to have expired by `moment`, in seconds since the epoch."""
 
     async def header(self, *, force: bool = False) -> str | None:
-        """The header's value; `force` renews the token first. None sends no header."""
+        """Return the header's value; None sends no header. `force` renews the token first."""
 
 
 class TokenAuth(httpx.Auth):
-    """Sends the header of an `Auth`, and a fresh one where the reply says that the token was at fault."""
+    """Sends the header of an `Auth`, and sends again with a new one if the reply blames the token."""
 
     def __init__(self, source: Auth) -> None:
         self._source = source
@@ -48,7 +48,7 @@ class TokenAuth(httpx.Auth):
         if response.status_code != 401 or not self._source.refreshable:
             return
         challenge = response.headers.get("www-authenticate", "").lower()
-        # By this machine's clock, by which a renewed token's end was noted, or by the platform's.
+        # Check by this machine's clock, by which the expiry of a renewed token was noted, and by the platform's.
         date = date_of(response.headers.get("date"))
         moments = [time.time(), *([date.timestamp()] if date is not None else [])]
         if not challenge.startswith("bearer") and not any(map(self._source.expired_at, moments)):
@@ -61,8 +61,11 @@ class TokenAuth(httpx.Auth):
 
 
 def claims(header: str | None) -> dict[str, Any]:
-    """The claims in the JWT of an Authorization header, not verified (the platform does); empty when it is none."""
-    # Only read, never trusted, so no library that verifies is needed (RFC 7519, section 3).
+    """Return the claims in the JWT of an Authorization header; empty if it is not a JWT.
+
+    They are not verified; the platform verifies them.
+    """
+    # The claims are only read, never trusted, so no library is needed to verify them (RFC 7519, section 3).
     parts = (header or "").rpartition(" ")[2].split(".")
     try:
         found = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))) if len(parts) == 3 else {}
@@ -72,19 +75,19 @@ def claims(header: str | None) -> dict[str, Any]:
 
 
 def expiry(token: str) -> float | None:
-    """When a JWT expires, in seconds since the epoch; None where it does not tell."""
+    """Return when a JWT expires, in seconds since the epoch; None if it does not say."""
     moment = claims(token).get("exp")
     return float(moment) if isinstance(moment, int | float) else None
 
 
 def lifetime(token: str) -> float | None:
-    """For how many seconds a JWT is good, which no clock of this side is needed for; None where it does not tell."""
+    """Return for how many seconds a JWT is valid, without this machine's clock; None if it does not say."""
     issued, moment = claims(token).get("iat"), expiry(token)
     return moment - float(issued) if isinstance(issued, int | float) and moment is not None else None
 
 
 class StaticToken:
-    """A token for the life of the process."""
+    """A token that stays the same for the life of the process."""
 
     refreshable = False
 

@@ -1,4 +1,4 @@
-"""The base URL of a platform, and which server-given URLs are its own."""
+"""The base URL of a platform, and the check of URLs that a server gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WHOLE: Final = ("http://", "https://")
 
 
 class BaseUrl:
-    """`url` without a trailing slash; it may have a path prefix. Raises ConfigurationError for one that is no base."""
+    """A base URL. `url` has no trailing slash; it may have a path prefix. Raises ConfigurationError if invalid."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class BaseUrl:
         rewrite_hosts: bool = False,
         alias: str | None = None,
     ) -> None:
-        """`alias` is another name of the same platform, `host` or `host:port`, which its links may bear."""
+        """`alias` is another name of the same platform, `host` or `host:port`, which its links may have."""
         self._parts = _checked(url, platform)
         self.url = url.strip().rstrip("/")
         self._origin = _origin(self._parts)
@@ -37,11 +37,11 @@ class BaseUrl:
         self._alias = None if alias is None else _origin(urlsplit(f"{self._parts.scheme}://{alias}"))
 
     def join(self, path: str) -> str:
-        """The whole URL of a path below the base; a whole URL stays as it is."""
+        """Return the whole URL of a path below the base; a whole URL is returned unchanged."""
         return path if path.startswith(_WHOLE) else f"{self.url}/{path.lstrip('/')}"
 
     def owns(self, path: str) -> bool:
-        """Whether a path or a whole URL leads to the platform itself."""
+        """Return whether a path or a whole URL leads to the platform itself."""
         return not path.startswith(_WHOLE) or _origin(urlsplit(path)) == self._origin
 
     def own(self, url: str) -> str:
@@ -64,7 +64,7 @@ class BaseUrl:
         raise self._refused(url, f"names the host {parts.hostname}, which is not the platform's")
 
     def _refused(self, url: str, fault: str) -> ProtocolError:
-        shown = url.partition("?")[0][:200]  # a query may hold a signature
+        shown = url.partition("?")[0][:200]  # a query may contain a signature
         return ProtocolError(
             f"{self._platform} at {self.url} gave the URL {shown}, which {fault}; it is not followed.",
             platform=self._platform,
@@ -92,6 +92,9 @@ def _checked(url: str, platform: str) -> SplitResult:
 
 
 def _origin(parts: SplitResult) -> tuple[str, int | None]:
-    """Host and port, None for a scheme's default port: a gateway's http and https are one origin to its own client."""
+    """Return host and port; the port is None if it is the scheme's default.
+
+    This way http and https of one gateway are the same origin.
+    """
     port = parts.port
     return (parts.hostname or "").lower(), None if port in (None, _DEFAULT_PORT.get(parts.scheme)) else port

@@ -1,6 +1,7 @@
-"""How many effects one API is asked for at once: as many as it answers in time, which only its answers tell.
+"""Limit the effects that are requested at once from one API, to as many as it answers in time.
 
-Additive increase, multiplicative decrease, as TCP controls congestion (RFC 5681).
+The limit adapts to the replies by additive increase and multiplicative decrease, as TCP's congestion control (RFC
+5681).
 """
 
 from __future__ import annotations
@@ -24,39 +25,39 @@ _log = logger_of("ivcap_flows.http")
 
 _FIRST: Final = 4
 MOST: Final = 16
-"""Effects that are asked for at once however quickly they are answered."""
+"""Maximum number of effects requested at once, however fast the replies are."""
 _QUEUED: Final = 2.0
-"""An answer that takes so many times as long as the quickest has waited behind others; more at once would wait more."""
+"""A reply that takes this many times as long as the fastest one was queued, so it does not raise the limit."""
 _LATE: Final = 15.0
-"""Seconds after which an answer counts as a failure: half of the time for which gateways hold a request (29 s)."""
+"""Seconds after which a reply counts as a failure: half of the time for which gateways hold a request (29 s)."""
 
 _current: Final[ContextVar[ConcurrencyLimit | None]] = ContextVar("ivcap_flows_pace", default=None)
 
 
 class ConcurrencyLimit:
-    """Share one among all that ask an API for effects of one kind, which `what` names in the log.
+    """A limit that all requests for one kind of effect share. `what` names that kind in the log.
 
-    It begins with four at once. As many answers in time as are under way make it one more, up to MOST. A late answer, a
-    lost reply, 429 or 5xx halves it, once for all that were under way together.
+    It starts at four. After as many timely replies as the limit, it grows by one, up to MOST. A late reply, a lost
+    reply, 429 or 5xx halves it, once for all requests that were in progress together.
     """
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._at_once = _FIRST
         self._turns: CapacityLimiter | None = None
-        """Made in the first turn: some versions of anyio make none outside of a running loop."""
+        """Created in the first turn: some versions of anyio cannot create it outside of a running loop."""
         self._quickest = inf
         self._in_time = 0
         self._halved_at = -inf
 
     @property
     def at_once(self) -> int:
-        """How many may be under way now."""
+        """The current limit."""
         return self._at_once
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until one more may be under way. What the session sees of the effects in the block changes the limit."""
+        """Wait until one more effect may be requested. The replies to requests in the block adapt the limit."""
         turns = self._turns = self._turns or CapacityLimiter(self._at_once)
         holder = object()
         await turns.acquire_on_behalf_of(holder)
@@ -68,7 +69,7 @@ class ConcurrencyLimit:
             turns.release_on_behalf_of(holder)
 
     def answered(self, began: float) -> None:
-        """An effect that was asked for at this time (`time.monotonic`) was answered."""
+        """Record a reply to a request that was sent at `began` (`time.monotonic`)."""
         seconds = time.monotonic() - began
         if seconds > _LATE:
             self.failed(began, f"an answer took {seconds:.0f} s")
@@ -83,7 +84,7 @@ class ConcurrencyLimit:
             _log.info("%s: answered in time, so %d at once.", self._what, self._at_once)
 
     def failed(self, began: float, why: object) -> None:
-        """An effect that was asked for at this time was answered late, or could not be."""
+        """Record a late reply, or a failure, of a request that was sent at `began`."""
         if began < self._halved_at:
             return
         self._halved_at, self._in_time = time.monotonic(), 0
@@ -99,7 +100,7 @@ class ConcurrencyLimit:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Let the limit of the turn that this is in, if any, know how the request in the block is answered."""
+    """Report how the request in the block is answered to the limit of the surrounding turn, if there is one."""
     limit, began = _current.get(), time.monotonic()
     try:
         yield

@@ -25,7 +25,7 @@ __all__ = ["BLOCK", "explained", "fetch", "save", "store", "stream", "verify"]
 _log = logger_of(__name__)
 
 BLOCK: Final = 1024 * 1024
-"""Bytes of a block, unless told otherwise."""
+"""Default bytes of a block."""
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -40,11 +40,11 @@ async def fetch(
     sha256: str | None = None,
     urn: str | None = None,
 ) -> LocalFile:
-    """Download `source` into the file `target`, which is replaced only by bytes that were verified and written out.
+    """Download `source` into the file `target`, which is replaced only after the content is verified and on disk.
 
-    A broken stream is resumed where it broke, within the session's retry budget counted from each progress. Raises
-    IntegrityError when the bytes have another size or sha256 than given, InputError for a target that cannot be
-    written, ConfigurationError for a full disk. Nothing is left behind on failure.
+    A broken stream resumes where it broke, within the session's retry budget, which starts again with each progress.
+    Raises IntegrityError if the size or sha256 differs from the given one, InputError for a target that cannot be
+    written, ConfigurationError for a full disk. A failure leaves nothing behind.
     """
     what = urn or source.partition("?")[0]
     return await store(_pieces(session, source), target, size=size, sha256=sha256, urn=what)
@@ -58,7 +58,7 @@ async def store(
     sha256: str | None = None,
     urn: str,
 ) -> LocalFile:
-    """Write what arrives into the file `target`, as `fetch` does; a piece at position 0 begins anew."""
+    """Write pieces into the file `target` as they arrive, as `fetch` does. A piece at position 0 starts again."""
     with _Partial(Path(os.path.abspath(target))) as partial:  # noqa: ASYNC240 - reads the working directory only
         async with aclosing(pieces):
             await _store(pieces, partial)
@@ -68,7 +68,7 @@ async def store(
 async def save(
     content: bytes, target: str | os.PathLike[str], *, sha256: str | None = None, urn: str = "The content"
 ) -> LocalFile:
-    """Write bytes that are at hand into a file, as `fetch` does."""
+    """Write given bytes into a file, as `fetch` does."""
     with _Partial(Path(os.path.abspath(target))) as partial:  # noqa: ASYNC240
         await asyncio.to_thread(partial.write, content)
         return await _finished(partial, len(content), sha256, urn)
@@ -83,10 +83,10 @@ async def stream(
     urn: str | None = None,
     block: int = BLOCK,
 ) -> AsyncGenerator[bytes, None]:
-    """The bytes of `source` in blocks of `block` bytes, the last one shorter; no more than that is held.
+    """Yield the content of `source` in blocks of `block` bytes; the last may be shorter. One block is held in memory.
 
-    Resumes as `fetch` does. Raises IntegrityError after the last block, or earlier, when the bytes have another size or
-    sha256 than given, and when a server that begins again does so with other bytes.
+    Resumes as `fetch` does. Raises IntegrityError after the last block, or earlier, if the size or sha256 differs from
+    the given one, or if a server that starts again sends other bytes.
     """
     what = urn or source.partition("?")[0]
     given = hashlib.sha256()
@@ -98,7 +98,7 @@ async def stream(
             if position == 0:
                 again = hashlib.sha256()
             end = position + len(piece)
-            if position < count:  # begun again: these bytes were given before
+            if position < count:  # started again: these bytes were yielded before
                 known = piece[: count - position]
                 again.update(known)
                 if end >= count and again.digest() != given.digest():
@@ -125,7 +125,7 @@ def _changed(what: str, expected: str, found: str) -> IntegrityError:
 
 
 async def _finished(partial: _Partial, size: int | None, sha256: str | None, what: str) -> LocalFile:
-    """Verify what was written and give the file its name."""
+    """Verify the file and give it its name."""
     path = str(partial.target)
     _verify(what, partial.size, partial.sha256, size, sha256, path)
     await asyncio.to_thread(partial.finish)
@@ -133,7 +133,7 @@ async def _finished(partial: _Partial, size: int | None, sha256: str | None, wha
 
 
 def verify(what: str, content: bytes, sha256: str | None) -> None:
-    """Raises IntegrityError when content that is at hand has another sha256 than given."""
+    """Raise IntegrityError if content has another sha256 than the given one."""
     if sha256 is not None:
         _verify(what, len(content), hashlib.sha256(content).hexdigest(), None, sha256)
 
@@ -156,9 +156,10 @@ def _verify(
 
 
 async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, bytes], None]:
-    """What arrives, each piece with its position. After a break the next one follows where the last one ended.
+    """Yield the content as it arrives, each piece with its position.
 
-    A server that cannot go on there begins again: the next position is then 0, and its piece may be empty.
+    After a break, continue where the last piece ended. If the server cannot resume there, it starts again: the next
+    position is 0, and that piece may be empty.
     """
     breaks, best, position = Breaks(session.backoff), 0, 0
     validator: str | None = None
@@ -176,7 +177,7 @@ async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, by
                     position = 0
                     yield 0, b""
                 if reply.status != 200 and position == 0:
-                    continue  # 416, or other bytes than those asked for: once more, without a range
+                    continue  # 416, or another range than requested: ask again without a range
                 async for block in reply.blocks():
                     yield position, block
                     position += len(block)
@@ -194,12 +195,12 @@ def _first_byte(reply: StreamedReply) -> int | None:
 
 
 def _strong(etag: str | None) -> str | None:
-    """An ETag that If-Range may carry: a strong one (RFC 9110, section 13.1.5)."""
+    """Return an ETag that If-Range may contain, which is a strong one (RFC 9110, section 13.1.5); else None."""
     return etag if etag and etag.startswith('"') and len(etag) > 2 else None
 
 
 async def _store(pieces: AsyncIterator[tuple[int, bytes]], partial: _Partial) -> None:
-    """Write the body as it arrives: one block is hashed and written in a thread while the next one is received."""
+    """Write the body as it arrives. A thread hashes and writes one block while the next one is received."""
     gathered = bytearray()
     writing: asyncio.Future[None] | None = None
     try:
@@ -223,10 +224,10 @@ async def _store(pieces: AsyncIterator[tuple[int, bytes]], partial: _Partial) ->
 
 
 class _Partial:
-    """The temporary file beside the target, with the size and sha256 of what it holds.
+    """The temporary file beside the target, with the size and sha256 of its content.
 
-    A thread that writes goes on when the download is cancelled. It must not write to what is opened later under the
-    number of the file that was closed, so each step waits for the one before and does nothing once it is closed.
+    A thread that writes continues after the download is cancelled. The file's descriptor may then be closed and its
+    number be reused for another file. So each step holds the lock and does nothing after the file is closed.
     """
 
     def __init__(self, target: Path) -> None:
@@ -273,7 +274,7 @@ class _Partial:
         self._hash, self.size = hashlib.sha256(), 0
 
     def finish(self) -> None:
-        """Make the bytes durable and give the file its name."""
+        """Sync the content to disk and give the file its name."""
         with self._step, explained(self.target):
             if self._descriptor < 0:
                 return
@@ -289,7 +290,10 @@ class _Partial:
 
 @contextmanager
 def explained(target: Path) -> Iterator[None]:
-    """Failures to write below `target` as errors that name it: ConfigurationError for a full disk, InputError else."""
+    """Turn failures to write below `target` into errors that name it.
+
+    ConfigurationError for a full disk, otherwise InputError.
+    """
     try:
         yield
     except OSError as error:

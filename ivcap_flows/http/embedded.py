@@ -1,4 +1,4 @@
-"""Whether a server is an embedded platform, which has an id of its own: that decides every idempotency key."""
+"""Find out whether a server is an embedded platform. Its id is part of every idempotency key."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ __all__ = ["Embedded", "ask_embedded"]
 
 _INSTANCE: Final = "urn:ivcap-flows:embedded:"
 _FINAL: Final = frozenset(range(200, 500)) - {408, 423, 425, 429}
-"""What else a server answers is asked again."""
+"""Statuses that decide; any other reply is retried."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embedded platform says of itself: its id, the seconds until an accepted request is surely seen, and the
-    URL of the S3 server for the files of datasets, where it was given one."""
+    """An embedded platform's description of itself.
+
+    `instance` is its id, `visibility_delay` the seconds until a look-up surely sees an accepted request, `s3` the URL
+    of the S3 server for the files of datasets, if it has one.
+    """
 
     instance: str
     visibility_delay: float
@@ -31,11 +34,11 @@ class Embedded:
 async def ask_embedded(
     url: str, *, platform: str, clock: ServerClock, budget: float = 60.0, pool: Pool | None = None
 ) -> Embedded | None:
-    """What the embedded platform at a URL says of itself; None for any other platform. Only this machine is asked.
+    """Return what the embedded platform at a URL says about itself; None for any other platform.
 
-    `clock` notes the time that it tells. Only an answer counts: an id, or 404. A failure is asked again, for `budget`
-    seconds. Raises UnreachableError and UnavailableError where it lasts, and ProtocolError for another answer, such as
-    that of a proxy or a login page.
+    Only servers on this machine are asked. `clock` records their time. An id or a 404 decides; other failures are
+    retried for `budget` seconds. Raises UnreachableError and UnavailableError if they last, and ProtocolError for any
+    other reply, such as that of a proxy or a login page.
     """
     parts = urlsplit(url)
     if not _is_loopback(parts.hostname or ""):

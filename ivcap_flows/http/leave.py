@@ -1,4 +1,4 @@
-"""Whether a request may leave now: asked right before each send of one that must not be sent twice."""
+"""Ask for permission right before each send of a request that must not be sent twice."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 __all__ = ["AskLeave", "ask_leave", "asking_leave"]
 
 AskLeave = Callable[[float], Awaitable[None]]
-"""Told within how many seconds the request will have left, returns if it may leave, and raises if not."""
+"""Takes the seconds within which the request will have been sent. Returns if it may be sent, and raises if not."""
 
 _asked: Final[ContextVar[AskLeave | None]] = ContextVar("ivcap_flows_leave", default=None)
 
 
 @contextmanager
 def asking_leave(ask: AskLeave) -> Iterator[None]:
-    """Ask this for leave before each request of the block that is not idempotent, and before each repetition of it."""
+    """Call `ask` before each send of a request in the block that is not idempotent, including repeated sends."""
     before = _asked.set(ask)
     try:
         yield
@@ -26,7 +26,7 @@ def asking_leave(ask: AskLeave) -> Iterator[None]:
 
 
 async def ask_leave(leaves_within: float) -> None:
-    """Return if a request that has left within so many seconds may leave; raises what the block says otherwise."""
+    """Return if a request may be sent within that many seconds; otherwise raise what the block's `ask` raises."""
     ask = _asked.get()
     if ask is not None:
         await ask(leaves_within)

@@ -19,14 +19,14 @@ from ivcap_flows.http.status import detail_of, redact
 __all__ = ["DeviceLogin", "RefreshingToken", "Tokens", "Verification", "renewed"]
 
 _SKEW: Final = 30.0
-"""Seconds before its expiry at which a token is renewed: clocks differ and requests take time."""
+"""Seconds before its expiry at which a token is renewed, since clocks differ and requests take time."""
 
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a token endpoint granted (RFC 6749, section 5.1). `expires_at` is in seconds since the epoch."""
+    """The tokens that a token endpoint granted (RFC 6749, section 5.1). `expires_at` is in seconds since the epoch."""
 
     access: SecretStr
     refresh: SecretStr | None = None
@@ -35,7 +35,7 @@ class Tokens:
 
 
 async def renewed(token_url: str, client_id: str, refresh_token: SecretStr) -> Tokens:
-    """New tokens by a refresh token (RFC 6749, section 6). Raises NotAuthorizedError where it is refused."""
+    """Return new tokens for a refresh token (RFC 6749, section 6). Raises NotAuthorizedError if it is refused."""
     form = {"client_id": client_id, "grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
     return await _Endpoint(token_url).grant(form)
 
@@ -43,9 +43,9 @@ async def renewed(token_url: str, client_id: str, refresh_token: SecretStr) -> T
 class RefreshingToken:
     """An access token that renews itself at an OpenID Connect token endpoint (RFC 6749, sections 4.4 and 6).
 
-    With a `refresh_token` (an offline token too) by the refresh grant, else by client credentials, which need a
-    `client_secret`. A renewal happens `skew` seconds before expiry, once for all who wait for it. A new refresh token
-    replaces the old one; `on_rotate` is told it.
+    With a `refresh_token` (or offline token) it uses the refresh grant, otherwise client credentials, which need a
+    `client_secret`. It renews `skew` seconds before expiry; concurrent callers share one renewal. A new refresh token
+    replaces the old one, and `on_rotate` is called with it.
     """
 
     refreshable = True
@@ -88,11 +88,11 @@ class RefreshingToken:
         return self._expires_at is not None and self._expires_at <= moment
 
     async def header(self, *, force: bool = False) -> str | None:
-        """The header's value. Raises NotAuthorizedError when the endpoint refuses to renew."""
+        """Return the header's value. Raises NotAuthorizedError if the endpoint refuses to renew."""
         if force or self._due():
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.ensure_future(self._renew())
-            # Not given up half-way with one who waits: a refresh token may be good for one use only.
+            # Do not cancel the renewal with its caller: a refresh token may be valid for a single use.
             await asyncio.shield(self._renewal)
         assert self._access is not None
         return f"Bearer {self._access.get_secret_value()}"
@@ -115,7 +115,7 @@ class RefreshingToken:
         began = time.time()
         granted = await self._endpoint.grant(form)
         self._access, self._expires_at = granted.access, granted.expires_at
-        # A token that lives shorter than twice the skew would be renewed for every request.
+        # Without this, a token that lives less than twice the skew would be renewed too often.
         if self._expires_at is not None:
             self._skew = min(self._skew, max(0.0, (self._expires_at - began) / 2))
         if self._refresh_token is not None and granted.refresh is not None:
@@ -127,7 +127,7 @@ class RefreshingToken:
 
 @dataclass(frozen=True)
 class Verification:
-    """What the user needs for a device login: open `uri` and enter `code`, or open `complete_uri`."""
+    """The facts that a user needs for a device login: open `uri` and enter `code`, or open `complete_uri`."""
 
     uri: str
     code: str
@@ -136,11 +136,11 @@ class Verification:
 
 
 class DeviceLogin:
-    """A login by the device authorization grant (RFC 8628); `show` is told where the user confirms it.
+    """A login by the device authorization grant (RFC 8628).
 
-    The first request that needs a token begins it; `login()` does so explicitly. Pending answers may come as 400
-    (the RFC) or 403 (IVCAP's provider). Raises WaitTimeoutError when nobody confirms in time, NotAuthorizedError when
-    the user refuses.
+    `show` is called with the address where the user confirms it. The first request that needs a token starts it;
+    `login()` starts it explicitly. A pending reply may be a 400 (the RFC) or a 403 (IVCAP's provider). Raises
+    WaitTimeoutError if nobody confirms in time, NotAuthorizedError if the user refuses.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class DeviceLogin:
         return await self._granted.header(force=force)
 
     async def login(self) -> RefreshingToken | StaticToken:
-        """As `tokens`, ready for a session: a RefreshingToken where the provider gives a refresh token."""
+        """As `tokens`, but return a token for a session: a RefreshingToken if the provider gives a refresh token."""
         granted = await self.tokens()
         if granted.refresh is None:
             return StaticToken(granted.access)
@@ -195,7 +195,7 @@ class DeviceLogin:
         )
 
     async def tokens(self) -> Tokens:
-        """Ask the user to confirm, wait for it, and give what was granted."""
+        """Ask the user to confirm, wait for it, and return the granted tokens."""
         form = {"client_id": self._client_id, "scope": self._scope}
         if self._audience is not None:
             form["audience"] = self._audience
@@ -225,7 +225,8 @@ class DeviceLogin:
                 return _granted(reply, began)
             code, _ = _oauth_error(reply, form)
             if code == "slow_down":
-                # RFC 8628 asks for five seconds more, `ivcap login` doubles; the longer wait offends nobody.
+                # RFC 8628 asks for five more seconds, `ivcap login` doubles the interval; the longer of both suits
+                # every provider.
                 interval = max(interval + 5, 2 * interval)
             elif code == "expired_token":
                 break
@@ -238,14 +239,17 @@ class DeviceLogin:
 
 
 class _Endpoint:
-    """A URL of an identity provider that takes forms; no token goes there, and no pool stays open."""
+    """A URL of an identity provider that accepts forms.
+
+    It gets no token, and each request uses its own connection pool.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.url = url
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        Session(self._origin, platform="the identity provider")  # refuses a malformed URL now, not at the first renewal
+        Session(self._origin, platform="the identity provider")  # checks the URL now, not at the first renewal
 
     async def post(self, form: Mapping[str, str]) -> Reply:
         async with Session(self._origin, platform="the identity provider") as session:
@@ -291,7 +295,7 @@ def _granted(reply: Reply, began: float) -> Tokens:
         lasts: float | None = float(granted["expires_in"])
     except (KeyError, TypeError, ValueError):
         lasts = lifetime(text)
-    # Counted from before the request. What the provider's clock says of the end, this one may be far from.
+    # Count from before the request. The `exp` claim is on the provider's clock, which may differ from this one.
     expires_at = expiry(text) if lasts is None else began + lasts
     return Tokens(access, refresh, identity, expires_at)
 
@@ -301,7 +305,7 @@ def _secret(value: Any) -> SecretStr | None:
 
 
 def _oauth_error(reply: Reply, form: Mapping[str, str]) -> tuple[str, str]:
-    """The error code of RFC 6749, section 5.2, and words for a person, without the form's secrets."""
+    """Return the error code of RFC 6749, section 5.2, and a readable message without the form's secrets."""
     try:
         body = reply.json()
     except ProtocolError:

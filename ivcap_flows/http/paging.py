@@ -14,19 +14,19 @@ __all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "pages", "walked"]
 T = TypeVar("T")
 
 _TURNS: Final = 3
-"""Turns of the loop in which a request on an open connection is sent."""
+"""Turns of the event loop that it takes to send a request on an open connection."""
 
 _BREATH: Final = 10
-"""Items after which the loop gets a turn while a page is read ahead, for users who never wait themselves."""
+"""Items after which the loop gets a turn while a page is read ahead, for callers that never await."""
 
 PAGE_SIZE: Final = 50
-"""Most items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
+"""Maximum items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
 
 
 def cursor_of(href: str) -> str | None:
-    """The cursor in a next link: the query parameter `page` wherever it stands, or the whole of a bare cursor.
+    """Return the cursor in a next link: its query parameter `page`, or the whole text if it is a bare cursor.
 
-    Host and path of the link are not used.
+    Host and path of the link are ignored.
     """
     text = href.strip()
     if "?" in text or "://" in text or text.startswith("/"):
@@ -39,9 +39,9 @@ def cursor_of(href: str) -> str | None:
 
 
 def next_link(body: Mapping[str, Any]) -> str | None:
-    """The link to the page after this one, or its bare cursor; None at the end."""
+    """Return the link to the next page, or its bare cursor; None at the end."""
     links = body.get("links")
-    if isinstance(links, Mapping):  # the prose documentation shows an object instead of a list
+    if isinstance(links, Mapping):  # IVCAP's written documentation shows an object instead of a list
         links = [{"rel": rel, "href": href} for rel, href in links.items()]
     for link in links if isinstance(links, list) else ():
         if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
@@ -57,14 +57,14 @@ def paged(
     limit: int | None = None,
     page_size: int = PAGE_SIZE,
 ) -> AsyncIterator[dict[str, Any]]:
-    """The objects of a list, a page at a time as they are asked for.
+    """Yield the objects of a list. Pages are requested as they are needed.
 
-    `limit` is the total number of items, None for all. Raises ProtocolError for a reply that is no list, for a next
-    link to another host (see `Session.own`), and for a cursor that repeats and would never end.
+    `limit` is the total number of items, None for all. Raises ProtocolError for a reply that is not a list, for a next
+    link to another host (see `Session.own`), and for a cursor that repeats, which would never end.
     """
 
     async def ask(asked: Mapping[str, Any]) -> Reply:
-        # A server reads only `limit` beside `page`; the rest is for those whose cursor does not hold the query.
+        # With a `page`, a server needs only `limit`. Send the rest for servers whose cursor does not contain the query.
         return await session.request("GET", path, params={**(params or {}), **asked}, repeat="idempotent")
 
     return walked(session, ask, dict, limit=limit, page_size=page_size)
@@ -73,7 +73,7 @@ def paged(
 async def pages(
     session: Session, path: str, *, params: Mapping[str, Any] | None = None
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """The pages of a list, each asked for when it is wanted and not before. The rest is as for `paged`."""
+    """Yield the pages of a list. Each is requested only when it is needed. Raises as `paged` does."""
     seen: set[str] = set()
     cursor: str | None = None
     while True:
@@ -99,11 +99,11 @@ async def walked(
     limit: int | None = None,
     page_size: int = PAGE_SIZE,
 ) -> AsyncIterator[T]:
-    """The items of any list that comes in pages: `ask` gets a page by the parameters `limit` and `page` (a cursor).
+    """Yield the items of any list that comes in pages. `ask` requests a page by its `limit` and `page` (a cursor).
 
-    `items` is the member of a page that holds them, each a `kind`; `following` tells the link to the page after one,
-    and `cursor_in` the cursor in a link. Who asks for a second page is likely to want the rest: from then on the next
-    page is asked for while this one is used. The rest is as for `paged`.
+    `items` is the field of a page that holds the items, each of type `kind`. `following` returns the link to the next
+    page, `cursor_in` the cursor in a link. A caller that needs a second page probably wants them all, so from then on
+    the next page is requested while the current one is used. Raises as `paged` does.
     """
     seen: set[str] = set()
 
@@ -129,7 +129,7 @@ async def walked(
                 seen.add(cursor)
             if more and going_on:
                 ahead = asyncio.create_task(read(cursor, left))
-                for _ in range(_TURNS):  # so that the server works while the first items are made already
+                for _ in range(_TURNS):  # let the server work while the first items are yielded
                     await asyncio.sleep(0)
             for number, item in enumerate(page):
                 if ahead is not None and number % _BREATH == 0:
@@ -153,7 +153,7 @@ def _read(
     following: Callable[[Mapping[str, Any]], str | None],
     cursor_in: Callable[[str], str | None],
 ) -> tuple[list[T], str | None]:
-    """The items of a page, and the cursor of the next."""
+    """Return the items of a page, and the cursor of the next page."""
     body = reply.json()
     page = _members(body, items, kind)
     if page is None:
@@ -165,7 +165,7 @@ def _read(
 
 
 def _names_host(link: str) -> bool:
-    """Whether a link is more than a cursor or a path."""
+    """Return whether a link names a host, so is more than a cursor or a path."""
     return "://" in link.partition("?")[0] or link.strip().startswith("//")
 
 

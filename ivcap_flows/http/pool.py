@@ -1,4 +1,4 @@
-"""The client of httpx that the sessions of one platform share, and how much of it is under way at once."""
+"""The httpx client that the sessions of one platform share, with a limit of concurrent requests."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["Pool"]
 
 _AT_ONCE: Final = 16
 _STREAMS_AT_ONCE: Final = 128
-# Idle connections are dropped before common servers drop them (uvicorn after 5 s), so that no write meets a dead one.
+# Close idle connections before common servers do (uvicorn after 5 s), so that no request is written to a dead one.
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=_AT_ONCE, keepalive_expiry=4.0)
-# A proxy of the environment is not asked for this machine itself, where the embedded platforms listen.
+# Requests to this machine, where the embedded platforms listen, do not use the environment's proxy.
 _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
 
 class Pool:
-    """Proxies and CA certificates are those of the environment; cookies are kept, redirects are not followed.
+    """A shared client. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
 
-    At most 16 requests whose replies are read whole are under way at once, and 128 streams: these are held for as long
-    as their reader likes, and leave the others alone. The bound is here and not in httpx, whose own queue of requests
-    takes the longer the more wait in it.
+    At most 16 requests whose replies are read whole run at once, and 128 streams. Streams have their own limit because
+    their readers may hold them as long as they like. The limit is here and not in httpx, whose own queue gets slower
+    the more requests wait in it.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Pool:
 
     @asynccontextmanager
     async def turn(self, timeout: float, *, streaming: bool = False) -> AsyncIterator[None]:
-        """Wait until one more request may be under way. Raises httpx.PoolTimeout after `timeout` seconds."""
+        """Wait until one more request may run. Raises httpx.PoolTimeout after `timeout` seconds."""
         self._of_this_loop()
         places = self._places[streaming]
         try:
@@ -55,14 +55,14 @@ class Pool:
             places.release()
 
     def client(self) -> httpx.AsyncClient:
-        """The client of the running loop. Raises ConfigurationError for a proxy or certificates that cannot be used."""
+        """Return the client of the running loop. Raises ConfigurationError for an unusable proxy or certificates."""
         self._of_this_loop()
         if self._client is None:
             self._client = _client()
         return self._client
 
     async def aclose(self) -> None:
-        """Close all connections; a later request opens them anew."""
+        """Close all connections; a later request opens new ones."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -70,7 +70,7 @@ class Pool:
     def _of_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # Connections belong to their loop; those of another one, a forked parent's for instance, are left alone.
+            # Connections belong to their loop. Do not touch those of another loop, for instance of a forked parent.
             self._loop, self._client = loop, None
             self._places = {False: anyio.Semaphore(_AT_ONCE), True: anyio.Semaphore(_STREAMS_AT_ONCE)}
 
@@ -88,10 +88,10 @@ def _client() -> httpx.AsyncClient:
 
 @lru_cache(maxsize=4)
 def _trust(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
-    """The certificates that httpx trusts in this environment; reading them takes a tenth of a second."""
+    """Return the certificates that httpx trusts in this environment; loading them takes a tenth of a second."""
     try:
         return httpx.create_ssl_context()
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         given = (("SSL_CERT_FILE", cert_file), ("SSL_CERT_DIR", cert_dir))
         named = " and ".join(f"{name}={value}" for name, value in given if value)
         raise ConfigurationError(

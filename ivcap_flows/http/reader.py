@@ -1,4 +1,4 @@
-"""A stream of blocks read as an asynchronous binary file."""
+"""Read a stream of blocks as an asynchronous binary file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Reader"]
 
 
 class Reader:
-    """Reads forward only. Blocks that were not asked for are not fetched."""
+    """Reads forward only. A block is fetched when it is needed."""
 
     def __init__(self, blocks: AsyncIterator[bytes]) -> None:
         self._blocks = blocks
@@ -16,7 +16,7 @@ class Reader:
         self._ended = False
 
     async def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, fewer only at the end, none behind it; all that is left where `size` is negative."""
+        """Return the next `size` bytes, fewer at the end, and none after it. A negative `size` returns all the rest."""
         while not self._ended and (size < 0 or len(self._held) < size):
             block = await anext(self._blocks, None)
             if block is None:
@@ -29,7 +29,7 @@ class Reader:
         return part
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The rest, in blocks."""
+        """Yield the rest, in blocks."""
         if self._held:
             yield await self.read(len(self._held))
         async for block in self._blocks:

@@ -17,7 +17,7 @@ __all__ = ["Reply", "StreamedReply"]
 
 
 _UNFINISHED: Final = re.compile(r"\s*|-|[.eE]\d*[eE]?[+-]?|\\?u?[0-9a-fA-F]{0,4}")
-"""What is left of a text from the place where it is no longer JSON, where the rest of a number or escape is missing."""
+"""The rest of a text after which JSON cannot be parsed, if only the end of a number or escape is missing."""
 _WORDS: Final = ("true", "false", "null")
 
 
@@ -38,31 +38,31 @@ class Reply:
 
     @property
     def is_json(self) -> bool:
-        """Whether the reply says that its body is JSON."""
+        """Whether the Content-Type of the reply is JSON."""
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         return kind == "application/json" or kind.endswith("+json")
 
     def json(self) -> Any:
-        """The JSON value of the body. Raises ProtocolError when it is none."""
+        """Return the JSON value of the body. Raises ProtocolError if it is not JSON."""
         if isinstance(self._value, Exception):
             raise self.violation("is no JSON") from self._value
         return self._value
 
     def check_whole(self) -> None:
-        """Raise a ProtocolError of which `cut_off` is true for JSON that ends too early, however it was framed."""
+        """Raise a ProtocolError with `cut_off` set if the JSON is truncated, whatever the HTTP framing says."""
         if self.is_json and self.body and isinstance(self._value, ValueError) and _ends_early(self._value):
             raise self.violation("breaks off in the middle of its JSON", cut_off=True)
 
     @cached_property
     def _value(self) -> Any:
-        """The JSON value, or why there is none."""
+        """The JSON value, or the error of parsing it."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
             return error
 
     def violation(self, fault: str, **data: Any) -> ProtocolError:
-        """The error for a reply that the contract does not allow; `fault` completes "the reply …"."""
+        """Return the error for a reply that breaks the contract; `fault` completes "the reply …"."""
         return ProtocolError(
             f"The reply of {self.platform} to {self.method} {self.path} {fault}.",
             platform=self.platform,
@@ -76,7 +76,7 @@ class Reply:
 
 
 def _ends_early(error: ValueError) -> bool:
-    """Whether JSON is missing its end, and not otherwise wrong."""
+    """Return whether the only fault of a JSON text is that its end is missing."""
     if isinstance(error, UnicodeDecodeError):
         return error.reason == "unexpected end of data"
     if not isinstance(error, json.JSONDecodeError):
@@ -99,7 +99,7 @@ class StreamedReply:
         self._mapped = mapped
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """The bytes as they arrive, not decoded. Raises UnreachableError when the stream breaks."""
+        """Yield the bytes as they arrive, not decoded. Raises UnreachableError if the stream breaks."""
         try:
             async for block in self._response.aiter_raw():
                 yield block

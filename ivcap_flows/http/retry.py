@@ -1,6 +1,7 @@
-"""When a request is sent again: may it be repeated, is the failure transient, how long to wait. All pure.
+"""Decide whether and when a request is sent again. Pure.
 
-Sources: RFC 9110 (safe and idempotent methods, Retry-After), RFC 4918 (423), RFC 6585 (429), RFC 8470 (425).
+Three questions: may it be repeated, is the failure transient, how long to wait. Sources: RFC 9110 (safe and idempotent
+methods, Retry-After), RFC 4918 (423), RFC 6585 (429), RFC 8470 (425).
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from ivcap_flows.errors import IvcapFlowsError, ProtocolError, UnavailableError,
 __all__ = ["Backoff", "Repeat", "is_transient", "may_repeat", "retry_after"]
 
 Repeat = Literal["idempotent", "keyed", "unsafe"]
-"""What sending twice would do: nothing more; an effect that its key finds again; an effect that nothing finds."""
+"""The result of sending a request twice: nothing more; an effect that its key finds; an effect that nothing finds."""
 
 
 def may_repeat(repeat: Repeat, error: BaseException) -> bool:
-    """Whether the declaration allows another send after this failure.
+    """Return whether a request of this kind may be sent again after this failure.
 
-    Only an idempotent request is sent again when it may have been processed. The others are, when it surely was not:
-    `sent` is False after a failed connection, and after 423, 425 and 429, by which a server refuses to process it.
+    An idempotent request may always be sent again. Any other may be only if it was surely not processed: `sent` is
+    False after a failed connection, and after 423, 425 and 429, with which a server refuses to process it.
     """
     if repeat == "idempotent":
         return True
@@ -33,14 +34,17 @@ def may_repeat(repeat: Repeat, error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request can succeed later: no reply or half of one, or 408, 423, 425, 429 and 5xx but 501."""
+    """Return whether the same request can succeed later.
+
+    That is so if there was no reply or half of one, and for 408, 423, 425, 429 and any 5xx but 501.
+    """
     return isinstance(error, UnreachableError | UnavailableError) or (
         isinstance(error, ProtocolError) and error.data.get("cut_off") is True
     )
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """The seconds of a Retry-After header, given as seconds or as a date; None when absent or unreadable."""
+    """Return the seconds of a Retry-After header, given as seconds or as a date; None if it is absent or unreadable."""
     if value is None:
         return None
     text = value.strip()
@@ -59,27 +63,29 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait, in seconds: `first` doubles up to `cap`; all attempts and waits end within `budget`."""
+    """Waits between attempts, in seconds. `first` doubles up to `cap`; all attempts and waits end within `budget`."""
 
     first: float = 0.5
     cap: float = 20.0
     budget: float = 60.0
 
     def ceiling(self, attempt: int) -> float:
-        """The longest wait after attempt 1, 2, …"""
+        """Return the longest wait after attempt 1, 2, …"""
         return min(self.cap, self.first * 2.0 ** min(attempt - 1, 60))
 
     def delay(
         self, attempt: int, asked: float | None = None, uniform: Callable[[float, float], float] = random.uniform
     ) -> float:
-        """The wait after attempt 1, 2, …: what the server asked for, else anything up to the ceiling (full jitter).
+        """Return the wait after attempt 1, 2, …
 
-        A server that asks for next to nothing (`Retry-After: 0`) is not hammered: its word is then the least wait only.
+        It is the server's own value, or else a random wait up to the ceiling (full jitter). If the server asks for less
+        than `first` seconds (for instance `Retry-After: 0`), its value is only the minimum, so that it is not flooded
+        with requests.
         """
         if asked is not None and asked >= self.first:
             return asked
         return max(asked or 0.0, uniform(0.0, self.ceiling(attempt)))
 
     def exhausted(self, elapsed: float, wait: float) -> bool:
-        """Whether another attempt after this wait would begin beyond the budget."""
+        """Return whether another attempt after this wait would start beyond the budget."""
         return elapsed + wait > self.budget

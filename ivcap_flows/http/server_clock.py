@@ -1,4 +1,4 @@
-"""A platform's own time, from the Date headers of its replies. This machine's clock has no part in it."""
+"""A platform's own time, from the Date headers of its replies, independent of this machine's clock."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Final
 __all__ = ["ServerClock", "ServerTime", "date_of", "elapsed"]
 
 _RESOLUTION: Final = timedelta(seconds=1)
-"""A Date header has whole seconds, and leaves out the rest (RFC 9110, section 5.6.7)."""
+"""A Date header has whole seconds and drops the fraction (RFC 9110, section 5.6.7)."""
 
-# Also counts while the machine sleeps, as the platform's clock does; nobody sets it.
+# This clock also counts while the machine sleeps, as the platform's does, and nobody can set it.
 _STEADY: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 def elapsed() -> float:
-    """Seconds since some moment, by a clock that is never set."""
+    """Return the seconds since some fixed moment, by a clock that is never set."""
     return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
 
 
 def date_of(header: str | None) -> datetime | None:
-    """The moment of a Date header; None where it is absent or unreadable."""
+    """Return the moment of a Date header; None if it is absent or unreadable."""
     if header is None:
         return None
     try:
@@ -35,28 +35,28 @@ def date_of(header: str | None) -> datetime | None:
 
 @dataclass(frozen=True)
 class ServerTime:
-    """A platform's time lies between these: the server wrote it, to the second, while a request was under way."""
+    """Bounds of a platform's time. The server wrote it, with whole seconds, while a request was in progress."""
 
     earliest: datetime
     latest: datetime
 
 
 class ServerClock:
-    """What is known of one platform's time. The sessions of one client share it."""
+    """The known time of one platform. The sessions of one client share it."""
 
     def __init__(self) -> None:
         self._noted: dict[str, tuple[datetime, float, float]] = {}
-        """By host: the newest Date, and when its request began and its reply came."""
+        """Host -> the newest Date, when its request began, and when its reply arrived."""
 
     def note(self, host: str, date: str | None, began: float) -> None:
-        """Take in the Date header of a reply that has just come; `began` is `elapsed()` before its request left."""
+        """Record the Date header of a reply that just arrived; `began` is `elapsed()` before its request was sent."""
         moment = date_of(date)
         if moment is not None:
             self._noted[host] = (moment, began, elapsed())
 
     @property
     def time(self) -> ServerTime | None:
-        """The platform's time now; None before the first reply with a Date. Hosts that disagree widen it."""
+        """The platform's current time; None before the first reply with a Date. Hosts that disagree widen it."""
         if not self._noted:
             return None
         now = elapsed()

@@ -1,4 +1,4 @@
-"""A session with one platform: base URL, token, pool, time-outs, retries, and errors of this package."""
+"""A session with one platform: base URL, token, pool, timeouts, retries, and errors of this package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _log = logger_of(__name__)
 T = TypeVar("T")
 
 Content = bytes | Callable[[], AsyncIterator[bytes]]
-"""A request body: bytes, or what makes an iterator over its blocks anew for each send."""
+"""A request body: bytes, or a function that returns a new iterator over its blocks for each send."""
 
 
 class _Unset:
@@ -42,10 +42,10 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""No JSON body at all; None is the JSON value null."""
+"""Means no JSON body; None is the JSON value null."""
 
 MAX_BODY: Final = 64 * 1024 * 1024
-"""Bytes of a reply that is read whole; larger ones are refused, as only downloads are expected to be large."""
+"""Maximum bytes of a reply that is read whole. A larger reply is refused, since only downloads should be large."""
 
 _MAX_ERROR_BODY: Final = 64 * 1024
 
@@ -53,12 +53,12 @@ _CONNECT_TIMEOUT: Final = 10.0
 
 
 class Session:
-    """HTTP with one platform. Use as an async context manager or call `aclose()`.
+    """HTTP with one platform. Use it as an async context manager, or call `aclose()`.
 
-    `platform` names the platform in errors. `timeout` is the longest silence of the server in seconds, `budget` the
-    seconds that all attempts of one request and the waits between them may take. The token goes to the base URL's host
-    and to nobody else; URLs that a server gives are used only through `own`.
-    Proxies and CA certificates are those of the environment; redirects are never followed.
+    `platform` names the platform in errors. `timeout` is the longest silence of the server in seconds. `budget` is the
+    number of seconds that all attempts of one request and the waits between them may take. The token is sent to the
+    base URL's host only. URLs from a server are used only after a check by `own`. Proxies and CA certificates come from
+    the environment. Redirects are never followed.
     """
 
     def __init__(
@@ -77,11 +77,13 @@ class Session:
         pool: Pool | None = None,
         clock: ServerClock | None = None,
     ) -> None:
-        """`trusted_hosts` may be followed to, without the token; `rewrite_hosts` reads any host as the base URL's.
+        """Create a session; no connection is opened yet.
 
-        `host` goes out as the Host header in the place of the base URL's own, for a gateway that tells by it what is
-        asked for (the key `host` of a context of the `ivcap` command); links to it are read as the base URL's. A
-        `pool` is shared with other sessions and theirs to close; a `clock` is told the time by all that share it.
+        `trusted_hosts` are hosts that links may lead to; they do not get the token. `rewrite_hosts` treats any host in
+        a link as the base URL's. `host` is sent as the Host header instead of the base URL's own, for a gateway that
+        routes by it (the key `host` in a context of the `ivcap` command); links to that host are treated as the base
+        URL's. A given `pool` is shared with other sessions, and its owner closes it. A given `clock` collects the time
+        from all sessions that share it.
         """
         self._base = BaseUrl(base_url, platform, trusted_hosts=trusted_hosts, rewrite_hosts=rewrite_hosts, alias=host)
         self._host = {} if host is None else {"Host": host}
@@ -112,20 +114,21 @@ class Session:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the session's own pool. A later request opens it anew."""
+        """Close the session's own pool. A later request opens a new one."""
         if self._owns_pool:
             await self._pool.aclose()
 
     @property
     def backoff(self) -> Backoff:
-        """How long to wait between tries, for loops that resume above the requests."""
+        """The waits between attempts, for code above that resumes uploads, downloads or streams."""
         return self._backoff
 
     def own(self, url: str) -> str:
-        """A server-given URL as something that may be requested here.
+        """Return a URL given by the server in the form in which this session may request it.
 
-        The base URL's host, and a bare path: path and query on the base URL. Another host: the same where the session
-        rewrites hosts, the URL itself where the host is trusted (no token is sent there). Raises ProtocolError else.
+        For the base URL's host, and for a bare path, that is the path and query on the base URL. For another host it is
+        the same if the session rewrites hosts, or the URL itself if the host is trusted (no token is sent there).
+        Raises ProtocolError otherwise.
         """
         return self._base.own(url)
 
@@ -145,13 +148,14 @@ class Session:
         discreet: bool = False,
         raw: bool = False,
     ) -> Reply:
-        """Send a request and read the reply whole.
+        """Send a request and read the whole reply.
 
-        `path` is relative to the base URL. Parameters that are None are left out, booleans are `true` and `false`.
-        `data` is a form. Statuses in `expect` (default: any 2xx) are returned, others raise. Raises the PlatformError
-        of the status, UnreachableError without a reply (data `sent`: whether it may have been processed). `discreet`
-        leaves the platform's words out of errors and logs, since they may repeat a secret that was sent. JSON that ends
-        too early is a failure like no reply where it may be asked for again, unless it is the content of users (`raw`).
+        `path` is relative to the base URL. Parameters that are None are left out; booleans are sent as `true` and
+        `false`. `data` is a form. Statuses in `expect` (default: any 2xx) are returned; any other raises the
+        PlatformError of that status. Without a reply, UnreachableError is raised; its data `sent` says whether the
+        request may have been processed. `discreet` keeps the platform's message out of errors and logs, since it may
+        repeat a secret that was sent. If the request is idempotent, truncated JSON counts as a failure that may be
+        retried, unless the body is users' content (`raw`).
         """
         body, type_header = _body(json, content, data)
         wanted = {**type_header, **(headers or {})}
@@ -183,7 +187,10 @@ class Session:
         expect: Collection[int] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[StreamedReply]:
-        """A reply whose body is still to be read. Retries end when it begins; resuming is the caller's."""
+        """Send a request and yield the reply before its body is read.
+
+        Failures until then are retried. If the body breaks off later, the caller must resume.
+        """
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
         async def once() -> httpx.Response:
@@ -205,7 +212,7 @@ class Session:
                 await response.aclose()
 
     async def _tried(self, once: Callable[[], Awaitable[T]], repeat: Repeat, method: str, path: str) -> T:
-        """What `once` gives, tried again for as long as failures may pass and the budget allows."""
+        """Return the result of `once`. Repeat it while its failures are transient and the budget allows."""
         from tenacity import AsyncRetrying, retry_if_exception
 
         begun = time.monotonic()
@@ -244,7 +251,7 @@ class Session:
         timeout: float | None,
         repeat: Repeat,
     ) -> httpx.Response:
-        """One send, and a second with a fresh token where the reply says that the token was the trouble."""
+        """Send once, and a second time with a new token if the reply blames the token."""
         own = self._base.owns(path)
         silence = self._timeout if timeout is None else timeout
         timeouts = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
@@ -285,7 +292,7 @@ class Session:
         *,
         discreet: bool = False,
     ) -> None:
-        """Raise the error of a reply that is not as expected, with the words at the head of its body."""
+        """Raise the error of a reply with an unexpected status, with the message from its body."""
         if response.status_code in expect if expect is not None else response.is_success:
             return
         body = bytearray()
@@ -339,9 +346,10 @@ class Session:
 
 
 def _asking(within: float) -> Callable[[str, Any], Awaitable[None]]:
-    """Ask for leave right before the head of each send is written, when its connection is there (httpcore's trace).
+    """Return a trace function (httpcore) that asks for permission right before the head of each send is written.
 
-    Head and body have left `within` seconds. A process that was suspended before asks once it runs again.
+    At that moment the connection is open, so head and body are sent within `within` seconds. A process that was
+    suspended before then asks when it runs again.
     """
 
     async def trace(event: str, _: Any) -> None:
@@ -352,7 +360,7 @@ def _asking(within: float) -> Callable[[str, Any], Awaitable[None]]:
 
 
 class _Anew:
-    """A body that is made anew for each send."""
+    """A body that is created again for each send."""
 
     def __init__(self, make: Callable[[], AsyncIterator[bytes]]) -> None:
         self._make = make
@@ -375,7 +383,7 @@ def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) ->
 
 
 def _with_query(url: str, params: Mapping[str, Any] | None) -> str:
-    """The URL with the parameters added. Its own query stays as it was, perhaps signed."""
+    """Add parameters to a URL. Its own query stays unchanged, since it may be signed."""
     query = {name: value for name, value in (params or {}).items() if value is not None}
     if not query:
         return url
@@ -394,5 +402,5 @@ def _secrets(token: str | None) -> tuple[str, ...]:
 
 
 def _shown(path: str) -> str:
-    """The path without its query, which may hold a signature."""
+    """Return the path without its query, which may contain a signature."""
     return path.partition("?")[0]

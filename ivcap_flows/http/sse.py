@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2), decoded by httpx-sse; no event is held that is larger than a bound."""
+"""Server-sent events (WHATWG HTML, section 9.2), decoded by httpx-sse, with a limit on an event's size."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ivcap_flows.http.session import Session
 __all__ = ["MAX_EVENT", "EventStream", "Sent", "event_stream"]
 
 MAX_EVENT: Final = 1024 * 1024
-"""Bytes of one event; a stream that brings a larger one is refused."""
+"""Maximum bytes of one event; a stream with a larger one is refused."""
 
 _BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _OVERLAP: Final = 3
-"""Bytes of a block that a blank line may share with the next."""
+"""Bytes at the end of a block that may belong to a blank line that continues in the next block."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """An event as it was sent. `id` is the last that the stream gave, from which a broken one goes on."""
+    """An event as it was sent. `id` is the last id in the stream; a broken stream resumes after it."""
 
     id: str
     type: str
@@ -35,16 +35,16 @@ class Sent:
 
 
 class EventStream:
-    """An open stream, or a reply of another status that the caller expects."""
+    """An open stream, or a reply with another status that the caller expects."""
 
     def __init__(self, session: Session, path: str, reply: StreamedReply) -> None:
         self.status = reply.status
         self._session, self._path, self._reply = session, path, reply
 
     async def events(self) -> AsyncIterator[Sent]:
-        """The events as they arrive, those without data left out.
+        """Yield the events that have data, as they arrive.
 
-        Raises UnreachableError when the stream breaks, and ProtocolError for what is no event stream.
+        Raises UnreachableError if the stream breaks, and ProtocolError if it is not an event stream.
         """
         response = httpx.Response(self.status, headers=dict(self._reply.headers), content=self._bounded())
         try:
@@ -55,7 +55,7 @@ class EventStream:
             raise self._violation("is no event stream") from error
 
     async def _bounded(self) -> AsyncIterator[bytes]:
-        """The blocks, until more than `MAX_EVENT` bytes come without the blank line that ends an event."""
+        """Yield the blocks. Raise once more than `MAX_EVENT` bytes arrive without the blank line that ends an event."""
         held, tail = 0, b""
         async for block in self._reply.blocks():
             seen = tail + block
@@ -63,7 +63,7 @@ class EventStream:
             for blank in _BLANK_LINE.finditer(seen):
                 held = len(seen) - blank.end()
             if held > MAX_EVENT:
-                # Events that came whole with the beginning of this one count.
+                # Pass on the complete events before the oversized one.
                 yield block[: max(0, len(block) - held)]
                 raise self._violation(f"holds an event larger than {MAX_EVENT} bytes")
             tail = seen[-_OVERLAP:]
@@ -91,7 +91,7 @@ async def event_stream(
     expect: Collection[int] = (200,),
     timeout: float | None = None,
 ) -> AsyncIterator[EventStream]:
-    """Open a stream of events, those after `last_id` where it is given. `timeout`: the longest silence in seconds."""
+    """Open a stream of events, from after `last_id` if given. `timeout` is the longest silence in seconds."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_id:
         headers["Last-Event-Id"] = last_id

@@ -1,4 +1,4 @@
-"""From a refused reply, or from an exception of httpx, to an error of this package: one table each."""
+"""Turn a refused reply, or an exception of httpx, into an error of this package, with one table for each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ivcap_flows.secrets import HIDDEN, scrub_text
 __all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 
 DETAIL_LIMIT: Final = 500
-"""Characters of the platform's words that an error keeps."""
+"""Maximum characters of the platform's message in an error."""
 
 STATUS_ERRORS: Final[Mapping[int, type[PlatformError]]] = MappingProxyType(
     {
@@ -71,7 +71,7 @@ class _Foreign(NamedTuple):
     sent: bool
     phrase: str
     step: str = ""
-    """What to do where it is not what follows from `sent`."""
+    """The next step to suggest, if it is not the usual one for `sent`."""
 
 
 FOREIGN: Final[Mapping[type[Exception], _Foreign]] = {
@@ -96,11 +96,11 @@ FOREIGN: Final[Mapping[type[Exception], _Foreign]] = {
     httpx.CookieConflict: _Foreign(ProtocolError, True, "the cookies contradict each other"),
     httpx.StreamError: _Foreign(ProtocolError, True, "the reply was read twice or after its end"),
 }
-"""The most specific class of an httpx exception decides; `sent` is False where no byte of the request can have left."""
+"""The most specific class of an httpx exception decides. `sent` is False if no byte of the request can have left."""
 
 
 def error_class(status: int, table: Mapping[int, type[PlatformError]] = STATUS_ERRORS) -> type[PlatformError]:
-    """The error class of a status."""
+    """Return the error class of a status."""
     if status in table:
         return table[status]
     if status >= 500:
@@ -109,14 +109,14 @@ def error_class(status: int, table: Mapping[int, type[PlatformError]] = STATUS_E
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without the given secrets and all others that are known or look like one."""
+    """Return the text without the given secrets, other known secrets, and anything that looks like one."""
     for secret in filter(None, secrets):
         text = text.replace(secret, HIDDEN)
     return scrub_text(_BEARER.sub(HIDDEN, text))
 
 
 def _words(value: Any) -> str:
-    """What a JSON error body says, whichever of the known shapes it has."""
+    """Return the message of a JSON error body in any of the known shapes."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -134,7 +134,10 @@ def _words(value: Any) -> str:
 
 
 def detail_of(body: bytes, *, limit: int = DETAIL_LIMIT) -> str:
-    """The platform's words in an error body: JSON of several shapes, HTML, plain text or nothing; one bounded line."""
+    """Return the platform's message from an error body as one line of limited length.
+
+    The body may be JSON of several shapes, HTML, plain text or empty.
+    """
     text = body[: 64 * 1024].decode("utf-8", errors="replace").strip()
     try:
         words = _words(json.loads(text)) or text
@@ -155,7 +158,10 @@ def status_error(
     secrets: Iterable[str] = (),
     table: Mapping[int, type[PlatformError]] = STATUS_ERRORS,
 ) -> PlatformError:
-    """The error of a refused reply. Data beyond PlatformError's: `code` (goa-error), `retry_after`, `sent`."""
+    """Return the error for a refused reply.
+
+    Besides PlatformError's data it has `code` (goa-error), `retry_after`, `sent`.
+    """
     cls = error_class(status, table)
     detail = redact(detail_of(body), secrets)
     message = f"{platform} answered {status} to {method} {path}" + (f": {detail.rstrip('.')}." if detail else ".")
@@ -166,7 +172,7 @@ def status_error(
     if code := headers.get("goa-error"):
         data["code"] = code
     if cls is UnavailableError:
-        # A date is the server's: counted from the server's own time, which this machine's need not be.
+        # A date is on the server's clock, so count from the server's time: this machine's may differ.
         data["retry_after"] = retry_after(headers.get("retry-after"), date_of(headers.get("date")))
     return cls(message, **data)
 
@@ -174,7 +180,7 @@ def status_error(
 def foreign_error(
     error: Exception, *, platform: str, method: str, path: str, base_url: str, secrets: Iterable[str] = ()
 ) -> IvcapFlowsError:
-    """The error for an exception of httpx. Data beyond PlatformError's: `sent`."""
+    """Return the error for an exception of httpx. Besides PlatformError's data it has `sent`."""
     known = next(FOREIGN[cls] for cls in type(error).__mro__ if cls in FOREIGN)
     detail = redact(str(error), secrets)
     words = f"{known.phrase} ({detail})" if detail else known.phrase

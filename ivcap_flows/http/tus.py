@@ -1,4 +1,4 @@
-"""Upload of a file in bounded requests that resumes where the server stands (tus 1.0.0 core protocol)."""
+"""Upload a file in requests of limited size, and resume at the server's offset (tus 1.0.0 core protocol)."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ __all__ = [
 _log = logger_of(__name__)
 
 CHUNK: Final = 64 * 1024 * 1024
-"""Bytes of one PATCH request: what a server that keeps no partial request loses at most when a connection breaks."""
+"""Bytes of one PATCH request: the most that is lost if a server discards partial requests."""
 
 _LEAST: Final = 1024 * 1024
-"""Bytes below which a request is not made shorter."""
+"""Requests are not made shorter than this number of bytes."""
 
 BLOCK: Final = 1024 * 1024
-"""Bytes read and written at once. Measured over loopback: 64 KiB costs half the throughput, 4 MiB gains nothing."""
+"""Bytes to read and write at once. Measured over loopback: 64 KiB halves the throughput, 4 MiB gains nothing."""
 
 _SILENCE: Final = 120.0
 """Seconds that a server may take to store a chunk."""
@@ -55,11 +55,11 @@ _SILENCE: Final = 120.0
 VERSION: Final = {"Tus-Resumable": "1.0.0"}
 
 Body = Callable[[int, int], AsyncIterator[bytes]]
-"""Gives the blocks of so many bytes from a position on, anew for each request."""
+"""Takes a position and a length, and returns an iterator over the blocks there, a new one for each request."""
 
 
 async def server_offset(session: Session, target: str) -> int:
-    """How many bytes the server has of the upload at `target`."""
+    """Return how many bytes the server has of the upload at `target`."""
     reply = await session.request("HEAD", target, headers=VERSION, repeat="idempotent")
     offset = offset_of(reply)
     if offset is None:
@@ -78,14 +78,14 @@ async def send(
     progress: Callable[[int], None] | None = None,
     chunk: int = CHUNK,
 ) -> int:
-    """Send a file to the upload at `target`, from `offset` (default: where the server stands) to its end; its size.
+    """Send a file to the upload at `target`, from `offset` (default: the server's offset) to its end; return its size.
 
-    `state` is what the file was when it was hashed (default: what it is now); a file that differs raises
-    SourceChangedError, and its last block is then never sent. With `sha256`, the bytes are hashed as they leave, and
-    IntegrityError is raised before the last of them where they have another; what the server has already is read from
-    the file. After a transient failure the server's offset decides where to go on; the session's retry budget counts
-    anew from each progress. `progress` is told each new offset. An empty file is announced by one empty request, which
-    a server may refuse.
+    `state` is the file's state when it was hashed (default: its current state). If the file differs, SourceChangedError
+    is raised, and its last block is never sent. With `sha256`, the bytes are hashed while they are sent, and
+    IntegrityError is raised before the last of them if the hash differs; the part that the server already has is read
+    from the file. After a transient failure, the upload resumes at the server's offset, and the session's retry budget
+    starts again with each progress. `progress` is called with each new offset. An empty file is announced by one empty
+    request, which a server may refuse.
     """
     state = state or FileState.of(path)
     if state.size == 0:
@@ -107,7 +107,7 @@ async def send(
 
 
 async def announce_empty(session: Session, target: str) -> None:
-    """Say that an upload has no bytes. A server that takes no empty request has had its record all the same."""
+    """Tell the server that an upload is empty. A server that refuses empty requests has the complete record anyway."""
     try:
         await patch(session, target, 0)
     except (BadRequestError, ConflictError, InvalidParameterError) as error:
@@ -115,10 +115,10 @@ async def announce_empty(session: Session, target: str) -> None:
 
 
 class Steps:
-    """The requests that bring one upload forward, each no longer than `chunk` bytes.
+    """The requests that advance one upload, each no longer than `chunk` bytes.
 
-    A request that fails without progress is followed by shorter ones: for a link too slow for a whole chunk, and for
-    a gateway that takes less (413). Success makes them longer again.
+    A request that fails without progress is followed by shorter ones, for a link too slow for a whole chunk and for a
+    gateway that accepts less (413). After a success they get longer again.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ class Steps:
         self._breaks = Breaks(session.backoff)
 
     async def step(self, position: int, left: int, body: Body, headers: Mapping[str, str] | None = None) -> int:
-        """Send what `body(position, length)` gives, at most `left` bytes; where the server stands afterwards.
+        """Send the blocks of `body(position, length)`, at most `left` bytes; return the server's offset afterwards.
 
-        Raises the error of a failure that is final, or that lasts beyond the session's budget.
+        Raises the error of a failure that is final, or that outlasts the session's budget.
         """
         length = min(self._length, left)
         try:
@@ -165,7 +165,7 @@ async def patch(
     body: Callable[[], AsyncIterator[bytes]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> int:
-    """One PATCH request, empty without a body; the offset that the server reached."""
+    """Send one PATCH request, empty without a body; return the offset that the server reached."""
     reply = await session.request(
         "PATCH",
         target,
@@ -189,7 +189,7 @@ async def patch(
 
 
 def digest_differs(what: str, expected: str, found: str) -> IntegrityError:
-    """The error for bytes that have another sha256 than the one under which they were to be sent."""
+    """Return the error for bytes whose sha256 differs from the expected one."""
     return IntegrityError(
         f"The bytes of {what} have the sha256 {found}, not {expected} as before, so the last of them were not sent. "
         "Upload it again when nothing writes to it.",
@@ -200,7 +200,7 @@ def digest_differs(what: str, expected: str, found: str) -> IntegrityError:
 
 
 def offset_of(reply: Reply, header: str = "upload-offset") -> int | None:
-    """The number of bytes in a header of a reply; None when absent or unreadable."""
+    """Return the number of bytes in a header of a reply; None if it is absent or unreadable."""
     text = reply.headers.get(header, "").strip()
     return int(text) if text.isascii() and text.isdigit() else None
 
@@ -225,9 +225,9 @@ class _Hash:
 
 
 class _Source:
-    """A file that is read in blocks, one ahead, and checked to be the one that was announced before each is given.
+    """A file that is read in blocks, one ahead. Each block is given only while the file is still the announced one.
 
-    The block that is the last of the file is given only if all of them have the `sha256`.
+    With a `sha256`, the last block of the file is given only if the whole file matches it.
     """
 
     def __init__(self, path: str | os.PathLike[str], state: FileState, sha256: str | None) -> None:
@@ -235,7 +235,7 @@ class _Source:
         self._state = state
         self._sha256 = sha256
         self._before = _Hash()
-        """Of what lies before the request."""
+        """The hash of the bytes before the current request."""
         self._hash = _Hash()
         self._file: BinaryIO | None = None
         self._ahead: asyncio.Task[bytes] | None = None
@@ -247,7 +247,7 @@ class _Source:
 
     async def __aexit__(self, *_: object) -> None:
         await self._visibility_delay()
-        # A thread that reads goes on when the upload is cancelled; the file is not closed under it.
+        # A thread that reads continues after the upload is cancelled, so wait before closing its file.
         with self._step:
             self._closed = True
             if self._file is not None:
@@ -269,11 +269,11 @@ class _Source:
         return asyncio.create_task(asyncio.to_thread(self._block, position, min(BLOCK, end - position), self._hash))
 
     async def _hash_before(self, position: int) -> None:
-        """Hash what lies before a request. It is read again where one broke off, or where another process sent it."""
+        """Hash the bytes before a request. Read them again if a request broke off, or if another process sent them."""
         if self._sha256 is None:
             return
         if self._hash.at != position:
-            # A thread may still be at the other.
+            # A thread may still update the old hash, so continue with a copy.
             self._hash = self._before.copy() if self._before.at <= position else _Hash()
             while self._hash.at < position:
                 self._ahead = self._begin(self._hash.at, position)
@@ -281,7 +281,7 @@ class _Source:
         self._before = self._hash.copy()
 
     async def _visibility_delay(self) -> None:
-        """Wait for a read of a body that broke off."""
+        """Wait for the read of a body that broke off."""
         if self._ahead is not None:
             await asyncio.gather(self._ahead, return_exceptions=True)
             self._ahead = None
@@ -291,12 +291,12 @@ class _Source:
             with self._step:
                 if self._closed:
                     return b""
-                # Opened by the first read, which is in a thread anyway.
+                # The first read opens the file, since it runs in a thread anyway.
                 self._file = self._file or open(self._path, "rb", 0)  # noqa: SIM115 - closed at the end of the upload
                 block = os.pread(self._file.fileno(), size, position)
         except OSError as error:
             raise self._unreadable(error) from error
-        # After the read: what was read is what was announced, or it is not sent.
+        # Check after the read, so that only bytes of the announced file are sent.
         if not block or self._now() != self._state:
             raise SourceChangedError(
                 f"{self._path} changed while it was sent. Upload it again when nothing writes to it.", path=self._path

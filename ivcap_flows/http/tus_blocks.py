@@ -1,8 +1,8 @@
-"""Upload of blocks that come once, of known or unknown size, in bounded memory (tus 1.0.0, deferred length).
+"""Upload blocks that can be read only once, of known or unknown size, in bounded memory (tus 1.0.0, deferred length).
 
-A stream can't be read again, so what was not yet acknowledged is kept: one buffer. Where the size is unknown, the
-chunks say so and a closing request tells it, as ivcap-cli does (`pkg/artifact.go`). A server that refuses this is asked
-for an upload of deferred length at the data path, as ivcap-client 0.47.21 does for archives (`artifact.py`).
+A stream cannot be read again, so one buffer keeps what is not acknowledged yet. If the size is unknown, the chunks say
+so and a closing request gives the length, as ivcap-cli does (`pkg/artifact.go`). If a server refuses this, an upload of
+deferred length is created at the data path, as ivcap-client 0.47.21 does for archives (`artifact.py`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["BUFFER", "Blocks", "send_blocks"]
 _log = logger_of(__name__)
 
 BUFFER: Final = 8 * 1024 * 1024
-"""Bytes kept until they are acknowledged; also those of one request, near the 10 MB that ivcap-cli sends."""
+"""Bytes to keep until they are acknowledged, and of one request; near the 10 MB that ivcap-cli sends."""
 
 Blocks = Iterable[bytes] | AsyncIterable[bytes] | BinaryIO
-"""Blocks of bytes of any length, or an open binary file, read from where it stands."""
+"""Blocks of bytes of any length, or an open binary file, which is read from its current position."""
 
 _END: Final = cast(bytes, object())
-"""Stands for the end of blocks; None would be a block that is none, as a file that does not wait gives it."""
+"""A sentinel for the end of blocks. None is a possible block: a non-blocking file returns it."""
 
 _REFUSED: Final = (BadRequestError, NotFoundError, ConflictError, InvalidParameterError)
 
@@ -55,12 +55,11 @@ async def send_blocks(
     progress: Callable[[int], None] | None = None,
     buffer: int = BUFFER,
 ) -> int:
-    """Send blocks to the upload at `target` and return how many bytes it has in all.
+    """Send blocks to the upload at `target`; return how many bytes it has in all.
 
-    The blocks are the whole content: those before `offset` (default: where the server stands) are skipped. Each is read
-    once; a request that broke is sent again from the buffer. Raises InputError when there are more or fewer bytes than
-    `size`, IntegrityError when they have another `sha256`, both before the last of them is sent, and the error of the
-    blocks themselves.
+    The blocks are the whole content: those before `offset` (default: the server's offset) are skipped. Each block is
+    read once; a broken request is repeated from the buffer. Raises InputError if the number of bytes is not `size`, and
+    IntegrityError if their `sha256` differs, both before the last of them is sent; and any error that the blocks raise.
     """
     position = offset if offset is not None else await server_offset(session, target)
     steps = Steps(session, target, "a stream", chunk=buffer, progress=progress)
@@ -101,20 +100,20 @@ async def send_blocks(
 
 
 async def _close(session: Session, target: str, upload: str, total: int, headers: dict[str, str]) -> None:
-    """Tell the length of an upload whose length was deferred."""
+    """Send the length of an upload whose length was deferred."""
     length = {"Upload-Length": str(total)}
     try:
         await patch(session, upload, total, headers=length)
     except _REFUSED as refusal:
         if await _length(session, upload) == total:
-            return  # a repeated request finds the upload closed
+            return  # a repeated request finds the upload already closed
         if total or not headers:
             raise
         await patch(session, await _deferred(session, target, refusal), 0, headers=length)
 
 
 async def _deferred(session: Session, target: str, refusal: PlatformError) -> str:
-    """The URL of an upload of deferred length for the record at `target`. Raises the refusal where there is none."""
+    """Create an upload of deferred length for the record at `target`; return its URL. Raises `refusal` if refused."""
     try:
         reply = await session.request(
             "POST", target, headers={**VERSION, "Upload-Defer-Length": "1"}, content=b"", repeat="unsafe"
@@ -143,7 +142,7 @@ async def _cut(part: bytearray, begin: int, position: int, length: int) -> Async
 
 
 class _Source:
-    """Blocks gathered to parts of a given length. It holds one part and what its last block has beyond."""
+    """Collects blocks into parts of a given length. It holds one part, and the rest of its last block."""
 
     def __init__(self, blocks: Blocks, *, hashed: bool) -> None:
         self._held = bytearray()
@@ -162,11 +161,11 @@ class _Source:
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing comes after what was taken."""
+        """Whether no more bytes come after those taken."""
         return self.ended and not self._held
 
     def check(self, sha256: str | None) -> None:
-        """Raise IntegrityError unless all that was read has this sha256."""
+        """Raise IntegrityError unless all bytes read have this sha256."""
         if self._hash is not None and sha256 is not None and (found := self._hash.hexdigest()) != sha256:
             raise digest_differs("the stream", sha256, found)
 
@@ -180,7 +179,7 @@ class _Source:
             await asyncio.to_thread(self._close, self._generator)
 
     async def take(self, size: int) -> bytearray:
-        """The next `size` bytes, fewer at the end, none behind it. Looks one block ahead, to know of the end."""
+        """Return the next `size` bytes, fewer at the end, then none. Reads one block ahead to notice the end."""
         if self._slow is None:
             await asyncio.to_thread(self._gather, size)
         else:
@@ -193,7 +192,7 @@ class _Source:
         return part
 
     async def skip(self, count: int) -> None:
-        """Pass over the first bytes. Raises InputError when there are not so many."""
+        """Skip the first bytes. Raises InputError if there are not that many."""
         left = count
         while left > 0:
             part = await self.take(min(left, BUFFER))
@@ -213,7 +212,7 @@ class _Source:
                     self._add(block)
 
     def _close(self, generator: Generator[Any, Any, Any]) -> None:
-        # A thread that is in it goes on when the upload is cancelled, and a generator cannot be closed meanwhile.
+        # A thread that runs the generator continues after a cancelled upload; the generator cannot be closed meanwhile.
         self.ended = True
         with self._step:
             generator.close()

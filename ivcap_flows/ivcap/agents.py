@@ -1,6 +1,6 @@
-"""Agents: services that say, as a tool does, what a request to them looks like (ivcap-client agent.py).
+"""Agents: services that describe their request as a tool does (ivcap-client agent.py).
 
-An agent is a service with an `ai-tool.1` aspect; running one is requesting a job and waiting for it.
+An agent is a service with an `ai-tool.1` aspect. To run an agent is to request a job and wait for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ __all__ = ["AgentRecord", "Agents"]
 
 _SOONEST: Final = 0.5
 _LATEST: Final = 10.0
-"""Seconds between two looks at a running job, which grow from the one to the other; the platform's word goes before."""
+"""Seconds between two reads of a running job, growing from `_SOONEST` to `_LATEST`. It starts at the platform's own
+value if the platform gave one.
+"""
 
 
 class AgentRecord(Wire):
@@ -40,18 +42,18 @@ class AgentRecord(Wire):
 
     @property
     def urn(self) -> str:
-        """The URN of the service that the agent is."""
+        """The URN of the agent's service."""
         return ivcap_urn("service", self.service)
 
     def request_model(self) -> type[RequestModel]:
-        """A pydantic model of the request."""
+        """Return a pydantic model of the request."""
         return model_of(self.request_schema)
 
 
 class Agents:
-    """The agents among the services. Methods take the URN of a service, or its bare id.
+    """The services that are agents. Methods take the URN of a service, or its bare id.
 
-    `visibility_delay` tells the seconds within which the platform shows a job that it has accepted.
+    `visibility_delay` returns the seconds within which the platform shows a job that it has accepted.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Agents:
         self._visibility_delay = visibility_delay
 
     async def list(self, *, limit: int | None = None) -> AsyncIterator[AgentRecord]:
-        """The agents, each once; `limit` is the total."""
+        """Yield each agent once; `limit` is the total."""
         seen: set[str] = set()
         async for aspect in self._aspects.list(schema=TOOL_SCHEMA):
             if limit is not None and len(seen) >= limit:
@@ -72,7 +74,7 @@ class Agents:
                 yield agent
 
     async def read(self, urn: str) -> AgentRecord:
-        """The agent that a service is. Raises NotFoundError for a service that says of no request."""
+        """Read the agent of a service. Raises NotFoundError if the service describes no request."""
         entity = ivcap_urn("service", urn)
         async for aspect in self._aspects.list(entity=entity, schema=TOOL_SCHEMA, limit=1):
             if (agent := _agent(aspect)) is not None:
@@ -88,9 +90,9 @@ class Agents:
         )
 
     async def get(self, name: str) -> AgentRecord:
-        """The agent of a name, its service's or its own as a tool, or of a URN.
+        """Read the agent with this name (of its service, or of the tool) or with this URN.
 
-        Raises InputError where none or several have the name, and NotFoundError for a service that is no agent.
+        Raises InputError if no agent or several have the name, and NotFoundError for a service that is not an agent.
         """
         try:
             return await self.read((await self._services.by_name(name)).urn)
@@ -101,11 +103,12 @@ class Agents:
             return found[0]
 
     async def exec(self, agent: AgentRecord | str, request: Any, *, timeout: float | None = None) -> JobRecord:
-        """Run an agent on a request (a mapping or a pydantic model) and wait; the record of the job, however it ended.
+        """Run an agent on a request (a mapping or a pydantic model) and wait; return the job's record.
 
-        `agent` is a record, name or URN. Raises ParameterError, before anything is sent, for a request that does not
-        fit, and WaitTimeoutError after `timeout` seconds; the job goes on. Keyed: the request is sent once. Whatever is
-        raised once the platform has accepted it names the job, and has its URN as `job`: to ask again is another job.
+        The job may have ended in any way. `agent` is a record, name or URN. Keyed: the request is sent once. Raises
+        ParameterError, before anything is sent, for a request that does not fit, and WaitTimeoutError after `timeout`
+        seconds, while the job continues. Every error raised after the platform has accepted the request names the job
+        and has its URN as `job`: calling `exec` again would start another job.
         """
         chosen = agent if isinstance(agent, AgentRecord) else await self.get(agent)
         document = canonical_form(request, "request")
@@ -121,7 +124,10 @@ class Agents:
             ) from error
 
     async def _ended(self, agent: AgentRecord, job: JobRecord, end: float | None, timeout: float | None) -> JobRecord:
-        """The record of a job just requested, once it has ended. A platform may show it a while after its reply."""
+        """Return the record of a job just requested, once it has ended.
+
+        The platform may show the job only after a while.
+        """
         soonest = job.retry_later or _SOONEST
         pauses, shown_by = Pauses(soonest, max(soonest, _LATEST)), time.monotonic() + self._visibility_delay()
         while True:

@@ -1,7 +1,7 @@
-"""Folders as tar archives: packed to the same bytes each time, unpacked so that nothing leaves the folder.
+"""Folders as tar archives: packed to the same bytes each time, and unpacked so that nothing leaves the folder.
 
-An archive comes from whoever wrote the artifact, so every member is checked here before it is made, whatever the
-`tarfile` of this Python checks (its `data` filter, PEP 706, is asked too where it exists).
+An archive may come from anybody, so every member is checked here before it is created, whatever the `tarfile` of this
+Python checks. (Its `data` filter, PEP 706, is applied too if it exists.)
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ivcap_flows.ivcap.inflate import inflated
 __all__ = ["MAX_MEMBERS", "MAX_SIZE", "linked_within", "pack", "unpack", "unpack_stream"]
 
 MAX_SIZE: Final = 16 * 1024**3
-"""Bytes that an archive may unpack to, unless told otherwise."""
+"""Default maximum of the bytes that an archive may unpack to."""
 
 MAX_MEMBERS: Final = 100_000
-"""Members that an archive may have, unless told otherwise."""
+"""Default maximum of the members that an archive may have."""
 
 _MAX_DEPTH: Final = 200
-"""Folders within each other, so that removing them again needs no deep recursion."""
+"""Maximum depth of nested folders, so that removing them again needs no deep recursion."""
 
 _MAX_NAME: Final = 64 * 1024
-"""Bytes of a header that only holds a name or attributes: tarfile reads these whole."""
+"""Maximum bytes of a header that only holds a name or attributes: tarfile reads these whole."""
 
 _HEADERS_ONLY: Final = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
@@ -46,11 +46,11 @@ _HEADERS_ONLY: Final = frozenset(
 
 
 def pack(folder: str | os.PathLike[str]) -> Iterator[bytes]:
-    """The tar archive of what is in a folder, in blocks: equal contents give equal bytes.
+    """Yield the tar archive of a folder's content in blocks; equal contents give equal bytes.
 
-    Members are sorted by name and have no times and owners; of a file's mode only its being executable is kept. Links
-    are kept as links. Raises InputError for links that leave the folder and for what is neither file, folder nor link,
-    and SourceChangedError for a file that changes meanwhile.
+    Members are sorted by name and have no times and owners; of a file's mode, only the executable bit is kept. Links
+    are kept as links. Raises InputError for links that leave the folder and for members that are not files, folders or
+    links, and SourceChangedError for a file that changes meanwhile.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -70,7 +70,7 @@ def pack(folder: str | os.PathLike[str]) -> Iterator[bytes]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Everything in a folder, a folder before its members, sorted by name."""
+    """Yield everything in a folder, sorted by name, each folder before its members."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -102,7 +102,10 @@ def _described(path: Path, name: Path) -> tuple[tarfile.TarInfo, FileState | Non
 
 
 def linked_within(path: Path, name: PurePosixPath) -> str:
-    """What the link at `path` names, whose path within the folder is `name`. Raises InputError if it may lead out."""
+    """Return the target of the link at `path`, whose path within the folder is `name`.
+
+    Raises InputError if the target may be outside of the folder.
+    """
     try:
         target = os.readlink(path)
     except OSError as error:
@@ -137,10 +140,10 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 
 def _stays(name: PurePosixPath, target: str) -> bool:
-    """Whether a link at `name` surely leads to within the archive's folder.
+    """Return whether a link at `name` surely leads to a target within the archive's folder.
 
-    Its `..` all come first: from a real folder they are what they seem, and what follows leads down, perhaps through
-    links that were checked alike.
+    All its `..` must come first. Since they start from a real folder, they cannot pass through a link. The parts after
+    them lead downwards, perhaps through links that passed the same check.
     """
     parts = PurePosixPath(target).parts
     ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
@@ -154,7 +157,7 @@ async def unpack_stream(
     max_size: int = MAX_SIZE,
     max_members: int = MAX_MEMBERS,
 ) -> Path:
-    """Unpack an archive as it arrives, as `unpack` does; all blocks are read before the folder appears."""
+    """Unpack an archive as it arrives, as `unpack` does. All blocks are read before the folder appears."""
     pipe = _Pipe(blocks, asyncio.get_running_loop())
     work = asyncio.ensure_future(
         asyncio.to_thread(unpack, cast(BinaryIO, pipe), folder, max_size=max_size, max_members=max_members)
@@ -197,7 +200,7 @@ class _Pipe(io.RawIOBase):
             raise InputError("The download of the archive was cancelled.") from None
 
     def stop(self) -> None:
-        """Let the thread end: what it waits for, now or later, never comes."""
+        """Make the thread end: cancel the block that it waits for, and any later one."""
         self._stopped = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -214,11 +217,12 @@ def unpack(
     max_size: int = MAX_SIZE,
     max_members: int = MAX_MEMBERS,
 ) -> Path:
-    """Unpack a tar archive, plain or compressed by gzip, bzip2 or xz, into a folder that does not exist or is empty.
+    """Unpack a tar archive into a folder that does not exist or is empty. It may be compressed by gzip, bzip2 or xz.
 
-    The folder appears when the source was read to its end and everything is there. Raises InputError for members that
-    could leave it (absolute names, `..`, such links, anything reached through a link), for devices, for what is no
-    archive, and for more than `max_size` bytes or `max_members` members. Times and owners are not taken over.
+    The folder appears once the source is read to its end and everything is unpacked. Raises InputError for members that
+    could leave the folder (absolute names, `..`, links that lead out, anything reached through a link), for devices,
+    for data that is not an archive, and for more than `max_size` bytes or `max_members` members. Times and owners are
+    ignored.
     """
     target = Path(os.path.abspath(folder))
     with explained(target):
@@ -229,7 +233,7 @@ def unpack(
         with explained(target):
             try:
                 _Unpacking(staging, max_size, max_members).run(source)
-            except (tarfile.TarError, EOFError, RecursionError, ValueError) as error:  # the last for odd numbers
+            except (tarfile.TarError, EOFError, RecursionError, ValueError) as error:  # ValueError: bad numbers
                 raise InputError(f"The archive cannot be unpacked: {error}.") from error
             os.chmod(staging, 0o777 & ~_umask())
             os.replace(staging, target)
@@ -239,7 +243,10 @@ def unpack(
 
 
 def _umask() -> int:
-    """What the process takes from the mode of new files; Linux alone tells without changing it."""
+    """Return the mask that the process applies to the mode of new files.
+
+    Only Linux shows it without changing it; elsewhere 0o022 is assumed.
+    """
     with suppress(OSError, ValueError, StopIteration):
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
@@ -247,7 +254,7 @@ def _umask() -> int:
 
 
 class _Unpacking:
-    """One extraction into an empty folder of ours."""
+    """One extraction into an empty staging folder."""
 
     def __init__(self, root: Path, max_size: int, max_members: int) -> None:
         self._root, self._max_size, self._max_members = root, max_size, max_members
@@ -255,7 +262,7 @@ class _Unpacking:
         self._made: dict[PurePosixPath, bytes] = {}
 
     def run(self, source: BinaryIO) -> None:
-        # What is read includes headers and padding, at most four blocks a member; names have a limit of their own.
+        # The limit includes headers and padding, at most four blocks per member; names have their own limit.
         content = inflated(source, self._max_size + (self._max_members + 20) * 8 * tarfile.BLOCKSIZE)
         with tarfile.open(fileobj=content, mode="r|", tarinfo=_bounded(4 * self._max_members + 16)) as archive:
             for member in archive:
@@ -263,7 +270,7 @@ class _Unpacking:
                 if self._members > self._max_members:
                     self._refuse(f"it has more than {self._max_members} members")
                 self._take(archive, member)
-                archive.members.clear()  # type: ignore[attr-defined]  # a stream keeps every member otherwise
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all members
         while source.read(BLOCK):
             pass
 
@@ -290,7 +297,7 @@ class _Unpacking:
             return
         before = self._made.get(name)
         if before == tarfile.REGTYPE and member.isreg():
-            (self._root / name).unlink()  # a later version, as `tar -r` appends it
+            (self._root / name).unlink()  # a later version of the file, which `tar -r` appends
         elif before is not None:
             self._refuse(f"its member {member.name[:200]!r} is there twice")
         if member.issym():
@@ -305,7 +312,7 @@ class _Unpacking:
         made = self._made.setdefault(name, tarfile.DIRTYPE)
         if made != tarfile.DIRTYPE:
             self._refuse(f"its member {str(name)[:200]!r} is a folder and something else too")
-        if len(self._made) > self._max_members:  # folders that only names imply
+        if len(self._made) > self._max_members:  # includes folders implied by names
             self._refuse(f"it has more than {self._max_members} members")
         (self._root / name).mkdir(exist_ok=True)
 
@@ -335,7 +342,7 @@ class _Unpacking:
 
 
 def _bounded(most: int) -> type[tarfile.TarInfo]:
-    """Headers of an archive that has at most so many of them, and none that tarfile would read into all memory."""
+    """Return a TarInfo class that limits the number of headers and rejects those too large for memory."""
     seen = 0
 
     class Bounded(tarfile.TarInfo):
@@ -353,12 +360,12 @@ def _bounded(most: int) -> type[tarfile.TarInfo]:
             return info
 
         def _proc_gnusparse_10(self, *_: object) -> NoReturn:
-            """The other form, whose map stands before the content."""
+            """Refuse the other form of a sparse file, whose map comes before the content."""
             _refuse_sparse()
 
     return Bounded
 
 
 def _refuse_sparse() -> NoReturn:
-    # tarfile reads the whole map of the holes into memory, and the archive says how long that is.
+    # tarfile reads the whole map of holes into memory, and the archive determines its length.
     raise InputError("The archive is refused and nothing was unpacked: it holds a sparse file. Pack it without `-S`.")

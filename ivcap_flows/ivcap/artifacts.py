@@ -31,7 +31,7 @@ from ivcap_flows.media_types import media_type_of
 __all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord", "Source"]
 
 Source = str | os.PathLike[str] | bytes | Blocks
-"""What can be uploaded: a path, bytes, or blocks that come once (an iterator, or an open binary file)."""
+"""The content to upload: a path, bytes, or blocks that can be read only once (an iterator, or an open binary file)."""
 
 _UNFINISHED: Final = frozenset({"pending", "partial", "error"})
 _MIB: Final = 1024 * 1024
@@ -42,7 +42,7 @@ class ArtifactRecord(Wire):
 
     id: str
     status: str = "unknown"
-    """`pending`, `partial`, `ready`, `error`, `unknown`, or what a newer server says."""
+    """`pending`, `partial`, `ready`, `error`, `unknown`, or another word of a newer server."""
     name: Text = None
     mime_type: Text = None
     size: int | None = None
@@ -65,11 +65,11 @@ class ArtifactRecord(Wire):
 
     @property
     def known_size(self) -> int | None:
-        """The size in bytes; None while the platform does not know it, which it says as -1 or not at all."""
+        """The size in bytes; None while the platform does not know it, in which case it sends -1 or no size."""
         return self.size if self.size is not None and self.size >= 0 else None
 
     def handle(self, platform: str, *, sha256: str | None = None) -> Artifact:
-        """The handle of this artifact; `sha256` where the caller knows it."""
+        """Return the handle of this artifact, with the `sha256` if the caller knows it."""
         return Artifact(
             urn=self.urn,
             platform=platform,
@@ -83,7 +83,7 @@ class ArtifactRecord(Wire):
 
 
 class ProductsRecord(Wire):
-    """The first page of an order's or job's products; `links` may name a next one."""
+    """The first page of an order's or job's products; `links` may name the next page."""
 
     items: list[ArtifactRecord] | None = None
     links: Any = None
@@ -93,9 +93,9 @@ class ProductsRecord(Wire):
 
 
 class Artifacts:
-    """`/1/artifacts`. Methods take URNs, or bare ids.
+    """`/1/artifacts`. Methods take URNs or bare ids.
 
-    Where one reads content, a `data:` URL is an artifact too. A web address never is: it is not fetched.
+    Methods that read content accept `data:` URLs too. They do not accept web addresses, which are never fetched.
     """
 
     def __init__(self, session: Session, aspects: Aspects) -> None:
@@ -111,9 +111,10 @@ class Artifacts:
         policy: str | None = None,
         collection: str | None = None,
     ) -> ArtifactRecord:
-        """Create a record without bytes; `size` (bytes) is what `send` will bring, None when that is not known yet.
+        """Create a record without content.
 
-        Keyed: sent once. A lost reply leaves a pending record that nothing names.
+        `size` is the number of bytes that `send` will send; None if it is not known yet. Keyed: the request is sent
+        once. If the reply is lost, a pending record remains whose URN nobody knows.
         """
         length = -1 if size is None else size
         headers = {"X-Content-Type": media_type, "X-Content-Length": str(length), "Tus-Resumable": "1.0.0"}
@@ -138,14 +139,14 @@ class Artifacts:
         sha256: str | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Send the content of an artifact; returns its size when the platform has all of it.
+        """Send the content of an artifact; return its size when the platform has all of it.
 
-        The source is the whole content. Sending begins where the platform stands unless `offset` says so (0 for a
-        record just created). A file is read again where a request broke; `state` is what it was when it was hashed,
-        and SourceChangedError is raised when it differs. Blocks come once: a request that broke is repeated from a
-        buffer, and going on in another process takes the same blocks from the beginning. Their number of bytes must be
-        the record's size, if that is known. Bytes that do not have the `sha256`, if that is given, raise IntegrityError
-        before the last of them is sent. `progress` is told the bytes that arrived.
+        `source` is the whole content. Sending starts at the platform's offset, unless `offset` is given (0 for a new
+        record). If a request breaks, a file is read again from there. `state` is the file's state when it was hashed;
+        SourceChangedError is raised if it differs. Blocks can be read only once: a broken request is repeated from a
+        buffer, and another process that resumes must pass the same blocks from the beginning. Their total size must be
+        the record's size, if that is known. If `sha256` is given and does not match, IntegrityError is raised before
+        the last bytes are sent. `progress` is called with the number of bytes that arrived.
         """
         record = await self._writable(record)
         if record.ready and record.size == 0:
@@ -172,10 +173,10 @@ class Artifacts:
         policy: str | None = None,
         collection: str | None = None,
     ) -> ArtifactRecord:
-        """Create an artifact, send its content and read it back.
+        """Create an artifact, send its content and read the record back.
 
-        `media_type` defaults to what the name tells; `size` is needed for nothing, but lets the platform know it from
-        the beginning where the source is a stream. Keyed, as `create` is: nothing finds an upload that broke off.
+        `media_type` is derived from the name by default. `size` is optional: for a stream it lets the platform know the
+        size from the beginning. Keyed, as `create` is: an interrupted upload cannot be found again.
         """
         state = None
         if isinstance(source, str | os.PathLike):
@@ -189,11 +190,11 @@ class Artifacts:
         return await self.read(record.urn)
 
     async def offset(self, record: ArtifactRecord | str) -> int:
-        """The bytes that the platform has."""
+        """Return the number of bytes that the platform has."""
         return await tus.server_offset(self._session, self._content_url(await self._writable(record)))
 
     async def read(self, urn: str) -> ArtifactRecord:
-        """Read a record, `data_href` included; that of a `data:` URL is made from it."""
+        """Read a record, including `data_href`. The record of a `data:` URL is made from the URL."""
         if is_data_url(urn):
             media_type, content = decode_data_url(urn)
             return ArtifactRecord(id=urn, status="ready", mime_type=media_type, size=len(content))
@@ -214,12 +215,12 @@ class Artifacts:
         order_desc: bool | None = None,
         at_time: datetime | None = None,
     ) -> AsyncIterator[ArtifactRecord]:
-        """The artifacts, newest first unless ordered otherwise; `limit` is the total.
+        """Yield the artifacts, newest first by default; `limit` is the total.
 
-        `name` is the whole name; `filter` an expression of the platform, such as `name ~= 'Scott%'`.
+        `name` is the whole name; `filter` is an expression of the platform, such as `name ~= 'Scott%'`.
         """
         narrowed = filter
-        if name and not set(name) & set("'\"%\\"):  # how the platform quotes these is not published
+        if name and not set(name) & set("'\"%\\"):  # the platform does not publish how to quote these
             narrowed = f"({filter}) && (name ~= '{name}')" if filter else f"name ~= '{name}'"
         params = {"filter": narrowed, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         if name is None:
@@ -227,7 +228,7 @@ class Artifacts:
         return _named(name, listed(ArtifactRecord, self._session, "/1/artifacts", params, None), limit)
 
     async def download(self, urn: str, path: str | os.PathLike[str], *, sha256: str | None = None) -> LocalFile:
-        """Download an artifact into a file, which appears only when its size, and the `sha256` if given, are right."""
+        """Download an artifact into a file, which appears only once its size, and `sha256` if given, are verified."""
         record = await self._readable(urn)
         if (content := _at_hand(record)) is not None:
             return await download.save(content, path, sha256=sha256, urn=_short(record))
@@ -235,10 +236,9 @@ class Artifacts:
         return await download.fetch(self._session, target, path, size=record.known_size, sha256=sha256, urn=record.urn)
 
     async def stream(self, urn: str, *, block: int = _MIB, sha256: str | None = None) -> AsyncGenerator[bytes, None]:
-        """The content in blocks of `block` bytes, the last one shorter; no more than that is held.
+        """Yield the content in blocks of `block` bytes; the last may be shorter. One block is held in memory at a time.
 
-        Goes on where a connection breaks. Raises IntegrityError at the end when the size, or the `sha256` if given, is
-        another.
+        Resumes if a connection breaks. Raises IntegrityError at the end if the size, or the `sha256` if given, differs.
         """
         async with aclosing(self._blocks(await self._readable(urn), block, sha256)) as blocks:
             async for part in blocks:
@@ -246,15 +246,16 @@ class Artifacts:
 
     @asynccontextmanager
     async def open(self, urn: str, *, sha256: str | None = None) -> AsyncIterator[Reader]:
-        """The content as an asynchronous binary file: `async with artifacts.open(urn) as f: head = await f.read(512)`.
+        """Open the content as an asynchronous binary file.
 
-        Verified as in `stream`, by whoever reads to the end.
+        For instance `async with artifacts.open(urn) as f: head = await f.read(512)`. The content is verified as in
+        `stream`, when it has been read to the end.
         """
         async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
             yield Reader(blocks)
 
     async def read_bytes(self, urn: str, *, limit: int) -> bytes:
-        """The whole content. Raises InputError when it has more than `limit` bytes."""
+        """Return the whole content. Raises InputError if it has more than `limit` bytes."""
         record = await self._readable(urn)
         content = bytearray()
         if record.known_size is None or record.known_size <= limit:
@@ -270,7 +271,7 @@ class Artifacts:
         )
 
     async def data_url(self, urn: str, *, limit: int = _MIB) -> str:
-        """The content as a `data:` URL in base64. Raises InputError when that has more than `limit` characters."""
+        """Return the content as a base64 `data:` URL. Raises InputError if the URL has more than `limit` characters."""
         record = await self._readable(urn)
         room = limit - len(encode_data_url(record.mime_type, b""))
         return encode_data_url(record.mime_type, await self.read_bytes(urn, limit=max(0, room // 4 * 3)))
@@ -286,25 +287,26 @@ class Artifacts:
     ) -> Path:
         """Unpack an archive (.tar, .tar.gz, .tar.bz2, .tar.xz) into a folder that does not exist yet or is empty.
 
-        The folder appears when all of it is there and the size of the archive, and its `sha256` if given, are right.
-        Nothing is ever written outside. Raises InputError for an archive with members that would be: absolute names,
-        `..`, links that leave the folder, devices; and for one of more than `max_size` bytes or `max_members` members.
+        The folder appears once everything is in it and the archive's size, and its `sha256` if given, are verified.
+        Nothing is ever written outside of the folder. Raises InputError for an archive with members that would be
+        written there (absolute names, `..`, links that leave the folder) or with devices, and for an archive of more
+        than `max_size` bytes or `max_members` members.
         """
         async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
             return await archive.unpack_stream(blocks, folder, max_size=max_size, max_members=max_members)
 
     def metadata(self, urn: str, *, limit: int | None = None) -> AsyncIterator[AspectRecord]:
-        """The aspects on an artifact that are active now, newest first; `limit` is the total."""
+        """Yield the active aspects of an artifact, newest first; `limit` is the total."""
         return self._aspects.list(entity=urn, limit=limit)
 
     async def add_metadata(self, urn: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Add an aspect on an artifact; its URN. Keyed, as `Aspects.add` is."""
+        """Add an aspect to an artifact and return its URN. Keyed, as `Aspects.add` is."""
         return await self._aspects.add(urn, schema, content, policy)
 
     async def for_file(self, path: str | os.PathLike[str]) -> ArtifactRecord | None:
-        """The artifact that an official tool uploaded a file as, told by the side-car beside the file.
+        """Return the artifact that an official tool uploaded from a file, as named by the side-car next to the file.
 
-        None unless the file is unchanged since, and the artifact is ready in this deployment.
+        None if the file has changed since, or if the artifact is not ready in this deployment.
         """
         urn = await asyncio.to_thread(read_side_car, path)
         if urn is None:
@@ -316,21 +318,21 @@ class Artifacts:
         return record if record.ready else None
 
     async def write_side_car(self, path: str | os.PathLike[str], urn: str, *, state: FileState | None = None) -> bool:
-        """Leave the side-car by which `for_file` and the official tools know a file; False where that is not possible.
+        """Write the side-car by which `for_file` and the official tools recognise a file; False if not possible.
 
-        Raises SourceChangedError when the file is not what it was at `state`.
+        Raises SourceChangedError if the file differs from `state`.
         """
         return await asyncio.to_thread(write_side_car, path, urn, state=state)
 
     async def _writable(self, record: ArtifactRecord | str) -> ArtifactRecord:
-        """The record with its data-href, which an item of a listing lacks."""
+        """Return the record with its data-href, which records from listings lack."""
         urn = record if isinstance(record, str) else record.urn
         if is_data_url(urn):
             raise InputError("A data URL holds its content, so none can be sent to it.")
         return await self.read(urn) if isinstance(record, str) or record.data_href is None else record
 
     async def _readable(self, urn: str) -> ArtifactRecord:
-        """The record of an artifact that has its content."""
+        """Read the record of an artifact. Raises InputError if its content is not complete."""
         record = await self.read(urn)
         if record.status in _UNFINISHED and not (record.status == "pending" and record.size == 0):
             raise InputError(f"{record.urn} cannot be downloaded: its status is {record.status}.", urn=record.urn)
@@ -370,19 +372,19 @@ class Artifacts:
 
 
 def _at_hand(record: ArtifactRecord) -> bytes | None:
-    """Content that needs no request: that of a data URL, and none at all."""
+    """Return content that needs no request: that of a data URL, and empty content."""
     if is_data_url(record.id):
         return decode_data_url(record.id)[1]
     return b"" if record.size == 0 else None
 
 
 def _short(record: ArtifactRecord) -> str:
-    """The URN as a message can hold it: a data URL may be long."""
+    """Return the URN, shortened for a message, since a data URL may be long."""
     return f"{record.urn[:60]}…" if len(record.urn) > 100 else record.urn
 
 
 async def _named(name: str, records: AsyncIterator[ArtifactRecord], limit: int | None) -> AsyncIterator[ArtifactRecord]:
-    """The records of just this name."""
+    """Yield the records with exactly this name."""
     left = limit
     while left is None or left > 0:
         record = await anext(records, None)

@@ -1,4 +1,4 @@
-"""Aspects: statements about entities, append only (IVCAP OpenAPI 0.48, `/1/aspects`)."""
+"""Aspects: append-only statements about entities (IVCAP OpenAPI 0.48, `/1/aspects`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DIRECTIONS: Final = ("ASC", "DESC")
 
 
 class AspectRecord(Wire):
-    """An aspect as read or listed. Listings have no asserter and policy, and content only where it was asked for."""
+    """An aspect as read or listed. Listings have no asserter and no policy, and have content only on request."""
 
     id: str
     entity: str
@@ -66,15 +66,15 @@ class _Written(Wire):
 
 
 class Aspects:
-    """`/1/aspects`. Content is any JSON and goes out as it is given."""
+    """`/1/aspects`. The content is any JSON value and is sent unchanged."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._paths = True
-        """Whether content paths are taken, as far as is known."""
+        """Whether the platform accepts content paths; True until it refuses one."""
 
     async def add(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Add an aspect beside those that exist; its URN. Keyed: sent once, found again by its content."""
+        """Add an aspect beside existing ones and return its URN. Keyed: sent once; its content finds it again."""
         params = _pair(entity, schema, policy)
         reply = await self._session.request(
             "POST", "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
@@ -82,10 +82,10 @@ class Aspects:
         return self._written(reply)
 
     async def update(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Put an aspect in the place of the one active aspect of this entity and schema; its URN.
+        """Replace the one active aspect of this entity and schema; return the URN of the new aspect.
 
-        Adds where there is none and where a deployment allows only adding (403, 404). Raises NotUniqueError where
-        several are active. Keyed: sent once.
+        Adds one if there is none, or if a deployment allows only adding (403, 404). Raises NotUniqueError if several
+        are active. Keyed: sent once.
         """
         params = _pair(entity, schema, policy)
         try:
@@ -100,7 +100,7 @@ class Aspects:
         return ivcap_urn("aspect", replied(_Written, reply, self._session).id)
 
     async def read(self, urn: str) -> AspectRecord:
-        """Read an aspect; a retracted one stays readable and has `valid_to`."""
+        """Read an aspect. A retracted aspect stays readable and has `valid_to`."""
         reply = await self._session.request("GET", f"/1/aspects/{segment(urn)}", repeat="idempotent")
         return replied(AspectRecord, reply, self._session)
 
@@ -117,13 +117,13 @@ class Aspects:
         include_content: bool = True,
         limit: int | None = None,
     ) -> AsyncIterator[AspectRecord]:
-        """The aspects active now, or at `at_time`, newest first; `limit` is the total.
+        """Yield the aspects that are active now, or were at `at_time`, newest first; `limit` is the total.
 
-        `schema` may hold `%` as a wildcard; `content_path` is a PostgreSQL JSONPath; `filter` is the platform's own
-        grammar, such as `entity ~= 'urn:example:%'`. `order_by` names one column or several, the first deciding most:
-        `entity`, `schema`, `content`, `policy`, `account`, `created_by`, `retracted_by`, `replaces`, `valid_from`,
-        `valid_to`, or a name in the content, as `ivcap job list` has it. `order_direction` is one for all, or one for
-        each, "ASC" or "DESC". Raises InputError where these do not fit.
+        `schema` may contain `%` as a wildcard; `content_path` is a PostgreSQL JSONPath; `filter` is an expression in
+        the platform's own grammar, such as `entity ~= 'urn:example:%'`. `order_by` names one or more columns, the most
+        significant first: `entity`, `schema`, `content`, `policy`, `account`, `created_by`, `retracted_by`, `replaces`,
+        `valid_from`, `valid_to`, or a field of the content, as in `ivcap job list`. `order_direction` is "ASC" or
+        "DESC", once for all columns or once for each. Raises InputError if these do not match.
         """
         columns, directions = _ordering(order_by, order_direction)
         params = {
@@ -139,8 +139,11 @@ class Aspects:
         return listed(AspectRecord, self._session, "/1/aspects", params, limit)
 
     async def where(self, content_path: str | None, **query: Any) -> AsyncIterator[AspectRecord]:
-        """As `list`: aspects that a content path selects, and perhaps more, since deployments that refuse such paths
-        give all."""
+        """Yield aspects as `list` does, selected by a content path if the platform accepts it.
+
+        Some deployments refuse content paths. There all aspects of the query are yielded, so the caller must still
+        filter.
+        """
         given = False
         if content_path is not None and self._paths:
             try:
@@ -158,9 +161,10 @@ class Aspects:
             self._paths = False
 
     def newest(self, schema: str) -> AsyncGenerator[builtins.list[AspectRecord], None]:
-        """The aspects of a schema, which may hold `%` as a wildcard, newest first and with their content, page by page.
+        """Yield the aspects of a schema with their content, newest first, page by page.
 
-        Since nothing in an aspect is changed later, what is new on a second look stands before what was there.
+        `schema` may contain `%` as a wildcard. Aspects never change, so anything new in a later listing comes before
+        the aspects already seen.
         """
         params = {
             "schema": schema,
@@ -171,11 +175,11 @@ class Aspects:
         return listed_pages(AspectRecord, self._session, "/1/aspects", params)
 
     async def retract(self, urn: str) -> None:
-        """Retract an aspect: it is no longer active and stays readable by its URN. Again it changes nothing."""
+        """Retract an aspect: it is no longer active, but stays readable by its URN. Idempotent."""
         try:
             await self._session.request("DELETE", f"/1/aspects/{segment(urn)}", repeat="idempotent", expect=(200, 204))
         except NotFoundError:
-            # A platform may hide what is retracted from a second retraction; what was never there stays an error.
+            # A platform may reply 404 to a second retraction. An aspect that never existed remains an error.
             if (await self.read(urn)).active:
                 raise
 
@@ -194,5 +198,5 @@ def _ordering(order_by: str | Sequence[str], order_direction: str | Sequence[str
         raise InputError(
             f"order_direction is ASC or DESC, once for all or once for each of order_by={columns}, not {directions}."
         )
-    # Whether one direction holds for all columns is not published, so each is sent.
+    # The platform does not publish whether one direction applies to all columns, so one is sent for each.
     return columns, [direction.upper() for direction in directions] * (len(columns) if len(directions) == 1 else 1)

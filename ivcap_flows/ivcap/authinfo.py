@@ -1,4 +1,4 @@
-"""Where a deployment's users log in, and who a login says they are (`/1/authinfo.yaml`, ivcap-cli `cmd/login.go`)."""
+"""Find where a deployment's users log in, and verify who logged in (`/1/authinfo.yaml`, ivcap-cli `cmd/login.go`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Provider", "discover"]
 
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Those that sign with a key which only the provider has; `none` and shared secrets prove nothing."""
+"""Algorithms that sign with a key which only the provider has; `none` and shared secrets prove nothing."""
 
 _NOT_YET: Final = 3.0
 _TRIES: Final = 5
@@ -39,15 +39,16 @@ class Provider(BaseModel):
     audience: str
 
     def login(self, show: Callable[[Verification], None]) -> DeviceLogin:
-        """The device login of this provider; `show` is told where the user confirms it."""
+        """Return the device login of this provider. `show` is called with the address where the user confirms it."""
         return DeviceLogin(self.code_url, self.token_url, self.client_id, show=show, audience=self.audience)
 
     async def claims(self, id_token: SecretStr) -> dict[str, Any]:
-        """The claims of an ID token, verified against the provider's keys. Raises NotAuthorizedError.
+        """Return the claims of an ID token after verifying it with the provider's keys. Raises NotAuthorizedError.
 
-        One that is not valid yet, by a clock ahead of ours, is looked at again after three seconds, a few times.
+        If the provider's clock is ahead, a token may not be valid yet. It is then checked again every three seconds, up
+        to five times in all.
         """
-        # Only a login verifies, and loading this takes a tenth of a second of every flow.
+        # Imported here, since only a login needs it and the import would cost every flow a tenth of a second.
         import jwt
 
         keys = await _key_set(self.jwks_url)
@@ -75,7 +76,10 @@ class Provider(BaseModel):
 
 
 async def discover(session: Session) -> Provider:
-    """The deployment's default provider, or the only one. Raises ConfigurationError where none can be used."""
+    """Read the deployment's default provider, or its first one if it names no default.
+
+    Raises ConfigurationError if it has none that can be used.
+    """
     reply = await session.request("GET", "/1/authinfo.yaml", repeat="idempotent")
     try:
         info = yaml.safe_load(reply.text)
@@ -108,7 +112,7 @@ def _checked(given: dict[str, Any], base_url: str) -> Provider:
     wrong = [name for name in ("client-id", "audience") if not isinstance(given.get(name), str) or not given[name]]
     for name in ("login-url", "token-url", "code-url", "jwks-url"):
         parts = urlsplit(str(given.get(name) or ""))
-        # Tokens would travel in the clear from a deployment that itself does not.
+        # If the deployment uses https, its provider must too: otherwise tokens would be sent unencrypted.
         schemes = ("https",) if base_url.startswith("https:") else ("http", "https")
         if parts.scheme not in schemes or not parts.hostname:
             wrong.append(name)

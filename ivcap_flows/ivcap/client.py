@@ -29,19 +29,20 @@ from ivcap_flows.ivcap.services import Services
 __all__ = ["VISIBILITY_DELAY", "IvcapClient"]
 
 VISIBILITY_DELAY: Final = 120.0
-"""Seconds within which an accepted request is taken to be seen by a look-up: gateways hold requests that long."""
+"""Seconds after which a look-up is assumed to see an accepted request: gateways hold requests that long."""
 
 
 _RECORDS: Final = 50
-"""Artifacts, and orders, that are looked at for the account that acts."""
+"""Number of artifacts, and of orders, that are read to find the account."""
 
 
 class IvcapClient:
-    """One attribute for each noun of one deployment, and `search`. Close with `aclose()` or `async with`.
+    """A client of one deployment: one attribute for each noun of the API, and `search`.
 
-    `in_container`: the URL is that of the sidecar inside an IVCAP container (`IVCAP_BASE_URL`), which authenticates
-    by itself and through which the external URLs of the platform are reached. `secret_manager` is the URL there from
-    which secrets come. `account` is the URN of the account, where a login has told it.
+    Close it with `aclose()` or `async with`. Set `in_container` when `url` is that of the sidecar inside an IVCAP
+    container (`IVCAP_BASE_URL`): the sidecar adds the credentials, and the client reaches the platform's external URLs
+    through it. `secret_manager` is the URL from which secrets are read inside a container. `account` is the URN of the
+    account, if a login has given it.
     """
 
     def __init__(
@@ -85,8 +86,8 @@ class IvcapClient:
         self.projects = Projects(self._session)
         self.packages = Packages(self._session)
         self.visibility_delay = VISIBILITY_DELAY
-        """Seconds after which an accepted request is surely seen by a look-up; the embedded platform's own after
-        `platform()`.
+        """Seconds after which a look-up surely sees an accepted request. `platform()` replaces it with the embedded
+        platform's own value.
         """
         self._platform: str | None = None
         self._asking = asyncio.Lock()
@@ -109,11 +110,14 @@ class IvcapClient:
 
     @property
     def time(self) -> ServerTime | None:
-        """The platform's own time, as the newest reply has told it; None before the first."""
+        """The platform's clock as of the newest reply; None before the first reply."""
         return self._session.clock.time
 
     async def now(self) -> ServerTime | None:
-        """As `time`, asking the platform where no reply has told it yet. None where the platform tells no time."""
+        """Return `time`, after a request to the platform if no reply has carried a time yet.
+
+        None if the platform sends no time.
+        """
         await self.platform()
         if self.time is None:
             of = self._session
@@ -122,20 +126,22 @@ class IvcapClient:
         return self.time
 
     def search(self, query: str, *, at_time: datetime | None = None, limit: int | None = None) -> AsyncIterator[Any]:
-        """What a Mangle program (a Datalog) derives for its predicate `query`, over all pages; `limit` is the total.
+        """Yield what a Mangle program (a Datalog) derives for its predicate `query`, over all pages.
 
-        The program names the aspects that it is about by `:load_aspect(/name, "schema", ["entity", ".path"]).`, as they
-        were at `at_time`. The items are as the platform gives them; their shape is not published.
+        `limit` is the total number of items. The program names the aspects to read with `:load_aspect(/name, "schema",
+        ["entity", ".path"]).`; they are read as they were at `at_time`. Items are returned as the platform sends them;
+        it does not publish their shape.
         """
         return search(self._session, query, at_time=at_time, limit=limit)
 
     async def platform(self) -> str:
-        """The platform's id: its normalised URL, or the instance id of an embedded one, which survives a new port.
+        """Return the platform's id: its normalised URL, or the instance id of an embedded platform.
 
-        Raises a PlatformError where a server of this machine does not tell which of them it is.
+        The instance id stays the same when the embedded platform starts on another port. Raises PlatformError if a
+        server on this machine does not say which instance it is.
         """
         if self._platform is None:
-            # Many tasks begin at once, and the answer is the same for all.
+            # Many tasks start at once and need the same answer, so only one of them sends the request.
             async with self._asking:
                 if self._platform is None:
                     url, budget = self._session.base_url, self._session.backoff.budget
@@ -146,9 +152,10 @@ class IvcapClient:
         return self._platform
 
     async def account(self) -> str:
-        """The URN of the account that acts: as a login told it, from the token (claim `acc`), or from an own record.
+        """Return the URN of the account that makes the requests.
 
-        Raises ConfigurationError when neither tells.
+        It comes from the login, from the token (claim `acc`), or from a record that surely belongs to the account.
+        Raises ConfigurationError if none of them names it.
         """
         if self._account is None:
             header = await self._session.auth.header() if self._session.auth else None
@@ -163,9 +170,10 @@ class IvcapClient:
         return self._account
 
     async def _account_of_records(self) -> str | None:
-        """The account of an artifact or order that is surely its own: those of others are seen too where they are open.
+        """Return the account of an artifact or order that surely belongs to this account, or None.
 
-        Orders do not tell their policy (IVCAP OpenAPI 0.48), so they tell an account only where all name the same.
+        Open records of other accounts are visible too, so open records do not count. Orders carry no policy (IVCAP
+        OpenAPI 0.48), so they count only if all of them name the same account.
         """
         seen: set[str] = set()
         async for listed in self.artifacts.list(limit=_RECORDS):
@@ -182,5 +190,5 @@ class IvcapClient:
 
 
 def _is_open(policy: str | None) -> bool:
-    """Whether everybody sees what is under this policy."""
+    """Return whether everybody can see a record with this policy."""
     return (policy or "").startswith("urn:ivcap:policy:ivcap.open.")

@@ -1,8 +1,9 @@
-"""Collections: named sets of artifacts, or of whatever has a URN. IVCAP keeps them as aspects, in three conventions.
+"""Collections: named sets of artifacts, or of anything with a URN. IVCAP keeps them as aspects, in three conventions.
 
-Written is that of ivcap-client (`collection.py`): a definition and one aspect an item, all on the collection's URN.
-Read are also that of ivcap-cli (one aspect with all artifacts) and that of uploads that name a collection
-(`X-Collection`: one aspect on the artifact). Which one a record or item comes from, it tells.
+This module writes the convention of ivcap-client (`collection.py`): a definition, and one aspect for each item, all on
+the collection's URN. It also reads the convention of ivcap-cli (one aspect with all artifacts) and that of uploads that
+name a collection (`X-Collection`: one aspect on the artifact). Records and items carry the convention that they were
+found in.
 """
 
 from __future__ import annotations
@@ -32,19 +33,20 @@ __all__ = ["Addition", "CollectionItem", "CollectionRecord", "Collections", "Con
 _log = logger_of(__name__)
 
 Convention = Literal["ivcap-client", "ivcap-cli", "upload"]
-"""Who keeps a membership so: ivcap-client and this package, ivcap-cli, or the platform for an upload."""
+"""The tool that writes a membership in this way: ivcap-client (and this package), ivcap-cli, or an upload's platform.
+"""
 
 _DEFINITION: Final = "urn:ivcap:schema:collection.1"
 _ITEM: Final = "urn:ivcap:schema:collection-item.1"
 _CLI: Final = "urn:ivcap:schema:artifact-collection.1"
 _UPLOADS: Final = ("urn:ivcap:schema%artifact-in-collection.1", "urn:common:schema:in_collection.1")
 _ASKED_AT_ONCE: Final = 16
-"""Items that one look-up names, so that its URL stays short."""
+"""Maximum number of items in one look-up, to keep its URL short."""
 
 
 @dataclass(frozen=True)
 class CollectionRecord:
-    """A collection as its definition tells; one of ivcap-cli or of uploads alone has no name."""
+    """A collection and its definition. A collection that only ivcap-cli or uploads have written has no name."""
 
     urn: str
     name: str | None = None
@@ -58,7 +60,7 @@ class CollectionRecord:
 
 @dataclass(frozen=True)
 class CollectionItem:
-    """A member of a collection: `urn` is the item's, `aspect` that of what says so."""
+    """A member of a collection. `urn` is the item's URN; `aspect` is the URN of the aspect that makes it a member."""
 
     urn: str
     collection: str
@@ -69,17 +71,17 @@ class CollectionItem:
 
 @dataclass(frozen=True)
 class Addition:
-    """What became of items that were to be added."""
+    """The result of adding items."""
 
     added: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
-    """Members already."""
+    """Items that were members before."""
     duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Items that others added at the same moment, each with all its aspects. `remove` takes all of an item's."""
+    """Items that another client added at the same moment, each with all its aspects. `remove` removes all of them."""
 
 
 class Collections:
-    """Collections on `/1/aspects`. Every write reads the state first, so that doing it again changes nothing."""
+    """Collections on `/1/aspects`. Every write reads the state first, so repeating a write changes nothing."""
 
     def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
@@ -93,9 +95,10 @@ class Collections:
         description: str | None = None,
         policy: str | None = None,
     ) -> CollectionRecord:
-        """Define a collection, or define it anew under a `urn` that is one; its members stay.
+        """Define a collection, or redefine the collection `urn`; its members stay.
 
-        Without `urn` it is a new one each time. Raises NotUniqueError when it has several definitions.
+        Without `urn`, each call creates a new collection. Raises NotUniqueError if the collection has several
+        definitions.
         """
         urn = urn_argument(urn or f"urn:ivcap:collection:{uuid4()}", "collection", "urn:")
         before = await self._definition(urn)
@@ -108,7 +111,7 @@ class Collections:
         return CollectionRecord(urn, name, description, valid_from=before.valid_from if before else None)
 
     async def read(self, urn: str) -> CollectionRecord:
-        """Read a collection. Raises NotFoundError when nothing defines it and nothing is in it."""
+        """Read a collection. Raises NotFoundError if it has neither a definition nor members."""
         found = await self._definition(urn_argument(urn, "collection", "urn:"))
         if found is not None:
             return found
@@ -117,9 +120,10 @@ class Collections:
         raise self._unknown(urn)
 
     async def list(self, *, name: str | None = None, limit: int | None = None) -> AsyncIterator[CollectionRecord]:
-        """The collections that have a definition, newest first, then those of ivcap-cli; `limit` is the total.
+        """Yield the collections that have a definition, newest first, then those of ivcap-cli; `limit` is the total.
 
-        `name` is the whole name. What only uploads name is not listed.
+        `name` is the whole name; with it, only defined collections are yielded. Collections that only uploads name are
+        never listed.
         """
         seen: set[str] = set()
         path = f"$.name ? (@ == {json.dumps(name)})" if name is not None else None
@@ -138,7 +142,7 @@ class Collections:
                 yield CollectionRecord(aspect.entity, convention="ivcap-cli", valid_from=aspect.valid_from)
 
     async def items(self, urn: str) -> AsyncIterator[CollectionItem]:
-        """The members, each once: those of ivcap-client in the order they were added, of ivcap-cli, of uploads."""
+        """Yield each member once: ivcap-client's in the order they were added, then ivcap-cli's, then uploads."""
         urn_argument(urn, "collection", "urn:")
         seen: set[str] = set()
         async for item in self._memberships(urn):
@@ -147,10 +151,11 @@ class Collections:
                 yield item
 
     async def add(self, urn: str, items: Iterable[str] | str, *, policy: str | None = None) -> Addition:
-        """Add items that are no members yet in the convention of ivcap-client, in the order given.
+        """Add the items that are not members yet, in the given order and in the convention of ivcap-client.
 
-        After a reply that was lost the platform is asked what became of it. Two who add the same item at the same
-        moment both succeed; whoever reads that says so. Raises the error of the first item that could not be added.
+        If a reply is lost, the platform is read to find out whether the item was added. If two clients add the same
+        item at the same moment, both succeed, and the client that sees both aspects reports it. Raises the error of the
+        first item that could not be added.
         """
         urn_argument(urn, "collection", "urn:")
         wanted = _items(items)
@@ -167,9 +172,9 @@ class Collections:
         return Addition(tuple(added), tuple(item for item in wanted if item in present), duplicates)
 
     async def remove(self, urn: str, items: Iterable[str] | str) -> tuple[str, ...]:
-        """Remove items, all aspects of each; those that were members in the convention of ivcap-client.
+        """Remove all aspects of the items; return the items that were members in the convention of ivcap-client.
 
-        What ivcap-cli or an upload said is not ours to take back.
+        Memberships that ivcap-cli or an upload wrote stay: this package does not retract what other tools wrote.
         """
         urn_argument(urn, "collection", "urn:")
         wanted = _items(items)
@@ -178,15 +183,15 @@ class Collections:
         return tuple(item for item in wanted if item in present)
 
     async def retract(self, urn: str) -> int:
-        """Retract a collection, its items and then its definition; the number of aspects retracted.
+        """Retract a collection: its items, then its definition. Return the number of retracted aspects.
 
-        Raises NotFoundError when there is none in the convention of ivcap-client. What was retracted half is retracted
-        whole by doing it again.
+        Raises NotFoundError if it does not exist in the convention of ivcap-client. If the call is interrupted, repeat
+        it to retract the rest.
         """
         urn_argument(urn, "collection", "urn:")
         gone = 0
         for schema in (_ITEM, _DEFINITION):
-            # All are read before the first is retracted, as retracting moves those behind it to earlier pages.
+            # Read all before retracting the first, since a retraction moves later aspects to earlier pages.
             aspects = [a.urn async for a in self._aspects.list(entity=urn, schema=schema, include_content=False)]
             await all_of(self._retract, aspects)
             gone += len(aspects)
@@ -217,7 +222,7 @@ class Collections:
                     yield CollectionItem(item, urn, "upload", aspect.urn, aspect.valid_from)
 
     async def _present(self, urn: str, items: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Those of the items that are members in the convention of ivcap-client, with their aspects."""
+        """Return the items that are members in the convention of ivcap-client, with their aspects."""
         found: dict[str, tuple[str, ...]] = {}
         for at in range(0, len(items), _ASKED_AT_ONCE):
             asked = items[at : at + _ASKED_AT_ONCE]
@@ -266,6 +271,6 @@ def _field(aspect: AspectRecord, name: str) -> str | None:
 
 
 def _items(items: Iterable[str] | str) -> tuple[str, ...]:
-    """The URNs, each once, in the order given."""
+    """Return the URNs, each once, in the given order."""
     given = (items,) if isinstance(items, str) else items
     return tuple(dict.fromkeys(urn_argument(item, "item", "urn:") for item in given))

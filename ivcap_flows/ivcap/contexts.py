@@ -1,8 +1,8 @@
-"""Logins that are shared with IVCAP's own `ivcap` command: the contexts in its file (ivcap-cli `cmd/config.go`).
+"""Share logins with IVCAP's own `ivcap` command: read and write the contexts in its file (ivcap-cli `cmd/config.go`).
 
-The file is the command's. What is not about a context's tokens keeps its keys, values, quotes and order; comments and
-blank lines, of which the command writes none, are lost. It is replaced whole, is readable by its owner alone, and is
-written by one process of ours at a time.
+The file belongs to that command. Everything except a context's tokens keeps its keys, values, quotes and order;
+comments and blank lines are lost, but the command writes none. The file is replaced as a whole, only its owner can read
+it, and one process of this package writes it at a time.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ __all__ = ["ACTIVE", "Context", "ContextFile", "ContextToken", "config_file"]
 _log = logger_of(__name__)
 
 ACTIVE: Final = "active"
-"""Stands for the context that is the active one of the `ivcap` command."""
+"""The name that selects the active context of the `ivcap` command."""
 
 _VERSION: Final = "v1"
 _MARGIN: Final = 10.0
-"""Seconds by which the command notes an expiry too early."""
+"""Seconds by which the command records an expiry too early."""
 _SKEW: Final = 20.0
-"""Seconds before that at which a token is renewed."""
+"""Seconds before the recorded expiry at which a token is renewed."""
 _LOGIN: Final = "Log in by `ivcap-flows login` or `ivcap login`."
 
 
 def config_file() -> Path:
-    """Where the `ivcap` command keeps its contexts: `ivcap-cli/config.yaml` in the user's configuration folder."""
+    """Return the file of the `ivcap` command's contexts: `ivcap-cli/config.yaml` in the user's configuration folder."""
     return user_config_path("ivcap-cli", appauthor=False, roaming=True) / "config.yaml"
 
 
@@ -63,7 +63,7 @@ class Context:
 
     @property
     def due(self) -> bool:
-        """Whether there is no access token that holds for a while."""
+        """Whether the access token is missing, has expired or is about to expire."""
         return self.access is None or (self.expires_at is not None and self.expires_at - _SKEW <= time.time())
 
 
@@ -74,9 +74,9 @@ class ContextFile:
         self.path = path or config_file()
 
     def read(self, name: str) -> Context:
-        """A context by its name, or the active one by `active`. Raises ConfigurationError naming those that there are.
+        """Read a context by its name, or the active one by the name `active`.
 
-        A context that is itself named `active` goes before.
+        A context that is itself named `active` takes precedence. Raises ConfigurationError with the existing names.
         """
         document = self._document()
         known = _contexts(document)
@@ -100,10 +100,11 @@ class ContextFile:
         )
 
     def write(self, name: str, tokens: Tokens, more: Mapping[str, str] | None = None) -> None:
-        """Put tokens into the context of this name, which is made where it does not exist.
+        """Write tokens into the context of this name, and create the context if it does not exist.
 
-        `more` keys come with a login, after which nothing of the tokens before is left; after a renewal without a new
-        refresh token the old one stays. Hold `locked()` meanwhile. The first context of all becomes the active one.
+        Hold `locked()` meanwhile. `more` are the keys that a login sets; after a login no earlier token remains. After
+        a renewal without a new refresh token, the old refresh token stays. The first context of a file becomes the
+        active one.
         """
         document = self._document()
         if document is None:
@@ -130,7 +131,7 @@ class ContextFile:
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Keep other processes of ours from renewing and writing at the same time; the command takes no lock."""
+        """Keep other processes of this package from renewing and writing meanwhile; the command takes no lock."""
         descriptor = self._lock_file()
         try:
             while True:
@@ -151,16 +152,16 @@ class ContextFile:
             raise self._unusable(error) from error
 
     def _document(self) -> yaml.MappingNode | None:
-        """The file as a tree, None where there is no file."""
+        """Return the file as a tree; None if there is no file."""
         try:
-            # Composed and not loaded: quotes, tags and instants then come out as they went in.
+            # Compose instead of load, so that quotes, tags and timestamps are written back unchanged.
             document = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise self._unusable(error) from error
         except yaml.YAMLError:
-            # Without YAML's words, which show the line: it may hold a token.
+            # Leave out YAML's message: it shows the line, which may contain a token.
             raise ConfigurationError(f"{self.path} is no YAML. Mend it, or log in anew after moving it away.") from None
         if not isinstance(document, yaml.MappingNode) or _text(document, "version") != _VERSION:
             raise ConfigurationError(f"{self.path} is not of version {_VERSION}, the only one known. {_LOGIN}")
@@ -169,7 +170,7 @@ class ContextFile:
     def _replace(self, text: str) -> None:
         temporary: str | None = None
         try:
-            # A link into a folder that is kept elsewhere stays one.
+            # If the file is a symbolic link, replace its target and keep the link.
             target = self.path.resolve()
             descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config.")  # of mode 0600
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -188,9 +189,10 @@ class ContextFile:
 
 
 class ContextToken:
-    """The token of a context, renewed by its refresh token and written back, so that the command's login stays good.
+    """The token of a context.
 
-    Where it cannot be written back, it goes on with the tokens that it holds, warns, and writes after the next renewal.
+    It is renewed with the refresh token and written back, so the command's login stays valid. If it cannot be written
+    back, this process keeps the new tokens, logs a warning, and writes after the next renewal.
     """
 
     refreshable = True
@@ -199,7 +201,7 @@ class ContextToken:
         self._file = file or ContextFile()
         self._context = self._file.read(name)
         self._spent: SecretStr | None = None
-        """The refresh token that the file still has after a newer one could not be written."""
+        """The refresh token that the file still contains after a newer one could not be written."""
         self._lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -214,13 +216,13 @@ class ContextToken:
         return self._context.expires_at is not None and self._context.expires_at <= moment
 
     async def header(self, *, force: bool = False) -> str | None:
-        """The header's value. Raises NotAuthorizedError where the login has ended, and ConfigurationError."""
+        """Return the header's value. Raises NotAuthorizedError if the login has ended, and ConfigurationError."""
         seen = self._context.access
         if force or self._context.due:
             async with self._lock:
-                # Who waited for the lock while another renewed takes what the other got.
+                # Another task may have renewed the token while this one waited for the lock.
                 if self._context.access == seen or self._context.due:
-                    # Not given up half-way: a refresh token may be good for one use only.
+                    # Do not cancel half-way: a refresh token may be valid for a single use.
                     await asyncio.shield(self._renew(seen))
         assert self._context.access is not None
         return f"Bearer {self._context.access.get_secret_value()}"
@@ -250,7 +252,7 @@ class ContextToken:
                     provider = await discover(session)
                 tokens = await renewed(provider.token_url, provider.client_id, context.refresh)
                 context = _renewed(context, tokens)
-                # Kept here before anything can fail, since the old refresh token may be spent.
+                # Keep the tokens before anything can fail, since the old refresh token may be spent.
                 self._context = context
                 await self._write_back(tokens, in_file)
             self._context = context
@@ -314,7 +316,7 @@ def _sequence(document: yaml.MappingNode) -> yaml.SequenceNode:
         if name.value == "contexts":
             if not isinstance(value, yaml.SequenceNode):
                 value = yaml.SequenceNode("tag:yaml.org,2002:seq", [])
-            # `[]` is in flow style, in which a context would be written in one line.
+            # `[]` is in flow style, which would write a context on one line.
             value.flow_style = False
             document.value[index] = (name, value)
             return value
@@ -338,7 +340,7 @@ def _hidden(token: str | None) -> SecretStr | None:
 
 
 def _moment(text: str | None) -> float | None:
-    """An expiry as Go writes it, with up to nine digits of a second; its zero time, of the year 1, is None."""
+    """Return an expiry as Go writes it, with up to nine digits of a second; None for Go's zero time, in the year 1."""
     if text is None:
         return None
     loaded = yaml.safe_load(text)

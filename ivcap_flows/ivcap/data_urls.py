@@ -1,4 +1,7 @@
-"""Artifacts that are their own content: `data:` URLs (RFC 2397), also as `urn:data:` (ivcap-client 0.47.21). Pure."""
+"""Artifacts whose id contains their content: `data:` URLs (RFC 2397), also as `urn:data:` (ivcap-client 0.47.21).
+
+The functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ __all__ = ["decode_data_url", "encode_data_url", "is_data_url"]
 
 
 def is_data_url(urn: str) -> bool:
-    """Whether an artifact's id holds its content."""
+    """Return whether an artifact's id contains its content."""
     return urn.startswith(("data:", "urn:data:"))
 
 
 def decode_data_url(url: str) -> tuple[str, bytes]:
-    """Media type (with its parameters, default `text/plain`) and content. Raises InputError for a malformed one."""
+    """Return the media type (with parameters, default `text/plain`) and the content. Raises InputError if malformed."""
     header, comma, payload = url.removeprefix("urn:").removeprefix("data:").partition(",")
     if not is_data_url(url) or not comma:
         raise InputError(f"{url[:40]!r} is no data URL: it has no comma before its content.")
@@ -36,5 +39,5 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
 
 
 def encode_data_url(media_type: str | None, content: bytes) -> str:
-    """The data URL of some content, in base64."""
+    """Return some content as a data URL in base64."""
     return f"data:{media_type or 'application/octet-stream'};base64,{b64encode(content).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""Idempotency records on IVCAP: an exact (entity, schema) is the one look-up that the platform serves for certain."""
+"""Idempotency records on IVCAP, found by exact entity and schema: the only look-up that every platform serves."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["IdempotencyRecords"]
 
 TRIES: Final = 4
 FRESH: Final = 1.0
-"""Seconds for which an entity without records is taken to have none."""
+"""Seconds for which an entity that had no records is assumed to have none still."""
 
 
 class IdempotencyRecords:
     """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal.
 
-    For one call: it keeps what it read last, so that a write soon after a read costs one request.
+    Create an object for each call: it remembers what it last read, so a write soon after a read takes one request.
     """
 
     def __init__(self, aspects: Aspects) -> None:
@@ -29,8 +29,10 @@ class IdempotencyRecords:
         self._read: dict[str, tuple[float, list[AspectRecord] | None]] = {}
 
     async def read(self, key: str) -> dict[str, Any] | None:
-        """The content of the oldest active record that names an effect, else of the oldest that has begun one, else of
-        the oldest; None if there is none."""
+        """Return the content of the active record that says most; None if there is none.
+
+        That is the oldest record that names an effect, else the oldest that shows progress, else the oldest of all.
+        """
         contents = _contents(await self._active(key_entity(key)))
         for has in ("urn", "progress"):
             if any(content.get(has) is not None for content in contents):
@@ -38,9 +40,10 @@ class IdempotencyRecords:
         return next(iter(contents), None)
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
-        """Add this journal's record, or replace it; what other journals say, as far as it came to be known.
+        """Add or replace this journal's record; return the contents of other journals' records.
 
-        A lost reply is answered by looking and writing again. `first`: this journal has none, as far as it knows.
+        Only records that had to be read are returned. If a reply is lost, the records are read and written again. Set
+        `first` if this journal has no record as far as it knows.
         """
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -66,29 +69,32 @@ class IdempotencyRecords:
         return [one for one in _contents(records) if one.get("journal") != content["journal"]]
 
     async def asserted_at(self, key: str) -> datetime | None:
-        """When the platform took the oldest record, by its own clock; None without one or where it may not be read."""
+        """Return when the platform accepted the oldest record, by its own clock.
+
+        None if there is no record or it may not be read.
+        """
         try:
             return next((record.valid_from for record in await self._active(key_entity(key))), None)
         except ForbiddenError:
             return None
 
     async def _write(self, entity: str, content: dict[str, Any]) -> list[AspectRecord]:
-        """Write once; the records there are then."""
+        """Write once, and return the records that exist afterwards."""
         read_at, there = self._read.pop(entity, (0.0, None))
-        # Where nothing of ours is there, the platform cannot tell of another's that has come in between.
+        # If we have no record to replace, the platform cannot report that another journal added one in between.
         if there is None or (not there and time.monotonic() - read_at > FRESH):
             there = await self._active(entity)
         mine = [record for record in there if _journal(record) == content["journal"]]
         named = content.get("urn") is not None and any(_urn(r) == content["urn"] for r in there if r not in mine)
         if named:
-            # Another journal's record says it already.
+            # Another journal's record names the same effect already.
             for record in mine:
                 await self._aspects.retract(record.urn)
             return [record for record in there if record not in mine]
         alike = [record for record in mine if _urn(record) == content.get("urn")]
         same = [record for record in alike if fingerprint(record.content) == fingerprint(content)]
         if len(mine) == len(there) == 1 and not same:
-            # One request, and the platform itself tells when another journal has come in between.
+            # One request, and the platform itself reports if another journal added a record in between.
             try:
                 return [_record(await self._aspects.update(entity, INTENT_SCHEMA, content), entity, content)]
             except NotUniqueError:
@@ -96,9 +102,9 @@ class IdempotencyRecords:
                 mine = [record for record in there if _journal(record) == content["journal"]]
         if not same:
             urn = await self._aspects.add(entity, INTENT_SCHEMA, content)
-            # Of two journals that replace their records at once, the later one must see the earlier one's.
+            # If two journals replace their records at the same time, the later one must see the earlier one's.
             there = await self._active(entity) if mine else [*there, _record(urn, entity, content)]
-        # Retracting last leaves two records rather than none where the process ends in between.
+        # Retract last: if the process ends in between, two records remain rather than none.
         gone = [record for record in mine if record not in same[:1]]
         for record in gone:
             await self._aspects.retract(record.urn)

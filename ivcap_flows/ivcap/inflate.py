@@ -1,4 +1,4 @@
-"""A stream decompressed as it is read (gzip, bzip2 or xz, by its first bytes), bounded in memory and in size."""
+"""Decompress a stream as it is read (gzip, bzip2 or xz, by its first bytes), with limits on memory and size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["inflated"]
 
 _BLOCK: Final = 256 * 1024
 _DICTIONARY: Final = 256 * 1024 * 1024
-"""Bytes of memory that an xz stream may demand; `xz -9` demands 65 MiB."""
+"""Maximum bytes of memory for an xz stream; `xz -9` needs 65 MiB."""
 
 
 class _Decompressor(Protocol):
@@ -27,7 +27,7 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    """zlib's object in the manner of the other two: it keeps what it has not come to."""
+    """Adapts zlib's object to the interface of the other two: it keeps input that it has not decompressed yet."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -52,7 +52,7 @@ _KINDS: Final[tuple[tuple[bytes, Callable[[], _Decompressor]], ...]] = (
 
 
 def inflated(source: BinaryIO, limit: int) -> BinaryIO:
-    """The content of a stream, whatever it is compressed with; more than `limit` bytes of it raise InputError."""
+    """Return the decompressed content of a stream. Reading more than `limit` bytes raises InputError."""
     buffered: io.BufferedReader[Any] = io.BufferedReader(cast(Any, source), _BLOCK)
     head = buffered.peek(8)
     make = next((make for magic, make in _KINDS if head.startswith(magic)), None)
@@ -60,7 +60,7 @@ def inflated(source: BinaryIO, limit: int) -> BinaryIO:
 
 
 class _Inflated(io.RawIOBase):
-    """Raises EOFError when the stream ends early, and InputError when it is damaged or too long."""
+    """The decompressed stream. Raises EOFError if the source ends early, InputError if it is damaged or too long."""
 
     def __init__(self, source: io.BufferedReader[Any], make: Callable[[], _Decompressor] | None, limit: int) -> None:
         self._source, self._make, self._left = source, make, limit
@@ -90,7 +90,7 @@ class _Inflated(io.RawIOBase):
                 raise InputError(f"The archive cannot be unpacked: {error}.") from error
             self._unused = b""
             if part.eof:
-                # Several streams behind one another are one, zeros behind the last are padding.
+                # Several concatenated streams count as one; zeros after the last are padding.
                 rest = part.unused_data or self._source.read1(_BLOCK)
                 rest = rest if rest.strip(b"\0") else b""
                 self._unused = rest

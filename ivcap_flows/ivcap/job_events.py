@@ -1,4 +1,4 @@
-"""The events of a job, followed to its end (IVCAP OpenAPI 0.48, `/jobs/{id}/events`; server-sent in practice)."""
+"""Follow a job's events until it ends (IVCAP OpenAPI 0.48, `/jobs/{id}/events`; server-sent events in practice)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ivcap_flows.http.sse import Sent, event_stream
 __all__ = ["STATUS_EVENT", "follow", "heard", "is_status", "tells_end"]
 
 STATUS_EVENT: Final = "ivcap.job.status"
-"""The type of the platform's own events, beside which are the service's."""
+"""The type of the platform's own events; all other events come from the service."""
 
 _GRACE: Final = 2.0
-"""Seconds of silence after the event that tells a job's end; a service's last words may come after it."""
+"""Seconds to wait in silence after the event that reports a job's end, since a service may still send events."""
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds between looks at a job whose end was told: its record may still say `executing` for a moment."""
+"""Seconds between reads of a job whose end was reported: its record may say `executing` for another moment."""
 _BRIEF: Final = 1.0
-"""A reply without news that came sooner, in seconds, was not held: the next is asked for after a rest."""
+"""Seconds. A reply without news that came sooner was not held by the platform, so the next request waits first."""
 _REMEMBERED: Final = 10_000
-"""Events by which those are known that a platform sends again."""
+"""Number of events to remember, to recognise those that a platform sends again."""
 
 
 def is_status(event: JobEvent) -> bool:
-    """Whether an event tells of the job's status, and so comes from the platform."""
+    """Return whether an event reports the job's status, and so comes from the platform."""
     return event.type == STATUS_EVENT or (event.schema_urn or "").startswith("urn:ivcap:schema:job.status")
 
 
@@ -44,11 +44,11 @@ async def follow(
     wait: int = 30,
     over: bool = False,
 ) -> AsyncGenerator[JobEvent, None]:
-    """Each event once, in order, until the job is over. `wait`: seconds for which the platform may hold a request;
-    `over`: it is known to be.
+    """Yield each event once, in order, until the job ends.
 
-    A broken stream is opened again after the last event. Raises NotFoundError and BadRequestError (501) where the
-    platform has no events, and UnreachableError when nothing came for the session's whole budget.
+    `wait` is the number of seconds that the platform may hold a request. Set `over` if the job is known to have ended.
+    A broken stream is opened again after the last event. Raises NotFoundError and BadRequestError (501) if the platform
+    has no events, and UnreachableError if nothing arrives for the session's whole budget.
     """
     seen: OrderedDict[str, None] = OrderedDict()
     idle, failing_since = 0, None
@@ -87,7 +87,7 @@ async def follow(
             return
         if over and not fresh:
             return
-        # The last events may have come after this look at them, so there is one more when the job is found over.
+        # The last events may arrive between this request and the end of the job, so read once more after its end.
         over = await is_over()
         idle = 0 if fresh or over or time.monotonic() - began > _BRIEF else idle + 1
         if idle:
@@ -95,7 +95,7 @@ async def follow(
 
 
 async def heard(session: Session, path: str, *, wait: int = 30) -> AsyncGenerator[JobEvent, None]:
-    """The events of one stream, which is not opened again when it ends."""
+    """Yield the events of one stream, which is not opened again when it ends."""
     async with event_stream(
         session, path, params={"max-wait-time": wait}, expect=(200, 204, 504), timeout=wait + 30.0
     ) as stream:
@@ -105,7 +105,7 @@ async def heard(session: Session, path: str, *, wait: int = 30) -> AsyncGenerato
 
 
 async def _next(sent: AsyncIterator[Sent], within: float | None) -> Sent | None:
-    """The next event; None at the end of the stream, and when none came within so many seconds."""
+    """Return the next event; None at the end of the stream, or if no event arrives within that many seconds."""
     try:
         return await asyncio.wait_for(anext(sent), within)
     except (StopAsyncIteration, asyncio.TimeoutError):
@@ -118,9 +118,9 @@ async def _none() -> AsyncIterator[Sent]:
 
 
 def _event(sent: Sent) -> tuple[JobEvent, str, str | None]:
-    """The event, what tells it from others, and the id after which a stream goes on.
+    """Return the event, a key that identifies it, and the id to resume the stream after.
 
-    The keys are compared without case: deployments have capitalised them.
+    The field names are compared without case, because some deployments have capitalised them.
     """
     try:
         body = json.loads(sent.data)
@@ -141,7 +141,7 @@ def _event(sent: Sent) -> tuple[JobEvent, str, str | None]:
 
 
 def tells_end(event: JobEvent) -> bool:
-    """Whether an event tells that the job is over."""
+    """Return whether an event reports the end of the job."""
     return is_status(event) and isinstance(event.data, Mapping) and event.data.get("status") in TERMINAL
 
 
@@ -152,7 +152,7 @@ def _text(value: Any) -> str | None:
 def _time(value: Any) -> datetime | None:
     if not isinstance(value, str):
         return None
-    # Events carry nanoseconds, which Python's times do not.
+    # Events carry nanoseconds, which a Python datetime cannot hold.
     whole, dot, fraction = value.replace("Z", "+00:00").partition(".")
     digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
     text = f"{whole}.{digits[:6]:0<6}{fraction[len(digits) :]}" if dot else whole

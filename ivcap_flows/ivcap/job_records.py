@@ -1,4 +1,4 @@
-"""What is known of a job: its record, its result as written, and what the reply to its request says of it."""
+"""Records of jobs: the job itself, its result as written, and the replies to a request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ __all__ = ["JobOutput", "JobRecord", "accepted", "finished", "is_json_type"]
 
 
 def is_json_type(media_type: str | None) -> bool:
-    """Whether a result of this type is inlined as JSON: `application/json` and `application/vnd.ivcap.…`."""
+    """Return whether a result of this type is JSON: `application/json`, `application/vnd.ivcap.…` or `…+json`.
+
+    The platform inlines such results.
+    """
     kind = (media_type or "").partition(";")[0].strip().lower()
     return kind == "application/json" or kind.startswith("application/vnd.ivcap.") or kind.endswith("+json")
 
@@ -29,10 +32,10 @@ class JobRecord(Wire):
 
     id: str
     status: str = "unknown"
-    """As of orders."""
+    """The words are those of orders."""
     service: Text = None
     service_name: Text = None
-    """Known in listings across services only."""
+    """Set only in listings across services."""
     order: Text = None
     account: Text = None
     policy: Text = None
@@ -49,7 +52,7 @@ class JobRecord(Wire):
     result_content_urn: Text = None
     products: ProductsRecord | None = None
     retry_later: float | None = None
-    """Seconds after which the platform wants to be asked, told with the reply to the request."""
+    """Seconds to wait before the next request, as the platform wished in its reply to the job's request."""
     links: Any = Field(None, repr=False)
 
     @property
@@ -64,7 +67,7 @@ class JobRecord(Wire):
     def handle(
         self, platform: str, *, request: Any = None, service_name: str | None = None, key: str | None = None
     ) -> Job:
-        """The handle of this job; `request` where the caller knows it and the record was read without."""
+        """Return the handle of this job. `request` is used if the record was read without its request."""
         return Job(
             urn=self.urn,
             platform=platform,
@@ -94,7 +97,7 @@ class JobOutput:
 
     @property
     def text(self) -> str:
-        """The content as text, in the charset that the media type names, else UTF-8."""
+        """The content as text, in the charset of the media type, or UTF-8 if it names none."""
         message = Message()
         message["content-type"] = self.media_type
         charset = message.get_content_charset("utf-8")
@@ -113,7 +116,7 @@ class _Accepted(Wire):
 
 
 def accepted(reply: Reply, service: str, session: Session) -> JobRecord:
-    """The reply of a job that goes on."""
+    """Read the reply for a job that still runs."""
     body = replied(_Accepted, reply, session)
     job = body.job_id or unquote(urlsplit(body.location or "").path.rstrip("/").rpartition("/")[2])
     if not job:
@@ -122,7 +125,7 @@ def accepted(reply: Reply, service: str, session: Session) -> JobRecord:
 
 
 def finished(reply: Reply, service: str) -> JobRecord:
-    """The reply of a job that ended before the platform answered: the result itself, the ids in headers."""
+    """Read the reply for a job that has already ended: the body is the result, the headers carry the ids."""
     job = reply.headers.get("ivcap-job-id")
     if not job:
         raise reply.violation("is a result without an IVCAP-Job-Id")

@@ -1,4 +1,4 @@
-"""Jobs: a service run with a JSON document (IVCAP OpenAPI 0.48, `/1/services2/{service}/jobs`)."""
+"""Jobs: a service runs with a JSON document (IVCAP OpenAPI 0.48, `/1/services2/{service}/jobs`)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from ivcap_flows.ivcap.wire import instant, listed, listed_pages, record_of, rep
 __all__ = ["Jobs"]
 
 _STATUS_SCHEMAS: Final = ("urn:ivcap:schema:job.2", "urn:ivcap:schema.job.2")
-"""Both spellings occur."""
+"""Platforms use both spellings."""
 
 _STATUS_PATTERN: Final = "urn:ivcap:schema%job.2"
 _REDIRECTS: Final = 3
 _TOLD_WITHIN: Final = 10.0
-"""Seconds that the events of an ended job may take to be read."""
+"""Maximum seconds to spend on reading the events of an ended job."""
 
 
 class Jobs:
-    """`/1/services2/{service}/jobs`. Methods take URNs, or bare ids."""
+    """`/1/services2/{service}/jobs`. Methods take URNs or bare ids."""
 
     def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
@@ -52,10 +52,10 @@ class Jobs:
     ) -> JobRecord:
         """Request a job; the record has at least `id`, `service` and `status`.
 
-        The request is the document, or the content of the `aspect` of this URN. Returns at once, or when the job has
-        ended within `hold` seconds; one that fails within them raises BadRequestError or UnavailableError with its
-        words. A 307 within the platform is followed with method and body. Keyed: sent once; the caller finds the job
-        again.
+        The request is the document, or the content of the aspect with the URN `aspect`. The platform replies at once,
+        or when the job ends, if that happens within `hold` seconds. If the job fails within that time, BadRequestError
+        or UnavailableError is raised with the job's message. A 307 within the platform is followed with the same method
+        and body. Keyed: the request is sent once; the caller finds the job again.
         """
         service = ivcap_urn("service", urn_argument(service_urn, "service"))
         params = {"policy": urn_argument(policy, "policy", "urn:ivcap:policy:")} if policy is not None else None
@@ -86,7 +86,7 @@ class Jobs:
     async def read(
         self, service_urn: str, job_urn: str, *, with_request: bool = False, with_result: bool = True
     ) -> JobRecord:
-        """Read a job; its documents on demand."""
+        """Read a job; its request and result documents on demand."""
         reply = await self._session.request(
             "GET",
             f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}",
@@ -105,24 +105,27 @@ class Jobs:
         order_desc: bool | None = None,
         at_time: datetime | None = None,
     ) -> AsyncIterator[JobRecord]:
-        """The jobs of a service, newest first unless ordered otherwise; items carry no `requested_at`."""
+        """Yield the jobs of a service, newest first by default; the records have no `requested_at`."""
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", params, limit)
 
     def pages(self, service_urn: str) -> AsyncGenerator[builtins.list[JobRecord], None]:
-        """The jobs of a service, newest first, page by page; a page is one request, made when it is wanted."""
+        """Yield the jobs of a service, newest first, page by page.
+
+        Each page is one request, sent when the page is needed.
+        """
         return listed_pages(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", {})
 
     async def changes(self) -> AsyncGenerator[builtins.list[AspectRecord], None]:
-        """The aspects that the platform writes with each status of the jobs of all services, newest first, by page."""
+        """Yield the aspects that the platform writes for each status of any job, newest first, page by page."""
         async with aclosing(self._aspects.newest(_STATUS_PATTERN)) as pages:
             async for page in pages:
                 yield [aspect for aspect in page if aspect.schema_urn in _STATUS_SCHEMAS]
 
     async def hear(self, service_urn: str, job_urn: str, *, wait: int = 30) -> AsyncGenerator[JobEvent, None]:
-        """The events of a job from its begin, by one request that the platform may hold for `wait` seconds.
+        """Yield the events of a job from its beginning, from one request that the platform may hold for `wait` seconds.
 
-        It ends whatever becomes of the job, and at once where the platform has no events.
+        Ends when that request ends, even if the job still runs; ends at once if the platform has no events.
         """
         if not self._tells_events:
             return
@@ -137,17 +140,17 @@ class Jobs:
             self._tells_events = False
 
     async def list_all(self, *, status: str | None = None, limit: int | None = None) -> AsyncIterator[JobRecord]:
-        """The account's jobs across services, newest first by when they were requested, from the aspects that the
-        platform keeps of them, ordered as `ivcap job list` asks for them.
+        """Yield the account's jobs across all services, the most recently requested first.
 
-        They have `id`, `service`, `service_name`, `status` and `requested_at`. `status` leaves out all others; `limit`
-        is the total.
+        They are read from the aspects that the platform keeps of its jobs, in the order that `ivcap job list` asks for.
+        The records have `id`, `service`, `service_name`, `status` and `requested_at`. `status` selects jobs with that
+        status; `limit` is the total.
         """
         if limit is not None and limit <= 0:
             return
         path = None if status is None else f"$.status ? (@ == {json.dumps(status)})"
         seen: set[str] = set()
-        # One pattern for both spellings; it fits others too, which are passed over.
+        # One pattern matches both spellings. It also matches other schemas, which are skipped.
         async for aspect in self._aspects.list(schema=_STATUS_PATTERN, content_path=path, order_by="requested-at"):
             content = aspect.content if isinstance(aspect.content, Mapping) else {}
             if aspect.schema_urn not in _STATUS_SCHEMAS or aspect.entity in seen:
@@ -163,7 +166,7 @@ class Jobs:
                 return
 
     async def products(self, job: JobRecord) -> AsyncIterator[ArtifactRecord]:
-        """The products of a job as read, over all pages. Raises ProtocolError for pages that do not end."""
+        """Yield the products of a job record, over all pages. Raises ProtocolError if a page is named twice."""
         page, followed = job.products, set()
         while page is not None:
             for product in page.items or ():
@@ -188,13 +191,13 @@ class Jobs:
             page = record_of(ProductsRecord, inner, session=self._session, path=reply.path)
 
     async def find(self, job_urn: str, *, with_result: bool = True) -> JobRecord:
-        """Read a job, with its request, by its id alone. Raises NotFoundError for one that the account cannot see."""
+        """Read a job, with its request, by its id alone. Raises NotFoundError if the account cannot see the job."""
         return await self.read(await self.service_of(job_urn), job_urn, with_request=True, with_result=with_result)
 
     async def service_of(self, job_urn: str) -> str:
-        """The URN of a job's service, from the aspect that the platform writes with each status (`job.2`).
+        """Return the URN of a job's service, from the aspect that the platform writes with each status (`job.2`).
 
-        Raises NotFoundError when the platform has none.
+        Raises NotFoundError if there is no such aspect.
         """
         entity = ivcap_urn("job", job_urn)
         for schema in _STATUS_SCHEMAS:
@@ -214,7 +217,7 @@ class Jobs:
         )
 
     async def output(self, service_urn: str, job_urn: str) -> JobOutput | None:
-        """The result as the service wrote it, for types that are no JSON; None while there is none."""
+        """Read the result as the service wrote it, for types other than JSON; None while there is no result."""
         reply = await self._session.request(
             "GET",
             f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}/output",
@@ -227,10 +230,10 @@ class Jobs:
         return JobOutput(reply.headers.get("content-type", "application/octet-stream"), reply.body)
 
     async def result(self, service_urn: str, job_urn: str) -> Any:
-        """The result of a job that succeeded: a JSON value, or a JobOutput where it is of another type.
+        """Read the result of a job that succeeded: a JSON value, or a JobOutput for any other type.
 
-        Looked for in the record, then at `output`, then behind the URN that the record names. None while there is none.
-        Raises PlatformError where the platform has a result and does not give it.
+        Looks in the record, then at `output`, then behind the URN in the record. None while there is no result. Raises
+        PlatformError if the platform has a result but does not return it.
         """
         job = await self.read(service_urn, job_urn)
         if job.result_content is not None or not job.done or job.result_content_type is None:
@@ -238,7 +241,7 @@ class Jobs:
         refused: PlatformError | None = None
         try:
             output = await self.output(service_urn, job_urn)
-        except PlatformError as error:  # some deployments serve no output, and name where it lies
+        except PlatformError as error:  # some deployments have no `output` route and name a URN for the result instead
             output, refused = None, error
         if output is None and job.result_content_urn is not None:
             if job.result_content_urn.startswith("urn:ivcap:aspect:"):
@@ -251,7 +254,7 @@ class Jobs:
         return output
 
     async def _artifact(self, urn: str) -> JobOutput:
-        """A result that lies in an artifact; it is read whole, as every result is."""
+        """Read a result that is stored in an artifact. The whole content is read into memory, as for every result."""
         reply = await self._session.request("GET", f"/1/artifacts/{segment(urn)}", repeat="idempotent")
         record = replied(ArtifactRecord, reply, self._session)
         if record.data_href is None:
@@ -262,11 +265,11 @@ class Jobs:
     async def events(
         self, service_urn: str, job_urn: str, *, last_id: str | None = None, wait: int = 30
     ) -> AsyncIterator[JobEvent]:
-        """The events of a job as they come, each once, until it is over; from the one after `last_id` on.
+        """Yield each event of a job once, as it arrives, until the job ends; start after the event `last_id`.
 
-        Broken streams are opened again where they broke. `wait` is how long, in seconds, the platform may hold a
-        request. On a platform without events it ends at once: read the job instead. Raises NotFoundError for a job that
-        the account cannot see.
+        Broken streams are opened again after the last event. `wait` is the number of seconds that the platform may hold
+        a request. On a platform without events the iterator ends at once: read the job instead. Raises NotFoundError if
+        the account cannot see the job.
         """
         try:
             async for event in self._follow(service_urn, job_urn, last_id, wait):
@@ -274,14 +277,14 @@ class Jobs:
         except _NoRoute:
             return
         except NotFoundError:
-            # Either there are no events or there is no such job, which stays an error.
+            # Either the platform has no events, or there is no such job; the latter remains an error.
             await self.read(service_urn, job_urn, with_result=False)
 
     async def told(self, service_urn: str, job_urn: str, *, limit: int = 100) -> builtins.list[JobEvent]:
-        """The last events of a job that is over, those of the service itself, oldest first.
+        """Return the last events of an ended job that come from the service itself, oldest first.
 
-        A platform that says it has no events (405, 501) is asked once for all jobs, and one that is slow for ten
-        seconds. Where it knows none for this job there are none.
+        Stops after ten seconds and returns the events read so far. Empty if the platform has no events for this job.
+        After a platform has replied that it has no events at all (405, 501), it is not asked again.
         """
         told: deque[JobEvent] = deque(maxlen=limit)
 
@@ -323,7 +326,7 @@ class _NoRoute(Exception):  # noqa: N818 - it never leaves this module
 
 
 def _next(links: Any) -> str | None:
-    """Where the page after this one is."""
+    """Return the address of the page after this one, or None."""
     for link in links if isinstance(links, list) else ():
         if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
             return str(link["href"])

@@ -1,4 +1,4 @@
-"""Orders: a service run with parameters (IVCAP OpenAPI 0.48, `/1/orders`)."""
+"""Orders: a service runs with parameters (IVCAP OpenAPI 0.48, `/1/orders`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["ContainerUse", "OrderMetadata", "OrderRecord", "Orders", "ParameterV
 
 _FINISHED: Final = "urn:ivcap:schema%order-finished.1"
 _LINE: Final = 4096
-"""Bytes of a log line that are kept; the rest of a longer one is dropped."""
+"""Bytes of a log line to keep; the rest of a longer line is dropped."""
 
 
 class ParameterValue(Wire):
@@ -43,15 +43,17 @@ class ParameterValue(Wire):
 
 
 class OrderRecord(Wire):
-    """An order as read, placed or listed; listings have no parameters and products."""
+    """An order as read, placed or listed; listings have no parameters and no products."""
 
     id: str
     status: str = "unknown"
-    """`pending`, `scheduled`, `executing`, `succeeded`, `failed`, `error`, `unknown`, or what a newer server says."""
+    """`pending`, `scheduled`, `executing`, `succeeded`, `failed`, `error`, `unknown`, or another word of a newer
+    server.
+    """
     service: Text = None
     account: Text = None
     policy: Text = None
-    """Of newer servers only (IVCAP OpenAPI 0.48 has none)."""
+    """Sent by newer servers only; IVCAP OpenAPI 0.48 has no such field."""
     name: Text = None
     tags: list[str] | None = None
     ordered_at: Instant = None
@@ -71,11 +73,11 @@ class OrderRecord(Wire):
         return self.status in TERMINAL
 
     def values(self) -> dict[str, str]:
-        """The parameters by name, those included that the platform adds (`cayp-…`)."""
+        """Return the parameters by name, including those that the platform adds (`cayp-…`)."""
         return {each.name: _text(each.value) for each in self.parameters or () if each.value is not None}
 
     def handle(self, platform: str, *, service_name: str | None = None, key: str | None = None) -> Order:
-        """The handle of this order, with the products of its first page."""
+        """Return the handle of this order, with the products of its first page."""
         return Order(
             urn=self.urn,
             platform=platform,
@@ -94,7 +96,7 @@ class OrderRecord(Wire):
 
 
 class OrderMetadata(Wire):
-    """An aspect of an order as its metadata list it: without the content, which `aspects.read` gives."""
+    """An aspect of an order as its metadata list it, without the content; `aspects.read` returns the content."""
 
     id: str
     schema_urn: Text = Field(None, alias="schema")
@@ -106,7 +108,7 @@ class OrderMetadata(Wire):
 
 
 class ContainerUse(Wire):
-    """What a container of an order takes just now, as the platform words it."""
+    """The current resource use of one container of an order, in the platform's own words."""
 
     container: Text = None
     cpu: Text = None
@@ -116,7 +118,7 @@ class ContainerUse(Wire):
 
 
 class Orders:
-    """`/1/orders`. Methods take URNs, or bare ids. The API knows no cancelling and no deleting."""
+    """`/1/orders`. Methods take URNs or bare ids. The API can neither cancel nor delete an order."""
 
     def __init__(self, session: Session, aspects: Aspects) -> None:
         self._session = session
@@ -131,9 +133,10 @@ class Orders:
         tags: Sequence[str] = (),
         policy: str | None = None,
     ) -> OrderRecord:
-        """Place an order. `parameters` are wire values, as `encode_parameters` gives them.
+        """Place an order. `parameters` are wire values, as `encode_parameters` returns them.
 
-        Keyed: sent once, as the API knows no idempotency key; the caller finds it again by `name` or `tags`.
+        Keyed: the request is sent once, since the API has no idempotency key. The caller finds the order again by
+        `name` or `tags`.
         """
         body: dict[str, Any] = {
             "service": ivcap_urn("service", urn_argument(service_urn, "service")),
@@ -162,41 +165,41 @@ class Orders:
         order_desc: bool | None = None,
         at_time: datetime | None = None,
     ) -> AsyncIterator[OrderRecord]:
-        """The orders, newest first unless ordered otherwise; `limit` is the total."""
+        """Yield the orders, newest first by default; `limit` is the total."""
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(OrderRecord, self._session, "/1/orders", params, limit)
 
     def pages(self) -> AsyncGenerator[builtins.list[OrderRecord], None]:
-        """The orders, newest first, page by page; a page is one request, made when it is wanted."""
+        """Yield the orders, newest first, page by page. Each page is one request, sent when the page is needed."""
         params = {"order-by": "ordered-at", "order-desc": True}
         return listed_pages(OrderRecord, self._session, "/1/orders", params)
 
     def ends(self) -> AsyncGenerator[builtins.list[AspectRecord], None]:
-        """What the platform notes about each order that has ended (`order-finished.1`), newest first, page by page."""
+        """Yield the aspects that the platform adds when an order ends (`order-finished.1`), newest first, by page."""
         return self._aspects.newest(_FINISHED)
 
     async def status(self, urn: str) -> str:
-        """The order's status as the platform says now."""
+        """Return the order's current status."""
         return (await self.read(urn)).status
 
     def products(self, urn: str, *, limit: int | None = None) -> AsyncIterator[ArtifactRecord]:
-        """The products of an order, over all pages; `limit` is the total."""
+        """Yield the products of an order, over all pages; `limit` is the total."""
         return listed(ArtifactRecord, self._session, f"/1/orders/{segment(urn)}/products", {}, limit)
 
     def metadata(self, urn: str, *, limit: int | None = None) -> AsyncIterator[OrderMetadata]:
-        """The aspects of an order, over all pages; `limit` is the total."""
+        """Yield the aspects of an order, over all pages; `limit` is the total."""
         return listed(OrderMetadata, self._session, f"/1/orders/{segment(urn)}/metadata", {}, limit)
 
     async def add_metadata(self, urn: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Add an aspect to an order; its URN. Keyed, as `aspects.add`."""
+        """Add an aspect to an order and return its URN. Keyed, as `aspects.add` is."""
         return await self._aspects.add(ivcap_urn("order", urn), schema, content, policy)
 
     async def logs(
         self, urn: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> AsyncIterator[str]:
-        """The lines of an order's log as they arrive, from and to a time where given (whole seconds).
+        """Yield the lines of an order's log as they arrive, between two times if given (whole seconds).
 
-        Of a line longer than 4096 bytes the beginning. Raises UnreachableError when the stream breaks.
+        Of a line longer than 4096 bytes, only the beginning is kept. Raises UnreachableError if the stream breaks.
         """
         params = {"from": _seconds(since), "to": _seconds(until)}
         rest, skipping = b"", False
@@ -217,14 +220,14 @@ class Orders:
             yield _line(rest)
 
     async def log_tail(self, urn: str, lines: int = 20) -> str:
-        """The last lines of an order's log. The log is streamed; only the tail is held."""
+        """Return the last lines of an order's log. The log is streamed; only these lines are kept in memory."""
         tail: deque[str] = deque(maxlen=lines)
         async for line in self.logs(urn):
             tail.append(line)
         return "\n".join(tail)
 
     async def top(self, urn: str) -> builtins.list[ContainerUse]:
-        """What the containers of an order take just now; empty when none runs."""
+        """Return the current resource use of an order's containers; empty if none runs."""
         path = f"/1/orders/{segment(urn)}/top"
         reply = await self._session.request("GET", path, repeat="idempotent")
         found = reply.json()
@@ -238,7 +241,7 @@ def _line(line: bytes) -> str:
 
 
 def _seconds(at: datetime | None) -> int | None:
-    """Unix seconds; a time without an offset is refused as everywhere."""
+    """Return Unix seconds. Raises InputError for a time without an offset."""
     return None if at is None or instant(at) is None else int(at.timestamp())
 
 

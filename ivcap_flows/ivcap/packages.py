@@ -20,7 +20,7 @@ class Packages:
         self._session = session
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> AsyncIterator[str]:
-        """The account's images as `name:tag`, those of `tag` alone where it is given; `limit` is the total."""
+        """Yield the account's images as `name:tag`, or only those of `tag`; `limit` is the total."""
 
         async def ask(asked: Mapping[str, Any]) -> Reply:
             return await self._session.request(
@@ -30,7 +30,7 @@ class Packages:
         return walked(self._session, ask, str, limit=limit)
 
     async def remove(self, tag: str) -> None:
-        """Remove an image, `name:tag`. Removing one that is gone changes nothing."""
+        """Remove an image, `name:tag`. Idempotent."""
         try:
             await self._session.request(
                 "DELETE",

@@ -1,7 +1,7 @@
-"""From Python values to the strings that an order carries, by the types a service declares. Pure.
+"""Encode Python values as the strings that an order carries, by the types that a service declares. Pure.
 
-Values go as text whatever the declared type (IVCAP OpenAPI 0.48, `ParameterT`). The types are those in use by services
-of the official SDKs:
+Values are sent as text whatever the declared type (IVCAP OpenAPI 0.48, `ParameterT`). The types are those in use by
+services of the official SDKs:
 
 | type | takes | sends |
 |---|---|---|
@@ -9,7 +9,7 @@ of the official SDKs:
 | `int` | int, NumPy's too; no bool, no float | decimal digits |
 | `float` | float, int, NumPy's too; finite; no bool, no text | the shortest text that reads back the same |
 | `bool` | bool, NumPy's too | `true` or `false` |
-| `option` | one of the declared values (any text where none is declared) | the value |
+| `option` | one of the declared values (any text if none is declared) | the value |
 | `artifact` | an Artifact; a URN or URL that begins with one of `ARTIFACT_PREFIXES` | the URN or URL |
 | `collection` | a handle; any URN | the URN |
 | any other | whatever `string`, `bool`, `int` or `float` takes | as that type |
@@ -36,7 +36,7 @@ from ivcap_flows.ivcap.wire import Text, Wire
 __all__ = ["ARTIFACT_PREFIXES", "Declaring", "Option", "ParameterDef", "encode_parameters", "unknown_name"]
 
 ARTIFACT_PREFIXES: Final = ("urn:ivcap:artifact:", "http://", "https://", "urn:http://", "urn:https://")
-"""What the value of an artifact parameter may begin with (ivcap-client service.py)."""
+"""Prefixes that the value of an artifact parameter may have (ivcap-client service.py)."""
 
 
 class Option(Wire):
@@ -47,7 +47,7 @@ class Option(Wire):
 
 
 class ParameterDef(Wire):
-    """A declared parameter. `type` is a free string of the platform; `default` always text."""
+    """A declared parameter. `type` is a free string of the platform; `default` is always text."""
 
     name: str
     description: Text = None
@@ -62,12 +62,15 @@ class ParameterDef(Wire):
 
     @property
     def mandatory(self) -> bool:
-        """Whether an order must give it. A default makes it optional whatever `optional` says (ivcap-client)."""
+        """Whether an order must give it.
+
+        A parameter with a default is optional, whatever `optional` says (ivcap-client).
+        """
         return not self.optional and self.default is None
 
 
 class Declaring(Protocol):
-    """A service, as far as its parameters go."""
+    """The part of a service that encoding parameters needs."""
 
     @property
     def urn(self) -> str: ...
@@ -78,14 +81,14 @@ class Declaring(Protocol):
 
 
 class _UnfitError(Exception):
-    """A value that a type does not take; the message completes "takes …"."""
+    """A value does not fit its type. The message completes the sentence "takes …"."""
 
 
 def encode_parameters(service: Declaring, values: Mapping[str, Any]) -> dict[str, str]:
-    """The wire values of an order's parameters, in the service's order. None means: not given.
+    """Return the wire values of an order's parameters, in the service's order. None means not given.
 
-    Raises ParameterError that lists every fault: unknown names (with close ones), missing mandatory parameters (those
-    without a default that are not optional), and values that their type does not take. Equal values encode equally.
+    Equal values encode equally. Raises ParameterError with every fault: unknown names (with similar names), missing
+    mandatory parameters (those with no default that are not optional), and values that do not fit their type.
     """
     known = {definition.name: definition for definition in service.parameters or ()}
     given = {name: value for name, value in values.items() if value is not None}
@@ -117,7 +120,7 @@ def encode_parameters(service: Declaring, values: Mapping[str, Any]) -> dict[str
 
 
 def unknown_name(what: str, name: str, known: Mapping[str, Any]) -> str:
-    """The sentence about a name that nothing declares, with the closest that are declared."""
+    """Return a sentence that says that nothing declares this name, with similar names that are declared."""
     close = get_close_matches(str(name), list(known), n=3)
     if close:
         hint = "did you mean " + " or ".join(map(repr, close)) + "?"
@@ -195,7 +198,7 @@ def _collection(value: Any, _: ParameterDef) -> str:
 
 
 def _any(value: Any, definition: ParameterDef) -> str:
-    """A type that this version does not know: whatever has one obvious text."""
+    """Encode a value of an unknown type, if it has one obvious text."""
     for encode in (_string, _bool, _int, _float):
         with suppress(_UnfitError):
             return encode(value, definition)

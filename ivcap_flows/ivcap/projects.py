@@ -1,6 +1,7 @@
-"""Projects, their accounts and members (IVCAP OpenAPI 0.48, `/1/project`), which keep other conventions than the rest.
+"""Projects, their accounts and members (IVCAP OpenAPI 0.48, `/1/project`).
 
-Fields are in snake_case, a list is under `projects` or `members`, and the cursor of the next page is `page` beside it.
+This part of the API has its own conventions: field names are in snake_case, a list is under `projects` or `members`,
+and the cursor of the next page is beside it as `page`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Projects:
         parent: str | None = None,
         details: str | None = None,
     ) -> ProjectRecord:
-        """Create a project; `account` pays for it. Unsafe: names are not unique, so nothing tells a second one."""
+        """Create a project; `account` pays for it. Unsafe: names are not unique, so a duplicate cannot be detected."""
         body = _body(name=name, account=account, parent=parent, details=details)
         reply = await self._session.request("POST", "/1/project", json=body, repeat="unsafe", expect=(200, 201))
         return replied(ProjectRecord, reply, self._session)
@@ -85,7 +86,7 @@ class Projects:
         at_time: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[ProjectRecord]:
-        """The projects that the user belongs to; `limit` is the total."""
+        """Yield the projects that the user belongs to; `limit` is the total."""
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return self._listed(ProjectRecord, "/1/project", "projects", params, limit)
 
@@ -98,40 +99,40 @@ class Projects:
         parent: str | None = None,
         details: str | None = None,
     ) -> ProjectRecord:
-        """Change what is given and leave the rest."""
+        """Change the given fields and leave the rest."""
         body = _body(name=name, account=account, parent=parent, details=details)
         reply = await self._session.request("PUT", f"/1/project/{segment(urn)}", json=body, repeat="idempotent")
         return replied(ProjectRecord, reply, self._session)
 
     async def delete(self, urn: str) -> None:
-        """Delete a project. Deleting one that is gone changes nothing."""
+        """Delete a project. Idempotent."""
         try:
             await self._session.request("DELETE", f"/1/project/{segment(urn)}", repeat="idempotent")
         except NotFoundError:
             return
 
     async def default(self) -> ProjectRecord:
-        """The user's default project."""
+        """Read the user's default project."""
         reply = await self._session.request("GET", "/1/project/default", repeat="idempotent")
         return replied(ProjectRecord, reply, self._session)
 
     async def set_default(self, urn: str, *, user: str | None = None) -> None:
-        """Make a project the default one of the user, by default the one who asks."""
+        """Make a project the default of a user, which is the caller by default."""
         body = {"project_urn": urn_argument(urn, "project")} | ({} if user is None else {"user_urn": user})
         await self._session.request("PUT", "/1/project/default", json=body, repeat="idempotent")
 
     async def account(self, urn: str) -> str:
-        """The URN of the account that pays for a project."""
+        """Return the URN of the account that pays for a project."""
         reply = await self._session.request("GET", f"/1/project/{segment(urn)}/account", repeat="idempotent")
         return replied(_Account, reply, self._session).account_urn
 
     async def set_account(self, urn: str, account: str) -> None:
-        """Let another account pay for a project."""
+        """Set the account that pays for a project."""
         body = {"account_urn": urn_argument(account, "account")}
         await self._session.request("PUT", f"/1/project/{segment(urn)}/account", json=body, repeat="idempotent")
 
     def members(self, urn: str, *, role: str | None = None, limit: int | None = None) -> AsyncIterator[MemberRecord]:
-        """The users who belong to a project, in `role` where it is given; `limit` is the total."""
+        """Yield the members of a project, or only those with a `role`; `limit` is the total."""
         return self._listed(MemberRecord, f"/1/project/{segment(urn)}/members", "members", {"role": role}, limit)
 
     async def set_member(self, urn: str, user: str, role: str) -> None:
@@ -142,7 +143,7 @@ class Projects:
         await self._session.request("PUT", path, json={"role": role}, repeat="idempotent")
 
     async def remove_member(self, urn: str, user: str) -> None:
-        """Take a user out of a project. Again it changes nothing."""
+        """Remove a user from a project. Idempotent."""
         path = f"/1/project/{segment(urn)}/memberships/{segment(user)}"
         try:
             await self._session.request("DELETE", path, repeat="idempotent")

@@ -19,7 +19,7 @@ __all__ = ["MessageRecord", "QueueRecord", "Queues"]
 
 
 class QueueRecord(Wire):
-    """A queue as created, listed or read; the counts are known where it was read."""
+    """A queue as created, listed or read. Only reading one queue returns the counts."""
 
     id: str
     name: Text = None
@@ -64,9 +64,9 @@ class Queues:
         self._session = session
 
     async def create(self, name: str, *, description: str | None = None, policy: str | None = None) -> QueueRecord:
-        """Create a queue. Raises ConflictError for a name that is taken, be it by an earlier send of this call.
+        """Create a queue. Idempotent: a name identifies one queue.
 
-        Idempotent: a name is one queue.
+        Raises ConflictError if the name is taken, even if an earlier attempt of the same call took it.
         """
         body = {"name": _name(name), "description": description, "policy": policy}
         reply = await self._session.request(
@@ -92,19 +92,19 @@ class Queues:
         at_time: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[QueueRecord]:
-        """The account's queues; `limit` is the total."""
+        """Yield the account's queues; `limit` is the total."""
         params = {"filter": filter, "order-by": order_by, "order-desc": order_desc, "at-time": instant(at_time)}
         return listed(QueueRecord, self._session, "/1/queues", params, limit)
 
     async def by_name(self, name: str) -> QueueRecord | None:
-        """The queue of exactly this name; None if there is none."""
+        """Return the queue with exactly this name, or None."""
         async for queue in self.list():
             if queue.name == name:
                 return queue
         return None
 
     async def enqueue(self, urn: str, content: Any, *, schema: str | None = None) -> str:
-        """Send a message of any JSON; the id that the platform gave it. Unsafe: nothing finds it again."""
+        """Send a message of any JSON value; return its id. Unsafe: nothing finds the message again."""
         reply = await self._session.request(
             "POST",
             f"/1/queues/{segment(urn)}/messages",
@@ -118,7 +118,8 @@ class Queues:
     async def dequeue(self, urn: str, *, limit: int = 1) -> tuple[MessageRecord, ...]:
         """Take up to `limit` messages out of the queue, oldest first.
 
-        Unsafe, though a GET: the platform removes what it replies, so a lost reply loses messages. Sent once.
+        Unsafe and sent once, although it is a GET: the platform removes the messages that it returns, so a lost reply
+        loses them.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InputError(f"The limit of messages must be 1 or more, not {limit!r}.")
@@ -128,7 +129,7 @@ class Queues:
         return tuple(_decoded(record_of(MessageRecord, each, session=self._session, path=path)) for each in found)
 
     async def delete(self, urn: str) -> None:
-        """Delete a queue with what is in it. Deleting one that is gone changes nothing."""
+        """Delete a queue and the messages in it. Idempotent."""
         try:
             await self._session.request(
                 "DELETE", f"/1/queues/{segment(urn)}", repeat="idempotent", expect=(200, 202, 204)
@@ -138,7 +139,10 @@ class Queues:
 
 
 def _name(name: str) -> str:
-    """IVCAP OpenAPI: no white space, `.`, `*`, `>`, path separators and non-printable characters."""
+    """Check a queue's name.
+
+    IVCAP OpenAPI forbids white space, `.`, `*`, `>`, path separators and non-printable characters.
+    """
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" .*>/\\"):
         raise InputError(
             f"A queue's name must not be empty nor hold white space, `. * > / \\`; {name!r} cannot be one."
@@ -147,7 +151,7 @@ def _name(name: str) -> str:
 
 
 def _decoded(message: MessageRecord) -> MessageRecord:
-    """Some deployments give JSON content as text, as the example in the OpenAPI document does."""
+    """Decode JSON content that some deployments send as text, as the example in the OpenAPI document does."""
     if not isinstance(message.content, str) or "json" not in (message.content_type or ""):
         return message
     try:

@@ -1,7 +1,8 @@
-"""A pydantic model from the JSON Schema of a service's request, with its constraints.
+"""Build a pydantic model from the JSON Schema of a service's request, with its constraints.
 
-Types, bounds, names and descriptions become the model's own. What pydantic has no word for (`uniqueItems`, `oneOf` as
-exactly one, `not`, conditions) is left to the schema itself, against which every instance of the model is checked.
+Types, bounds, names and descriptions become parts of the model. Some rules have no counterpart in pydantic
+(`uniqueItems`, `oneOf` as exactly one, `not`, conditions), so every instance of the model is also checked against the
+schema itself.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ __all__ = ["RequestModel", "model_of"]
 
 
 class RequestModel(BaseModel):
-    """Base of the generated models. Fields that were not given are not in the dump; dump by alias for the wire.
+    """Base of the generated models. A dump contains only the fields that were given; dump by alias to send it.
 
-    Values are not converted: a text is no number. Handles stand for their URNs.
+    Values are not converted: a text is not accepted as a number. Handles are replaced by their URNs.
     """
 
     model_config = ConfigDict(
@@ -51,7 +52,7 @@ class RequestModel(BaseModel):
     )
 
     __request_schema__: ClassVar[Mapping[str, Any] | None] = None
-    """The whole schema, at the model of the request itself."""
+    """The whole schema; set on the model of the request itself only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -73,10 +74,10 @@ class RequestModel(BaseModel):
     def _what_was_given(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
         owner: Any = type(self)
-        # The None of a field that was not given comes here too, though it is no model.
+        # This also runs for the None of a field that was not given, which is not a model.
         for name, field in getattr(owner, "model_fields", {}).items():
             alias = field.alias or name
-            # `$schema` says what the document is, and goes out though its default was left alone.
+            # `$schema` says what the document is, so it is sent even if only its default is set.
             if name not in self.model_fields_set and not (alias.startswith("$") and field.default is not None):
                 written.pop(alias if info.by_alias else name, None)
         return written
@@ -87,9 +88,10 @@ class _ClosedModel(RequestModel):
 
 
 def model_of(schema: Mapping[str, Any], name: str = "Request") -> type[RequestModel]:
-    """The model of an object's JSON Schema (2020-12, and what older drafts share); `name` where it has no title.
+    """Return the model of an object's JSON Schema (2020-12, and what older drafts share with it).
 
-    References within the schema are followed, recursive ones too; others are taken for anything.
+    `name` is used if the schema has no title. References within the schema are followed, recursive ones too; any other
+    reference becomes `Any`.
     """
     builder = _Builder(schema)
     model = builder.build(name)
@@ -98,12 +100,12 @@ def model_of(schema: Mapping[str, Any], name: str = "Request") -> type[RequestMo
 
 
 def _whole(value: Any) -> Any:
-    """JSON Schema counts 1.0 as an integer."""
+    """Return a float without a fraction as an int: JSON Schema counts 1.0 as an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _being(kind: type[Any]) -> Callable[[Any], Any]:
-    """Texts of a format stay as they are written, once they can be read as `kind`."""
+    """Return a validator that keeps a text as it is written, if it can be read as `kind`."""
     adapter = TypeAdapter(kind)
 
     def checked(value: Any) -> Any:
@@ -114,7 +116,7 @@ def _being(kind: type[Any]) -> Callable[[Any], Any]:
 
 
 def _moment(value: Any) -> Any:
-    """A number would be read as seconds since 1970; the schema wants a text."""
+    """Reject a number, which pydantic would read as seconds since 1970; the schema wants a text."""
     if isinstance(value, int | float):
         raise ValueError("Input should be a date or time")
     return value
@@ -143,13 +145,13 @@ _BOUNDS: Final = {
 
 
 class _Builder:
-    """The models of one schema, the nested ones and those behind references included."""
+    """Builds the models of one schema, including nested models and those behind references."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
         self._models: dict[str, type[RequestModel] | None] = {}
         self._named: dict[str, str] = {}
-        """References to objects, by the name of their model."""
+        """Reference to an object -> name of its model."""
         self._following: set[str] = set()
 
     def build(self, title: str) -> type[RequestModel]:
@@ -168,7 +170,7 @@ class _Builder:
         required = set(schema.get("required") or ())
         fields: dict[str, Any] = {}
         properties = schema.get("properties") or {}
-        # Names that need no change are taken first, so that they stay what they are.
+        # Names that are valid identifiers are assigned first, so that they stay unchanged.
         for alias in sorted(properties, key=lambda alias: _identifier(alias) != alias):
             part, identifier = properties[alias], _identifier(alias)
             while identifier in fields:
@@ -235,7 +237,7 @@ class _Builder:
         return _sized(list[self._type(items, name)], schema, "minItems", "maxItems")  # type: ignore[misc]
 
     def _reference(self, reference: str) -> Any:
-        """The type behind a reference; a model that is still being made is named and found later."""
+        """Return the type behind a reference; a forward reference for a model that is still being built."""
         if reference in self._named:
             name = self._named[reference]
             return self._models.get(name) or ForwardRef(name)
@@ -255,7 +257,10 @@ class _Builder:
             self._following.discard(reference)
 
     def _merged(self, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """One object of all parts of an `allOf`; a single part as it is; None where the parts are no objects."""
+        """Merge all parts of an `allOf` into one object schema; None if the parts are not objects.
+
+        A single part that is only a reference is returned as it is.
+        """
         parts = schema.get("allOf")
         if not isinstance(parts, list) or not parts:
             return None
@@ -284,7 +289,7 @@ class _Builder:
 
 
 def _identifier(name: str) -> str:
-    """A field's name for Python: `$schema` is `schema_`, since pydantic has a `schema` of its own."""
+    """Return a field's name in Python. `$schema` becomes `schema_`, since pydantic models have a `schema` already."""
     found = re.sub(r"\W", "_", name).lstrip("_") or "field"
     if not found.isidentifier():
         found = f"field_{found}"
@@ -298,7 +303,7 @@ def _literal(values: list[Any]) -> Any:
 
 
 def _union(kinds: list[Any]) -> Any:
-    return Any if Any in kinds else Union[tuple(kinds)]  # noqa: UP007 - they are known only now
+    return Any if Any in kinds else Union[tuple(kinds)]  # noqa: UP007 - the types are known only at run time
 
 
 def _scalar(kind: str, schema: Mapping[str, Any]) -> Any:

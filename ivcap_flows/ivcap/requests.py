@@ -1,4 +1,7 @@
-"""Whether a job's request document fits the request model of its service, told before anything is sent. Pure."""
+"""Check a job's request document against the request model of its service, before anything is sent.
+
+The functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["JOB_INPUT", "indirect", "resolved", "validate_request", "violations"]
 
 JOB_INPUT: Final = "urn:ivcap:schema:job.input.1"
-"""The schema of a request that names the aspect which holds the document (ivcap-cli job.go)."""
+"""The schema of a request that names an aspect with the real document (ivcap-cli job.go)."""
 
 _DIALECTS: Final = ("http://json-schema.org/", "https://json-schema.org/")
 _SHOWN: Final = 200
 
 
 def indirect(service: str, aspect: str) -> dict[str, str]:
-    """The request document that names the aspect which holds the real one."""
+    """Return a request document that names the aspect with the real document."""
     return {"$schema": JOB_INPUT, "request-aspect": aspect, "service": service}
 
 
@@ -42,11 +45,12 @@ _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 
 def validate_request(schema: Mapping[str, Any], document: Any, *, service: str | None = None) -> None:
-    """Check a request against a JSON Schema (what a service's request model is).
+    """Check a request against a JSON Schema, the form of a service's request model.
 
-    Raises ParameterError that lists every fault: missing, unknown (unless the schema allows more) and mistyped fields,
-    values beside an enum or const, and whatever lies deeper. Fields beginning with `$` are the platform's and always
-    allowed. A schema that is none, or refers to what is not in it, is checked as far as it is understood.
+    Raises ParameterError with every fault: missing fields, unknown fields (unless the schema allows them), wrong types,
+    values outside an enum or const, and faults in nested values. Fields that begin with `$` belong to the platform and
+    are always allowed. If the schema is invalid, or has references that cannot be resolved, only the parts that can be
+    read are checked.
     """
     faults = list(_faults(schema, document))
     if faults:
@@ -87,7 +91,7 @@ def _faults(root: Mapping[str, Any], document: Any) -> Iterator[str]:
 
 
 def violations(schema: Mapping[str, Any], document: Any) -> list[str]:
-    """What in a JSON document breaks its schema, a sentence each; nothing where the schema cannot be applied."""
+    """Return one sentence for each fault of a JSON document by its schema; empty if the schema cannot be applied."""
     return [_sentence(error) for error in _errors(schema, document)]
 
 
@@ -102,7 +106,7 @@ def _errors(schema: Mapping[str, Any], document: Any) -> list[ValidationError]:
     dialect = validator_for(schema, Draft202012Validator) if named.startswith(_DIALECTS) else Draft202012Validator
     try:
         dialect.check_schema(schema)
-        # An empty registry fetches nothing: a schema must not make its reader call other hosts.
+        # An empty registry fetches nothing: a schema must not make this process call other hosts.
         found = dialect(schema, registry=Registry()).iter_errors(document)
         return sorted(found, key=lambda error: [str(step) for step in error.absolute_path])
     except (SchemaError, UnknownType, Unresolvable, RecursionError, re.error):
@@ -119,8 +123,8 @@ def _sentence(error: ValidationError) -> str:
 
 
 def resolved(part: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema itself, or what its local `$ref` points to; empty where that is nothing."""
-    for _ in range(16):  # a reference to itself ends here
+    """Return the schema, or the target of its local `$ref`; empty if there is no target."""
+    for _ in range(16):  # the limit ends a reference to itself
         if not isinstance(part, Mapping):
             return {}
         reference = part.get("$ref")
@@ -154,7 +158,7 @@ def _fits(part: Any, value: Any, root: Mapping[str, Any]) -> bool:
 
 
 def _wanted(part: Any, root: Mapping[str, Any]) -> str | None:
-    """What a field takes, in words; None where the schema does not say."""
+    """Describe the values that a field takes; None if the schema does not say."""
     part = resolved(part, root)
     if choices := _choices(part):
         words = [_wanted(choice, root) for choice in choices]

@@ -1,4 +1,4 @@
-"""Which aspect schema a pydantic model, or a content, declares. Pure."""
+"""Find the aspect schema that a pydantic model, or a content, declares. Pure."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _WAY_OUT: Final = (
 
 
 def schema_of(declared: type[BaseModel] | BaseModel | Mapping[str, Any]) -> str:
-    """The schema URN of a model, of an instance of it, or of a content that has `$schema`.
+    """Return the schema URN of a model, of an instance of it, or of a content with `$schema`.
 
-    A model declares it by a field of alias `$schema` or name `jschema` (as IVCAP's service SDK does), whose value,
-    default or single Literal it is; or by `$schema` or `$id` in its `json_schema_extra`. Raises InputError where there
-    is none, where it is no URN, and where two declarations differ.
+    A model declares it in a field with alias `$schema` or name `jschema` (as in IVCAP's service SDK), by the field's
+    value, default or single Literal; or as `$schema` or `$id` in its `json_schema_extra`. Raises InputError if there is
+    no declaration, if it is not a URN, or if two declarations differ.
     """
     found = list(dict.fromkeys(_declared(declared)))
     name = declared.__name__ if isinstance(declared, type) else type(declared).__name__
@@ -51,14 +51,14 @@ def _declared(declared: type[BaseModel] | BaseModel | Mapping[str, Any]) -> Iter
                 yield value
     extra = model.model_config.get("json_schema_extra")
     if isinstance(extra, Mapping):
-        # `$schema` in a JSON Schema is commonly the dialect that it is written in, which is a URL.
+        # `$schema` in a JSON Schema usually names the dialect, which is a URL.
         yield from (
             extra[key] for key in (_NAME, "$id") if key in extra and not str(extra[key]).startswith(("http:", "https:"))
         )
 
 
 def _fixed(field: FieldInfo) -> Any:
-    """The value that a field always has, or has where none is given."""
+    """Return the value that a field has by default or by its only choice; None if there is neither."""
     if not field.is_required():
         return field.get_default(call_default_factory=False)
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()

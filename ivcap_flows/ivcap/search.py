@@ -1,4 +1,4 @@
-"""Search over aspects by a Datalog program (IVCAP OpenAPI 0.48, `/1/search`)."""
+"""Search the aspects with a Datalog program (IVCAP OpenAPI 0.48, `/1/search`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ivcap_flows.ivcap.wire import instant
 __all__ = ["MEDIA_TYPE", "search"]
 
 MEDIA_TYPE: Final = "application/datalog+mangle"
-"""What ivcap-client sends; the OpenAPI document speaks of `application/json`."""
+"""The type that ivcap-client sends; the OpenAPI document says `application/json`."""
 
 
 def search(
@@ -26,7 +26,7 @@ def search(
     when = instant(at_time)
 
     async def ask(asked: Mapping[str, Any]) -> Reply:
-        # A POST that only reads. The program goes with each page, for servers whose cursor does not hold it.
+        # This POST only reads. Each page sends the program again, for servers whose cursor does not contain it.
         return await session.request(
             "POST",
             "/1/search",

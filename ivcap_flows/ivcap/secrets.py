@@ -1,7 +1,7 @@
-"""Secrets of the account (IVCAP OpenAPI 0.48, `/1/secrets`). A value is in no log, repr or error.
+"""Secrets of the account (IVCAP OpenAPI 0.48, `/1/secrets`). No log, repr or error contains a value.
 
-Inside an IVCAP container they come as to its service SDK (ivcap-service `secret.py`): an environment variable of the
-secret's name first, then the secret manager beside the container.
+Inside an IVCAP container, secrets are found as the service SDK finds them (ivcap-service `secret.py`): first in an
+environment variable with the secret's name, then at the container's secret manager.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LATEST: Final = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp())
 
 
 class SecretRecord(Wire):
-    """A secret's name, and its value where it was read. `expiry_time` is in seconds since the epoch, 0 for never."""
+    """A secret's name, and its value if it was read. `expiry_time` is in seconds since the epoch, 0 for never."""
 
     secret_name: str
     secret_value: SecretStr | None = None
@@ -36,19 +36,19 @@ class SecretRecord(Wire):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it expires; None for never. A time beyond what a datetime can say is the latest that it can."""
+        """When it expires; None for never. A time beyond the range of datetime becomes the end of the year 9999."""
         return datetime.fromtimestamp(min(self.expiry_time, _LATEST), timezone.utc) if self.expiry_time else None
 
 
 class Secrets:
-    """`/1/secrets`, or the secret manager of a container where one is given."""
+    """`/1/secrets`, or the secret manager of a container if one is given."""
 
     def __init__(self, session: Session, manager: Session | None = None) -> None:
         self._session = session
         self._manager = manager
 
     def list(self, *, filter: str | None = None, limit: int | None = None) -> AsyncIterator[SecretRecord]:  # noqa: A002
-        """The account's secrets without their values; `filter` is a pattern of names, `limit` the total."""
+        """Yield the account's secrets without their values; `filter` is a pattern of names, `limit` the total."""
         return self._listed(filter, limit)
 
     async def _listed(self, pattern: str | None, limit: int | None) -> AsyncIterator[SecretRecord]:
@@ -64,7 +64,7 @@ class Secrets:
             yield record_of(SecretRecord, named, session=self._session, path=path)
 
     async def get(self, name: str) -> SecretRecord:
-        """Read a secret. Raises NotFoundError for one that the account does not have."""
+        """Read a secret. Raises NotFoundError if the account has none of this name."""
         if self._manager is not None:
             found = os.environ.get(name)
             if found:
@@ -75,7 +75,7 @@ class Secrets:
             reply = await self._session.request(
                 "GET", "/1/secrets", params={"secret-name": _name(name)}, repeat="idempotent"
             )
-        # Checked by hand: an error of pydantic's would show the value.
+        # Checked by hand, since a pydantic error would show the value.
         body = reply.json()
         value, expiry = (body.get("secret-value"), body.get("expiry-time", 0)) if isinstance(body, dict) else (None, 0)
         if not isinstance(value, str):
@@ -83,9 +83,9 @@ class Secrets:
         return _record(name, value, expiry if isinstance(expiry, int) else 0)
 
     async def set(self, name: str, value: SecretStr, *, expires_at: datetime | None = None) -> None:
-        """Set a secret, anew or in the place of the one of that name; None is never to expire.
+        """Create or replace a secret; without `expires_at` it never expires.
 
-        The value is a SecretStr, so that it does not show where it passes through; InputError for a plain text.
+        The value must be a SecretStr, so that nothing on its way shows it. Raises InputError for a plain text.
         """
         if not isinstance(value, SecretStr):
             raise InputError(f"The value of the secret {name!r} must be a SecretStr. Wrap it: SecretStr(value).")
@@ -115,6 +115,6 @@ def _name(name: str) -> str:
 
 
 def _cursor(link: str) -> str | None:
-    """What the link holds as `page` or as `offset`, under its name."""
+    """Return the `page` or `offset` of a link, with the parameter's name."""
     query = dict(parse_qsl(urlsplit(link).query))
     return urlencode({name: query[name] for name in _CURSORS if query.get(name)}) or None

@@ -1,4 +1,4 @@
-"""Services: what can be ordered, and what it takes (IVCAP OpenAPI 0.48, `/1/services2`)."""
+"""Services: what can be ordered, and the parameters and requests they take (IVCAP OpenAPI 0.48, `/1/services2`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied
 __all__ = ["TOOL_SCHEMA", "ServiceRecord", "Services", "tool_schema_of"]
 
 TOOL_SCHEMA: Final = "urn:sd-core:schema.ai-tool.1"
-"""The aspect that tells what a request to a service looks like."""
+"""The aspect that describes the request of a service."""
 _SERVICE_SCHEMA: Final = "urn:ivcap:schema.service.2"
 
 _OPEN_SERVICE: Final = "urn:ivcap:policy:ivcap.open.service"
@@ -47,7 +47,7 @@ _DEFINITION: Final = (
     "controller",
     "request-schema",
 )
-"""The fields of `ServiceDefinitionT`, and the request's schema, which whoever does not know it passes over."""
+"""The fields of `ServiceDefinitionT`, and `request-schema`; a platform that does not know the latter ignores it."""
 _NEEDED: Final = ("name", "description", "controller-schema", "controller")
 
 
@@ -61,7 +61,7 @@ class ServiceRecord(Wire):
     name: Text = None
     description: Text = None
     status: str = "unknown"
-    """`active`, `inactive`, `error`, or what a newer server says; listings do not tell."""
+    """`active`, `inactive`, `error`, or another word of a newer server. Listings do not carry it."""
     parameters: list[ParameterDef] | None = None
     policy: Text = None
     account: Text = None
@@ -71,7 +71,7 @@ class ServiceRecord(Wire):
     valid_from: Instant = None
     valid_to: Instant = None
     score: float | None = None
-    """How well it answers a search, from 0 to 1."""
+    """How well the service matches a search, from 0 to 1."""
 
     @property
     def urn(self) -> str:
@@ -79,7 +79,7 @@ class ServiceRecord(Wire):
 
     @cached_property
     def definition(self) -> str:
-        """A digest of what the platform shows of the definition; a new image under an old tag changes nothing here."""
+        """A digest of the definition as the platform shows it. A new image under an old tag does not change it."""
         shown = self.model_dump(mode="json", include=_DEFINED)
         return fingerprint({"service": self.urn, **shown})
 
@@ -88,7 +88,7 @@ class ServiceRecord(Wire):
 
 
 class Services:
-    """`/1/services2`. Methods take URNs, or bare ids. `account` gives the URN of the account that registers."""
+    """`/1/services2`. Methods take URNs or bare ids. `account` returns the URN of the account that registers."""
 
     def __init__(self, session: Session, aspects: Aspects, account: Callable[[], Awaitable[str]]) -> None:
         self._session = session
@@ -106,7 +106,7 @@ class Services:
         at_time: datetime | None = None,
         search: str | None = None,
     ) -> AsyncIterator[ServiceRecord]:
-        """The services; `limit` is the total, `search` asks by meaning where the platform can."""
+        """Yield the services. `limit` is the total; `search` searches by meaning if the platform supports it."""
         params = {
             "filter": filter,
             "order-by": order_by,
@@ -122,22 +122,22 @@ class Services:
         return replied(ServiceRecord, reply, self._session)
 
     async def status(self, urn: str) -> str:
-        """Whether the service is `active`, `inactive` or in `error`, as the platform says now."""
+        """Return the service's current status: `active`, `inactive` or `error`."""
         return (await self.read(urn)).status
 
     async def parameters(self, urn: str) -> builtins.list[ParameterDef]:
-        """The parameters that an order of the service may give."""
+        """Return the parameters that an order of the service may give."""
         return (await self.read(urn)).parameters or []
 
     async def mandatory_parameters(self, urn: str) -> builtins.list[ParameterDef]:
-        """The parameters that an order of the service must give."""
+        """Return the parameters that an order of the service must give."""
         return [parameter for parameter in await self.parameters(urn) if parameter.mandatory]
 
     async def by_name(self, name: str) -> ServiceRecord:
-        """The service of exactly this name (a URN is read as such), with its parameters.
+        """Read the service with exactly this name (or this URN), with its parameters.
 
-        All pages are looked at. Raises InputError when no service or several have the name; it names the candidates.
-        Who asks while the same is being asked gets the same answer, so that a thousand orders at once look once.
+        Searches all pages. Raises InputError, with the candidates, if no service or several services have the name.
+        Calls for the same name at the same time share one look-up, so a thousand orders at once cost a single one.
         """
         loop = asyncio.get_running_loop()
         asked = self._asked.get(name)
@@ -150,14 +150,14 @@ class Services:
         if self._asked.get(name) is task:
             del self._asked[name]
         if not task.cancelled():
-            task.exception()  # whoever asked may have been cancelled
+            task.exception()  # read the error, since every caller may have been cancelled
 
     async def _by_name(self, name: str) -> ServiceRecord:
         if name.startswith("urn:"):
             return await self.read(name)
         if not name.strip():
             raise InputError("The name of the service is empty.")
-        # The filter's quoting is not documented: a name that would need it is looked for in the whole list.
+        # The filter's quoting is not documented, so a name that needs quotes is searched for in the whole list.
         found: list[ServiceRecord] = []
         if not set(name) & set("'\"%\\"):
             found = await _filtered(self, name)
@@ -173,7 +173,7 @@ class Services:
         return await self.read(found[0].urn)
 
     async def request_schema(self, urn: str) -> dict[str, Any]:
-        """The JSON Schema of a service's job request, from the aspects that its registration wrote.
+        """Return the JSON Schema of a service's job request, from the aspects that its registration wrote.
 
         Raises NotFoundError for a service that publishes none.
         """
@@ -194,20 +194,20 @@ class Services:
         )
 
     async def request_model(self, urn: str) -> type[RequestModel]:
-        """A pydantic model of a service's job request, made from its schema; see `ivcap_flows.ivcap.request_model`.
+        """Return a pydantic model of a service's job request, built from its schema.
 
-        Raises NotFoundError for a service that publishes none.
+        See `ivcap_flows.ivcap.request_model`. Raises NotFoundError for a service that publishes no schema.
         """
         return model_of(await self.request_schema(urn))
 
     async def register(self, definition: Mapping[str, Any], *, id: str | None = None) -> ServiceRecord:  # noqa: A002
-        """Make a service be what a definition says, whether it exists or not. Idempotent.
+        """Create or update a service so that it matches a definition. Idempotent.
 
-        `definition` has `name`, `description`, `controller-schema` and `controller`, and may have `parameters`,
+        `definition` needs `name`, `description`, `controller-schema` and `controller`. It may have `parameters`,
         `policy` (default: open to all), `tags`, and `request-schema`, the JSON Schema of a job's request. Without an
-        `id` here or there it is made of the name and the account, as the SDKs do (ivcap-service, Makefile). Where a
-        platform registers no services by its API (403, 404, 501), the aspects that the SDKs write are put in place.
-        Raises InputError for a definition that lacks something.
+        `id` argument or field, the id is derived from the name and the account, as the SDKs do (ivcap-service,
+        Makefile). If the platform does not offer registration by its API (403, 404, 405, 501), the aspects that the
+        SDKs write are written instead. Raises InputError for an incomplete definition.
         """
         urn = await self.urn_of(definition, id=id)
         whole = {"parameters": [], "policy": _OPEN_SERVICE, **definition, "id": urn}
@@ -229,7 +229,7 @@ class Services:
         return await self.read(urn)
 
     async def urn_of(self, definition: Mapping[str, Any], *, id: str | None = None) -> str:  # noqa: A002
-        """The URN under which `register` would put a definition. Raises InputError for one that lacks something."""
+        """Return the URN that `register` would use for a definition. Raises InputError for an incomplete definition."""
         missing = [name for name in _NEEDED if not definition.get(name)]
         if missing:
             raise InputError(f"The definition of the service lacks {', '.join(missing)}.", missing=missing)
@@ -239,9 +239,9 @@ class Services:
         return ivcap_urn("service", str(named))
 
     async def withdraw(self, urn: str) -> None:
-        """End a service: it takes no more work. Idempotent; what was done stays readable.
+        """Withdraw a service, so that it takes no more work. Idempotent; earlier results stay readable.
 
-        Its aspects are retracted too. Raises ForbiddenError for a service of another account.
+        Retracts its aspects too. Raises ForbiddenError for a service of another account.
         """
         entity = ivcap_urn("service", urn)
         refused: PlatformError | None = None
@@ -261,7 +261,7 @@ class Services:
             raise refused
 
     async def _put(self, urn: str, schema: str, content: dict[str, Any], says: Iterable[str] | None = None) -> None:
-        """Let the active aspect say this; `says` are the keys that count, all where it is None."""
+        """Make this the content of the active aspect. Only the keys in `says` are compared; all keys if it is None."""
         keys = list(content if says is None else says)
 
         def told(given: Any) -> str:
@@ -273,12 +273,12 @@ class Services:
 
     @staticmethod
     def encode_parameters(service: ServiceRecord, values: Mapping[str, Any]) -> dict[str, str]:
-        """The wire values of an order's parameters; see `ivcap_flows.ivcap.parameters`."""
+        """Return the wire values of an order's parameters; see `ivcap_flows.ivcap.parameters`."""
         return encode_parameters(service, values)
 
 
 def tool_schema_of(content: Any) -> dict[str, Any] | None:
-    """The JSON Schema of a request in an `ai-tool.1` or `service.2` aspect. Both spell their keys in two ways."""
+    """Return the JSON Schema of a request from an `ai-tool.1` or `service.2` aspect, whose keys have two spellings."""
     if isinstance(content, Mapping):
         for key in ("fn_schema", "fn-schema", "request-schema", "request_schema"):
             if isinstance(content.get(key), Mapping):
@@ -287,7 +287,7 @@ def tool_schema_of(content: Any) -> dict[str, Any] | None:
 
 
 def _has_no_route(error: PlatformError) -> bool:
-    """Whether the platform does not offer a request, rather than refuse this one."""
+    """Return whether the platform does not offer this kind of request, as opposed to refusing this one."""
     return error.data.get("status") in (403, 404, 405, 501)
 
 
@@ -313,11 +313,11 @@ async def _filtered(services: Services, name: str) -> list[ServiceRecord]:
     try:
         return _matching(name, [service async for service in services.list(filter=f"name~='{name}'")])
     except (BadRequestError, InvalidParameterError):
-        return []  # a platform with another filter language; the caller reads the whole list
+        return []  # the platform has another filter language; the caller reads the whole list
 
 
 def _matching(name: str, services: Iterable[ServiceRecord]) -> list[ServiceRecord]:
-    """Active services of the name; where none is spelt so, those that differ in case only."""
+    """Return the active services with this name; if there are none, those whose name differs only in case."""
     now = datetime.now(timezone.utc)
     active = {s.urn: s for s in services if s.name and (s.valid_to is None or s.valid_to > now)}.values()
     exact = [service for service in active if service.name == name]

@@ -1,7 +1,7 @@
-"""The file that the official tools leave beside one they uploaded: `.ivcap-<name>.txt` with `<md5>|<artifact URN>`.
+"""The file that the official tools write next to a file they upload: `.ivcap-<name>.txt` with `<md5>|<artifact URN>`.
 
-ivcap-client (`artifact.py`) ends it with a line break and ivcap-cli (`pkg/artifact.go`) does not. It tells neither
-deployment nor account, so its reader has to ask whether the artifact is there.
+ivcap-client (`artifact.py`) ends it with a line break, ivcap-cli (`pkg/artifact.go`) does not. It names neither the
+deployment nor the account, so a reader must check whether the artifact exists.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _ARTIFACT: Final = "urn:ivcap:artifact:"
 
 
 def side_car_of(path: str | os.PathLike[str]) -> Path:
-    """Where the side-car of a file lies."""
+    """Return the path of a file's side-car."""
     source = Path(path)
     return source.with_name(f".ivcap-{source.name}.txt")
 
 
 def read_side_car(path: str | os.PathLike[str]) -> str | None:
-    """The URN of the artifact that the side-car of a file names, if the file still has the content it tells of.
+    """Return the URN of the artifact that a file's side-car names, if the file still has the same content.
 
-    A side-car that is damaged or cannot be read is none. Raises InputError when the file itself cannot be read.
+    A damaged or unreadable side-car counts as missing. Raises InputError if the file itself cannot be read.
     """
     FileState.of(path)
     marker = side_car_of(path)
     try:
-        FileState.of(marker)  # no pipe or folder
+        FileState.of(marker)  # reject a pipe or folder
         with marker.open("rb") as file:
             text = file.read(_LONGEST).decode("ascii").strip()
     except (InputError, OSError, UnicodeDecodeError):
@@ -51,9 +51,9 @@ def read_side_car(path: str | os.PathLike[str]) -> str | None:
 
 
 def write_side_car(path: str | os.PathLike[str], urn: str, *, state: FileState | None = None) -> bool:
-    """Leave the side-car of a file that was uploaded as `urn`, whole or not at all; False where that is not possible.
+    """Write the side-car of a file that was uploaded as `urn`, whole or not at all; False if that is not possible.
 
-    Raises SourceChangedError when the file is not what it was at `state`, and InputError when it cannot be read.
+    Raises SourceChangedError if the file differs from `state`, and InputError if it cannot be read.
     """
     if not urn.startswith(_ARTIFACT):
         raise InputError(f"A side-car names an artifact by its URN, not {urn!r}.")

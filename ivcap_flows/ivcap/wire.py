@@ -1,4 +1,4 @@
-"""What all records of the IVCAP API share: hyphenated names, tolerance for newer servers, ids and times."""
+"""Base class and helpers for all records of the IVCAP API: hyphenated names, newer servers, ids and times."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ Instant = Annotated[
     BeforeValidator(lambda value: value or None),
     AfterValidator(lambda value: value.replace(tzinfo=timezone.utc) if value and value.tzinfo is None else value),
 ]
-"""A time of the platform; an empty string is none, one without an offset is UTC."""
+"""A time of the platform. An empty string becomes None; a time without an offset is taken as UTC."""
 
 Text = Annotated[str | None, BeforeValidator(lambda value: value or None)]
-"""An optional text, which deployments also send as an empty string."""
+"""An optional text. Some deployments send an empty string for a missing one; it becomes None."""
 
 
 def record_of(cls: type[W], value: Any, *, session: Session, path: str) -> W:
-    """A record from a JSON value. Raises ProtocolError, naming the fields, where it lacks what it must have."""
+    """Read a record from a JSON value. Raises ProtocolError with the names of missing or invalid fields."""
     try:
         return cls.model_validate(value)
     except ValidationError as error:
@@ -72,14 +72,14 @@ def record_of(cls: type[W], value: Any, *, session: Session, path: str) -> W:
 
 
 def replied(cls: type[W], reply: Reply, session: Session) -> W:
-    """The record that a reply holds."""
+    """Read the record in the body of a reply."""
     return record_of(cls, reply.json(), session=session, path=reply.path)
 
 
 async def listed(
     cls: type[W], session: Session, path: str, params: Mapping[str, Any], limit: int | None
 ) -> AsyncIterator[W]:
-    """The records of a paged list, read as they are asked for."""
+    """Yield the records of a paged list. A page is requested when its first record is needed."""
     async for item in paged(session, path, params=params, limit=limit):
         yield record_of(cls, item, session=session, path=path)
 
@@ -87,16 +87,16 @@ async def listed(
 async def listed_pages(
     cls: type[W], session: Session, path: str, params: Mapping[str, Any]
 ) -> AsyncGenerator[list[W], None]:
-    """The records of a paged list, page by page; a page is one request, made when it is wanted."""
+    """Yield the records of a paged list, page by page. Each page is one request, sent when the page is needed."""
     async with aclosing(pages(session, path, params=params)) as found:
         async for page in found:
             yield [record_of(cls, item, session=session, path=path) for item in page]
 
 
 def segment(urn: str) -> str:
-    """An id as a path segment, with raw colons as the official clients send it.
+    """Quote an id as one path segment, with raw colons as the official clients send it.
 
-    Raises InputError for an id that a server or gateway might take for more than one segment.
+    Raises InputError for an id that a server or gateway might read as more than one segment.
     """
     if set(urn_argument(urn, "id")) & set("/\\?#%"):
         raise InputError(f"The id must be a URN or id of the platform, not {urn!r}.")
@@ -104,8 +104,8 @@ def segment(urn: str) -> str:
 
 
 def urn_argument(value: str, what: str, prefix: str = "") -> str:
-    """The value itself. Raises InputError when it is empty, holds white space or lacks the prefix."""
-    # What splits into itself alone is not empty and holds no white space.
+    """Return the value. Raises InputError if it is empty, contains white space or does not start with the prefix."""
+    # A string that splits into exactly itself is not empty and contains no white space.
     if not isinstance(value, str) or value.split() != [value] or not value.startswith(prefix):
         wanted = f"a URN beginning with {prefix}" if prefix else "a URN or id"
         raise InputError(f"The {what} must be {wanted}, not {value!r}.")
@@ -113,7 +113,10 @@ def urn_argument(value: str, what: str, prefix: str = "") -> str:
 
 
 def instant(value: datetime | None) -> str | None:
-    """RFC 3339 with an offset. Raises InputError for a naive time, which a server would read as another."""
+    """Format a time as RFC 3339 with an offset.
+
+    Raises InputError for a time without an offset, which a server would read as a different time.
+    """
     if value is None:
         return None
     if value.tzinfo is None:

@@ -1,4 +1,4 @@
-"""The embedded platforms: IVCAP and Provena as one real server on a loopback socket, started when it is needed."""
+"""The embedded platforms: IVCAP and Provena as one real server on a loopback socket, started on demand."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def serve(
     like: str | None = None,
     speed: float = 1.0,
 ) -> None:
-    """Serve a directory in the foreground until a signal, or until idle for so many seconds.
+    """Serve a directory in the foreground until a signal, or until idle for `idle` seconds.
 
-    With a seed, which stays with the directory, the ids of what is made follow from it: an empty directory and the same
-    requests give the same ids. The environment is printed as `KEY=value` lines once the server is about to answer, and
-    written to `env_file`. The files of Provena's datasets are on the S3 server at `s3`
-    (`http[s]://[key:secret@]host[:port]`), if one is named. `like` production they are as slow, narrow and late as the
-    real ones, `speed` times as quick. Raises EmbeddedPlatformError, also when another server has the directory,
-    NewerSchemaError, and ValueError for what they cannot be like.
+    With a `seed`, which is stored in the directory, all new ids are derived from it: the same requests to an empty
+    directory give the same ids. Once the server accepts requests, the environment is printed as `KEY=value` lines
+    (unless `announce` is False) and written to `env_file`. `s3` names an S3 server for the files of Provena's datasets
+    (`http[s]://[key:secret@]host[:port]`). With `like="production"` the platforms have the latencies, limits and delays
+    of the real ones, `speed` times as fast. Raises EmbeddedPlatformError, also if another server uses the directory,
+    NewerSchemaError, and ValueError for an invalid `like` or `speed`.
     """
-    # Starlette and uvicorn are only for those who serve.
+    # Import Starlette and uvicorn only in the process that serves.
     from ivcap_flows.local.likeness import AS_BUILT, likeness
     from ivcap_flows.local.server import run
 

@@ -14,7 +14,7 @@ _OPTIONS = {"--host", "--port", "--dir", "--env-file", "--idle", "--seed", "--s3
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 0 fine, 1 cannot serve, 2 used wrongly, 3 made by a newer version (as JSON on stdout)."""
+    """Return the exit status: 0 success, 1 cannot serve, 2 wrong usage, 3 made by a newer version (JSON on stdout)."""
     if arguments[:1] != ["serve"]:
         sys.stderr.write(f"{__doc__}\n")
         return 2

@@ -1,4 +1,4 @@
-"""The page on which the user of this machine lets a device in, as both logins show it (RFC 8628, section 3.3)."""
+"""The page on which the user of this machine confirms a device login, for both platforms (RFC 8628, section 3.3)."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _FORM: Final = """<p>A program on this machine wants to log in. Let it in only i
 
 
 def from_own_user(request: Request) -> bool:
-    """Whether a request comes from the user of this server, who alone may decide."""
+    """Return whether a request comes from the user of this server, the only one who may decide."""
     return is_own(request.scope.get("client"), request.scope.get("server"))
 
 
 def page(title: str, body: str, status: int = 200) -> Response:
-    """A page with this HTML, which no other site can frame."""
+    """Return a page with this HTML, which no other site can put in a frame."""
     headers = {**NO_STORE, "content-security-policy": "frame-ancestors 'none'; form-action 'self'"}
     return HTMLResponse(_PAGE.format(title=title, body=body), status, headers=headers)
 
 
 def question(action: str, code: str, accounts: Iterable[str]) -> str:
-    """The form that posts `user_code`, `account` and `answer` (`allow` or `deny`) to the path `action`."""
+    """Return the form that posts `user_code`, `account` and `answer` (`allow` or `deny`) to the path `action`."""
     options = "".join(f"<option>{html.escape(name)}</option>" for name in accounts)
     return _FORM.format(action=html.escape(action), code=html.escape(code), accounts=options)

@@ -1,4 +1,4 @@
-"""Runs one job of a service that is a command, as the batch protocol of ivcap-service has it."""
+"""Run one job of a service that is a command, by the batch protocol of ivcap-service."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ivcap_flows.local.sidecar import Seat, Sidecar
 __all__ = ["run_command"]
 
 _PATIENCE: Final = 30.0
-"""Seconds that a command is given to leave after its result."""
+"""Seconds that a command gets to end after its result."""
 
 
 def run_command(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[str, Any]:
-    """Run the command until it has posted a result and left. Returns the record for the outbox."""
+    """Run the command until it has posted a result and ended. Return the record for the outbox."""
     controller = ticket["controller"]
     sidecar = Sidecar(directory)
     seat = sidecar.seat(ticket, job)
@@ -33,7 +33,7 @@ def run_command(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -
         )
     except OSError as error:
         return ended("failed", f"The command of the service cannot be started ({error}).")
-    # For the platform, which ends the command if this runner is killed.
+    # The platform reads this to end the command if this runner is killed.
     note_process(directory.run(job.id) / "command.json", process.pid)
     status = _wait(process, seat)
     if seat.result is None:
@@ -42,7 +42,7 @@ def run_command(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -
 
 
 def _wait(process: subprocess.Popen[bytes], seat: Seat) -> int:
-    """The exit status. A command that stays long after its result is ended."""
+    """Return the exit status. Ends a command that runs long after its result."""
     while process.poll() is None and not seat.answered.wait(0.05):
         pass
     try:

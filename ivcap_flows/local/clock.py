@@ -1,7 +1,7 @@
-"""Time as both platforms keep it: whole milliseconds since 1970 inside, RFC 3339 with whole seconds outside.
+"""The time of both platforms: whole milliseconds since 1970 inside, RFC 3339 with whole seconds outside.
 
-Whole seconds are what published replies of IVCAP show in resource bodies; events have finer stamps. The time can be
-set, moved on and stopped, for tests that need to know it: every stamp and the end of every token follow.
+Published replies of IVCAP show whole seconds in resource bodies; events have finer timestamps. Tests can set, advance
+and stop the clock: all timestamps and the expiry of all tokens follow it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = [
 ]
 
 LATE: Final[ContextVar[float]] = ContextVar("LATE", default=0.0)
-"""Seconds for which what the current request makes stays hidden from every read and list (a fault)."""
+"""Seconds for which records of the current request stay hidden from every read and list (a fault)."""
 LATE_IN_LISTS: Final[ContextVar[float]] = ContextVar("LATE_IN_LISTS", default=0.0)
-"""Seconds for which what the current request makes stays hidden from lists, while a read by its id finds it."""
+"""Seconds for which records of the current request stay hidden from lists, while a read by id finds them."""
 
 _WHOLE = re.compile(r"[^.]*:\d\d(Z|[+-]\d\d:?\d\d)?")
 _LATEST: Final = 4102444800000
-"""2100-01-01: behind it, the end of a token would soon be no date."""
+"""2100-01-01. With a later time, the expiry of a token would soon exceed the range of dates."""
 
 
 @dataclass
 class Clock:
-    """The machine's time plus `offset` (ms), or one moment (ms) for as long as it is `frozen` there."""
+    """The machine's time plus `offset` (ms), or the moment (ms) at which it is `frozen`."""
 
     offset: int = 0
     frozen: int | None = None
@@ -49,9 +49,9 @@ class Clock:
         return _machine_ms() + self.offset if self.frozen is None else self.frozen
 
     def set(self, moment: int, *, freeze: bool | None = None) -> None:
-        """Stand at this moment, stopped or going on; unless told, as it was.
+        """Set the clock to this moment, stopped or running; by default it stays stopped or running as before.
 
-        Raises ValueError for a moment before 1970 or after 2099, and then nothing has changed.
+        Raises ValueError for a moment before 1970 or after 2099, and then changes nothing.
         """
         if not 0 <= moment < _LATEST:
             raise ValueError("The clock takes times from 1970 to 2099.")
@@ -60,11 +60,11 @@ class Clock:
         self.frozen = moment if stopped else None
 
     def reset(self) -> None:
-        """Be the machine's time again."""
+        """Return to the machine's time."""
         self.offset, self.frozen = 0, None
 
     def as_json(self) -> dict[str, Any]:
-        """`rate` is the seconds that pass here in one of the machine's; `offset` (s) is to the machine's time."""
+        """Return `now`, `rate` (seconds that pass here per machine second) and `offset` (s) from the machine's time."""
         here = self.now()
         return {
             "now": event_stamp(here),
@@ -73,7 +73,7 @@ class Clock:
         }
 
     def kept(self) -> str:
-        """What `restore` takes."""
+        """Return the state for `restore`."""
         return json.dumps([self.offset, self.frozen])
 
     def restore(self, text: str) -> None:
@@ -89,7 +89,7 @@ def _machine_ms() -> int:
 
 
 def machine() -> float:
-    """The machine's own time in seconds since 1970, for what is paced and not stamped."""
+    """Return the machine's own time in seconds since 1970, for pacing, which the clock's changes must not affect."""
     return time.time()
 
 
@@ -98,14 +98,14 @@ def now() -> int:
 
 
 def seconds() -> float:
-    """Now in seconds since 1970."""
+    """Return the current time in seconds since 1970."""
     return CLOCK.now() / 1000
 
 
 def visible_from() -> int:
-    """The moment from which a thing made now may be seen: 0, so at any time, unless a fault hides it.
+    """Return the moment from which a new record is visible: 0, which means at once, unless a fault hides it.
 
-    Below zero it is, without its sign, the moment from which lists show it, while a read by its id does at once.
+    A negative value hides it from lists only, until the moment of its absolute value; a read by id finds it at once.
     """
     late, in_lists = LATE.get(), LATE_IN_LISTS.get()
     if in_lists:
@@ -118,19 +118,19 @@ def stamp(moment: int) -> str:
 
 
 def event_stamp(moment: int) -> str:
-    """The form of stamps in events: with fractions of a second."""
+    """Format a moment as in events: with fractions of a second."""
     return datetime.fromtimestamp(moment / 1000, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse(text: str, *, end_of_second: bool = True) -> int:
-    """Milliseconds of an RFC 3339 instant; without an offset it is UTC.
+    """Return the milliseconds of an RFC 3339 time; without an offset it is UTC.
 
-    A text with whole seconds means the end of that second, so that a time that was read from a record finds the record.
-    Raises ValueError.
+    A text with whole seconds means the end of that second, so that a time read from a record finds that record. Raises
+    ValueError.
     """
     if "T" not in text and "t" not in text and " " not in text:
         raise ValueError(f"{text!r} has no time of day")
-    # A `+` that was not escaped arrives as a blank.
+    # A `+` that was not escaped in a URL arrives as a blank.
     plain = re.sub(r" (?=\d\d:?\d\d$)", "+", text.strip()).upper().replace("Z", "+00:00")
     plain = re.sub(r"\.(\d{1,9})", lambda found: "." + (found[1] + "000000")[:6], plain)
     value = datetime.fromisoformat(plain)
@@ -139,7 +139,7 @@ def parse(text: str, *, end_of_second: bool = True) -> int:
     try:
         value = value.astimezone(timezone.utc)
     except OverflowError as error:
-        # The first and the last day of the calendar, in another zone.
+        # The first or the last day of the calendar, in another time zone.
         raise ValueError(f"{text!r} is no time of UTC") from error
     whole = end_of_second and _WHOLE.fullmatch(text.strip())
     return int(value.timestamp() * 1000) + (999 if whole else 0)

@@ -1,14 +1,16 @@
-"""`/_embedded`: what an embedded platform says about itself; its faults, request log, clock and manners for holders of
-the control token.
+"""`/_embedded`: the embedded platform's description of itself, and controls for tests.
 
-`/_embedded/clock`: GET tells `now`, `rate` (0 when it is stopped) and `offset` in seconds to the machine's time; POST
-takes `now` (RFC 3339), `advance` (seconds beyond it) and `freeze`; DELETE gives the machine's time back.
+`GET /_embedded` is open to all. The controls need the control token: faults, request log, clock, logins and likeness.
 
-`/_embedded/login`: POST lets the device in that shows `user_code`, or refuses it (`deny`). `account` is `first` or
-`second` for IVCAP, and a username for Provena's realm. Access tokens of IVCAP hold for `lifetime` seconds (3600).
+`/_embedded/clock`: GET returns `now`, `rate` (0 while it is stopped) and `offset` in seconds from the machine's time.
+POST takes `now` (RFC 3339), `advance` (seconds to add) and `freeze`. DELETE returns to the machine's time.
 
-`/_embedded/like`: POST takes the platforms to be like (`like`, which is `production`) and how many times as quick
-(`speed`, 1); DELETE lets the server be as quick as it is.
+`/_embedded/login`: POST confirms the login of the device that shows `user_code`, or refuses it (`deny`). `account` is
+`first` or `second` for IVCAP, and a username for Provena's realm. IVCAP's access tokens are valid for `lifetime`
+seconds (3600).
+
+`/_embedded/like`: POST takes the platforms to imitate (`like`, which is `production`) and how many times as fast
+(`speed`, 1). DELETE makes the server as fast as it can be.
 """
 
 from __future__ import annotations
@@ -40,10 +42,10 @@ def routes(
     decide_login: Callable[..., Awaitable[bool]],
     be_like: Callable[[Likeness], None],
 ) -> list[Route]:
-    """`GET /_embedded` is open to all; the rest wants the token in `X-Embedded-Control`.
+    """Return the routes. `GET /_embedded` is open to all; the others need the token in `X-Embedded-Control`.
 
-    `keep_clock` makes a change of the clock last, `decide_login` lets a device in or refuses it, `be_like` changes how
-    slow and narrow the server is.
+    `keep_clock` stores a change of the clock, `decide_login` confirms or refuses a device login, and `be_like` changes
+    the latencies and limits of the server.
     """
 
     async def show(request: Request) -> Response:
@@ -132,7 +134,7 @@ def routes(
 
 
 def _decision(wanted: Any) -> dict[str, Any]:
-    """What is wanted of a login, in words of its own. Raises ValueError."""
+    """Check a decision on a login, and return it. Raises ValueError."""
     known = {"user_code", "account", "deny", "lifetime"}
     if not isinstance(wanted, dict) or not {"user_code", "account"} <= set(wanted) <= known:
         raise ValueError("A login takes a JSON object with user_code, account and, if wanted, deny and lifetime.")
@@ -147,7 +149,7 @@ def _decision(wanted: Any) -> dict[str, Any]:
 
 
 def _likeness(wanted: Any) -> Likeness:
-    """Raises ValueError."""
+    """Read a likeness. Raises ValueError."""
     if not isinstance(wanted, dict) or not {"like"} <= set(wanted) <= {"like", "speed"}:
         raise ValueError("What to be like is a JSON object with like and, if wanted, speed.")
     speed = wanted.get("speed", 1)
@@ -157,7 +159,7 @@ def _likeness(wanted: Any) -> Likeness:
 
 
 def _change(wanted: Any) -> None:
-    """Change the clock; None gives the machine's time back. Raises ValueError, and then nothing has changed."""
+    """Change the clock; None returns to the machine's time. Raises ValueError, and then changes nothing."""
     if wanted is None:
         clock.CLOCK.reset()
         return

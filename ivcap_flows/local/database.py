@@ -1,7 +1,7 @@
 """The state of the embedded IVCAP in one SQLite file.
 
-WAL with `synchronous=FULL`: what a reply acknowledged is on disk before the reply leaves. One server process writes;
-runners read.
+WAL with `synchronous=FULL`: a reply is sent only after its changes are on disk. One server process writes; runners
+read.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
 class Store:
-    """One connection, used by one thread at a time. Opening migrates; a file of a newer version is refused."""
+    """One connection, used by one thread at a time. Opening it migrates the file; a newer version is refused."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -169,7 +169,7 @@ class Store:
         _need_space()
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
-        self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608 - names are the code's own
+        self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608 - names come from the code only
 
     def update(self, table: str, id: str, **values: Any) -> None:  # noqa: A002 - the column's name
         _need_space()
@@ -178,7 +178,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; one inside another is part of it."""
+        """Run the block as a transaction; a nested one is part of the outer one."""
         if self._depth == 0:
             self._connection.execute("BEGIN IMMEDIATE")
         self._depth += 1
@@ -199,7 +199,7 @@ class Store:
                 raise
 
     def kept(self, name: str, make: Callable[[], str]) -> str:
-        """A value that is made once and stays with the directory."""
+        """Return a value that is created once and stored in the directory."""
         with self.transaction():
             value = self.get(name)
             if value is None:
@@ -208,16 +208,16 @@ class Store:
             return value
 
     def get(self, name: str) -> str | None:
-        """A value of the directory, or None."""
+        """Return a value of the directory, or None."""
         row = self.one("SELECT value FROM meta WHERE name = ?", (name,))
         return None if row is None else str(row["value"])
 
     def keep(self, name: str, value: str) -> None:
-        """Write a value of the directory in place of an earlier one."""
+        """Set a value of the directory."""
         self.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
     def count(self, name: str) -> int:
-        """The next number of a counter of the directory, from 1 on."""
+        """Return the next number of a counter of the directory, starting at 1."""
         with self.transaction():
             number = int(self.get(name) or 0) + 1
             self.keep(name, str(number))
@@ -228,12 +228,12 @@ def _need_space() -> None:
     try:
         need_space()
     except OSError as error:
-        # In SQLite's words, so that all that follows is as it is on a disk that is full.
+        # Use SQLite's own message, so that the code behaves as on a full disk.
         raise sqlite3.OperationalError("database or disk is full") from error
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection of another process that only reads."""
+    """Open a read-only connection in another process."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
     connection.row_factory = sqlite3.Row
     return connection

@@ -1,4 +1,4 @@
-"""The Date header of each reply, by the clock that both platforms keep, which can be set."""
+"""Set the Date header of each reply from the clock of both platforms, which can be set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Dated"]
 
 
 class Dated:
-    """Wraps the whole server, whose own Date header, the machine's time, is switched off."""
+    """Wraps the whole server. The server's own Date header, with the machine's time, is switched off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

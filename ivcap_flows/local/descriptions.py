@@ -1,8 +1,8 @@
-"""Registers a service by the description that its SDK prints, in the way the SDKs' own Makefile does.
+"""Register a service by the description that its SDK prints, as the SDKs' own Makefile does.
 
-`python service.py --print-service-description` and `--print-tool-description` (ivcap-service, ivcap-ai-tool) give the
-documents. They become aspects of the service, of which the platform makes the service. The command that runs it here
-is written beside them, in the state folder.
+`python service.py --print-service-description` and `--print-tool-description` (ivcap-service, ivcap-ai-tool) print the
+documents. They become aspects of the service, from which the platform creates the service. The command that runs it
+here is stored apart from them, in the state folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POLICY: Final = "urn:ivcap:policy:ivcap.open.metadata"
 
 
 def is_description(document: Mapping[str, Any]) -> bool:
-    """Whether a document is one that an SDK printed, and not a definition written for the embedded platform."""
+    """Return whether an SDK printed this document, as opposed to a definition written for the embedded platform."""
     return document.get("$schema") == _SERVICE
 
 
@@ -39,10 +39,10 @@ def register_description(
     tool: Mapping[str, Any] | None = None,
     mapping: RunnerMapping | None = None,
 ) -> str:
-    """Make a service be what its description says; doing it again changes nothing. Returns its URN.
+    """Create or update a service so that it matches its description. Idempotent. Returns its URN.
 
-    A description without a URN gets the one that the SDKs' convention gives to its name. `tool` describes the requests;
-    without it, the description's own `request-schema` does. Raises InputError, PlatformError.
+    A description without a URN gets the one that the SDKs' convention derives from its name. `tool` describes the
+    requests; without it, the description's own `request-schema` does. Raises InputError, PlatformError.
     """
     name = document.get("name")
     if not isinstance(name, str) or not name:
@@ -53,7 +53,7 @@ def register_description(
             f" for {' and '.join(_RUNNABLE)}."
         )
     given = document.get("$id")
-    # The SDKs print a placeholder where nobody told them.
+    # The SDKs print a placeholder if they do not know the id.
     known = isinstance(given, str) and given.startswith("urn:ivcap:service:")
     urn = str(given) if known else service_urn(name, account_of(token))
     if mapping is not None:

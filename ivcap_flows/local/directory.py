@@ -1,9 +1,9 @@
-"""The folder that holds an embedded platform: what lies where, who serves it, and whether it can be used at all.
+"""The folder of an embedded platform: its layout, the process that serves it, and a check that it can be used.
 
 ivcap.sqlite        records            blobs/xx/<id>       bytes of artifacts
-runs/<job>/         one job's files    outbox/<job>.json   results that the server has not taken yet
+runs/<job>/         one job's files    outbox/<job>.json   results that the server has not collected yet
 server.lock         held by the server for its life        start.lock   held while one process starts the server
-server.json         where it answers (0600)                server.log   what it said when started on demand
+server.json         the server's address (0600)            server.log   its output when started on demand
 login.pem           signs id tokens (0600)
 """
 
@@ -27,20 +27,20 @@ from ivcap_flows.errors import EmbeddedPlatformError
 __all__ = ["FULL_DISK", "OUT_OF_SPACE", "Directory", "is_held", "need_space", "sync_folder", "write_atomically"]
 
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Error numbers by which a file system says that no more bytes fit."""
+"""Error numbers by which a file system reports that it is full."""
 OUT_OF_SPACE: Final[ContextVar[bool]] = ContextVar("OUT_OF_SPACE", default=False)
-"""Whether the current request is to find the file system full (a fault)."""
+"""Whether the current request must find the file system full (a fault)."""
 _BARE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{7,63}")
 
 
 def need_space() -> None:
-    """Before bytes or records are stored: OSError as from a full file system where that was asked for."""
+    """Call before storing bytes or records. Raises OSError as for a full file system if a fault asks for it."""
     if OUT_OF_SPACE.get():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _bare(urn: str) -> str:
-    """The last part of a URN, which names files; ValueError for one that the platform would not have made."""
+    """Return the last part of a URN, which names files. Raises ValueError for one that the platform would not make."""
     bare = urn.rsplit(":", 1)[-1]
     if not _BARE.fullmatch(bare):
         raise ValueError(f"{bare[:60]!r} does not name a file of the embedded platform")
@@ -57,7 +57,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Readers see the old content or the new one, and the new one survives a crash."""
+    """Replace a file so that readers see either the old or the new content, and the new one survives a crash."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
@@ -73,7 +73,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process holds a lock file; a missing one is held by nobody."""
+    """Return whether another process holds a lock file; False if the file is missing."""
     try:
         fd = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -135,7 +135,10 @@ class Directory:
         return self.blobs / bare[:2] / bare
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written. Raises EmbeddedPlatformError naming it and the next step."""
+        """Create the folder and check that it is writable.
+
+        Raises EmbeddedPlatformError with its name and the next step.
+        """
         try:
             for folder in (self.root, self.blobs, self.runs, self.outbox):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,7 +163,7 @@ class Directory:
         )
 
     def server(self) -> dict[str, Any] | None:
-        """What the last server wrote about itself; it may have ended since."""
+        """Return what the last server wrote about itself; it may have ended since."""
         try:
             value = json.loads(self.server_file.read_bytes())
         except FileNotFoundError:
@@ -173,7 +176,7 @@ class Directory:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Only one process at a time is in here, for this directory."""
+        """Let only one process at a time into the block, for this directory."""
         fd = os.open(self.start_lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -182,7 +185,7 @@ class Directory:
             os.close(fd)
 
     def claim(self) -> int | None:
-        """Become the server of this directory until the returned descriptor is closed; None if another is."""
+        """Become the server of this directory until the returned descriptor is closed; None if another process is."""
         fd = os.open(self.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

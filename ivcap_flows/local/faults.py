@@ -1,29 +1,31 @@
-"""Faults on demand and a log of requests: the outermost layer of the server, before IVCAP and Provena alike.
+"""Faults for tests, and a log of requests: the layer of the server around IVCAP and Provena.
 
-A rule names what it hits (`method`, `path` as a regular expression searched in the path), how often (`count`) and how
-surely (`probability` from 0 to 1, drawn from a generator of its own that a `seed` makes repeatable), and one effect:
+A rule selects requests (`method`, and `path`, a regular expression that is searched in the path), how often it acts
+(`count`) and with which `probability` (0 to 1, from a random generator per rule; `seed` makes it repeatable). It has
+one effect:
 
-    status                    answer with this status, as the platform there words it, before anything happens
-    expire_token              answer as for an expired token
+    status                    reply with this status, in the form that the platform there uses; nothing happens
+    expire_token              reply as for an expired token
     reset                     reset the connection before anything happens
     drop_reply_after_effect   do everything, then reset the connection instead of replying
-    truncate                  send only so many bytes of the reply's body, then reset the connection
+    truncate                  send only that many bytes of the reply's body, then reset the connection
     storage_full              nothing can be stored, neither records nor bytes
-    kill_worker               of Provena: not a request is hit but the job whose sub type `path` finds; its worker dies
-                              `before`, `amid` or `after` its work, and the job is IN_PROGRESS for ever
+    kill_worker               Provena only: selects no request but a job whose sub type `path` matches; its worker
+                              dies `before`, `amid` or `after` its work, and the job stays IN_PROGRESS for ever
 
-alone or beside it:
+or one or more of these, alone or beside it:
 
-    delay                     wait so many seconds, then go on
-    at_once                   work on so many of the requests that the rule hits; the others wait in the order in which
-                              they came, `delay` is how long each is worked on, and a caller that leaves ends nothing
-    lost_after                so many seconds after a request came its reply is lost: a gateway answers 504 in its
-                              place, and the request is worked on all the same
-    late_visibility           what the request makes is hidden from reads and lists for so many seconds
-    late_in_lists             what the request makes is hidden from lists for so many seconds; reads by its id find it
+    delay                     wait that many seconds, then continue
+    at_once                   process at most that many of the selected requests at the same time; the others wait in
+                              order of arrival, `delay` is the time to process each, and a caller that disconnects
+                              does not stop its request
+    lost_after                the reply is lost that many seconds after the request arrived: a gateway replies 504
+                              instead, and the request is processed all the same
+    late_visibility           hide what the request creates from reads and lists for that many seconds
+    late_in_lists             hide what the request creates from lists for that many seconds; reads by id find it
                               (IVCAP's nouns and Provena's registry items)
 
-Seconds of visibility pass on the platforms' clock; Provena's jobs, which are paced, know the machine's time alone.
+Seconds of visibility pass on the platforms' clock. Provena's jobs use the machine's time only.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ from ivcap_flows.local.refusals import expired, refusal
 __all__ = ["TRANSPORT", "BadRuleError", "FaultLayer", "Rule", "parse_rule", "reply"]
 
 TRANSPORT: Final = "ivcap_flows.transport"
-"""Where the server's protocol leaves the connection's transport in the scope."""
+"""The key in the scope under which the server's protocol puts the connection's transport."""
 
 _MAIN: Final[Mapping[str, type[bool] | type[int] | type[float] | type[str]]] = {
     "status": int,
@@ -74,12 +76,12 @@ _LOGGED: Final = 20_000
 
 
 class BadRuleError(ValueError):
-    """A rule that cannot be understood."""
+    """A rule is invalid."""
 
 
 @dataclass
 class Rule:
-    """`count` None means for ever; `hits` is how often the rule acted."""
+    """One rule. `count` None means no limit; `hits` is how often the rule has acted."""
 
     id: int
     method: str | None
@@ -91,12 +93,12 @@ class Rule:
     hits: int = 0
 
     def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)  # noqa: S311 - which request fails is no secret
+        self._random = random.Random(self.seed)  # noqa: S311 - which request fails is not a secret
         places = self.effects.get("at_once")
         self.places = None if places is None else asyncio.Semaphore(places)
 
     def applies(self, method: str, path: str) -> bool:
-        """Whether the rule acts on this request; each one that it matches is a draw of its own."""
+        """Return whether the rule acts on this request. Each matching request is one random draw."""
         left = self.count is None or self.hits < self.count
         matches = left and self.method in (None, method) and self.path.search(path) is not None
         return matches and "kill_worker" not in self.effects and self._draw()
@@ -127,7 +129,7 @@ _numbers = itertools.count(1)
 
 
 def parse_rule(value: Any) -> Rule:
-    """Raises BadRuleError saying what is wrong."""
+    """Read a rule. Raises BadRuleError with the reason."""
     if not isinstance(value, dict):
         raise BadRuleError("A rule is a JSON object.")
     unknown = set(value) - {*_MATCHED, *_EFFECTS}
@@ -195,7 +197,10 @@ def _is_a(kind: type, value: Any) -> bool:
 
 @dataclass
 class _Entry:
-    """A request in the log; `received` is bytes of body, `status` what was replied or would have been."""
+    """A request in the log.
+
+    `received` is the bytes of its body; `status` is the status sent, or that would have been sent.
+    """
 
     method: str
     path: str
@@ -210,10 +215,10 @@ class _Entry:
 
 @dataclass
 class FaultLayer:
-    """Wraps the whole server. Paths under `/_embedded` are neither hit nor logged.
+    """Wraps the whole server. Paths under `/_embedded` are neither affected nor logged.
 
-    Of `rules` the first that applies acts. Of `manners`, by which the server is like another (likeness.py), all that
-    apply act beside it, where several have an effect in common the rule or else the first of them.
+    The first of `rules` that applies acts. All `manners` that apply act too; they imitate another server (likeness.py).
+    If several have the same effect, the rule's value counts, else that of the first of them.
     """
 
     app: ASGIApp
@@ -227,7 +232,7 @@ class FaultLayer:
         if scope["type"] != "http":
             return
         if scope["path"].startswith("//"):
-            # Clients with a trailing slash on their base URL ask for `//1/...`.
+            # Clients whose base URL has a trailing slash request `//1/...`.
             scope["path"] = "/" + scope["path"].lstrip("/")
             scope["raw_path"] = b"/" + scope.get("raw_path", b"").lstrip(b"/")
         self.in_flight += 1
@@ -240,7 +245,7 @@ class FaultLayer:
             self.in_flight -= 1
 
     def death_of(self, sub_type: str) -> str | None:
-        """When in its work the worker of a job dies now, if a rule lets it die: `before`, `amid` or `after`."""
+        """Return when the worker of a job dies, if a rule kills it: `before`, `amid` or `after`; else None."""
         rule = next((rule for rule in self.rules if rule.kills(sub_type)), None)
         if rule is None:
             return None
@@ -289,7 +294,7 @@ class FaultLayer:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Work on a request when it is its turn, whether or not anybody still waits for the reply."""
+        """Process a request in its turn, whether or not its caller still waits for the reply."""
         body = await _whole(receive)
         if body is None:
             return
@@ -347,7 +352,7 @@ class FaultLayer:
             await self.app(scope, receive, send)
 
     async def _cut(self, keep: int | None, entry: _Entry, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application do its work, and send `keep` bytes of the body, or no reply at all for None."""
+        """Let the application process the request, then send `keep` bytes of the body, or no reply at all for None."""
         left = keep or 0
 
         async def cut(message: Message) -> None:
@@ -366,7 +371,7 @@ class FaultLayer:
 
 
 async def _whole(receive: Receive) -> Receive | None:
-    """The body of a request, read whole, as an application receives it; None where the caller left before its end."""
+    """Read a request's whole body and return it as an application receives it; None if the caller disconnected."""
     parts, more = [], True
     while more:
         message = await receive()
@@ -392,7 +397,7 @@ async def reply(send: Send, answer: tuple[int, Mapping[str, str], bytes]) -> Non
 
 
 async def _reset(scope: Scope, receive: Receive, *, flush: bool = False) -> None:
-    """Close the connection; with `flush` what was sent before gets through."""
+    """Close the connection. With `flush`, the bytes sent before still arrive."""
     transport: asyncio.Transport = scope[TRANSPORT]
     if flush:
         transport.close()
@@ -402,6 +407,6 @@ async def _reset(scope: Scope, receive: Receive, *, flush: bool = False) -> None
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-    # Once the server has seen the end of the connection it does not miss the reply.
+    # After the server has seen the end of the connection, it does not complain about a missing reply.
     while (await receive())["type"] != "http.disconnect":
         pass

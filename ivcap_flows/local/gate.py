@@ -1,6 +1,6 @@
-"""What no request gets past: foreign names of this host, pages of other sites, and bodies or heads without bound.
+"""Refuse requests with foreign host names, from pages of other sites, or with an oversized head or body.
 
-The server is for this machine alone (loopback.py), its public routes included.
+The server is for this machine only (loopback.py), including its public routes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from ivcap_flows.local.refusals import refusal
 __all__ = ["MOST_HEAD", "Gate"]
 
 MOST_HEAD: Final = 64 * 1024
-"""Bytes of a request's target and headers together."""
+"""Maximum bytes of a request's target and headers together."""
 _MOST_TARGET: Final = 16 * 1024
 _MOST_BODY: Final = {"/provena": 10 * 1024 * 1024, "/_embedded": 1024 * 1024}
-"""Bytes of a body by the start of its path. IVCAP's routes know their own; Provena's gateway takes 10 MB."""
+"""Maximum bytes of a body, by the start of its path. IVCAP's routes have their own limits; Provena's gateway takes 10
+MB.
+"""
 
 
 class Gate:
-    """The outermost layer. A server that listens beyond this machine, which was asked for, has no names to check."""
+    """The outermost layer. A server that the user lets listen beyond this machine does not check host names."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
@@ -54,7 +56,10 @@ class Gate:
         return refused_page(*named)
 
     async def _bounded(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application have so many bytes of body; of more it sees the caller gone, who is told 413."""
+        """Pass at most this many bytes of body.
+
+        Beyond that the application sees a disconnect, and the caller gets a 413.
+        """
         announced = next(iter(_headers(scope, b"content-length")), "0")
         came, begun = 0, False
         over = announced.isdigit() and int(announced) > most

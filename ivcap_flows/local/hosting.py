@@ -1,8 +1,8 @@
 """The files of a long-running service's host, in the folder of the service (mapping.py).
 
-host.lock    held by the host for its life         host.json    what it was started with
+host.lock    held by the host for its life         host.json    its plan
 inbox/<job>  a job that waits for the host         server.json  the process of the service
-host.log     what host and service said            retire       the host is to finish and leave
+host.log     output of host and service            retire       asks the host to finish and end
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _LAST_WORDS: Final = 400
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What a host is to run: `command` in `cwd`.
+    """How a host runs its service: `command` in `cwd`.
 
-    Jobs are posted to `path`. The server is ready when `ready_url`, a path too, answers; None is the usual one.
+    Jobs are posted to `path`. The server is ready when the path `ready_url` answers; None means the usual path.
     """
 
     service: str
@@ -76,23 +76,23 @@ class HostFiles:
         return is_held(self.folder / "host.lock")
 
     def hand_over(self, job: str) -> None:
-        """Leave a job for the host; its ticket is in the folder of the job."""
+        """Put a job into the inbox of the host; its ticket is in the job's folder."""
         self.inbox.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.inbox / job.rsplit(":", 1)[-1]).touch(mode=0o600)
 
     def waiting(self) -> list[str]:
-        """The bare ids of jobs that are left for the host, oldest first."""
+        """Return the bare ids of the jobs in the inbox, oldest first."""
         try:
             return [entry.name for entry in sorted(os.scandir(self.inbox), key=lambda entry: entry.stat().st_mtime_ns)]
         except FileNotFoundError:
             return []
 
     def serves(self, plan: HostPlan) -> bool:
-        """Whether the living host was started with this very plan and stays."""
+        """Return whether the running host was started with exactly this plan and is not about to end."""
         return not self.retire.exists() and self.plan() == plan
 
     def start(self, plan: HostPlan) -> subprocess.Popen[bytes]:
-        """A new host, when none lives."""
+        """Start a new host; call it only if none runs."""
         self.end_stray()
         self.retire.unlink(missing_ok=True)
         write_atomically(self.folder / "host.json", plan.as_json())
@@ -100,7 +100,7 @@ class HostFiles:
         return spawn_locked(self.folder / "host.lock", self.log, arguments, fresh_log=True)
 
     def end_stray(self) -> None:
-        """End the process of the service when its host was killed and could not."""
+        """End the process of the service if its host was killed and could not end it."""
         stray = noted_process(self.server)
         if stray is not None:
             end_process(stray, patience=0)
@@ -114,7 +114,7 @@ class HostFiles:
 
 
 def spawn_locked(lock: Path, log: Path, arguments: list[str], *, fresh_log: bool = False) -> subprocess.Popen[bytes]:
-    """`python -m <arguments>` in a session of its own, which outlives the server, born with a lock in hand."""
+    """Run `python -m <arguments>` in a session of its own, which outlives the server; it inherits the held lock."""
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("IVCAP_", "PROVENA_"))}

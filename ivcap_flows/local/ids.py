@@ -1,7 +1,7 @@
-"""Ids: made as UUIDs, told as URNs, and accepted as URN or bare id.
+"""Ids: created as UUIDs, shown as URNs, and accepted as URN or bare id.
 
-They are random, or follow from a seed and a counter that the platform keeps, so that a run on an empty directory gives
-the same ones each time.
+They are random, or derived from a seed and a counter that the platform stores, so that the same run on an empty
+directory gives the same ids each time.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _make: Callable[[], uuid.UUID] = uuid.uuid4
 
 
 def use(make: Callable[[], uuid.UUID]) -> None:
-    """Where the ids of this process come from, which serves one directory."""
+    """Set the source of this process's ids. A process serves one directory."""
     global _make
     _make = make
 
 
 def seeded(seed: int, sequence: str, number: int) -> uuid.UUID:
-    """The UUID of this number in a sequence of a seed."""
+    """Return the UUID with this number in a sequence of a seed."""
     return uuid.UUID(bytes=hashlib.sha256(f"{seed} {sequence} {number}".encode()).digest()[:16], version=4)
 
 
 def new_id() -> str:
-    """A bare id that no other thing has; to be called in the state thread."""
+    """Return a new bare id. Call it in the state thread."""
     return str(_make())
 
 
@@ -41,7 +41,7 @@ def new_urn(noun: str) -> str:
 
 
 def derived(instance: str, name: str) -> str:
-    """A bare id that is the same whenever the same directory is served."""
+    """Return a bare id that is always the same for a name in the same directory."""
     return str(uuid.uuid5(uuid.UUID(instance.rsplit(":", 1)[-1]), name))
 
 
@@ -50,6 +50,6 @@ def account_urn(account: str) -> str:
 
 
 def as_urn(noun: str, text: str) -> str | None:
-    """The URN that a path or field means, given as URN or bare id; None for what can't be an id of this noun."""
+    """Return the URN of a path or field, given as URN or bare id; None if it cannot be an id of this noun."""
     bare = text.removeprefix(f"urn:ivcap:{noun}:")
     return ivcap_urn(noun, bare) if _PLAIN.fullmatch(bare) else None

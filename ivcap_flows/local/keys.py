@@ -1,4 +1,4 @@
-"""Keys in files of their own: made when first asked for, for their owner alone, and the same ever after."""
+"""Keys in files: each is created at its first use, is readable by its owner only, and never changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DER: Final = serialization.Encoding.DER
 
 
 def kept_file(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The bytes of a file that is made once, readable by its owner alone. Raises OSError."""
+    """Return the bytes of a file that is created once, readable by its owner only. Raises OSError."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
@@ -31,7 +31,7 @@ def kept_file(path: Path, make: Callable[[], bytes]) -> bytes:
                 file.write(make())
                 file.flush()
                 os.fsync(file.fileno())
-            # a link, not a rename: the first of two processes wins, and the other then reads what it made
+            # link, not rename: the first of two processes wins, and the other reads its file
             os.link(draft, path)
         except FileExistsError:
             pass
@@ -41,8 +41,9 @@ def kept_file(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 class RsaKey:
-    """A key pair that signs tokens. Raises EmbeddedPlatformError for a file that cannot be read as one; `role` says
-    whose key.
+    """A key pair that signs tokens. `role` says whose key it is.
+
+    Raises EmbeddedPlatformError for a file that cannot be read as a key.
     """
 
     def __init__(self, path: Path, role: str) -> None:
@@ -66,11 +67,11 @@ class RsaKey:
         self.id = hashlib.sha256(self.public_der).hexdigest()[:16]
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """A JSON Web Token of these claims (RS256)."""
+        """Return a JSON Web Token with these claims (RS256)."""
         return jwt.encode(dict(claims), self.private, algorithm="RS256", headers={"kid": self.id})
 
     def jwks(self) -> dict[str, Any]:
-        """The public key as a JSON Web Key Set."""
+        """Return the public key as a JSON Web Key Set."""
         numbers = self.public.public_numbers()
         n, e = (_b64(number.to_bytes((number.bit_length() + 7) // 8, "big")) for number in (numbers.n, numbers.e))
         return {"keys": [{"kid": self.id, "kty": "RSA", "alg": "RS256", "use": "sig", "n": n, "e": e}]}

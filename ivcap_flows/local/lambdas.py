@@ -1,10 +1,10 @@
 """The host of a long-running service: `python -m ivcap_flows.local.lambdas <directory> <service>`.
 
-It starts the service's HTTP server on a free port, waits until it is ready, and gives it the jobs that the platform
-leaves in the inbox, as IVCAP's REST controller does for services written with ivcap-ai-tool: `POST` with `job-id`,
-`timeout` and `authorization`; 200 is the result, 204 names where to ask later, and the service also posts its result to
-the sidecar. Whichever comes first counts. The host outlives the platform's server: it finishes what it has, and leaves
-when nobody is there to give it more.
+It starts the service's HTTP server on a free port and waits until it is ready. Then it sends it the jobs that the
+platform puts into the inbox, as IVCAP's REST controller does for services written with ivcap-ai-tool: a `POST` with
+`job-id`, `timeout` and `authorization`. A 200 has the result; a 204 names where to ask later. The service also posts
+its result to the sidecar. The first result counts. The host outlives the platform's server: it finishes its jobs, and
+ends if there is no server to give it more.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ _IDLE: Final = 300.0
 _ALONE: Final = 3.0
 """Seconds without a server of the platform after which a service without a job is stopped."""
 _READY: Final = 300.0
-"""Seconds that a service is given to become ready."""
+"""Seconds that a service gets to become ready."""
 _READY_URL: Final = "/_healtz"
-"""Where ivcap-ai-tool tells that it is ready."""
+"""The path by which ivcap-ai-tool reports that it is ready."""
 _LAST_LINES: Final = 2.0
-"""Seconds that what a service said before it ended may take to arrive."""
+"""Seconds to wait for the last output of a service that has ended."""
 _HOLD: Final = 60
-"""Seconds that the service is asked to hold a request before it answers 204."""
+"""Seconds that the service may hold a request before it replies 204."""
 _RETRY: Final = 3.0
-"""Seconds between questions for a result where the service names none."""
+"""Seconds between requests for a result if the service names no time."""
 
 
 @dataclass
 class _Flight:
-    """A job that the service works on; `lock` tells the platform that somebody cares for it."""
+    """A job that the service works on. Holding `lock` shows the platform that a process takes care of it."""
 
     seat: Seat
     lock: int
     log: BinaryIO
     ripe: bool = False
-    """Whether its result was there a moment ago already, so that what was said before the result is in the log."""
+    """Whether the result was there in the previous round already, so that all output before it is in the log."""
 
 
 class Host:
@@ -77,7 +77,7 @@ class Host:
         self.lock = threading.Lock()
 
     def run(self) -> None:
-        """Serve until there is no reason to; leaves no process behind."""
+        """Serve until there is no reason to; leave no process behind."""
         try:
             process = self._start()
         except OSError as error:
@@ -108,7 +108,7 @@ class Host:
         return process
 
     def _copy_log(self, said: BinaryIO) -> None:
-        """What the service says is in the log of every job that it works on."""
+        """Copy the output of the service to the log of every job that it works on."""
         for line in iter(said.readline, b""):
             with self.lock:
                 for out in (sys.stdout.buffer, *(flight.log for flight in self.flights.values())):
@@ -121,7 +121,7 @@ class Host:
         while not self.ready.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException):
                 status = self._call("GET", path, timeout=5)[0]
-                # A server that was not asked to have this path is ready when it answers at all.
+                # If the plan names no path, a server is ready as soon as it answers with less than 500.
                 if status < 300 or (self.plan.ready_url is None and status < 500):
                     self.ready.set()
                     return
@@ -153,14 +153,14 @@ class Host:
             time.sleep(_TICK)
 
     def _retiring(self) -> bool:
-        """Whether the service is to be run otherwise by now."""
+        """Return whether the service has to be started in another way by now."""
         if self.files.retire.exists():
             return True
         mapping = read_mapping(self.directory, self.plan.service)
         return mapping is None or (mapping.command, mapping.cwd) != (self.plan.command, self.plan.cwd)
 
     def _claim(self, bare: str) -> tuple[dict[str, Any], Path, int] | None:
-        """Take a job out of the inbox for good: its ticket, folder and lock; None for one that was begun before."""
+        """Take a job out of the inbox for good; return its ticket, folder and lock, or None if it was started."""
         folder, entry = self.directory.runs / bare, self.files.inbox / bare
         try:
             ticket = json.loads((folder / "job.json").read_bytes())
@@ -192,7 +192,7 @@ class Host:
         threading.Thread(target=self._ask, args=(seat,), daemon=True).start()
 
     def _ask(self, seat: Seat) -> None:
-        """Send the request and wait for its result, unless it comes by the sidecar."""
+        """Send the request and wait for its result, unless the result arrives at the sidecar."""
         headers = {
             "Content-Type": "application/json",
             "job-id": seat.ticket["job"],
@@ -233,7 +233,7 @@ class Host:
             connection.close()
 
     def _land(self) -> None:
-        """Put down the results of jobs that are answered."""
+        """Write the results of jobs that are answered."""
         for flight in list(self.flights.values()):
             if flight.seat.result is None:
                 continue
@@ -254,7 +254,7 @@ class Host:
         os.close(flight.lock)
 
     def _end(self, status: int) -> None:
-        """The server of the service is gone: what it worked on is lost, what waits finds another one."""
+        """Handle the end of the service's server: its jobs fail as errors; waiting jobs get another server."""
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
         if not self.ready.is_set():
             self._refuse_all(f"The server of the service {how} before it was ready.{self._said()}")
@@ -308,5 +308,5 @@ def main(root: str, service: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    # Requests that are still open don't keep the process.
+    # Do not wait for requests that are still open.
     os._exit(0)

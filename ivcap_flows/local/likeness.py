@@ -1,6 +1,6 @@
-"""How slow, narrow and late the real platforms are: figures with their sources, and what the embedded make of them.
+"""Latencies, limits and delays of the real platforms, with their sources, and how the embedded ones imitate them.
 
-`ivcap-flows local serve --like production` behaves by these; without it the embedded platforms answer at once.
+`ivcap-flows local serve --like production` uses them; without it the embedded platforms reply at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["AS_BUILT", "FIGURES", "Figure", "Likeness", "Workers", "likeness"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the real platforms: seconds, or a number of things where `unit` names them."""
+    """One figure of the real platforms: seconds, or a number of the things in `unit`."""
 
     value: float
     unit: str
@@ -63,14 +63,17 @@ FIGURES: Final[Mapping[str, Figure]] = {
         600.0, "s", "an accepted request surely shows", "what the package counts with on Provena; on IVCAP it is 120 s"
     ),
 }
-"""How production is, so far as it is known."""
+"""The known and assumed figures of production."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of Provena's jobs. `count` are for each type of job; the rest are seconds: until one looks for the
-    next job, until the first has started, until one without jobs ends, for which one is at a job, and until the row of
-    an accepted job shows."""
+    """The workers of Provena's jobs.
+
+    `count` is for each type of job. The rest are seconds: `poll` until a worker looks for the next job, `cold` until
+    the first worker has started, `idle` until a worker without jobs ends, `work` that a worker spends on a job, and
+    `row` until the row of an accepted job is visible.
+    """
 
     count: int
     poll: float
@@ -82,9 +85,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How the embedded platforms behave: by fault rules that always apply, by Provena's workers (None: each job goes on
-    at once), and by the seconds until a job of IVCAP starts, after which to ask for it again, and within which an
-    accepted request surely shows."""
+    """The behaviour of the embedded platforms.
+
+    `rules` are fault rules that always apply. `workers` are Provena's (None: each job starts at once). In seconds:
+    `start` until a job of IVCAP starts, `retry_later` until a client should ask for it again, and `visibility_delay`
+    within which an accepted request is surely visible.
+    """
 
     name: str | None = None
     speed: float = 1.0
@@ -96,11 +102,11 @@ class Likeness:
 
 
 AS_BUILT: Final = Likeness()
-"""As quick as the machine is."""
+"""As fast as the machine allows."""
 
 
 def likeness(name: str, speed: float = 1.0) -> Likeness:
-    """How the platforms of this name behave, `speed` times as quick. Raises ValueError for a name that is unknown."""
+    """Return the behaviour of the platforms of this name, `speed` times as fast. Raises ValueError."""
     if name != "production":
         raise ValueError(f"The embedded platforms can be like production, and not like {name}.")
     if not speed > 0:

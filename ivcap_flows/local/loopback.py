@@ -1,8 +1,8 @@
-"""Who asks a server that is for this machine alone. Pure.
+"""Decide who may use a server that is for this machine only. Pure.
 
-A browser on the machine also runs pages of others: one whose name was made to point to 127.0.0.1 asks with its own name
-as `Host`, and any page asks with its `Origin` or is marked `cross-site`. Neither is answered, so that no page can read
-or drive what is served.
+A browser on this machine also runs pages of other sites. A page whose host name was made to point to 127.0.0.1 sends
+its own name as `Host`; any other page sends its `Origin` or is marked `cross-site`. Both are refused, so that no page
+can read or control the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["is_loopback", "refused_page"]
 
 @lru_cache(maxsize=256)
 def is_loopback(name: str) -> bool:
-    """Whether a host's name or address means the machine that asks."""
+    """Return whether a host's name or address means this machine."""
     bare = name.lower().strip("[]").rstrip(".")
     try:
         return ipaddress.ip_address(bare).is_loopback
@@ -26,7 +26,10 @@ def is_loopback(name: str) -> bool:
 
 
 def refused_page(hosts: Iterable[str], origins: Iterable[str], sites: Iterable[str]) -> tuple[int, str] | None:
-    """Status and words for a request of another site's page, told by its headers `Host`, `Origin`, `Sec-Fetch-Site`."""
+    """Return status and message for a request of another site's page, by its `Host`, `Origin` and `Sec-Fetch-Site`.
+
+    None for any other request.
+    """
     if not all(is_loopback(_name(host)) for host in hosts):
         return 421, "This server answers to the names of this machine alone, such as 127.0.0.1."
     if "cross-site" in sites or not all(is_loopback(urlsplit(origin).hostname or "") for origin in origins):
@@ -35,6 +38,6 @@ def refused_page(hosts: Iterable[str], origins: Iterable[str], sites: Iterable[s
 
 
 def _name(authority: str) -> str:
-    """The host of `host:port`."""
+    """Return the host of `host:port`."""
     end = authority.find("]")
     return authority[: end + 1] if authority.startswith("[") and end > 0 else authority.partition(":")[0]

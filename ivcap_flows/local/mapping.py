@@ -1,7 +1,7 @@
-"""Which command runs a service here whose description names a container image.
+"""The command that runs a service on this machine if its description names a container image.
 
-The description stays as its SDK printed it. What belongs to running it lies apart, in a folder of the state under the
-service's id: the mapping, and for a long-running service the files of its host (hosting.py).
+The description stays as its SDK printed it. The files needed to run the service are apart, in a folder of the state
+with the service's id: the mapping, and for a long-running service the files of its host (hosting.py).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class RunnerMapping:
 
 
 def service_folder(directory: Directory, service: str) -> Path:
-    """Where the files of a service URN lie, whatever its id looks like."""
+    """Return the folder of a service URN, whatever characters its id has."""
     bare = service.rsplit(":", 1)[-1]
     return directory.root / "services" / (bare if _PLAIN.fullmatch(bare) else hashlib.sha256(bare.encode()).hexdigest())
 
 
 def read_mapping(directory: Directory, service: str) -> RunnerMapping | None:
-    """The mapping of a service URN; None when nobody registered one."""
+    """Return the mapping of a service URN; None if none is registered."""
     try:
         value = json.loads((service_folder(directory, service) / "mapping.json").read_bytes())
     except FileNotFoundError:

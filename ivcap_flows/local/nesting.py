@@ -1,4 +1,4 @@
-"""How deep JSON may be nested: what is taken in once has to be read again from any depth of calls, and by SQLite."""
+"""Limit how deep JSON may be nested, since SQLite and recursive code must be able to read it again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 __all__ = ["DEEPEST", "NestingError", "loads"]
 
 DEEPEST: Final = 200
-"""Arrays and objects within each other; SQLite takes 1000, Python's recursion not quite as many."""
+"""Maximum nesting of arrays and objects. SQLite allows 1000, Python's recursion somewhat less."""
 
 
 class NestingError(ValueError):
@@ -21,7 +21,7 @@ def loads(data: bytes, **options: Any) -> Any:
         value = json.loads(data, **options)
     except RecursionError:
         raise NestingError(f"JSON may be nested {DEEPEST} levels deep") from None
-    # Few brackets cannot be deep, and a list by levels takes no recursion.
+    # With few brackets it cannot be deep. The loop by levels needs no recursion.
     if data.count(b"[") + data.count(b"{") > DEEPEST:
         level, depth = [value], 0
         while level:

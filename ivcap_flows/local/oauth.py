@@ -1,4 +1,4 @@
-"""What both logins share: the grants of RFC 6749 and RFC 8628, and how they are asked for and refused."""
+"""The parts that both logins share: the grants of RFC 6749 and RFC 8628, and how they are requested and refused."""
 
 from __future__ import annotations
 

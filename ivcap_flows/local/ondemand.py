@@ -1,4 +1,4 @@
-"""Finds the server of a directory, or starts it: many processes may ask at once and get the same one."""
+"""Find the server of a directory, or start it. Many processes may ask at the same time; all get the same server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NEWER_STATUS: Final = 3
 
 @dataclass(frozen=True)
 class EmbeddedPlatform:
-    """A server that answers. `environment` holds its URLs and tokens; `control` opens its fault API."""
+    """A running server. `environment` has its URLs and tokens; `control` is the token of its control API."""
 
     url: str
     directory: Path
@@ -37,7 +37,7 @@ class EmbeddedPlatform:
     control: str = field(repr=False)
 
     def end(self) -> None:
-        """End the server; jobs that run go on, and the next server of the directory finds them."""
+        """End the server. Running jobs continue, and the next server of the directory finds them."""
         server = Directory(self.directory).server()
         if server is not None and _probe(server):
             with contextlib.suppress(ProcessLookupError):
@@ -45,7 +45,7 @@ class EmbeddedPlatform:
 
 
 def _probe(server: dict[str, Any]) -> bool:
-    """Whether what wrote this is what answers there."""
+    """Return whether the server that wrote this is the one that answers at its address."""
     parts = urlsplit(str(server.get("url")))
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=5)
     try:
@@ -66,10 +66,10 @@ def _running(place: Directory) -> EmbeddedPlatform | None:
 
 
 def ensure(directory: Path | str, *, idle: float = IDLE) -> EmbeddedPlatform:
-    """The server of a directory, started when there is none; it ends by itself when `idle` for so many seconds.
+    """Return the server of a directory; start one if there is none. It ends after `idle` seconds without work.
 
-    Safe to call from many processes at once. Raises EmbeddedPlatformError, and NewerSchemaError for a directory made by
-    a newer version.
+    Safe to call from many processes at the same time. Raises EmbeddedPlatformError, and NewerSchemaError for a
+    directory made by a newer version.
     """
     place = Directory(Path(directory).expanduser().absolute())
     found = _running(place)
@@ -94,7 +94,7 @@ def _start(place: Directory, idle: float) -> EmbeddedPlatform:
         )
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
-        # A server that another started meanwhile makes ours leave, and is as good.
+        # If another process has started a server meanwhile, ours ends and that one serves as well.
         found = _running(place)
         if found is not None:
             return found

@@ -1,4 +1,4 @@
-"""What a service hands back, in either protocol, as the record that its job's process leaves in the outbox."""
+"""Turn a service's result, in either protocol, into the record that its job's process leaves in the outbox."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Posted", "ended", "gone", "outbox_record", "with_products"]
 _ERRORS: Final = ("urn:ivcap:schema.service.error.", "urn:ivcap:schema.ai-tool.error.")
 """Schemas of the documents in which the SDKs report an exception."""
 _WORDS: Final = ("error", "message", "detail", "type")
-"""Where the reason stands: in ivcap-service, ivcap-ai-tool, FastAPI; the type where the exception had no text."""
+"""Keys of the reason in ivcap-service, ivcap-ai-tool and FastAPI; the type is for an exception without a text."""
 
 
 @dataclass(frozen=True)
 class Posted:
-    """A result as it came: media type, whether the service calls it an error, and the bytes."""
+    """A result as received: media type, whether the service reports an error, and the bytes."""
 
     kind: str
     failed: bool
@@ -26,7 +26,7 @@ class Posted:
 
 
 def outbox_record(posted: Posted, job: ServiceJob) -> dict[str, Any]:
-    """The outcome of a job from what its service handed back; a result that is no JSON is kept as a product."""
+    """Return the outcome of a job from its service's result. A result that is not JSON is stored as a product."""
     media = posted.kind.split(";")[0].strip().lower()
     if media == "application/json" or media.startswith("application/vnd.ivcap."):
         try:
@@ -43,13 +43,13 @@ def outbox_record(posted: Posted, job: ServiceJob) -> dict[str, Any]:
 
 
 def ended(status: str, message: str) -> dict[str, Any]:
-    """`failed` is what the service did, `error` what happened to it."""
-    # An exception may name a file whose name is no UTF-8.
+    """Return the record of a job without a result: `failed` if the service failed, `error` if it was interrupted."""
+    # An exception may contain a file name that is not UTF-8.
     return {"status": status, "message": message.encode("utf-8", "replace").decode()}
 
 
 def gone(what: str, status: int) -> dict[str, Any]:
-    """A process that ended before it handed anything back; a signal came from outside."""
+    """Return the record for a process that ended without a result; a negative status is a signal from outside."""
     if status < 0:
         return ended("error", f"{what} was killed by signal {-status} before it handed back a result.")
     return ended("failed", f"{what} ended with exit status {status} and posted no result.")

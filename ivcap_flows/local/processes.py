@@ -1,4 +1,4 @@
-"""The processes of services: their environment, who they are, how they are ended."""
+"""The processes of services: their environment, how to recognise them, and how to end them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PATIENCE: Final = 5.0
 
 
 def note_process(file: int | Path, pid: int) -> None:
-    """Write down a living process, to be recognised even if its number is given away again."""
+    """Record a running process, to recognise it even if its number is used again."""
     with contextlib.suppress(psutil.Error), open(file, "w", encoding="utf-8") as out:
         out.write(json.dumps({"pid": pid, "created": psutil.Process(pid).create_time()}))
 
 
 def noted_process(path: Path) -> psutil.Process | None:
-    """The very process that was written down, while it lives."""
+    """Return exactly the recorded process while it runs, else None."""
     try:
         noted = json.loads(path.read_bytes())
         process = psutil.Process(noted["pid"])
@@ -33,7 +33,7 @@ def noted_process(path: Path) -> psutil.Process | None:
 
 
 def end_process(process: psutil.Process, *, patience: float = _PATIENCE) -> None:
-    """End a process and its descendants, by force if they don't leave within so many seconds."""
+    """End a process and its descendants, by force if they do not end within `patience` seconds."""
     with contextlib.suppress(psutil.Error):
         family = [process, *process.children(recursive=True)]
         for one in family:
@@ -45,7 +45,7 @@ def end_process(process: psutil.Process, *, patience: float = _PATIENCE) -> None
 
 
 def service_environment(ticket: dict[str, Any], sidecar: str) -> dict[str, str]:
-    """What a service finds in its environment, as in its container: the sidecar is its IVCAP and keeps its secrets."""
+    """Return a service's environment, as in its container: the sidecar is its IVCAP and its secret manager."""
     direct = [value for name in ("NO_PROXY", "no_proxy") if (value := os.environ.get(name))]
     no_proxy = ",".join([*direct[:1], "127.0.0.1"])
     return os.environ | {
@@ -55,6 +55,6 @@ def service_environment(ticket: dict[str, Any], sidecar: str) -> dict[str, str]:
         "IVCAP_SERVICE_NAME": ticket["service_name"] or "",
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
-        # A log is read while it is written.
+        # Unbuffered, since the log is read while it is written.
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,7 +1,7 @@
-"""A refusal as the platform at a path would word it: for what is refused before either platform is reached.
+"""Refusals in the form of the platform at a path, for requests that are refused before they reach either platform.
 
-IVCAP's classes are those of its OpenAPI description (0.48), with the name in `goa-error`; what only a gateway says has
-none. Provena's bodies hold a `detail`, its gateway's a `message`; Keycloak's are those of RFC 6749.
+IVCAP's errors are those of its OpenAPI description (0.48), with their name in `goa-error`; errors that only a gateway
+sends have none. Provena's bodies have a `detail`, its gateway's a `message`; Keycloak's are those of RFC 6749.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OF_A_GATEWAY: Final = (403, 413, 421, 429, 431, 502, 503, 504)
 
 
 def refusal(path: str, status: int, message: str) -> Answer:
-    """Status, headers and body of a refusal at this path."""
+    """Return status, headers and body of a refusal at this path."""
     if path.startswith("/provena/keycloak"):
         body: Any = {"error": "invalid_request" if status < 500 else "unknown_error", "error_description": message}
         return _answer(status, {}, body)
@@ -90,5 +90,5 @@ def _answer(status: int, headers: Mapping[str, str], body: Any) -> Answer:
 
 
 async def caller_gone(request: Request, error: Exception) -> Response:
-    """For the log of requests alone (nginx's 499): nobody is there to get it."""
+    """Return a reply that only the request log sees (nginx's 499), since the caller has disconnected."""
     return Response(status_code=499)

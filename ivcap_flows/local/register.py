@@ -1,4 +1,4 @@
-"""Registers a service that the embedded platform runs, from a definition as one writes it by hand.
+"""Register a service that the embedded platform runs, from a definition written by hand.
 
 name: coastal-el-nino-index
 description: Monthly index and its events.
@@ -31,7 +31,7 @@ _PROJECT_MARKS: Final = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 
 
 def read_definition(path: Path) -> dict[str, Any]:
-    """A definition from a YAML or JSON file. Raises InputError naming the file and what is wrong."""
+    """Read a definition from a YAML or JSON file. Raises InputError with the file's name and the fault."""
     import yaml
 
     try:
@@ -39,7 +39,7 @@ def read_definition(path: Path) -> dict[str, Any]:
         try:
             value = json.loads(text)
         except ValueError:
-            # Not every JSON is YAML: its escapes of characters beyond 16 bits are not.
+            # Not all JSON is valid YAML: JSON's escapes of characters beyond 16 bits are not.
             value = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"The service definition {path} cannot be read ({error.strerror}).", path=str(path)) from error
@@ -51,15 +51,15 @@ def read_definition(path: Path) -> dict[str, Any]:
 
 
 def service_urn(name: str, account: str) -> str:
-    """The URN of a service by the convention of IVCAP's service SDK: the same name and account give the same one."""
+    """Return a service's URN by the convention of IVCAP's service SDK: equal name and account give the same URN."""
     return ivcap_urn("service", str(uuid.uuid5(uuid.NAMESPACE_DNS, name + account)))
 
 
 def register(url: str, token: str, definition: Mapping[str, Any], path: Path) -> str:
-    """Make a service be what a definition says; doing it again changes nothing. Returns its URN.
+    """Create or update a service so that it matches a definition. Idempotent. Returns its URN.
 
-    The project folder that holds `path` (the file of the definition) is where `entry` is imported from, beside the
-    folders in the definition's own `path`. Raises InputError, PlatformError.
+    `entry` is imported from the project folder that contains `path` (the definition's file), and from the folders in
+    the definition's own `path`. Raises InputError, PlatformError.
     """
     unknown = sorted(set(definition) - _KNOWN)
     if unknown:
@@ -93,7 +93,7 @@ def register(url: str, token: str, definition: Mapping[str, Any], path: Path) ->
 
 
 def account_of(token: str) -> str:
-    """The account that a token speaks for; the platform checks the signature."""
+    """Return the account of a token. Its signature is not checked here; the platform checks it."""
     try:
         part = token.split(".")[1]
         account = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["acc"]
@@ -110,7 +110,7 @@ def account_of(token: str) -> str:
 
 
 def _project(path: Path) -> Path:
-    """The nearest folder above a file that looks like the root of a project; else the file's own."""
+    """Return the nearest parent folder that looks like the root of a project; else the file's own folder."""
     folder = path.resolve().parent
     for candidate in (folder, *folder.parents):
         if any((candidate / mark).exists() for mark in _PROJECT_MARKS):
@@ -119,7 +119,7 @@ def _project(path: Path) -> Path:
 
 
 def put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
-    """Ask a platform to take something that has a name. Raises UnreachableError, NotAuthorizedError, PlatformError."""
+    """Send a platform something that has a name. Raises UnreachableError, NotAuthorizedError, PlatformError."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=30)

@@ -1,4 +1,4 @@
-"""Control of a running embedded platform from another process: its faults, its request log and its clock."""
+"""Control a running embedded platform from another process: its faults, its request log and its clock."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["PlatformControl"]
 
 
 class PlatformControl:
-    """Calls the control API of an embedded platform. Raises EmbeddedPlatformError when it does not answer."""
+    """Calls the control API of an embedded platform. Raises EmbeddedPlatformError if it does not answer."""
 
     def __init__(self, embedded: EmbeddedPlatform) -> None:
         self._embedded = embedded
 
     def faults(self) -> list[dict[str, Any]]:
-        """The rules in force, with the number of their hits."""
+        """Return the active rules, each with the number of its hits."""
         found: list[dict[str, Any]] = self._call("GET", "faults")["faults"]
         return found
 
     def add_fault(self, **rule: Any) -> None:
-        """Add a rule; `ivcap_flows.local.faults` lists its fields. InputError for a rule that is none."""
+        """Add a rule; `ivcap_flows.local.faults` lists its fields. Raises InputError for an invalid rule."""
         self._call("POST", "faults", rule)
 
     def clear_faults(self) -> None:
@@ -34,7 +34,10 @@ class PlatformControl:
         self._call("DELETE", "faults")
 
     def requests(self, method: str | None = None, path: str | None = None) -> list[dict[str, Any]]:
-        """The requests so far, oldest first, with method, path, status and received bytes; of one method and path."""
+        """Return the requests so far, oldest first, with method, path, status and received bytes.
+
+        `method` and `path` select those with this method and this path.
+        """
         log: list[dict[str, Any]] = self._call("GET", "log")["requests"]
         return [
             entry
@@ -47,40 +50,40 @@ class PlatformControl:
         self._call("DELETE", "log")
 
     def clock(self) -> dict[str, Any]:
-        """`now` (RFC 3339), `rate` (0 when it is stopped) and `offset` in seconds to the machine's time."""
+        """Return `now` (RFC 3339), `rate` (0 while it is stopped) and `offset` in seconds from the machine's time."""
         found: dict[str, Any] = self._call("GET", "clock")
         return found
 
     def set_clock(self, now: datetime) -> None:
-        """Let it be this time, which needs an offset to UTC, from now on. InputError for one before 1970 or after 2099.
+        """Set the clock to a time with an offset to UTC. Raises InputError for one before 1970 or after 2099.
 
-        Lists show what was there at their time: in the past, not what was made after it. Tokens end by this clock.
+        Lists show the records of that time, so a clock in the past hides later ones. Tokens expire by this clock.
         """
         if now.tzinfo is None:
             raise InputError("The time to set the clock to needs an offset to UTC.")
         self._call("POST", "clock", {"now": now.isoformat()})
 
     def advance_clock(self, seconds: float) -> None:
-        """Let so much time pass at once."""
+        """Move the clock forward by this many seconds."""
         self._call("POST", "clock", {"advance": seconds})
 
     def freeze_clock(self, *, on: bool = True) -> None:
-        """Stop the clock, or let it go on from where it stands."""
+        """Stop the clock, or let it continue from its current time."""
         self._call("POST", "clock", {"freeze": on})
 
     def reset_clock(self) -> None:
-        """Go with the machine's time again."""
+        """Return to the machine's time."""
         self._call("DELETE", "clock")
 
     def be_like(self, name: str, *, speed: float = 1.0) -> None:
-        """Be as slow, narrow and late as `production`, `speed` times as quick. InputError for another name.
+        """Imitate the latencies, limits and delays of `production`, `speed` times as fast.
 
-        Clients that have asked for something before go on counting with the visibility delay of then.
+        Raises InputError for another name. Clients that sent a request before keep using the earlier visibility delay.
         """
         self._call("POST", "like", {"like": name, "speed": speed})
 
     def be_itself(self) -> None:
-        """Be as quick as the machine is again."""
+        """Be as fast as the machine allows again."""
         self._call("DELETE", "like")
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """One job in a process of its own, which outlives the server: `python -m ivcap_flows.local.runner <directory> <job>`.
 
-It is born with the lock of its folder, marks that it has begun (once, so that no job runs twice), runs the service and
-leaves the result in the outbox in one step.
+It inherits the lock of its folder, records that it has started (once, so that no job runs twice), runs the service and
+writes the result to the outbox in one step.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def _call(entry: str, path: list[str], request: Any, job: ServiceJob) -> Any:
 
 
 def _run(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[str, Any]:
-    """The outbox record: status, and result or message."""
+    """Return the outbox record: status, and result or message."""
     controller = ticket["controller"]
     try:
         if "entry" in controller:
             result = _call(controller["entry"], controller.get("path") or [], ticket["request"], job)
         else:
-            # Only a command needs the sidecar and the HTTP modules under it.
+            # Imported here, since only a command needs the sidecar and its HTTP modules.
             from ivcap_flows.local.batch import run_command
 
             return run_command(ticket, directory, job)
@@ -50,7 +50,7 @@ def _run(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[
     except ServiceError as error:
         job.log(f"failed: {error}")
         return ended("failed", str(error))
-    except BaseException as error:  # noqa: BLE001 - whatever a service raises is its result
+    except BaseException as error:  # noqa: BLE001 - any exception of a service is its result
         traceback.print_exc()
         text = str(error)
         return ended("failed", type(error).__name__ + (f": {text}" if text else ""))
@@ -78,5 +78,5 @@ def main(root: str, urn: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    # Threads that a service left behind don't keep the process.
+    # Do not wait for threads that a service has left running.
     os._exit(0)

@@ -1,6 +1,6 @@
-"""The server: both platforms on one port, from the first line of its environment to its last job's runner.
+"""The server: both platforms on one port, from the first line of its environment to the end of its last job's runner.
 
-The socket is bound before anything is assembled, so that every part knows the URL under which it will answer.
+The socket is bound before anything is assembled, so that every part knows its URL.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ __all__ = ["run"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _GRACE: Final = 2
-"""Seconds that open requests are given when the server ends."""
+"""Seconds that open requests get when the server ends."""
 _ENDLESS_HEAD: Final = 4 * MOST_HEAD
-"""Bytes after which the end of a head is not waited for; one that ends before is refused in the platform's words."""
+"""Maximum bytes to read while waiting for a head's end. A shorter head is refused with the platform's message."""
 
 
 class _Connection(HttpToolsProtocol):
-    """Leaves its transport in the scope, for faults that end a connection, and takes no head without end."""
+    """Puts its transport into the scope, for faults that end a connection, and limits the size of a head."""
 
     _head: int | None = None
-    """Bytes of the head that is being read."""
+    """Bytes read of the current head; None between heads."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -74,7 +74,7 @@ class _Connection(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Runs until a signal, or until it was idle for `idle` seconds."""
+    """Runs until a signal, or until it has been idle for `idle` seconds."""
 
     def __init__(self, config: uvicorn.Config, layer: FaultLayer, dispatcher: Dispatcher, idle: float | None) -> None:
         super().__init__(config)
@@ -84,7 +84,10 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """A signal ends the server in order. Uvicorn would send it again, and so end the process before the rest."""
+        """Let a signal end the server in order.
+
+        Uvicorn would raise it again, which would skip the rest of the shutdown.
+        """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -106,7 +109,7 @@ class _Server(uvicorn.Server):
 
 def _environment(url: str, platform: Platform) -> dict[str, str]:
     tokens = platform.tokens
-    # A clock that stands in the past may be given the machine's time back.
+    # If the clock is set in the past, it may be reset to the machine's time.
     lifetime = LIFETIME + max(0.0, clock.machine() - clock.seconds())
     return {
         "IVCAP_URL": url,
@@ -117,7 +120,7 @@ def _environment(url: str, platform: Platform) -> dict[str, str]:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    # asyncio turns Nagle's delays off only for sockets that name their protocol; otherwise replies wait some 40 ms.
+    # asyncio disables Nagle's algorithm only for sockets that name their protocol; otherwise replies wait some 40 ms.
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,7 +209,7 @@ async def _serve(
 
         routes: list[Any] = control.routes(about, lambda: layer, token, platform.keep_clock, decide_login, be_like)
         routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
-        # A path with a line feed fits no mount.
+        # A path with a line feed matches no mount.
         handlers = {HTTPException: on_http_error, ClientDisconnect: caller_gone}
         layer = FaultLayer(Starlette(routes=routes, exception_handlers=handlers))
         be_like(likeness)
@@ -249,4 +252,4 @@ def _publish(environment: dict[str, str], env_file: Path | None, *, announce: bo
     if env_file is not None:
         write_atomically(env_file.expanduser().absolute(), lines.encode())
     if announce:
-        print(lines, end="", flush=True)  # noqa: T201 - this is what the command is for
+        print(lines, end="", flush=True)  # noqa: T201 - this output is the command's purpose

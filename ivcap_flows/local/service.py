@@ -1,12 +1,12 @@
-"""What a service of the form `package.module:function` is given beside its request.
+"""The job object that a service of the form `package.module:function` gets beside its request.
 
     def run(request: dict, job: ServiceJob) -> dict:
         series = job.read_artifact(request["series"])
         urn = job.add_product("index.csv", compute(series), "text/csv")
         return {"index": urn}
 
-A dict or list returned is the JSON result; a `str` is one of `text/plain`, `bytes` are `application/octet-stream`. An
-exception makes the job fail with its text.
+A returned dict or list is the JSON result; a `str` is a result of type `text/plain`, `bytes` one of
+`application/octet-stream`. If the service raises an exception, the job fails with its message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Product", "ServiceError", "ServiceJob"]
 
 
 class ServiceError(Exception):
-    """A failure that a service foresees: its text alone becomes the job's error message."""
+    """A failure that the service expects: the job's error message is its text alone."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ServiceJob:
         self._numbers = itertools.count(1)
 
     def open_artifact(self, urn: str) -> BinaryIO:
-        """The bytes of an artifact that the job's account may read, as a file. Raises ServiceError."""
+        """Open an artifact that the job's account may read, as a file. Raises ServiceError."""
         if not urn.startswith("urn:ivcap:artifact:"):
             raise ServiceError(f"{urn!r} is not the URN of an artifact.")
         for product in self.products:
@@ -75,19 +75,19 @@ class ServiceJob:
         return Path(os.devnull).open("rb") if row["size"] == 0 else self._directory.blob(urn).open("rb")
 
     def read_artifact(self, urn: str) -> bytes:
-        """All bytes of an artifact. Raises ServiceError."""
+        """Return all bytes of an artifact. Raises ServiceError."""
         with self.open_artifact(urn) as file:
             return file.read()
 
     def add_product(self, name: str, data: bytes, media_type: str = "application/octet-stream") -> str:
-        """Store bytes as a product of the job; it is visible when the job has ended. Returns the artifact's URN."""
+        """Store bytes as a product of the job and return the artifact's URN. It becomes visible when the job ends."""
         return ivcap_urn("artifact", self.keep(name, data, media_type).id)
 
     def keep(self, name: str | None, data: bytes, media_type: str, *, is_result: bool = False) -> Product:
-        """Write bytes for the platform to take; on disk before it returns."""
+        """Write bytes for the platform to collect; they are on disk when this returns."""
         with self._lock:
             number = next(self._numbers)
-        # It follows from the job's own id, so that ids that follow from a seed lead to products whose ids do.
+        # Derived from the job's id, so that a seed determines the ids of products too.
         bare = str(uuid.uuid5(uuid.UUID(urn_id(self.id)), f"product {number}"))
         product = Product(bare, name, media_type, len(data), digest(data), is_result)
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -109,7 +109,7 @@ class ServiceJob:
         os.write(1, text.encode("utf-8", "replace").rstrip(b"\n") + b"\n")
 
     def event(self, name: str, **options: Any) -> None:
-        """Tell those who watch the job's events something; `options` are JSON values."""
+        """Send an event to those who follow the job's events; `options` are JSON values."""
         self.send_event({"$schema": "urn:ivcap:schema:service.event.generic.1", "name": name, "options": options})
 
     def send_event(self, event: Any) -> None:

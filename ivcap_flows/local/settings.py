@@ -1,4 +1,4 @@
-"""What both embedded platforms share."""
+"""Settings that both embedded platforms share."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Final
 __all__ = ["VISIBILITY_DELAY"]
 
 VISIBILITY_DELAY: Final = 2.0
-"""Seconds within which an accepted request is surely seen by a look-up, as `GET /_embedded` tells."""
+"""Seconds within which a look-up surely sees an accepted request; `GET /_embedded` returns it."""

@@ -1,10 +1,10 @@
-"""The sidecar that IVCAP puts beside a container: what a service takes for its platform.
+"""The sidecar that IVCAP runs beside a container: to a service, it is the platform.
 
-It is a server on the loopback interface. It takes the results and events that the services SDKs post
-(`POST /results/<job>`, `POST /events/<job>`), hands out jobs in the batch protocol of ivcap-service (`GET /next_job`),
-reads secrets (`GET /1/secret`), and passes everything else under `/1/` on to the platform, streaming, with the job's
-token and `Ivcap-Job-Id`: the artifacts that a service creates are the products of its job. Since whoever it answers
-acts with that token, it answers the processes of its own user alone.
+It is a server on the loopback interface. It accepts the results and events that the service SDKs post (`POST
+/results/<job>`, `POST /events/<job>`), hands out jobs in the batch protocol of ivcap-service (`GET /next_job`), and
+reads secrets (`GET /1/secret`). It streams everything else under `/1/` to the platform, with the job's token and
+`Ivcap-Job-Id`, so that artifacts which a service creates are products of its job. Since every caller acts with that
+token, it only answers processes of its own user.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Seat", "Sidecar"]
 
 _BLOCK: Final = 1024 * 1024
 _PATIENCE: Final = 30.0
-"""Seconds that a call waits for a platform that is being started again."""
+"""Seconds that a call waits while the platform restarts."""
 _HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "authorization", "ivcap-job-id"}
 )
@@ -40,7 +40,7 @@ _DONE: Final = {"$schema": "urn:ivcap:schema.service.batch.done.1"}
 
 @dataclass
 class Seat:
-    """One job that a sidecar speaks for. The first result counts; `answered` says that there is one."""
+    """One job that a sidecar acts for. The first result counts; `answered` is set when there is one."""
 
     ticket: dict[str, Any]
     job: ServiceJob
@@ -55,10 +55,10 @@ class Seat:
 
 
 class Sidecar(ThreadingHTTPServer):
-    """Answers from its making until the process ends. `url` is the `IVCAP_BASE_URL` of the service."""
+    """Serves from its creation until the process ends. `url` is the `IVCAP_BASE_URL` of the service."""
 
     daemon_threads = True
-    # Many jobs of a long-running service may call at once.
+    # Many jobs of a long-running service may call at the same time.
     request_queue_size = 128
 
     def __init__(self, directory: Directory) -> None:
@@ -70,12 +70,12 @@ class Sidecar(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def seat(self, ticket: dict[str, Any], job: ServiceJob) -> Seat:
-        """Speak for a job from now on."""
+        """Act for a job from now on."""
         seat = self._seats[urn_id(job.id)] = Seat(ticket, job)
         return seat
 
     def leave(self, job: str) -> None:
-        """Speak no longer for a job; what its service still says of it is heard and dropped."""
+        """Stop acting for a job. Later messages of its service are accepted and dropped."""
         self._left.add(urn_id(job))
         self._seats.pop(urn_id(job), None)
 
@@ -83,14 +83,17 @@ class Sidecar(ThreadingHTTPServer):
         return urn_id(job) in self._left
 
     def of(self, job: str | None) -> Seat | None:
-        """The seat of a job, given as a URN or a bare id; a call that names none belongs to the only job there is."""
+        """Return the seat of a job, given as a URN or a bare id.
+
+        Without a name, return the only seat, if there is just one.
+        """
         if job is not None:
             return self._seats.get(urn_id(job))
         seats = list(self._seats.values())
         return seats[0] if len(seats) == 1 else None
 
     def next_seat(self) -> Seat | None:
-        """A job that no one has fetched yet."""
+        """Return a job that has not been fetched yet, or None."""
         seat = next((seat for seat in list(self._seats.values()) if not seat.fetched), None)
         if seat is not None:
             seat.fetched = True
@@ -98,7 +101,7 @@ class Sidecar(ThreadingHTTPServer):
 
 
 def _body(headers: Any, source: BufferedIOBase) -> Iterator[bytes]:
-    """The blocks of a request body, with or without a length."""
+    """Yield the blocks of a request body, with or without a length."""
     if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
         while True:
             size = int(source.readline(1024).split(b";")[0], 16)
@@ -130,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._from_own = is_own(self.client_address, ("127.0.0.1", self.server.server_address[1]))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Requests are no part of a job's log."""
+        """Log nothing: requests do not belong in a job's log."""
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -161,11 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _handle  # noqa: N815 - the base class's names
 
     def _refuse(self, status: int, message: str) -> None:
-        # What is left of a body is not read, so nothing may follow it.
+        # The rest of the body is not read, so the connection cannot be used again.
         self._answer(status, json.dumps({"message": message}).encode(), Connection="close")
 
     def _own(self, path: str, body: bytes) -> None:
-        """The batch protocol, and the results and events of either."""
+        """Handle the batch protocol, and results and events of both protocols."""
         kind, _, name = path.removeprefix("/").partition("/")
         if self.command == "GET" and path == "/next_job":
             self._next_job()
@@ -196,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, document, authorization=f"Bearer {seat.ticket['token']}")
 
     def _caller(self) -> Seat | None:
-        """The job in whose name a call is made; None when it is refused already."""
+        """Return the job that a call is made for; None after refusing the call."""
         job = self.headers.get("Ivcap-Job-Id")
         seat = self.server.of(job)
         if seat is None:
@@ -207,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         return seat
 
     def _secret(self, path: str) -> None:
-        """A secret of the job's account in the form that the SDKs' get_secret reads."""
+        """Return a secret of the job's account in the form that the SDKs' get_secret reads."""
         seat = self._caller()
         if seat is None:
             return
@@ -256,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         bodiless = self.command == "HEAD" or reply.status in (204, 304)
         if reply.getheader("Content-Length") is None and not bodiless:
-            # The end of the body is the end of the connection.
+            # Without a length, the end of the connection marks the end of the body.
             self.close_connection = True
             self.send_header("Connection", "close")
         self.end_headers()
@@ -264,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(block)
 
     def _connect(self) -> http.client.HTTPConnection | None:
-        """A connection to the platform wherever it answers now; None when it does not come back, which is answered."""
+        """Return a connection to the platform at its current address; None after a 503 if it does not come back."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             server = self.server.directory.server()

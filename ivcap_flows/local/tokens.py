@@ -1,7 +1,7 @@
-"""Bearer tokens: JSON Web Tokens signed with a secret that stays in the directory.
+"""Bearer tokens: JSON Web Tokens signed with a secret that is kept in the directory.
 
 The claims are those that IVCAP's clients read: `sub`, `acc` (the bare account id), `exp`, `email`, `name`, `nickname`.
-A token made for a job has its URN in `job`, so that what a service creates is known to be of that job.
+A token made for a job has its URN in `job`, so that artifacts which a service creates are known to belong to the job.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ALGORITHM: Final = "HS256"
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls. `account` and `subject` are URNs; `job` is set for a running service."""
+    """The caller. `account` and `subject` are URNs; `job` is set for a running service."""
 
     account: str
     subject: str
@@ -34,7 +34,7 @@ class Principal:
 
 
 def principals(instance: str) -> tuple[Principal, Principal, Principal]:
-    """The two accounts that a directory comes with, and the provider that owns the built-in services."""
+    """Return the two accounts of every directory, and the provider that owns the built-in services."""
 
     def one(name: str, email: str) -> Principal:
         account, user = derived(instance, f"account:{email}"), derived(instance, f"user:{email}")
@@ -48,7 +48,10 @@ def principals(instance: str) -> tuple[Principal, Principal, Principal]:
 
 
 def decoded(token: str, key: str, algorithm: str, required: Sequence[str] = ()) -> dict[str, Any]:
-    """The claims of a token that is signed with a key and, by the platforms' clock, not over. jwt.InvalidTokenError."""
+    """Return the claims of a token that is signed with this key and valid by the platforms' clock.
+
+    Raises jwt.InvalidTokenError.
+    """
     claims = _signed(token, key, algorithm, tuple(required))
     end = claims.get("exp")
     if end is not None and end <= clock.seconds():
@@ -58,7 +61,7 @@ def decoded(token: str, key: str, algorithm: str, required: Sequence[str] = ()) 
 
 @lru_cache(maxsize=1024)
 def _signed(token: str, key: str, algorithm: str, required: tuple[str, ...]) -> dict[str, Any]:
-    """The claims of a token that is signed with the key, over or not. The same token comes again and again."""
+    """Return the claims of a token that is signed with the key, expired or not. Cached, since the same tokens recur."""
     options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False}
     options["require"] = list(required)
     claims: dict[str, Any] = jwt.decode(token, key, algorithms=[algorithm], options=options)
@@ -66,7 +69,7 @@ def _signed(token: str, key: str, algorithm: str, required: tuple[str, ...]) -> 
 
 
 def claims_of(who: Principal, lifetime: float) -> dict[str, object]:
-    """What a token says of who it is for, and from when to when it holds."""
+    """Return the claims of a token: whom it is for, and its period of validity."""
     now = clock.seconds()
     return {
         "sub": who.subject,
@@ -84,12 +87,12 @@ class Tokens:
     secret: str = field(repr=False)
 
     def issue(self, who: Principal, *, lifetime: float = LIFETIME, job: str | None = None) -> str:
-        """A signed token; a negative lifetime (seconds) gives one that is over."""
+        """Return a signed token; a negative lifetime (seconds) gives an expired one."""
         claims = claims_of(who, lifetime) | ({"job": job} if job else {})
         return jwt.encode(claims, self.secret, algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> Principal:
-        """Who a token speaks for. Raises jwt.InvalidTokenError."""
+        """Return the principal of a token. Raises jwt.InvalidTokenError."""
         claims = decoded(token, self.secret, _ALGORITHM, ["exp", "sub", "acc"])
         return Principal(
             account_urn(str(claims["acc"])),

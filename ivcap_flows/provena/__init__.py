@@ -1,1 +1,1 @@
-"""A typed, asynchronous client of Provena (https://github.com/provena/provena), one file an API."""
+"""A typed, asynchronous client of Provena (https://github.com/provena/provena), with one file for each API."""

@@ -1,4 +1,4 @@
-"""Groups of users, and which roles a user has or asks for (auth-api)."""
+"""Groups of users, and the roles that a user has or asks for (auth-api)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class GroupMember(Wire):
 
 
 class Group(Wire):
-    """A group of users. `users` are its members, where these were asked for.
+    """A group of users. `users` are its members, if they were requested.
 
-    `default_data_store_access` are the roles that the group has on the datasets that its members mint.
+    `default_data_store_access` are the roles that the group gets on the datasets that its members mint.
     """
 
     id: str
@@ -45,23 +45,23 @@ class AccessRole(Wire):
 
 
 class AccessComponent(Wire):
-    """A part of Provena with roles of its own, such as `entity-registry`."""
+    """A part of Provena with its own roles, such as `entity-registry`."""
 
     component_name: str
     component_roles: list[AccessRole]
 
 
 class AccessReport(Wire):
-    """Which roles a user has. With other values of `access_granted` it is a request for them."""
+    """The roles of a user. With changed values of `access_granted`, it is a request for these roles."""
 
     components: list[AccessComponent]
 
     def granted(self) -> list[str]:
-        """The names of the roles that the user has."""
+        """Return the names of the roles that the user has."""
         return [role.role_name for part in self.components for role in part.component_roles if role.access_granted]
 
     def asking_for(self, *roles: str) -> AccessReport:
-        """The report as it would be with these roles as well."""
+        """Return a copy of the report in which these roles are granted too."""
         asked = self.model_copy(deep=True)
         for part in asked.components:
             for role in part.component_roles:

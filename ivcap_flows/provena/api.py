@@ -1,4 +1,4 @@
-"""What the APIs share: one session each, Provena's own manners of refusing, and its pages."""
+"""Base class of the APIs: one session each, Provena's ways to refuse a request, and its paged lists."""
 
 from __future__ import annotations
 
@@ -33,18 +33,17 @@ _NO_ID: Final = "study_alternative_id"
 
 
 class Api:
-    """An API of Provena. All but 200 and 401 is the session's to judge, unless a call says more of its route.
+    """An API of Provena. The session handles every status except 200 and 401, unless a call lists more for its route.
 
-    `absent` are the statuses by which a route says that there is no such thing, 200 for a `status.success` of false.
-    `final` are statuses of the 5xx by which a route refuses what it was asked: asking again does not help, so it is not
-    done.
+    `absent` are statuses by which a route says that a thing does not exist; 200 stands for a `status.success` of false.
+    `final` are 5xx statuses by which a route refuses a request for good, so the request is not repeated.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def health(self) -> str:
-        """The API's own words that it is well. Raises UnreachableError or UnavailableError where it is not."""
+        """Return the API's own message that it is healthy. Raises UnreachableError or UnavailableError if it is not."""
         return str((await self.call("GET", "/", repeat="idempotent")).get("message", ""))
 
     async def call(
@@ -78,7 +77,7 @@ class Api:
         return body
 
     async def call_any(self, method: str, path: str, *, repeat: Repeat, params: dict[str, Any] | None = None) -> Any:
-        """As `call`, for a route whose answer may be any JSON value."""
+        """As `call`, for a route that replies with any JSON value."""
         return (await self._reply(method, path, repeat=repeat, params=params)).json()
 
     async def call_text(
@@ -90,17 +89,17 @@ class Api:
         params: dict[str, Any] | None = None,
         final: Collection[int] = (),
     ) -> str:
-        """As `call`, for a route that answers with a text."""
+        """As `call`, for a route that replies with a text."""
         return (await self._reply(method, path, repeat=repeat, params=params, final=final)).text
 
     async def listed(
         self, path: str, request: dict[str, Any], name: str, limit: int | None = None
     ) -> AsyncIterator[Any]:
-        """What a list has under `name`, a page at a time as it is asked for, `limit` in all.
+        """Yield the items that a list has under `name`, at most `limit`. Each page is requested when it is needed.
 
-        A page may hold fewer than asked for, even none, while others follow. One with something that the server cannot
-        parse itself says that it failed and still holds the others; what is left out is told in a warning. Raises
-        ProtocolError for a list that goes in a circle.
+        A page may hold fewer items than asked for, even none, while other pages follow. If the server cannot parse some
+        items of a page, the page reports a failure but still holds the others; a warning names the items left out.
+        Raises ProtocolError if a page names itself as the next one.
         """
         count, key = 0, None
         while limit is None or count < limit:
@@ -156,7 +155,7 @@ class Api:
 
 
 def _not_authorized(reply: Reply) -> NotAuthorizedError:
-    """Failures of the token and its roles carry a Bearer challenge; those of one item, or its lock, do not."""
+    """Return the error for a 401. A Bearer challenge means the token or its roles; otherwise the item or its lock."""
     why = detail_of(reply.body) or "no reason given"
     about = "token" if reply.headers.get("www-authenticate", "").lower().startswith("bearer") else "item"
     step = {
@@ -184,7 +183,7 @@ def _as_status(reply: Reply) -> PlatformError:
 
 
 def _need_ids(request: str, *given: Any) -> None:
-    """Raise InputError for an empty id. Provena answers 500 to one, which would look like a server that is down."""
+    """Raise InputError for an empty id. Provena replies 500 to one, which would look like a server that is down."""
     named = [item for part in given if isinstance(part, dict) for item in part.items()]
     for name, value in named:
         is_id = name == "id" or (name.endswith("_id") and name != _NO_ID)
@@ -193,7 +192,7 @@ def _need_ids(request: str, *given: Any) -> None:
 
 
 def refusal_of(body: dict[str, Any]) -> str | None:
-    """Why a body with a `status` says that nothing came of it, on one line; None where it does not."""
+    """Return, on one line, why a body with a `status` reports a failure; None if it reports none."""
     status = body.get("status")
     if not isinstance(status, dict) or status.get("success") is not False:
         return None
@@ -220,7 +219,7 @@ def _of_list(path: str, detail: str) -> dict[str, Any]:
 
 
 def parse(model: type[M], value: Any, what: str) -> M:
-    """The value as `model`; raises ProtocolError that names the fields in the way, never their values."""
+    """Read a value as `model`. Raises ProtocolError with the names of the faulty fields, never their values."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -232,7 +231,7 @@ def parse(model: type[M], value: Any, what: str) -> M:
 
 
 def members(body: dict[str, Any], name: str, what: str) -> list[Any]:
-    """The list under a name, empty where it is null or left out; ProtocolError for anything else."""
+    """Return the list under a name, empty if it is null or missing. Raises ProtocolError for anything else."""
     found = body.get(name)
     if found is None:
         return []

@@ -16,24 +16,27 @@ class GroupsApi(Api):
     """Groups as their members see them. An unknown group raises NotFoundError."""
 
     async def describe(self, id: str) -> Group:  # noqa: A002 - the platform's own word
-        """One group, without its members."""
+        """Read one group, without its members."""
         return parse(Group, (await self._asked("describe_group", {"id": id})).get("group"), f"group {id}")
 
     async def members(self, id: str) -> list[GroupMember]:  # noqa: A002
-        """Who is in a group of the caller. Raises NotAuthorizedError (about "item") for who is not in it."""
+        """Return the members of one of the caller's groups.
+
+        Raises NotAuthorizedError (about "item") if the caller is not in it.
+        """
         group = parse(Group, (await self._asked("list_members", {"id": id})).get("group"), f"group {id}")
         return group.users or []
 
     async def mine(self) -> list[Group]:
-        """The groups that the caller is in."""
+        """Return the groups that the caller is in."""
         return _groups(await self.call("GET", "/groups/user/list_user_membership", repeat="idempotent"))
 
     async def is_member(self, id: str) -> bool:  # noqa: A002
-        """Whether the caller is in a group."""
+        """Return whether the caller is in a group."""
         return bool((await self._asked("check_membership", {"group_id": id})).get("is_member"))
 
     async def list(self) -> list[Group]:
-        """All groups."""
+        """Return all groups."""
         return _groups(await self.call("GET", "/groups/user/list_groups", repeat="idempotent"))
 
     async def _asked(self, route: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -41,9 +44,9 @@ class GroupsApi(Api):
 
 
 class AuthApi(Api):
-    """Who the caller is in the registry, and what the caller may do. Most creates there need a linked person.
+    """The caller's identity in the registry and the caller's roles. Most creates there need a linked person.
 
-    `groups` tells of groups of users.
+    `groups` has the groups of users.
     """
 
     def __init__(self, session: Session) -> None:
@@ -51,7 +54,7 @@ class AuthApi(Api):
         self.groups = GroupsApi(session)
 
     async def linked_person(self, username: str | None = None) -> str | None:
-        """The id of the person that a user (default: the caller) is linked to, or None."""
+        """Return the id of the person that a user (default: the caller) is linked to, or None."""
         body = await self.call(
             "GET",
             "/link/user/lookup",
@@ -63,30 +66,32 @@ class AuthApi(Api):
         return str(person) if person else None
 
     async def assign_person(self, person_id: str) -> None:
-        """Link the caller to a person that the caller owns; a user cannot undo that.
+        """Link the caller to a person that the caller owns. Users cannot undo this.
 
-        Raises BadRequestError if a link is there already. After a lost reply `linked_person` tells whether it took.
+        Raises BadRequestError if the caller has a link already. After a lost reply, `linked_person` tells whether it
+        was made.
         """
         await self.call("POST", "/link/user/assign", repeat="keyed", json={"person_id": person_id})
 
     async def validate_person(self, person_id: str) -> str | None:
-        """What keeps the caller from being linked to a person, in Provena's words; None where nothing does.
+        """Return why the caller cannot be linked to a person, in Provena's words; None if nothing prevents it.
 
-        For a caller who is linked already that is an answer whatever the person.
+        For a caller who is already linked, it returns a reason for every person.
         """
         path = "/link/user/validate"
         body = await self.call("POST", path, repeat="idempotent", json={"person_id": person_id}, status_decides=False)
         return refusal_of(body)
 
     async def access_report(self) -> AccessReport:
-        """Which roles the caller has, of all that there are."""
+        """Return all roles, and which of them the caller has."""
         body = await self.call("GET", "/access-control/user/generate-access-report", repeat="idempotent")
         return parse(AccessReport, body.get("report"), "access report")
 
     async def request_change(self, report: AccessReport, *, send_email: bool = True) -> None:
-        """Ask the administrators for the roles that a report says are granted (see `AccessReport.asking_for`).
+        """Ask the administrators for the roles that a report marks as granted (see `AccessReport.asking_for`).
 
-        `send_email` tells them by mail. Asked twice, there are two requests, which `pending_requests` shows.
+        With `send_email`, they are notified by e-mail. A second call makes a second request; `pending_requests` shows
+        both.
         """
         if not report.components:
             raise InputError("The access report is empty; take the one of `access_report()` and ask for roles in it.")
@@ -99,11 +104,11 @@ class AuthApi(Api):
         )
 
     async def request_history(self) -> list[AccessRequest]:
-        """All that the caller ever asked for."""
+        """Return all role requests of the caller."""
         return _requests(await self.call("GET", "/access-control/user/request-history", repeat="idempotent"))
 
     async def pending_requests(self) -> list[AccessRequest]:
-        """What the caller asked for and no administrator has settled yet."""
+        """Return the caller's role requests that no administrator has decided yet."""
         return _requests(await self.call("GET", "/access-control/user/pending-request-history", repeat="idempotent"))
 
 

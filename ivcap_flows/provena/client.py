@@ -1,4 +1,4 @@
-"""The client of one Provena: where its APIs are, who calls, and one attribute for each API."""
+"""The client of one Provena deployment: the URLs of its APIs, the credentials, and one attribute for each API."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ from ivcap_flows.provena.search import SearchApi
 __all__ = ["VISIBILITY_DELAY", "Endpoints", "ProvenaClient"]
 
 VISIBILITY_DELAY: Final = 600.0
-"""Seconds after which a request that was accepted shows: the gateway holds it for 29 s, job rows are written late."""
+"""Seconds after which an accepted request is assumed to be visible: the gateway holds a request for up to 29 s, and job
+rows are written late.
+"""
 
 _TIMEOUT: Final = 40.0
-"""Longest silence: the gateway answers after 29 s at the latest."""
+"""Seconds of silence to allow: the gateway replies within 29 s."""
 
 _PREFIXES: Final = {
     "auth": "auth-api",
@@ -46,7 +48,7 @@ _PREFIXES: Final = {
     "handles": "handle",
 }
 _SELDOM: Final = frozenset({"search", "handles"})
-"""Registering and reading do without these, so that their URLs may be left out."""
+"""APIs whose URLs may be missing, since registering and reading do not need them."""
 _EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _S3_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -79,11 +81,12 @@ class Endpoints(BaseModel):
         keycloak: str | None = None,
         **overrides: str | None,
     ) -> Endpoints:
-        """The endpoints of a deployment: `https://<prefix>.<domain>` and `https://auth.<domain>/auth/realms/<realm>`.
+        """Return the endpoints of a deployment.
 
-        `keycloak` replaces Keycloak's base URL (up to `/auth`); the keywords `auth`, `registry`, `prov`, `jobs`,
-        `datastore`, `search` and `handles` (the id-service) replace whole API URLs, and without a domain all but the
-        last two are needed. Raises ConfigurationError naming what is missing.
+        By default they are `https://<prefix>.<domain>` and `https://auth.<domain>/auth/realms/<realm>`. `keycloak`
+        replaces Keycloak's base URL (up to `/auth`). The keywords `auth`, `registry`, `prov`, `jobs`, `datastore`,
+        `search` and `handles` (the id-service) replace whole API URLs; without a domain, all but the last two are
+        required. Raises ConfigurationError with the names of what is missing.
         """
         if unknown := overrides.keys() - _PREFIXES.keys():
             raise TypeError(f"Provena has no API {', '.join(sorted(unknown))}; it has {', '.join(_PREFIXES)}.")
@@ -104,12 +107,12 @@ class Endpoints(BaseModel):
 
 
 class ProvenaClient:
-    """An asynchronous client; use as an async context manager or call `aclose()`.
+    """An asynchronous client. Use it as an async context manager, or call `aclose()`.
 
-    `visibility_delay` is, in seconds, how long an accepted request may stay invisible; `platform()` corrects it for a
-    server that tells its own. `documents` saves what is behind a presigned URL, `files` moves those of a dataset.
-    `trusted_hosts` may be in such URLs, beside Provena's own and Amazon S3's; no token goes there. All APIs share one
-    pool of connections.
+    `visibility_delay` is the number of seconds that an accepted request may stay invisible; `platform()` replaces it
+    with the server's own value if the server gives one. `documents` saves the file behind a presigned URL; `files`
+    transfers the files of a dataset. `trusted_hosts` are hosts that such URLs may name, besides Provena's own and
+    Amazon S3's; no token is sent to them. All APIs share one connection pool.
     """
 
     def __init__(self, endpoints: Endpoints, auth: Auth, *, trusted_hosts: Collection[str] = ()) -> None:
@@ -141,36 +144,38 @@ class ProvenaClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections; a later request opens them anew."""
+        """Close all connections; a later request opens new ones."""
         await self._pool.aclose()
 
     @property
     def search(self) -> SearchApi:
-        """Search. Raises ConfigurationError where its URL is not known."""
+        """The search API. Raises ConfigurationError if its URL is not known."""
         if self._search is None:
             raise _unknown("search API", "PROVENA_SEARCH_API")
         return self._search
 
     @property
     def ids(self) -> IdsApi:
-        """The id-service. Raises ConfigurationError where its URL is not known."""
+        """The id-service. Raises ConfigurationError if its URL is not known."""
         if self._ids is None:
             raise _unknown("id-service", "PROVENA_HANDLE_API")
         return self._ids
 
     def files(self, id: str, *, write: bool = False) -> AbstractAsyncContextManager[DatasetFiles]:  # noqa: A002
-        """The files of a dataset, to list and download them, and with `write` to upload: `async with client.files(id)`.
+        """Open the files of a dataset to list and download them, and with `write` to upload.
 
-        Keys are asked for when it is entered, and again before they expire; they stay in memory. Raises
-        ConfigurationError without the extra `s3`, NotFoundError for an unknown dataset, what `datastore` raises where
-        it gives no keys, and InputError for `write` and a dataset whose files lie elsewhere.
+        Use it as `async with client.files(id)`. Temporary S3 keys are requested on entry and again before they expire;
+        they are kept in memory only. Raises ConfigurationError without the extra `s3`, NotFoundError for an unknown
+        dataset, the errors of `datastore` if it refuses the keys, and InputError for `write` with a dataset whose files
+        are stored elsewhere.
         """
         return opened(self.datastore, id, write=write, endpoint=self._s3_endpoint)
 
     async def platform(self) -> str:
-        """The id of this Provena: the realm's URL, or what an embedded platform calls itself, wherever it listens.
+        """Return the id of this Provena: the realm's URL, or the instance id of an embedded platform.
 
-        Raises a PlatformError where a server of this machine does not tell which of them it is.
+        The instance id stays the same on another port. Raises PlatformError if a server on this machine does not say
+        which instance it is.
         """
         async with self._asking:
             if self._platform is None:
@@ -184,11 +189,11 @@ class ProvenaClient:
 
     @property
     def time(self) -> ServerTime | None:
-        """Provena's own time, as the newest reply of each API has told it; None before the first."""
+        """Provena's clock as of the newest reply of any of its APIs; None before the first reply."""
         return self._clock.time
 
     async def now(self) -> ServerTime | None:
-        """As `time`, asking Provena where no reply has told it yet. None where Provena tells no time."""
+        """Return `time`, after a request if no reply has carried a time yet. None if Provena sends no time."""
         await self.platform()
         if self.time is None:
             url = self.endpoints.registry
@@ -197,7 +202,7 @@ class ProvenaClient:
         return self.time
 
     async def username(self) -> str:
-        """The caller's name, as in `owner_username` of items and `username` of jobs."""
+        """Return the caller's name, as in `owner_username` of items and `username` of jobs."""
         name = claims(await self._auth.header()).get("preferred_username")
         if not isinstance(name, str) or not name:
             raise NotAuthorizedError(
@@ -211,9 +216,10 @@ class ProvenaClient:
         return name
 
     async def _s3_endpoint(self) -> str | None:
-        """Where the S3 server is: as the embedded Provena tells, else as AWS's own variables say; None for Amazon's.
+        """Return the address of the S3 server; None for Amazon's own.
 
-        Raises ConfigurationError for an embedded Provena without one.
+        An embedded Provena gives its own address. Otherwise AWS's environment variables decide. Raises
+        ConfigurationError for an embedded Provena without an S3 server.
         """
         if not (await self.platform()).startswith(_EMBEDDED):
             return next(filter(None, map(os.environ.get, _S3_VARIABLES)), None)

@@ -1,4 +1,4 @@
-"""What is stated about a dataset when it is minted (source: provena/provena, data-store-api, `CollectionFormat`).
+"""The metadata of a dataset when it is minted (source: provena/provena, data-store-api, `CollectionFormat`).
 
 The data store refuses unknown keys and empty texts anywhere in this tree.
 """
@@ -33,7 +33,7 @@ _PERIOD = re.compile(r"P(?=.)(\d+([.,]\d+)?[YMWD])*(T(\d+([.,]\d+)?[HMS])+)?")
 
 
 class Approval(Wire):
-    """Whether a kind of approval is relevant to the data and, if so, obtained; one without the other is refused."""
+    """Whether a kind of approval is relevant to the data and, if so, obtained. One without the other is refused."""
 
     relevant: bool = False
     obtained: bool = False
@@ -45,7 +45,7 @@ class Approval(Wire):
 
 
 class Approvals(Wire):
-    """The four statements that the data store demands; the default is *not relevant*."""
+    """The four statements that the data store requires; the default is *not relevant*."""
 
     ethics_registration: Approval = Field(default_factory=Approval)
     ethics_access: Approval = Field(default_factory=Approval)
@@ -54,7 +54,7 @@ class Approvals(Wire):
 
 
 class CollectionAssociations(Wire):
-    """Whose data it is: `organisation_id` is a complete ORGANISATION, `data_custodian_id` a complete PERSON."""
+    """The owners of the data: `organisation_id` is a complete ORGANISATION, `data_custodian_id` a complete PERSON."""
 
     organisation_id: str
     data_custodian_id: str | None = None
@@ -65,7 +65,7 @@ class CollectionAssociations(Wire):
 
 
 class AccessInfo(Wire):
-    """Where the data lie: in the data store (`reposited`), or elsewhere at `uri`, which then needs a description."""
+    """The place of the data: the data store (`reposited`), or elsewhere at `uri`, which then needs a description."""
 
     reposited: bool = True
     uri: str | None = None
@@ -83,14 +83,14 @@ class AccessInfo(Wire):
 
 
 class RelevantDate(Wire):
-    """A date that is stated (`relevant` with a `value`) or that does not apply."""
+    """A date that is given (`relevant` with a `value`) or that does not apply."""
 
     relevant: bool
     value: date | None = None
 
     @classmethod
     def of(cls, value: date | None) -> RelevantDate:
-        """The date, or *not relevant* for None."""
+        """Return the date, or *not relevant* for None."""
         return cls(relevant=value is not None, value=value)
 
     def faults(self) -> list[str]:
@@ -100,7 +100,7 @@ class RelevantDate(Wire):
 
 
 class SpatialInfo(Wire):
-    """What area the data cover: `coverage` and `extent` in EWKT (`SRID=4326;POLYGON (…)`), `resolution` in degrees."""
+    """The area of the data: `coverage` and `extent` in EWKT (`SRID=4326;POLYGON (…)`), `resolution` in degrees."""
 
     coverage: str | None = None
     extent: str | None = None
@@ -121,7 +121,7 @@ class SpatialInfo(Wire):
 
 
 class Duration(Wire):
-    """From when until when data are about, both days included."""
+    """The period that the data describe, both days included."""
 
     begin_date: date
     end_date: date
@@ -133,7 +133,7 @@ class Duration(Wire):
 
 
 class TemporalInfo(Wire):
-    """What time the data cover; `resolution` is an ISO 8601 duration such as `P1M`."""
+    """The time that the data describe; `resolution` is an ISO 8601 duration such as `P1M`."""
 
     duration: Duration | None = None
     resolution: str | None = None

@@ -1,4 +1,7 @@
-"""What only the user can say before an artifact becomes a Provena dataset: owner, publisher, licence, approvals."""
+"""Facts that only the user can state about an artifact before it becomes a Provena dataset.
+
+They are owner, publisher, licence and approvals.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ _REQUIRED: Final = ("organisation_id", "publisher_id", "license", "approvals")
 class DatasetDefaults(BaseModel):
     """Statements for the datasets that are minted for artifacts.
 
-    Nothing here has an invented value: what is absent is named in an error when it is needed. `approvals` must be
-    given even where none is relevant (`Approvals()`), since that too is a statement.
+    No value is made up: an error names a missing field when it is needed. `approvals` must be given even if none is
+    relevant (`Approvals()`), since that is a statement too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +53,7 @@ class DatasetDefaults(BaseModel):
 
 
 def missing_defaults(defaults: DatasetDefaults | None) -> list[str]:
-    """The names of the fields that a dataset cannot be minted without and that nobody has stated."""
+    """Return the names of required fields that are not set."""
     if defaults is None:
         return list(_REQUIRED)
     return [name for name in _REQUIRED if not getattr(defaults, name)]
@@ -62,9 +65,9 @@ def collection_format(
     *,
     user_metadata: dict[str, str] | None = None,
 ) -> CollectionFormat:
-    """The metadata of an external dataset that lies where the artifact lies (`access_info.uri` is its URN).
+    """Return the metadata of an external dataset stored where the artifact is stored (`access_info.uri` is its URN).
 
-    Raises InputError naming the fields that the user has not stated; data: `missing`.
+    Raises InputError with the names of the missing fields, also as `missing`.
     """
     missing = missing_defaults(defaults)
     if missing or defaults is None:

@@ -1,4 +1,4 @@
-"""Files behind presigned URLs. Such a URL carries its own permission, so no token is sent with it, to any host."""
+"""Download files behind presigned URLs. Such a URL carries its own permission, so no token is sent with it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ivcap_flows.http.session import Session
 
 __all__ = ["Documents"]
 
-# Provena keeps its files in Amazon's S3, whose host names are `<bucket>.s3.<region>.amazonaws.com` and older forms.
+# Provena stores its files in Amazon S3, whose host names are `<bucket>.s3.<region>.amazonaws.com` and older forms.
 _S3: Final = re.compile(r"(?:[a-z0-9.-]+\.)?s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com(?:\.cn)?")
 
 
 class Documents:
-    """Reads from Provena's own hosts, from Amazon S3 by https, and from the hosts that the user trusts."""
+    """Downloads from Provena's own hosts, from Amazon S3 by https, and from hosts that the user trusts."""
 
     def __init__(self, hosts: Collection[str], pool: Pool) -> None:
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -32,8 +32,8 @@ class Documents:
     async def save(self, url: SecretStr | str, target: str | os.PathLike[str], *, what: str) -> LocalFile:
         """Download into the file `target`, in bounded memory; it appears whole or not at all. Errors call it `what`.
 
-        Raises ProtocolError for a host that is not trusted, and what a platform's refusal means, such as ForbiddenError
-        for a URL that has expired.
+        Raises ProtocolError for a host that is not trusted, and the error that matches a platform's refusal, such as
+        ForbiddenError for a URL that has expired.
         """
         plain = url.get_secret_value() if isinstance(url, SecretStr) else url
         parts = urlsplit(plain)
@@ -53,7 +53,7 @@ class Documents:
             return await download.fetch(session, source, target, urn=what)
 
     def trusts(self, url: str) -> bool:
-        """Whether a URL leads to one of these hosts."""
+        """Return whether a URL leads to one of these hosts."""
         parts = urlsplit(url)
         scheme, host = parts.scheme, (parts.hostname or "").lower()
         if scheme not in ("http", "https"):

@@ -1,4 +1,4 @@
-"""The names of a dataset's files: relative paths that mean the same file on every machine and stay in their folder."""
+"""Names of a dataset's files: relative paths that mean the same file on every machine and stay in their folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final
 __all__ = ["PLATFORM_FILE", "fault", "matches", "rivals"]
 
 PLATFORM_FILE: Final = "metadata.json"
-"""What Provena itself keeps beside a dataset's files: the metadata that it was minted with."""
+"""The file that Provena itself keeps with a dataset's files: the metadata that it was minted with."""
 
 _DRIVE: Final = re.compile("[A-Za-z]:")
 _UNSEEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Control characters, halves of characters (bytes that are no UTF-8), and separators of lines."""
+"""Control characters, surrogates (bytes that are not UTF-8), and line separators."""
 
 
 def fault(name: str) -> str | None:
-    """Why a name may not be used, as the end of a sentence about it; None for a good one."""
+    """Return why a name may not be used, as the end of a sentence about it; None for a valid name."""
     parts = name.split("/")
     if name.startswith("/"):
         return "is absolute"
@@ -37,12 +37,15 @@ def fault(name: str) -> str | None:
 
 
 def matches(name: str, wanted: str) -> bool:
-    """Whether a file is the wanted one, or lies in the wanted folder."""
+    """Return whether a file is the wanted file, or is in the wanted folder."""
     return name == wanted or name.startswith(f"{wanted.rstrip('/')}/")
 
 
 def rivals(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that are one on some machine: they differ in case or in the form of a letter, or one is a folder."""
+    """Return two names that are one file on some machine; None if there are none.
+
+    Such names differ only in case or in Unicode form, or one of them is a folder of the other.
+    """
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for name in names:

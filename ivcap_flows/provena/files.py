@@ -1,4 +1,4 @@
-"""The files of a dataset, which lie in Provena's S3 bucket: list, upload and download them with keys of Provena's."""
+"""The files of a dataset in Provena's S3 bucket: list, upload and download them with temporary keys from Provena."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MD5: Final = re.compile('"[0-9a-f]{32}"')
 _SHOWN: Final = 5
 _LONGEST_KEY: Final = 1024
 _BREAKS: Final = 5
-"""How often a download goes on without having got any further."""
+"""How often a download resumes without having received more bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StoredFile:
 
 
 class UploadedFile(NamedTuple):
-    """A file that the dataset has now; `sent` is False where it had it before."""
+    """A file that the dataset contains after an upload; `sent` is False if it contained the file before."""
 
     path: str
     uri: str
@@ -70,7 +70,7 @@ async def opened(
     write: bool,
     endpoint: Callable[[], Awaitable[str | None]],
 ) -> AsyncIterator[DatasetFiles]:
-    """As `ProvenaClient.files`, which this is; `endpoint` gives the address of the S3 server, None for Amazon's."""
+    """Implement `ProvenaClient.files`. `endpoint` returns the address of the S3 server, None for Amazon's."""
     s3.need_library()
     item = await datastore.fetch_dataset(id)
     place = _place_of(item)
@@ -83,20 +83,20 @@ async def opened(
 
 
 class DatasetFiles:
-    """The files of one dataset, under names relative to its folder. `item` is the dataset as it was read."""
+    """The files of one dataset, named relative to its folder. `item` is the dataset as it was read."""
 
     def __init__(self, item: Item[DatasetInfo], bucket: s3.Bucket, prefix: str) -> None:
         self.item = item
         self._bucket, self._prefix = bucket, prefix
 
     def uri(self, path: str) -> str:
-        """The name of a file on S3: `s3://<bucket>/<key>`, the key as in a URL."""
+        """Return the URI of a file on S3: `s3://<bucket>/<key>`, with the key quoted as in a URL."""
         return self._bucket.uri(self._prefix + path)
 
     async def list(self, paths: Collection[str] = ()) -> Sequence[StoredFile]:
-        """All files, or those that `paths` name, as files or folders; sorted by path. Names are told as they are.
+        """Return all files, or the files and folders in `paths`, sorted by path. Names are returned unchanged.
 
-        Raises NotFoundError for a path that is neither.
+        Raises NotFoundError for a path that is neither a file nor a folder.
         """
         found = await self._listed(_common(paths))
         for path in paths:
@@ -112,11 +112,11 @@ class DatasetFiles:
         return [each for each in found if not paths or any(file_names.matches(each.path, path) for path in paths)]
 
     async def upload(self, files: Mapping[str, LocalFile]) -> Sequence[UploadedFile]:
-        """Put files under relative paths; one that is there with equal content is not sent again.
+        """Upload files under relative paths. A file that is there with equal content is not sent again.
 
-        Another content under the same path is replaced. What an earlier call sent of a large file counts. An object
-        bears the sha256 of its content as metadata. Raises InputError, before anything is sent, for a name that could
-        not be downloaded everywhere, and SourceChangedError for a file that is not as its handle says.
+        A file with other content under the same path is replaced. Parts of a large file that an earlier call sent are
+        reused. Each object has the sha256 of its content as metadata. Raises InputError, before anything is sent, for a
+        name that could not be downloaded everywhere, and SourceChangedError for a file that differs from its handle.
         """
         self._check(files)
         there = {each.path: each for each in await self._listed(_common(files))} if files else {}
@@ -140,12 +140,13 @@ class DatasetFiles:
         return [UploadedFile(path, self.uri(path), files[path], not same[path]) for path in files]
 
     async def download(self, folder: str | os.PathLike[str], paths: Collection[str] = ()) -> dict[str, LocalFile]:
-        """Get all files, or those that `paths` name, as files or folders, into a folder; by their paths.
+        """Download all files, or the files and folders in `paths`, into a folder; return them by their paths.
 
-        Each appears under its whole path when its size and its sha256 are right (its MD5, where another client
-        uploaded it); one that is there with equal content is not fetched again. Raises InputError, before anything is
-        fetched, for names that would leave the folder or meet on some machine; NotFoundError for a path that is neither
-        file nor folder; IntegrityError for wrong bytes, of which nothing is left.
+        Each file appears under its whole path once its size and its sha256 are verified (its MD5 if another client
+        uploaded it). A file that is there with equal content is not downloaded again. Raises InputError, before
+        anything is downloaded, for names that would leave the folder or that are the same file on some machine;
+        NotFoundError for a path that is neither a file nor a folder; IntegrityError for wrong content, which is
+        deleted.
         """
         wanted = await self.list(paths)
         names = [each.path for each in wanted]
@@ -168,7 +169,7 @@ class DatasetFiles:
         return dict(zip(names, done, strict=True))
 
     async def _listed(self, begin: str) -> Sequence[StoredFile]:
-        """The files whose paths begin so, without the empty objects that some tools make for folders."""
+        """Return the files whose paths begin with `begin`, without the empty objects that stand for folders."""
         start = len(self._prefix)
         return [
             StoredFile(each.key[start:], each.size, each.modified_at, self._bucket.uri(each.key), each.etag)
@@ -190,7 +191,7 @@ class DatasetFiles:
             )
 
     async def _same(self, stored: StoredFile, content: LocalFile) -> bool:
-        """Whether a file of the same size has the same content: by MD5 where that is cheap, else by its sha256."""
+        """Return whether a file of equal size has equal content: compare the MD5 of small files, else the sha256."""
         if content.size <= PART and await self._same_md5(stored, content):
             return True
         stated = await sha256_of(self._bucket, self._prefix + stored.path)
@@ -234,7 +235,10 @@ class DatasetFiles:
     async def _pieces(
         self, stored: StoredFile, asked: Mapping[str, Any], first: dict[str, Any], md5: Any
     ) -> AsyncGenerator[tuple[int, bytes], None]:
-        """What arrives, each piece with its position; after a break the rest of the same object is asked for."""
+        """Yield the content as it arrives, each block with its position.
+
+        After a break, request the rest of the same object.
+        """
         position, breaks, reply = 0, 0, first
         while True:
             try:
@@ -274,12 +278,15 @@ def _place_of(item: Item[DatasetInfo]) -> S3Location:
 
 
 def _common(paths: Iterable[str]) -> str:
-    """The characters with which all begin."""
-    return os.path.commonprefix([*paths])  # noqa: RUF071 - keys have no parts, to S3
+    """Return the characters that all paths begin with."""
+    return os.path.commonprefix([*paths])  # noqa: RUF071 - S3 keys have no parts
 
 
 def _has_md5(stored: StoredFile, reply: Mapping[str, Any]) -> bool:
-    """Whether the ETag is the content's MD5, as of all that went in one part and is not encrypted by keys of KMS."""
+    """Return whether the ETag is the content's MD5.
+
+    That holds for objects that were sent in one part and are not encrypted with KMS keys.
+    """
     encrypted = reply.get("ServerSideEncryption") not in (None, "AES256") or reply.get("SSECustomerAlgorithm")
     return not encrypted and _MD5.fullmatch(stored.etag) is not None
 
@@ -292,7 +299,7 @@ def _block(body: Any, md5: Any) -> bytes:
 
 
 def _digests(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The sha256 and the MD5 of a file."""
+    """Return the sha256 and the MD5 of a file."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     try:
         with open(path, "rb", buffering=0) as file:
@@ -305,7 +312,10 @@ def _digests(path: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def _target(root: Path, name: str) -> Path:
-    """Where a file goes, its folders made. Raises InputError for a link among them, which could lead out."""
+    """Create a file's folders and return its path.
+
+    Raises InputError if one of them is a link, which could lead outside.
+    """
     *parts, last = name.split("/")
     folder = root
     for part in parts:
@@ -319,7 +329,7 @@ def _target(root: Path, name: str) -> Path:
 
 
 def _file_of_size(path: Path, size: int) -> LocalFile | None:
-    """The file, if there is one of that size and it is no link."""
+    """Return the file if it has this size and is not a link."""
     try:
         found = path.lstat()
     except OSError:

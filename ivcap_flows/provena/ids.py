@@ -1,7 +1,7 @@
-"""Handles of the ARDC handle service (id-service). Only administrators have its roles; items get theirs by themselves.
+"""Handles of the ARDC handle service (id-service). Only administrators have its roles; items get handles automatically.
 
-The service answers 500 for whatever the handle service behind it refuses, so nothing here is asked twice after a 500:
-UnavailableError then may also mean an unknown handle or index.
+The service replies 500 to everything that the handle service behind it refuses, so no request is repeated after a 500.
+UnavailableError may therefore also mean an unknown handle or index.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ValueType = Literal["DESC", "URL"]
 
 
 class HandleValue(Wire):
-    """A value of a handle: a URL that it leads to, or a description (DESC). The index counts from 1."""
+    """A value of a handle: a URL that the handle leads to, or a description (DESC). The index counts from 1."""
 
     type: str
     value: str
@@ -32,29 +32,29 @@ class HandleRecord(Wire):
 
 
 class IdsApi(Api):
-    """Minting and adding are not idempotent: done twice, there are two."""
+    """Handles. Minting and adding are not idempotent: a second call makes a second one."""
 
     async def mint(self, type: ValueType, value: str) -> HandleRecord:  # noqa: A002 - the platform's own word
-        """A new handle with one value."""
+        """Create a handle with one value."""
         body = await self.call("POST", "/handle/mint", repeat="unsafe", json={"value_type": type, "value": value})
         return _record(body)
 
     async def get(self, id: str) -> HandleRecord:  # noqa: A002
-        """A handle with its values."""
+        """Read a handle with its values."""
         return _record(await self.call("GET", "/handle/get", repeat="idempotent", params={"id": id}, final=(500,)))
 
     async def list(self) -> list[str]:
-        """All handles."""
+        """Return all handles."""
         body = await self.call("GET", "/handle/list", repeat="idempotent", final=(500,))
         return [str(handle) for handle in members(body, "ids", "list of handles")]
 
     async def add(self, id: str, type: ValueType, value: str) -> HandleRecord:  # noqa: A002
-        """Give a handle one more value, at the next index."""
+        """Add a value to a handle, at the next index."""
         wanted = {"id": id, "value_type": type, "value": value}
         return _record(await self.call("POST", "/handle/add_value", repeat="unsafe", json=wanted))
 
     async def add_at(self, id: str, index: int, type: ValueType, value: str) -> HandleRecord:  # noqa: A002
-        """Give a handle a value at an index that is free."""
+        """Add a value to a handle, at a free index."""
         wanted = {"id": id, "index": index, "value_type": type, "value": value}
         return _record(await self.call("POST", "/handle/add_value_by_index", repeat="keyed", json=wanted))
 

@@ -1,4 +1,4 @@
-"""What the items of the registry state, one class for each subtype (source: provena/provena, registry-api).
+"""The content of registry items, one class for each subtype (source: provena/provena, registry-api).
 
 Times are integer Unix seconds, ids are strings (handles such as `102.100.100/123456`).
 """
@@ -40,7 +40,7 @@ def _repeated(names: list[str]) -> list[str]:
 
 
 class Info(Wire):
-    """What every registry item states; `subtype` is Provena's name of the class."""
+    """The content that every registry item has. `subtype` is Provena's name of the class."""
 
     subtype: ClassVar[str] = ""
 
@@ -52,7 +52,7 @@ class Info(Wire):
 
 
 class Person(Info):
-    """A person. The registry takes one only with `ethics_approved`, which is the person's own consent."""
+    """A person. The registry accepts one only with `ethics_approved`, which is the person's own consent."""
 
     subtype = "PERSON"
 
@@ -112,7 +112,7 @@ class Defined(Wire):
 
 
 class Deferred(Wire):
-    """A resource of a dataset template whose path each model run gives under `key`."""
+    """A resource of a dataset template. Each model run gives its path under `key`."""
 
     key: str
     description: str
@@ -126,7 +126,7 @@ class Deferred(Wire):
 
 
 class DatasetTemplate(Info):
-    """The form that a dataset in one role of a workflow has."""
+    """The form of a dataset in one role of a workflow."""
 
     subtype = "DATASET_TEMPLATE"
 
@@ -140,7 +140,7 @@ class DatasetTemplate(Info):
 
 
 class TemplateUse(Wire):
-    """A dataset template in a workflow template; an `optional` one may be left out by a model run."""
+    """A dataset template in a workflow template. A model run may leave out an `optional` one."""
 
     template_id: str
     optional: bool | None = None
@@ -150,7 +150,7 @@ class TemplateUse(Wire):
 
 
 class Annotations(Wire):
-    """The annotation keys that a model run must and may give."""
+    """The annotation keys that a model run must give (`required`) and may give (`optional`)."""
 
     required: list[str] = Field(default_factory=list)
     optional: list[str] = Field(default_factory=list)
@@ -160,7 +160,7 @@ class Annotations(Wire):
 
 
 class WorkflowTemplate(Info):
-    """What a kind of model run consists of: the model (`software_id`), its inputs and outputs, its annotations."""
+    """The parts of a kind of model run: the model (`software_id`), its inputs and outputs, its annotations."""
 
     subtype = "MODEL_RUN_WORKFLOW_TEMPLATE"
 
@@ -191,7 +191,7 @@ class Study(Info):
 
 
 class ModelRun(Info):
-    """A registered model run (read only). `record_status`: INCOMPLETE, COMPLETE, LODGED; an update leaves COMPLETE."""
+    """A registered model run (read only). `record_status`: INCOMPLETE, COMPLETE or LODGED; an update sets COMPLETE."""
 
     subtype = "MODEL_RUN"
 
@@ -201,7 +201,7 @@ class ModelRun(Info):
 
 
 class S3Location(Wire):
-    """Where the files of a dataset lie: `path` within the bucket ends in a slash, `s3_uri` is `s3://<bucket>/<path>`."""
+    """Where a dataset's files are stored: `path` in the bucket ends in a slash, `s3_uri` is `s3://<bucket>/<path>`."""
 
     bucket_name: str
     path: str
@@ -221,7 +221,7 @@ class ReleaseEvent(Wire):
 class DatasetInfo(Info):
     """A minted dataset (read only). `release_status` is NOT_RELEASED, PENDING or RELEASED.
 
-    `release_timestamp` is when that last changed, `access_info_uri` where an external dataset lies.
+    `release_timestamp` is the time of its last change; `access_info_uri` is where an external dataset is stored.
     """
 
     subtype = "DATASET"
@@ -236,7 +236,7 @@ class DatasetInfo(Info):
 
 
 class Creation(Info):
-    """The activity that made an item (read only)."""
+    """The activity that created an item (read only)."""
 
     subtype = "CREATE"
 
@@ -244,7 +244,7 @@ class Creation(Info):
 
 
 class Version(Info):
-    """The activity that made a new version of an item (read only)."""
+    """The activity that created a new version of an item (read only)."""
 
     subtype = "VERSION"
 

@@ -1,4 +1,4 @@
-"""The envelope of registry items, and what the registry and the data store answer (registry-api, data-store-api)."""
+"""The envelope of registry items, and replies of the registry and the data store (registry-api, data-store-api)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ I_co = TypeVar("I_co", bound=Info, covariant=True)
 
 
 class WorkflowLinks(Wire):
-    """The sessions of the jobs that record how an item came to be in the graph."""
+    """The sessions of the jobs that record an item's creation and version in the graph."""
 
     create_activity_workflow_id: str | None = None
     version_activity_workflow_id: str | None = None
 
 
 class VersioningInfo(Wire):
-    """Which version an item is, counted from 1, why, and the ids of those before and after it."""
+    """An item's version, counted from 1, its reason, and the ids of the previous and next version."""
 
     previous_version: str | None = None
     version: int
@@ -42,7 +42,7 @@ class VersioningInfo(Wire):
 
 
 class HistoryEntry(Wire):
-    """A statement that an item once made: who changed it to that, when and why. `id` counts from 0."""
+    """An earlier content of an item: who set it, when and why. `id` counts from 0."""
 
     id: int
     timestamp: int
@@ -52,9 +52,10 @@ class HistoryEntry(Wire):
 
 
 class Seed(Wire):
-    """The envelope that all items have. With nothing in it, it is a seed: an id that waits for its content.
+    """The envelope that all items have.
 
-    `item_category` is ACTIVITY, AGENT or ENTITY, `record_type` SEED_ITEM or COMPLETE_ITEM.
+    An item with nothing but the envelope is a seed: an id that waits for its content. `item_category` is ACTIVITY,
+    AGENT or ENTITY, `record_type` SEED_ITEM or COMPLETE_ITEM.
     """
 
     id: str
@@ -67,7 +68,7 @@ class Seed(Wire):
 
 
 class Item(Seed, Generic[I_co]):
-    """A complete registry item: the envelope, and in `info` what its subtype states. `history` is newest first."""
+    """A complete registry item: the envelope, and in `info` the content of its subtype. `history` is newest first."""
 
     workflow_links: WorkflowLinks | None = None
     versioning_info: VersioningInfo | None = None
@@ -87,7 +88,7 @@ class Item(Seed, Generic[I_co]):
         return self.info.display_name
 
     def handle(self, platform: str) -> handles.RegistryItem | handles.ModelRun:
-        """The handle for this item: `ModelRun` or `Dataset` for those two subtypes, else `RegistryItem`."""
+        """Return the handle of this item: `ModelRun` or `Dataset` for those two subtypes, else `RegistryItem`."""
         info = self.info
         if isinstance(info, ModelRun):
             return handles.ModelRun(urn=self.id, platform=platform, **info.record.of_handle())
@@ -100,7 +101,7 @@ class Item(Seed, Generic[I_co]):
 
 
 class Fetched(Wire, Generic[I_co]):
-    """An item or a seed as it was read, the roles that the caller has on it, and whether it is locked."""
+    """An item or a seed as read, the caller's roles on it, and whether it is locked."""
 
     item: Item[I_co] | Seed
     roles: list[str] = Field(default_factory=list)
@@ -126,7 +127,7 @@ class Created(Wire, Generic[I_co]):
 
 
 class Minted(Wire):
-    """A minted dataset: its handle, where its files would lie, and the session of the job that records it."""
+    """A minted dataset: its handle, the location for its files, and the session of the job that records it."""
 
     handle: str
     s3_location: S3Location | None = None

@@ -1,4 +1,4 @@
-"""Asynchronous jobs: fetch, list, wait (job-api)."""
+"""Asynchronous jobs: fetch, list and await them (job-api)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ logger = logger_of(__name__)
 FIRST_INTERVAL: Final = 0.25
 LONGEST_INTERVAL: Final = 10.0
 SHORTEST_LOOK: Final = 2.0
-"""All in seconds: the wait between two looks grows; a look is given this much even when the deadline is near."""
+"""All in seconds. The interval between two reads grows from the first to the longest; a read may take at least
+`SHORTEST_LOOK`, even close to the deadline.
+"""
 
 
 class Launched(Wire):
-    """A job that was launched, and the batch that it is in."""
+    """A launched job, and the batch that it belongs to."""
 
     session_id: str
     batch_id: str | None = None
@@ -35,7 +37,7 @@ class Launched(Wire):
 class _Rows(Api):
     async def _row(self, path: str, session_id: str) -> JobRow | None:
         try:
-            # On these routes 400 has one meaning, whatever its words: there is no such row, or not yet.
+            # On these routes 400 always means that the row does not exist, or not yet, whatever its message says.
             body = await self.call("GET", path, repeat="idempotent", params={"session_id": session_id}, absent=(400,))
         except NotFoundError as error:
             if error.status == 400:
@@ -49,7 +51,7 @@ class _Rows(Api):
 
 
 class JobsAdminApi(_Rows):
-    """Jobs of all users, for those with the roles of the job service."""
+    """Jobs of all users, for callers with the roles of the job service."""
 
     async def launch(
         self,
@@ -61,10 +63,9 @@ class JobsAdminApi(_Rows):
         batch: str | None = None,
         new_batch: bool = False,
     ) -> Launched:
-        """Launch a job, for another user if told, and in a batch that there is (`batch`) or in a new one.
+        """Launch a job, for another user if given, in an existing batch (`batch`) or in a new one.
 
-        Raises BadRequestError for a payload that does not fit the sub type. Nothing tells a second launch from the
-        first.
+        Raises BadRequestError for a payload that does not match the sub type. A repeated launch cannot be recognised.
         """
         if batch is not None and new_batch:
             raise InputError("A job is launched in a batch that there is or in a new one, not in both.")
@@ -79,27 +80,27 @@ class JobsAdminApi(_Rows):
         return parse(Launched, await self.call("POST", "/jobs/admin/launch", repeat="unsafe", json=wanted), "launch")
 
     async def fetch(self, session_id: str) -> JobRow | None:
-        """The row of anybody's job, or None while it is not there."""
+        """Read the row of any user's job; None while it does not exist."""
         return await self._row("/jobs/admin/fetch", session_id)
 
     def list(
         self, *, username: str | None = None, page_size: int = 20, limit: int | None = None
     ) -> AsyncIterator[JobRow]:
-        """Jobs of a user, or of all, newest first; `limit` is their total."""
+        """Yield the jobs of a user, or of all users, newest first; `limit` is their total."""
         return self._rows("/jobs/admin/list", {"limit": page_size, "username_filter": username}, limit)
 
     def list_batch(
         self, batch_id: str, *, username: str | None = None, page_size: int = 20, limit: int | None = None
     ) -> AsyncIterator[JobRow]:
-        """The children of a batch, in no useful order; `limit` is their total."""
+        """Yield the jobs of a batch, in no useful order; `limit` is their total."""
         request = {"batch_id": batch_id, "limit": page_size, "username_filter": username}
         return self._rows("/jobs/admin/list_batch", request, limit)
 
 
 class JobsApi(_Rows):
-    """Jobs of the caller. They cannot be cancelled, and one whose worker died stays IN_PROGRESS for ever.
+    """Jobs of the caller. They cannot be cancelled, and a job whose worker died stays IN_PROGRESS for ever.
 
-    `admin` are those of all users.
+    `admin` has the jobs of all users.
     """
 
     def __init__(self, session: Session) -> None:
@@ -107,25 +108,28 @@ class JobsApi(_Rows):
         self.admin = JobsAdminApi(session)
 
     async def fetch(self, session_id: str) -> JobRow | None:
-        """The job's row, or None while it is not there, which an unknown id never is.
+        """Read the job's row; None while it does not exist. An unknown id gives None, too.
 
         Raises NotAuthorizedError for another user's job.
         """
         return await self._row("/jobs/user/fetch", session_id)
 
     def list(self, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
-        """The caller's jobs, newest first (in whole seconds), one page at a time; `limit` is their total."""
+        """Yield the caller's jobs, newest first (to the second), page by page; `limit` is their total."""
         return self._rows("/jobs/user/list", {"limit": page_size}, limit)
 
     def list_batch(self, batch_id: str, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
-        """The children of a batch, in no useful order. They appear late: none at all says nothing."""
+        """Yield the jobs of a batch, in no useful order.
+
+        They appear late, so an empty list does not mean an empty batch.
+        """
         return self._rows("/jobs/user/list_batch", {"batch_id": batch_id, "limit": page_size}, limit)
 
     async def wait(self, session_id: str, timeout: float) -> JobRow:
-        """Wait until the job has ended, well or badly, for at most `timeout` seconds, and return its row.
+        """Wait at most `timeout` seconds for the job to end, successfully or not, and return its row.
 
-        The interval between looks grows from a quarter of a second to ten. A platform that cannot be reached is waited
-        for. Raises WaitTimeoutError with `pending` and the last `status` (None: no row was ever there).
+        The interval between reads grows from a quarter of a second to ten seconds. While the platform is unreachable,
+        the wait continues. Raises WaitTimeoutError with `pending` and the last `status` (None if no row ever appeared).
         """
         deadline = time.monotonic() + timeout
         pauses = Pauses(FIRST_INTERVAL, LONGEST_INTERVAL)
@@ -150,7 +154,7 @@ class JobsApi(_Rows):
             await pauses.sleep(left)
 
     async def _look(self, session_id: str, deadline: float) -> tuple[JobRow | None, str | None]:
-        """The row, and what kept from seeing it: a request's own retries must not outlast the deadline."""
+        """Read the row before the deadline, even if the request retries; return it, and why it could not be read."""
         try:
             limit = max(SHORTEST_LOOK, deadline - time.monotonic())
             return await asyncio.wait_for(self.fetch(session_id), limit), None
@@ -162,9 +166,9 @@ class JobsApi(_Rows):
             return None, str(error)
 
     async def _settled(self, row: JobRow, deadline: float) -> JobRow:
-        """Look once more at a job that has ended, since its row is rewritten without conditions.
+        """Read an ended job once more, since the platform overwrites its row without conditions.
 
-        An earlier state that a slow writer put back does not undo the end that was seen.
+        If a slow writer has put back an earlier state, the ended row that was seen first is returned.
         """
         again, _ = await self._look(row.session_id, deadline)
         return again if again is not None and again.done else row

@@ -1,6 +1,6 @@
-"""The lineage graph as prov-api answers it: a node-link form of networkx, with `links` or, by version, `edges`.
+"""The lineage graph as prov-api returns it: networkx's node-link form, with `links` or, in some versions, `edges`.
 
-Every link points from effect to cause, so upstream is with the links and downstream against them.
+Every link points from effect to cause, so upstream follows the links and downstream goes against them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Lineage", "Link", "Node"]
 
 
 class Node(Wire):
-    """An item in the graph: its id and what it is, but neither name nor time, which the registry tells."""
+    """An item in the graph: its id and subtype. The registry has its name and times."""
 
     id: str
     item_category: str | None = None
@@ -23,12 +23,12 @@ class Node(Wire):
 
     @property
     def subtype(self) -> str:
-        """The registry's subtype. The node of a workflow template may bear an older name in the graph."""
+        """The registry's subtype. In the graph, the node of a workflow template may have an older name."""
         return "MODEL_RUN_WORKFLOW_TEMPLATE" if self.item_subtype == "WORKFLOW_TEMPLATE" else self.item_subtype
 
 
 class Link(Wire):
-    """A relation of W3C PROV, such as `used` or `wasGeneratedBy`. There is one link for a pair of nodes at most."""
+    """A relation of W3C PROV, such as `used` or `wasGeneratedBy`. There is at most one link between two nodes."""
 
     type: str
     source: str
@@ -36,7 +36,7 @@ class Link(Wire):
 
 
 class Lineage(Wire):
-    """What was found from an item. Without any link there are no nodes either, not even the item's own."""
+    """The graph found from an item. If it has no links, it has no nodes either, not even the item itself."""
 
     nodes: list[Node] = Field(default_factory=list)
     links: list[Link] = Field(default_factory=list)
@@ -50,5 +50,5 @@ class Lineage(Wire):
         return {"nodes": value.get("nodes") or [], "links": links}
 
     def of_subtype(self, subtype: str) -> list[Node]:
-        """The nodes of a subtype of the registry, such as `"DATASET"`."""
+        """Return the nodes of a subtype of the registry, such as `"DATASET"`."""
         return [node for node in self.nodes if node.subtype == subtype]

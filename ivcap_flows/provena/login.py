@@ -12,23 +12,24 @@ from ivcap_flows.http.oauth import DeviceLogin, RefreshingToken, Verification
 __all__ = ["OFFLINE_SCOPE", "client_credentials", "device_login", "offline_token", "token_url"]
 
 OFFLINE_SCOPE: Final = "offline_access roles"
-"""What a device login asks for to get an offline token; Provena's `automated-access` has roles only when asked."""
+"""The scope of a device login for an offline token. Provena's `automated-access` gives roles only if asked for them."""
 
 
 def token_url(realm: str) -> str:
-    """The token endpoint of a realm's URL (`…/realms/<realm>`)."""
+    """Return the token endpoint of a realm's URL (`…/realms/<realm>`)."""
     return f"{realm.rstrip('/')}/protocol/openid-connect/token"
 
 
 def offline_token(realm: str, client_id: str, token: SecretStr, *, secret: SecretStr | None = None) -> RefreshingToken:
-    """Access tokens by an offline (or any refresh) token of `client_id`; a confidential client has a `secret`."""
+    """Return access tokens from an offline (or any refresh) token of `client_id`; `secret` is for confidential ones."""
     return RefreshingToken(token_url(realm), client_id, refresh_token=token, client_secret=secret)
 
 
 def client_credentials(realm: str, client_id: str, secret: SecretStr) -> RefreshingToken:
-    """Access tokens of a service account.
+    """Return access tokens of a service account.
 
-    Good for reading as it is; for writing, an administrator must give the account roles, an e-mail and a linked person.
+    The account can read without further setup. To write, an administrator must give it roles, an e-mail address and a
+    linked person.
     """
     return RefreshingToken(token_url(realm), client_id, client_secret=secret)
 
@@ -41,6 +42,9 @@ def device_login(
     scope: str = OFFLINE_SCOPE,
     on_rotate: Callable[[SecretStr], None] | None = None,
 ) -> DeviceLogin:
-    """A login that a person confirms in a browser; `show` is told where. The first request begins it."""
+    """Return a login that a person confirms in a browser.
+
+    The first request starts it; `show` is called with the address.
+    """
     device_url = f"{realm.rstrip('/')}/protocol/openid-connect/auth/device"
     return DeviceLogin(device_url, token_url(realm), client_id, show=show, scope=scope, on_rotate=on_rotate)

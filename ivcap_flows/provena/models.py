@@ -1,4 +1,4 @@
-"""All that the registry holds and the APIs answer, by one import."""
+"""All contents of the registry and replies of the APIs, in one module to import from."""
 
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.infos import (

@@ -1,4 +1,4 @@
-"""Model runs and lineage (prov-api). Writes only dispatch a job; `jobs` tells how it ended."""
+"""Model runs and lineage (prov-api). A write only starts a job; `jobs` reports how it ended."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ivcap_flows.provena.wire import Wire
 __all__ = ["DEEPEST", "MAX_BATCH_BYTES", "Converted", "Direction", "ProvApi", "batches"]
 
 MAX_BATCH_BYTES: Final = 150_000
-"""Encoded size of the records of one batch. The whole batch is one queue message of less than 262,144 bytes."""
+"""Maximum encoded bytes of the records in one batch. A batch is one queue message of less than 262,144 bytes."""
 
 DEEPEST: Final = 10
-"""Links that a look at lineage may follow one after the other."""
+"""Maximum number of links that a lineage query follows one after the other."""
 
 _DEEPEST_REPORT: Final = 3
 
 Direction = Literal["upstream", "downstream"]
-"""Towards what something came of, or towards what came of it."""
+"""Towards the causes of an item, or towards its effects."""
 
 
 class _Dispatched(Wire):
@@ -36,7 +36,7 @@ class _Dispatched(Wire):
 
 
 class Converted(Wire):
-    """A file of model runs as records: those to register, the jobs of those that were, and what was ignored."""
+    """Model runs read from a file: new records to register, the jobs of registered ones, and what was ignored."""
 
     new_records: list[ModelRunRecord] = Field(default_factory=list)
     existing_records: list[str] = Field(default_factory=list)
@@ -44,25 +44,25 @@ class Converted(Wire):
 
 
 class ProvApi(Api):
-    """Registration is not idempotent: the same record sent twice makes two model runs.
+    """Model runs and lineage. Registration is not idempotent: sending the same record twice makes two model runs.
 
-    Lineage is that of all items, whether or not the caller may read them. A `depth` is the number of links that are
-    followed, at most 10; None is the server's own, which is 2 upstream and downstream, and 4 for the others.
+    Lineage includes all items, even those that the caller may not read. `depth` is the number of links to follow, at
+    most 10; None is the server's default, which is 2 for upstream and downstream, and 4 for the other queries.
     """
 
     async def register(self, record: ModelRunRecord) -> str:
         """Register one run and return the session id of its job.
 
         Raises InputError before sending, BadRequestError for what the server's own look-ups refuse (unknown ids,
-        missing inputs, resources or annotations), NotAuthorizedError for an item that the caller may not read.
+        missing inputs, resources or annotations), and NotAuthorizedError for an item that the caller may not read.
         """
         return await self._dispatch("/model_run/register", record.body())
 
     async def register_batch(self, records: Sequence[ModelRunRecord]) -> str:
         """Register several runs in one job and return its session id.
 
-        The server checks only the shape now; what else is wrong shows as failed child jobs. Raises InputError for an
-        empty batch and for one above `MAX_BATCH_BYTES`; `batches` cuts a longer list.
+        The server only checks the shape at once; other faults appear as failed child jobs. Raises InputError for an
+        empty batch and for one above `MAX_BATCH_BYTES`; `batches` splits a longer list.
         """
         if not records:
             raise InputError("A batch of model runs is empty; give at least one record.")
@@ -80,50 +80,51 @@ class ProvApi(Api):
     async def update(self, run: str, record: ModelRunRecord, *, reason: str) -> str:
         """Replace the record of a model run, in the registry and in the graph, and return the job's session id.
 
-        The record is checked as for `register`. That the run is one, and the caller's to change, is checked by the job:
-        it fails with hardly a word otherwise. Afterwards the run's `record_status` is COMPLETE, not LODGED.
+        The record is checked as for `register`. Only the job checks that `run` is a model run that the caller may
+        change; if not, the job fails with hardly any explanation. Afterwards the run's `record_status` is COMPLETE, not
+        LODGED.
         """
         body = {"model_run_id": run, "reason": reason, "record": record.body(unknown=True)}
         return _session(await self.call("POST", "/model_run/update", repeat="keyed", json=body), "an update")
 
     async def link_to_study(self, run: str, study: str) -> str:
-        """Add a model run to a study and return the session id of the job that does so in the graph.
+        """Add a model run to a study; return the session id of the job that updates the graph.
 
-        Raises BadRequestError for a run that has a study, as far as the server knows: for a minute it may go by what it
-        read before, and take the same link twice. The run's own record tells whether it took.
+        Raises BadRequestError if the server knows that the run has a study. For up to a minute it may use an older read
+        of the run and accept the same link twice. The run's own record tells whether the link was made.
         """
         asked = {"model_run_id": run, "study_id": study}
         path = "/model_run/edit/link_to_study"
         return _session(await self.call("POST", path, repeat="keyed", params=asked), "a link to a study")
 
     async def explore(self, start: str, direction: Direction, *, depth: int | None = None) -> Lineage:
-        """All that leads to an item (upstream) or comes of it (downstream).
+        """Return everything that led to an item (upstream) or resulted from it (downstream).
 
-        Raises UnavailableError, without asking twice, for a 500: the server's answer to an id that it does not know.
+        Raises UnavailableError without a repeat for a 500, which is the server's reply to an unknown id.
         """
         return await self._explored(direction, start, depth)
 
     async def contributing_datasets(self, start: str, *, depth: int | None = None) -> Lineage:
-        """The datasets that an item came of, and the ways to them. Raises as `explore`."""
+        """Return the datasets that an item resulted from, and the paths to them. Raises as `explore` does."""
         return await self._explored("special/contributing_datasets", start, depth)
 
     async def effected_datasets(self, start: str, *, depth: int | None = None) -> Lineage:
-        """The datasets that came of a dataset, and the ways to them. Raises as `explore`."""
+        """Return the datasets that resulted from a dataset, and the paths to them. Raises as `explore` does."""
         return await self._explored("special/effected_datasets", start, depth)
 
     async def contributing_agents(self, start: str, *, depth: int | None = None) -> Lineage:
-        """The persons and organisations behind an item, and the ways to them. Raises as `explore`."""
+        """Return the persons and organisations behind an item, and the paths to them. Raises as `explore` does."""
         return await self._explored("special/contributing_agents", start, depth)
 
     async def effected_agents(self, start: str, *, depth: int | None = None) -> Lineage:
-        """The persons and organisations behind what came of an item. Raises as `explore`."""
+        """Return the persons and organisations behind the results of an item. Raises as `explore` does."""
         return await self._explored("special/effected_agents", start, depth)
 
     async def report(self, id: str, subtype: type[Info] | str, *, depth: int = 1) -> str:  # noqa: A002 - the platform's own word
-        """Have a document written about a MODEL_RUN or STUDY, up to 3 links deep, and return the job's session id.
+        """Request a report about a MODEL_RUN or STUDY, up to 3 links deep; return the job's session id.
 
-        The job's `report_url` leads to a .docx file for an hour; `ProvenaClient.documents` saves it. For other subtypes
-        the job fails.
+        The job's `report_url` leads to a .docx file for one hour; `ProvenaClient.documents` saves it. The job fails for
+        other subtypes.
         """
         if not 1 <= depth <= _DEEPEST_REPORT:
             raise InputError(f"A report of Provena goes 1 to {_DEEPEST_REPORT} links deep, not {depth}.")
@@ -131,19 +132,19 @@ class ProvApi(Api):
         return _session(await self.call("POST", "/explore/generate/report", repeat="idempotent", json=body), "a report")
 
     async def csv_template(self, workflow_template: str) -> str:
-        """A CSV file with a header and no rows, to be filled with model runs of a workflow template.
+        """Return a CSV file with a header and no rows, to be filled with model runs of a workflow template.
 
-        Raises BadRequestError for what is no workflow template; UnavailableError, without asking twice, where two
-        columns would bear one name.
+        Raises BadRequestError if the id is not a workflow template; UnavailableError, without a repeat, if two columns
+        would have the same name.
         """
         asked = {"workflow_template_id": workflow_template}
         path = "/bulk/generate_template/csv"
         return await self.call_text("GET", path, repeat="idempotent", params=asked, final=(500,))
 
     async def convert_csv(self, content: str | bytes) -> Converted:
-        """The records in a filled CSV template. Registers nothing; a row with a `_job_id` counts as registered.
+        """Return the records of a filled CSV template. Registers nothing; a row with a `_job_id` counts as registered.
 
-        Raises BadRequestError that names the first fault: missing columns, no rows, an empty cell, a bad time.
+        Raises BadRequestError with the first fault: missing columns, no rows, an empty cell, an invalid time.
         """
         raw = content.encode() if isinstance(content, str) else content
         form = file_form("csv_file", "model_runs.csv", raw, "text/csv")
@@ -152,10 +153,10 @@ class ProvApi(Api):
         return parse(Converted, given, "converted model runs")
 
     async def regenerate_csv(self, batch: str) -> str:
-        """The CSV file of a batch, with the job, its status, and the handle or the error of each run.
+        """Return the CSV file of a batch, with the job, its status, and the handle or the error of each run.
 
-        Raises BadRequestError unless all runs are of one workflow template and fill all that it has, the optional too;
-        UnavailableError, without asking twice, for an unknown batch.
+        Raises BadRequestError unless all runs use one workflow template and fill all its fields, including optional
+        ones; UnavailableError, without a repeat, for an unknown batch.
         """
         path = "/bulk/regenerate_from_batch/csv"
         return await self.call_text("GET", path, repeat="idempotent", params={"batch_id": batch}, final=(500,))
@@ -172,7 +173,7 @@ class ProvApi(Api):
 
 
 def batches(records: Sequence[ModelRunRecord]) -> list[list[ModelRunRecord]]:
-    """The records in their order, cut so that each part may be sent as one batch."""
+    """Split records, in their order, into lists that can each be sent as one batch."""
     parts: list[list[ModelRunRecord]] = []
     room = 0
     for record in records:

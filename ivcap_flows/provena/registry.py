@@ -1,4 +1,4 @@
-"""Registry items: fetch, list, create, change (registry-api)."""
+"""Registry items: fetch, list, create and change them (registry-api)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Sort = Literal["CREATED_TIME", "UPDATED_TIME", "DISPLAY_NAME", "RELEASE_TIMESTAM
 
 ReleaseStatus = Literal["NOT_RELEASED", "PENDING", "RELEASED"]
 
-# What the general routes add to an item for the sake of their own index.
+# A field that the general routes add to an item for their own index.
 _STRAY: Final = "universal_partition_key"
 
 
 class Release(Wire):
-    """Which version of Provena runs there."""
+    """The version of Provena that a server runs."""
 
     commit_id: str | None = None
     commit_url: str | None = None
@@ -36,10 +36,10 @@ class Release(Wire):
 
 
 class RegistryApi(Api):
-    """A subtype is given as its class, which types the result, or by Provena's name such as `"MODEL"`.
+    """The registry. A subtype is given as its class, which types the result, or by Provena's name such as `"MODEL"`.
 
-    `access` tells and sets who may do what with an item, `locks` keeps items from being changed. Lists are eventually
-    consistent, give items that the caller may read, and are read a page at a time; `limit` is their total.
+    `access` reads and sets the roles on an item; `locks` protects items from changes. Lists are eventually consistent,
+    contain items that the caller may read, and are read page by page; `limit` is their total.
     """
 
     def __init__(self, session: Session) -> None:
@@ -52,10 +52,10 @@ class RegistryApi(Api):
     @overload
     async def fetch(self, subtype: str, id: str) -> Item[Info]: ...
     async def fetch(self, subtype: type[Info] | str, id: str) -> Item[Any]:  # noqa: A002 - the platform's own word
-        """One complete item.
+        """Read one complete item.
 
-        Raises NotFoundError for an unknown id, a seed, and an item of another subtype (the platform does not tell
-        them apart), NotAuthorizedError for one that the caller may not read.
+        Raises NotFoundError for an unknown id, a seed, and an item of another subtype (the platform does not
+        distinguish them), and NotAuthorizedError for an item that the caller may not read.
         """
         kind = kind_of(subtype)
         body = await self.call("GET", f"{route(kind)}/fetch", repeat="idempotent", params={"id": id}, absent=(200,))
@@ -66,9 +66,9 @@ class RegistryApi(Api):
     @overload
     async def fetch_with_access(self, subtype: str, id: str) -> Fetched[Info]: ...
     async def fetch_with_access(self, subtype: type[Info] | str, id: str) -> Fetched[Any]:  # noqa: A002
-        """An item or a seed, what the caller may do with it, and whether it is locked.
+        """Read an item or a seed, the caller's roles on it, and whether it is locked.
 
-        Raises as `fetch` does, but BadRequestError for a seed of another subtype.
+        Raises the same errors as `fetch`, but BadRequestError for a seed of another subtype.
         """
         kind = kind_of(subtype)
         asked = {"id": id, "seed_allowed": True}
@@ -78,7 +78,7 @@ class RegistryApi(Api):
         return parse(Fetched[kind], found, f"{kind.subtype} {id}")  # type: ignore[valid-type]
 
     async def fetch_any(self, id: str) -> Item[Info] | Seed:  # noqa: A002
-        """An item or a seed of any subtype. Raises NotFoundError for an unknown id."""
+        """Read an item or a seed of any subtype. Raises NotFoundError for an unknown id."""
         path = "/registry/general/fetch"
         body = await self.call("GET", path, repeat="idempotent", params={"id": id}, absent=(200,))
         return _record(body.get("item"), None, f"item {id}")
@@ -88,10 +88,10 @@ class RegistryApi(Api):
     @overload
     async def create(self, subtype: str, info: Info) -> Created[Info]: ...
     async def create(self, subtype: type[Info] | str, info: Info) -> Created[Any]:
-        """Create an item. Not idempotent: the same statements twice make two items.
+        """Create an item. Not idempotent: sending the same content twice makes two items.
 
-        Raises InputError before sending, BadRequestError for what the server's look-ups refuse and where the caller
-        is not linked to a person (which persons and organisations do not need).
+        Raises InputError before sending. Raises BadRequestError for what the server's look-ups refuse, and if the
+        caller is not linked to a person (not needed to create persons and organisations).
         """
         kind = written_here(subtype, info)
         body = await self.call("POST", f"{route(kind)}/create", repeat="keyed", json=info.body())
@@ -99,16 +99,17 @@ class RegistryApi(Api):
         return parse(Created[kind], created, f"created {kind.subtype}")  # type: ignore[valid-type]
 
     async def seed(self, subtype: type[Info] | str) -> Seed:
-        """A new id without content; `update` gives it some. Nothing tells one seed of the caller from another."""
+        """Create an id without content; `update` gives it content. Seeds of one caller cannot be told apart."""
         kind = written_here(subtype)
         body = await self.call("POST", f"{route(kind)}/seed", repeat="unsafe")
         return parse(Seed, body.get("seeded_item"), f"seeded {kind.subtype}")
 
     async def update(self, subtype: type[Info] | str, id: str, info: Info, *, reason: str | None = None) -> str | None:  # noqa: A002
-        """Replace all that an item states, or give a seed its first content; the session of the job that then follows.
+        """Replace the whole content of an item, or give a seed its first; return the following job's session id.
 
-        Fields of a newer server are sent as they were read. A complete item needs a reason, and each update is an entry
-        in its history. Raises BadRequestError for an unknown id, NotAuthorizedError (about "item") for a locked one.
+        Unknown fields of a newer server are sent as they were read. A complete item needs a reason, and each update is
+        an entry in its history. Raises BadRequestError for an unknown id, NotAuthorizedError (about "item") for a
+        locked one.
         """
         kind = written_here(subtype, info)
         body = await self.call(
@@ -122,16 +123,16 @@ class RegistryApi(Api):
         return str(session) if session else None
 
     async def revert(self, subtype: type[Info] | str, id: str, history_id: int, *, reason: str) -> None:  # noqa: A002
-        """Let an item state again what it did at an entry of its history. Raises as `update` does."""
+        """Restore the content of an item from an entry of its history. Raises the same errors as `update`."""
         kind = written_here(subtype)
         wanted = {"id": id, "history_id": history_id, "reason": reason}
         await self.call("PUT", f"{route(kind)}/revert", repeat="keyed", json=wanted)
 
     async def version(self, subtype: type[Info] | str, id: str, *, reason: str) -> NewVersion:  # noqa: A002
-        """A new version of an item, with the same statements and the caller as its owner.
+        """Create a new version of an item, with the same content and the caller as its owner.
 
-        Raises BadRequestError, naming the next version, for an item that has one; afterwards
-        `versioning_info.next_version` of the old item tells whether it took.
+        Raises BadRequestError, with the id of the next version, for an item that already has one. After a lost reply,
+        `versioning_info.next_version` of the old item tells whether the call succeeded.
         """
         kind = kind_of(subtype)
         if kind not in VERSIONED:
@@ -141,7 +142,7 @@ class RegistryApi(Api):
         return parse(NewVersion, body, f"new version of {id}")
 
     async def validate(self, subtype: type[Info] | str, info: Info) -> str | None:
-        """What the registry has against an item of these statements, in its words; None where it would take it."""
+        """Return the registry's objection to an item with this content, in its own words, or None."""
         kind = kind_of(subtype)
         path = f"{route(kind)}/validate"
         try:
@@ -151,19 +152,19 @@ class RegistryApi(Api):
         return refusal_of(body)
 
     async def schema(self, subtype: type[Info] | str) -> dict[str, Any]:
-        """The JSON Schema of what an item of the subtype states, as the platform has it."""
+        """Return the platform's JSON Schema for the content of an item of the subtype."""
         kind = kind_of(subtype)
         body = await self.call("GET", f"{route(kind)}/schema", repeat="idempotent")
         return dict(body.get("json_schema") or {})
 
     async def ui_schema(self, subtype: type[Info] | str) -> dict[str, Any]:
-        """How the web interface lays out the form of a subtype (react-jsonschema-form)."""
+        """Return the layout of a subtype's form in the web interface (react-jsonschema-form)."""
         kind = kind_of(subtype)
         body = await self.call("GET", f"{route(kind)}/ui_schema", repeat="idempotent")
         return dict(body.get("ui_schema") or {})
 
     async def about(self) -> Release:
-        """Which version of Provena runs there."""
+        """Return the version of Provena that the server runs."""
         body = await self.call("GET", "/registry/general/about/version", repeat="idempotent")
         return parse(Release, body, "answer about its version")
 
@@ -199,7 +200,7 @@ class RegistryApi(Api):
         page_size: int = 20,
         limit: int | None = None,
     ) -> AsyncIterator[Item[Any]]:
-        """Complete items of a subtype, newest first.
+        """Yield the complete items of a subtype, newest first.
 
         `begins_with` needs the sort ACCESS_INFO_URI_BEGINS_WITH and finds external datasets by their URI.
         """
@@ -211,7 +212,7 @@ class RegistryApi(Api):
     async def seeds(
         self, subtype: type[Info] | str, *, page_size: int = 20, limit: int | None = None
     ) -> AsyncIterator[Seed]:
-        """Seeds of a subtype, newest first."""
+        """Yield the seeds of a subtype, newest first."""
         kind = kind_of(subtype)
         request = order("CREATED_TIME", False, None, page_size) | {"filter_by": {"record_type": "SEED_ONLY"}}
         async for item in self.listed(f"{route(kind)}/list", request, "seed_items", limit):
@@ -230,11 +231,11 @@ class RegistryApi(Api):
         page_size: int = 20,
         limit: int | None = None,
     ) -> AsyncIterator[Item[Info] | Seed]:
-        """Complete items of all subtypes, newest first; with `seeds` these too.
+        """Yield the complete items of all subtypes, newest first; with `seeds`, the seeds too.
 
-        `reviewer` is a person and gives the datasets that it was asked to review, of which the server knows no sort but
-        the default here, RELEASE_TIMESTAMP. Beside a subtype it counts nothing. A subtype and a release status exclude
-        each other (InvalidParameterError).
+        `reviewer` is a person and selects the datasets that this person was asked to review; the server sorts these
+        only by the default here, RELEASE_TIMESTAMP. With a subtype, `reviewer` has no effect. A subtype and a release
+        status exclude each other (InvalidParameterError).
         """
         if sort is None:
             sort = "CREATED_TIME" if reviewer is None or subtype is not None else "RELEASE_TIMESTAMP"
@@ -259,12 +260,12 @@ class RegistryApi(Api):
         page_size: int = 20,
         limit: int | None = None,
     ) -> AsyncIterator[Item[DatasetInfo]]:
-        """The datasets that wait for, or had, the approval of the caller's own person; those asked for last come first.
+        """Yield the datasets that wait for, or had, the approval of the caller's own person, the latest request first.
 
-        Raises ForbiddenError for another's person, BadRequestError for a caller without one.
+        Raises ForbiddenError for another user's person, BadRequestError for a caller without a person.
         """
         chosen = {"release_reviewer": reviewer, "release_status": release_status}
-        # A sort is always sent: without one the server asks for an index that it has not, and answers 500.
+        # Always send a sort: without one the server uses an index that does not exist, and replies 500.
         request = order(sort, ascending, None, page_size)
         request["filter_by"] = {name: value for name, value in chosen.items() if value is not None}
         path = f"{route(DatasetInfo)}/user/releases"
@@ -273,13 +274,13 @@ class RegistryApi(Api):
 
 
 def order(sort: Sort, ascending: bool, begins_with: str | None, page_size: int) -> dict[str, Any]:
-    """What all requests for lists of items begin with."""
+    """Return the fields with which every request for a list of items begins."""
     by = {"sort_type": sort, "ascending": ascending, "begins_with": begins_with}
     return {"sort_by": {name: value for name, value in by.items() if value is not None}, "page_size": page_size}
 
 
 def _record(value: Any, kind: type[Info] | None, what: str) -> Item[Any] | Seed:
-    """An item, or a seed, as its `record_type` says; of the subtype that it names where no `kind` is told."""
+    """Read an item or a seed, by its `record_type`; of the subtype that it names if no `kind` is given."""
     if not isinstance(value, dict):
         return parse(Seed, value, what)
     plain = {name: part for name, part in value.items() if name != _STRAY}

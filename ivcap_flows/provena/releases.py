@@ -1,4 +1,4 @@
-"""Approving that a dataset is released, and who may (data-store-api). Reviewers are ids of PERSONs."""
+"""Approve the release of datasets, and manage who may (data-store-api). Reviewers are ids of PERSONs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ __all__ = ["ReleasesApi"]
 
 
 class ReleasesApi(Api):
-    """The registry's `releases` lists the datasets that a reviewer is asked about."""
+    """Approvals of releases. The registry's `releases` lists the datasets that a reviewer is asked about."""
 
     async def request(self, dataset: str, reviewer: str, *, notes: str) -> None:
-        """Ask a system reviewer to approve the release of a dataset, which then is PENDING.
+        """Ask a system reviewer to approve the release of a dataset, which becomes PENDING.
 
-        Raises NotAuthorizedError for who is no admin of the dataset; BadRequestError for a person that is no system
-        reviewer, for a caller without a linked person, and where the dataset is pending or released already.
+        Raises NotAuthorizedError if the caller is not an admin of the dataset. Raises BadRequestError for a person who
+        is not a system reviewer, for a caller without a linked person, and if the dataset is already pending or
+        released.
         """
         wanted = {"dataset_id": dataset, "approver_id": reviewer, "notes": notes}
         await self.call("POST", "/release/approval-request", repeat="keyed", json=wanted)
 
     async def decide(self, dataset: str, *, approve: bool, notes: str) -> None:
-        """Approve a release or reject it, as the reviewer who was asked.
+        """Approve or reject a release, as the reviewer who was asked.
 
-        Raises NotAuthorizedError or BadRequestError for anybody else, and for a dataset that does not wait.
+        Raises NotAuthorizedError or BadRequestError for anybody else, and for a dataset that waits for no decision.
         """
         wanted = {"dataset_id": dataset, "approve": approve, "notes": notes}
         await self.call("PUT", "/release/action-approval-request", repeat="keyed", json=wanted)
 
     async def reviewers(self) -> list[str]:
-        """The persons who may approve releases."""
+        """Return the persons who may approve releases."""
         found = await self.call_any("GET", "/release/sys-reviewers/list", repeat="idempotent")
         if not isinstance(found, list):
             raise ProtocolError("Provena's list of reviewers is not as its API describes it: it is no list.")
         return [str(person) for person in found]
 
     async def add_reviewer(self, person: str) -> None:
-        """Let a person approve releases, as a system administrator."""
+        """Allow a person to approve releases. Only for system administrators."""
         await self.call_any("POST", "/release/sys-reviewers/add", repeat="idempotent", params={"reviewer_id": person})
 
     async def remove_reviewer(self, person: str) -> None:
-        """Let a person no longer approve releases, as a system administrator."""
+        """Withdraw a person's right to approve releases. Only for system administrators."""
         await self.call_any("DELETE", "/release/sys-reviewers/delete", repeat="keyed", params={"reviewer_id": person})

@@ -13,7 +13,7 @@ from ivcap_flows.provena.wire import Wire, blank, no_seconds
 __all__ = ["TERMINAL", "Associations", "JobRow", "Lodged", "ModelRunRecord", "TemplatedDataset"]
 
 TERMINAL: Final = frozenset({"SUCCEEDED", "FAILED"})
-"""The states in which a job stays."""
+"""The states that a job never leaves."""
 
 
 class TemplatedDataset(Wire):
@@ -32,7 +32,7 @@ class TemplatedDataset(Wire):
 
 
 class Associations(Wire):
-    """Who ran the model (a PERSON) and, optionally, for whom (an ORGANISATION)."""
+    """The person who ran the model (a PERSON) and, optionally, for which ORGANISATION."""
 
     modeller_id: str
     requesting_organisation_id: str | None = None
@@ -42,7 +42,7 @@ class Associations(Wire):
 
 
 class ModelRunRecord(Wire):
-    """What is registered of a model run. Times are Unix seconds; the model itself comes from the workflow template."""
+    """The registered facts of a model run. Times are Unix seconds; the workflow template names the model."""
 
     workflow_template_id: str
     model_version: str | None = None
@@ -57,7 +57,7 @@ class ModelRunRecord(Wire):
     end_time: int
 
     def of_handle(self) -> dict[str, Any]:
-        """What the record says, by the fields of a `ModelRun`."""
+        """Return the record's content by the fields of a `ModelRun` handle."""
         return {
             "workflow_template": self.workflow_template_id,
             "display_name": self.display_name,
@@ -94,7 +94,7 @@ class Lodged(Wire):
 class JobRow(Wire):
     """A row of the job API.
 
-    `status` goes PENDING, DEQUEUED, IN_PROGRESS, then SUCCEEDED or FAILED; any of the first three may be skipped.
+    `status` goes from PENDING to DEQUEUED to IN_PROGRESS to SUCCEEDED or FAILED; any of the first three may be skipped.
     """
 
     session_id: str
@@ -124,7 +124,7 @@ class JobRow(Wire):
 
     @property
     def records(self) -> list[ModelRunRecord]:
-        """The records that a batch was sent with, in that order; of a single registration the one."""
+        """The records of a batch, in the order sent; for a single registration, its one record."""
         sent = self.payload.get("records")
         if isinstance(sent, list):
             return [ModelRunRecord.model_validate(part) for part in sent]
@@ -138,17 +138,17 @@ class JobRow(Wire):
 
     @property
     def result_batch_id(self) -> str | None:
-        """Of a succeeded batch submission: the batch that its children carry in `batch_id`."""
+        """For a succeeded batch submission: the batch that its children have as `batch_id`."""
         return (self.result or {}).get("batch_id")
 
     @property
     def report_url(self) -> SecretStr | None:
-        """Of a succeeded report: where the document is, for an hour, to whoever has the URL."""
+        """For a succeeded report: the document's URL, valid for one hour for everybody who has it."""
         url = (self.result or {}).get("report_url")
         return SecretStr(url) if isinstance(url, str) and url else None
 
     def checked(self) -> JobRow:
-        """This row; raises RegistrationFailedError if the job failed."""
+        """Return this row. Raises RegistrationFailedError if the job failed."""
         if self.status != "FAILED":
             return self
         why = (self.info or "").strip() or "Provena gives no reason"

@@ -1,4 +1,4 @@
-"""The objects of one S3 bucket: requests by botocore, each in a thread, with keys that are renewed as work goes on."""
+"""The objects of one S3 bucket. botocore sends each request in a thread, with keys that are renewed in time."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = ["AT_ONCE", "Bucket", "Listed", "need_library"]
 T = TypeVar("T")
 
 AT_ONCE: Final = 8
-"""Requests to one bucket at a time."""
+"""Maximum number of requests to one bucket at a time."""
 _ATTEMPTS: Final = 5
-"""How often botocore sends a request that is not answered, or answered by 429, 500, 502, 503 or 504."""
+"""How often botocore sends a request in all if it gets no reply, or 429, 500, 502, 503 or 504."""
 _CONNECT_SECONDS: Final = 10
 _SILENCE_SECONDS: Final = 40
 _EARLY_SECONDS: Final = 600.0
-"""Keys are renewed so long before they expire, or when half of their time is over if they live shorter."""
+"""Seconds before their expiry at which keys are renewed; short-lived keys are renewed after half their lifetime."""
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 _WRONG_KEYS: Final = _EXPIRED | {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 _THREADS: Final = "ivcap-flows-s3"
@@ -47,7 +47,7 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Listed(NamedTuple):
-    """An object as a list names it; `etag` with its quotes."""
+    """An object in a listing; `etag` includes its quotes."""
 
     key: str
     size: int
@@ -58,13 +58,13 @@ class Listed(NamedTuple):
 class _Open(NamedTuple):
     client: Any
     renew_at: float
-    """By the clock of `time.time`."""
+    """On the clock of `time.time`."""
 
 
 class Bucket:
-    """Asks with the keys that `ask_keys` gives; an asynchronous context manager. Errors are those of this package.
+    """One bucket, accessed with the keys that `ask_keys` returns. An asynchronous context manager.
 
-    `endpoint` is the address of the server; None means Amazon's own.
+    `endpoint` is the address of the server; None means Amazon's own. Errors are those of this package.
     """
 
     def __init__(
@@ -92,27 +92,27 @@ class Bucket:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # What a cancelled task left in a thread is not waited for; its request ends by itself.
+        # Do not wait for requests of cancelled tasks that still run in a thread; they end on their own.
         self._threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             client.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do blocking work in one of the threads."""
+        """Run blocking work in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to an operation of botocore's S3 client on this bucket, such as `head_object`.
+        """Run an operation of botocore's S3 client on this bucket, such as `head_object`, and return its reply.
 
-        Idempotent as S3's operations are: sent again until it is answered, five times at most, and once more with new
-        keys where the old ones are refused as expired.
+        Idempotent, as S3's operations are: it is sent up to five times until it is answered, and once more with new
+        keys if the old ones are refused as expired.
         """
         key = arguments.get("Key") or arguments.get("Prefix") or ""
         opened = await self._current()
         try:
             return await self._send(opened, operation, arguments)
-        except Exception as error:  # noqa: BLE001 - botocore's errors have no base that can be named without it
-            # The request and the server's words on it may hold the session's token, so that error goes no further.
+        except Exception as error:  # noqa: BLE001 - naming botocore's errors would mean importing it
+            # The request and the server's message may contain the session token, so do not pass that error on.
             told = explained(error, operation, self.uri(key))
         if told.data.get("code") not in _EXPIRED:
             raise told from None
@@ -124,7 +124,7 @@ class Bucket:
         raise told from None
 
     async def list(self, prefix: str) -> AsyncIterator[Listed]:
-        """All objects whose keys begin so, sorted by key, a page of 1,000 at a time."""
+        """Yield all objects whose keys begin with `prefix`, sorted by key, in pages of 1,000."""
         more: dict[str, str] = {}
         while True:
             page = await self.ask("list_objects_v2", Prefix=prefix, **more)
@@ -135,7 +135,7 @@ class Bucket:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def uri(self, key: str) -> str:
-        """The object's name: `s3://<bucket>/<key>`, the key as in a URL."""
+        """Return the object's URI: `s3://<bucket>/<key>`, with the key quoted as in a URL."""
         return f"s3://{self.name}/{quote(key)}"
 
     async def _send(self, opened: _Open, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Bucket:
 
 
 def need_library() -> None:
-    """Raise ConfigurationError where botocore is not installed."""
+    """Raise ConfigurationError if botocore is not installed."""
     try:
         import botocore.session  # noqa: F401
     except ImportError as error:
@@ -169,7 +169,7 @@ def need_library() -> None:
 
 
 def _client(keys: S3Credentials, endpoint: str | None) -> Any:
-    """A client that takes nothing from the user's own AWS files; those are for other accounts."""
+    """Create a client that ignores the user's own AWS files, since those are for other accounts."""
     from botocore.config import Config
     from botocore.session import Session
 
@@ -179,7 +179,7 @@ def _client(keys: S3Credentials, endpoint: str | None) -> Any:
     try:
         client = session.create_client(
             "s3",
-            # S3 tells the bucket's own region where this is another one, and botocore follows.
+            # If the bucket is in another region, S3 names it and botocore follows.
             region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
             endpoint_url=endpoint,
             verify=os.environ.get("SSL_CERT_FILE") or None,
@@ -204,7 +204,7 @@ def _client(keys: S3Credentials, endpoint: str | None) -> Any:
 
 
 class _NotOurs(logging.Filter):
-    """Lets pass what other users of botocore log: at level DEBUG it writes out headers, with the session's token."""
+    """Drops DEBUG records of our own threads: at that level botocore logs headers, which contain the session token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno > logging.DEBUG or not threading.current_thread().name.startswith(_THREADS)
@@ -220,7 +220,7 @@ def _keep_out_of_logs() -> None:
 
 
 def explained(error: Exception, operation: str, uri: str) -> IvcapFlowsError:
-    """The error of this package for one of botocore's; others are raised as they are."""
+    """Return this package's error for one of botocore's; any other error is raised unchanged."""
     from botocore import exceptions as botocore
 
     data: dict[str, Any] = {"platform": "S3", "method": operation, "path": uri}

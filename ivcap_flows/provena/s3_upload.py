@@ -1,4 +1,4 @@
-"""One file into an object of S3: at once, or in parts of which those that are there already are not sent again."""
+"""Upload one file to an S3 object: at once, or in parts. Parts that an earlier upload sent are not sent again."""
 
 from __future__ import annotations
 
@@ -27,39 +27,42 @@ from ivcap_flows.provena.s3 import Bucket
 __all__ = ["PART", "SHA256", "Room", "send"]
 
 PART: Final = 8 * 1024 * 1024
-"""Bytes of a part, and of the largest file that goes at once."""
+"""Bytes of a part, and of the largest file that is sent in one request."""
 SHA256: Final = "sha256"
-"""The object's metadata with the sha256 of its content: S3's own checksums of large objects depend on their parts."""
+"""The metadata field with the sha256 of the content. S3's own checksums of large objects depend on their parts."""
 _MOST_PARTS: Final = 10_000
 _MIB: Final = 1024 * 1024
 _ROOM: Final = 8 * PART
 _STALE: Final = timedelta(days=1)
-"""After so long nobody is taken to be still busy with an unfinished upload of other content; it is removed."""
+"""Age at which an unfinished upload of other content is considered abandoned, and is removed."""
 _TRIES: Final = 3
 
 
 class Room:
-    """Memory for parts on their way: who finds no room waits. A part that is larger than all of it gets all of it."""
+    """A memory limit for parts in transit: `take` waits until there is room.
+
+    A part above the limit gets the whole limit.
+    """
 
     def __init__(self, size: int = _ROOM) -> None:
         self._size = self._left = size
         self._freed = asyncio.Event()
 
     async def take(self, size: int) -> None:
-        """Wait until there is room."""
+        """Wait until there is room, and take it."""
         while self._left < min(size, self._size):
             self._freed.clear()
             await self._freed.wait()
         self._left -= min(size, self._size)
 
     def give(self, size: int) -> None:
-        """Give back what was taken."""
+        """Return the room that was taken."""
         self._left += min(size, self._size)
         self._freed.set()
 
     @asynccontextmanager
     async def of(self, size: int) -> AsyncIterator[None]:
-        """Room for as long as the block runs."""
+        """Take room while the block runs."""
         await self.take(size)
         try:
             yield
@@ -77,17 +80,17 @@ class _Block(NamedTuple):
 
 
 class _Begun(NamedTuple):
-    """An unfinished upload of several parts: those that are there, as S3 wants them told at the end."""
+    """An unfinished multipart upload, with its existing parts in the form that S3 wants at the end."""
 
     id: str
     parts: dict[int, dict[str, Any]]
 
 
 async def send(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
-    """Make the object `key` from a file; S3 checks what arrives by sha256.
+    """Create the object `key` from a file; S3 verifies the content by sha256.
 
     Parts that an earlier call sent before it was killed or lost its connection are not sent again. Raises
-    SourceChangedError for a file that has another content than its handle says; of that nothing is left behind.
+    SourceChangedError if the file's content differs from its handle; then nothing remains on the server.
     """
     adopt = True
     for left in reversed(range(_TRIES)):
@@ -97,7 +100,7 @@ async def send(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
                 return
             adopted = await _in_parts(bucket, key, file, room, adopt=adopt)
         except NotFoundError as error:
-            # Another call, or an earlier try of this one whose reply was lost, has completed or removed the upload.
+            # Another call, or an earlier attempt of this one whose reply was lost, has completed or removed the upload.
             if error.data.get("code") != "NoSuchUpload" or not left:
                 raise
             adopted = True
@@ -107,7 +110,7 @@ async def send(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
 
 
 async def sha256_of(bucket: Bucket, key: str) -> str | None:
-    """The sha256 that an object states of its content, if it is there and does."""
+    """Return the sha256 in an object's metadata; None if there is no object or no sha256."""
     try:
         found = await bucket.ask("head_object", Key=key)
     except NotFoundError:
@@ -129,7 +132,7 @@ async def _whole(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
 
 
 async def _in_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, *, adopt: bool) -> bool:
-    """Whether an upload was gone on with whose beginning is not known to have told the file's sha256."""
+    """Send a file in parts; return whether it resumed an upload that may have started without the file's sha256."""
     size = _part_size(file.size)
     found = await _unfinished(bucket, key, file, size, room) if adopt else None
     if found is None:
@@ -140,7 +143,7 @@ async def _in_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, *, ad
         parts = [upload.parts[number] for number in sorted(upload.parts)]
         await bucket.ask("complete_multipart_upload", Key=key, UploadId=upload.id, MultipartUpload={"Parts": parts})
     except IvcapFlowsError as error:
-        # What can be gone on with is left for the next call.
+        # Keep an upload that the next call can resume.
         if not (error.retryable or isinstance(error, NotAuthorizedError)):
             await _remove(bucket, key, upload.id)
         raise
@@ -182,7 +185,7 @@ async def _send_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, siz
             sending = [task for task in sending if not task.done()]
         results = await asyncio.gather(*sending, return_exceptions=True)
     except Exception:
-        # Parts on their way would arrive after the others are removed, and stay.
+        # Wait for parts in transit: they would arrive after the others are removed, and stay.
         await asyncio.gather(*sending, return_exceptions=True)
         raise
     except asyncio.CancelledError:
@@ -202,11 +205,11 @@ def _told(number: int, part: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room: Room) -> _Begun | None:
-    """The newest unfinished upload of the object that has parts, all of them the file's."""
+    """Find the newest unfinished upload of the object that has parts, all of which match the file."""
     try:
         answer = await bucket.ask("list_multipart_uploads", Prefix=key)
     except ForbiddenError:
-        return None  # keys need not allow to look
+        return None  # the keys may not allow this request
     found = [each for each in answer.get("Uploads", ()) if each["Key"] == key]
     now = date_of(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
     for each in sorted(found, key=lambda each: str(each["Initiated"]), reverse=True):
@@ -216,14 +219,14 @@ async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room
                 return begun
         except (ForbiddenError, NotFoundError):
             continue
-        # By S3's own clock: by another one, what somebody has begun just now might look old.
+        # Use S3's own clock: by another clock, an upload that has just started might look old.
         if now is not None and now - each["Initiated"] > _STALE:
             await _remove(bucket, key, begun.id)
     return None
 
 
 async def _is_of(bucket: Bucket, key: str, begun: _Begun, file: LocalFile, size: int, room: Room) -> bool:
-    """Whether an upload has parts and all are the file's; they are added to it."""
+    """Return whether an upload has parts and all of them match the file; add them to `begun`."""
     after = 0
     while True:
         page = await bucket.ask("list_parts", Key=key, UploadId=begun.id, PartNumberMarker=after)
@@ -239,20 +242,20 @@ async def _is_of(bucket: Bucket, key: str, begun: _Begun, file: LocalFile, size:
 
 
 def _has(part: dict[str, Any], block: _Block) -> bool:
-    """Whether a part has this content, by its sha256 where the server keeps that, else by its MD5."""
+    """Return whether a part has this content, by its sha256 if the server keeps it, else by its MD5."""
     if checksum := part.get("ChecksumSHA256"):
         return bool(checksum == block.checksum)
     return bool(part["ETag"].strip('"') == hashlib.md5(block.content, usedforsecurity=False).hexdigest())
 
 
 async def _remove(bucket: Bucket, key: str, id: str) -> None:  # noqa: A002 - S3's own word
-    """Parts that nobody completes cost money for ever; if they cannot be removed now, the first failure is told."""
+    """Remove an unfinished upload, since its parts cost money for ever. Ignore a failure: the first error is raised."""
     with contextlib.suppress(IvcapFlowsError):
         await bucket.ask("abort_multipart_upload", Key=key, UploadId=id)
 
 
 def _part_size(size: int) -> int:
-    """The same for the same file, so that another call finds the same parts."""
+    """Return the part size, which is the same for the same file size, so that another call finds the same parts."""
     return max(PART, -(-size // _MOST_PARTS // _MIB) * _MIB)
 
 

@@ -1,4 +1,4 @@
-"""Search over the registry (search-api)."""
+"""Search the registry (search-api)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ivcap_flows.provena.wire import Wire
 __all__ = ["MOST_HITS", "Hit", "SearchApi"]
 
 MOST_HITS: Final = 50
-"""More than this the server does not give; it has no second page."""
+"""The server's maximum number of hits; it has no second page."""
 
 
 class Hit(Wire):
-    """An item that was found; the better it fits, the higher the score, which means nothing beyond one search."""
+    """An item that was found. A higher score means a better match; scores of different searches cannot be compared."""
 
     id: str
     score: float
 
 
 class SearchApi(Api):
-    """Search looks at no item's access: what it finds, the caller may still be unable to read."""
+    """Search. It ignores access rights, so the caller may be unable to read a hit."""
 
     async def registry(self, query: str, *, subtype: type[Info] | str | None = None, limit: int = 10) -> list[Hit]:
-        """Items whose texts fit the query, the best first, at most `limit` (1 to 50)."""
+        """Return items whose texts match the query, the best first, at most `limit` (1 to 50)."""
         if not 1 <= limit <= MOST_HITS:
             raise InputError(f"A search of Provena's registry gives 1 to {MOST_HITS} items, not {limit}.")
         asked = {

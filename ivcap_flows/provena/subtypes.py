@@ -1,4 +1,4 @@
-"""The subtypes of the registry: the class of each, its routes, and which API writes it (registry-api)."""
+"""The subtypes of the registry: their classes, their routes, and the API that writes them (registry-api)."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _ROUTES: Final[dict[type[Info], str]] = {
 }
 
 SUBTYPES: Final[dict[str, type[Info]]] = {info.subtype: info for info in _ROUTES}
-"""Provena's subtype names and what such an item states."""
+"""Provena's subtype name -> class of the item's content."""
 
 CREATABLE: Final[frozenset[type[Info]]] = frozenset(
     {Person, Organisation, Model, DatasetTemplate, WorkflowTemplate, Study}
 )
-"""Written by the registry. Datasets are the data store's, model runs the prov API's, the rest is made by jobs."""
+"""Subtypes that the registry writes. The data store writes datasets, the prov API model runs, jobs the rest."""
 
 VERSIONED: Final[frozenset[type[Info]]] = frozenset({Model, DatasetTemplate, WorkflowTemplate})
-"""Of these the registry makes new versions; of datasets the data store does."""
+"""Subtypes of which the registry makes new versions; the data store makes those of datasets."""
 
 
 def kind_of(subtype: type[Info] | str) -> type[Info]:
-    """The class of a subtype that is given as that class or by Provena's name. InputError for any other."""
+    """Return the class of a subtype, given as that class or by Provena's name. Raises InputError for any other."""
     kind = SUBTYPES.get(subtype) if isinstance(subtype, str) else subtype
     if kind not in _ROUTES:
         raise InputError(f"Provena's registry has no subtype {subtype!r}; it has {', '.join(SUBTYPES)}.")
@@ -55,12 +55,12 @@ def kind_of(subtype: type[Info] | str) -> type[Info]:
 
 
 def route(kind: type[Info]) -> str:
-    """What the paths of a subtype begin with."""
+    """Return the beginning of a subtype's paths."""
     return _ROUTES[kind]
 
 
 def written_here(subtype: type[Info] | str, info: Info | None = None) -> type[Info]:
-    """The class of a subtype that the registry writes, and that `info` is of. InputError for any other."""
+    """Return the class of a subtype that the registry writes and `info` belongs to. Raises InputError otherwise."""
     kind = kind_of(subtype)
     if kind not in CREATABLE:
         raise InputError(f"The registry does not write a {kind.subtype}; it is made and changed by another API.")

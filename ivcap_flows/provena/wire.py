@@ -1,4 +1,4 @@
-"""The base of all Provena bodies: what is kept on reading, and what is checked before sending."""
+"""Base class of all Provena bodies: fields to keep on reading, and checks before sending."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ivcap_flows.errors import InputError
 __all__ = ["LATEST_SECONDS", "Wire", "blank", "no_seconds", "not_http"]
 
 LATEST_SECONDS: Final = 10**11
-"""No time in Unix seconds is later (year 5138); a current time in milliseconds is."""
+"""Upper limit for times in Unix seconds (year 5138); a current time in milliseconds is above it."""
 
 
 class Wire(BaseModel):
     """A JSON object of Provena's APIs. Fields that a newer server adds are kept on reading.
 
-    Sent are they only where `body` is told so: in what a user writes, a field that nobody knows is a slip of the pen.
+    They are sent only if `body` is called with `unknown`. In what a user writes, an unknown field is a typing error.
     """
 
-    # Validators are built at the first use: importing the tasks costs no time for a platform that is not used.
+    # Validators are built at the first use, so that importing the tasks costs nothing for an unused platform.
     model_config = ConfigDict(extra="allow", defer_build=True)
 
     def faults(self) -> list[str]:
-        """What the server would refuse about this object's own fields, as sentences without an end."""
+        """Return what the server would refuse about this object's own fields, as sentences without a full stop."""
         return []
 
     def body(self, *, unknown: bool = False) -> dict[str, Any]:
-        """The JSON to send, without nulls. Raises InputError that lists every fault at once.
+        """Return the JSON to send, without nulls. Raises InputError that lists every fault at once.
 
-        With `unknown`, fields that this version does not know are no fault and are sent: what replaces an item that a
-        newer server gave must not lose them.
+        With `unknown`, fields that this version does not know are allowed and sent: an update of an item that a newer
+        server returned must not lose them.
         """
         found = list(_all_faults(self, "", unknown))
         if found:
@@ -39,7 +39,7 @@ class Wire(BaseModel):
         return self.plain()
 
     def plain(self) -> dict[str, Any]:
-        """The JSON as it is: without nulls, not checked."""
+        """Return the JSON as it is: without nulls, not checked."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -58,12 +58,12 @@ def _all_faults(part: Any, place: str, unknown: bool) -> list[str]:
 
 
 def blank(part: Wire, *names: str) -> list[str]:
-    """A fault for each named text that is empty."""
+    """Return a fault for each of these texts that is empty."""
     return [f"{name} is empty" for name in names if (text := getattr(part, name)) is not None and not text.strip()]
 
 
 def not_http(part: Wire, *names: str) -> list[str]:
-    """A fault for each named text that is set and no http URL."""
+    """Return a fault for each of these texts that is set and is not an http URL."""
     return [
         f"{name} is no http or https URL ({text!r})"
         for name in names
@@ -72,7 +72,7 @@ def not_http(part: Wire, *names: str) -> list[str]:
 
 
 def no_seconds(part: Wire, *names: str) -> list[str]:
-    """A fault for each named time that cannot be Unix seconds; the server itself takes milliseconds silently."""
+    """Return a fault for each of these times that cannot be Unix seconds. The server accepts milliseconds silently."""
     return [
         f"{name} must be in Unix seconds, and {value} looks like milliseconds"
         if (value := getattr(part, name)) > LATEST_SECONDS

@@ -1,4 +1,4 @@
-"""Fixtures for pytest that test flows against the embedded platforms: `pytest_plugins = ["ivcap_flows.testing"]`.
+"""Pytest fixtures to test flows on the embedded platforms: `pytest_plugins = ["ivcap_flows.testing"]`.
 
 A test then looks like this:
 
@@ -26,7 +26,7 @@ __all__ = ["embedded_platform", "ivcap_journal"]
 
 
 _IDLE: Final = 3600.0
-"""Seconds for which a session may be busy with tests that do not need the platforms."""
+"""Seconds that a session may spend on tests that do not use the platforms, before these end."""
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +38,10 @@ def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Embedd
 
 @pytest.fixture
 def embedded_platform(_embedded: local.EmbeddedPlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlatformControl]:
-    """One embedded platform for all tests of a session, to which the environment points.
+    """Run one embedded platform for all tests of a session, and point the environment to it.
 
-    It gives faults on purpose, the requests of the test, and a clock that can be set, and can be as slow and narrow as
-    production (`be_like`). It ends with the session.
+    The control object can inject faults, list the requests of the test, set the platform's clock, and make the platform
+    as slow and limited as production (`be_like`). The platform ends with the session.
     """
     control = PlatformControl(_embedded)
     control.clear_faults()
@@ -56,6 +56,6 @@ def embedded_platform(_embedded: local.EmbeddedPlatform, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def ivcap_journal(tmp_path: Path) -> Iterator[Journal]:
-    """An empty journal into which everything that the test runs is recorded."""
+    """Open an empty journal that records everything the test runs."""
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal, use_journal(journal):
         yield journal

@@ -1,1 +1,1 @@
-"""The embedded IVCAP: its wire contract, one folder a noun."""
+"""The embedded IVCAP: its API, with one folder for each noun."""

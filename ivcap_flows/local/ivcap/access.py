@@ -1,4 +1,4 @@
-"""Who may see what: an account its own things, everybody what an `ivcap.open.*` policy opens."""
+"""Access: an account sees its own items, and everybody sees items with an `ivcap.open.*` policy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ POLICY: Final = {
     "service": "urn:ivcap:policy:ivcap.base.service",
     "queue": "urn:ivcap:policy:ivcap.base.queue",
 }
-"""The policy of a thing that was given none: private to its account."""
+"""The default policy of each noun: private to the account."""
 
 
 def readable(who: Principal) -> tuple[str, list[Any]]:
-    """The SQL condition, and its values, for what a caller may see in lists now."""
+    """Return the SQL condition, and its values, for the items that a caller may see in lists now."""
     now = clock.now()
     return f"(account = ? OR policy GLOB '{OPEN}*') AND visible_from BETWEEN ? AND ?", [who.account, -now, now]
 
@@ -36,7 +36,7 @@ def may_read(row: sqlite3.Row, who: Principal) -> bool:
 
 
 def to_write(row: sqlite3.Row | None, noun: str, urn: str, who: Principal) -> sqlite3.Row:
-    """The row, for its owner. Raises Problem 404 for what the caller can't see, 403 for another account's."""
+    """Return the row, for its owner. Raises Problem 404 if the caller cannot see it, 403 if another account owns it."""
     if row is None or not may_read(row, who):
         raise errors.not_found(noun, urn)
     if row["account"] != who.account:
@@ -45,7 +45,7 @@ def to_write(row: sqlite3.Row | None, noun: str, urn: str, who: Principal) -> sq
 
 
 def checked_policy(policy: Any, noun: str, name: str = "policy") -> str:
-    """A policy as given, or the default of its noun. Raises Problem 422."""
+    """Return a given policy, or the default of the noun. Raises Problem 422."""
     if policy is None or policy == "":
         return POLICY[noun]
     if not isinstance(policy, str) or not policy.startswith("urn:ivcap:policy:"):

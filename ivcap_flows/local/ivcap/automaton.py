@@ -1,6 +1,6 @@
-"""Walks through a text with all states at once that an expression may be in, so that none takes for ever.
+"""Match regular expressions by following all possible states at once, so that no match takes for ever.
 
-The backtracking of Python's `re` may: a text of thirty characters can take it years.
+Python's `re` backtracks: with some expressions, a text of thirty characters can take it years.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any, Final
 __all__ = ["Check", "Node", "Program", "Test", "TooLargeError", "holds", "program_of"]
 
 Test = Callable[[str], bool]
-"""Whether a character fits."""
+"""Returns whether a character matches."""
 Check = Callable[[str, int], bool]
-"""Whether something holds at a place of a text."""
+"""Returns whether a condition holds at a position in a text."""
 
 _MOST_STEPS: Final = 20_000
 
 
 class TooLargeError(ValueError):
-    """An expression of too many steps."""
+    """An expression has too many steps."""
 
 
 @dataclass
 class Step:
-    """A step of a program: a character that fits, something that holds, or else a choice of steps to go on from."""
+    """A step of a program: a character that must match, a condition that must hold, or a choice of next steps."""
 
     test: Test | None = None
     check: Check | None = None
@@ -34,8 +34,9 @@ class Step:
 
 Program = list[Step]
 Node = tuple[Any, ...]
-"""A part of an expression: `("char", test)`, `("check", check)`, `("row", parts)`, `("either", parts)`,
-`("repeat", part, least, most)`."""
+"""A part of an expression: `("char", test)`, `("check", check)`, `("row", parts)`, `("either", parts)`, `("repeat",
+part, least, most)`.
+"""
 
 
 def program_of(node: Node) -> Program:
@@ -45,7 +46,7 @@ def program_of(node: Node) -> Program:
 
 
 def _write(node: Node, program: Program) -> None:
-    """Append the steps of a node; what follows it comes after the last of them."""
+    """Append the steps of a node; the steps of the next node follow its last step."""
     if len(program) > _MOST_STEPS:
         raise TooLargeError("a regular expression of that size")
     kind, *parts = node
@@ -97,7 +98,7 @@ def _write_repeats(part: Node, least: int, most: int | None, program: Program) -
 
 
 def holds(program: Program, text: str, begin: int, *, end: int | None = None, anchored: bool = False) -> bool:
-    """Whether the program ends anywhere from `begin` on, or with `end` just there; anchored, it starts at `begin`."""
+    """Return whether the program can end at or after `begin`, or exactly at `end`; anchored, it starts at `begin`."""
     last = len(text) if end is None else end
     waiting: list[int] = []
     for at in range(begin, last + 1):
@@ -113,7 +114,7 @@ def holds(program: Program, text: str, begin: int, *, end: int | None = None, an
 
 
 def _reached(program: Program, starts: Iterable[int], text: str, at: int) -> tuple[list[int], bool]:
-    """The steps that wait for a character, and whether the program is done."""
+    """Return the steps that wait for a character, and whether the program has ended."""
     seen: set[int] = set()
     waiting: list[int] = []
     open_ = list(starts)

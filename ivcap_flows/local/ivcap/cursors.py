@@ -1,4 +1,4 @@
-"""Cursors of lists: signed, so that what this server did not make is refused, and of URL-safe characters."""
+"""Cursors of lists: signed, so that the server can refuse those it did not make, and in URL-safe characters."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Cursors:
         return hmac.new(self.secret, data, hashlib.sha256).digest()[:16]
 
     def write(self, value: Mapping[str, Any]) -> str:
-        # Packed, as a URL has little room.
+        # Compressed, since a URL must be short.
         data = zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
         return base64.urlsafe_b64encode(self._mac(data) + data).decode().rstrip("=")
 
     def read(self, text: str) -> dict[str, Any]:
-        """Raises Problem 400."""
+        """Read a cursor. Raises Problem 400."""
         try:
             raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         except (ValueError, binascii.Error):

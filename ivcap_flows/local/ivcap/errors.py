@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-class Problem(Exception):  # noqa: N818 - a reply that is raised
+class Problem(Exception):  # noqa: N818 - it is raised, but is a reply
     """A refusal on its way to the caller."""
 
     def __init__(self, status: int, kind: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
@@ -58,7 +58,7 @@ def already_created(noun: str, id: str) -> Problem:  # noqa: A002
 
 
 def conflict(message: str, **headers: str) -> Problem:
-    """409 of the TUS protocol, for bytes that do not continue where the upload stands."""
+    """Return a 409 of the TUS protocol, for bytes that do not continue at the upload's offset."""
     return Problem(
         409, "conflict", {"message": message}, {name.replace("_", "-"): value for name, value in headers.items()}
     )
@@ -82,5 +82,5 @@ def not_unique(message: str) -> Problem:
 
 
 def full(message: str) -> Problem:
-    """507: the disk of the embedded platform takes no more bytes."""
+    """Return a 507: the disk of the embedded platform is full."""
     return Problem(507, "not-available", {"message": message})

@@ -6,7 +6,7 @@
     value      := 'text' | "text" | word
 
 `~=` matches the whole value, with `%` for any characters, as in `name ~= 'Scott%'` (IVCAP OpenAPI 0.48). The word
-operators are those of the OData example in the same document. A quote is doubled inside its own kind.
+operators are those of the OData example in the same document. Inside quotes, the same quote is written twice.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _DEEPEST: Final = 40
 
 @dataclass(frozen=True)
 class Column:
-    """What a name in a filter or in `order-by` stands for; `values` are parameters inside `sql`.
+    """The meaning of a name in a filter or in `order-by`; `values` are parameters inside `sql`.
 
-    One of kind `any` holds values of JSON: a number without quotes is compared as a number. A column that is
-    `never_null` sorts as it is, so that a plain index of it is of use.
+    A column of kind `any` has JSON values: a number without quotes is compared as a number. A column that is
+    `never_null` sorts as it is, so that a plain index of it can be used.
     """
 
     sql: str
@@ -55,18 +55,18 @@ class Column:
 
     @property
     def sortable(self) -> str:
-        """An expression that is never null, since nothing comes behind a null."""
+        """An expression that is never null, since no key compares as after a null."""
         empty = "0" if self.kind in ("number", "time") else "''"
         return self.sql if self.never_null else f"COALESCE({self.sql}, {empty})"
 
 
 def glob(pattern: str) -> str:
-    """A `%` pattern as a case-sensitive SQLite GLOB."""
+    """Return a `%` pattern as a case-sensitive SQLite GLOB."""
     return re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", pattern).replace("%", "*")
 
 
 def compile_filter(text: str, column: Callable[[str], Column | None]) -> tuple[str, list[Any]] | None:
-    """SQL and its parameters; None for an empty filter. Raises Problem 400 with what is wrong."""
+    """Return SQL and its parameters; None for an empty filter. Raises Problem 400 with the fault."""
     if not text.strip():
         return None
     if len(text) > _LONGEST:

@@ -1,16 +1,17 @@
-"""The part of PostgreSQL's JSON path language that `content-path` is used with, in lax mode.
+"""The part of PostgreSQL's JSON path language that `content-path` uses, in lax mode.
 
     $.item ? (@ == "urn:x:1")                            $.name ? (@ like_regex "^a" flag "i")
     $.images[*] ? (@.size > 10000 && @.kind != "raw")    $.tags[last] ? (@ starts with "A")
 
-Paths of `.key`, `."key"`, `.*`, `[*]`, `[0]`, `[last]`, `[last - 1]`, `[0 to 2, last]` and conditions `? (...)`. A
-condition compares (`==`, `!=`, `<>`, `<`, `<=`, `>`, `>=`) what paths from `@` or `$` give with each other or with a
-text, a number, `true`, `false` or `null`; it asks by `starts with`, `like_regex` (regex.py) and `exists`; `&&`, `||`,
-`!` and `is unknown` put conditions together. Methods, arithmetic, `.**`, variables and strict mode are refused.
+Supported are paths of `.key`, `."key"`, `.*`, `[*]`, `[0]`, `[last]`, `[last - 1]`, `[0 to 2, last]` and conditions `?
+(...)`. A condition compares (`==`, `!=`, `<>`, `<`, `<=`, `>`, `>=`) the values of paths from `@` or `$` with each
+other or with a text, a number, `true`, `false` or `null`. It can also use `starts with`, `like_regex` (regex.py) and
+`exists`; `&&`, `||`, `!` and `is unknown` combine conditions. Methods, arithmetic, `.**`, variables and strict mode are
+refused.
 
-As in PostgreSQL, a key looks into the elements of an array, and a comparison takes the elements of one. A condition is
-true, false or unknown (None), and what compares unlike things is unknown. An aspect is selected when the path gives
-anything.
+As in PostgreSQL, a key is applied to the elements of an array, and a comparison uses the elements of an array. A
+condition is true, false or unknown (None); comparing values of different kinds is unknown. An aspect is selected if the
+path returns any value.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from ivcap_flows.local.ivcap.regex import RegexError, finder
 __all__ = ["compile_path", "matches"]
 
 Path = Callable[[Any, Any], list[Any]]
-"""What a path gives from the whole (`$`) and the current value (`@`)."""
+"""Returns the values of a path, from the whole (`$`) and the current value (`@`)."""
 Step = Callable[[Any, Any], Iterator[Any]]
-"""What a step gives from the whole and one value."""
+"""Returns the values of a step, from the whole and one value."""
 Test = Callable[[Any, Any], bool | None]
-"""Whether a condition holds; None where that is unknown."""
+"""Returns whether a condition holds; None if that is unknown."""
 Range = tuple[bool, int, bool, int]
-"""First and last element of a subscript, and for each whether it is counted from the last one."""
+"""First and last element of a subscript, each with whether it is counted from the end."""
 
 _TOKEN: Final = re.compile(
     r"""(?: (?P<string>"(?:[^"\\]|\\.)*")
@@ -86,7 +87,7 @@ def _subscript(ranges: list[Range]) -> Step:
 
 
 def _kind(value: Any) -> str:
-    """What a value is to a comparison; arrays and objects are one."""
+    """Return the kind of a value for comparisons; arrays and objects are the same kind."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -97,7 +98,10 @@ def _kind(value: Any) -> str:
 
 
 def _compare(operator: str, left: Any, right: Any) -> bool | None:
-    """As jsonb: like with like. A null is different from all else; other mixes, arrays and objects are unknown."""
+    """Compare as jsonb does: only values of the same kind.
+
+    A null differs from every other kind. Other mixed kinds, and arrays and objects, are unknown (None).
+    """
     kinds = _kind(left), _kind(right)
     if kinds[0] != kinds[1]:
         return operator in ("!=", "<>") if "null" in kinds else None
@@ -113,7 +117,7 @@ def _compare(operator: str, left: Any, right: Any) -> bool | None:
 
 
 def _some(found: Iterator[bool | None]) -> bool | None:
-    """True where any is, else unknown where any is."""
+    """Return True if any is true, else None if any is unknown, else False."""
     seen = set()
     for one in found:
         if one is True:
@@ -123,7 +127,7 @@ def _some(found: Iterator[bool | None]) -> bool | None:
 
 
 def _every(found: Iterator[bool | None]) -> bool | None:
-    """False where any is, else unknown where any is."""
+    """Return False if any is false, else None if any is unknown, else True."""
     seen = set()
     for one in found:
         if one is False:
@@ -136,12 +140,12 @@ def _number(text: str) -> Decimal:
     try:
         return Decimal(text)
     except ArithmeticError:
-        # An exponent beyond all bounds, which PostgreSQL does not store.
+        # The exponent is out of range; PostgreSQL does not store such a number.
         return Decimal("Infinity")
 
 
 def _unescaped(text: str) -> str:
-    """A string literal without its quotes. Raises ValueError."""
+    """Return a string literal without its quotes. Raises ValueError."""
 
     def meant(found: re.Match[str]) -> str:
         code = found[1] or found[2] or found[3]
@@ -149,7 +153,7 @@ def _unescaped(text: str) -> str:
 
     if re.search(r"\\[ux]", _ESCAPE.sub("", text)):
         raise ValueError(text)
-    # Characters beyond the first 65,536 may be written as two surrogates; half a pair is none.
+    # Characters beyond the first 65,536 may be written as two surrogates; half of a pair is an error.
     plain = _ESCAPE.sub(meant, text[1:-1]).encode("utf-16", "surrogatepass").decode("utf-16")
     if "\0" in plain:
         raise ValueError(text)
@@ -190,7 +194,7 @@ class _Parser:
         return found
 
     def _take(self, *texts: str) -> bool:
-        """Whether these tokens follow, which then are behind; words in any case."""
+        """Consume these tokens if they follow, words in any case; return whether they did."""
         found = self._tokens[self._at : self._at + len(texts)]
         plain = [text.lower() if kind == "word" else text for kind, text in found if kind in ("sign", "word")]
         if plain != list(texts):
@@ -265,7 +269,7 @@ class _Parser:
         return _subscript(ranges)
 
     def _place(self) -> tuple[bool, int]:
-        """A place in an array, and whether it is counted backwards from the last one."""
+        """Read a position in an array, and whether it is counted from the end."""
         if self._take("last"):
             return True, self._whole_number() if self._take("-") else 0
         return False, self._whole_number()
@@ -369,7 +373,7 @@ def _flat(values: list[Any]) -> list[Any]:
 
 @lru_cache(maxsize=256)
 def compile_path(text: str) -> Path:
-    """What a path gives from a value. Raises Problem 400 naming what it does not take."""
+    """Return a function for the values of a path. Raises Problem 400 with what is not supported."""
     if len(text) > _LONGEST:
         raise bad_request(f"content-path is longer than {_LONGEST} characters.")
     try:
@@ -379,6 +383,6 @@ def compile_path(text: str) -> Path:
 
 
 def matches(content: str, path: str) -> bool:
-    """Whether a path gives anything from JSON text; a function of the database."""
+    """Return whether a path returns any value from JSON text. A function of the database."""
     value = json.loads(content, parse_float=_number)
     return bool(compile_path(path)(value, value))

@@ -1,4 +1,4 @@
-"""The OpenAPI description of this server, made of its own table of operations."""
+"""The OpenAPI description of this server, built from its own table of operations."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _ERROR: Final = {
 def _parameter(param: Param, place: str) -> dict[str, Any]:
     shape = dict(_SHAPES[param.kind])
     shape |= {"minimum": param.least} if param.least is not None else {}
-    # A larger value counts as the most, so that it is no bound.
+    # A larger value is reduced to this one, so it is not a maximum of the schema.
     most = [f"At most {param.most} count."] if param.most is not None else []
     shape |= {"pattern": param.pattern} if param.pattern else {}
-    # A default shows what leaving the parameter out means; an empty text says no more than that.
+    # The default is the meaning of an omitted parameter; an empty text adds no information.
     shape |= {"default": param.default} if param.default not in (None, "") else {}
     text = " ".join([param.description, *most]).strip()
     told = {"description": text} if text else {}
@@ -57,7 +57,7 @@ def _response(operation: Operation, status: int) -> dict[str, Any]:
 
 
 def _statuses(operation: Operation) -> list[int]:
-    """What the operation itself answers, and what is answered before it is reached."""
+    """Return the statuses of the operation itself, and those replied before it is reached."""
     found = {*operation.answers, *(() if operation.public else (401,))}
     found |= {404} if "{" in operation.path else set()
     found |= {422} if operation.query else set()

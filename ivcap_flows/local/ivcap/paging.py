@@ -1,7 +1,7 @@
-"""Lists: pages by key, so that what is added or removed meanwhile never shifts the rest.
+"""Lists: pages by key, so that items added or removed meanwhile never shift the others.
 
-A cursor holds the whole question, the moment it was asked, and the key of the last item that was given. The `next` link
-is exactly `?page=<cursor>`, because the official Python client takes all that follows `page=` undecoded
+A cursor contains the whole query, the moment of the first request, and the key of the last item returned. The `next`
+link is exactly `?page=<cursor>`, because the official Python client takes everything after `page=` undecoded
 (ivcap_client/utils.py).
 """
 
@@ -27,10 +27,10 @@ _SEQ: Final = Column("seq", "number", never_null=True)
 
 @dataclass(frozen=True)
 class Listing:
-    """A kind of list: its table, what may be filtered and sorted by, and the order when none is asked for.
+    """A kind of list: its table, the columns to filter and sort by, and the default order.
 
-    `since` is the table's column of the moment from which a thing is there; a list shows what was there when it was
-    asked. `column` resolves names beyond `columns`. Names may be spelled with hyphens or underscores.
+    `since` is the column with the moment from which an item exists; a list shows the items that existed at its moment.
+    `column` resolves names beyond `columns`. Names may be spelled with hyphens or underscores.
     """
 
     name: str
@@ -44,7 +44,10 @@ class Listing:
         return self.columns.get(name.replace("_", "-")) or self.column(name)
 
     def order_keys(self, question: Mapping[str, Any]) -> list[tuple[Column, bool]]:
-        """The columns to sort by, each with whether it descends; the last is `seq`, so that no two keys are equal."""
+        """Return the columns to sort by, each with whether it descends.
+
+        The last is `seq`, so that no two keys are equal.
+        """
         names = [part.strip() for part in (question.get("order-by") or self.order).split(",") if part.strip()]
         if len(names) > _MOST_ORDER:
             raise bad_request(f"order-by takes at most {_MOST_ORDER} columns.")
@@ -71,9 +74,9 @@ def _directions(question: Mapping[str, Any], count: int) -> list[bool]:
 def _behind(
     keys: Sequence[tuple[Column, bool]], last: Sequence[Any] | None
 ) -> Iterator[tuple[list[str], list[Any], int]]:
-    """Conditions that together choose what comes behind a key, the nearest first; and how many columns each holds fast.
+    """Yield conditions that together select the items after a key, nearest first, and how many columns each one fixes.
 
-    One after the other each is a range of an index, which SQLite makes of neither a row value with a rowid nor an OR.
+    Each condition is a range of an index. SQLite makes no such range from a row value with a rowid, nor from an OR.
     """
     if last is None:
         yield [], [], 0
@@ -89,12 +92,12 @@ def _behind(
 
 
 def _place(path: str) -> str:
-    """A path with ids in their bare form, so that each form of an id is the same list."""
+    """Return a path with bare ids, so that every form of an id leads to the same list."""
     return re.sub(r"urn:ivcap:[a-z]+:", "", path)
 
 
 def cursor_after(call: Call, listing: Listing, path: str, question: Mapping[str, Any], last: Sequence[Any]) -> str:
-    """The cursor of what follows the item with the key `last`."""
+    """Return the cursor for the items after the key `last`."""
     kept = {"list": listing.name, "path": _place(path), "question": question, "last": list(last)}
     return call.platform.cursors.write(kept)
 
@@ -105,7 +108,7 @@ def page_of(
     conditions: Callable[[Mapping[str, Any]], tuple[list[str], list[Any]]],
     item: Callable[[sqlite3.Row, Mapping[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The reply of a list. `conditions` and `item` get the question (query and, as `at`, the moment in ms)."""
+    """Return the reply of a list. `conditions` and `item` get the query, with the moment in ms as `at`."""
     cursors, query = call.platform.cursors, call.query
     if query["page"]:
         kept = cursors.read(query["page"])
@@ -124,7 +127,7 @@ def page_of(
         where, values = [*where, f"({compiled[0]})"], [*values, *compiled[1]]
     keys = listing.order_keys(question)
     if listing.since:
-        # The plus keeps SQLite from seeking by this bound where an index gives the order or the key of the last item.
+        # The plus stops SQLite from seeking by this bound if an index already gives the order or the last item's key.
         plain = last is None and keys[0][0].sql == listing.since
         where, values = [*where, f"{'' if plain else '+'}{listing.since} <= ?"], [*values, question["at"]]
     chosen = ", ".join(f"{column.sortable} AS key_{index}" for index, (column, _) in enumerate(keys))

@@ -32,10 +32,10 @@ __all__ = ["Platform"]
 
 
 class Platform:
-    """Opens the directory's state, which must not be open in another server. Raises EmbeddedPlatformError,
-    NewerSchemaError.
+    """The embedded IVCAP of a directory. Opens its state, which must not be open in another server.
 
-    A `seed` makes ids follow from it; it stays with the directory, as does a clock that was set.
+    With a `seed`, new ids are derived from it. Seed and clock are stored in the directory. Raises
+    EmbeddedPlatformError, NewerSchemaError.
     """
 
     def __init__(self, directory: Directory, seed: int | None = None) -> None:
@@ -79,9 +79,9 @@ class Platform:
         return seed
 
     def _accounts(self, *, new: bool) -> str:
-        """What the accounts' ids follow from: a seed, where it was there first.
+        """Return the text from which the accounts' ids are derived: from the seed if it was set before the first start.
 
-        The instance itself never follows from a seed: it tells directories apart, also two of the same seed.
+        The instance id is never derived from a seed, since it must differ between directories, even with the same seed.
         """
         if not new or self.seed is None:
             return self.instance
@@ -92,7 +92,7 @@ class Platform:
         return await self.thread.run(self.logins.decide, **decision)
 
     async def keep_clock(self) -> None:
-        """Let the clock be as it is now after a restart too."""
+        """Store the current state of the clock, so that a restart keeps it."""
         await self.thread.run(self.store.keep, "clock", clock.CLOCK.kept())
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""Regular expressions as `like_regex` of a PostgreSQL JSON path has them: its advanced ones (AREs), found or not.
+"""Regular expressions as in `like_regex` of a PostgreSQL JSON path: its advanced ones (AREs), with found or not found.
 
-Characters, `.`, `[...]` with ranges and classes such as `[:alpha:]`, `\\d \\s \\w \\D \\S \\W`, groups, `|`, the
-quantifiers `* + ? {m} {m,} {m,n}`, also with a `?` behind, the constraints `^ $ \\A \\Z \\m \\M \\y \\Y (?=...) (?!...)
-(?<=...) (?<!...)`, and the escapes `\\a \\b \\B \\e \\f \\n \\r \\t \\v \\uXXXX` and those of signs. Not: back
-references, options and comments within the expression, collating elements. Flags: `i`, `s`, `m` and `q`; PostgreSQL
-refuses `x`, too.
+Supported: characters, `.`, `[...]` with ranges and classes such as `[:alpha:]`, `\\d \\s \\w \\D \\S \\W`, groups, `|`,
+the quantifiers `* + ? {m} {m,} {m,n}`, also followed by `?`, the constraints `^ $ \\A \\Z \\m \\M \\y \\Y (?=...)
+(?!...) (?<=...) (?<!...)`, and the escapes `\\a \\b \\B \\e \\f \\n \\r \\t \\v \\uXXXX` and those of signs. Not
+supported: back references, options and comments within the expression, collating elements. Flags: `i`, `s`, `m` and
+`q`; PostgreSQL refuses `x`, too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SPACES: Final = frozenset(" \t\n\v\f\r\u1680\u2028\u2029\u205f\u3000") | {
 
 
 class RegexError(ValueError):
-    """An expression that is none, or that this does not know."""
+    """An expression is invalid or not supported."""
 
 
 def _is_letter(char: str) -> bool:
-    """As a C library has it, to which the digits of other scripts are letters."""
+    """Return whether a C library counts this as a letter, which includes the digits of other scripts."""
     return char.isalpha() or (char.isdecimal() and char not in string.digits)
 
 
@@ -88,7 +88,7 @@ _CONSTRAINTS: Final[dict[str, Check]] = {
 
 
 def finder(pattern: str, flags: str = "") -> Callable[[str], bool]:
-    """Whether a pattern is found in a text. Raises RegexError."""
+    """Return a function that tells whether a pattern is found in a text. Raises RegexError."""
     if unknown := set(flags) - set("ismxq"):
         raise RegexError(f"the flag {min(unknown)!r}")
     ignores_case = "i" in flags
@@ -103,7 +103,7 @@ def finder(pattern: str, flags: str = "") -> Callable[[str], bool]:
 
 
 def _one_of(char: str, ignores_case: bool) -> Test:
-    """Tells a character, or with it those that differ in case alone."""
+    """Return a test for a character, or for all its forms if case is ignored."""
     forms = {char, *(form for form in (char.lower(), char.upper()) if len(form) == 1)} if ignores_case else {char}
     return lambda other: other in forms
 
@@ -169,7 +169,7 @@ class _Reader:
             bounds = self._counts()
         else:
             return None
-        # Which of several places is found makes no difference here.
+        # Greedy or not makes no difference, since only whether there is a match counts.
         self._take("?")
         return bounds
 
@@ -220,7 +220,7 @@ class _Reader:
         inner = self._branches()
         if not self._take(")"):
             raise RegexError("the regular expression: a ( without its )")
-        # A group is no constraint, even where it holds but one.
+        # A group is not a constraint, even if it contains only one.
         return _look(_program(inner), *looks[sign]) if sign else ("row", [inner])
 
     def _escape(self) -> Node:
@@ -236,7 +236,7 @@ class _Reader:
         return test if letter.islower() else (lambda char: not test(char))
 
     def _character(self, letter: str) -> str:
-        """The character that an escape of this letter means."""
+        """Return the character that an escape of this letter means."""
         if letter == "u":
             code = "".join(self._next() for _ in range(4))
             if set(code) - set(string.hexdigits):
@@ -254,7 +254,7 @@ class _Reader:
             tests.append(self._member(begun))
         self._at += 1
         if negated:
-            # Never a line feed, unless it is told to be a character as any other.
+            # A negated class excludes the line feed, unless the flag `s` makes it an ordinary character.
             line = "" if self._dot_all else "\n"
             return ("char", lambda char: char != line and not any(test(char) for test in tests))
         return ("char", lambda char: any(test(char) for test in tests))

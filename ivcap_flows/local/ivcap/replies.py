@@ -26,12 +26,12 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 
 def without_none(record: dict[str, Any]) -> dict[str, Any]:
-    """Absent optionals are left out: the official client fails on a null."""
+    """Leave out absent optional fields: the official client fails on a null."""
     return {name: value for name, value in record.items() if value is not None}
 
 
 def media_type(text: str | None) -> str:
-    """A media type as a header can hold it; what a service made up in other characters is bytes."""
+    """Return a media type that a header can contain; any other becomes `application/octet-stream`."""
     return text if text and _HEADER.fullmatch(text) else "application/octet-stream"
 
 

@@ -1,7 +1,7 @@
-"""One table of operations: it routes, checks query parameters and tokens, and is what the OpenAPI document is made of.
+"""One table of operations. It routes, checks query parameters and tokens, and gives the OpenAPI document.
 
-A plain function runs in the state thread, the only one that touches the database; an `async` one runs on the loop and
-reaches the state by `call.state(function, ...)`.
+A plain function runs in the state thread, the only one that uses the database. An `async` function runs on the loop and
+uses the state through `call.state(function, ...)`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ Kind = Literal["string", "integer", "boolean", "date-time"]
 _MAX_BODY: Final = 64 * 1024 * 1024
 _HOST: Final = re.compile(r"[0-9A-Za-z.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _SUSPECT: Final = re.compile(rb"\\u|[eE]\+?\d{3}|\d{200}")
-"""In JSON: half a pair of characters as an escape, or a number that may be too large for a float."""
+"""In JSON: an escape that may be half of a surrogate pair, or a number that may be too large for a float."""
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
 class Param:
-    """A query parameter, or, for the description alone, a header.
+    """A query parameter, or a header (for the description only).
 
-    `least` bounds an integer from below and `most` caps it; `pattern` describes a text.
+    `least` is the minimum of an integer and `most` its cap; `pattern` describes a text.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Param:
     pattern: str = ""
 
     def read(self, text: str | None) -> Any:
-        """The value of the parameter. Raises Problem 422."""
+        """Read the value of the parameter. Raises Problem 422."""
         if text is None:
             if self.required:
                 raise errors.parameter(self.name, f"The query parameter {self.name} is required.")
@@ -95,7 +95,7 @@ LIST: Final = (
 
 @dataclass(frozen=True)
 class Call:
-    """One request as a handler sees it."""
+    """One request, as a handler gets it."""
 
     request: Request
     platform: Platform
@@ -116,7 +116,7 @@ class Call:
         return self.request.headers.get(name)
 
     def id(self, noun: str, name: str = "id") -> str:
-        """The URN that the path names. Raises Problem 404 for what can't be one."""
+        """Return the URN that the path names. Raises Problem 404 if it cannot be one."""
         text = self.request.path_params[name]
         urn = as_urn(noun, text)
         if urn is None:
@@ -124,7 +124,7 @@ class Call:
         return urn
 
     def json(self) -> Any:
-        """The body as JSON. Raises Problem 400."""
+        """Read the body as JSON. Raises Problem 400."""
         return parse_json(self.body)
 
     def object(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Call:
 
     @property
     def job(self) -> str | None:
-        """The job on whose behalf the call is made."""
+        """The job for which the call is made, or None."""
         return self.who.job or self.header("Ivcap-Job-Id")
 
 
@@ -149,9 +149,10 @@ Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
 class Operation:
     """A row of the table.
 
-    `body` says that a (JSON) body is read before the handler runs; `missing` what of the platform's behaviour this
-    operation lacks (empty when it is whole). For the description alone: `headers` that the handler reads, what a
-    request `takes`, what a success `gives` (by status, where these differ) and which headers it `tells`.
+    With `body`, a (JSON) body is read before the handler runs. `missing` describes what this operation lacks of the
+    real platform's behaviour; it is empty for a complete one. Only for the description: `headers` that the handler
+    reads, what a request `takes`, what a success `gives` (by status, if they differ), and the headers that a reply
+    `tells`.
     """
 
     method: str
@@ -169,9 +170,9 @@ class Operation:
     tells: Sequence[str] = ()
 
     def read_query(self, given: Mapping[str, str]) -> dict[str, Any]:
-        """The values of the query parameters. A cursor holds the whole question, so that beside it only `limit` counts.
+        """Read the values of the query parameters.
 
-        Raises Problem 422.
+        A cursor contains the whole query, so with a cursor only `limit` counts. Raises Problem 422.
         """
         if given.get("page") and any(param.name == "page" for param in self.query):
             given = {name: given[name] for name in ("page", "limit") if name in given}
@@ -179,13 +180,13 @@ class Operation:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON of a request. Raises Problem 400, also for numbers and characters that JSON does not have."""
+    """Read the JSON of a request. Raises Problem 400, also for numbers and characters that JSON does not have."""
 
     def refuse(name: str) -> Any:
         raise ValueError(f"{name} is no JSON number")
 
     try:
-        # Python would also take UTF-16, half a pair of characters as bytes, and numbers too large for a float.
+        # Python also accepts UTF-16, half of a surrogate pair, and numbers too large for a float.
         if b"\0" in data or not data.decode():
             raise ValueError("no UTF-8")
         value = loads(data, parse_constant=refuse)
@@ -250,7 +251,7 @@ def route(platform: Platform, operation: Operation) -> Route:
             return errors.full("The disk of the embedded platform is full; nothing of this was kept.").response()
         return response
 
-    # Starlette adds HEAD to every GET; here each method is a row of its own.
+    # Starlette adds HEAD to every GET; in this table each method has its own row.
     made = Route(operation.path, endpoint, methods=[operation.method], name=f"{operation.method} {operation.path}")
     made.methods = {operation.method}
     return made
@@ -275,6 +276,6 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     message = error.detail if isinstance(error, HTTPException) else "failure"
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 405:
-        # Each method has a route of its own, and each knows of itself alone.
+        # Each method has its own route, which knows only that method.
         headers["Allow"] = ", ".join(sorted(_methods(request)))
     return errors.Problem(status, "bad-request", {"message": f"{message}."}, headers).response()

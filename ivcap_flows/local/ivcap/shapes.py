@@ -1,4 +1,4 @@
-"""JSON schemas that the operations' descriptions share. Each noun keeps its own beside its routes."""
+"""JSON schemas that the operations' descriptions share. Each noun has its own beside its routes."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Body:
-    """What a request or a reply holds: a JSON schema (empty: anything) and the media types that it comes in."""
+    """The body of a request or a reply: a JSON schema (empty: anything) and its media types."""
 
     schema: Schema = field(default_factory=dict)
     media: Sequence[str] = ("application/json",)
 
 
 def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    """An object. Fields beyond these are allowed, as newer servers have them."""
+    """Return the schema of an object. Other fields are allowed, since newer servers have more."""
     return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
 
 
 def maybe(schema: Schema) -> Schema:
-    """A field of a request for which null says the same as leaving it out."""
+    """Return the schema of a request's field for which null means the same as leaving it out."""
     return {**schema, "nullable": True}
 
 
@@ -53,7 +53,7 @@ TRUTH: Final[Schema] = {"type": "boolean"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 URI: Final[Schema] = {"type": "string", "format": "uri"}
 POLICY: Final[Schema] = {"type": "string", "pattern": "^(urn:ivcap:policy:.*)?$"}
-"""The policy that a request names; an empty one is none."""
+"""The policy in a request; an empty text means none."""
 URN: Final[Schema] = {"type": "string", "pattern": "^urn:"}
 TEXTS: Final[Schema] = {"type": "array", "items": TEXT}
 LINKS: Final[Schema] = {
@@ -62,12 +62,12 @@ LINKS: Final[Schema] = {
 }
 ID_REPLY: Final = Body(record({"id": URN}))
 BYTES: Final = Body({"type": "string", "format": "binary"}, ("*/*",))
-"""Bytes that a request brings."""
+"""The bytes of a request."""
 CONTENT: Final = Body(media=("*/*",))
-"""What was stored, as the media type says that was stored with it."""
+"""Stored content, with the media type stored with it."""
 
 
 def listed(item: Schema, *, at_time: bool = True, optional: Mapping[str, Schema] | None = None) -> Body:
-    """The reply of a list."""
+    """Return the reply of a list."""
     moment = {"at-time": TIME} if at_time else {}
     return Body(record({"items": {"type": "array", "items": item}, **moment, "links": LINKS}, optional))

@@ -1,4 +1,4 @@
-"""The one thread in which the state is read and written, in the order of arrival."""
+"""The only thread that reads and writes the state, in order of arrival."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StateThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     async def run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Run it there. A caller that is cancelled gives up the answer, not the work."""
+        """Run a function in the thread. If the caller is cancelled, the function still runs to its end."""
         work = partial(contextvars.copy_context().run, partial(function, *arguments, **named))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 

@@ -1,4 +1,4 @@
-"""The files of datasets on an S3 server, where the embedded platform is told of one."""
+"""The files of datasets on an S3 server, if the embedded platform has one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME: Final = "embedded-provena"
 _REGION: Final = "us-east-1"
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _ANY: Final = "embedded"
-"""Key id and secret for a server that takes any."""
+"""Key id and secret for a server that accepts any."""
 _OWN_SECONDS: Final = 60
 _PATIENCE: Final = 10
 
@@ -31,7 +31,10 @@ class Bucket:
     """Objects by key in the embedded platform's bucket of a server, which is addressed by path."""
 
     def __init__(self, endpoint: str) -> None:
-        """`endpoint`: `http[s]://[key:secret@]host[:port]`; makes the bucket. Raises EmbeddedPlatformError."""
+        """Create the bucket on the server `endpoint`: `http[s]://[key:secret@]host[:port]`.
+
+        Raises EmbeddedPlatformError.
+        """
         parts = urlsplit(endpoint)
         self.endpoint = endpoint_of(endpoint)
         self._key, self._secret = unquote(parts.username or _ANY), unquote(parts.password or _ANY)
@@ -41,12 +44,12 @@ class Bucket:
             raise EmbeddedPlatformError(
                 f"The S3 server at {self.endpoint} does not answer ({error}). Start it before the embedded platforms."
             ) from error
-        # 409: it is there.
+        # 409: it exists already.
         if made not in (200, 409):
             raise EmbeddedPlatformError(f"The S3 server at {self.endpoint} refused to make a bucket ({made}).")
 
     def credentials(self) -> dict[str, str]:
-        """Keys that the server takes."""
+        """Return keys that the server accepts."""
         return {
             "aws_access_key_id": self._key,
             "aws_secret_access_key": self._secret,
@@ -54,19 +57,19 @@ class Bucket:
         }
 
     def put(self, path: str, media_type: str, content: bytes) -> None:
-        """Keep an object, replacing one of the same path."""
+        """Store an object, replacing one of the same path."""
         self._asked("PUT", path, {"Content-Type": media_type}, content)
 
     def has(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether there is such an object."""
         return self._asked("HEAD", path) == HTTPStatus.OK
 
     def url(self, path: str, seconds: int) -> str:
-        """Where an object can be read for so many seconds."""
+        """Return a URL with which an object can be read for this many seconds."""
         return self._signed("GET", path, seconds)
 
     def _asked(self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes = b"") -> int:
-        """The status of an answer, 200 or 404. Raises a 500 refusal, as the real API fails where S3 does."""
+        """Return the status of the reply, 200 or 404. Raises a 500 refusal, as the real API fails if S3 does."""
         try:
             found = self._status(method, path, headers, content)
         except (OSError, http.client.HTTPException) as error:
@@ -83,12 +86,12 @@ class Bucket:
             return connection.getresponse().status
 
     def _signed(self, method: str, path: str, seconds: int) -> str:
-        # S3 has the machine's time, whatever the embedded platform's clock shows.
+        # S3 uses the machine's time, whatever the embedded platform's clock shows.
         return presigned(method, f"{self.endpoint}/{NAME}/{path}", self._key, self._secret, seconds, clock.machine())
 
 
 def endpoint_of(address: str) -> str:
-    """The address of a server without its keys. Raises EmbeddedPlatformError."""
+    """Return the address of a server without its keys. Raises EmbeddedPlatformError."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EmbeddedPlatformError("The address of the S3 server has to be of the form http://[key:secret@]host:port.")
@@ -96,7 +99,7 @@ def endpoint_of(address: str) -> str:
 
 
 def presigned(method: str, url: str, key: str, secret: str, seconds: int, now: float) -> str:
-    """A URL that may be asked for so many seconds (AWS Signature Version 4 in the query, the payload unsigned)."""
+    """Return a URL that is valid for this many seconds (AWS Signature Version 4 in the query, the payload unsigned)."""
     parts = urlsplit(url)
     stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     scope = f"{stamp[:8]}/{_REGION}/s3/aws4_request"

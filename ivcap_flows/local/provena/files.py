@@ -16,27 +16,27 @@ __all__ = ["Files"]
 
 
 class Files:
-    """Objects by key. A URL with a time and a signature opens one of them to whoever has it, as on S3."""
+    """Objects by key. As on S3, a URL with a time and a signature gives access to one of them."""
 
     def __init__(self, store: Store, key: Key, base_url: str) -> None:
         self._store, self._key, self._base_url = store, key, base_url
 
     def put(self, path: str, media_type: str, content: bytes) -> None:
-        """Keep an object, replacing one of the same path."""
+        """Store an object, replacing one of the same path."""
         self._store.run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", path, media_type, content)
 
     def has(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether there is such an object."""
         return self._store.row("SELECT 1 FROM files WHERE path=?", path) is not None
 
     def url(self, path: str, seconds: int) -> str:
-        """Where an object can be read for so many seconds."""
+        """Return a URL with which an object can be read for this many seconds."""
         expires = str(int(clock.seconds()) + seconds)
         query = urlencode({"expires": expires, "signature": self._signature(path, expires)})
         return f"{self._base_url}/{quote(path)}?{query}"
 
     def read(self, request: Request) -> Response:
-        """The answer to a GET of such a URL."""
+        """Reply to a GET of such a URL."""
         path, query = request.path_params["path"], request.query_params
         expires = query.get("expires", "")
         signed = hmac.compare_digest(query.get("signature", "").encode(), self._signature(path, expires).encode())

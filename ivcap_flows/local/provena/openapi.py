@@ -32,7 +32,7 @@ _SCHEMAS: Final = {
 
 
 def document(title: str, operations: Iterable[Operation], root: str) -> dict[str, Any]:
-    """What FastAPI serves at `/openapi.json` of an API that is mounted at `root`; hidden operations are not in it."""
+    """Return what FastAPI serves at `/openapi.json` of an API mounted at `root`, without the hidden operations."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         if not operation.hidden:
@@ -105,7 +105,10 @@ def _reply(operation: Operation, status: int) -> dict[str, Any]:
 
 
 def _holding(names: tuple[str, ...]) -> dict[str, Any]:
-    """Any value for no names: some routes answer a list, or null."""
+    """Return the schema of an object with these names.
+
+    Without names it is any value, since some routes return a list or null.
+    """
     if not names:
         return {}
     known = {"status": {"type": "object", "required": ["success", "details"]}}

@@ -1,4 +1,4 @@
-"""What an API offers: its operations, and the checked call that each one's handler gets."""
+"""The operations of an API, and the checked call that their handlers get."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Call:
 
     @property
     def token(self) -> str:
-        """The bearer token itself, which the access checks echo."""
+        """The bearer token, which the access checks return."""
         return self.request.headers.get("authorization", "")[len("Bearer ") :]
 
 
@@ -37,11 +37,12 @@ Handler = Callable[[Call], Any]
 
 @dataclass(frozen=True)
 class Operation:
-    """A route: what it checks before its handler, and what the OpenAPI text and the reference say of it.
+    """A route: its checks before the handler, and its description for the OpenAPI text and the reference.
 
-    `roles` is another stem of role names than the API's own. `upload` is the file of a multipart form that stands in
-    the place of a body. `gives` names what the object of a success always holds, or is the media type of what is none.
-    `fails` says when the real server answers 500, and so this one too; `missing` what it lacks of the real one.
+    `roles` is a stem of role names other than the API's own. `upload` is the file of a multipart form, for a route
+    without a body. `gives` names the fields that the object of a success always has, or is a media type if it is not an
+    object. `fails` describes when the real server replies 500, and so does this one; `missing` what it lacks of the
+    real one.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""The embedded Provena as one ASGI app, and the environment under which clients find it."""
+"""The embedded Provena as one ASGI app, and the environment with which clients find it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _MOUNT: Final = "provena"
 class EmbeddedProvena:
     """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app.
 
-    `apis` has the APIs by the last part of their path, `jobs` what their workers do.
+    `apis` has the APIs by the last part of their path; `jobs` has the job queue.
     """
 
     def __init__(
@@ -90,11 +90,14 @@ class EmbeddedProvena:
         )
 
     async def start(self) -> None:
-        """Go on with the jobs of the directory."""
+        """Continue with the jobs of the directory."""
         await self._runner.start()
 
     async def decide_login(self, user_code: str, account: str, *, deny: bool = False) -> bool:
-        """Let the device in that shows a code, as an account of the realm, or refuse it; False if none waits."""
+        """Confirm the login of the device that shows a code, as an account of the realm, or refuse it.
+
+        Return False if no login with that code waits.
+        """
 
         def work() -> bool:
             with self._store.transaction():
@@ -103,7 +106,7 @@ class EmbeddedProvena:
         return await run_in_threadpool(work)
 
     async def stop(self) -> None:
-        """Stop after the step at hand and close the state; unfinished jobs go on at the next start."""
+        """Stop after the current step and close the state; unfinished jobs continue at the next start."""
         await self._runner.stop()
         self._store.close()
 
@@ -116,18 +119,18 @@ def create_app(
     dies: Dies = lambda sub_type: None,
     s3: str | None = None,
 ) -> EmbeddedProvena:
-    """The embedded Provena over a directory, to be mounted at `/provena` of `base_url`.
+    """Return the embedded Provena of a directory, to be mounted at `/provena` of `base_url`.
 
-    The job of an accepted request can be seen after `visibility_delay` seconds at the latest. A `seed` makes the ids of
-    jobs and batches follow from it. `dies` lets workers of jobs die. `s3` is the address of a server for the files of
-    datasets (Bucket). Raises NewerSchemaError for a directory made by a newer version, and EmbeddedPlatformError for
-    one that cannot be read. One process at a time may have a directory open.
+    The job of an accepted request is visible after `visibility_delay` seconds at the latest. With a `seed`, the ids of
+    jobs and batches are derived from it. `dies` decides whether the worker of a job dies. `s3` is the address of a
+    server for the files of datasets (Bucket). Raises NewerSchemaError for a directory made by a newer version, and
+    EmbeddedPlatformError for one that cannot be read. Only one process at a time may have a directory open.
     """
     return EmbeddedProvena(directory, base_url, visibility_delay, seed, dies, s3)
 
 
 def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[str, str]:
-    """The variables under which clients find the embedded Provena, secrets among them, and AWS's own one for `s3`."""
+    """Return the variables with which clients find the embedded Provena, including secrets; AWS's own one for `s3`."""
     root = f"{base_url.rstrip('/')}/{_MOUNT}"
     key = Key(directory)
     apis = {
@@ -152,7 +155,7 @@ def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[s
 
 
 def service_credentials(directory: Path) -> tuple[str, str]:
-    """Client id and secret of the confidential client, for the client credentials grant."""
+    """Return client id and secret of the confidential client, for the client credentials grant."""
     return SERVICE_CLIENT, Key(directory).secret(f"client {SERVICE_CLIENT}")
 
 

@@ -1,7 +1,7 @@
 """Shapes of request bodies and queries: small tables that check, coerce and describe.
 
-The faults have the form that FastAPI 0.88 with pydantic 1.10 gives them, which is what Provena's clients see in a 422:
-`{"loc": [...], "msg": ..., "type": ..., "ctx"?: {...}}`.
+Faults have the form of FastAPI 0.88 with pydantic 1.10, which Provena's clients see in a 422: `{"loc": [...], "msg":
+..., "type": ..., "ctx"?: {...}}`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Fault = dict[str, Any]
 Loc = tuple[str | int, ...]
 _FAILED: Any = object()
 EMPTY_ID = "embedded.empty_id"
-"""The type of the fault of an empty id. The real server crashes at one, so clients must never send it."""
+"""The fault type of an empty id. The real server crashes on one, so clients must never send it."""
 
 
 def _fault(at: Loc, msg: str, type: str, **ctx: Any) -> Fault:  # noqa: A002 - the wire's own word
@@ -53,18 +53,18 @@ def _fault(at: Loc, msg: str, type: str, **ctx: Any) -> Fault:  # noqa: A002 - t
 
 
 class Shape(Protocol):
-    """What a value must look like."""
+    """The expected form of a value."""
 
     def read(self, value: Any, at: Loc, faults: list[Fault]) -> Any:
-        """The coerced value; what is wrong is added to `faults`, and the result is then of no use."""
+        """Return the coerced value. Faults are added to `faults`; then the result is useless."""
 
     def schema(self) -> dict[str, Any]:
-        """The JSON schema."""
+        """Return the JSON schema."""
 
 
 @dataclass(frozen=True)
 class _Scalar:
-    """A value that one function coerces; the function raises ValueError for what it does not take."""
+    """A value that one function coerces; the function raises ValueError for a value that it does not accept."""
 
     coerce: Callable[[Any], Any]
     msg: str
@@ -129,7 +129,10 @@ def _uri(value: Any) -> str:
 
 
 def _dict(value: Any) -> dict[str, Any]:
-    """As pydantic 1, which makes an object of whatever `dict()` takes: an empty list or text, a list of pairs."""
+    """Convert as pydantic 1 does: everything that `dict()` accepts becomes an object.
+
+    That includes an empty list or text, and a list of pairs.
+    """
     found = value if isinstance(value, dict) else dict(value)
     if not all(isinstance(name, str) for name in found):
         raise ValueError
@@ -188,7 +191,7 @@ class Whole:
 
 
 class Id(Text):
-    """A string that names something, so that it is not empty."""
+    """A string that identifies something, so it must not be empty."""
 
     def read(self, value: Any, at: Loc, faults: list[Fault]) -> Any:
         found = super().read(value, at, faults)
@@ -249,7 +252,7 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Ruled:
-    """A shape with a further rule: a function that gives a sentence for what it does not accept."""
+    """A shape with another rule: a function that returns a sentence for a value that it does not accept."""
 
     shape: Shape
     rule: Callable[[Any], str | None]
@@ -267,7 +270,7 @@ class Ruled:
 
 @dataclass(frozen=True)
 class Field:
-    """One key of an object. Without `required`, `default` stands in; `nullable` lets an explicit null through."""
+    """One key of an object. If it is not `required`, `default` replaces it; `nullable` allows an explicit null."""
 
     shape: Shape
     required: bool = True
@@ -276,25 +279,25 @@ class Field:
 
 
 def needed(shape: Shape) -> Field:
-    """A key that must be there and not be null."""
+    """Return a key that must be present and not null."""
     return Field(shape)
 
 
 def maybe(shape: Shape) -> Field:
-    """A key that may be absent or null; null is its default."""
+    """Return a key that may be absent or null; null is its default."""
     return Field(shape, required=False, nullable=True)
 
 
 def given(shape: Shape, default: Any) -> Field:
-    """A key that may be absent but not null."""
+    """Return a key that may be absent but not null."""
     return Field(shape, required=False, default=default)
 
 
 @dataclass(frozen=True)
 class Object:
-    """An object with known keys. Other keys are dropped, or faults if it is `closed`.
+    """An object with known keys. Other keys are dropped, or are faults if it is `closed`.
 
-    `rules` are asked where all fields are sound, `early_rules` in any case: with None for a field that is not.
+    `rules` are checked if all fields are valid, `early_rules` in any case: an invalid field is None for them.
     """
 
     fields: Mapping[str, Field] = field(default_factory=dict)

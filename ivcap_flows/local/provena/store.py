@@ -107,24 +107,24 @@ SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON text."""
+    """Return compact JSON text."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def without_nulls(value: Any) -> Any:
-    """The value with every null-valued key left out, at any depth."""
+    """Return the value without its null-valued keys, at any depth."""
     if isinstance(value, dict):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Store:
-    """All state of the embedded Provena. Safe for threads; the server's lock keeps other processes out."""
+    """All state of the embedded Provena. Thread-safe; the server's lock keeps other processes out."""
 
     def __init__(self, path: Path, seed: int | None = None) -> None:
-        """Open or make the file. A `seed` makes the ids of jobs and batches follow from it.
+        """Open or create the file. With a `seed`, the ids of jobs and batches are derived from it.
 
-        Raises NewerSchemaError for a file of a newer version and EmbeddedPlatformError for one that cannot be read.
+        Raises NewerSchemaError for a file of a newer version, and EmbeddedPlatformError for one that cannot be read.
         """
         self._seed = seed
         self._lock = threading.RLock()
@@ -154,13 +154,13 @@ class Store:
             )
 
     def close(self) -> None:
-        """Close the file; the store is of no use afterwards."""
+        """Close the file; the store cannot be used afterwards."""
         with self._lock:
             self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside is kept on disk when the block ends, or nothing of it if the block raises."""
+        """Run the block as a transaction: its changes are on disk when it ends, and undone if it raises."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -173,7 +173,7 @@ class Store:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Part of a transaction that is undone alone if the block raises."""
+        """Run part of a transaction, which is undone alone if the block raises."""
         with self._lock:
             self._db.execute("SAVEPOINT attempt")
             try:
@@ -185,28 +185,28 @@ class Store:
                 self._db.execute("RELEASE attempt")
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        """The first row of a query."""
+        """Return the first row of a query, or None."""
         with self._lock:
             found: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
             return found
 
     def run(self, sql: str, *values: Any) -> int:
-        """Change rows; returns how many."""
+        """Change rows; return how many."""
         try:
             need_space()
         except OSError as error:
-            # In SQLite's words, so that all that follows is as it is on a disk that is full.
+            # Use SQLite's own message, so that the code behaves as on a full disk.
             raise sqlite3.OperationalError("database or disk is full") from error
         with self._lock:
             return self._db.execute(sql, values).rowcount
 
     def new_id(self) -> str:
-        """The id of a new job or batch; within a transaction."""
+        """Return the id of a new job or batch. Call it within a transaction."""
         if self._seed is None:
             return str(uuid.uuid4())
         with self._lock:
@@ -217,16 +217,16 @@ class Store:
         return str(ids.seeded(self._seed, "provena", row["value"] if row else 0))
 
     def new_handle(self) -> str:
-        """A handle that no other item has, in the form of the ARDC handle service; later ones sort behind."""
+        """Return a new handle in the form of the ARDC handle service; later handles sort after earlier ones."""
         with self._lock:
             return f"{_PREFIX}{self._db.execute('INSERT INTO handles DEFAULT VALUES').lastrowid}"
 
 
 def handle_of(number: int) -> str:
-    """The handle with this number."""
+    """Return the handle with this number."""
     return f"{_PREFIX}{number}"
 
 
 def number_of(handle: str) -> int:
-    """The number of a handle, by which the words of its item are kept."""
+    """Return the number of a handle, which is the row id of its item's words."""
     return int(handle.removeprefix(_PREFIX))

@@ -1,4 +1,4 @@
-"""Who there is in the embedded realm: accounts, clients and the roles that they have."""
+"""The embedded realm's accounts and clients, and their roles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALL = frozenset(f"{stem}-{level}" for stem in COMPONENTS.values() for level in 
 
 @dataclass(frozen=True)
 class User:
-    """The bearer of a token, as an API sees it. The token is never shown in a repr."""
+    """The owner of a token, as an API sees it. No repr shows the token."""
 
     username: str
     email: str | None
@@ -40,7 +40,7 @@ class User:
 
 @dataclass(frozen=True)
 class Account:
-    """Someone who can get tokens."""
+    """An account that can get tokens."""
 
     username: str
     first_name: str

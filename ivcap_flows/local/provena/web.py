@@ -1,7 +1,7 @@
-"""From an HTTP request to a checked call: token, role, query and body, in the order in which Provena checks them.
+"""Turn an HTTP request into a checked call: token, role, query and body, in the order in which Provena checks them.
 
-A handler is a plain function that runs in a thread within one transaction: what it changed is kept if it returns, and
-nothing is if it raises.
+A handler is a plain function that runs in a thread within one transaction. Its changes are kept if it returns, and
+undone if it raises.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _BEARER = {"WWW-Authenticate": "Bearer"}
 _NOBODY = User("", None, frozenset())
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a failure
-    """An answer other than 200, with its `detail`."""
+class Refusal(Exception):  # noqa: N818 - a reply, not a failure
+    """A reply with another status than 200, with its `detail`."""
 
     def __init__(self, status: int, detail: Any, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -55,27 +55,27 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure
 
 
 class CrashError(Exception):
-    """What makes the real server answer 500 in plain text."""
+    """The real server would reply 500 in plain text."""
 
 
 def invalid(detail: str) -> Refusal:
-    """A 400: a rule that the handler found broken."""
+    """Return a 400 refusal: a rule of the handler is broken."""
     return Refusal(400, detail)
 
 
 def denied(detail: str) -> Refusal:
-    """A 401 about an item, which unlike one about the token carries no `WWW-Authenticate`."""
+    """Return a 401 refusal about an item; unlike one about the token, it has no `WWW-Authenticate`."""
     return Refusal(401, detail)
 
 
 def status(success: bool, details: str) -> dict[str, Any]:
-    """The `status` of most bodies."""
+    """Return the `status` of most bodies."""
     return {"success": success, "details": details}
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What every API needs to answer: who is asking, the state, and a call to make after a change."""
+    """The parts that every API needs: the realm, the state, and a function to call after a change."""
 
     realm: Realm
     store: Store
@@ -87,9 +87,10 @@ _PLAIN = "text/plain"
 
 @dataclass
 class Api:
-    """One API of Provena: its operations, and the roles that open them.
+    """One API of Provena: its operations, and the roles that they need.
 
-    `roles` is the stem of its role names. With `single_role` a level needs only its own role, else the lower ones too.
+    `roles` is the stem of its role names. With `single_role` a level needs only its own role, otherwise the lower ones
+    too.
     """
 
     desk: Desk
@@ -124,13 +125,13 @@ class Api:
         self.operations.append(Operation(method, path, level, handler, **more))
 
     def needs(self, operation: Operation) -> list[str]:
-        """The roles that a user must have to reach an operation."""
+        """Return the roles that a user needs for an operation."""
         steps = _STACK.get(operation.level, ())
         return [f"{operation.roles or self.roles}-{step}" for step in (steps[-1:] if self.single_role else steps)]
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """The operations, to be mounted."""
+        """The operations, as routes to mount."""
         paths: dict[str, dict[str, Operation]] = {}
         for operation in self.operations:
             paths.setdefault(operation.path, {})[operation.method] = operation
@@ -155,7 +156,7 @@ class Api:
                     self.desk.changed()
 
         route = Route(path, answer, methods=list(operations))
-        # FastAPI, unlike Starlette, has no HEAD beside a GET.
+        # FastAPI, unlike Starlette, adds no HEAD to a GET.
         route.methods = set(operations)
         return route
 
@@ -166,7 +167,7 @@ class Api:
             self.whoami(f"/check-access/check-{level}-access", level)
 
     def whoami(self, path: str, level: Level) -> None:
-        """Declare a route that tells a caller of this level who it is."""
+        """Declare a route that tells a caller of this level its identity."""
         self.get(path, level, _whoami, gives=("username", "email", "roles", "access_token"))
 
     def _answer(self, operation: Operation, request: Request, raw: bytes) -> Response:
@@ -226,7 +227,7 @@ def _body(shape: Shape | None, request: Request, raw: bytes, faults: list[Fault]
     try:
         raw.decode()
         value = loads(raw)
-        # Half a pair of surrogates, as an escape may name it, is no text that could be kept.
+        # Half of a surrogate pair, which an escape can produce, cannot be stored as text.
         if b"\\u" in raw:
             dumps(value).encode()
     except json.JSONDecodeError as error:
@@ -239,6 +240,6 @@ def _body(shape: Shape | None, request: Request, raw: bytes, faults: list[Fault]
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """An unknown path or a wrong method, in FastAPI's form."""
+    """Reply to an unknown path or a wrong method, in FastAPI's form."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)

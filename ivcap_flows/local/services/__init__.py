@@ -1,4 +1,4 @@
-"""The services that the embedded platform comes with."""
+"""The built-in services of the embedded platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of artifacts on disk: received in large blocks, made durable before they are acknowledged, sent in ranges."""
+"""Bytes of artifacts on disk: received in large blocks, synced to disk before they are acknowledged, sent in ranges."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _pool: Final = ThreadPoolExecutor(8, thread_name_prefix="blob")
 
 
 class BodyTooLongError(Exception):
-    """The body has more bytes than the artifact is to have."""
+    """The body has more bytes than the artifact may have."""
 
 
 class _Writer:
-    """Writes blocks behind one another; how far it came is known also when a write fails half-way."""
+    """Writes blocks one after another. `at` is its position, even if a write fails half-way."""
 
     def __init__(self, path: Path, offset: int) -> None:
         new = not path.exists()
@@ -39,7 +39,7 @@ class _Writer:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.at = self.synced = offset
         try:
-            # What lies behind the offset was never acknowledged.
+            # The bytes after the offset were never acknowledged.
             os.ftruncate(self._fd, offset)
             if new:
                 sync_folder(path.parent)
@@ -74,10 +74,10 @@ async def receive(
     limit: int | None,
     commit: Callable[[int], Awaitable[Any]],
 ) -> int:
-    """Write a body from `offset` on and return the new offset, which is then on disk.
+    """Write a body from `offset` on; return the new offset, up to which everything is on disk.
 
-    `commit` is told of progress on the way, so that a killed server keeps most of a long body. When the caller goes
-    away the bytes that came are kept. Raises Problem 507 on a full disk, after committing what fits, and
+    `commit` is called with the progress on the way, so that a killed server keeps most of a long body. If the caller
+    disconnects, the received bytes are kept. Raises Problem 507 on a full disk, after committing what fits, and
     BodyTooLongError.
     """
     loop = asyncio.get_running_loop()
@@ -140,9 +140,9 @@ def _refusal(error: OSError) -> Exception:
 
 
 class BlobResponse(Response):
-    """The bytes of a complete artifact, or the range that was asked for.
+    """The bytes of a complete artifact, or the requested range.
 
-    They never change, so the id makes a strong ETag.
+    They never change, so the id is a strong ETag.
     """
 
     def __init__(self, path: Path, size: int, mime: str | None, tag: str, request_headers: Mapping[str, str]) -> None:
@@ -169,7 +169,7 @@ class BlobResponse(Response):
 
     @staticmethod
     def _wanted(size: int, tag: str, headers: Mapping[str, str]) -> tuple[int, int] | None:
-        """First and last byte; several ranges, odd units and an outdated `If-Range` get the whole."""
+        """Return first and last byte; None (all bytes) for several ranges, other units or an outdated `If-Range`."""
         found = _RANGE.fullmatch(headers.get("Range", "").strip())
         if found is None or headers.get("If-Range", f'"{tag}"') != f'"{tag}"':
             return None

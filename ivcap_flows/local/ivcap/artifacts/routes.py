@@ -1,4 +1,4 @@
-"""`/1/artifacts` (IVCAP OpenAPI 0.48) and the data path, which speaks TUS 1.0.0."""
+"""`/1/artifacts` (IVCAP OpenAPI 0.48) and the data path, which uses TUS 1.0.0."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _label(text: str | None) -> str | None:
-    """`X-Name` as clients send it: base64 of UTF-8 from the public clients, plain from older ones."""
+    """Decode `X-Name` as clients send it: base64 of UTF-8 from the public clients, plain from older ones."""
     if not text:
         return None
     try:
@@ -95,7 +95,7 @@ def _label(text: str | None) -> str | None:
 
 
 def _number(call: Call, name: str) -> int | None:
-    """A length or offset header; None when absent. Raises Problem 400."""
+    """Return the number in a length or offset header; None if absent. Raises Problem 400."""
     text = call.header(name)
     if text is None:
         return None
@@ -111,7 +111,7 @@ def _check_version(call: Call) -> None:
 
 
 async def create(call: Call) -> Response:
-    """An empty record to be filled by TUS, or one with the body as its (first) bytes."""
+    """Create an empty record to be filled by TUS, or a record with the body as its (first) bytes."""
     _check_version(call)
     announced = _number(call, "X-Content-Length")
     announced = _number(call, "Upload-Length") if announced is None else announced
@@ -169,7 +169,7 @@ def list_all(call: Call) -> Response:
 
 
 def head(call: Call) -> Response:
-    """Where an upload stands."""
+    """Reply with the upload's offset."""
     _check_version(call)
     row = call.platform.artifacts.read(call.who, call.id("artifact"))
     headers = {"Upload-Offset": str(row["received"]), "Cache-Control": "no-store", **_TUS}
@@ -186,7 +186,7 @@ def download(call: Call) -> Response:
 
 
 def defer(call: Call) -> Response:
-    """The deferred creation that the tar upload of ivcap-client 0.47.21 sends to the data path."""
+    """Handle the deferred creation that the tar upload of ivcap-client 0.47.21 sends to the data path."""
     _check_version(call)
     row = call.platform.artifacts.to_write(call.who, call.id("artifact"))
     return Response(status_code=201, headers={"Location": data_href(call.base, row["id"]), **_TUS})
@@ -197,7 +197,7 @@ _writers: dict[str, tuple[asyncio.Lock, int]] = {}
 
 @asynccontextmanager
 async def _only_writer(urn: str) -> AsyncIterator[None]:
-    """One request at a time appends to an artifact. Raises Problem 423 when an earlier one does not end."""
+    """Let one request at a time append to an artifact. Raises Problem 423 if an earlier one does not end."""
     lock, users = _writers.get(urn, (asyncio.Lock(), 0))
     _writers[urn] = (lock, users + 1)
     try:
@@ -216,11 +216,11 @@ async def _only_writer(urn: str) -> AsyncIterator[None]:
 
 
 async def _append(call: Call, row: sqlite3.Row, offset: int) -> sqlite3.Row:
-    """Add the body to an artifact; the record says afterwards how much is there."""
+    """Append the body to an artifact; return its record afterwards."""
     artifacts, urn = call.platform.artifacts, row["id"]
 
     async def commit(received: int) -> None:
-        # The caller may be gone; what came is kept all the same.
+        # The caller may have disconnected; the received bytes are kept anyway.
         await asyncio.shield(call.state(artifacts.advance, call.who, urn, received))
 
     path = call.platform.directory.blob(urn)
@@ -232,7 +232,7 @@ async def _append(call: Call, row: sqlite3.Row, offset: int) -> sqlite3.Row:
 
 
 async def append(call: Call) -> Response:
-    """A chunk (TUS PATCH)."""
+    """Append a chunk (TUS PATCH)."""
     _check_version(call)
     urn = call.id("artifact")
     offset, total = _number(call, "Upload-Offset"), _number(call, "Upload-Length")
@@ -241,7 +241,7 @@ async def append(call: Call) -> Response:
     if length is None and call.header("Transfer-Encoding") is None:
         length = 0  # a request with neither has no body
     kind = (call.header("Content-Type") or "").split(";")[0].strip().lower()
-    # The closing chunk of ivcap-cli for a size unknown before is empty and has no type.
+    # For an unknown size, ivcap-cli sends a closing chunk that is empty and has no type.
     if kind != _CHUNK_TYPE and (kind or length != 0):
         problem = errors.bad_request(f"A chunk must be of type {_CHUNK_TYPE}.")
         raise errors.Problem(415, "unsupported-content-type", problem.body)

@@ -1,4 +1,4 @@
-"""What artifacts look like (IVCAP OpenAPI 0.48: ArtifactStatusRT, ArtifactListItem)."""
+"""Schemas of artifacts (IVCAP OpenAPI 0.48: ArtifactStatusRT, ArtifactListItem)."""
 
 from __future__ import annotations
 

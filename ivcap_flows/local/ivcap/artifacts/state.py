@@ -1,4 +1,4 @@
-"""Artifact records. The bytes are in a folder (blobs.py); `received` says how many of them are surely on disk."""
+"""Artifact records. The bytes are in a folder (blobs.py); `received` is how many of them are surely on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Artifacts:
         job: str | None = None,
         urn: str | None = None,
     ) -> sqlite3.Row:
-        """A record without bytes; `size` None is not known yet. With a job of the same account it is its product."""
+        """Create a record without bytes; a `size` of None is not known yet.
+
+        With a job of the same account, it is a product.
+        """
         urn, made = urn or ids.new_urn("artifact"), clock.now()
         with self._store.transaction():
             self._store.insert(
@@ -76,7 +79,7 @@ class Artifacts:
         self._aspects.add(who, row["id"], schemas.ARTIFACT, {k: v for k, v in content.items() if v is not None})
 
     def advance(self, who: Principal, urn: str, received: int, size: int | None = None) -> sqlite3.Row:
-        """Say that so many bytes are on disk; a given size settles one that was unknown."""
+        """Record that this many bytes are on disk; a given size sets one that was unknown."""
         with self._store.transaction():
             row = self._get(urn)
             known = row["size"] if size is None else size
@@ -100,7 +103,7 @@ class Artifacts:
         policy: str,
         job: str | None,
     ) -> None:
-        """Record a complete artifact whose bytes are in their place already; one that is recorded stays as it is."""
+        """Record a complete artifact whose bytes are in place already. An existing record stays unchanged."""
         with self._store.transaction():
             if self._store.one("SELECT 1 FROM artifacts WHERE id = ?", (urn,)) is None:
                 self.create(who, name=name, mime=mime, size=size, policy=policy, job=job, urn=urn)

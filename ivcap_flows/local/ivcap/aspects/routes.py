@@ -28,9 +28,12 @@ _LONGEST_KEY: Final = 200
 
 
 def _content_column(name: str) -> Column | None:
-    """Any other name is a top-level key of the content, as `ivcap job list` sorts by `requested-at`."""
+    """Return the column for any other name, which is a top-level key of the content.
+
+    `ivcap job list` sorts by `requested-at` in this way.
+    """
     if re.fullmatch(r"[\w.$-]{1,100}", name, re.ASCII):
-        # As a literal, so that an index of this very expression serves.
+        # A literal, so that an index of the same expression can be used.
         return Column(f"json_extract(content, '$.\"{name}\"')", "any")
     if name.isprintable() and len(name) <= _LONGEST_KEY and not set(name) & set('"\\'):
         return Column("json_extract(content, ?)", "any", values=(f'$."{name}"',))
@@ -69,7 +72,7 @@ def _urn(call: Call, name: str) -> str:
 
 
 def added(call: Call) -> str:
-    """The URN of the record that the query and the body describe."""
+    """Add the record that the query and the body describe; return its URN."""
     content, policy = call.json(), checked_policy(call.query["policy"], "aspect")
     return call.platform.aspects.add(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
 
@@ -95,7 +98,7 @@ def _common(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def record(call: Call) -> dict[str, Any]:
-    """The record that the path names."""
+    """Return the record that the path names."""
     row = call.platform.aspects.read(call.who, call.id("aspect"))
     known = _common(row) | {
         "content": json.loads(row["content"]),
@@ -122,7 +125,7 @@ def retract(call: Call) -> Response:
 
 
 def page(call: Call) -> dict[str, Any]:
-    """The records that the query asks for."""
+    """Return the page of records that the query asks for."""
     asked: dict[str, Any] = {}
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:

@@ -1,4 +1,4 @@
-"""What aspects look like (IVCAP OpenAPI 0.48: AspectRT, AspectListItemRT)."""
+"""Schemas of aspects (IVCAP OpenAPI 0.48: AspectRT, AspectListItemRT)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ class Aspects:
         store.function("content_matches", 2, matches)
 
     def watch(self, schema: str, told: Callable[[Principal, str], None]) -> None:
-        """Have somebody told, in the same transaction, for which entity an account's records of a schema change."""
+        """Call `told` whenever an account's records of a schema change, in the same transaction.
+
+        Its arguments are the account and the entity.
+        """
         self._watchers[schema] = told
 
     def _tell(self, who: Principal, entity: str, schema: str) -> None:
@@ -61,7 +64,7 @@ class Aspects:
         return urn
 
     def put(self, who: Principal, entity: str, schema: str, content: Any, *, policy: str = POLICY["aspect"]) -> str:
-        """Append a record in place of the account's valid one. Raises Problem 424 when several are valid."""
+        """Append a record in place of the account's valid one. Raises Problem 424 if several are valid."""
         with self._store.transaction():
             valid = self._store.all(
                 "SELECT id FROM aspects WHERE entity = ? AND schema = ? AND account = ? AND valid_to IS NULL LIMIT 2",
@@ -86,7 +89,7 @@ class Aspects:
         schema: str | None = None,
         policy: str | None = None,
     ) -> str:
-        """Append a record in place of a certain one, from which it takes what is not given."""
+        """Append a record in place of a given one, and take from that one what is not given."""
         with self._store.transaction():
             old = to_write(self._find(urn), "aspect", urn, who)
             self.retract(who, urn)
@@ -100,7 +103,7 @@ class Aspects:
             )
 
     def retract(self, who: Principal, urn: str) -> None:
-        """Mark a record as no longer valid; doing it again changes nothing."""
+        """Mark a record as no longer valid. Idempotent."""
         with self._store.transaction():
             row = to_write(self._find(urn), "aspect", urn, who)
             if row["valid_to"] is None:
@@ -108,7 +111,7 @@ class Aspects:
                 self._tell(who, row["entity"], row["schema"])
 
     def newest(self, who: Principal, entity: str, schema: str) -> sqlite3.Row | None:
-        """The account's last valid record of a schema for an entity."""
+        """Return the account's last valid record of a schema for an entity."""
         return self._store.one(
             "SELECT * FROM aspects WHERE entity = ? AND schema = ? AND account = ? AND valid_to IS NULL"
             " ORDER BY seq DESC LIMIT 1",
@@ -122,7 +125,7 @@ class Aspects:
         return row
 
     def valid(self, entity: str, *, limit: int, after: int = 0) -> list[sqlite3.Row]:
-        """The records valid now for an entity, in the order they were added."""
+        """Return the records valid now for an entity, in the order they were added."""
         return self._store.all(
             "SELECT * FROM aspects WHERE entity = ? AND valid_to IS NULL AND seq > ? ORDER BY seq LIMIT ?",
             (entity, after, limit),

@@ -1,1 +1,1 @@
-"""Dashboards, of which there are none."""
+"""Dashboards; there are none."""

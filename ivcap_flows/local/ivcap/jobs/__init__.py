@@ -1,1 +1,1 @@
-"""Jobs: requested, run by detached runners, watched."""
+"""Jobs: requested, run by detached runners, followed."""

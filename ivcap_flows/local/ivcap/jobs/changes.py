@@ -1,4 +1,4 @@
-"""Tells waiting requests that a job has news."""
+"""Notify waiting requests that a job has news."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Changes:
         self._any = asyncio.Event()
 
     def bind(self) -> None:
-        """Belong to the running loop."""
+        """Use the running loop."""
         self._loop = asyncio.get_running_loop()
 
     def publish(self, job: str) -> None:
-        """From any thread."""
+        """Notify of news of a job. Call it from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake, job)
 
@@ -29,13 +29,13 @@ class Changes:
             event.set()
 
     async def anything(self, seconds: float) -> None:
-        """Wait for news of any job since the last call, or for so long."""
+        """Wait for news of any job since the last call, at most this many seconds."""
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
             await asyncio.wait_for(self._any.wait(), seconds)
         self._any.clear()
 
     def watch(self, job: str) -> asyncio.Event:
-        """An event that is set at the next news; give it back with `forget`."""
+        """Return an event that is set at the next news; return it with `forget`."""
         event = asyncio.Event()
         self._waiting.setdefault(job, set()).add(event)
         return event

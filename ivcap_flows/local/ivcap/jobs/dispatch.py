@@ -1,9 +1,8 @@
-"""Starts a detached runner for each job, or hands it to the host of its service, and takes in what they leave behind.
+"""Start a detached runner for each job, or pass it to the host of its service, and collect their results.
 
-A runner holds a lock on its folder for its life. The server takes the lock and hands it over at birth, so there is no
-moment at which a living runner looks dead. Its result appears in the outbox in one step. A server that was killed
-finds everything again: results in the outbox, runners by their locks, jobs that were never begun by the lack of a
-mark.
+A runner holds a lock on its folder for its life. The server takes the lock and the runner inherits it, so a living
+runner never looks dead. Its result appears in the outbox in one step. After a crash, the server finds everything again:
+results in the outbox, runners by their locks, and jobs that never started by a missing mark.
 """
 
 from __future__ import annotations
@@ -38,16 +37,18 @@ _log: Final = logging.getLogger(__name__)
 _TICK: Final = 0.05
 _REST: Final = 5.0
 _SHARE: Final = 0.1
-"""Of the state thread for the dispatcher: of thousands that wait one look takes longer than a tick."""
+"""Maximum share of the state thread's time for the dispatcher: with thousands of jobs, one round takes longer than a
+tick.
+"""
 _PAUSE_AFTER_FAULT: Final = 1.0
 _MOST_RUNNERS: Final = 32
-"""Jobs that are worked on at once."""
+"""Maximum number of jobs that run at once."""
 _EVENTS_AT_ONCE: Final = 1024 * 1024
-"""Bytes of events that one transaction takes in, and what is left of a line."""
+"""Bytes of events that one transaction records, plus the rest of the last line."""
 
 
 class Dispatcher:
-    """`run` is the task of the server's life; the rest runs in the state thread."""
+    """Looks after the jobs. `run` is a task for the server's life; everything else runs in the state thread."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -63,14 +64,14 @@ class Dispatcher:
             try:
                 self.active = await self._platform.thread.run(self.step)
                 pause = max(_TICK, self._took * (1 - _SHARE) / _SHARE)
-            except Exception:  # noqa: BLE001 - whatever it is must not end the care for all jobs
-                # What is to be done stays written down, so it is tried again.
+            except Exception:  # noqa: BLE001 - no error may end the care of all jobs
+                # The work is still recorded, so the next round tries again.
                 _log.exception("The jobs could not be looked after.")
                 self.active, pause = max(self.active, 1), _PAUSE_AFTER_FAULT
             await (asyncio.sleep(pause) if self.active else self._platform.changes.anything(_REST))
 
     def step(self) -> int:
-        """Look at every job that is not over; returns how many are left. Those that wait start in order of arrival."""
+        """Look at every job that has not ended, and start waiting ones in order of arrival. Return their number."""
         begun = time.monotonic()
         rows = self._platform.jobs.active()
         if not self._swept:
@@ -106,12 +107,12 @@ class Dispatcher:
         assert row is not None
         plan = plan_of(self._platform.directory, row)
         if isinstance(plan, Plan) and plan.host is not None and not self._hosts.admits(plan.host):
-            # Its jobs wait until the host of before has left.
+            # Its jobs wait until the previous host has ended.
             return replace(plan, concurrency=0)
         return plan
 
     def _sweep(self, active: set[str]) -> None:
-        """After a server that was killed: end strays, and drop results that it had taken in to the end."""
+        """After a crash: end stray processes, and delete results that the server had already recorded."""
         self._hosts.sweep()
         for left in self._platform.directory.outbox.glob("*.json"):
             if left.stem not in active:
@@ -124,7 +125,7 @@ class Dispatcher:
         self._hosts.reap()
 
     def _is_with_runner(self, row: sqlite3.Row) -> bool:
-        # A job is scheduled before its runner or host hears of it.
+        # A job gets the status scheduled before its runner or host knows of it.
         return row["status"] != "pending" and (
             row["id"] in self._children or row["id"] in self._hosts.waiting or self._has_begun(row["id"])
         )
@@ -158,12 +159,12 @@ class Dispatcher:
             self._children[job] = spawn_locked(folder / "lock", folder / "log", arguments)
 
     def _care(self, row: sqlite3.Row) -> bool:
-        """Whether the job is over. What one service told must not hold up the jobs of all others."""
+        """Look after one job; return whether it has ended. Invalid data of one service must not affect others."""
         folder = self._platform.directory.run(row["id"])
         try:
             over = self._look(row, folder)
         except (ValueError, RecursionError) as error:
-            # Half a pair of characters, for instance, which a file name in another encoding gives, or endless nesting.
+            # For instance half of a surrogate pair, from a file name in another encoding, or too deep nesting.
             _log.warning("What the service of %s told cannot be kept: %s", row["id"], error)
             message = f"What the service of this job told cannot be kept ({type(error).__name__})."
             self._platform.jobs.finish(row["id"], Outcome("error", error_message=message))
@@ -185,7 +186,7 @@ class Dispatcher:
         self._take_events(row, folder)
         self._log_times.note(folder, clock.now())
         alive = is_held(folder / "lock")
-        # After the lock: a runner puts its result down before it lets go.
+        # Check after the lock: a runner writes its result before it releases the lock.
         left = self._platform.directory.outbox / f"{folder.name}.json"
         if left.exists():
             self._take_events(self._platform.jobs.get(job), folder)
@@ -203,13 +204,13 @@ class Dispatcher:
         return True
 
     def _cannot_begin(self, job: str, folder: Path, *, alive: bool) -> str | None:
-        """Why a job that has a runner or host will not begin."""
+        """Return why a job that has a runner or host cannot start; None if it can."""
         if job in self._hosts.waiting:
             return self._hosts.look(job)
         return _last_words(folder) if not alive and self._children[job].poll() is not None else None
 
     def _end_strays(self, row: sqlite3.Row, folder: Path) -> None:
-        """End what worked for a runner or host that is no more."""
+        """End processes of a runner or host that no longer exists."""
         stray = noted_process(folder / "command.json")
         if stray is not None:
             end_process(stray, patience=0)
@@ -240,7 +241,7 @@ class Dispatcher:
         left.unlink(missing_ok=True)
 
     def _settle_bytes(self, job: str, bare: str) -> None:
-        """Move a product to its place; a second time there is nothing left to move."""
+        """Move a product to its place. Idempotent."""
         source, target = self._platform.directory.run(job) / "products" / bare, self._platform.directory.blob(bare)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         if source.exists():
@@ -260,8 +261,10 @@ def _outcome(found: dict[str, Any]) -> Outcome:
 
 
 def _whole_lines(file: BinaryIO) -> list[bytes]:
-    """The next lines. The last one of the file may not be complete yet, and be so a moment later: it is left to be read
-    anew."""
+    """Return the next complete lines.
+
+    The last line of the file may still be incomplete. It is left to be read again later.
+    """
     lines: list[bytes] = []
     size = 0
     while size < _EVENTS_AT_ONCE and (line := file.readline()).endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Long-running services as the dispatcher sees them: a host for each (local/lambdas.py), started for the first job."""
+"""Long-running services for the dispatcher: one host each (local/lambdas.py), started for its first job."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Hosts"]
 
 
 _MOST_STARTS: Final = 3
-"""So often a host is started until one of its jobs begins."""
+"""How often a host is started before one of its jobs has started."""
 
 
 class Hosts:
-    """`waiting` holds the jobs that were handed to a host and are not known to be begun, with their services."""
+    """The hosts. `waiting` maps jobs that were passed to a host and have not started yet to their services."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -28,14 +28,14 @@ class Hosts:
         self.waiting: dict[str, str] = {}
 
     def sweep(self) -> None:
-        """End what hosts that were killed left behind."""
+        """End the processes that killed hosts left behind."""
         for noted in (self._directory.root / "services").glob("*/server.json"):
             files = HostFiles(self._directory, noted.parent)
             if not files.runs():
                 files.end_stray()
 
     def admits(self, plan: HostPlan) -> bool:
-        """Whether a job can be handed over now. A host that was started otherwise is told to finish and leave."""
+        """Return whether a job can be passed to a host now. A host with another plan is asked to finish and end."""
         files = HostFiles.of(self._directory, plan.service)
         if not files.runs() or files.serves(plan):
             return True
@@ -43,13 +43,13 @@ class Hosts:
         return False
 
     def hand_over(self, job: str, plan: HostPlan) -> None:
-        """Give a job, whose ticket lies ready, to the host of its service."""
+        """Pass a job, whose ticket is already written, to the host of its service."""
         HostFiles.of(self._directory, plan.service).hand_over(job)
         self._plans[plan.service] = plan
         self.waiting[job] = plan.service
 
     def look(self, job: str) -> str | None:
-        """See that a job which waits has a host. Returns why there can be none. Does not wait for anything."""
+        """Make sure that a waiting job has a host; return the reason if it cannot have one. Never blocks."""
         service = self.waiting[job]
         files = HostFiles.of(self._directory, service)
         if files.runs():
@@ -58,7 +58,7 @@ class Hosts:
         if child is not None:
             code = child.poll()
             if code is None:
-                return None  # it has let go of its lock and is about to be gone
+                return None  # it has released its lock and is about to end
             del self._children[service]
             if code > 0 or self._starts[service] >= _MOST_STARTS:
                 how = f"with exit status {code}" if code >= 0 else f"by {_signal(-code)}"
@@ -69,7 +69,7 @@ class Hosts:
         return None
 
     def begun(self, job: str) -> None:
-        """The job is with its host, or over."""
+        """Forget a job that has started or ended."""
         service = self.waiting.pop(job, None)
         if service is not None:
             del self._starts[service]

@@ -1,4 +1,4 @@
-"""The log of a job: what its service wrote, as it is, and beside it how long the log was at which time.
+"""The log of a job: its service's raw output, and a file that records how long the log was at which time.
 
 The times are those at which the platform looked, some 20 times a second while it serves.
 """
@@ -11,7 +11,7 @@ __all__ = ["LogTimes", "read_log"]
 
 
 class LogTimes:
-    """Notes how logs grow. `at` is in milliseconds since 1970."""
+    """Records how logs grow. `at` is in milliseconds since 1970."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -31,7 +31,7 @@ class LogTimes:
 
 
 def read_log(folder: Path, begin: int | None = None, end: int | None = None) -> bytes:
-    """The lines that were written from `begin` to before `end` (milliseconds since 1970); None does not bound."""
+    """Return the lines written from `begin` to before `end` (milliseconds since 1970); None means no bound."""
     try:
         text = (folder / "log").read_bytes()
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def read_log(folder: Path, begin: int | None = None, end: int | None = None) -> 
 
     def written_before(moment: int) -> int:
         size = max((size for at, size in times if at < moment), default=0)
-        # A line that was not complete then is of the time when it became so.
+        # A line that was incomplete then belongs to the time of its completion.
         return text.rfind(b"\n", 0, size) + 1
 
     first = 0 if begin is None else written_before(begin)

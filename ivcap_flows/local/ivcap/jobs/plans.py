@@ -1,4 +1,4 @@
-"""How a service is run here, from its controller and the mapping that was registered for it."""
+"""Decide how to run a service here, from its controller and its registered mapping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["NoPlan", "Plan", "plan_of"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a service of this `name` is run: a runner for each job with this controller, or one `host` for all."""
+    """How to run the service `name`: a runner for each job with this controller, or one `host` for all jobs."""
 
     name: str
     controller: dict[str, Any]
@@ -27,7 +27,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class NoPlan:
-    """Why jobs of a service can't be run here."""
+    """The reason why jobs of a service cannot run here."""
 
     reason: str
 
@@ -55,7 +55,7 @@ def plan_of(directory: Directory, service: sqlite3.Row) -> Plan | NoPlan:
         name,
         mapping.command,
         mapping.cwd,
-        # Newer versions of ivcap-lambda say where the tool is among those of one server.
+        # Newer versions of ivcap-lambda name the tool's path, since one server may have several tools.
         path=_path(controller.get("path")) or "/",
         ready_url=_path(controller.get("ready-url")),
     )

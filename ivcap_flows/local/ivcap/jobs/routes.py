@@ -58,7 +58,7 @@ def _job_headers(call: Call, row: sqlite3.Row) -> dict[str, str]:
 
 
 def _hold(call: Call) -> float:
-    """Seconds that the request may be held, from the `Timeout` header. Raises Problem 400."""
+    """Return the seconds that the request may be held, from the `Timeout` header. Raises Problem 400."""
     text = call.header("Timeout")
     if text is None:
         return 0.0
@@ -72,7 +72,7 @@ def _hold(call: Call) -> float:
 
 
 def _request_of(call: Call) -> Any:
-    """The request document: the body itself, or the aspect that it names."""
+    """Return the request document: the body itself, or the aspect that it names."""
     body = call.json()
     if not isinstance(body, dict) or body.get("$schema") != schemas.JOB_INPUT:
         return body
@@ -92,7 +92,7 @@ def _create(call: Call) -> sqlite3.Row:
 
 
 async def _ended(call: Call, job: str, seconds: float) -> sqlite3.Row:
-    """The job's row when it is over or the time is up."""
+    """Return the job's row once it has ended or the time is up."""
     platform = call.platform
     end = asyncio.get_running_loop().time() + seconds
     event = platform.changes.watch(job)
@@ -130,7 +130,7 @@ async def create(call: Call) -> Response:
 
 
 def _result(call: Call, row: sqlite3.Row) -> Response:
-    """The result as it is, whatever its media type."""
+    """Reply with the result as it is, whatever its media type."""
     headers = _job_headers(call, row)
     if row["result_urn"] is None:
         return Response(row["result"].encode(), 200, headers, media_type(row["result_type"]))
@@ -144,7 +144,7 @@ def _result(call: Call, row: sqlite3.Row) -> Response:
 
 
 def _failure(call: Call, row: sqlite3.Row) -> Response:
-    """A job that ended badly: the request's fault for `failed`, the platform's for `error`."""
+    """Reply for a job that failed: a 400 for `failed`, a 500 for `error`."""
     status, kind = (400, "job-request-error") if row["status"] == "failed" else (500, "job-internal-error")
     return errors.Problem(status, kind, {"message": row["error_message"]}, _job_headers(call, row)).response()
 
@@ -241,7 +241,7 @@ def _event(row: sqlite3.Row, service: str) -> bytes:
 
 
 async def events(call: Call) -> Response:
-    """Server-sent events from the one after `Last-Event-Id` on, until the job is over or nothing comes for a while."""
+    """Stream server-sent events after `Last-Event-Id`, until the job ends or nothing arrives for a while."""
     row: sqlite3.Row = await call.state(_row, call)
     job, service, wait = row["id"], row["service"], float(call.query["max-wait-time"])
     most, last = call.query["max-messages"], call.header("Last-Event-Id") or "0"
@@ -270,14 +270,14 @@ async def events(call: Call) -> Response:
                 sent += 1
                 if sent == most:
                     return
-            # Even when the job is over, more of its events may follow than one batch holds.
+            # Even if the job has ended, it may have more events than one batch holds.
             rows, done = await _news(call, job, rows[-1]["seq"], 0 if done else wait)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 async def _news(call: Call, job: str, after: int, wait: float) -> tuple[list[sqlite3.Row], bool]:
-    """The next events, and whether the job is over; waits for the first of them."""
+    """Wait for the next events; return them, and whether the job has ended."""
     jobs, loop = call.platform.jobs, asyncio.get_running_loop()
     end = loop.time() + wait
     changed = call.platform.changes.watch(job)

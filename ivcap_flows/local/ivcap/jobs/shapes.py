@@ -1,4 +1,4 @@
-"""What jobs look like (IVCAP OpenAPI 0.48: JobStatusRT, JobListItem)."""
+"""Schemas of jobs (IVCAP OpenAPI 0.48: JobStatusRT, JobListItem)."""
 
 from __future__ import annotations
 

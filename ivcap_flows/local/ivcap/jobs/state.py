@@ -1,4 +1,4 @@
-"""Jobs in the store: made with their order, moved forward only, finished once."""
+"""Jobs in the store: created with their order, moved forward only, finished once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RANK: Final = {"pending": 0, "scheduled": 1, "executing": 2, "succeeded": 3, "f
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. A JSON result is its text; any other is an artifact named by `urn`."""
+    """The end of a job. A JSON result is its text; any other result is an artifact named by `urn`."""
 
     status: str
     result: str | None = None
@@ -55,7 +55,7 @@ class Jobs:
         leads: bool,
         policy: str | None = None,
     ) -> str:
-        """Record a job of an order; `leads` makes the order follow its status. Returns its URN."""
+        """Record a job of an order; with `leads` the order follows its status. Return its URN."""
         urn = ids.new_urn("job")
         with self._store.transaction():
             self._store.insert(
@@ -92,7 +92,7 @@ class Jobs:
         self._move(urn, status, {"started_at": clock.now()} if status == "executing" else {})
 
     def finish(self, urn: str, outcome: Outcome) -> None:
-        """End a job; the first end counts."""
+        """End a job; only the first end counts."""
         with self._store.transaction():
             row = self.get(urn)
             moved = self._move(
@@ -117,7 +117,7 @@ class Jobs:
         result = json.loads(outcome.result) if outcome.result is not None else None
         if not isinstance(result, dict) or not isinstance(result.get("$schema"), str):
             return
-        # `$id` redirects a result to another entity, `$policy` opens it.
+        # `$id` attaches the result to another entity, `$policy` sets its policy.
         entity = result["$id"] if isinstance(result.get("$id"), str) and ":" in result["$id"] else row["id"]
         policy = result.get("$policy")
         valid = isinstance(policy, str) and policy.startswith("urn:ivcap:policy:")
@@ -140,7 +140,7 @@ class Jobs:
         return True
 
     def _tell(self, urn: str, status: str) -> None:
-        """Keep the job's aspect and its events in step with its status."""
+        """Update the job's aspect and add an event for its status."""
         row = self.get(urn)
         service = self._store.one("SELECT name FROM services WHERE id = ?", (row["service"],))
         record = {
@@ -163,7 +163,7 @@ class Jobs:
         self._store.insert("events", job=urn, id=ids.new_id(), type=kind, schema=schema, data=compact(data), at=at)
 
     def take_events(self, urn: str, events: list[Any], read: int) -> None:
-        """Record what a service told; `read` is how far its file was read."""
+        """Record events of a service; `read` is how many bytes of its file have been read."""
         with self._store.transaction():
             for event in events:
                 schema = event.get("$schema") if isinstance(event, dict) else None
@@ -177,7 +177,7 @@ class Jobs:
         )
 
     def active(self) -> list[sqlite3.Row]:
-        """Jobs that are not over, oldest first, without what may be large."""
+        """Return the jobs that have not ended, oldest first, without their large columns."""
         return self._store.all(
             "SELECT id, account, subject, order_id, service, status, requested_at, events_read FROM jobs"
             " WHERE finished_at IS NULL ORDER BY seq"
@@ -205,16 +205,16 @@ class Jobs:
         )
 
     def log(self, urn: str, begin: int | None = None, end: int | None = None) -> bytes:
-        """What the service wrote so far, from `begin` to before `end` (milliseconds since 1970)."""
+        """Return the service's output so far, from `begin` to before `end` (milliseconds since 1970)."""
         return read_log(self._directory.run(urn), begin, end)
 
     @staticmethod
     def owner(row: sqlite3.Row) -> Principal:
-        """In whose name a job acts."""
+        """Return the principal for which a job acts."""
         return Principal(row["account"], row["subject"], "", "", row["id"])
 
     def adopt_product(self, row: sqlite3.Row, product: Mapping[str, Any], *, listed: bool = True) -> None:
-        """Record an artifact that the runner left in its place; once, however often it is told."""
+        """Record an artifact whose bytes the runner has put in place. Idempotent."""
         self._artifacts.adopt(
             self.owner(row),
             ivcap_urn("artifact", product["id"]),

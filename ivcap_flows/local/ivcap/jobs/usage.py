@@ -1,4 +1,4 @@
-"""What a running job uses of the machine, in the form of IVCAP's `top`: texts with Kubernetes' units."""
+"""Resource use of a running job, in the form of IVCAP's `top`: texts with Kubernetes' units."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ivcap_flows.local.processes import noted_process
 __all__ = ["usage"]
 
 _LOOK: Final = 0.1
-"""Seconds over which the use of the processor is measured."""
+"""Seconds over which processor use is measured."""
 
 
 def usage(folder: Path) -> dict[str, str] | None:
-    """Figures of the process that carries out the job of a folder, and of its descendants; None when it has ended.
+    """Return the resource use of a job's process and its descendants; None if it has ended.
 
-    A long-running service is one process for all its jobs. `storage` is what the products take that wait to be taken
-    in, `ephemeral-storage` the working folder.
+    A long-running service is one process for all its jobs. `storage` is the size of products that the server has not
+    collected yet, `ephemeral-storage` that of the working folder.
     """
     process = noted_process(folder / "started")
     if process is None:
@@ -39,7 +39,7 @@ def usage(folder: Path) -> dict[str, str] | None:
 
 
 def _family(process: psutil.Process) -> dict[int, tuple[float, int]]:
-    """Seconds of the processor and bytes of memory of each process of a tree."""
+    """Return the processor seconds and bytes of memory of each process in a tree."""
     found = {}
     with contextlib.suppress(psutil.Error):
         for one in (process, *process.children(recursive=True)):

@@ -16,7 +16,7 @@ from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
 __all__ = ["OPERATIONS"]
 
 _NAMES: Final = {"entity-id": "entity", "aspect-path": "content-path", "policy-id": "policy"}
-"""A parameter here, and what it is called in `/1/aspects`."""
+"""Parameter of `/1/metadata` -> its name in `/1/aspects`."""
 
 
 def _renamed(call: Call) -> Call:
@@ -46,7 +46,7 @@ def add(call: Call) -> Response:
 
 
 def change(call: Call) -> Response:
-    """A record in place of another, from which it inherits what is not given."""
+    """Replace a record; the new one inherits what is not given."""
     query = _renamed(call).query
     urn = call.platform.aspects.replace(
         call.who,

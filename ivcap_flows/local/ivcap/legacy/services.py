@@ -1,4 +1,4 @@
-"""`/1/services` (IVCAP OpenAPI 0.48): the services of `/1/services2` in the older form that has a workflow."""
+"""`/1/services` (IVCAP OpenAPI 0.48): the services of `/1/services2` in the older form, which has a workflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ivcap_flows.local.ivcap.services.routes import LISTING
 __all__ = ["OPERATIONS"]
 
 _KEPT: Final = {"banner": str, "references": list}
-"""Fields that only the older form has, and their types; the controller keeps them."""
+"""Fields that only the older form has, and their types; they are stored in the controller."""
 
 
 def _href(call: Call, row: sqlite3.Row) -> str:
@@ -29,7 +29,7 @@ def _href(call: Call, row: sqlite3.Row) -> str:
 
 
 def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The definition of today that says the same. Raises Problem 422."""
+    """Return the equivalent definition in the current form. Raises Problem 422."""
     workflow = body.get("workflow")
     kind = workflow.get("type") if isinstance(workflow, dict) else None
     if not isinstance(workflow, dict) or kind not in ("basic", "argo") or not isinstance(workflow.get(kind), dict):

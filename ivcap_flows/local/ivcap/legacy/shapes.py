@@ -1,4 +1,4 @@
-"""What services and metadata look like in their older forms (IVCAP OpenAPI 0.48: Servicex, Metadata)."""
+"""Schemas of services and metadata in their older forms (IVCAP OpenAPI 0.48: Servicex, Metadata)."""
 
 from __future__ import annotations
 

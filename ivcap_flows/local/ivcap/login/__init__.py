@@ -1,1 +1,1 @@
-"""Login by device code, and the tokens that it gives."""
+"""Login by device code, and its tokens."""

@@ -1,4 +1,4 @@
-"""Where `/1/authinfo.yaml` leads: device code, tokens, keys, and the page on which the user lets a device in.
+"""The addresses in `/1/authinfo.yaml`: device code, tokens, keys, and the page on which the user confirms a device.
 
 The form and status of each reply are those that ivcap-cli (cmd/login.go) reads.
 """
@@ -40,7 +40,7 @@ def authinfo(call: Call) -> Response:
 
 
 def _check_peer(call: Call) -> None:
-    """Raises Problem 403 for who is not the user of this server."""
+    """Raise Problem 403 unless the caller is the user of this server."""
     if not approval.from_own_user(call.request):
         raise errors.forbidden(approval.FOREIGN)
 
@@ -104,4 +104,4 @@ ROUTES: Final = (
     Operation("POST", "/login/token", token, "Get tokens", body=True, public=True),
     Operation("GET", "/login/keys", keys, "Keys of id tokens", public=True),
 )
-"""What belongs to the identity provider, which on the platform is another server, and so is in no description."""
+"""Routes of the identity provider. On a real platform that is another server, so they are not in the description."""

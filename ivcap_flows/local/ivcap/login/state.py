@@ -1,4 +1,4 @@
-"""Logins by device code (RFC 8628), and refresh tokens, of which the store knows only hashes."""
+"""Logins by device code (RFC 8628), and refresh tokens, of which the store has only hashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["CLIENT", "LIFETIME", "LONGEST", "Logins"]
 
 CLIENT: Final = "ivcap-flows"
 LIFETIME: Final = 3600.0
-"""Seconds for which an access token holds that a login gives."""
+"""Seconds for which an access token from a login is valid."""
 LONGEST: Final = 365 * 24 * 3600.0
 _DEVICE_SECONDS: Final = 600
 _INTERVAL: Final = 1
@@ -31,12 +31,12 @@ _REFRESH_SECONDS: Final = 30 * 24 * 3600
 _USER_CODE: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _USER_CODE_LENGTH: Final = 8
 _REFUSED: Final = 403
-"""The status that ivcap-cli (cmd/login.go) takes for a refusal that it can read."""
+"""The status with which ivcap-cli (cmd/login.go) reads a refusal's body."""
 
 
 @dataclass(frozen=True)
 class _Granted:
-    """To which account a grant gives tokens, of what scope, and for how many seconds each holds."""
+    """The account of a grant, its scope, and the seconds for which each token is valid."""
 
     account: str
     scope: str
@@ -49,16 +49,16 @@ class Logins:
 
     @property
     def accounts(self) -> list[str]:
-        """The names of those who can log in."""
+        """Return the names of the accounts that can log in."""
         return list(self._accounts)
 
     @cached_property
     def key(self) -> RsaKey:
-        """What id tokens are signed with; making it takes a moment the first time."""
+        """Return the key that signs id tokens. It takes a moment to create at the first use."""
         return RsaKey(self._key, "the embedded login")
 
     def begin(self, client: str, scope: str) -> dict[str, Any]:
-        """A new device login, to be decided on by its user code. Raises GrantError."""
+        """Start a device login, which is decided by its user code. Raises GrantError."""
         _check_client(client)
         code, user_code = (
             secrets.token_urlsafe(32),
@@ -78,7 +78,7 @@ class Logins:
         return {"device_code": code, "user_code": shown, "expires_in": _DEVICE_SECONDS, "interval": _INTERVAL}
 
     def decide(self, user_code: str, account: str, *, deny: bool = False, lifetime: float = LIFETIME) -> bool:
-        """Let a device in as an account, or refuse it. False when no login with that code waits for a decision."""
+        """Confirm a device login as an account, or refuse it. Return False if no login with that code waits."""
         if account not in self._accounts:
             return False
         bare = re.sub(r"[^A-Z]", "", user_code.upper())
@@ -90,7 +90,7 @@ class Logins:
         return done.rowcount == 1
 
     def grant(self, form: Mapping[str, str], issuer: str) -> dict[str, Any]:
-        """The reply of the token endpoint. Raises GrantError."""
+        """Return the reply of the token endpoint. Raises GrantError."""
         client, kind = form.get("client_id", ""), form.get("grant_type")
         _check_client(client)
         if kind == DEVICE_GRANT:
@@ -101,7 +101,7 @@ class Logins:
         raise GrantError("unsupported_grant_type", "Only device codes and refresh tokens are taken here.")
 
     def _poll(self, client: str, code: str) -> _Granted:
-        """What a device login gave, once. Raises GrantError until it is decided on, and for good when it is refused."""
+        """Return the grant of a device login, once. Raises GrantError until it is decided, and if it was refused."""
         row = self._store.one("SELECT * FROM device_logins WHERE code = ?", (_hash(code),))
         if row is None or row["client"] != client:
             raise GrantError("invalid_grant", "There is no such device code.", _REFUSED)
@@ -115,7 +115,7 @@ class Logins:
         return _Granted(row["account"], row["scope"], row["lifetime"])
 
     def _pending(self, row: sqlite3.Row) -> GrantError:
-        # The machine's time, as a clock that was stopped would have every poll be too early.
+        # Use the machine's time: with a stopped clock, every poll would be too early.
         now, last = round(time.time() * 1000), row["polled_at"]
         self._store.execute("UPDATE device_logins SET polled_at = ? WHERE code = ?", (now, row["code"]))
         if last is not None and 0 <= now - last < _INTERVAL * 900:
@@ -123,7 +123,7 @@ class Logins:
         return GrantError("authorization_pending", "The login is not decided on yet.", _REFUSED)
 
     def _spend(self, client: str, token: str) -> _Granted:
-        """What a refresh token is good for, once. Raises GrantError."""
+        """Return the grant of a refresh token, which can be used once. Raises GrantError."""
         row = self._store.one("SELECT * FROM refresh_tokens WHERE hash = ?", (_hash(token),))
         if row is None or row["client"] != client or row["expires"] < _now():
             raise GrantError("invalid_grant", "The refresh token is unknown, spent or over.", _REFUSED)

@@ -1,1 +1,1 @@
-"""Orders: placed, watched, their products and logs."""
+"""Orders: placed, followed, their products and logs."""

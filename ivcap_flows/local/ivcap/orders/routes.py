@@ -51,7 +51,7 @@ PRODUCTS: Final = Listing(
         "status": Column("status", never_null=True),
         "mime-type": Column("mime"),
         "size": Column("size", "number"),
-        # A product is recorded together with its artifact.
+        # A product is recorded together with its artifact, so `seq` has the same order.
         "created-at": Column("seq", "number", never_null=True),
     },
     "created-at",
@@ -97,7 +97,7 @@ def _product(call: Call, row: sqlite3.Row) -> dict[str, Any]:
 
 
 def product_list(call: Call, order: str) -> dict[str, Any]:
-    """The products inside a record: a first page, and where the rest is."""
+    """Return the products inside a record: the first page, and a link to the rest."""
     rows = call.platform.orders.products(order, limit=LIST[0].default + 1)
     links = []
     if len(rows) > LIST[0].default:
@@ -174,7 +174,7 @@ def metadata(call: Call) -> Response:
 
 
 def logs(call: Call) -> Response:
-    """What the service wrote in the window `from`..`to` (unix seconds, both whole and included)."""
+    """Reply with the service's output between `from` and `to` (Unix seconds, both inclusive)."""
     order = call.platform.orders.read(call.who, call.id("order"))["id"]
     begin, end = call.query["from"], call.query["to"]
     first, last = None if begin is None else begin * 1000, None if end is None else (end + 1) * 1000
@@ -183,7 +183,7 @@ def logs(call: Call) -> Response:
 
 
 async def top(call: Call) -> Response:
-    """What the processes of the order's running jobs use, a job as one container."""
+    """Reply with the resource use of the order's running jobs, each as one container."""
     jobs: list[sqlite3.Row] = await call.state(_running, call)
     folders = [call.platform.directory.run(job["id"]) for job in jobs]
     found = await asyncio.to_thread(lambda: [usage(folder) for folder in folders])

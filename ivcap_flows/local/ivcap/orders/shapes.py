@@ -1,4 +1,4 @@
-"""What orders look like (IVCAP OpenAPI 0.48: OrderStatusRT, OrderListItem, OrderRequestT)."""
+"""Schemas of orders (IVCAP OpenAPI 0.48: OrderStatusRT, OrderListItem, OrderRequestT)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orders in the store. A job carries each of them out."""
+"""Orders in the store. A job carries out each of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Orders:
         self._store, self._aspects, self._services, self._jobs = store, aspects, services, jobs
 
     def place(self, who: Principal, wanted: Mapping[str, Any]) -> sqlite3.Row:
-        """Check an order, record it and the job that carries it out. Raises Problem 404, 422."""
+        """Check an order, and record it and the job that carries it out. Raises Problem 404, 422."""
         service = self._service(who, wanted.get("service"))
         definitions = json.loads(service["parameters"])
         if "parameters" not in wanted:
@@ -48,7 +48,7 @@ class Orders:
     def request(
         self, who: Principal, service: sqlite3.Row, request: Any, *, order: str | None, policy: str | None
     ) -> str:
-        """Record a job for a request document; without an order one is made for it. Returns the job's URN."""
+        """Record a job for a request document, and an order if none is given. Return the job's URN."""
         with self._store.transaction():
             if order is None:
                 row = self._record(who, service["id"], [], name=None, tags=[], policy=POLICY["order"])
@@ -77,7 +77,7 @@ class Orders:
         policy: str,
     ) -> sqlite3.Row:
         urn = ids.new_urn("order")
-        # Live orders show this parameter of the platform's own.
+        # Orders on real platforms show this parameter, which the platform adds.
         stored = [*values, {"name": "cayp-order-id", "value": urn}]
         self._store.insert(
             "orders",
@@ -109,7 +109,7 @@ class Orders:
         return row
 
     def products(self, urn: str, *, limit: int) -> list[sqlite3.Row]:
-        """The first products, in the order they were made."""
+        """Return the first products, in the order of their creation."""
         return self._store.all(
             "SELECT products.seq AS seq, a.id, a.name, a.status, a.mime, a.size, a.created_at"
             " FROM products JOIN artifacts a ON a.id = products.artifact"

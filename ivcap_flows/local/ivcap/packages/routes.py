@@ -21,7 +21,7 @@ LISTING: Final = Listing("packages", "packages", {"tag": Column("tag")}, "tag")
 
 
 def list_all(call: Call) -> Response:
-    """`tag` is an image with its tag, or without for all its tags."""
+    """List the images. `tag` is an image with its tag, or without it for all its tags."""
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         where: list[str] = ["account = ?"]

@@ -1,4 +1,4 @@
-"""Packages in the store: an image is one from when a service names it until it is removed."""
+"""Packages in the store: an image is a package from when a service names it until it is removed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Packages:
         self._store = store
 
     def note(self, who: Principal, image: Any) -> None:
-        """Take the image of a service's controller in; anything but a text is passed over."""
+        """Record the image of a service's controller; ignore anything but a text."""
         if isinstance(image, str) and image:
             tagged = ":" in image.rpartition("/")[2]
             tag = image if tagged else f"{image}:latest"
             self._store.execute("INSERT OR IGNORE INTO packages (account, tag) VALUES (?, ?)", (who.account, tag))
 
     def remove(self, who: Principal, tag: str) -> None:
-        """Raises Problem 404."""
+        """Remove an image. Raises Problem 404."""
         names = self.names(who, tag)
         marks = ", ".join("?" * len(names))
         gone = self._store.execute(
@@ -34,5 +34,5 @@ class Packages:
             raise errors.not_found("package", tag[:200])
 
     def names(self, who: Principal, tag: str) -> list[str]:
-        """The forms in which a service may have named a tag: as it is, and below the account."""
+        """Return the forms in which a service may have named a tag: as it is, and below the account."""
         return [tag, f"{who.account.rsplit(':', 1)[-1]}/{tag}"]

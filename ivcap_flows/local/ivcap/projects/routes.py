@@ -1,4 +1,4 @@
-"""`/1/project` (IVCAP OpenAPI 0.48): its lists name their items `projects` and `members`, their cursor `page`."""
+"""`/1/project` (IVCAP OpenAPI 0.48). Its lists have their items as `projects` and `members`, their cursor as `page`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _record(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _urn(body: Mapping[str, Any], field: str, noun: str) -> str | None:
-    """A URN of the body; None when it is not given. Raises Problem 422."""
+    """Return a URN of the body; None if it is not given. Raises Problem 422."""
     given = body.get(field)
     if given is None:
         return None
@@ -70,7 +70,7 @@ def _urn(body: Mapping[str, Any], field: str, noun: str) -> str | None:
 
 
 def _text(body: Mapping[str, Any], field: str, least: int = 1) -> str:
-    """Raises Problem 422."""
+    """Return a text of the body. Raises Problem 422."""
     text = body.get(field)
     if not isinstance(text, str) or len(text) < least:
         raise errors.parameter(field, f"{field} must be a text of at least {least} characters.")
@@ -99,7 +99,7 @@ def create(call: Call) -> Response:
 
 
 def change(call: Call) -> Response:
-    """What the body leaves out stays."""
+    """Change the fields in the body; the others stay."""
     body = call.object()
     read: dict[str, Callable[[], Any]] = {
         "name": lambda: _text(body, "name", _SHORTEST_NAME),
@@ -118,7 +118,7 @@ def read(call: Call) -> Response:
 
 
 def delete(call: Call) -> Response:
-    """The project stays readable as deleted, and is in no list any more."""
+    """Mark a project as deleted: it stays readable, but is no longer in any list."""
     call.platform.projects.change(call.who, call.id("project"), status="deleted")
     return Response(status_code=204)
 
@@ -185,7 +185,7 @@ def members(call: Call) -> Response:
 
 
 def _named(page: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A page in the form of these lists."""
+    """Return a page in the form of these lists."""
     following = [one["href"] for one in page["links"] if one["rel"] == "next"]
     cursor = {"page": parse_qs(urlsplit(following[0]).query)["page"][0]} if following else {}
     return {name: page["items"], "at-time": page["at-time"], **cursor}

@@ -1,4 +1,4 @@
-"""What projects look like (IVCAP OpenAPI 0.48: ProjectStatusRT, ProjectListRT, UserListItem)."""
+"""Schemas of projects (IVCAP OpenAPI 0.48: ProjectStatusRT, ProjectListRT, UserListItem)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projects in the store: whoever makes one owns it, members see it, owners change it."""
+"""Projects in the store: their creator owns them, members see them, owners change them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ivcap_flows.local.tokens import Principal
 __all__ = ["MEMBERSHIPS", "Projects"]
 
 MEMBERSHIPS: Final = "(SELECT p.*, m.user, m.role FROM projects p JOIN members m ON m.project = p.id)"
-"""Projects once for each of their members."""
+"""One row for each project and member."""
 _OWNER: Final = "owner"
 
 
@@ -31,7 +31,7 @@ class Projects:
         parent: str | None,
         details: str | None,
     ) -> sqlite3.Row:
-        """A new project with the caller as its owner. Raises Problem 409 for an id that is taken, 403, 404."""
+        """Create a project with the caller as its owner. Raises Problem 409 if the id is taken, 403, 404."""
         urn, made = urn or ids.new_urn("project"), clock.now()
         with self._store.transaction():
             if self._store.one("SELECT 1 FROM projects WHERE id = ?", (urn,)) is not None:
@@ -65,21 +65,21 @@ class Projects:
             return self._membership(who, urn)
 
     def read(self, who: Principal, urn: str) -> sqlite3.Row:
-        """The project with the caller's `role` in it. Raises Problem 404 for who is no member."""
+        """Return the project with the caller's `role` in it. Raises Problem 404 if the caller is not a member."""
         row = self._find(who, urn)
         if row is None or row["visible_from"] > clock.now():
             raise errors.not_found("project", urn)
         return row
 
     def own(self, who: Principal, urn: str) -> sqlite3.Row:
-        """The project, for its owners. Raises Problem 403, 404."""
+        """Return the project, for its owners only. Raises Problem 403, 404."""
         row = self.read(who, urn)
         if row["role"].lower() != _OWNER:
             raise errors.forbidden("Only owners change a project.")
         return row
 
     def default(self, who: Principal) -> sqlite3.Row:
-        """The caller's default project. Raises Problem 404 when there is none."""
+        """Return the caller's default project. Raises Problem 404 if there is none."""
         row = self._store.one("SELECT project FROM default_projects WHERE user = ?", (who.subject,))
         if row is None:
             raise errors.not_found("default project", who.subject)
@@ -100,7 +100,7 @@ class Projects:
             )
 
     def remove_member(self, who: Principal, urn: str, user: str) -> None:
-        """Raises Problem 404 for who is no member."""
+        """Remove a member. Raises Problem 404 if the user is not a member."""
         with self._store.transaction():
             self.own(who, urn)
             if not self._store.execute("DELETE FROM members WHERE project = ? AND user = ?", (urn, user)).rowcount:
@@ -116,7 +116,7 @@ class Projects:
 
 
 def _billable(who: Principal, account: str) -> str:
-    """Raises Problem 403 for another account than the caller's."""
+    """Return the account. Raises Problem 403 if it is not the caller's."""
     if account != who.account:
         raise errors.forbidden("A project is billed to the account of who sets it.")
     return account

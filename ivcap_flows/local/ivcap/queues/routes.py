@@ -24,7 +24,7 @@ __all__ = ["OPERATIONS"]
 _LONGEST_NAME: Final = 255
 _FORBIDDEN: Final = frozenset(".*>/\\")
 _LARGEST_MESSAGE: Final = 1024 * 1024
-"""Bytes of a message: what NATS, which carries the platform's queues, takes unless told otherwise."""
+"""Maximum bytes of a message: the default of NATS, which carries the platform's queues."""
 
 LISTING: Final = Listing(
     "queues",
@@ -47,7 +47,7 @@ def _href(call: Call, urn: str) -> str:
 
 
 def _name(value: Any) -> str:
-    """Raises Problem 422."""
+    """Check a queue's name. Raises Problem 422."""
     if (
         not isinstance(value, str)
         or not 0 < len(value) <= _LONGEST_NAME

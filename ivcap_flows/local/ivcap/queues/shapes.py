@@ -1,4 +1,4 @@
-"""What queues look like (IVCAP OpenAPI 0.48: QueueStatusRT, QueueListItem, PublishedMessage)."""
+"""Schemas of queues (IVCAP OpenAPI 0.48: QueueStatusRT, QueueListItem, PublishedMessage)."""
 
 from __future__ import annotations
 

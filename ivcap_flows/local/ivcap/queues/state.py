@@ -1,4 +1,4 @@
-"""Queues in the store. A message is removed in the transaction that hands it out: it is delivered at most once."""
+"""Queues in the store. A message is removed in the transaction that returns it, so it is delivered at most once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Queues:
         self._store = store
 
     def create(self, who: Principal, name: str, description: str | None, policy: str) -> str:
-        """The id of a new, empty queue. Raises Problem 409 when the account has one of that name, with its id."""
+        """Create an empty queue; return its id.
+
+        Raises Problem 409, with the id, if the account has a queue of that name.
+        """
         with self._store.transaction():
             there = self._store.one("SELECT id FROM queues WHERE account = ? AND name = ?", (who.account, name))
             if there is not None:
@@ -39,7 +42,7 @@ class Queues:
             return urn
 
     def read(self, who: Principal, urn: str) -> sqlite3.Row:
-        """The queue with `total`, `bytes`, `first` and `last` of the messages in it. Raises Problem 404."""
+        """Return the queue with `total`, `bytes`, `first` and `last` of its messages. Raises Problem 404."""
         row = self._store.one(
             "SELECT q.*, COUNT(m.seq) AS total, COALESCE(SUM(LENGTH(CAST(m.content AS BLOB))), 0) AS bytes,"
             " MIN(m.sent_at) AS first, MAX(m.sent_at) AS last"
@@ -52,14 +55,14 @@ class Queues:
         return row
 
     def delete(self, who: Principal, urn: str) -> None:
-        """End a queue with all messages in it."""
+        """Delete a queue and all its messages."""
         with self._store.transaction():
             self._own(who, urn)
             self._store.execute("DELETE FROM messages WHERE queue = ?", (urn,))
             self._store.execute("DELETE FROM queues WHERE id = ?", (urn,))
 
     def enqueue(self, who: Principal, urn: str, content: str, schema: str | None) -> str:
-        """Put a message (JSON text) at the end; its id."""
+        """Append a message (JSON text); return its id."""
         with self._store.transaction():
             self._own(who, urn)
             message = ids.new_urn("message")
@@ -75,7 +78,7 @@ class Queues:
             return message
 
     def dequeue(self, who: Principal, urn: str, limit: int) -> list[sqlite3.Row]:
-        """Take up to so many messages from the front, fewer when they are large."""
+        """Take up to `limit` messages from the front; fewer if they are large."""
         with self._store.transaction():
             self._own(who, urn)
             taken: list[sqlite3.Row] = []

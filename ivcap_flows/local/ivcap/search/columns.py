@@ -1,13 +1,13 @@
-"""Aspects as rows: what the columns of a `:load_aspect` give from one aspect.
+"""Turn aspects into rows: the columns of a `:load_aspect`, applied to one aspect.
 
     "entity"              the URN that the aspect is about
     ".a.b"                a member of the content
     ".a[*]"  ".a[2]"      each element of an array, or one
     ".a[*].x|y"           two columns: members of the same element
 
-An aspect gives a row for each combination of what its columns give, and none where a column gives nothing: a member
-that is absent or null, or an element that lacks one of the members. As with `content-path`, a member is looked for in
-the elements of an array, and what is no array counts as its only element.
+An aspect gives one row for each combination of its columns' values, and none if a column has no value: if a member is
+absent or null, or an element lacks one of the members. As in `content-path`, a member is looked up in the elements of
+an array, and a value that is not an array counts as its only element.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Cells = Callable[[str, Any], Iterator[tuple[Value, ...]]]
 
 
 def from_json(value: Any) -> Value | None:
-    """The value that stands for JSON: `/true` and `/false` are names in Mangle; null is no value."""
+    """Return the Mangle value of JSON: true and false become the names `/true` and `/false`, null becomes None."""
     if isinstance(value, bool):
         return Name("/true" if value else "/false")
     if isinstance(value, dict | list):
@@ -47,7 +47,7 @@ def to_json(value: Value) -> Any:
 
 
 class Columns:
-    """The columns of one predicate; `width` is how many terms it has. Raises ProgramError."""
+    """The columns of one predicate; `width` is the number of its terms. Raises ProgramError."""
 
     def __init__(self, names: Sequence[str]) -> None:
         compiled = [_column(name) for name in names]
@@ -55,7 +55,7 @@ class Columns:
         self._cells = [cells for _, cells in compiled]
 
     def rows(self, entity: str, content: Any) -> Iterator[tuple[Value, ...]]:
-        """The rows that an aspect gives."""
+        """Yield the rows of an aspect."""
         found = [list(cells(entity, content)) for cells in self._cells]
         for parts in itertools.product(*found):
             yield tuple(itertools.chain.from_iterable(parts))

@@ -1,7 +1,7 @@
-"""Answers a program: bottom up, stratum by stratum, each round only from what the last one found (semi-naive).
+"""Evaluate a program bottom up, stratum by stratum. Each round uses only the rows found in the last one (semi-naive).
 
-A stratum holds what does not depend on a negation in itself, so that a negated atom asks a predicate that is complete.
-Steps and rows are counted, so that no program runs or grows for ever.
+No rule depends on a negation within its own stratum, so a negated atom reads a predicate that is complete. Steps and
+rows are counted, so that no program runs or grows for ever.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["MOST_ROWS", "Plan", "ordered"]
 
 QUERY: Final = "query"
 MOST_STEPS: Final = 2_000_000
-"""Rows that are looked at, which takes seconds."""
+"""Maximum number of rows to examine, which takes seconds."""
 MOST_ROWS: Final = 300_000
-"""Rows of all predicates together."""
+"""Maximum number of rows of all predicates together."""
 
 Row = tuple[Value, ...]
 Binding = dict[Variable, Value]
 
 
 class _Relation:
-    """The rows of a predicate, with an index for each set of positions that it is asked by."""
+    """The rows of a predicate, with an index for each set of positions used in a look-up."""
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:
         self.rows = dict.fromkeys(rows)
         self._indexes: dict[tuple[int, ...], dict[Row, list[Row]]] = {}
 
     def add(self, row: Row) -> None:
-        """Add a row that is not there."""
+        """Add a row that is not there yet."""
         self.rows[row] = None
         for positions, index in self._indexes.items():
             index.setdefault(tuple(row[at] for at in positions), []).append(row)
@@ -61,14 +61,17 @@ class _Relation:
 
 @dataclass(frozen=True)
 class _Join:
-    """An atom whose terms at `known` have values when its turn comes; each free variable has its first position."""
+    """An atom whose terms at `known` have values when it is evaluated.
+
+    `free` has the first position of each free variable.
+    """
 
     atom: Atom
     known: tuple[int, ...]
     free: tuple[tuple[Variable, int], ...]
     same: tuple[tuple[int, int], ...]
     fresh: bool = False
-    """Asks only for what the last round found."""
+    """Whether it uses only the rows found in the last round."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class _Budget:
 
 @dataclass
 class Plan:
-    """A program that was found answerable. Raises ProgramError for one that is not.
+    """A checked program. Raises ProgramError for one that cannot be answered.
 
     `widths` are the numbers of terms of the loaded predicates.
     """
@@ -125,7 +128,7 @@ class Plan:
         self._strata = self._stratified()
 
     def answer(self, loaded: Mapping[str, Sequence[Row]]) -> list[Row]:
-        """The rows of `query`, in an order that follows from them alone. Raises ProgramError for too much work."""
+        """Return the rows of `query`, in an order that depends on the rows only. Raises ProgramError if too large."""
         budget = _Budget()
         budget.row(sum(len(rows) for rows in loaded.values()))
         relations = {name: _Relation(loaded.get(name, ())) for name in {*self.widths, *self._heads()}}
@@ -175,7 +178,7 @@ class Plan:
 
 
 def ordered(row: Row) -> list[tuple[int, Any]]:
-    """What rows are sorted by: numbers, texts, names, trees."""
+    """Return the sort key of a row: numbers, then texts, names, trees."""
     return [
         (0, value)
         if isinstance(value, int | float)
@@ -187,7 +190,7 @@ def ordered(row: Row) -> list[tuple[int, Any]]:
 
 
 def _complete(rules: Sequence[Rule], relations: dict[str, _Relation], budget: _Budget) -> None:
-    """Add all that the rules of a stratum give."""
+    """Add all rows that the rules of a stratum give."""
     inside = {rule.head.predicate for rule in rules}
     plans = [(rule.head, _ordered_steps(rule, None)) for rule in rules]
     again = [
@@ -201,7 +204,7 @@ def _complete(rules: Sequence[Rule], relations: dict[str, _Relation], budget: _B
         found: dict[str, _Relation] = {}
         for head, steps in plans:
             known = relations[head.predicate]
-            # Added after the rule is through: it must not change the rows it is walking through.
+            # Add the rows after the rule has run, since it must not change the rows it iterates over.
             new: dict[Row, None] = {}
             for binding in _solutions(steps, 0, {}, relations, fresh, budget):
                 row = _row(head, binding)
@@ -232,7 +235,7 @@ def _solutions(
     fresh: Mapping[str, _Relation],
     budget: _Budget,
 ) -> Iterator[Binding]:
-    """Each way to satisfy the steps; a binding is valid until the next is asked for."""
+    """Yield each way to satisfy the steps. A binding is valid until the next one is requested."""
     if at == len(steps):
         yield binding
         return
@@ -266,7 +269,7 @@ _NOTHING: Final = _Relation()
 
 
 def _holds(operator: str, left: Value, right: Value) -> bool:
-    """Numbers are ordered among themselves, and so are texts; of others, and of a mix, none is before the other."""
+    """Return whether a comparison holds. Numbers have an order, and texts have one; other or mixed values have none."""
     if operator == "=":
         return left == right
     if operator == "!=":
@@ -280,10 +283,10 @@ def _holds(operator: str, left: Value, right: Value) -> bool:
 
 
 def _ordered_steps(rule: Rule, fresh: int | None) -> list[_Step]:
-    """The premises in an order in which each has its values: tests as soon as can be, atoms by what is known of them.
+    """Order the premises so that each has its values: tests as early as possible, then atoms with the most known terms.
 
-    `fresh` is the place of the premise that is to ask only for what is new; it comes first. Raises ProgramError where a
-    variable never gets a value.
+    `fresh` is the position of the premise that uses only new rows; it comes first. Raises ProgramError if a variable
+    never gets a value.
     """
     waiting = list(enumerate(rule.body))
     bound: set[Variable] = set()
@@ -318,7 +321,7 @@ def _variables(premise: Premise | Comparison) -> list[Variable]:
 def _next(
     waiting: Sequence[tuple[int, Premise | Comparison]], bound: set[Variable]
 ) -> tuple[tuple[int, Premise | Comparison], _Step | None]:
-    """What comes next, and binds its variables: a test if there is one, else the atom with the most known terms."""
+    """Choose the next premise and bind its variables: a test if possible, else the atom with the most known terms."""
     for entry in waiting:
         premise = entry[1]
         open_ = [one for one in _variables(premise) if one not in bound]

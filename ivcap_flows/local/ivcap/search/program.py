@@ -1,4 +1,4 @@
-"""What a search asks, from its text: the part of Mangle, a Datalog dialect, that the embedded platform answers.
+"""Parse the text of a search: the part of Mangle, a Datalog dialect, that the embedded platform supports.
 
     # comments
     :load_aspect(/order_parameter, "urn:ivcap:schema:order-placed.1", ["entity", ".parameters[*].name|value"]).
@@ -7,9 +7,9 @@
     chosen("urn:ivcap:order:1").
     query(Artifact) :- chosen(Order), order_parameter(Order, "images", C), collection(C, Artifact), !hidden(Artifact).
 
-Directive and example are those of the IVCAP OpenAPI description (0.48), the rest is Mangle's. Terms are variables
-(`X`, `_`), texts, numbers and names (`/true`); premises are atoms, `!` atoms, and `=`, `!=`, `<`, `<=`, `>`, `>=`, the
-last four also as `:lt`, `:le`, `:gt` and `:ge`.
+The directive and the example are from the IVCAP OpenAPI description (0.48), the rest is Mangle's. Terms are variables
+(`X`, `_`), texts, numbers and names (`/true`). Premises are atoms, `!` atoms, and `=`, `!=`, `<`, `<=`, `>`, `>=`; the
+last four can also be written as `:lt`, `:le`, `:gt` and `:ge`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class ProgramError(Exception):
-    """A program that is not answered; the text is a sentence that says why."""
+    """A program is not answered; the text is a sentence with the reason."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Tree:
-    """An array or object of JSON, in its canonical text: it is equal to another or not, and has no parts."""
+    """An array or object of JSON, as canonical text. It can only be compared for equality; its parts are hidden."""
 
     text: str
 
@@ -89,7 +89,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Rule:
-    """A fact is a rule without a body."""
+    """A rule; a fact is a rule without a body."""
 
     head: Atom
     body: tuple[Premise | Comparison, ...] = ()
@@ -134,7 +134,7 @@ _UNSUPPORTED: Final = {
 
 
 def parse(text: str) -> Program:
-    """Raises ProgramError that names what is not taken, and its line."""
+    """Parse a program. Raises ProgramError with what is not supported, and its line."""
     if len(text) > _LONGEST:
         raise ProgramError(f"A program may have {_LONGEST} characters.")
     return _Parser(text).program()
@@ -298,7 +298,7 @@ class _Parser:
         if kind == "word" and not found[0].islower():
             self._at += 1
             if found == "_":
-                # No two of them are the same; a blank keeps them apart from what can be written.
+                # Each `_` is a different variable; a blank in its name keeps it apart from names that can be written.
                 self._anonymous += 1
                 return Variable(f"_ {self._anonymous}")
             return Variable(found)

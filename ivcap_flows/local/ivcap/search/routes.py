@@ -1,7 +1,7 @@
 """`/1/search` (IVCAP OpenAPI 0.48).
 
-The document leaves the items open ("any", with texts as its example). Here an item is the value that `query` has, and
-for a `query` of several terms the list of its values; ivcap-client hands items on as they come (ivcap_client/ivcap.py).
+The document leaves the items open ("any", with texts as its example). Here an item is the value of `query`, or for a
+`query` with several terms the list of their values. ivcap-client returns items unchanged (ivcap_client/ivcap.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["OPERATIONS"]
 
 _DATALOG: Final = "application/datalog+mangle"
 _LARGEST: Final = 256 * 1024
-"""Bytes of a body; a program may have fewer characters."""
+"""Maximum bytes of a body; the limit on a program's characters may be lower."""
 
 
 def _program(call: Call) -> str:
-    """The text of the program. A JSON body may also be that text as a JSON string. Raises Problem 400, 413, 415."""
+    """Return the text of the program. A JSON body may contain it as a JSON string. Raises Problem 400, 413, 415."""
     media = (call.header("Content-Type") or "application/json").partition(";")[0].strip().lower()
     if media not in (_DATALOG, "application/json"):
         raise errors.unsupported(f"A search is of type {_DATALOG}, not {media[:100]}.")
@@ -63,7 +63,7 @@ async def search(call: Call) -> Response:
 
 
 def _page(call: Call, items: list[Any], question: dict[str, Any]) -> dict[str, Any]:
-    """The next items. The same program of the same caller at the same time has the same ones, in the same order."""
+    """Return the next items. Equal program, caller and time give equal items in equal order."""
     begin = question["begin"]
     if begin and (begin > len(items) or _digest(compact(items[begin - 1])) != question["last"]):
         raise errors.bad_request("What page continues from is no longer found; search again from the start.")

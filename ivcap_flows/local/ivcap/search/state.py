@@ -1,4 +1,4 @@
-"""Searches: the aspects that a program loads, and its answer."""
+"""Searches: load the aspects of a program, and answer it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ivcap_flows.local.tokens import Principal
 __all__ = ["Searches"]
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Content that one search reads."""
+"""Maximum bytes of content that one search reads."""
 
 Aspects = dict[str, list[sqlite3.Row]]
 
 
 class Searches:
-    """One program is answered at a time, beside the state thread, which only reads the aspects for it."""
+    """Answers one program at a time in its own thread. The state thread only reads the aspects for it."""
 
     def __init__(self, store: Store, state: StateThread) -> None:
         self._store, self._state = store, state
         self._thread = StateThread()
 
     async def answer(self, who: Principal, text: str, at: int) -> list[Any]:
-        """What `query` has when it is asked of the aspects that the caller may read and that are valid at `at` (ms).
+        """Answer `query` from the aspects that the caller may read and that are valid at `at` (ms).
 
-        Each item is the value of a `query` of one term, else the list of them. Raises ProgramError.
+        An item is the value of a `query` with one term, else the list of its values. Raises ProgramError.
         """
         program = await self._thread.run(parse, text)
         aspects = await self._state.run(self._aspects, who, [load.schema for load in program.loads], at)

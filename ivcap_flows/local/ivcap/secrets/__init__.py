@@ -1,1 +1,1 @@
-"""Secrets: small texts of an account, sealed at rest."""
+"""Secrets: small texts of an account, encrypted at rest."""

@@ -1,4 +1,4 @@
-"""`/1/secrets` (IVCAP OpenAPI 0.48). No reply but the one to a read holds a value, and no message does."""
+"""`/1/secrets` (IVCAP OpenAPI 0.48). Only the reply to a read contains a value; no message does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def put(call: Call) -> Response:
 
 
 def _text(body: Mapping[str, Any], field: str, most: int) -> str:
-    """A text of the body. Raises Problem 422 without telling what was there."""
+    """Return a text of the body. Raises Problem 422 without the faulty value."""
     text = body.get(field)
     try:
         if isinstance(text, str) and 0 < len(text.encode()) <= most:
@@ -63,7 +63,7 @@ def read(call: Call) -> Response:
 
 
 def list_all(call: Call) -> Response:
-    """Names and expiry. A filter without an operator is a pattern of names, or a part of them."""
+    """List names and expiry. A filter without an operator is a pattern of names, or a part of a name."""
     query = call.query
     words, pattern = query["filter"], ""
     if words and not _EXPRESSION.search(words):

@@ -1,7 +1,7 @@
-"""The seal on values at rest (AES-GCM), with a key that lies outside of the embedded platform's folder.
+"""Encrypt values at rest (AES-GCM), with a key stored outside of the embedded platform's folder.
 
-A copy of the folder alone gives no value away. Where no key can be kept, it lives in memory, and what was sealed with
-it ends with the process.
+A copy of the folder alone reveals no value. If the key cannot be stored, it lives in memory, and the values encrypted
+with it are lost when the process ends.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _NONCE: Final = 12
 
 
 class Seal:
-    """One key at work. `id` tells values of one key from those of another, and nothing about the key."""
+    """One key in use. `id` distinguishes the values of different keys, and reveals nothing about the key."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
         self.id = hashlib.sha256(b"id" + key).hexdigest()[:16]
 
     def close(self, value: str, place: str) -> bytes:
-        """The sealed value, which opens only under the same place."""
+        """Encrypt a value for a place. It can only be decrypted for the same place."""
         nonce = os.urandom(_NONCE)
         return nonce + self._cipher.encrypt(nonce, value.encode(), place.encode())
 
     def open(self, sealed: bytes, place: str) -> str:
-        """Raises cryptography's InvalidTag for what was not sealed so."""
+        """Decrypt a value. Raises cryptography's InvalidTag if it was not encrypted with this key for this place."""
         return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode()).decode()
 
 
 class SealKey:
-    """The key of one embedded platform, in a file of its own in the user's data directory (0600)."""
+    """The key of one embedded platform, in its own file in the user's data directory (0600)."""
 
     def __init__(self, embedded: Path, instance: str) -> None:
         self._embedded = embedded.resolve()
@@ -50,13 +50,13 @@ class SealKey:
         self._seal: Seal | None = None
 
     def find(self) -> Seal | None:
-        """The seal, if one was made before."""
+        """Return the seal if it exists, else None."""
         if self._seal is None and self._path.exists():
             self._seal = self._kept()
         return self._seal
 
     def need(self) -> Seal:
-        """The seal, made when there is none."""
+        """Return the seal; create it if it does not exist."""
         if self._seal is None:
             self._seal = self._kept() or self._in_memory()
         return self._seal

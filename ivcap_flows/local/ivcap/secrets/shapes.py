@@ -1,4 +1,4 @@
-"""What secrets look like (IVCAP OpenAPI 0.48: SecretResultT, SetSecretRequestT, SecretListItem)."""
+"""Schemas of secrets (IVCAP OpenAPI 0.48: SecretResultT, SetSecretRequestT, SecretListItem)."""
 
 from __future__ import annotations
 

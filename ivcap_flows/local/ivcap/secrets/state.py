@@ -1,4 +1,4 @@
-"""Secrets in the store: one row a name and account, the value sealed."""
+"""Secrets in the store: one row for each name and account, with the value encrypted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ivcap_flows.local.tokens import Principal
 __all__ = ["RAW", "Secrets"]
 
 RAW = "raw"
-"""The type of a secret that was given none; services read secrets as `raw` (ivcap-service)."""
+"""The default type of a secret; services read secrets as `raw` (ivcap-service)."""
 
 
 class Secrets:
@@ -22,7 +22,7 @@ class Secrets:
         self._store, self._key = store, key
 
     def put(self, who: Principal, name: str, value: str, expires: int, kind: str) -> None:
-        """Set a secret, in place of one of the same name. `expires` is in Unix seconds, 0 for never."""
+        """Create or replace a secret. `expires` is in Unix seconds, 0 for never."""
         seal = self._key.need()
         with self._store.transaction():
             self._store.execute("DELETE FROM secrets WHERE expires BETWEEN 1 AND ?", (clock.now() // 1000,))
@@ -39,7 +39,7 @@ class Secrets:
             )
 
     def read(self, who: Principal, name: str, kind: str | None) -> tuple[str, int]:
-        """Value and expiry. Raises Problem 404, also for what has expired or is of another type than asked for."""
+        """Return value and expiry. Raises Problem 404, also for a secret that has expired or has another type."""
         where, values = self.readable(who)
         row = self._store.one(f"SELECT * FROM secrets WHERE {where} AND name = ?", (*values, name))  # noqa: S608 - values are parameters
         seal = self._key.find()
@@ -48,7 +48,7 @@ class Secrets:
         return seal.open(row["sealed"], _place(who, name)), row["expires"]
 
     def readable(self, who: Principal) -> tuple[str, list[Any]]:
-        """The SQL condition, and its values, for the secrets that an account can read now."""
+        """Return the SQL condition, and its values, for the secrets that an account can read now."""
         seal = self._key.find()
         now = [clock.now(), clock.now() // 1000]
         where = "account = ? AND key = ? AND visible_from <= ? AND (expires = 0 OR expires > ?)"
@@ -56,5 +56,5 @@ class Secrets:
 
 
 def _place(who: Principal, name: str) -> str:
-    """What a sealed value is bound to, so that it cannot be moved to another name or account."""
+    """Return what a value is bound to, so that it cannot be moved to another name or account."""
     return json.dumps([who.account, name])

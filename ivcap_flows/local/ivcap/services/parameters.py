@@ -1,4 +1,4 @@
-"""Parameters of a service: what a definition may say, and what becomes of the strings of an order."""
+"""Parameters of a service: check their definitions, and convert the strings of an order."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ TYPES: Final[Mapping[str, tuple[Callable[[str], Any], dict[str, Any]]]] = {
     "artifact": (_matching(_REFERENCE), {"type": "string", "format": "uri"}),
     "collection": (_matching(_URN), {"type": "string", "format": "uri"}),
 }
-"""Type of a parameter (as in ivcap_client/service.py): how the string of an order is read, and its JSON schema."""
+"""Type of a parameter (as in ivcap_client/service.py) -> how to read the string of an order, and its JSON schema."""
 
 
 _FIELDS: Final = {"description": str, "label": str, "unit": str, "constant": bool, "optional": bool, "unary": bool}
 
 
 def checked_definitions(value: Any) -> list[dict[str, Any]]:
-    """Parameter definitions with every field that clients rely on. Raises Problem 422."""
+    """Return parameter definitions with every field that clients rely on. Raises Problem 422."""
     if not isinstance(value, list):
         raise errors.parameter("parameters", "parameters must be a list of parameter definitions.")
     made, names = [], set()
@@ -68,7 +68,7 @@ def checked_definitions(value: Any) -> list[dict[str, Any]]:
         where = f"parameters[{number}]"
         if not isinstance(one, dict) or not isinstance(one.get("name"), str) or not one["name"]:
             raise errors.parameter(where, f"{where} must be an object with a name.")
-        # A null says no more than leaving the field out.
+        # A null means the same as leaving the field out.
         one = {field: told for field, told in one.items() if told is not None}
         name = one["name"]
         if name in names:
@@ -116,7 +116,7 @@ def _fault(definition: Mapping[str, Any], text: str) -> str | None:
 
 
 def checked_values(definitions: Sequence[Mapping[str, Any]], given: Any) -> list[dict[str, str]]:
-    """The parameters of an order. Raises Problem 422 that lists all faults and names the first one's parameter."""
+    """Return the parameters of an order. Raises Problem 422 with all faults and the first faulty name."""
     if not isinstance(given, list):
         raise errors.parameter("parameters", "parameters must be a list of objects with name and value.")
     known = {definition["name"]: definition for definition in definitions}
@@ -150,7 +150,7 @@ def checked_values(definitions: Sequence[Mapping[str, Any]], given: Any) -> list
 
 
 def converted(definitions: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """What the service sees: values of the declared types, defaults filled in."""
+    """Return the service's request: values of the declared types, with defaults filled in."""
     given = {one["name"]: one["value"] for one in values}
     request = {}
     for definition in definitions:
@@ -161,7 +161,7 @@ def converted(definitions: Sequence[Mapping[str, Any]], values: Sequence[Mapping
 
 
 def request_schema(name: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON schema of a request that is made of parameters."""
+    """Return the JSON schema of a request that consists of parameters."""
     properties, required = {}, []
     for definition in definitions:
         shape = {**TYPES[definition["type"]][1], "description": definition["description"]}

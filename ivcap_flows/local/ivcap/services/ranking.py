@@ -1,4 +1,4 @@
-"""How well a service fits the words of a search: by the words themselves, since there is no model of their meaning."""
+"""Score how well a service matches the words of a search. Only words are compared, not their meaning."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _WORD: Final = re.compile(r"[^\W_]+")
 _MOST_WORDS: Final = 50
 _NAME, _TAGS, _DESCRIPTION = 1.0, 0.8, 0.6
 _BEGINNING: Final = 0.5
-"""What a word counts that only begins one of the service's."""
+"""The weight of a word that is only the beginning of one of the service's words."""
 
 
 def score(search: str, name: str | None, description: str, tags: str) -> float:
-    """From 0 to 1: the mean over the words of the search of where each is best found. `tags` is a list in JSON."""
+    """Return 0 to 1: the mean, over the words of the search, of each word's best match. `tags` is a list in JSON."""
     wanted = list(dict.fromkeys(_words(search)))[:_MOST_WORDS]
     fields = [
         (_NAME, _words(name or "")),

@@ -42,7 +42,7 @@ _SCORE: Final = "service_score(?, name, description, tags)"
 
 
 class _Ranked(Listing):
-    """Services by how well they fit, the best first whatever `order-desc` says; `order-by` orders them otherwise."""
+    """Services by score, the best first whatever `order-desc` says, unless `order-by` names another order."""
 
     @classmethod
     def by(cls, words: str) -> _Ranked:
@@ -99,7 +99,7 @@ def list_all(call: Call) -> Response:
 
 
 def _words(call: Call) -> str:
-    """What is searched for; in a cursor, as the rest of the question."""
+    """Return the words of the search; with a cursor, those of its query."""
     if not call.query["page"]:
         return call.query["search"] or ""
     question = call.platform.cursors.read(call.query["page"]).get("question") or {}

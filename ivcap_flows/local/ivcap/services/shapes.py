@@ -1,4 +1,4 @@
-"""What services look like (IVCAP OpenAPI 0.48: ServiceStatusRT, ServiceListItem, ServiceDefinitionT)."""
+"""Schemas of services (IVCAP OpenAPI 0.48: ServiceStatusRT, ServiceListItem, ServiceDefinitionT)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DEFINITION: Final = Body(
         {
             "description": TEXT,
             "controller-schema": TEXT,
-            # The example of the OpenAPI document has it in an array.
+            # In the example of the OpenAPI document it is inside an array.
             "controller": {"anyOf": [_OBJECT, {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": 1}]},
         },
         {

@@ -1,4 +1,4 @@
-"""Services in the store, and the aspect that tells what a request to them looks like."""
+"""Services in the store, and the aspect that describes their request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Services:
         store.function("service_score", 4, score)
 
     def install_built_ins(self, provider: Principal) -> None:
-        """Make the services that come with the platform what this version says they are."""
+        """Create or update the built-in services to match this version."""
         for definition in BUILT_IN:
             urn = ivcap_urn("service", str(uuid.uuid5(uuid.NAMESPACE_DNS, definition["name"] + provider.account)))
             wanted = {**definition, "id": urn}
@@ -40,7 +40,7 @@ class Services:
                 self.define(provider, urn, wanted, create=True)
 
     def create(self, who: Principal, definition: Mapping[str, Any]) -> sqlite3.Row:
-        """A new service. Raises Problem 409 when its id is taken, 422."""
+        """Create a service. Raises Problem 409 if its id is taken, 422."""
         given = definition.get("id") or ids.new_id()
         urn = ids.as_urn("service", given) if isinstance(given, str) else None
         if urn is None:
@@ -50,7 +50,7 @@ class Services:
         return self.define(who, urn, definition, create=True)
 
     def define(self, who: Principal, urn: str, definition: Mapping[str, Any], *, create: bool) -> sqlite3.Row:
-        """Make a service be what a definition says. Raises Problem 404 when there is none and `create` is false."""
+        """Create or update a service to match a definition. Raises Problem 404 if it is missing and not `create`."""
         values, shape = _checked(definition)
         with self._store.transaction():
             row = self._find(urn)
@@ -70,7 +70,7 @@ class Services:
                 "fn_schema": shape,
             }
             told = OPEN_METADATA if policy.startswith("urn:ivcap:policy:ivcap.open.") else policy
-            # Of several, which only a user can have made, the newest.
+            # If there are several, which only a user can have made, use the newest.
             before = self._aspects.newest(who, urn, schemas.AI_TOOL)
             if before is None:
                 self._aspects.add(who, urn, schemas.AI_TOOL, tool, policy=told)
@@ -89,10 +89,10 @@ class Services:
         self._packages.note(who, json.loads(values["controller"]).get("image"))
 
     def _project(self, who: Principal, entity: str) -> None:
-        """Have the service be what an account's aspect of schema `service.2` says, and end with it.
+        """Make a service match an account's aspect of schema `service.2`, and end the service when that aspect ends.
 
-        That is how the services SDKs and the command line register. An aspect that describes no service, or one of
-        another account, is an aspect and no more.
+        The service SDKs and the command line register services this way. An aspect that describes no service, or that
+        is about another account's service, has no further effect.
         """
         if ids.as_urn("service", entity) != entity:
             return
@@ -114,7 +114,7 @@ class Services:
         self._store_values(who, entity, values)
 
     def withdraw(self, who: Principal, urn: str) -> None:
-        """End a service; it stays readable with its end."""
+        """End a service. It stays readable, with its end."""
         row = to_write(self._find(urn), "service", urn, who)
         if row["valid_to"] is None:
             self._store.update("services", urn, valid_to=clock.now())
@@ -126,7 +126,7 @@ class Services:
         return row
 
     def usable(self, who: Principal, urn: str) -> sqlite3.Row:
-        """The row of a service that takes work. Raises Problem 404, also for one that has ended."""
+        """Return the row of a service that accepts work. Raises Problem 404, also for one that has ended."""
         row = self.read(who, urn)
         if row["valid_to"] is not None:
             raise errors.not_found("service", urn)
@@ -142,8 +142,8 @@ class Services:
 
 
 def _checked(definition: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The columns of a service, and the JSON schema of its requests. Raises Problem 422."""
-    # A null says no more than leaving the field out.
+    """Return the columns of a service, and the JSON schema of its requests. Raises Problem 422."""
+    # A null means the same as leaving the field out.
     definition = {field: value for field, value in definition.items() if value is not None}
     name, controller, schema = definition.get("name"), definition.get("controller"), definition.get("controller-schema")
     if isinstance(controller, list) and len(controller) == 1:
@@ -185,7 +185,7 @@ def _texts(value: Any) -> bool:
 
 
 def _check_local(controller: Mapping[str, Any]) -> None:
-    """A controller that the embedded platform runs has an entry or a command. Raises Problem 422."""
+    """Check a controller that the embedded platform runs: it needs an entry or a command. Raises Problem 422."""
     entry, command = controller.get("entry"), controller.get("command")
     if isinstance(entry, str) and command is None:
         module, _, name = entry.partition(":")

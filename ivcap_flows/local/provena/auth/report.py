@@ -1,4 +1,4 @@
-"""Access reports: which roles of which component a user has."""
+"""Access reports: the roles of each component, and which of them a user has."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ACCESS_REPORT = Object(
 
 
 def access_report(user: User) -> dict[str, Any]:
-    """The report about a user."""
+    """Return the report about a user."""
     return {
         "components": [
             {"component_name": name, "component_roles": [_role(stem, level, user) for level in _LEVELS]}

@@ -1,6 +1,6 @@
-"""Requests for other roles: kept, listed, noted upon, moved on and removed.
+"""Requests for other roles: store, list, annotate, change and remove them.
 
-The form of an entry is `RequestAccessTableItem` of the package `provena-interfaces-v2`.
+An entry has the form `RequestAccessTableItem` of the package `provena-interfaces-v2`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ STATES: Final = {
     "DENIED_PENDING_DELETION": "request denied",
     "ACTIONED_PENDING_DELETION": "request approved and completed",
 }
-"""State of a request -> what its user is told."""
+"""State of a request -> the text for its user."""
 _KEPT_SECONDS: Final = 90 * 24 * 3600
 _LARGEST: Final = 2**63 - 1
 
 
 class AccessRequests:
-    """What users asked for; the roles themselves are given in Keycloak, by hand."""
+    """The users' requests. The roles themselves are given in Keycloak, by hand."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def add(self, user: User, wanted: dict[str, Any]) -> None:
-        """Keep a request. Raises UnsuccessfulError for one that asks for nothing new."""
+        """Store a request. Raises UnsuccessfulError if it asks for nothing new."""
         now = int(clock.seconds())
         difference = _difference(access_report(user), wanted)
         if not difference["components"]:
@@ -54,7 +54,7 @@ class AccessRequests:
         self._store.run("INSERT INTO access_requests (username, body) VALUES (?, ?)", user.username, dumps(entry))
 
     def every(self, username: str | None = None, *, pending: bool = False) -> list[dict[str, Any]]:
-        """The requests, of one user or of all, the newest first."""
+        """Return the requests of one user or of all, newest first."""
         rows = self._store.rows(
             "SELECT * FROM access_requests WHERE ?1 IS NULL OR username=?1 ORDER BY id DESC", username
         )
@@ -67,11 +67,11 @@ class AccessRequests:
         self._change(request, entry, notes=",".join(filter(None, (entry["notes"], text))))
 
     def move(self, username: str, request: int, state: str) -> None:
-        """Give a request another state. Raises UnsuccessfulError."""
+        """Change the state of a request. Raises UnsuccessfulError."""
         self._change(request, self._known(username, request), status=state, ui_friendly_status=STATES[state])
 
     def remove(self, username: str, request: int) -> None:
-        """Forget a request. Raises UnsuccessfulError."""
+        """Delete a request. Raises UnsuccessfulError."""
         self._known(username, request)
         self._store.run("DELETE FROM access_requests WHERE id=?", request)
 
@@ -90,7 +90,7 @@ class AccessRequests:
 
 
 def _difference(has: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """The roles of a wanted report that are granted there and not in the other, or the other way round."""
+    """Return the roles of a wanted report whose grant differs from the current report."""
     granted = {
         role["role_name"]: role["access_granted"]
         for component in has["components"]

@@ -28,7 +28,7 @@ _IMPORT = {
 
 
 def api(desk: Desk, registry: Registry) -> Api:
-    """The auth-api. Its admin routes need only the one role of their level."""
+    """Return the auth-api. Its admin routes need only the one role of their level."""
     site = Api(desk, "auth-api", "sys-admin", single_role=True)
     flat = ("success", "details")
     site.get("/check-access/public", "public", lambda call: status(True, "Anybody may read this."), gives=flat)
@@ -46,7 +46,7 @@ def _links(site: Api, links: Links, registry: Registry) -> None:
         return {"person_id": person, "success": person is not None}
 
     def complaint(call: Call) -> Refusal | None:
-        """Why the caller cannot link itself to the person of the body."""
+        """Return why the caller cannot be linked to the person in the body, or None."""
         person = call.body["person_id"]
         if links.person_of(call.user.username) is not None:
             return invalid("You are already linked to a person; an administrator can change that.")

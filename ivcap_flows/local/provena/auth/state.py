@@ -20,11 +20,11 @@ GROUP = Object(
 )
 MEMBER = Object({"username": needed(TEXT), "email": maybe(TEXT), "first_name": maybe(TEXT), "last_name": maybe(TEXT)})
 IMPORT_MODES = ("ADD_ONLY", "ADD_OR_OVERWRITE", "OVERWRITE_ONLY", "SYNC_ADD_OR_OVERWRITE", "SYNC_DELETION_ALLOWED")
-"""Which groups an import may add, overwrite and, with the last, delete."""
+"""Modes of an import: which groups it may add, overwrite and, with the last mode, delete."""
 
 
 def read_groups(items: list[Any]) -> list[dict[str, Any]]:
-    """Groups with their `users`, as an export has them. Raises ValueError for the first that is none."""
+    """Read groups with their `users`, as in an export. Raises ValueError for the first invalid one."""
     shape = Object({**GROUP.fields, "users": given(Many(MEMBER), [])})
     faults: list[Fault] = []
     found = Many(shape).read(items, ("items",), faults)
@@ -35,23 +35,23 @@ def read_groups(items: list[Any]) -> list[dict[str, Any]]:
 
 
 class Links:
-    """Which person a username stands for."""
+    """The person that each username is linked to."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def person_of(self, username: str) -> str | None:
-        """The id of the linked person."""
+        """Return the id of the linked person, or None."""
         row = self._store.row("SELECT person_id FROM person_links WHERE username=?", username)
         return row["person_id"] if row else None
 
     def usernames_of(self, person_id: str) -> list[str]:
-        """Every username that is linked to a person."""
+        """Return every username that is linked to a person."""
         rows = self._store.rows("SELECT username FROM person_links WHERE person_id=? ORDER BY username", person_id)
         return [row["username"] for row in rows]
 
     def assign(self, username: str, person_id: str) -> None:
-        """Link, or relink, a username."""
+        """Link a username, or change its link."""
         self._store.run("INSERT OR REPLACE INTO person_links VALUES (?, ?)", username, person_id)
 
     def clear(self, username: str) -> None:
@@ -66,16 +66,16 @@ class Groups:
         self._store = store
 
     def every(self) -> list[dict[str, Any]]:
-        """All groups, by id."""
+        """Return all groups, by id."""
         return [json.loads(row["body"]) for row in self._store.rows("SELECT body FROM user_groups ORDER BY id")]
 
     def get(self, id: str) -> dict[str, Any] | None:  # noqa: A002 - the wire's own word
-        """One group."""
+        """Return one group, or None."""
         row = self._store.row("SELECT body FROM user_groups WHERE id=?", id)
         return json.loads(row["body"]) if row else None
 
     def put(self, group: dict[str, Any]) -> None:
-        """Add a group, or change one."""
+        """Add or change a group."""
         self._store.run("INSERT OR REPLACE INTO user_groups VALUES (?, ?)", group["id"], dumps(group))
 
     def remove(self, id: str) -> None:  # noqa: A002
@@ -84,16 +84,16 @@ class Groups:
         self._store.run("DELETE FROM user_groups WHERE id=?", id)
 
     def members(self, id: str) -> list[dict[str, Any]]:  # noqa: A002
-        """The members of a group."""
+        """Return the members of a group."""
         rows = self._store.rows("SELECT body FROM group_members WHERE group_id=? ORDER BY username", id)
         return [json.loads(row["body"]) for row in rows]
 
     def of_user(self, username: str) -> set[str]:
-        """Ids of the groups that a user is in."""
+        """Return the ids of the groups that a user is in."""
         return {row["group_id"] for row in self._store.rows("SELECT * FROM group_members WHERE username=?", username)}
 
     def default_access(self, username: str, roles: set[str]) -> dict[str, list[str]]:
-        """What the groups of a user say that their members have on each other's new datasets, of these roles."""
+        """Return the roles, among `roles`, that a user's groups give their members on each other's new datasets."""
         ids = self.of_user(username)
         wanted = {group["id"]: group["default_data_store_access"] or [] for group in self.every() if group["id"] in ids}
         return {id: known for id, said in wanted.items() if (known := [role for role in said if role in roles])}  # noqa: A001
@@ -103,13 +103,13 @@ class Groups:
         self._store.run("INSERT OR REPLACE INTO group_members VALUES (?, ?, ?)", id, member["username"], dumps(member))
 
     def remove_member(self, id: str, username: str) -> bool:  # noqa: A002
-        """Take a user out of a group; False if it was not in it."""
+        """Remove a user from a group; return False if the user was not in it."""
         return bool(self._store.run("DELETE FROM group_members WHERE group_id=? AND username=?", id, username))
 
     def merge(self, wanted: list[dict[str, Any]], mode: str, *, deletes: bool, trial: bool) -> dict[str, int]:
-        """Import groups with their `users`; what changed, or on a trial would. Raises ValueError for what may not be.
+        """Import groups with their `users`; return what changed, or on a trial would change.
 
-        `deletes` has to be given besides a mode that deletes.
+        A mode that deletes also needs `deletes`. Raises ValueError for a change that is not allowed.
         """
         old = {group["id"] for group in self.every()}
         new = {group["id"] for group in wanted}

@@ -158,11 +158,14 @@ DATASET_INFO: dict[str, Field] = {
     "release_timestamp": maybe(WHOLE),
     "access_info_uri": maybe(Text()),
 }
-"""What a DATASET item holds besides the name and metadata that every item has."""
+"""The fields of a DATASET item besides the name and metadata that every item has."""
 
 
 def broken_rule(collection: dict[str, Any], find: Callable[[str, str], dict[str, Any] | None]) -> str | None:
-    """The first rule that a well-formed CollectionFormat breaks. `find(subtype, id)` gives a complete item."""
+    """Return the first rule that a well-formed CollectionFormat breaks, or None.
+
+    `find(subtype, id)` returns a complete item.
+    """
     info = collection["dataset_info"]
     for name, check in collection["approvals"].items():
         if check["relevant"] != check["obtained"]:

@@ -26,7 +26,7 @@ _OTHER = "The item is of another type."
 
 
 def api(desk: Desk, datasets: Datasets) -> Api:
-    """The data-store-api."""
+    """Return the data-store-api."""
     site = Api(desk, "data-store-api", "entity-registry")
     site.check_access()
     _registering(site, datasets)

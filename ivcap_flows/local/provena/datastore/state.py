@@ -28,13 +28,13 @@ _UNRELEASED: dict[str, Any] = {
 
 
 class Datasets:
-    """What the data-store-api does with DATASET items and their files."""
+    """The data-store-api's work on DATASET items and their files."""
 
     def __init__(self, registry: Registry, store: Store, files: Files | Bucket) -> None:
         self.registry, self._store, self._files = registry, store, files
 
     def mint(self, user: User, collection: dict[str, Any]) -> tuple[Entry, str | None]:
-        """A new dataset. Raises UnsuccessfulError for a broken rule, and a 500 refusal for a user without a person."""
+        """Mint a dataset. Raises UnsuccessfulError for a broken rule, and a 500 refusal for a user without a person."""
         if user.email is None:
             raise CrashError
         try:
@@ -68,19 +68,19 @@ class Datasets:
         return entry
 
     def revert(self, user: User, id: str, history_id: int, reason: str) -> None:  # noqa: A002
-        """Make old metadata the newest. Raises a 400 refusal for what is no dataset."""
+        """Restore earlier metadata. Raises a 400 refusal for an item that is not a dataset."""
         entry = self._changeable(user, id)
         if entry.kind is not _DATASET:
             raise invalid(f"The item {id} is a {entry.kind.subtype}, not a {_DATASET.subtype}.")
         now = entry.info
         entry = self.registry.revert(user, _DATASET, id, history_id, reason)
-        # only the metadata goes back: where the files are and whether they are released stays as it is
+        # only the metadata is restored: the location of the files and the release status stay
         entry.item |= {name: now[name] for name in ("s3", *_UNRELEASED)}
         self.registry.save(entry)
         self._write_metadata(entry)
 
     def version(self, user: User, id: str, reason: str) -> tuple[Entry, str]:  # noqa: A002
-        """A new version with a place of its own, without files and not released."""
+        """Create a new version with its own place for files; it has no files and is not released."""
         old = self.registry.known(id)
         fresh = old.info | _UNRELEASED | {"user_metadata": None}
         entry, session = self.registry.version(user, _DATASET, id, reason, fresh)
@@ -91,14 +91,14 @@ class Datasets:
         return entry, session
 
     def fetch(self, user: User, id: str) -> Entry:  # noqa: A002
-        """A complete dataset that the user may see; unknown ids and seeds are 400 refusals."""
+        """Return a complete dataset that the user may see; unknown ids and seeds are 400 refusals."""
         try:
             return self.registry.fetch(user, _DATASET, id)
         except UnsuccessfulError as error:
             raise invalid(str(error)) from error
 
     def file_url(self, user: User, id: str, path: str, seconds: int) -> str:  # noqa: A002
-        """A URL at which a file of a dataset can be read for so many seconds."""
+        """Return a URL with which a file of a dataset can be read for this many seconds."""
         entry = self.fetch(user, id)
         self._needs(user, entry, {"dataset-data-read", "admin"})
         if ".." in path or "//" in path or "\\" in path:
@@ -109,7 +109,7 @@ class Datasets:
         return self._files.url(key, seconds)
 
     def credentials(self, user: User, id: str, *, write: bool) -> dict[str, str]:  # noqa: A002
-        """Temporary credentials in the form of AWS; without an S3 server there is none that would take them."""
+        """Return temporary credentials in AWS's form; without an S3 server, nothing accepts them."""
         entry = self.fetch(user, id)
         self._needs(user, entry, {"dataset-data-write", "admin"} | (set() if write else {"dataset-data-read"}))
         if write:
@@ -124,17 +124,17 @@ class Datasets:
     # release
 
     def reviewers(self) -> list[str]:
-        """Persons who may approve releases."""
+        """Return the persons who may approve releases."""
         return [row["person_id"] for row in self._store.rows("SELECT * FROM reviewers ORDER BY person_id")]
 
     def add_reviewer(self, id: str) -> None:  # noqa: A002
-        """Let a person approve releases."""
+        """Allow a person to approve releases."""
         if self.registry.find("PERSON", id) is None:
             raise invalid(f"{id} is not the id of a complete PERSON.")
         self._store.run("INSERT OR IGNORE INTO reviewers VALUES (?)", id)
 
     def remove_reviewer(self, id: str) -> None:  # noqa: A002
-        """Let a person approve no more releases."""
+        """Withdraw a person's right to approve releases."""
         self._store.run("DELETE FROM reviewers WHERE person_id=?", id)
 
     def request_release(self, user: User, id: str, approver: str, notes: str) -> None:  # noqa: A002
@@ -149,7 +149,7 @@ class Datasets:
         self._release(user, entry, "PENDING", "REQUEST", approver, person, notes)
 
     def act_on_release(self, user: User, id: str, *, approve: bool, notes: str) -> None:  # noqa: A002
-        """Release a dataset, or refuse to. Who is no reviewer at all learns nothing of the dataset."""
+        """Approve or reject the release of a dataset. A caller who is no reviewer learns nothing about it."""
         person = self.registry.person_of(user)
         if person not in self.reviewers():
             raise denied("You are no system reviewer.")
@@ -185,7 +185,7 @@ class Datasets:
         } | {name: kept.get(name) for name in names}
 
     def _changeable(self, user: User, id: str) -> Entry:  # noqa: A002
-        """A dataset that is not locked and whose metadata the user may change."""
+        """Return a dataset that is not locked and whose metadata the user may change."""
         entry = self.registry.unlocked(id)
         self._needs(user, entry, set(_DATASET.writers))
         return entry

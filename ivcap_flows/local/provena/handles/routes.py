@@ -17,7 +17,7 @@ _VALUE = {"value_type": needed(Choice("DESC", "URL")), "value": needed(TEXT)}
 
 
 def api(desk: Desk) -> Api:
-    """The id-service, which needs the handle roles."""
+    """Return the id-service, which needs the handle roles."""
     site = Api(desk, "id-service-api", "handle")
     site.check_access()
     handles = Handles(desk.store)
@@ -25,7 +25,7 @@ def api(desk: Desk) -> Api:
     index = _ID | {"index": needed(WHOLE)}
 
     def doing(work: Callable[..., dict[str, Any]], *names: str) -> Callable[[Call], dict[str, Any]]:
-        """The handler that does this with these fields of the body."""
+        """Return a handler that calls `work` with these fields of the body."""
         return lambda call: work(*(call.body[name] for name in names))
 
     site.post("/handle/mint", "write", doing(handles.mint, "value_type", "value"), Object(_VALUE), **handle)

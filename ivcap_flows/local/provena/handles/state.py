@@ -11,19 +11,19 @@ __all__ = ["Handles"]
 
 
 class Handles:
-    """The handles minted by the id-service itself."""
+    """The handles that the id-service itself minted."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def mint(self, type: str, value: str) -> dict[str, Any]:  # noqa: A002 - the wire's own word
-        """A new handle with one value."""
+        """Create a handle with one value."""
         handle = self._store.new_handle()
         self._put(handle, 1, type, value)
         return self.get(handle)
 
     def get(self, id: str) -> dict[str, Any]:  # noqa: A002
-        """A handle with its values; a 500 refusal if there is none, as the service behind answers."""
+        """Return a handle with its values. Raises a 500 refusal if there is none, as the service behind replies."""
         rows = self._store.rows("SELECT * FROM handle_values WHERE id=? ORDER BY position", id)
         if not rows:
             raise Refusal(500, f"The handle service does not know {id}.")
@@ -31,7 +31,7 @@ class Handles:
         return {"id": id, "properties": values}
 
     def every(self) -> list[str]:
-        """All handles."""
+        """Return all handles."""
         return [row["id"] for row in self._store.rows("SELECT DISTINCT id FROM handle_values ORDER BY id")]
 
     def add(self, id: str, type: str, value: str, index: int | None = None) -> dict[str, Any]:  # noqa: A002
@@ -66,7 +66,7 @@ class Handles:
 
 
 def _index(number: int) -> int:
-    """Raises a 500 refusal for what is no index of a handle's value (RFC 3651: 32 bits)."""
+    """Check the index of a handle's value (RFC 3651: 32 bits). Raises a 500 refusal."""
     if not 0 < number < 2**31:
         raise Refusal(500, f"{number} is no index of a value.")
     return number

@@ -36,7 +36,7 @@ _LAUNCH = Object(
 
 
 def api(desk: Desk, jobs: Jobs) -> Api:
-    """The job-api; its user routes need a valid token, its admin routes the job-service roles."""
+    """Return the job-api; its user routes need a valid token, its admin routes the job-service roles."""
     site = Api(desk, "job-api", "job-service")
     site.check_access()
 

@@ -1,4 +1,4 @@
-"""The worker of the queue: sleeps until the next job is due, or until one is added."""
+"""The worker of the queue: it sleeps until the next job is due, or until one is added."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AFTER_A_FAULT = 1.0
 
 
 class Runner:
-    """Works off the persisted queue between `start` and `stop`; what is left over goes on at the next start."""
+    """Works through the stored queue between `start` and `stop`; the rest continues at the next start."""
 
     def __init__(self, jobs: Jobs, store: Store) -> None:
         self._jobs, self._store = jobs, store
@@ -28,17 +28,17 @@ class Runner:
         self._stopping = False
 
     def wake(self) -> None:
-        """Look at the queue again; to be called on the event loop after a job was added."""
+        """Look at the queue again. Call it on the event loop after adding a job."""
         self._added.set()
 
     async def start(self) -> None:
-        """Begin to work; does nothing if it already does."""
+        """Start to work; do nothing if it already works."""
         if self._task is None:
             self._stopping = False
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the step at hand and stop."""
+        """Finish the current step and stop."""
         task, self._task = self._task, None
         if task is not None:
             self._stopping = True
@@ -51,7 +51,7 @@ class Runner:
             try:
                 due = await run_in_threadpool(self._step)
                 pause = None if due is None else max(0.0, due - clock.machine())
-            except Exception:  # noqa: BLE001 - the queue has to go on whatever one step meets
+            except Exception:  # noqa: BLE001 - the queue must continue whatever happens in one step
                 _log.exception("A step of the embedded Provena's job queue failed; it is tried again.")
                 pause = _AFTER_A_FAULT
             if not self._stopping:

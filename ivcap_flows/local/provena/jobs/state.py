@@ -21,7 +21,7 @@ __all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Dies", "Done", "Job", "JobError", "Job
 _log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT: Final = 262144
-"""Bytes of an SNS message; a job has to be smaller."""
+"""Maximum bytes of an SNS message; a job must be smaller."""
 
 SUB_TYPES: Final[dict[str, tuple[str, frozenset[str]]]] = {
     name: (job_type, frozenset(keys.split()))
@@ -54,10 +54,10 @@ SUB_TYPES: Final[dict[str, tuple[str, frozenset[str]]]] = {
         ("REPORT", "GENERATE_REPORT", "id item_subtype depth user_info"),
     )
 }
-"""Sub type -> (type, keys that its payload must have)."""
+"""Sub type -> (type, required keys of its payload)."""
 
 _PAGE: Final = 1_000
-"""Rows of a page, however many are asked for: DynamoDB bounds a page by its bytes."""
+"""Maximum rows of a page, however many are asked for, since DynamoDB limits a page's bytes."""
 _STAGES: Final = (0.05, 0.15)
 _NEXT: Final = {None: "PENDING", "PENDING": "DEQUEUED", "DEQUEUED": "IN_PROGRESS"}
 _INFO: Final = {"DEQUEUED": "A worker has taken the job from its queue.", "IN_PROGRESS": "A worker is at the job."}
@@ -72,38 +72,39 @@ class Job:
     batch_id: str | None
     payload: dict[str, Any]
     halfway: Callable[[], None] = lambda: None
-    """To be called in the middle of work of several steps, where a worker may die."""
+    """Called in the middle of work with several steps, where a worker may die."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker gives back."""
+    """The result of a worker."""
 
     result: dict[str, Any]
     info: str | None = None
 
 
 class JobError(Exception):
-    """A job that failed; the text becomes its `info`."""
+    """A job failed; the text becomes its `info`."""
 
 
 class _WorkerDied(Exception):  # noqa: N818 - the end of a worker, not a failure of the job
-    """What was done before is kept."""
+    """A worker died; its work before that is kept."""
 
 
 Worker = Callable[[Job], Done]
 Dies = Callable[[str], str | None]
-"""`dies(sub_type)`: when in its work the worker of a job dies (`before`, `amid`, `after`), or None."""
+"""`dies(sub_type)` returns when the worker of a job dies (`before`, `amid`, `after`), or None."""
 
 
 class Jobs:
-    """All jobs. Dispatch and advance them inside a transaction.
+    """All jobs. Call `dispatch` and `advance` inside a transaction.
 
-    With `workers` few of them are worked on at once, and the others wait as PENDING; with None each goes on at once.
+    With `workers`, only a few jobs are processed at once, and the others wait as PENDING; with None, each starts at
+    once.
     """
 
     def __init__(self, store: Store, visibility_delay: float, dies: Dies) -> None:
-        """`visibility_delay`: seconds within which the row of an accepted job is there at the latest."""
+        """`visibility_delay` is the number of seconds after which the row of an accepted job surely exists."""
         self._store, self._dies = store, dies
         self._late = min(_STAGES[1], visibility_delay / 2)
         self._does: dict[str, Worker] = {}
@@ -111,15 +112,15 @@ class Jobs:
         self._any_wait = True
         self._handed_out = 0.0
         self._ready: dict[str, float] = {}
-        """From when on the workers of a type are there, if they have not ended since."""
+        """Job type -> when its workers have started, unless they have ended since."""
         self._busy_until: dict[str, float] = {}
 
     def work(self, sub_type: str, worker: Worker) -> None:
-        """Let a function do the jobs of a sub type; the others succeed with an empty result."""
+        """Register the function for the jobs of a sub type; other jobs succeed with an empty result."""
         self._does[sub_type] = worker
 
     def dispatch(self, username: str, sub_type: str, payload: dict[str, Any], batch_id: str | None = None) -> str:
-        """Queue a job; returns its session id. Raises a 500 refusal for a message that is too long."""
+        """Queue a job; return its session id. Raises a 500 refusal for a message that is too long."""
         text = dumps(without_nulls(payload))
         if len(text.encode()) + 512 >= MESSAGE_LIMIT:
             raise Refusal(
@@ -137,7 +138,7 @@ class Jobs:
         return session
 
     def next_due(self) -> float | None:
-        """When the next state change is due, in seconds since 1970."""
+        """Return when the next state change is due, in seconds since 1970, or None."""
         row = self._store.row("SELECT min(due) AS due FROM jobs WHERE due IS NOT NULL")
         known = [row["due"]] if row and row["due"] is not None else []
         return min([*known, *(at for at in self._ready.values() if at > self._handed_out)], default=None)
@@ -157,7 +158,7 @@ class Jobs:
             self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give waiting jobs to the workers that are free, those first that came first."""
+        """Give waiting jobs to free workers, in order of arrival."""
         now, workers = clock.machine(), self.workers
         self._handed_out = now
         waiting = "job_type=? AND status='PENDING' AND due IS NULL"
@@ -170,7 +171,7 @@ class Jobs:
             kind = each["job_type"]
             free = -1
             if workers is not None:
-                # A worker that has died leaves its job as it is, and another comes in its place.
+                # A dead worker leaves its job as it is, and another worker replaces it.
                 busy = "job_type=? AND status IN ('DEQUEUED', 'IN_PROGRESS') AND due IS NOT NULL"
                 at_work = self._store.row(f"SELECT count(*) AS count FROM jobs WHERE {busy}", kind)  # noqa: S608
                 free = max(0, workers.count - (at_work["count"] if at_work else 0))
@@ -184,7 +185,7 @@ class Jobs:
                 self._move(row["session_id"], "DEQUEUED", random.uniform(0, workers.poll) if workers else 0.0)  # noqa: S311
 
     def _starts_at(self, kind: str, now: float, workers: Workers) -> float:
-        """When the workers of a type are there, which are started on demand."""
+        """Return when the workers of a type have started; they start on demand."""
         if now - self._busy_until.get(kind, self._ready.get(kind, -workers.idle)) > workers.idle:
             self._ready[kind] = now + workers.cold
             self._busy_until.pop(kind, None)
@@ -197,7 +198,7 @@ class Jobs:
         )
 
     def _lasts(self, status: str) -> float:
-        """Seconds for which a job stays in a state."""
+        """Return how many seconds a job stays in a state."""
         if self.workers is None:
             return _stage()
         return self.workers.work if status == "IN_PROGRESS" else 0.0
@@ -223,32 +224,32 @@ class Jobs:
             raise
         except (JobError, Refusal) as error:
             values: tuple[Any, ...] = ("FAILED", str(error), None)
-        except Exception:  # noqa: BLE001 - a job that cannot be done must not hold up the others
+        except Exception:  # noqa: BLE001 - a job that fails must not stop the others
             _log.warning("The job %s of the embedded Provena failed.", job.session_id, exc_info=True)
             values = ("FAILED", "The job's payload could not be used. Error: ..", None)
         else:
             values = ("SUCCEEDED", done.info, dumps(without_nulls(done.result)))
         if death is not None:
-            # Nobody tells of the end of a dead worker's job, whatever that was.
+            # A dead worker does not report the end of its job, whatever the result was.
             values = (row["status"], row["info"], None)
         self._store.run(
             "UPDATE jobs SET status=?, info=?, result=?, due=NULL WHERE session_id=?", *values, job.session_id
         )
 
     def fetch(self, session_id: str) -> dict[str, Any] | None:
-        """The row of a job, or None while there is none."""
+        """Return the row of a job, or None while it does not exist."""
         row = self._store.row("SELECT * FROM jobs WHERE session_id=? AND status IS NOT NULL", session_id)
         return _shown(row) if row else None
 
     def page(self, where: dict[str, str], limit: int, after: dict[str, Any] | None) -> dict[str, Any]:
-        """A page of the rows with these column values, newest first, and the key to go on from."""
+        """Return a page of the rows with these column values, newest first, and the key to continue after."""
         conditions = ["status IS NOT NULL", *(f"{column}=?" for column in where)]
         values: list[Any] = list(where.values())
         if after == {} and not self._store.row(
             f"SELECT 1 FROM jobs WHERE {' AND '.join(conditions)}",  # noqa: S608 - column names are our own
             *values,
         ):
-            # Where there are no rows at all, the real server does not look at the key.
+            # If there are no rows at all, the real server ignores the key.
             after = None
         if after is not None:
             conditions.append("(created_timestamp, session_id) < (?, ?)")
@@ -269,7 +270,7 @@ class Jobs:
         return {"jobs": [_shown(row) for row in rows], "pagination_key": key}
 
     def of_batch(self, batch_id: str) -> list[dict[str, Any]]:
-        """Every row of a batch."""
+        """Return every row of a batch."""
         rows = self._store.rows("SELECT * FROM jobs WHERE batch_id=? AND status IS NOT NULL", batch_id)
         return [_shown(row) for row in rows]
 
@@ -279,7 +280,7 @@ def _nothing_to_do(job: Job) -> Done:
 
 
 def _stage() -> float:
-    """Seconds until the next state of a job, each time others, so that jobs overtake each other."""
+    """Return random seconds until the next state of a job, so that jobs overtake each other."""
     return random.uniform(*_STAGES)  # noqa: S311
 
 

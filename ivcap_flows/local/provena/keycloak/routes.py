@@ -23,7 +23,7 @@ _TITLE: Final = "Embedded Provena"
 
 
 def routes(realm: Realm, store: Store) -> list[BaseRoute]:
-    """The routes below the base URL of Keycloak."""
+    """Return the routes below the base URL of Keycloak."""
     openid = f"/realms/{REALM}/protocol/openid-connect"
 
     async def describe(request: Request) -> Response:

@@ -1,6 +1,6 @@
-"""The realm's key, the tokens signed with it, and the grants that give them.
+"""The realm's key, the tokens signed with it, and the grants for them.
 
-Offline and refresh tokens are signed with a secret made from the realm key and hold no time of issue, so that the same
+Offline and refresh tokens are signed with a secret derived from the realm key and contain no time of issue, so a
 directory always has the same offline tokens, and they survive a restart. Access tokens are RS256.
 """
 
@@ -32,32 +32,32 @@ _REFRESH_SECONDS: Final = 1800
 _DEVICE_SECONDS: Final = 600
 _DEVICE_INTERVAL: Final = 1
 _PATIENCE: Final = 0.9
-"""The part of the interval after which a poll is not too early, as clocks differ."""
+"""The share of the interval after which a poll is not too early, since clocks differ."""
 _USER_CODE: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _KEY_FILE: Final = "provena-realm.pem"
 
 
 class TokenError(Exception):
-    """A bearer token that an API does not take; the text is the `detail` of its 401."""
+    """An API does not accept a bearer token; the text is the `detail` of its 401."""
 
 
 class Key(RsaKey):
-    """The realm's key pair, kept in the directory, and the secrets that follow from it."""
+    """The realm's key pair, stored in the directory, and the secrets derived from it."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / _KEY_FILE, "the embedded realm")
         self._secret = hashlib.sha256(self.private_der).digest()
 
     def secret(self, purpose: str) -> str:
-        """A secret that follows from the key, another for each purpose."""
+        """Return a secret derived from the key, a different one for each purpose."""
         return hmac.new(self._secret, purpose.encode(), hashlib.sha256).hexdigest()
 
     def offline_token(self, account: Account) -> str:
-        """The account's offline token, always the same."""
+        """Return the account's offline token, which is always the same."""
         return self.refresh_token(account.username, OFFLINE_CLIENT, "roles offline_access", offline=True)
 
     def refresh_token(self, username: str, client_id: str, scope: str, *, offline: bool) -> str:
-        """A token for the refresh grant; an offline one does not end."""
+        """Return a token for the refresh grant; an offline one never expires."""
         claims: dict[str, Any] = {
             "typ": "Offline" if offline else "Refresh",
             "sub": _subject(username),
@@ -70,7 +70,7 @@ class Key(RsaKey):
         return jwt.encode(claims, self.secret("refresh"), algorithm="HS256")
 
     def refreshable(self, token: str) -> dict[str, Any]:
-        """The claims of a refresh token. Raises `jwt.InvalidTokenError`."""
+        """Return the claims of a refresh token. Raises `jwt.InvalidTokenError`."""
         return decoded(token, self.secret("refresh"), "HS256")
 
 
@@ -79,13 +79,13 @@ def _subject(username: str) -> str:
 
 
 class Realm:
-    """The token endpoint and the check of what it gave."""
+    """The token endpoint, and the check of its tokens."""
 
     def __init__(self, key: Key, store: Store, issuer: str) -> None:
         self.key, self.issuer, self._store = key, issuer, store
 
     def grant(self, form: dict[str, str]) -> dict[str, Any]:
-        """The answer of the token endpoint. Raises GrantError."""
+        """Return the reply of the token endpoint. Raises GrantError."""
         client = self._client(form)
         kind = form.get("grant_type")
         if kind == "refresh_token":
@@ -99,7 +99,7 @@ class Realm:
         raise GrantError("unsupported_grant_type", f"Unsupported grant_type {kind!r}")
 
     def device_code(self, form: dict[str, str]) -> dict[str, Any]:
-        """Begin a device grant, to be decided on by its user code. Raises GrantError."""
+        """Start a device grant, which is decided by its user code. Raises GrantError."""
         client = self._client(form)
         code, user_code = secrets.token_urlsafe(32), "".join(secrets.choice(_USER_CODE) for _ in range(8))
         self._store.run("DELETE FROM device_codes WHERE expires < ?", clock.seconds() - _DEVICE_SECONDS)
@@ -118,7 +118,7 @@ class Realm:
         }
 
     def decide(self, user_code: str, username: str, *, deny: bool = False) -> bool:
-        """Let a device in as an account, or refuse it. False when no grant with that code waits for a decision."""
+        """Confirm a device login as an account, or refuse it. Return False if no grant with that code waits."""
         bare = re.sub(r"[^A-Z]", "", user_code.upper())
         return username in ACCOUNTS and bool(
             self._store.run(
@@ -128,7 +128,7 @@ class Realm:
         )
 
     def bearer(self, token: str) -> User:
-        """Who an access token speaks for. Raises TokenError with the words of Provena's APIs."""
+        """Return the user of an access token. Raises TokenError with the message of Provena's APIs."""
         try:
             claims = decoded(token, self.key.public_pem, "RS256")
         except jwt.InvalidTokenError as error:
@@ -175,7 +175,10 @@ class Realm:
         return self._tokens(client, row["username"], row["scope"], refresh=True)
 
     def polled(self, form: dict[str, str]) -> None:
-        """Note when a device grant was asked for, by the machine's time: by a clock that stands each poll is early."""
+        """Record when a device grant was polled, by the machine's time.
+
+        With a stopped clock, every poll would be too early.
+        """
         code = _hash(form.get("device_code", ""))
         self._store.run("UPDATE device_codes SET polled=? WHERE device_code=?", clock.machine(), code)
 

@@ -1,4 +1,4 @@
-"""What a model run, a creation and a new version say about provenance: nodes and relations, and their PROV-JSON.
+"""The provenance of a model run, a creation and a new version: nodes and relations, and their PROV-JSON.
 
 Each relation points from effect to cause.
 """
@@ -46,13 +46,13 @@ class Relation:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What one activity says."""
+    """The nodes and relations of one activity."""
 
     nodes: tuple[Node, ...]
     relations: tuple[Relation, ...]
 
     def prov_json(self) -> str:
-        """The PROV-JSON text, its relations numbered in the order in which they were made."""
+        """Return the PROV-JSON text, with the relations numbered in order of their creation."""
         document: dict[str, Any] = {"prefix": {"default": "http://hdl.handle.net/"}}
         for node in self.nodes:
             document.setdefault(node.category.lower(), {})[node.id] = node.shown
@@ -63,7 +63,7 @@ class Lineage:
 
 
 def of_run(run_id: str, record: dict[str, Any], model_id: str) -> Lineage:
-    """What a model run says. Its workflow template appears as WORKFLOW_TEMPLATE, as Provena writes it."""
+    """Return the lineage of a model run. Its workflow template appears as WORKFLOW_TEMPLATE, as Provena writes it."""
     workflow, people = record["workflow_template_id"], record["associations"]
     person, organisation = people["modeller_id"], people["requesting_organisation_id"]
     datasets = [*record["inputs"], *record["outputs"]]
@@ -98,7 +98,7 @@ def of_run(run_id: str, record: dict[str, Any], model_id: str) -> Lineage:
 
 
 def of_creation(activity: str, item: Node, person: str) -> Lineage:
-    """What the creation of an item says."""
+    """Return the lineage of an item's creation."""
     return Lineage(
         (Node(activity, "ACTIVITY", "CREATE"), item, Node(person, "AGENT", "PERSON")),
         (
@@ -110,7 +110,7 @@ def of_creation(activity: str, item: Node, person: str) -> Lineage:
 
 
 def of_version(activity: str, old: str, new: Node, person: str) -> Lineage:
-    """What a new version of an item says."""
+    """Return the lineage of a new version of an item."""
     return Lineage(
         (
             Node(activity, "ACTIVITY", "VERSION"),

@@ -1,7 +1,8 @@
-"""The lineage graph: what each activity wrote into it, and what is upstream and downstream of an item.
+"""The lineage graph: the nodes and links of each activity, and queries for what is upstream and downstream of an item.
 
-A node or link belongs to every record (activity) that wrote it, and some to very many: all runs of a workflow template
-say what its members are. Between two nodes one link is shown, and of a node one subtype: the last that was written.
+A node or link belongs to every record (activity) that wrote it, which may be very many: every run of a workflow
+template writes the template's members. Only one link between two nodes, and one subtype of a node, is shown: the one
+written last.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ __all__ = [
 Ends = Callable[[Node], bool]
 
 MOST_LINKS: Final = 60_000
-"""Links of an answer: with more it would be over the 6 MB that a Lambda function can give back."""
+"""Maximum links of a reply: with more it would exceed the 6 MB that a Lambda function can return."""
 
 
 class TooLargeError(Exception):
-    """A question whose answer has more than MOST_LINKS links."""
+    """A query's reply would have more than MOST_LINKS links."""
 
 
 class Graph:
-    """The graph in the store: what each record says, and, as explored, each node and edge once."""
+    """The graph in the store: the nodes and links of each record, and, for queries, each node and edge once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def write(self, record_id: str, lineage: Lineage) -> None:
-        """Make this all that a record says."""
+        """Replace everything that a record wrote."""
         self.remove(record_id)
         run = self._store.run
         for node in lineage.nodes:
@@ -54,7 +55,7 @@ class Graph:
             run("INSERT OR REPLACE INTO graph_edges VALUES (?, ?, ?)", link.source, link.target, link.type)
 
     def remove(self, record_id: str) -> None:
-        """Take out what a record says; what others say too stays, as they said it."""
+        """Remove what a record wrote. Nodes and links that other records wrote too stay, as those wrote them."""
         rows, row, run = self._store.rows, self._store.row, self._store.run
         nodes = rows("SELECT id FROM graph_nodes WHERE record_id=?", record_id)
         links = rows("SELECT source, target FROM graph_links WHERE record_id=?", record_id)
@@ -73,12 +74,12 @@ class Graph:
                 run("INSERT INTO graph_items VALUES (?, ?, ?)", node["id"], left["item_category"], left["item_subtype"])
 
     def clear(self) -> None:
-        """Take out everything."""
+        """Remove everything."""
         for table in ("graph_links", "graph_nodes", "graph_edges", "graph_items"):
             self._store.run(f"DELETE FROM {table}")  # noqa: S608 - the names are above
 
     def removal(self, record_id: str) -> list[dict[str, Any]]:
-        """What `remove` would do, in the words of a diff."""
+        """Return what `remove` would do, as the actions of a diff."""
         actions: list[dict[str, Any]] = []
         for row in self._store.rows("SELECT * FROM graph_links WHERE record_id=?", record_id):
             ends = {"source": row["source"], "target": row["target"], "type": row["type"]}
@@ -95,18 +96,18 @@ class Graph:
         return actions
 
     def nodes(self, ids: Iterable[str]) -> dict[str, Node]:
-        """The nodes with these ids, as they were last written."""
+        """Return the nodes with these ids, as they were last written."""
         rows = self._store.rows(
             "SELECT graph_items.* FROM json_each(?) JOIN graph_items ON graph_items.id = value", dumps(list(ids))
         )
         return {row["id"]: Node(row["id"], row["item_category"], row["item_subtype"]) for row in rows}
 
     def causes(self, ids: Iterable[str]) -> list[Relation]:
-        """The links that leave these nodes. Raises TooLargeError."""
+        """Return the links that leave these nodes. Raises TooLargeError."""
         return self._links("source", ids)
 
     def effects(self, ids: Iterable[str]) -> list[Relation]:
-        """The links that arrive at these nodes. Raises TooLargeError."""
+        """Return the links that arrive at these nodes. Raises TooLargeError."""
         return self._links("target", ids)
 
     def _links(self, end: str, ids: Iterable[str]) -> list[Relation]:
@@ -121,23 +122,23 @@ class Graph:
 
 
 def upstream(graph: Graph, start: str, depth: int) -> set[Relation]:
-    """Every link that leads from the start towards causes within `depth` steps."""
+    """Return every link from the start towards causes within `depth` steps."""
     return _walk(graph.causes, lambda link: link.target, start, depth)[0]
 
 
 def downstream(graph: Graph, start: str, depth: int) -> set[Relation]:
-    """Every link that leads from the start towards effects within `depth` steps."""
+    """Return every link from the start towards effects within `depth` steps."""
     return _walk(graph.effects, lambda link: link.source, start, depth)[0]
 
 
 def contributing(graph: Graph, start: str, depth: int, ends: Ends) -> set[Relation]:
-    """The links of all upstream paths that end at such a node."""
+    """Return the links of all upstream paths that end at a node for which `ends` is true."""
     links, distance = _walk(graph.causes, lambda link: link.target, start, depth)
     return _on_paths(graph, links, distance, depth, ends, lambda link: (link.source, link.target))
 
 
 def effected_datasets(graph: Graph, start: str, depth: int) -> set[Relation]:
-    """The links of all downstream paths from a dataset to a dataset."""
+    """Return the links of all downstream paths from a dataset to a dataset."""
     first = graph.nodes([start]).get(start)
     if first is None or first.subtype != "DATASET":
         return set()
@@ -147,7 +148,7 @@ def effected_datasets(graph: Graph, start: str, depth: int) -> set[Relation]:
 
 
 def effected_agents(graph: Graph, start: str, depth: int) -> set[Relation]:
-    """The links to agents of all nodes downstream, the start included, and of the paths to those nodes."""
+    """Return the links to agents of all downstream nodes, including the start, and of the paths to those nodes."""
     links, distance = _walk(graph.effects, lambda link: link.source, start, depth)
     causes = graph.causes(distance)
     agents = {name for name, node in graph.nodes({link.target for link in causes}).items() if node.category == "AGENT"}
@@ -159,7 +160,7 @@ def effected_agents(graph: Graph, start: str, depth: int) -> set[Relation]:
 
 
 def shown(graph: Graph, links: Iterable[Relation]) -> dict[str, Any]:
-    """Links and their nodes in the node-link form of networkx."""
+    """Return links and their nodes in the node-link form of networkx."""
     links = list(links)
     ends = dict.fromkeys(end for link in links for end in (link.source, link.target))
     nodes = graph.nodes(ends)
@@ -175,7 +176,7 @@ def shown(graph: Graph, links: Iterable[Relation]) -> dict[str, Any]:
 def _walk(
     step: Callable[[Iterable[str]], list[Relation]], far: Callable[[Relation], str], start: str, depth: int
 ) -> tuple[set[Relation], dict[str, int]]:
-    """The links within `depth` steps of the start, and how many steps each node is away. Raises TooLargeError."""
+    """Return the links within `depth` steps of the start, and each node's distance. Raises TooLargeError."""
     links: set[Relation] = set()
     distance = {start: 0}
     edge = [start]
@@ -197,7 +198,7 @@ def _on_paths(
     ends: Ends,
     ways: Callable[[Relation], tuple[str, str]],
 ) -> set[Relation]:
-    """The links that lie on a way from the start to such an end, of at most `depth` steps."""
+    """Return the links on paths of at most `depth` steps from the start to a node for which `ends` is true."""
     steps = [(link, *ways(link)) for link in links]
     remaining = {name: 0 for name, node in graph.nodes(distance).items() if ends(node)}
     for left in range(1, depth + 1):

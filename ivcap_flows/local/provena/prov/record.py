@@ -1,4 +1,4 @@
-"""ModelRunRecord: its shape, and the rules that it must keep before it is lodged."""
+"""ModelRunRecord: its shape, and the rules that are checked before it is lodged."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ RECORD = Object(
 )
 
 Fetch = Callable[[str, str], dict[str, Any] | None]
-"""`fetch(subtype, id)`: a complete item, None if there is none; raises a 401 refusal if the caller may not read it."""
+"""`fetch(subtype, id)` returns a complete item, or None. Raises a 401 refusal if the caller may not read it."""
 
 
 def check(record: dict[str, Any], fetch: Fetch) -> None:
-    """Raise the 400 refusal of the first rule that a record breaks, in the order in which prov-api looks."""
+    """Raise the 400 refusal of the first rule that a record breaks, in the order in which prov-api checks them."""
 
     def item(subtype: str, id: str, what: str) -> dict[str, Any]:  # noqa: A002 - the wire's own word
         found = fetch(subtype, id)

@@ -29,7 +29,7 @@ _RELATIONS = (
 
 
 def report(registry: Registry, graph: Graph, entry: Entry, depth: int) -> bytes:
-    """The document about an item and what is connected with it within `depth` steps."""
+    """Return the document about an item and the items connected with it within `depth` steps."""
     links = upstream(graph, entry.id, depth) | downstream(graph, entry.id, depth)
     lines = [f"{entry.kind.subtype} {entry.id}", entry.item["display_name"], "Connected items:"]
     for other_id in sorted({end for link in links for end in (link.source, link.target)} - {entry.id}):

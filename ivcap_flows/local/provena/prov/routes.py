@@ -50,7 +50,7 @@ _QUERIES: dict[str, tuple[int, Explore]] = {
 
 
 def api(desk: Desk, runs: ModelRuns) -> Api:
-    """The prov-api."""
+    """Return the prov-api."""
     site = Api(desk, "prov-api", "entity-registry")
     site.check_access()
     _lodging(site, runs)
@@ -192,7 +192,7 @@ def _csv(text: str, name: str) -> Response:
 
 
 def _upload(call: Call, name: str) -> bytes:
-    """A file of a multipart form."""
+    """Return a file of a multipart form."""
     kind = call.request.headers.get("content-type", "").encode()
     message = BytesParser(policy=HTTP).parsebytes(b"content-type: " + kind + b"\r\n\r\n" + call.raw)
     for part in message.iter_parts():

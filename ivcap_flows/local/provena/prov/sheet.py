@@ -1,4 +1,4 @@
-"""CSV sheets of model runs: the empty template, sheets into records, and jobs back into a sheet."""
+"""CSV sheets of model runs: the empty template, conversion into records, and the sheet of a batch's jobs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Sheet:
         return names
 
     def text(self, rows: list[dict[str, str]]) -> str:
-        """The sheet as CSV with these rows."""
+        """Return the sheet as CSV with these rows."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.header, restval="")
         writer.writeheader()
@@ -65,7 +65,7 @@ class Sheet:
         return text.getvalue()
 
     def record(self, row: dict[str, str]) -> dict[str, Any]:
-        """The record of a row. Raises a 400 refusal for a cell that cannot be used."""
+        """Return the record of a row. Raises a 400 refusal for a cell that cannot be used."""
         sides: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
         for end, template, column, resources in self.ends:
             if missing := [name for name in (column, *resources.values()) if not row[name]]:
@@ -100,7 +100,7 @@ class Sheet:
         return record
 
     def row(self, job: dict[str, Any]) -> dict[str, str]:
-        """The row of a job. Raises a 400 refusal if its record leaves out a part of the workflow template."""
+        """Return the row of a job. Raises a 400 refusal if its record omits a part of the workflow template."""
         record = job["payload"]["record"]
         row = {
             "display name": record["display_name"],
@@ -126,9 +126,9 @@ class Sheet:
 
 
 def convert(content: bytes, fetch: Fetch) -> dict[str, Any]:
-    """The records in a sheet: the new ones, those lodged before, and warnings about unknown columns."""
+    """Return the records of a sheet: the new ones, those lodged before, and warnings about unknown columns."""
     try:
-        # A byte-order mark stays, as in the real server: it makes the name of the first column another one.
+        # As in the real server, a byte-order mark stays and changes the name of the first column.
         lines = [line for line in csv.reader(io.StringIO(content.decode())) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise invalid(f"The file is no CSV text in UTF-8: {error}.") from error
@@ -157,7 +157,7 @@ def convert(content: bytes, fetch: Fetch) -> dict[str, Any]:
 
 
 def regenerate(jobs: list[dict[str, Any]], fetch: Fetch) -> str:
-    """The sheet of the jobs of a batch."""
+    """Return the sheet of the jobs of a batch."""
     if not jobs:
         raise CrashError
     if any(job["job_sub_type"] != "MODEL_RUN_PROV_LODGE" for job in jobs):

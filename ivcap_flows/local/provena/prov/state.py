@@ -25,7 +25,7 @@ _REPORT_SECONDS = 3600
 
 
 class ModelRuns:
-    """What prov-api does with model runs, at once and in jobs."""
+    """The prov-api's work on model runs, in requests and in jobs."""
 
     def __init__(self, registry: Registry, jobs: Jobs, graph: Graph, files: Files) -> None:
         self.registry, self.jobs, self.graph, self._files = registry, jobs, graph, files
@@ -41,7 +41,7 @@ class ModelRuns:
         jobs.work("GENERATE_REPORT", self._report)
 
     def fetcher(self, user: User) -> Fetch:
-        """How a user's record is checked: with what the user may read."""
+        """Return the look-up to check a user's record with, limited to the items that the user may read."""
 
         def fetch(subtype: str, id: str) -> dict[str, Any] | None:  # noqa: A002 - the wire's own word
             entry = self.registry.get(id)
@@ -54,22 +54,22 @@ class ModelRuns:
         return fetch
 
     def dispatch(self, user: User, sub_type: str, **payload: Any) -> str:
-        """Queue a job in the name of a user; returns its session id."""
+        """Queue a job for a user; return its session id."""
         if user.email is None:
             raise CrashError
         return self.jobs.dispatch(user.username, sub_type, payload | {"user_info": _cipher()})
 
     def register(self, user: User, record: dict[str, Any]) -> str:
-        """Check a record and have it lodged. The same record twice makes two runs."""
+        """Check a record and queue its lodging. The same record twice makes two runs."""
         check(record, self.fetcher(user))
         return self.dispatch(user, "MODEL_RUN_PROV_LODGE", record=record, revalidate=False)
 
     def register_batch(self, user: User, records: list[dict[str, Any]]) -> str:
-        """Have records lodged, each by a job of its own that checks it."""
+        """Queue the lodging of records, each by its own job, which checks it."""
         return self.dispatch(user, "MODEL_RUN_BATCH_SUBMIT", records=records)
 
     def update(self, user: User, run_id: str, reason: str, record: dict[str, Any]) -> str:
-        """Check a new record for a run and have it replace the old one."""
+        """Check a new record for a run and queue its replacement."""
         check(record, self.fetcher(user))
         return self.dispatch(
             user,
@@ -81,7 +81,7 @@ class ModelRuns:
         )
 
     def link_to_study(self, user: User, run_id: str, study_id: str) -> str:
-        """Give a run without a study one, at once in the registry and by a job in the graph."""
+        """Add a run without a study to one, at once in the registry and by a job in the graph."""
         fetch = self.fetcher(user)
         for subtype, item in (("MODEL_RUN", run_id), ("STUDY", study_id)):
             if fetch(subtype, item) is None:
@@ -98,7 +98,10 @@ class ModelRuns:
     def lodge(
         self, username: str, record: dict[str, Any], halfway: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
-        """Make a run of a checked record; returns its `record_info`. It is `halfway` before it is in the graph."""
+        """Create a run from a checked record; return its `record_info`.
+
+        `halfway` is called before the graph is written.
+        """
         entry = self.registry.add(username, _RUN, None)
         info = {
             "display_name": record["display_name"],
@@ -114,12 +117,12 @@ class ModelRuns:
         return {"id": entry.id, "prov_json": info["prov_serialisation"], "record": record}
 
     def lineage(self, run_id: str, record: dict[str, Any]) -> document.Lineage:
-        """What a run says."""
+        """Return the lineage of a run."""
         workflow = self.registry.known(record["workflow_template_id"])
         return document.of_run(run_id, record, workflow.item["software_id"])
 
     def relodge(self, run_id: str, record: dict[str, Any]) -> dict[str, Any]:
-        """Make the graph say what a record says now; returns the run's `record_info`."""
+        """Write the current record of a run into the graph; return the run's `record_info`."""
         lineage = self.lineage(run_id, record)
         self.graph.write(run_id, lineage)
         return {"id": run_id, "prov_json": lineage.prov_json(), "record": record}
@@ -246,5 +249,5 @@ def _user(job: Job) -> User:
 
 
 def _cipher() -> str:
-    """Stands for the encrypted user context, which no client can read."""
+    """Return a stand-in for the encrypted user context, which no client can read."""
     return base64.b64encode(os.urandom(96)).decode()

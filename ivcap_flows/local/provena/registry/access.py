@@ -28,7 +28,7 @@ _ROLES = {
 
 
 def described_roles(kind: Kind) -> list[dict[str, Any]]:
-    """The roles that there are on items of a kind."""
+    """Return the roles that exist for items of a kind."""
     return [
         {
             "role_display_name": name.replace("-", " ").title(),
@@ -41,7 +41,7 @@ def described_roles(kind: Kind) -> list[dict[str, Any]]:
 
 
 def administered(registry: Registry, user: User, kind: Kind, id: str) -> Entry:  # noqa: A002 - the wire's own word
-    """The entry of an id, for its administrators."""
+    """Return the entry of an id, for its administrators only."""
     entry = registry.known(id)
     if "admin" not in registry.roles(user, entry):
         raise denied(f"You are no administrator of the item {id}.")

@@ -1,4 +1,4 @@
-"""The types of registry items: where their routes are, what they hold, and what must be true of it."""
+"""The types of registry items: their routes, their content, and the rules for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ivcap_flows.local.provena.shape import (
 __all__ = ["ANY_SUBTYPE", "KINDS", "Find", "Kind"]
 
 Find = Callable[[str, str], dict[str, Any] | None]
-"""`find(subtype, id)`: a complete item, or None."""
+"""`find(subtype, id)` returns a complete item, or None."""
 
 ANY_SUBTYPE = Choice(
     *("WORKFLOW_RUN", "MODEL_RUN", "STUDY", "CREATE", "VERSION", "PERSON", "ORGANISATION", "SOFTWARE", "MODEL"),
@@ -40,8 +40,8 @@ ANY_SUBTYPE = Choice(
 class Kind:
     """A type of item.
 
-    `direct`: users write it in the registry itself. `versioned`: it has versions, and its creation is recorded by a
-    chain of jobs. `by_person`: only users who are linked to a person write it.
+    `direct`: users write it in the registry itself. `versioned`: it has versions, and a chain of jobs records its
+    creation. `by_person`: only users who are linked to a person may write it.
     """
 
     subtype: str
@@ -60,13 +60,13 @@ class Kind:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles that there are on such an item."""
+        """The roles that exist for such an item."""
         data = ("dataset-data-read", "dataset-data-write") if self.subtype == "DATASET" else ()
         return ("metadata-read", "metadata-write", "admin", *data)
 
     @property
     def writers(self) -> frozenset[str]:
-        """The roles of which one is needed to change the content."""
+        """The roles that allow changing the content; one of them is enough."""
         return frozenset({"metadata-write", "admin"} | ({"dataset-data-write"} if self.subtype == "DATASET" else set()))
 
     @property

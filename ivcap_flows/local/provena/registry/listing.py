@@ -1,4 +1,4 @@
-"""Pages of registry items, read by key in the order of an index; filters and access apply after a page is read."""
+"""Pages of registry items, read by key in the order of an index. Filters and access apply after a page is read."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _SORTS: Final[dict[str | None, frozenset[str | None]]] = {
     "release_approver": frozenset({"RELEASE_TIMESTAMP"}),
     None: frozenset({None, "UPDATED_TIME", "CREATED_TIME", "DISPLAY_NAME"}),
 }
-"""Column that a list is filtered by -> the sorts for which there is an index."""
+"""Column that a list is filtered by -> the sorts that have an index."""
 
 _MOST: Final = 1_000
-"""Items of a page, however many are asked for: DynamoDB bounds a page by its bytes."""
+"""Maximum items of a page, however many are asked for, since DynamoDB limits a page's bytes."""
 
 _LAST: Final = "\U0010ffff"
-"""The character behind all others."""
+"""The character that sorts after all others."""
 
 
 def _prefixed(sort: dict[str, Any]) -> str | None:
@@ -93,7 +93,10 @@ RELEASES = Object(
 def read(
     registry: Registry, wanted: dict[str, Any], partition: str | None = None, value: str | None = None
 ) -> tuple[list[Entry], Any]:
-    """The entries of a page, all or those with this value in the column `partition`, and the key to go on from."""
+    """Return the entries of a page and the key to continue after.
+
+    These are all entries, or those with `value` in the column `partition`.
+    """
     sort = wanted["sort_by"] or {"sort_type": None, "ascending": False, "begins_with": None}
     if sort["sort_type"] not in _SORTS[partition]:
         _refuse_sort(partition, sort["sort_type"])
@@ -135,7 +138,7 @@ def _refuse_sort(partition: str | None, sort: str | None) -> NoReturn:
 
 
 def subtype_page(registry: Registry, user: User, wanted: dict[str, Any], subtype: str) -> dict[str, Any]:
-    """The answer of a list of one subtype."""
+    """Return the reply of a list of one subtype."""
     entries, key = read(registry, wanted, "item_subtype", subtype)
     chosen = wanted.get("filter_by") or {}
     open_, shut = _split(registry, user, [entry for entry in entries if _is_chosen(entry, chosen)])
@@ -156,7 +159,7 @@ def subtype_page(registry: Registry, user: User, wanted: dict[str, Any], subtype
 
 
 def general_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a list of any subtype, its items without nulls."""
+    """Return the reply of a list of any subtype, with its items without nulls."""
     chosen = wanted["filter_by"] or {}
     columns = {"item_subtype": "item_subtype", "release_reviewer": "release_approver"}
     by = next(((column, chosen[name]) for name, column in columns.items() if chosen.get(name)), (None, None))
@@ -171,7 +174,7 @@ def general_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dict
 
 
 def releases_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a list of the datasets that wait for, or had, the caller's approval."""
+    """Return the reply of a list of the datasets that wait for, or had, the caller's approval."""
     chosen = wanted["filter_by"]
     if chosen["release_reviewer"] != registry.person_of(user):
         raise Refusal(403, "Releases can be listed for yourself only.")
@@ -186,12 +189,12 @@ def releases_page(registry: Registry, user: User, wanted: dict[str, Any]) -> dic
 
 
 def _is_place(value: Any) -> bool:
-    """Whether a key's value can be compared with a column."""
+    """Return whether a key's value can be compared with a column."""
     return isinstance(value, str) or (isinstance(value, int | float) and abs(value) < 2**63)
 
 
 def _is_chosen(entry: Entry, chosen: dict[str, Any]) -> bool:
-    """Whether an entry that was read belongs in the answer; a release status goes before the type of record."""
+    """Return whether an entry belongs in the reply. A release status takes precedence over the type of record."""
     if chosen.get("release_status") is not None:
         return bool(entry.item.get("release_status") == chosen["release_status"])
     wanted = chosen.get("record_type", "COMPLETE_ONLY")

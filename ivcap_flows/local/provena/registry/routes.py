@@ -23,7 +23,7 @@ _DONE = {"status": status(True, "Done.")}
 
 
 def api(desk: Desk, registry: Registry) -> Api:
-    """The registry-api."""
+    """Return the registry-api."""
     site = Api(desk, "registry-api", "entity-registry")
     site.check_access()
     for kind in KINDS.values():
@@ -37,7 +37,7 @@ def api(desk: Desk, registry: Registry) -> Api:
 
 
 def _told(work: Callable[[Call], dict[str, Any]], **nothing: None) -> Callable[[Call], dict[str, Any]]:
-    """A handler whose UnsuccessfulError becomes a 200 answer without success, with these payload fields null."""
+    """Return a handler that turns UnsuccessfulError into a 200 with `success` false and these payload fields null."""
 
     def handler(call: Call) -> dict[str, Any]:
         try:
@@ -195,7 +195,7 @@ _SERVICES = "There are no other services that could encrypt the user context."
 
 
 def _proxies(site: Api, kind: Kind) -> None:
-    """The routes of Provena's own services, which need a user context that only those can encrypt."""
+    """Declare the routes of Provena's own services. They need a user context that only those services can encrypt."""
 
     def handler(call: Call) -> dict[str, Any]:
         if "x-user-context" not in call.request.headers:

@@ -1,4 +1,4 @@
-"""Registry items and what may be done to them. Call it inside a transaction."""
+"""Registry items and the operations on them. Call it inside a transaction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ENVELOPE = (
 
 
 class UnsuccessfulError(Exception):
-    """What a 200 answer tells with `status.success` false."""
+    """The failure of a 200 reply with `status.success` false."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Entry:
     locked: bool
     lock_history: list[dict[str, Any]]
     visible_from: float
-    """Until then (in seconds since 1970) reads and lists do not show it; a fault makes that later than its creation."""
+    """Seconds since 1970. Until then, reads and lists do not show it; a fault can set this later than its creation."""
 
     @property
     def id(self) -> str:
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The domain info alone."""
+        """The content alone, without the envelope."""
         return {key: value for key, value in self.item.items() if key not in _ENVELOPE}
 
 
@@ -68,24 +68,24 @@ class Registry:
     # reading
 
     def get(self, id: str) -> Entry | None:  # noqa: A002 - the wire's own word
-        """The entry of an id."""
+        """Return the entry of an id, or None."""
         row = self.store.row("SELECT * FROM items WHERE id=? AND visible_from <= ?", id, clock.seconds())
         return entry_of(row) if row else None
 
     def known(self, id: str) -> Entry:  # noqa: A002
-        """The entry of an id; a 400 refusal if there is none."""
+        """Return the entry of an id. Raises a 400 refusal if there is none."""
         entry = self.get(id)
         if entry is None:
             raise invalid(f"There is no item with the id {id}.")
         return entry
 
     def find(self, subtype: str, id: str) -> dict[str, Any] | None:  # noqa: A002
-        """A complete item of that subtype."""
+        """Return a complete item of that subtype, or None."""
         entry = self.get(id)
         return entry.item if entry and entry.kind.subtype == subtype and not entry.is_seed else None
 
     def roles(self, user: User, entry: Entry) -> list[str]:
-        """The roles that a user has on an item."""
+        """Return the roles that a user has on an item."""
         if user.username == entry.access["owner"] or _ADMIN in user.roles:
             return list(entry.kind.roles)
         granted = set(entry.access["general"])
@@ -94,11 +94,11 @@ class Registry:
         return [role for role in entry.kind.roles if role in granted]
 
     def readable(self, user: User, entry: Entry) -> bool:
-        """Whether a user may see the item."""
+        """Return whether a user may see the item."""
         return not _READS.isdisjoint(self.roles(user, entry))
 
     def fetch(self, user: User, kind: Kind, id: str, *, seed_allowed: bool = False) -> Entry:  # noqa: A002
-        """The item for a user who may see it. Raises UnsuccessfulError, or a refusal."""
+        """Return the item, if the user may see it. Raises UnsuccessfulError, or a refusal."""
         entry = self.get(id)
         if entry is None:
             raise UnsuccessfulError(f"There is no item with the id {id}.")
@@ -113,7 +113,7 @@ class Registry:
         return entry
 
     def person_of(self, user: User) -> str:
-        """The person linked to a user; a 400 refusal if there is none."""
+        """Return the person linked to a user. Raises a 400 refusal if there is none."""
         person = self.links.person_of(user.username)
         if person is None:
             raise invalid("Your username is not linked to a registered person. Link one with the auth API first.")
@@ -122,7 +122,7 @@ class Registry:
     # writing
 
     def create(self, user: User, kind: Kind, info: dict[str, Any]) -> tuple[Entry, str | None]:
-        """A new complete item, and the session of its create activity if the kind has one."""
+        """Create a complete item; return it, and the session of its create activity if the kind has one."""
         if user.email is None:
             raise invalid("Your token has no email address.")
         self._may_write(user, kind)
@@ -131,7 +131,7 @@ class Registry:
         return entry, self.record_creation(user, entry)
 
     def seed(self, user: User, kind: Kind) -> Entry:
-        """A new item without content."""
+        """Create an item without content."""
         self._may_write(user, kind)
         return self.add(user.username, kind, None)
 
@@ -143,7 +143,10 @@ class Registry:
         info: dict[str, Any],
         reason: str | None,
     ) -> str | None:
-        """Replace the content of an item, or give a seed its first; a session if that starts a create activity."""
+        """Replace the content of an item, or give a seed its first.
+
+        Return the session of a create activity, if one starts.
+        """
         self._may_write(user, kind)
         self._sound(kind, info)
         entry = self.unlocked(id)
@@ -156,7 +159,7 @@ class Registry:
         return self.record_creation(user, entry) if was_seed else None
 
     def revert(self, user: User, kind: Kind, id: str, history_id: int, reason: str) -> Entry:  # noqa: A002
-        """Make an old content the newest one."""
+        """Restore an earlier content."""
         self._may_write(user, kind)
         entry = self.unlocked(id)
         self._needs_writer(user, entry)
@@ -177,7 +180,10 @@ class Registry:
         reason: str,
         new_info: dict[str, Any] | None = None,
     ) -> tuple[Entry, str]:
-        """A new version of an item, with the same content unless told, and the session of its version activity."""
+        """Create a new version of an item, by default with the same content.
+
+        Return it, and the session of its version activity.
+        """
         person = self.person_of(user)
         old = self.known(id)
         if old.is_seed:
@@ -218,16 +224,16 @@ class Registry:
         self.store.run("DELETE FROM item_words WHERE rowid=?", number_of(id))
 
     def unlocked(self, id: str) -> Entry:  # noqa: A002
-        """The entry of an id; a refusal if there is none (400) or if it is locked (401)."""
+        """Return the entry of an id. Raises a refusal if there is none (400) or if it is locked (401)."""
         entry = self.known(id)
         if entry.locked:
             raise denied(f"The item {id} is locked.")
         return entry
 
-    # without asking who it is for
+    # without access checks
 
     def add(self, username: str, kind: Kind, info: dict[str, Any] | None) -> Entry:
-        """A new item: complete with `info`, else a seed."""
+        """Add an item: complete with `info`, otherwise a seed."""
         now = int(clock.seconds())
         unversioned = {"previous_version": None, "version": 1, "reason": None, "next_version": None}
         links = {"create_activity_workflow_id": None, "version_activity_workflow_id": None}
@@ -251,7 +257,7 @@ class Registry:
         return entry
 
     def revise(self, entry: Entry, info: dict[str, Any], reason: str, username: str) -> None:
-        """Give an item a new content, and its history one more entry."""
+        """Give an item new content, and its history one more entry."""
         now = int(clock.seconds())
         history = entry.item.get("history", [])
         event = {"id": len(history), "timestamp": now, "reason": reason, "username": username, "item": info}
@@ -259,7 +265,7 @@ class Registry:
         self.save(entry)
 
     def save(self, entry: Entry) -> None:
-        """Keep an entry as it is now."""
+        """Store the current state of an entry."""
         item = entry.item
         self.store.run(
             "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -276,7 +282,7 @@ class Registry:
             )
 
     def record_creation(self, user: User, entry: Entry) -> str | None:
-        """Start the chain of jobs that puts the creation of an item into the graph, for the kinds that have one."""
+        """Start the jobs that record the creation of an item in the graph, for kinds that have one."""
         if not entry.kind.versioned:
             return None
         session = self.jobs.dispatch(
@@ -308,7 +314,7 @@ class Registry:
         raise UnsuccessfulError(f"The seed {entry.id} is a {entry.kind.subtype}, not a {kind.subtype}.")
 
     def _sound(self, kind: Kind, info: dict[str, Any]) -> None:
-        """Raise what speaks against writing an item that states this."""
+        """Raise an error if an item with this content must not be written."""
         if complaint := kind.broken(info, self.find):
             raise UnsuccessfulError(complaint)
         if info["display_name"] == "":
@@ -317,7 +323,7 @@ class Registry:
 
 
 def entry_of(row: sqlite3.Row) -> Entry:
-    """The entry of a row of the table `items`."""
+    """Return the entry of a row of the table `items`."""
     item, access, history = (json.loads(row[column]) for column in ("item", "access", "lock_history"))
     return Entry(item, access, bool(row["locked"]), history, row["visible_from"])
 

@@ -16,7 +16,7 @@ _QUERY = Object({"query": needed(TEXT), "subtype_filter": maybe(ANY_SUBTYPE), "r
 
 
 def api(desk: Desk) -> Api:
-    """The search-api."""
+    """Return the search-api."""
     site = Api(desk, "search-api", "entity-registry")
     site.check_access()
 

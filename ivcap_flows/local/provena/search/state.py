@@ -1,4 +1,4 @@
-"""Search over the texts of registry items."""
+"""Search the texts of registry items."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["search"]
 
 _MOST: Final = 50
 _CANDIDATES: Final = 4 * _MOST
-"""How many are looked at: a fault may hide some of them."""
+"""Number of items to look at, since a fault may hide some of them."""
 _WORDS: Final = 20
 
 
 def search(store: Store, query: str, subtype: str | None, limit: int) -> list[dict[str, Any]]:
-    """Ids of the complete items that hold a word of the query, the most fitting first, 50 at most.
+    """Return the ids of complete items that contain a word of the query, best match first, at most 50.
 
-    The score is that of BM25. As in Provena, access to the items is not looked at.
+    The score is that of BM25. As in Provena, access rights are ignored.
     """
     words = list(dict.fromkeys(query.replace("\0", " ").split()))[:_WORDS]
     if not words:
