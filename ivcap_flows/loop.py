@@ -1,6 +1,6 @@
 """The one event loop of a process. It runs all clients, in its own thread.
 
-A synchronous caller blocks until its coroutine ends. An asynchronous caller awaits it from its own loop, which goes on
+A synchronous caller blocks until its coroutine ends. An asynchronous caller awaits it from its own loop, which keeps
 running.
 """
 

@@ -311,7 +311,7 @@ def _root_of(flow_run: Any) -> str:
         from prefect.runtime import flow_run as runtime
 
         return str(runtime.root_flow_run_id)
-    except Exception:  # noqa: BLE001 - without the API a child is a run of its own
+    except Exception:  # noqa: BLE001 - without the API a child counts as a separate run
         return str(flow_run.id)
 
 

@@ -1,4 +1,4 @@
-"""What a call used and made of its files. What the call declares decides first, then what was seen.
+"""The files that a call used and made. Its own declaration decides first, then what was seen.
 
 A call *used* a file if it was seen to read it, or if it left the file unchanged. It *made* a file that is new or
 changed if it was seen to write it, names it in its result, or is the only call that could have written it. The file

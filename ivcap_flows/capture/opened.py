@@ -48,7 +48,7 @@ _watches = False
 
 
 class Opened:
-    """What one call did to files, together with the calls within it.
+    """The file operations of one call, including those of the calls within it.
 
     `given` are the paths that were passed to it: it can reach these files and the files below them. `origins` maps a
     path to the path from which its content came, and how.
@@ -259,7 +259,7 @@ def _watch() -> None:
             if opened is not None:
                 try:
                     note(opened, *arguments)
-                except Exception:  # noqa: BLE001 - whatever it is, it is not the fault of who opens a file
+                except Exception:  # noqa: BLE001 - it must not reach the code that opens a file
                     opened.lost += 1
 
     sys.addaudithook(hook)

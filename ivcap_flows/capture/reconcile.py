@@ -48,7 +48,7 @@ _OUTCOMES: Final[dict[str, Outcome]] = {
 
 @dataclass(frozen=True)
 class PrefectWord:
-    """What Prefect's API says about a flow run: the outcome, its message, and since when it holds."""
+    """The state of a flow run in Prefect's API: the outcome, its message, and since when it holds."""
 
     outcome: Outcome
     cause: str | None
@@ -294,7 +294,7 @@ def _state_of(flow_run_id: str) -> Any:
     try:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - the lease is a witness of its own
+    except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
         log.debug("Prefect's API says nothing of flow run %s: %s", flow_run_id, error)
         return None
 
@@ -322,6 +322,6 @@ def not_to_come_back(flow_run_ids: list[str]) -> set[str]:
                     gone.add(flow_run_id)
                 else:
                     gone |= {flow_run_id} if state is not None and state.is_final() else set()
-    except Exception as error:  # noqa: BLE001 - the journal is a witness of its own
+    except Exception as error:  # noqa: BLE001 - the journal is a witness, too
         log.debug("Prefect's API says nothing of %d flow runs: %s", len(flow_run_ids), error)
     return gone

@@ -33,7 +33,7 @@ CAPACITY: Final = 100_000
 ROOM: Final = 256 * 2**20
 """The approximate maximum number of bytes that they hold. Further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
-"""How long facts are gathered for one commit, in seconds."""
+"""Seconds for which facts are gathered for one commit."""
 STALL_TIMEOUT: Final = 60.0
 """Seconds without progress (nothing made, read or written) after which callers stop waiting for the recorder."""
 _BATCH: Final = 2_000

@@ -1,4 +1,4 @@
-"""What equal runs share wherever their code is: the place of the code in its project, and the parameters."""
+"""The identity of a run, wherever its code is: the place of the code in its project, and the parameters."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def parameters_sha256(
         return digest(canonical(scrub_alone(form)))
     except InputError as error:
         why = error.message
-    except Exception as error:  # noqa: BLE001 - whatever a user's type does, its run begins
+    except Exception as error:  # noqa: BLE001 - an error of a user's type must not stop the run
         why = f"they cannot be compared ({type(error).__name__})."
     if of is not None:
         log.warning("If %s does not complete, the same command begins anew instead of continuing it: %s", of, why)

@@ -49,7 +49,7 @@ _AS_TEXT: Final = (datetime, date, time, timedelta, Decimal, UUID)
 
 
 class Look:
-    """What was found in one call's arguments or result, each thing with the name of its argument.
+    """The things found in one call's arguments or result, each with the name of its argument.
 
     `data` are tables and arrays, each with its stand-in in the JSON. `seen_in` reads them and completes the stand-ins.
     """

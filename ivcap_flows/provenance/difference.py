@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """What a thing was in the first run and in the second; None if it was not there."""
+    """A difference in one thing: its value in the first run and in the second, or None if it was not there."""
 
     name: str
     before: Any
@@ -135,7 +135,7 @@ def ends(graph: Graph) -> tuple[list[Record], list[Record]]:
 
 @dataclass(frozen=True)
 class _Ends:
-    """What a run used and made.
+    """The inputs and the results of a run.
 
     A folder counts as the files in it. Results on a platform that merely hold an input file are left out. `met` are the
     contents of both, also of what was left out, or the ids of things without a digest.

@@ -1,4 +1,4 @@
-"""What each type of thing, and each relation, becomes in each form of a record.
+"""The form of each type of thing, and of each relation, in each format of a record.
 
 This one table drives the exporters, and the reference page of the provenance model is generated from it.
 """
@@ -19,7 +19,7 @@ Place = Literal["run", "dataset", "facet"]
 
 @dataclass(frozen=True)
 class Form:
-    """What one type of thing becomes in each form.
+    """The form of one type of thing in each format.
 
     `prov` is the type that PROV itself has for it, besides our own. `crate` are the types of its entity in an RO-Crate
     (RO-Crate 1.1, Workflow Run Crate 0.5). `lineage` says whether OpenLineage has it as a run, as a dataset, or in a
@@ -107,7 +107,7 @@ def _by_kind(kind: Kind, type_: str) -> Form:
 
 @dataclass(frozen=True)
 class Link:
-    """What a relation becomes: in an RO-Crate the property `crate` of its end `of`; in OpenLineage `lineage`."""
+    """The form of a relation: in an RO-Crate the property `crate` of its end `of`; in OpenLineage `lineage`."""
 
     crate: str | None
     of: Literal["source", "target"] = "source"

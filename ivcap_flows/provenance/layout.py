@@ -252,7 +252,7 @@ class _Span(NamedTuple):
 
 
 _PULL: Final = 1.0
-"""How strongly a link pulls its ends together. A weak link has a tenth of that. A lane keeps itself straight."""
+"""The force with which a link pulls its ends together. A weak link has a tenth of that. A lane keeps straight."""
 
 
 def _tie(chain: Sequence[_Cell], pull: float) -> None:

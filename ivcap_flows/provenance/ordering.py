@@ -24,7 +24,7 @@ SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "collection"})
 """Types that a platform makes once. A file's content may be made again and again."""
 
 Event = tuple[str, str]
-"""What happens, and the id of the activity, entity or relation to which it happens."""
+"""A kind of event, and the id of the activity, entity or relation to which it happens."""
 
 
 def disordered(nodes: Mapping[str, Record], relations: Iterable[Record]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a picture of a graph shows: things in groups, links between them, and what is folded at first.
+"""The content of a picture of a graph: things in groups, links between them, and what is folded at first.
 
 A group is an activity with what it started, or several similar things: the tries of one task at one stage, or the files
 from one kind of step to the next. HTML, Mermaid and Graphviz draw the same picture.
@@ -31,7 +31,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
     "reused": "an earlier result was taken",
     "unknown": "how it ended is not on record",
 }
-"""How an activity may have ended, and the words for it in a legend."""
+"""The outcomes of an activity, each with the words for it in a legend."""
 
 AMISS: Final = ("failed", "crashed", "lost", "abandoned", "cancelled")
 """The outcomes that are not good, gravest first."""

@@ -27,7 +27,7 @@ class Cause:
 
 
 class Reasons:
-    """What changed between two runs.
+    """The changes between two runs.
 
     `inputs` are used things, `asked` is what steps and services were asked for, `parameters` are those of the runs,
     `code` is theirs, and `common` is what the code ran with.

@@ -1,4 +1,4 @@
-"""What is known about a run, as W3C PROV statements: activities, entities, agents and relations between them.
+"""The record of a run as W3C PROV statements: activities, entities, agents and relations between them.
 
 Two records with one id are two views of one thing, and are merged. Ids are the platforms' own if they have any.
 """

@@ -1,4 +1,4 @@
-"""What may be recorded: the types of things, and one table of relations with their ends and their limits.
+"""The rules for records: the types of things, and one table of relations with their ends and their limits.
 
 The table validates every graph, tells the graph in which direction lineage runs, and drives the exporters. The
 reference page of the provenance model is generated from it.

@@ -1,4 +1,4 @@
-"""Where things come from, or what came of them, through all runs of this journal and of other machines."""
+"""The lineage of things, upwards and downwards, through all runs of this journal and of other machines."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Hints:
 
 HINTS: Final = Hints((*(hint for shape in SHAPES for hint in shape.hints), "@"), (*NAME_HINTS, "sig", "basic"))
 _GIVEN: Final = re.compile(r"[=:\s]|(?:\A|\0)-")
-"""What separates a name from its secret, or begins an option, after which the next word may be a secret."""
+"""Separators between a name and its secret, and the start of an option, after which a secret may follow."""
 
 _NAME: Final = rf"[\w.-]{{0,60}}(?:{'|'.join(NAME_HINTS)})[\w.-]{{0,60}}"
 _QUOTED: Final = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"

@@ -1,4 +1,4 @@
-"""What all sinks share. A sink is one outside system that gets the record of a run, whenever it can be reached."""
+"""The interface of sinks. A sink is one outside system that gets the record of a run, whenever it can be reached."""
 
 from __future__ import annotations
 
