@@ -1,14 +1,14 @@
-"""The canonical form of values: JSON that follows from the value alone, whichever process and host writes it. No I/O.
+"""The canonical form of a value: JSON that depends on the value alone, not on the process or host. No I/O.
 
 | value | form |
 |---|---|
-| None, bool, text, a finite float, an int within 2**53 | itself; of a subclass, the plain value |
+| None, bool, text, a finite float, an int between -2**53 and 2**53 | itself; for a subclass, the plain value |
 | list, tuple | a list |
 | set, frozenset | a list, sorted by the canonical bytes (RFC 8785) of its items |
-| dict and other mappings | an object; keys are texts, ints in decimal digits, or what has one of these forms |
+| dict and other mappings | an object; a key is text, an int in decimal digits, or has one of these forms |
 | Enum | the form of its value |
 | handle | its URN |
-| pydantic model | what it dumps as JSON by alias; sets, handles, times and decimals in it as in this table |
+| pydantic model | its JSON dump by alias; sets, handles, times and decimals in it follow this table |
 | dataclass | an object of its fields |
 | datetime with an offset | ISO 8601 in UTC |
 | datetime without one, date, time | ISO 8601 |
@@ -17,8 +17,8 @@
 | UUID | its text |
 | NumPy scalar | the form of the Python value |
 
-Anything else has no canonical form: what only its address tells from another, what JSON does not hold exactly, and what
-is of this machine alone, such as a path.
+Every other value has no canonical form: a value that only its address identifies, a value that JSON cannot hold
+exactly, and a value that means something on this machine only, such as a path.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ __all__ = ["canonical_form"]
 _EXACT: Final = 2**53
 _NUMPY_TIMES: Final = ("datetime64", "timedelta64")
 _OURS: Final = (Enum, date, time, timedelta, Decimal, float)
-"""Parts of a model that have this module's form where the model has no word of its own for them."""
+"""Types inside a model that get this module's form, unless the model serializes them in its own way."""
 
 
 def canonical_form(value: Any, at: str, *, stand_in: Callable[[Any], Any] | None = None) -> Any:
-    """The JSON that equal values share. `at` names the value in errors, such as `request`.
+    """Return the JSON that equal values share. Errors name the value by `at`, for example `request`.
 
-    `stand_in` is asked first about every part. It returns the part, or a value to use in its place, and raises
-    ValueError for a part that must not be looked into.
+    Each part goes through `stand_in` first. It returns the part itself or a replacement, and raises ValueError for a
+    part that must not be read.
 
-    Raises InputError for the first part without a canonical form. Data: `path`, such as `request.options[3].when`, and
-    `type`.
+    Raises InputError for the first part without a canonical form. Its data: `path`, such as `request.options[3].when`,
+    and `type`.
     """
     try:
         return _Form(stand_in).of(value)
@@ -67,7 +67,7 @@ def canonical_form(value: Any, at: str, *, stand_in: Callable[[Any], Any] | None
 
 
 class _UnfitError(Exception):
-    """A part without a canonical form. `why` completes a sentence about it; `path` leads to it."""
+    """A part without a canonical form. `why` completes the sentence that begins with its `path`."""
 
     def __init__(self, value: Any, why: str) -> None:
         super().__init__(why)
@@ -143,7 +143,7 @@ class _Form:
         kind = type(value)
         if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
             plain = value.item()
-            # A count of nanoseconds, or of months, does not say what it counts.
+            # An int from datetime64 or timedelta64 counts nanoseconds or months, and does not say which.
             if type(plain) is not kind and not (kind.__name__ in _NUMPY_TIMES and isinstance(plain, int)):
                 return self.of(plain)
         raise _UnfitError(
@@ -159,7 +159,7 @@ class _Form:
         return self._dumped(model, dumped)
 
     def _dumped(self, raw: Any, dumped: Any) -> Any:
-        """The form of a model's part from what the model dumps of it: only `raw` tells a set from a list."""
+        """Return the form of a model's part `raw` from its JSON dump, where a set and a list look the same."""
         if isinstance(raw, Handle) and isinstance(dumped, Mapping):
             return raw.urn
         if isinstance(raw, RootModel):
@@ -181,7 +181,7 @@ class _Form:
         if isinstance(raw, Mapping) and isinstance(dumped, Mapping) and len(raw) == len(dumped):
             pairs = zip(raw.values(), dumped.items(), strict=True)
             return {name: _at(_step(name), self._dumped, inner, said) for inner, (name, said) in pairs}
-        # Of what is no number pydantic makes null without a word.
+        # pydantic silently dumps NaN and infinity as null.
         if dumped != _default(raw) and not (isinstance(raw, float) and dumped is None):
             return self.of(dumped)
         _refuse_what_stays_here(raw)
@@ -189,7 +189,7 @@ class _Form:
 
 
 def _at(step: str, form: Callable[..., Any], *of: Any) -> Any:
-    """The form of a part; in an error, the step from the whole to it leads its path."""
+    """Return the form of a part. Put `step`, which leads to the part, before the path of an error."""
     try:
         return form(*of)
     except _UnfitError as unfit:
@@ -198,7 +198,7 @@ def _at(step: str, form: Callable[..., Any], *of: Any) -> Any:
 
 
 def _refuse_what_stays_here(value: Any) -> None:
-    """Raise for what has a text that JSON could hold, and that means nothing, or too much, elsewhere."""
+    """Raise for secrets, paths and bytes: their text would be a leak, or would mean nothing on another machine."""
     kind: Any = type(value)
     if is_secret_type(kind):
         raise _UnfitError(value, "is a secret, which would be recorded. Pass its name on the platform instead.")
@@ -233,7 +233,7 @@ def _number(value: float) -> float:
 
 
 def _moment(value: datetime) -> str:
-    # NaT of pandas is a datetime, and is not equal to itself.
+    # The NaT of pandas is a datetime that is not equal to itself.
     if value != value:
         raise _UnfitError(value, "is no time. Leave it out.")
     try:
@@ -263,7 +263,7 @@ def _sorted(forms: Iterable[Any]) -> list[Any]:
 
 
 def _parts(model: BaseModel) -> dict[str, Any]:
-    """What a model holds, by the names under which it dumps it."""
+    """Return the fields of a model by the names under which the model dumps them."""
     kind = type(model)
     parts = {field.serialization_alias or name: getattr(model, name) for name, field in kind.model_fields.items()}
     parts |= {field.alias or name: getattr(model, name) for name, field in kind.model_computed_fields.items()}
@@ -271,7 +271,7 @@ def _parts(model: BaseModel) -> dict[str, Any]:
 
 
 def _default(raw: Any) -> Any:
-    """What pydantic dumps of a value of which no model says otherwise; the value itself where it has no form for it."""
+    """Return what pydantic dumps for a value by default, or the value itself if pydantic cannot dump it."""
     try:
         return to_jsonable_python(raw)
     except (PydanticSerializationError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What tells whether a file was changed, without reading it."""
+"""The state of a file as `stat` reports it: tells whether the file was changed, without reading it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["FileState"]
 
 @dataclass(frozen=True)
 class FileState:
-    """The facts that a file system keeps of a file.
+    """The facts that a file system keeps about a file.
 
-    The size and the modification time can be set by anybody, as `cp -p` does. The change time can not: the file system
-    sets it at each write, rename and change of the other times. Device and inode tell one file from another.
+    Any program can set the size and the modification time, as `cp -p` does. No program can set the change time: the
+    file system sets it at each write, rename and change of the other times. Device and inode identify the file.
     """
 
     size: int
@@ -28,7 +28,7 @@ class FileState:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> FileState:
-        """The state of a regular file now. Raises InputError when there is none at the path."""
+        """Return the present state of a regular file. Raises InputError if there is none at the path."""
         try:
             found = os.stat(path)
         except OSError as error:
@@ -40,5 +40,5 @@ class FileState:
 
     @classmethod
     def from_stat(cls, found: os.stat_result) -> FileState:
-        """The state that a call of `stat` has found."""
+        """Return the state in a result of `os.stat`."""
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)

@@ -1,8 +1,8 @@
-"""The values that tasks return: what a thing is called on its platform, and a few facts about it.
+"""Handles: the values that tasks return. Each holds the name of a thing on its platform and a few facts about it.
 
-Handles are frozen, hold no client and no secret, and survive pickle and JSON (`model_dump_json`,
-`model_validate_json`), so that they travel to other processes and to a later run. Lineage follows them: a task that
-takes a handle used the thing, a task that returns one generated it.
+Handles are frozen and hold no client and no secret. They survive pickle and JSON (`model_dump_json`,
+`model_validate_json`), so another process or a later run can use them. Lineage follows them: a task that takes a
+handle used the thing, and a task that returns one generated it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TERMINAL: Final = frozenset({"succeeded", "failed", "error"})
 
 
 class Handle(BaseModel):
-    """Base of all handles. `urn` is the platform's own name, `platform` the id of the platform that gave it."""
+    """The base of all handles. `urn` is the platform's name for the thing, `platform` the id of that platform."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
@@ -53,7 +53,7 @@ class Handle(BaseModel):
 
 
 class LocalFile(BaseModel):
-    """A file on this machine with the content it had: `path` (absolute), `sha256` (hex), `size` in bytes."""
+    """A file on this machine and its content at one moment: absolute `path`, `sha256` in hex, `size` in bytes."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -66,7 +66,7 @@ class LocalFile(BaseModel):
 
 
 class Artifact(Handle):
-    """An IVCAP artifact. `sha256` is known when this package sent or read its bytes; `size` is in bytes."""
+    """An IVCAP artifact. `sha256` is known if this package sent or read the bytes; `size` is in bytes."""
 
     kind: Literal["artifact"] = "artifact"
     name: str | None = None
@@ -78,7 +78,7 @@ class Artifact(Handle):
 
 
 class Products(tuple[Artifact, ...]):
-    """The product artifacts of an order or job, in the platform's order; a name or URN works as an index too."""
+    """The product artifacts of an order or job, in the platform's order. The index is a number, a name or a URN."""
 
     __slots__ = ()
 
@@ -100,12 +100,12 @@ class Products(tuple[Artifact, ...]):
 
 
 class JobEvent(BaseModel):
-    """Something that happened to a job: `type` and `data` as the platform or the service told it."""
+    """An event of a job: `type` and `data` as the platform or the service reported them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str
-    """The id from which a broken stream of events goes on."""
+    """The id from which an interrupted event stream resumes."""
     type: str
     schema_urn: str | None = None
     at: datetime | None = None
@@ -113,26 +113,26 @@ class JobEvent(BaseModel):
 
 
 class _Work(Handle):
-    """What orders and jobs share. Times are the platform's; `service` is the service's URN."""
+    """The common fields of orders and jobs. Times are the platform's; `service` is the service's URN."""
 
     service: str
     service_name: str | None = None
     service_version: str | None = None
-    """A digest of the service's definition when this was asked for; IVCAP numbers no versions."""
+    """A digest of the service's definition at the time of the request. IVCAP has no version numbers."""
     status: str = "unknown"
     name: str | None = None
     account: str | None = None
-    """The URN of the account that asked for it, where the platform tells."""
+    """The URN of the account that placed it, if the platform reports one."""
     requested_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     products: Products = Products()
     key: str | None = None
-    """The key under which this package sent it; None where it was attached by URN."""
+    """The idempotency key under which this package sent it; None if it was attached by URN."""
 
     @property
     def done(self) -> bool:
-        """Whether the status is terminal; it says nothing about success."""
+        """Whether the status is terminal. Terminal does not mean successful."""
         return self.status in TERMINAL
 
     @property
@@ -141,17 +141,17 @@ class _Work(Handle):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The artifact URNs among the parameters or in the request."""
+        """The URNs of the artifacts among the parameters or in the request."""
         return ()
 
 
 class Order(_Work):
-    """An IVCAP order. `parameters` are the wire values: strings by name."""
+    """An IVCAP order. `parameters` are strings by name, as they were sent."""
 
     kind: Literal["order"] = "order"
     parameters: dict[str, str] = Field(default_factory=dict)
     collection: str | None = None
-    """The URN of the collection that takes the products once the order has succeeded."""
+    """The URN of the collection that receives the products once the order has succeeded."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class Order(_Work):
 
 
 class Job(_Work):
-    """An IVCAP job: a request document and, when it has succeeded, its JSON `result`."""
+    """An IVCAP job: a JSON `request`, and a JSON `result` once it has succeeded."""
 
     kind: Literal["job"] = "job"
     request: Any = None
@@ -167,7 +167,7 @@ class Job(_Work):
     result_type: str | None = None
     error_message: str | None = None
     events: tuple[JobEvent, ...] = ()
-    """What the service told while it ran, oldest first; known to who waited for the job."""
+    """The events that the service reported, oldest first. Only a call that waited for the job has them."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ class Aspect(Handle):
 
 
 class Service(Handle):
-    """An IVCAP service, the plan of orders and jobs."""
+    """An IVCAP service: the plan that orders and jobs follow."""
 
     kind: Literal["service"] = "service"
     name: str | None = None
@@ -192,7 +192,7 @@ class Service(Handle):
 
 
 class Collection(Handle):
-    """An IVCAP collection: a named set of artifacts, or of whatever has a URN."""
+    """An IVCAP collection: a named set of artifacts, or of other things with a URN."""
 
     kind: Literal["collection"] = "collection"
     name: str | None = None
@@ -208,7 +208,7 @@ class Queue(Handle):
 
 
 class QueueMessage(BaseModel):
-    """A message taken from a queue. `key` is the same in every delivery of one `enqueue`; None from other senders."""
+    """A message taken from a queue. All deliveries of one `enqueue` have the same `key`; None from other senders."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
@@ -220,7 +220,7 @@ class QueueMessage(BaseModel):
 
 
 class RegistryItem(Handle):
-    """A Provena registry item; `urn` is its handle, such as `102.100.100/123456`, `subtype` as Provena spells it."""
+    """A Provena registry item. `urn` is its handle, such as `102.100.100/123456`; `subtype` is Provena's spelling."""
 
     kind: Literal["registry-item"] = "registry-item"
     subtype: str
@@ -228,7 +228,7 @@ class RegistryItem(Handle):
 
 
 class Dataset(RegistryItem):
-    """A Provena dataset; `access_uri` is where an external (not reposited) one lies, for instance an artifact URN."""
+    """A Provena dataset. `access_uri` locates an external (not reposited) one; it may be the URN of an artifact."""
 
     kind: Literal["dataset"] = "dataset"  # type: ignore[assignment]  # narrows the base's literal
     subtype: str = "DATASET"
@@ -236,9 +236,9 @@ class Dataset(RegistryItem):
 
 
 class DatasetFile(Handle):
-    """A file of a Provena dataset; `urn` is its S3 URI, `path` its name within the dataset, `size` in bytes.
+    """A file of a Provena dataset. `urn` is its S3 URI, `path` its name within the dataset, `size` is in bytes.
 
-    `sha256` is known when this package sent its bytes; another upload to the same path replaces the content.
+    `sha256` is known if this package sent the bytes. Another upload to the same path replaces the content.
     """
 
     kind: Literal["dataset-file"] = "dataset-file"
@@ -251,9 +251,9 @@ class DatasetFile(Handle):
 
 
 class ModelRun(Handle):
-    """A lodged Provena model run; `urn` is its handle. `inputs` and `outputs` are dataset handles.
+    """A lodged Provena model run. `urn` is its handle; `inputs` and `outputs` are dataset handles.
 
-    `started_at` and `finished_at` are of the work, not of its registration.
+    `started_at` and `finished_at` are the times of the work, not of its registration.
     """
 
     kind: Literal["model-run"] = "model-run"
@@ -261,35 +261,35 @@ class ModelRun(Handle):
     workflow_template: str
     display_name: str | None = None
     subject: str | None = None
-    """The URN of what was registered: an order, a job or a flow's run."""
+    """The URN of the work that was registered: an order, a job or a flow's run."""
     description: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     inputs: tuple[str, ...] = ()
     input_templates: tuple[str, ...] = ()
-    """The handle of the dataset template that each of `inputs` is for, in their order."""
+    """The handle of the dataset template for each of `inputs`, in the same order."""
     outputs: tuple[str, ...] = ()
     output_templates: tuple[str, ...] = ()
-    """The handle of the dataset template that each of `outputs` is for, in their order."""
+    """The handle of the dataset template for each of `outputs`, in the same order."""
     study: str | None = None
     """The handle of the study that the run belongs to."""
     model_version: str | None = None
     annotations: dict[str, str] = Field(default_factory=dict)
     modeller: str | None = None
-    """The handle of the person who answers for the run."""
+    """The handle of the person who is responsible for the run."""
     organisation: str | None = None
-    """The handle of the organisation that asked for it."""
+    """The handle of the organisation that requested the run."""
     key: str | None = None
     record_sha256: str | None = None
-    """Of what was registered, where it was registered or looked up by its key."""
+    """The sha256 of the registered record; known if this package registered the run or looked it up by its key."""
 
 
 class ModelRuns(BaseModel):
-    """What came of many registrations: the `runs` there are, and how many rows have none.
+    """The result of registering many model runs: the `runs`, and counts of the rows that have none.
 
-    `source` names the file, `sha256` is of its bytes; `wrong` rows were not sent, `failed` ones have a reason, and of
-    `doubtful` ones nobody knows. `differing` counts the runs that were registered with another record under the row's
-    key, and stay as they were.
+    `source` names the file, and `sha256` is the digest of its bytes. `wrong` counts invalid rows, which were not sent;
+    `failed` counts rows that failed with a reason; `doubtful` counts rows whose outcome is unknown. `differing` counts
+    runs that were registered earlier under the row's key with a different record; they stay unchanged.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)

@@ -1,6 +1,7 @@
-"""One event loop per process, in a thread of its own, on which all clients run.
+"""The one event loop of a process. It runs all clients, in its own thread.
 
-Synchronous callers block on it; asynchronous callers await it from their own loop and are never held by it.
+A synchronous caller blocks until its coroutine ends. An asynchronous caller awaits it from its own loop, which keeps
+running.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _state: tuple[int, asyncio.AbstractEventLoop] | None = None
 
 
 def _forget_parent() -> None:
-    """In a forked child: the parent's lock may be held by a thread that is not here."""
+    """Replace the lock in a forked child: a thread of the parent may hold it, and that thread does not exist here."""
     global _lock
     _lock = threading.Lock()
 
@@ -47,17 +48,19 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            # Its caller hears of it; others must not wait for ever. rich, which Prefect logs with, exits where the
-            # console is gone, such as that of a worker that was killed.
+            # The exit reaches the coroutine's caller. The loop goes on, or other callers would wait for ever. One
+            # source of
+            # SystemExit is rich, which Prefect logs with: it exits if the console is gone, as after a worker was
+            # killed.
             continue
         return
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-    """Start a coroutine on the loop from a running loop of the caller's; the result is a future of the caller's.
+    """Start a coroutine on the loop. Call it on another running loop; it returns a future of that loop.
 
-    Cancelling it cancels the coroutine. A future of threads between the two loops, which asyncio would put there, takes
-    more time and memory than all else of a small task.
+    Cancelling the future cancels the coroutine. asyncio's own bridge, `run_coroutine_threadsafe`, adds a thread-safe
+    future in between, which costs more time and memory than the rest of a small task.
     """
     there, here = _loop(), asyncio.get_running_loop()
     answer: asyncio.Future[T] = here.create_future()
@@ -72,7 +75,7 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         task.add_done_callback(tell)
 
     def tell(ended: asyncio.Task[T]) -> None:
-        # A loop that was closed meanwhile has nobody who waits.
+        # If the caller's loop was closed, nobody waits for the result.
         with suppress(RuntimeError):
             here.call_soon_threadsafe(_visibility_delay, answer, ended)
 
@@ -97,7 +100,7 @@ def _visibility_delay(answer: asyncio.Future[T], ended: asyncio.Task[T]) -> None
 
 
 async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop and await its result; cancelling the caller cancels it."""
+    """Run a coroutine on the loop and await its result. Cancelling the caller cancels the coroutine."""
     if asyncio.get_running_loop() is _loop():
         return await coroutine
     return await submit(coroutine)
@@ -134,9 +137,9 @@ async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T], at_once: 
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop and block until its result; an interrupt cancels it.
+    """Run a coroutine on the loop and block until its result. An interrupt cancels the coroutine.
 
-    Raises RuntimeError when called from the loop itself, which would wait for ever.
+    Raises RuntimeError if called on the loop itself, where it would block for ever.
     """
     loop = _loop()
     try:

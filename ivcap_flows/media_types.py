@@ -1,7 +1,7 @@
-"""The media type that a file's name tells, by one table for all hosts and Python versions. Pure.
+"""Media types by file name. One table serves all hosts and Python versions. Pure.
 
-An upload's media type is part of its key, so the table of the host (`/etc/mime.types`, the registry of Windows) has no
-say. The names are IANA's where a type is registered there, else those in common use.
+An upload's media type is part of its idempotency key, so the host's table (`/etc/mime.types`, the registry of Windows)
+is not used. Names are IANA's if the type is registered there, otherwise those in common use.
 """
 
 from __future__ import annotations
@@ -171,6 +171,6 @@ _TYPES: Final[Mapping[str, str]] = {
 
 
 def media_type_of(name: str | None) -> str:
-    """The media type by the last ending of a name; `application/octet-stream` where the table has none."""
+    """Return the media type for the last suffix of a name, or `application/octet-stream` if the table has none."""
     _, dot, ending = (name or "").rpartition(".")
     return _TYPES.get(ending.lower(), _UNKNOWN) if dot else _UNKNOWN

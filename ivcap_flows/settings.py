@@ -1,4 +1,4 @@
-"""Settings, read from the environment under the names of the official tools; listed in docs/reference/settings.md."""
+"""Settings from the environment. Names are those of the official tools; docs/reference/settings.md lists them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Settings"]
 
 
 _HOMES: Final = ("HOME", "XDG_DATA_HOME")
-"""What decides, beside the settings themselves, where the journal lies by default."""
+"""The other environment variables that determine the journal's default path."""
 
 
 def _default_journal() -> str:
@@ -25,7 +25,7 @@ def _default_journal() -> str:
 
 
 class Settings(BaseSettings):
-    """A snapshot of the environment; make a new one to see a change. Secrets are `SecretStr` and never printed."""
+    """A snapshot of the environment. Make a new one to see a change. Secrets are `SecretStr` and never printed."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, case_sensitive=True, frozen=True)
 
@@ -37,18 +37,18 @@ class Settings(BaseSettings):
     ivcap_context: str | None = Field(
         None,
         alias="IVCAP_CONTEXT",
-        description="Name of a context of the `ivcap` command whose URL and login are used, or `active` for its active "
-        "one; not together with `IVCAP_URL`, `IVCAP_BASE_URL` or `IVCAP_JWT`.",
+        description="Name of the context of the `ivcap` command whose URL and login to use, or `active` for the active "
+        "one. Cannot be combined with `IVCAP_URL`, `IVCAP_BASE_URL` or `IVCAP_JWT`.",
     )
     ivcap_access_token: SecretStr | None = Field(
         None,
         alias="IVCAP_ACCESS_TOKEN",
-        description="Access token in the place of the context's own, as for the `ivcap` command.",
+        description="Access token to use instead of the context's own, as in the `ivcap` command.",
     )
     secretmgr_proxy: str = Field(
         "http://secretmgr.local",
         alias="SECRETMGR_PROXY",
-        description="URL inside an IVCAP container from which secrets come.",
+        description="URL of the secret manager inside an IVCAP container.",
     )
     ivcap_local_dir: Path = Field(
         Path("ivcap-artifacts"), alias="IVCAP_LOCAL_DIR", description="State folder of the embedded platforms."
@@ -100,16 +100,16 @@ class Settings(BaseSettings):
     sync_at_end: bool = Field(
         False,
         alias="IVCAP_FLOWS_SYNC_AT_END",
-        description="Start `ivcap-flows sync` in a process of its own when a run ends or parks.",
+        description="Start `ivcap-flows sync` in a separate process when a run ends or parks.",
     )
     max_orders: int | None = Field(
-        None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Orders and jobs that one logical run may ask for at most."
+        None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Maximum number of orders and jobs in one logical run."
     )
     polls_per_minute: int = Field(
         1200,
         ge=1,
         alias="IVCAP_FLOWS_POLLS_PER_MINUTE",
-        description="Requests that a process may make in a minute at most to wait for orders and jobs of an account.",
+        description="Maximum number of requests per minute that a process sends to poll the work of an account.",
     )
     park_after: float = Field(
         60.0,
@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     reuse: bool | None = Field(
         None,
         alias="IVCAP_FLOWS_REUSE",
-        description="Use earlier orders and jobs of equal requests, as with `reuse=True`: in all tasks (`1`) or none "
-        "(`0`). By default each task says so itself.",
+        description="Reuse earlier orders and jobs of equal requests, as with `reuse=True`: in all tasks (`1`) or in "
+        "none (`0`). By default, the argument of each task decides.",
     )
     fresh: bool = Field(
         False, alias="IVCAP_FLOWS_FRESH", description="Begin a new logical run instead of continuing an unfinished one."
@@ -134,13 +134,13 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)  # type: ignore[arg-type]  # pydantic-settings reads the rest from the environment
         except ValidationError as error:
-            # Without the values: one of them may be a token.
+            # Leave out the values: one of them may be a token.
             wrong = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
             raise ConfigurationError(f"A setting in the environment cannot be understood. {wrong}.") from None
 
     @classmethod
     def current(cls) -> Settings:
-        """The settings as the environment is now; the same snapshot for as long as nothing of it changes."""
+        """Return the settings from the present environment; the same object until the environment changes."""
         return _snapshot(tuple(map(os.environ.get, _names())))
 
     @field_validator("sinks", mode="before")
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_names(cls) -> dict[str, str]:
-        """Environment variable to description, in the order of declaration."""
+        """Return the description of each environment variable, in the order of declaration."""
         return {field.alias or name: field.description or "" for name, field in cls.model_fields.items()}
 
     @property
@@ -176,5 +176,5 @@ def _names() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _snapshot(environment: tuple[str | None, ...]) -> Settings:
-    """Reading the environment takes as long as a small request."""
+    """Read the settings. `environment` is only the key of the cache: reading takes as long as a small request."""
     return Settings()

@@ -1,4 +1,4 @@
-"""From a Prefect run to facts in the journal: who ran what code on which inputs, and what came of it."""
+"""Record Prefect runs in the journal: who ran which code on which inputs, and what the run made."""
 
 from __future__ import annotations
 

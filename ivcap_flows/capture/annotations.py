@@ -1,4 +1,4 @@
-"""What a user adds to the record by himself: facts about the running task, or about a thing that it works with."""
+"""Facts that a user adds to the record: about the running task, or about a thing that it works with."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _Made = Callable[[], Iterable[Record]]
 
 
 def annotate(*things: Any, **facts: Any) -> None:
-    """Add facts to the record: to that of the running task, call or flow, or to these `things` where any are given.
+    """Add facts to the record of these `things`, or by default to that of the running task, call or flow.
 
-    A thing is a handle, a URN, the path of a file or folder that is there, or a table or an array. Facts are JSON
-    values, and may be models and dataclasses; secrets among them are hidden. Said again under the same name, the later
-    fact holds. Nothing is raised: what cannot be recorded is logged, and counted as missing from the run.
+    A thing is a handle, a URN, the path of an existing file or folder, or a table or an array. Facts are JSON values,
+    models or dataclasses; secrets among them are hidden. A later fact replaces an earlier one of the same name. Never
+    raises: what cannot be recorded is logged, and counted as missing from the run.
     """
     with unraised(miss, "An annotation could not be recorded."):
         if not facts or planning() is not None:
@@ -51,7 +51,7 @@ def _annotated(made: _Made, told: dict[str, Any]) -> list[Record]:
 
 
 def _of(thing: Any) -> tuple[_Made, int]:
-    """What states a thing, and how many bytes that holds; a file is looked at now, and its records are made later."""
+    """Return what makes the records of a thing, and how many bytes that holds. A file is read now, recorded later."""
     if isinstance(thing, Handle | LocalFile):
         return partial(describe, thing), 0
     if isinstance(thing, str) and thing.startswith("urn:"):

@@ -1,4 +1,4 @@
-"""The attempts that this process has opened: each begun with who runs what, closed with all that is known of it."""
+"""The attempts that this process has opened. Opening records who runs what; closing records how it ended."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _lock = threading.RLock()
 _open: dict[str, LogicalRun] = {}
 _of_process: dict[tuple[int, str], LogicalRun] = {}
 _describing: dict[str, threading.Thread] = {}
-"""By attempt, the thread that describes its code."""
+"""The thread that describes the code of an attempt, by attempt id."""
 
 
 def _forget_parent() -> None:
-    """In a forked child: the parent's attempts are found in the journal."""
+    """Forget the parent's attempts in a forked child, which finds them in the journal."""
     global _lock
     _lock = threading.RLock()
     for known in (_open, _of_process, _describing):
@@ -60,12 +60,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def turn() -> threading.RLock:
-    """Held while an attempt is looked for and, where there is none, opened."""
+    """Return the lock to hold while you look for an attempt and, if there is none, open one."""
     return _lock
 
 
 def open_here(flow_run_id: str | None = None) -> list[OpenedAttempt]:
-    """The attempts of flows that this process has opened in its journal and not closed: all, or of one flow run."""
+    """Return the attempts of flows that this process has open in its journal: all, or those of one flow run."""
     with _lock:
         return [
             logical.opened
@@ -75,7 +75,7 @@ def open_here(flow_run_id: str | None = None) -> list[OpenedAttempt]:
 
 
 def known_here(flow_run_id: str) -> OpenedAttempt | None:
-    """What this process has open for a flow run, or for "" what a thread without a context belongs to."""
+    """Return the attempt that is open here for a flow run. For "", return that of a thread without a context."""
     with _lock:
         here = open_here(flow_run_id or None)
         if len(here) == 1:
@@ -85,7 +85,7 @@ def known_here(flow_run_id: str) -> OpenedAttempt | None:
 
 
 def attempt_of_process() -> OpenedAttempt:
-    """The attempt of the process itself, for what no flow runs; it ends with the process."""
+    """Return the attempt of the process itself, for calls outside of flows. It ends with the process."""
     with _lock:
         place = os.getpid(), journal().id
         if place in _of_process:
@@ -105,7 +105,7 @@ def attempt_of_process() -> OpenedAttempt:
             flow_run_id=own,
         )
         opened = open_attempt(identity, script, identity.flow_name)
-        # It is no flow that a thread of the user's could belong to.
+        # Not in `_open`, since a thread of the user's can belong to an open flow, but not to this attempt.
         _of_process[place] = _open.pop(opened.attempt.id)
         watch_exit()
         atexit.register(_close_process, place, recorder())
@@ -113,11 +113,11 @@ def attempt_of_process() -> OpenedAttempt:
 
 
 def _script() -> str | None:
-    """The absolute path of the program that runs; None in an interactive session."""
+    """Return the absolute path of the running program, or None in an interactive session."""
     script = sys.argv[0] if sys.argv else ""
     if script in ("", "-c", "-m"):
         return None
-    # A relative path is of the folder that the process began in, which it may have left.
+    # A relative path refers to the folder in which the process started, and it may have left that.
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     begun = main is not None and os.path.isabs(main) and os.path.basename(main) == os.path.basename(script)
     return str(main) if begun else os.path.abspath(script)
@@ -137,7 +137,10 @@ def _close_process(place: tuple[int, str], writer: Recorder) -> None:
 def open_attempt(
     identity: RunIdentity, path: str | None, name: str, *, parent: str | None = None, **attributes: Any
 ) -> OpenedAttempt:
-    """Open an attempt of the function `name` in a file, which the activity `parent` started; state who runs what."""
+    """Open an attempt of the function `name` in the file `path`, and record who runs what.
+
+    `parent` is the activity that started it.
+    """
     from ivcap_flows.durable import LogicalRun
     from ivcap_flows.settings import Settings
 
@@ -149,7 +152,7 @@ def open_attempt(
     run_id, attempt_id = opened.run.id, opened.attempt.id
     writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, identity.parameters, parent, attributes)))
     with unraised(lambda: writer.miss(run_id), "The code of %s could not be described.", name):
-        # git takes a while.
+        # In a thread, since git takes a while.
         thread = threading.Thread(
             target=_describe_code, args=(writer, opened, path, name), name="ivcap-flows-code", daemon=True
         )
@@ -171,7 +174,7 @@ def _begun(
         name=attempt.flow_name,
         number=attempt.number,
         subflow=None if attempt.leads else True,
-        # Those of the run itself are an entity, by which equal runs meet.
+        # The parameters of the run itself are an entity, which equal runs share.
         parameters=None if attempt.leads else given or None,
         flow_run_id=attempt.flow_run_id,
         deployment_id=run.deployment_id,
@@ -193,7 +196,7 @@ def _begun(
 
 
 def _folder() -> str | None:
-    """The folder that the process works in, None where that has been removed."""
+    """Return the folder that the process works in, or None if it was removed."""
     try:
         return str(sayable(os.getcwd()))
     except OSError:
@@ -223,11 +226,11 @@ def _describe_code(writer: Recorder, opened: OpenedAttempt, path: str | None, na
 def close_attempt(
     opened: OpenedAttempt, outcome: Outcome, cause: str | None = None, *, writer: Recorder | None = None
 ) -> None:
-    """End an attempt: write all that is known of it, then its outcome. A journal that is away is told later."""
+    """End an attempt: write its last facts, then its outcome. If the journal is away, it gets the outcome later."""
     writer = writer or recorder()
     run, attempt = opened.run, opened.attempt
     cause = sayable(scrub_text(cause)) if cause is not None else None
-    # The journal's clock, which may be another machine's, has told when they began.
+    # The start times come from the journal's clock, which may be that of another machine.
     ended = max(now(), run.created_at, attempt.started_at)
     with _lock:
         logical = _open.pop(attempt.id, None)
@@ -247,7 +250,7 @@ def close_attempt(
         writer.put(Statement(run.id, attempt.id, told))
         writer.flush()
     finally:
-        # Whoever is interrupted while he waits for the facts has ended the attempt all the same.
+        # Close the attempt even if the wait for the facts is interrupted.
         if logical is not None:
             logical.close(outcome, cause)
         else:
@@ -260,7 +263,7 @@ def close_attempt(
 
 
 def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
-    """Whether a run has ended so, as far as it can be told: what a journal that is away knows is not waited for."""
+    """Whether the run ended as this attempt did. If the journal cannot be read: whether the attempt leads the run."""
     try:
         return of.runs.decides(attempt, outcome)
     except JournalError:

@@ -28,26 +28,29 @@ __all__ = ["Call", "CallKind", "now", "records_of"]
 CallKind = Literal["attempt", "task-run", "call"]
 
 _SKEW: Final = timedelta(seconds=60)
-"""A thing that its platform made so long before the call was found by the call, not made. Clocks may differ by less."""
+"""A thing that its platform made this long before the call was found, not made. Clocks differ by less than this."""
 _MAX_PATHS: Final = 256
 
 
 def now() -> datetime:
-    """The time as it is recorded."""
+    """Return the time for records: now, in UTC."""
     return datetime.now(timezone.utc)
 
 
 @dataclass(eq=False)
 class Call:
-    """An activity of ours. `parent` started it; `before` is the try that failed before this one; `informants` are the
-    calls whose values it was given.
+    """An activity of ours.
 
-    `says` is what it says of its parameters itself, `opened` what it was seen to do to files. `entry` are the paths
-    that it was given, as they were; `files` what it used and made of them, and `unknown` what could not be told.
+    `parent` started it. `before` is the failed try before this one. `informants` are the calls whose values it
+    received.
 
-    `found` are the URNs of things that were there already, though the call returns them; `reused` those of them that
-    were asked for elsewhere. `held` are tables and arrays as they were given, `changed` those that were left with
-    another content, and `kept` those that were returned.
+    `says` are the parameters that it declares as read or written; `opened` is what it was seen to do to files. `entry`
+    are the given paths in their state at the beginning; `files` are the files that it used and made; `unknown` is what
+    could not be decided about them.
+
+    `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
+    requested elsewhere. `held` are tables and arrays as they were given, `changed` those whose content changed, and
+    `kept` those that were returned.
     """
 
     id: str
@@ -80,30 +83,32 @@ class Call:
 
     @property
     def weight(self) -> int:
-        """About how many bytes the call holds while it waits to be written."""
+        """The approximate number of bytes that the call holds until it is written."""
         seen = sum(each.weight for each in (*self.entry.values(), *(edge.seen for edge in self.files)))
         return 4_000 + self.given.weight + self.returned.weight + seen
 
     def look_at_entry(self, digests: Digests | None) -> None:
-        """See the files and the data among the arguments as they are before the call."""
+        """Read the files and the data among the arguments as they are before the call."""
         self.held += seen_in(self.given)
         self.given.paths += _sources(self.held)
         for role, path in self.given.paths[:_MAX_PATHS]:
-            # What was in a file that the call only writes is not told.
+            # A file that the call only writes is not hashed: its old content is not recorded.
             seen = files.look(path, role, digests, hashed=role not in self.says.writes)
             if seen is not None:
                 self.entry.setdefault(seen.path, seen)
         self.opened.given = tuple(self.entry)
 
     def look_at_exit(self, digests: Digests | None, *, apart: bool) -> None:
-        """See those again, and what is among the results; decide what it used and made. `apart`: it ran in a process of
-        its own."""
+        """Read the arguments again, and the results. Decide what the call used and made.
+
+        Set `apart` if it ran in a separate process.
+        """
         self._look_at_data()
         again = [(seen.role, path + os.sep if seen.folder else path) for path, seen in self.entry.items()]
         again += [(role, path) for role, path in self.given.paths if path.endswith(os.sep)]
         found: dict[str, Seen] = {}
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
-            # Of a folder only what the call made is read: others may be writing the rest.
+            # In a folder, hash only the files that the call made: other calls may be writing the rest.
             seen = files.look(path, role, digests, hashed=not os.path.isdir(path))
             if seen is not None and seen.stamp is not None:
                 found.setdefault(seen.path, seen)
@@ -121,7 +126,7 @@ class Call:
             value = before.value
             if value is None or id(value) in again:
                 continue
-            # What was not read at the beginning is not read at the end either, and stays the same thing.
+            # A value that was not hashed at the beginning is not hashed now either, and counts as unchanged.
             after = data.look(before.role, value) if before.sha256 is not None else before
             again[id(value)] = after
             if after.sha256 is not None and after.id != before.id:
@@ -134,12 +139,12 @@ class Call:
 
 
 def _sources(held: Iterable[Held]) -> list[tuple[str, str]]:
-    # A trailing separator: it may be a folder.
+    # The trailing separator says that it may be a folder.
     return [(each.role, os.path.join(each.source, "")) for each in held if each.source is not None]
 
 
 def seen_in(look: Look) -> list[Held]:
-    """The tables and arrays that were found, read; what stands for them among the parameters says so."""
+    """Read the tables and arrays that were found. Put their content into their stand-ins among the parameters."""
     seen: list[Held] = []
     for role, value, slot in look.data:
         held = next((each for each in seen if each.value is value), None)
@@ -147,17 +152,18 @@ def seen_in(look: Look) -> list[Held]:
             held = data.look(role, value)
             seen.append(held)
         slot.update(held.shown)
-    # The call may wait to be written, and must not keep what the flow has let go of.
+    # The call may wait in the queue, and must not keep alive what the flow has released.
     look.data.clear()
     return seen
 
 
 def records_of(call: Call, digests: Digests | None) -> list[Record]:
-    """What a call states: itself, what it used, and once it has ended what it made."""
+    """Return the records of a call: the call itself, what it used, and once it has ended what it made."""
     found = [*_itself(call), *_given(call, digests)]
     if call.ended is not None:
         known = {record.id for record in found if record.kind != "relation"}
-        # A file that is only told of, and was not found at its path, is no product if it has the content of an input.
+        # A returned file that is not at its path is known by its content. It is no product if an input has that
+        # content.
         known |= {file_urn(record.attributes["sha256"]) for record in found if "sha256" in record.attributes}
         found += _made(call, known, digests)
     return found
@@ -191,7 +197,7 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
         stated = describe(handle)
         yield from stated
         yield _took(call, stated[0], role)
-    # Whether a path is an input is known when the call has ended, if the call does not say so.
+    # The end of the call decides which paths are inputs; until then `files` is empty.
     for edge in call.files:
         if edge.verb == "used":
             yield from _stated(edge.seen, digests)
@@ -201,7 +207,7 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
 
 
 def _is_seen(call: Call, handle: Handle | LocalFile) -> bool:
-    """Whether a handle is a file that was looked at at its path."""
+    """Whether a handle is a file that was looked at by its path."""
     if not isinstance(handle, LocalFile):
         return False
     path = os.path.abspath(handle.path)
@@ -221,7 +227,7 @@ def _data_given(call: Call, digests: Digests | None) -> Iterator[Record]:
 
 
 def _opened_from(held: Held, call: Call, digests: Digests | None) -> Iterator[Record]:
-    """A lazy value comes from the file that it was opened from."""
+    """Yield the relation of a lazy value to the file that it was opened from."""
     place = os.path.abspath(held.source) if held.source is not None else None
     seen = next((edge.seen for edge in call.files if edge.seen.path == place), None)
     if seen is not None:
@@ -244,7 +250,7 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
         yield from stated
         thing = stated[0]
         if thing.id in known or call.kind == "attempt":
-            # What a flow returns was made by the task that it has it from.
+            # What a flow returns was made by one of its tasks.
             continue
         known.add(thing.id)
         born = _asked_at(thing)
@@ -264,7 +270,7 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
 
 
 def _data_made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Record]:
-    """What was left in memory: a new version of what was given, and what is new among the results."""
+    """Yield the records of data in memory: new versions of the arguments, and new values among the results."""
     for before, after in call.changed:
         yield after.record()
         if after.id not in known:
@@ -290,5 +296,5 @@ def _made_file(call: Call, edge: FileEdge, digests: Digests | None) -> Iterator[
     yield from stated
     yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=edge.seen.role)
     for origin, how in edge.origins:
-        # An origin is an input as well, and has been stated as such.
+        # An origin is also an input, and has been recorded as one.
         yield relation("wasDerivedFrom", thing.id, _stated(origin, digests)[0].id, how=how)

@@ -1,4 +1,4 @@
-"""Which code runs: commit, whether it was changed since, entry point, and the versions of all packages. No network."""
+"""The code of a run: commit, uncommitted changes, entry point, and the versions of all packages. No network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
 
 @dataclass(frozen=True)
 class Checkout:
-    """A git working tree. `diff_sha256` is of what differs from it, new sources included; None if clean."""
+    """A git working tree. `diff_sha256` covers the changes since the commit and new source files; None if clean."""
 
     root: str
     commit: str | None
@@ -51,7 +51,7 @@ class Checkout:
 
 @lru_cache(maxsize=64)
 def checkout(folder: str) -> Checkout | None:
-    """The working tree around a folder, read once per process; None without git or outside of a repository."""
+    """Return the working tree around a folder; None without git or outside of a repository. Read once per process."""
     root = _git(folder, "rev-parse", "--show-toplevel")
     if root is None:
         return None
@@ -74,9 +74,9 @@ def checkout(folder: str) -> Checkout | None:
 
 
 def code_record(source: str | None, name: str) -> Record:
-    """The code of a flow: the file it is in, its name there, the commit around it, and the environment.
+    """Return the code of a flow: its file, its name there, the commit around it, and the environment.
 
-    Its id follows from its content, so that two runs of one version name one entity.
+    The id is computed from the content, so all runs of one version share one entity.
     """
     tree = checkout(str(Path(source).parent)) if source is not None and Path(source).exists() else None
     facts: dict[str, Any] = {
@@ -97,7 +97,7 @@ def code_record(source: str | None, name: str) -> Record:
 
 @lru_cache(maxsize=1)
 def packages() -> dict[str, str]:
-    """The installed distributions and their versions, from the names of their metadata folders (PEP 376, PEP 427)."""
+    """Return the installed distributions and their versions, by their metadata folders (PEP 376, PEP 427)."""
     found: dict[str, str] = {}
     for folder in sys.path:
         try:
@@ -113,9 +113,9 @@ def packages() -> dict[str, str]:
 
 
 def _git(folder: str, *arguments: str) -> bytes | None:
-    """The output of a git command that changes nothing and asks nobody; None if it fails."""
+    """Return the output of a git command that changes nothing and never prompts; None if it fails."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    # A hook that the repository's own settings name must not run here.
+    # Do not run the hooks that the repository's own settings name.
     command = ["git", "-C", folder, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         done = subprocess.run(  # noqa: S603
@@ -140,7 +140,7 @@ def _file_sha256(path: str | None) -> str | None:
 
 
 def _relative(source: str | None, tree: Checkout | None) -> str | None:
-    """A path that means the same on every machine: within the repository, else the file's name alone."""
+    """Return a path that is the same on every machine: relative to the repository, or else the file's name."""
     if source is None:
         return None
     path = Path(source).resolve()

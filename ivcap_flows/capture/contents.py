@@ -1,7 +1,7 @@
-"""The digest of what a table or an array in memory holds, and its shape in words. Nothing lazy is computed.
+"""The digest and the shape of a table or an array in memory. Lazy values are not computed.
 
 No library is imported here: each value brings its own. Equal values of one library have equal digests, on any machine
-and in any process; a table of pandas and the same one in polars have two.
+and in any process. A pandas table and the same table in polars have different digests.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, Final
 __all__ = ["LIMIT", "Facts", "UnhashedError", "family", "read"]
 
 LIMIT: Final = 256 * 2**20
-"""Values with more bytes than this are not read."""
+"""Values with more bytes are not read."""
 MAX_OBJECTS: Final = 200_000
-"""Nor are arrays of more Python objects."""
+"""Arrays with more Python objects are not read."""
 _MAX_ROWS: Final = 1_000_000
-"""Nor are columns of pandas with more rows that are no plain numbers."""
+"""pandas columns with more rows are not read, unless they hold plain numbers."""
 _SHOWN_COLUMNS: Final = 500
 
 _PLAIN: Final = (str, bytes, int, float, bool, type(None), date, datetime, time, timedelta, Decimal)
@@ -32,7 +32,7 @@ _STABLE: Final = frozenset(
         "timedelta64",
     }
 )  # fmt: skip
-"""What pandas infers of a column whose values look the same wherever they are printed (pandas.api.types)."""
+"""Types that pandas infers for columns (pandas.api.types) whose values print the same everywhere."""
 
 _LAZY: Final = {
     ("dask", "Array"): "a lazy array",
@@ -51,16 +51,16 @@ _LAZY: Final = {
 }
 
 Facts = dict[str, Any]
-"""What a value is in words: `library`, and `rows` and `columns`, or `shape` and `variables`."""
+"""A value's `library` and shape: `rows` and `columns`, `shape` and `data_type`, or `variables`."""
 
 
 class UnhashedError(Exception):
-    """Why a content is not read."""
+    """The reason why a content is not read."""
 
 
 @lru_cache(maxsize=4096)
 def family(kind: type) -> str | None:
-    """Which reader a type of value has: `pandas.DataFrame`, …, `lazy`; None for what is no table or array."""
+    """Return the reader for a type: `pandas.DataFrame`, …, `lazy`; None if it is not a table or an array."""
     if kind.__module__ == "builtins":
         return None
     for base in kind.__mro__:
@@ -73,9 +73,9 @@ def family(kind: type) -> str | None:
 
 
 def read(value: Any) -> tuple[str, Facts, Callable[[], str]]:
-    """The kind of entity (`frame` or `array`) of a value that has a family, its facts, and a function that hashes it.
+    """Return the kind of entity (`frame` or `array`) of a table or array, its facts, and a function that hashes it.
 
-    The function raises UnhashedError, with the reason, where the content is not read.
+    The function raises UnhashedError, with the reason, if the content is not read.
     """
     cls: Any = type(value)
     kind = family(cls)
@@ -96,7 +96,7 @@ def _lazy(value: Any) -> tuple[str, Facts, Callable[[], str]]:
 
 
 def _readable(size: int, count: int) -> None:
-    """Refuse what is too large in bytes, or has no element: two empty tables need have nothing in common."""
+    """Raise for a value that is too large, and for an empty one, whose content does not identify it."""
     if size > LIMIT:
         raise UnhashedError(f"larger than {LIMIT // 2**20} MiB in memory")
     if not count:
@@ -109,7 +109,7 @@ def _named(columns: Iterable[tuple[Any, Any]], count: int) -> list[dict[str, str
 
 
 def _update(hasher: Any, array: Any) -> None:
-    """Take in an array of numpy's, in row order."""
+    """Add a numpy array to the hash, in row order."""
     numpy = sys.modules["numpy"]
     hasher.update(f"{array.dtype.str}{array.shape}".encode())
     mask = getattr(array, "_mask", None) if type(array).__name__ == "MaskedArray" else None
@@ -133,7 +133,7 @@ def _update_objects(hasher: Any, array: Any) -> None:
 
 
 def _told(item: Any) -> str:
-    """A Python object in words that equal ones share in every process."""
+    """Return a text that equal Python objects share in every process."""
     kind = type(item)
     if kind in _PLAIN:
         return repr(item)
@@ -155,7 +155,7 @@ def _numpy(value: Any) -> tuple[str, Facts, Callable[[], str]]:
 
 
 def _update_column(hasher: Any, column: Any) -> None:
-    """Take in a column or an index of pandas: the bytes of plain numbers, else the row hashes of pandas's own."""
+    """Add a pandas column or index to the hash: the bytes of plain numbers, or else pandas's own hashes of the rows."""
     pandas, numpy = sys.modules["pandas"], sys.modules["numpy"]
     if isinstance(column.dtype, numpy.dtype) and not column.dtype.hasobject:
         _update(hasher, column.to_numpy())
@@ -209,7 +209,7 @@ def _pandas_series(value: Any) -> tuple[str, Facts, Callable[[], str]]:
 
 
 class _Sink:
-    """A file that keeps nothing but the digest of what is written to it."""
+    """A file that keeps only the digest of the data written to it."""
 
     closed = False
 
@@ -221,17 +221,17 @@ class _Sink:
         return memoryview(data).nbytes
 
     def flush(self) -> None:
-        """Nothing waits to be written."""
+        """Do nothing: no data is buffered."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def hexdigest(self) -> str:
         return self._hasher.hexdigest()
 
 
 def _arrow(table: Any) -> str:
-    """The digest of an arrow table as an uncompressed stream (Arrow IPC format), whatever pieces it is in."""
+    """Return the digest of an Arrow table as an uncompressed stream (Arrow IPC format), whatever its chunks."""
     arrow: Any = sys.modules["pyarrow"]
     from importlib import import_module
 
@@ -273,7 +273,7 @@ def _update_variable(hasher: Any, name: str, variable: Any) -> None:
 
 
 def _attributes(value: Any) -> str:
-    """What is said about a variable or a data set, such as its units."""
+    """Return the attributes of a variable or a data set, such as its units, as text."""
     return repr(_attribute(dict(value.attrs)))
 
 
@@ -287,7 +287,7 @@ def _attribute(value: Any) -> Any:
 
 def _in_memory(variables: Iterable[tuple[Any, Any]]) -> None:
     for name, variable in variables:
-        # Of older and newer versions alike; where it is missing, nothing is known to be in memory.
+        # Older and newer versions of xarray have this attribute. If it is missing, assume that the variable is lazy.
         if not getattr(variable, "_in_memory", False):
             raise UnhashedError(f"its variable {str(name)[:100]!r} is lazy, and is not computed")
 

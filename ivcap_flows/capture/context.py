@@ -1,6 +1,6 @@
-"""Which attempt of which logical run the running code belongs to, in any thread or process.
+"""Find the attempt of the logical run that the running code belongs to, in any thread or process.
 
-Prefect is never imported here: where its context module is not loaded, no flow runs.
+This module never imports Prefect. If Prefect's context module is not loaded, no flow runs.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ _attempt: ContextVar[OpenedAttempt | None] = ContextVar("ivcap_flows_attempt", d
 _call: ContextVar[Call | None] = ContextVar("ivcap_flows_call", default=None)
 _MOST_KNOWN: Final = 1_000
 _elsewhere: Latest[str, OpenedAttempt] = Latest(_MOST_KNOWN)
-"""By flow run, the attempts that other processes opened."""
+"""Attempts that other processes opened, by flow run."""
 _accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
-"""The attempt and the account of what `acting_as` has stated."""
+"""The attempts and accounts that `acting_as` has recorded."""
 _unrecorded: Latest[str, int] = Latest(_MOST_KNOWN)
-"""By flow run, or "" for the process itself, what went unrecorded before there was an attempt to count it for."""
+"""The number of unrecorded facts, by flow run or "" for the process itself, until there is an attempt to count for."""
 
 
 def _forget_parent() -> None:
-    """In a forked child: what is missing is the parent's to tell."""
+    """Forget the parent's state in a forked child: the parent reports its own missing facts."""
     for known in (_elsewhere, _accounts, _unrecorded):
         known.clear()
 
@@ -86,25 +86,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def flow_context() -> Any:
-    """Prefect's FlowRunContext, None outside of a flow."""
+    """Return Prefect's FlowRunContext, or None outside of a flow."""
     module = sys.modules.get("prefect.context")
     return None if module is None else module.FlowRunContext.get()
 
 
 def task_context() -> Any:
-    """Prefect's TaskRunContext, None outside of a task."""
+    """Return Prefect's TaskRunContext, or None outside of a task."""
     module = sys.modules.get("prefect.context")
     return None if module is None else module.TaskRunContext.get()
 
 
 def current_activity() -> str | None:
-    """The id of the innermost recorded activity that the code runs in."""
+    """Return the id of the innermost recorded activity around the running code."""
     call = _call.get()
     return None if call is None else call.id
 
 
 def put_in_flow(call: Call) -> None:
-    """Record a task run as part of its flow's attempt: now, or as soon as anything of the flow is recorded."""
+    """Record a task run in its flow's attempt: now, or as soon as anything of the flow is recorded."""
     with turn():
         opened = _opened_by_flow()
         if opened is None:
@@ -114,7 +114,7 @@ def put_in_flow(call: Call) -> None:
 
 
 def _opened_by_flow() -> OpenedAttempt | None:
-    """The attempt of the flow that runs, None where nobody has opened one."""
+    """Return the attempt of the running flow, or None if no attempt is open."""
     context, name = flow_context(), flow_run_id()
     known = _known(name)
     if known is not None or context is None or not context.detached:
@@ -127,7 +127,7 @@ def _opened_by_flow() -> OpenedAttempt | None:
 
 
 def running(opened: OpenedAttempt) -> Record:
-    """The innermost recorded activity that the code runs in, by name: a call, a task run, or the attempt itself."""
+    """Return the innermost recorded activity around the running code: a call, a task run, or the attempt itself."""
     call = _call.get()
     if call is not None:
         return activity(call.id, call.kind)
@@ -135,9 +135,9 @@ def running(opened: OpenedAttempt) -> Record:
 
 
 def found(urn: str, *, reused: bool = False) -> None:
-    """State that the running call found this thing and did not make it: returned, it counts as used.
+    """Record that the running call found this thing and did not make it. If the call returns it, it counts as used.
 
-    `reused`: it was asked for elsewhere, and stands in the place of an equal request.
+    Set `reused` if it was requested elsewhere, and replaces an equal request.
     """
     call = _call.get()
     if call is not None:
@@ -147,11 +147,11 @@ def found(urn: str, *, reused: bool = False) -> None:
 
 
 def current_attempt() -> OpenedAttempt:
-    """The attempt that the running code belongs to, opened in the journal where nobody did so yet.
+    """Return the attempt that the running code belongs to. Open one in the journal if there is none.
 
-    In order: what `@recorded` set in this context; the flow run that Prefect's context names, in this or another
-    process; the only flow that is open in this process, for threads that the user started; this process's own run.
-    JournalError or ConfigurationError if the journal cannot be used.
+    The first of these that exists: the attempt that `@recorded` set in this context; that of the flow run in Prefect's
+    context, opened in this or another process; that of the only open flow in this process, for threads that the user
+    started; that of the process itself. Raises JournalError or ConfigurationError if the journal cannot be used.
     """
     known = _attempt.get()
     if known is not None:
@@ -169,7 +169,7 @@ def current_attempt() -> OpenedAttempt:
 
 
 def attempt_at_hand() -> OpenedAttempt | None:
-    """As `current_attempt`, but None where it would have to wait, for the journal or for others who open an attempt."""
+    """Return `current_attempt()`, or None if it would wait for the journal or for a thread that opens an attempt."""
     known = _attempt.get()
     if known is not None or process_recorder() is None or not turn().acquire(blocking=False):
         return known
@@ -184,7 +184,7 @@ def _known(flow_run_id: str) -> OpenedAttempt | None:
 
 
 def flow_run_id() -> str:
-    """The flow run that Prefect's context names; "" outside of one."""
+    """Return the id of the flow run in Prefect's context, or "" outside of one."""
     context = flow_context()
     return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
 
@@ -195,7 +195,7 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         for known in open_here(flow_run_id):
             return known
         runs, other = journal().runs, _elsewhere.get(flow_run_id)
-        # A worker of a pool may outlive the attempt: the next one of the same flow run is another.
+        # A worker of a pool may outlive the attempt, and the next attempt of the same flow run is another one.
         if other is not None and runs.attempt(other.attempt.id).outcome == "running":
             return other
         other = runs.attempt_of(flow_run_id)
@@ -208,7 +208,7 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
 
 
 def source_of(function: Any) -> tuple[str | None, str]:
-    """The file and the name of a function, through all its decorators."""
+    """Return the file and the name of a function, through all its decorators."""
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     function = getattr(function, "__func__", function)
@@ -219,7 +219,7 @@ def source_of(function: Any) -> tuple[str | None, str]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters of a flow: as they were `given`; as JSON, to be `shown`; the tables and arrays among them."""
+    """The parameters of a flow: as they were `given`, as JSON to be `shown`, and the tables and arrays among them."""
 
     given: dict[str, Any]
     shown: dict[str, Any]
@@ -227,19 +227,19 @@ class Parameters:
 
     @property
     def contents(self) -> dict[int, str]:
-        """The names of the tables and arrays that were read, by `id()`."""
+        """The content names of the tables and arrays that were read, by `id()`."""
         return {id(each.value): each.content for each in self.held if each.content is not None}
 
 
 def look_at(given: dict[str, Any]) -> Parameters:
-    """Parameters as they are recorded; what they hold in memory is named by its content."""
+    """Return parameters as they are recorded. Tables and arrays in memory are named by their content."""
     look = Look()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
     return Parameters(given, shown, seen_in(look))
 
 
 def open_flow_attempt(context: Any, parameters: Parameters, source: tuple[str | None, str]) -> OpenedAttempt:
-    """Open an attempt for the flow run of a Prefect context and record who runs what, with which parameters."""
+    """Open an attempt for the flow run in a Prefect context. Record who runs what, with which parameters."""
     from ivcap_flows.capture.reconcile import recheck
     from ivcap_flows.settings import Settings
 
@@ -257,7 +257,7 @@ def open_flow_attempt(context: Any, parameters: Parameters, source: tuple[str | 
 
 
 def _asked_by(flow_run: Any) -> None:
-    """State the account of Prefect's that asked for a flow run, where its API knows accounts."""
+    """Record the Prefect account that requested a flow run, if Prefect's API knows accounts."""
     asked = getattr(flow_run, "created_by", None)
     if asked is None or not (asked.id or asked.display_value):
         return
@@ -267,14 +267,14 @@ def _asked_by(flow_run: Any) -> None:
 
 
 def identity_of(context: Any, parameters: Parameters, source: tuple[str | None, str]) -> RunIdentity:
-    """What the flow run of a Prefect context is asked to do, by which an earlier run of the same is known."""
+    """Return the identity of the flow run in a Prefect context, by which an earlier run of the same is found."""
     from ivcap_flows.journal import RunIdentity
 
     flow_run, (path, name) = context.flow_run, source
     outer = _attempt.get()
     root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
     project = Project.around(path)
-    # What is never continued by its parameters needs no warning that it is not.
+    # Deployed runs and subflows are never continued by their parameters, so they need no warning about those.
     of = f"the flow {context.flow.name}" if flow_run.deployment_id is None and root == str(flow_run.id) else None
     return RunIdentity(
         flow_name=context.flow.name,
@@ -290,13 +290,13 @@ def identity_of(context: Any, parameters: Parameters, source: tuple[str | None, 
 
 
 def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | None, str]) -> None:
-    """Tell a plan which flow is being planned, and which run it would continue."""
+    """Tell a plan which flow is planned, and which run it would continue."""
     context = flow_context()
     if plan.flow is None and context is not None and context.flow_run is not None:
         from ivcap_flows.settings import Settings
 
         if task_context() is not None:
-            # The first to be recorded is a task, of a flow that is not.
+            # The first recorded function is a task, of a flow that is not recorded.
             parameters, source = context.parameters or {}, source_of(context.flow.fn)
         identity = identity_of(context, look_at(parameters), source)
         plan.flow = identity.flow_name
@@ -311,12 +311,12 @@ def _root_of(flow_run: Any) -> str:
         from prefect.runtime import flow_run as runtime
 
         return str(runtime.root_flow_run_id)
-    except Exception:  # noqa: BLE001 - without the API a child is a run of its own
+    except Exception:  # noqa: BLE001 - without the API a child counts as a separate run
         return str(flow_run.id)
 
 
 def _close_with_flow(flow: Any) -> None:
-    """Let a flow without `@recorded` tell how its runs end, in the process that runs them."""
+    """Add hooks to a flow without `@recorded`, so that the process that runs it records how its runs end."""
     if getattr(flow, "_ivcap_flows_closes", False):
         return
     flow._ivcap_flows_closes = True
@@ -327,18 +327,18 @@ def _close_with_flow(flow: Any) -> None:
 
 
 def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
-    # Prefect calls hooks by these names.
+    # Prefect passes these arguments by name.
     outcomes: dict[str, Outcome] = {"completed": "completed", "crashed": "crashed", "cancelled": "cancelled"}
     outcome = outcomes.get(str(state.type.value).lower(), "failed")
     for opened in open_here(str(flow_run.id)):
-        # The attempt is no longer open when its end fails, so its run is named.
+        # If closing fails, the attempt is not open any more, so count for its run by name.
         count = partial(recorder().miss, opened.run.id)
         with unraised(count, "The end of the flow run %s could not be recorded.", flow_run.id):
             close_attempt(opened, outcome, None if outcome == "completed" else state.message)
 
 
 def note(*records: Record) -> None:
-    """State further records in the current run; never raises."""
+    """Record further facts in the current run. Never raises."""
     with unraised(lambda: miss(len(records)), "A record could not be stated."):
         opened = current_attempt()
         holds = sum(1_000 + len(str(record.attributes)) for record in records)
@@ -346,7 +346,7 @@ def note(*records: Record) -> None:
 
 
 def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: Any) -> None:  # noqa: A002
-    """State once per attempt that it acts for this account: of IVCAP, of Provena or of Prefect, by its URN."""
+    """Record once per attempt that it acts for an account of IVCAP, Provena or Prefect. `id` is the account's URN."""
     with unraised(miss, "The account %s could not be stated.", id):
         opened = current_attempt()
         if (opened.attempt.id, id) in _accounts:
@@ -360,9 +360,9 @@ def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: 
 
 
 def miss(facts: int = 1) -> None:
-    """Count what could not be recorded as missing from its run; never raises and never asks the journal.
+    """Count facts that could not be recorded as missing from their run. Never raises, and never reads the journal.
 
-    Where no attempt is open yet, the one that is opened next for the same flow run or process has it.
+    If no attempt is open yet, the next one that is opened for the same flow run or process counts them.
     """
     name, writer = flow_run_id(), process_recorder()
     if writer is not None:

@@ -1,4 +1,4 @@
-"""Tables and arrays in memory as a call found and left them: known by what they hold, else by which one they are."""
+"""Tables and arrays in memory, before and after a call. Identified by content digest, else by object identity."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ log = logger_of("ivcap_flows.capture")
 
 _MOST_PARTS: Final = 200
 _IDENTIFYING: Final = 4
-"""Arrays of fewer values are known by the object."""
+"""Arrays with fewer values are identified by the object."""
 _FIRST: Final = 1_000
 
 
 @dataclass(eq=False)
 class Held:
-    """A value at one moment. `id` names its content, or the object itself where the content was not read, and both
-    where another value may have the content by chance. `source` is the file that a lazy value was opened from.
+    """A value at one moment.
+
+    `id` names its content. If the content was not read, `id` names the object. If another value may have the same
+    content by chance, `id` names both. `source` is the file from which a lazy value was opened.
     """
 
     role: str
@@ -41,35 +43,35 @@ class Held:
 
     @property
     def value(self) -> Any:
-        """The value itself, None once the flow has let go of it."""
+        """The value itself, or None once the flow has released it."""
         return None if self._value is None else self._value()
 
     @property
     def content(self) -> str | None:
-        """The name of the content, the same for every value that holds it; None where it was not read."""
+        """The name of the content, which all values with this content share; None if it was not read."""
         return flows_urn(self.kind, f"sha256:{self.sha256}") if self.sha256 is not None else None
 
     @property
     def shown(self) -> dict[str, str]:
-        """What stands for the value among the parameters."""
+        """The stand-in for the value among the parameters."""
         if self.content is not None:
             return {"content": self.content}
         return {"unhashed": self.reason or "not read"}
 
     def record(self) -> Record:
-        """The entity that the value is."""
+        """Return the entity for the value."""
         facts = {"content_sha256": self.sha256} if self.sha256 is not None else {"reason": self.reason}
         return entity(self.id, self.kind if self.sha256 is not None else "unhashed", **facts, **self.facts)
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is a table or an array that `look` can look at."""
+    """Whether a value is a table or an array that `look` can read."""
     cls: Any = type(value)
     return family(cls) is not None
 
 
 def look(role: str, value: Any) -> Held:
-    """What a table or an array holds now; nothing lazy is computed. One that breaks when it is read is not read."""
+    """Read a table or an array. Lazy values are not computed. If reading fails, the value is recorded as unhashed."""
     kind, facts, sha256, reason, source, trivial = "array", dict[str, Any](), None, None, None, False
     try:
         kind, facts, content = read(value)
@@ -88,8 +90,10 @@ def look(role: str, value: Any) -> Held:
 
 
 def _is_trivial(value: Any) -> bool:
-    """Whether others may hold the same by chance: an array of numpy's with less than four values, or all of one value.
-    What has labels, a table or an array of xarray's, is told by these as well."""
+    """Whether another value may have the same content by chance: a small numpy array, or one of equal values.
+
+    Small means fewer than four values. Tables and xarray arrays do not count, since their labels identify them as well.
+    """
     if type(value).__module__.partition(".")[0] != "numpy" or value.dtype.hasobject:
         return False
     if value.size < _IDENTIFYING:
@@ -99,7 +103,7 @@ def _is_trivial(value: Any) -> bool:
 
 
 def place_of(value: Any) -> str | None:
-    """The path of the file or store that a value is a view of: a memory map of numpy's, a Zarr group or array."""
+    """Return the path of the file or store that a value is a view of: a numpy memory map, a Zarr group or array."""
     root = type(value).__module__.partition(".")[0]
     if root == "numpy":
         place = getattr(value, "filename", None)
@@ -113,7 +117,7 @@ def place_of(value: Any) -> str | None:
 
 
 def _opened_from(value: Any) -> str | None:
-    """What xarray notes of the file or store that it has opened, on the data set or on its variables."""
+    """Return the file or store that xarray has opened, as it notes on the data set or on its variables."""
     if not type(value).__module__.startswith("xarray"):
         return None
     inner = getattr(value, "variables", None)
@@ -130,7 +134,7 @@ def _weakly(value: Any) -> Any:
 
 
 class _Names:
-    """A name for each living object of which only that is known. Forgotten with the object."""
+    """Names for living objects that are known only by identity. A name is forgotten with its object."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -159,7 +163,7 @@ _names: Final = _Names()
 
 
 def _forget_locks() -> None:
-    """In a forked child: whoever held the lock is the parent's."""
+    """Replace the lock in a forked child: a thread of the parent may hold it."""
     _names._lock = threading.RLock()
 
 

@@ -1,4 +1,4 @@
-"""`@recorded`: a function whose calls state what they used and made. It stands below `@flow` and `@task`."""
+"""`@recorded`: record what the calls of a function used and made. It stands below `@flow` and `@task`."""
 
 from __future__ import annotations
 
@@ -48,17 +48,18 @@ def recorded(function: Callable[P, R]) -> Callable[P, R]: ...
 @overload
 def recorded(function: bool = True, *, reads: Names = (), writes: Names = ()) -> Callable[[F], F]: ...
 def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> Any:
-    """Record the calls of a flow's, a task's or any other function: `@flow @recorded def …`.
+    """Record the calls of a flow, a task or any other function: `@flow @recorded def …`.
 
-    Handles, paths and plain values in arguments and result are found in lists, dicts, dataclasses and models. A call
-    costs no network and waits for no disk beyond the files it names, but that a flow, where it was run before with the
-    same parameters, may ask Prefect once how that ended; whatever goes wrong in recording is logged, not raised.
-    A generator's call lasts until its last item is taken. `@recorded(False)` leaves the function as it is.
+    Handles, paths and plain values are found in arguments and results, also within lists, dicts, dataclasses and
+    models. A call does not wait for the network, and waits for the disk only to read the files that it names. One
+    exception: a flow that was run before with the same parameters may ask Prefect once how that run ended. Errors in
+    recording are logged, not raised. A generator's call lasts until its last item is taken. `@recorded(False)` leaves
+    the function unchanged.
 
-    `reads` and `writes` name parameters whose paths the function only reads, or only writes: what lay there before it
-    wrote is then no input. A parameter in both is changed in place. Without either, what was seen of the files decides.
-    InputError for a finished flow or task, which `@recorded` has to be below of, and for a parameter that the function
-    has not.
+    `reads` and `writes` name parameters whose paths the function only reads, or only writes. What was at a path before
+    the function wrote it is then not an input. A parameter in both is changed in place. Without either, the observed
+    file operations decide. Raises InputError for a finished flow or task, since `@recorded` must stand below it, and
+    for a parameter that the function does not have.
     """
     says = Given(_names(reads), _names(writes))
     if isinstance(function, bool):
@@ -83,7 +84,7 @@ def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
         raise InputError(f"{name!r} has no parameter {unknown[0]!r}, which `@recorded` says that it reads or writes.")
     wrapper: Any = followed(function, lambda wrapper, args, kwargs: _enter(wrapper, shape, args, kwargs))
     if shape.signature is not None:
-        # Prefect asks for the signature at every call; computed once, it costs nothing.
+        # Prefect reads the signature at every call, so compute it only once.
         wrapper.__signature__ = shape.signature
     observe_tasks()
     recorded_function: Callable[..., Any] = wrapper
@@ -91,12 +92,12 @@ def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
 
 
 class _Shape:
-    """What a function's calls have in common: its parameters' names, and where its code is."""
+    """The facts that all calls of a function share: the names of its parameters, and where its code is."""
 
     def __init__(self, function: Callable[..., Any], says: Given) -> None:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
-        # What the package itself says of a file that it has written is taken from it.
+        # The package's own functions return the digest of a file that they wrote, so that nobody need read it again.
         self.ours = str(getattr(function, "__module__", "")).startswith("ivcap_flows.")
         self.says = says
         self.signature: inspect.Signature | None = None
@@ -118,7 +119,7 @@ class _Shape:
         self.method = bool(self.positional) and self.positional[0] in ("self", "cls")
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The given arguments by name; those beyond the named ones as `*`."""
+        """Return the given arguments by name. Positional ones without a name are under `*`."""
         given = dict(zip(self.positional, args))  # noqa: B905 - either may be longer
         if self.method:
             given.pop(self.positional[0], None)
@@ -129,7 +130,7 @@ class _Shape:
 
 
 class _Scope:
-    """One recorded call between its begin and its end."""
+    """One recorded call, from its begin to its end."""
 
     __slots__ = ("attempt", "attempt_token", "call", "call_token", "opens", "ours", "recorder")
 
@@ -151,7 +152,7 @@ class _Scope:
         try:
             with self._unraised("The end of %s could not be recorded."):
                 if result is not None:
-                    # What a flow returns was made by the task that it has it from.
+                    # What a flow returns was made by one of its tasks, which stays its maker.
                     result = makers.hand_on(result, self.call.id, references, first=self.call.kind == "attempt")
                     self.call.returned.at("result", result)
                 self._end(*outcome_of(result))
@@ -184,14 +185,14 @@ class _Scope:
             call.look_at_exit(digests, apart=not here)
         call.outcome = outcome
         call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
-        # Last, since the recorder takes a call with an end as a finished one.
-        # Clocks are set back, and the start of an attempt is told by the journal's.
+        # Set `ended` last, since the recorder takes a call with an end as finished. Never before the start: the clock
+        # may have been set back, and the start of an attempt comes from the journal's clock.
         call.ended = max(now(), call.started)
         self.recorder.put(call)
         if self.opens:
             context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
         elif not here:
-            # A worker of a pool may be ended at any moment and runs no exit handlers.
+            # A worker of a pool may be killed at any moment, and runs no exit handlers.
             self.recorder.flush()
 
     def leave(self) -> None:
@@ -218,7 +219,7 @@ class _Scope:
 
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
-    """Begin to record a call; None, with a warning, where that is not possible."""
+    """Begin to record a call. Return None if the call is not recorded, and warn if that is due to an error."""
     if rests():
         context.miss()
         return None
@@ -226,12 +227,12 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
         given = shape.bind(args, kwargs)
         plan = planning()
         if plan is not None:
-            # What is only planned has not happened; the plan needs to know which run it would continue.
+            # A planned call does not happen. The plan only needs to know which run it would continue.
             context.let_continue(plan, given, shape.source)
             return None
         return _begin(wrapper, shape, given)
     except JournalError as error:
-        # The flow goes on, and what must not go on without a journal fails by itself.
+        # The flow goes on. A task that needs the journal raises its own error.
         rest()
         log.warning("Nothing is recorded for %d s: %s", SILENCE, error)
     except Exception:
@@ -289,7 +290,7 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     held = seen_in(look)
     attempt = context.open_flow_attempt(flow, context.Parameters(given, shown, held), shape.source)
     recorder = context.recorder()
-    # Its start and its parameters are stated by the attempt itself.
+    # The attempt itself records its start and its parameters.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
     call.started, call.given, call.held, call.says = attempt.attempt.started_at, look, held, shape.says
     call.informants = informants_of(given)
@@ -301,7 +302,7 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
 
 @lru_cache(maxsize=256)
 def _runs_here(process: ProcessRow, pid: int) -> bool:
-    """Whether this process, of number `pid`, is the one; in containers the numbers of two are often the same."""
+    """Whether `process` is this process, which has the number `pid`. Two containers often use the same numbers."""
     from ivcap_flows.journal.processes import is_this
 
     return process.pid == pid and is_this(process)

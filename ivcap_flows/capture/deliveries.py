@@ -1,4 +1,4 @@
-"""What `ivcap-flows sync` does, by hand, from a deployment, or in a process of its own when a run ends."""
+"""The work of `ivcap-flows sync`: run by hand, by a deployment, or in a separate process when a run ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _begun: list[subprocess.Popen[Any]] = []
 
 @dataclass(frozen=True)
 class Synced:
-    """What one `sync` came to: the attempts that it closed, each sink, what is left, and the sinks without a client."""
+    """The result of one `sync`: the attempts that it closed, the sinks, what is left, and sinks without a client."""
 
     ended: list[tuple[AttemptRow, Outcome]]
     sinks: list[Drained]
@@ -37,15 +37,15 @@ class Synced:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to deliver, as far as no other process is at it."""
+        """Whether nothing is left to deliver. A sink that another process delivers to now counts as done."""
         return not self.unusable and not any(sink.pending or sink.dead for sink in self.sinks)
 
 
 def synchronise(journal: Journal, names: Sequence[str], clients: Clients, *, again: bool = False) -> Synced:
-    """Tell how runs ended that lost their process, then deliver to the sinks of these names.
+    """Close runs whose process died, then deliver to the sinks with these names.
 
-    `again` tries what waits for its time, and what was refused. ConfigurationError for a name that is no sink, before
-    anything is done.
+    With `again`, also retry deliveries that wait for their next try, and those that were refused. Raises
+    ConfigurationError for an unknown sink, before anything is done.
     """
     from ivcap_flows.sinks import drain
     from ivcap_flows.sinks.sink_registry import check_sinks, open_sinks
@@ -64,14 +64,14 @@ def synchronise(journal: Journal, names: Sequence[str], clients: Clients, *, aga
 
 
 def begin_sync() -> None:
-    """Start `ivcap-flows sync` in a process of its own that outlives this one, where the settings ask for it.
+    """Start `ivcap-flows sync` in a separate process that outlives this one, if the settings ask for it.
 
-    Nothing is waited for and nothing raised: whatever does not come of it, the next `sync` does.
+    Never waits and never raises: the next `sync` delivers what this one does not.
     """
     settings = Settings.current()
     if not (settings.sync_at_end and settings.sinks):
         return
-    # Those that have ended are waited for, which takes no time, so that a process of many runs keeps no zombies.
+    # Reap those that have ended, which takes no time, so that a process with many runs keeps no zombies.
     _begun[:] = [process for process in _begun if process.poll() is None]
     try:
         nowhere = subprocess.DEVNULL

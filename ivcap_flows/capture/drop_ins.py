@@ -1,4 +1,4 @@
-"""`flow` and `task` as Prefect's, with the calls of the function recorded."""
+"""`flow` and `task`: Prefect's decorators, which also record the calls of the function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Decorator = TypeVar("Decorator", bound=Callable[..., Any])
 
 
 def _recording(prefects: Decorator) -> Decorator:
-    """The decorator of Prefect's, applied to the recorded function; it takes the same options."""
+    """Return Prefect's decorator, with the same options, applied to the recorded function."""
 
     def decorate(function: Any = None, /, **options: Any) -> Any:
         if function is None:
@@ -37,7 +37,7 @@ def _recorded(function: Any) -> Any:
 
 
 class _Flow(FlowDecorator):
-    """Prefect's `flow`, with the calls of the function recorded; `flow.from_source` is Prefect's."""
+    """Prefect's `flow`, which also records the calls of the function. `flow.from_source` is Prefect's own."""
 
     def __call__(self, function: Any = None, /, **options: Any) -> Any:
         if function is None:

@@ -1,4 +1,4 @@
-"""Task runs of a flow that are followed from before anything of it is recorded: kept until the flow has an attempt."""
+"""Task runs that begin before their flow has an attempt. They are kept until the flow has one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["keep", "put", "put_kept"]
 
 _MOST: Final = 1_000
-"""How many flow runs are waited for, and how many task runs of each."""
+"""The maximum number of flow runs to keep, and of task runs for each."""
 _kept: Latest[str, list[Call]] = Latest(_MOST)
 
 if hasattr(os, "register_at_fork"):
@@ -32,14 +32,14 @@ def put(call: Call, opened: OpenedAttempt) -> None:
 
 
 def keep(call: Call, flow_run_id: str) -> None:
-    """Keep a call until `put_kept`. Hold `turn` since before you looked for an attempt."""
+    """Keep a call until `put_kept`. Hold `turn` from before you look for an attempt."""
     kept = _kept.get(flow_run_id) or []
     if call not in kept:
         _kept.put(flow_run_id, [*kept, call][-_MOST:])
 
 
 def put_kept(opened: OpenedAttempt) -> None:
-    """Record what was kept for the flow run of an attempt that was just opened."""
+    """Record the calls that were kept for the flow run of an attempt that was just opened."""
     with turn():
         for call in _kept.pop(opened.attempt.flow_run_id) or ():
             put(call, opened)

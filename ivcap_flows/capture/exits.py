@@ -1,4 +1,4 @@
-"""With what code a script leaves by SystemExit: Python itself does not tell what runs at the end of a process."""
+"""The exit code of a script that ends by SystemExit. Python does not pass it to exit handlers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _MAIN: Final = "__main__"
 _TOOL: Final = "ivcap-flows"
 
 _codes: list[Any] = []
-"""The codes of the exits that left the main module; the last one counts."""
+"""The codes of the exits that left the main module. The last one counts."""
 
 
 def watch_exit() -> None:
-    """Note from now on the code with which this process ends; twice has the effect of once.
+    """Note the code with which this process will end. A second call does nothing.
 
-    From Python 3.12 on the interpreter tells of whatever leaves the main module. Before, `sys.exit`, `exit` and `quit`
-    are watched, and so is what calls them, such as argparse and click. `raise SystemExit(3)` is not seen there.
+    From Python 3.12 on, the interpreter reports each exception that leaves the main module. Before, only `sys.exit`,
+    `exit` and `quit` are watched, which includes their callers, such as argparse and click; `raise SystemExit(3)` is
+    not seen.
     """
     if sys.version_info >= (3, 12):
         _watch_main_module()
@@ -33,7 +34,7 @@ def watch_exit() -> None:
 
 
 def failure_of_exit() -> str | None:
-    """What to say of an exit that tells of a failure; None for none, and for one with the code 0 or None."""
+    """Return the text for an exit that reports a failure; None without an exit, or if its code is 0 or None."""
     code = _codes[-1] if _codes else None
     fails = code is not None and not (isinstance(code, int) and code == 0)
     return f"SystemExit: {code}" if fails else None
@@ -43,7 +44,7 @@ if sys.version_info >= (3, 12):
 
     def _watch_main_module() -> None:
         main, monitoring = _main_module(), sys.monitoring
-        # The others belong to debuggers, coverage, profilers and optimizers.
+        # The other ids belong to debuggers, coverage, profilers and optimizers.
         tool = next((tool for tool in (3, 4) if monitoring.get_tool(tool) in (None, _TOOL)), None)
         if main is None or tool is None or monitoring.get_tool(tool) == _TOOL:
             return
@@ -59,7 +60,7 @@ if sys.version_info >= (3, 12):
 
 
 def _main_module() -> FrameType | None:
-    """The frame of the script, the outermost one: a notebook's cells and a debugger's lines have their own within."""
+    """Return the frame of the script, the outermost one: notebook cells and debugger lines run in frames within it."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     found = None
     while frame is not None:
@@ -70,13 +71,13 @@ def _main_module() -> FrameType | None:
 
 
 class _WatchedExit(SystemExit):
-    """A SystemExit that knows when the interpreter asks for its code, which it does to end the process."""
+    """A SystemExit that notices when the interpreter reads its code, which it does to end the process."""
 
     @property
     def code(self) -> Any:  # type: ignore[override]
-        """As that of SystemExit."""
+        """The code, as in SystemExit."""
         given = self.args[0] if len(self.args) == 1 else (self.args or None)
-        # Code that has caught it asks from a frame; the interpreter asks when the last frame is gone.
+        # Code that catches the exit reads the code from a frame. The interpreter reads it when no frame is left.
         if sys._getframe().f_back is None:
             _codes.append(given)
         return given
@@ -86,7 +87,7 @@ _WatchedExit.__name__ = _WatchedExit.__qualname__ = "SystemExit"
 
 
 class _Exiting:
-    """What stands in the place of `sys.exit`, `exit` or `quit`, and does as they do."""
+    """A replacement for `sys.exit`, `exit` or `quit` that behaves as they do."""
 
     def __init__(self, original: Callable[..., NoReturn]) -> None:
         self._original = original
@@ -96,7 +97,7 @@ class _Exiting:
 
     def __call__(self, *given: Any, **named: Any) -> NoReturn:
         if threading.current_thread() is not threading.main_thread():
-            # It ends the thread alone.
+            # In another thread, the exit ends that thread only.
             self._original(*given, **named)
         try:
             self._original(*given, **named)

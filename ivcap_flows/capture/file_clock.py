@@ -1,9 +1,9 @@
-"""The clocks that file systems stamp their files with: whether a file is older than a tick of its own.
+"""The clocks that set the times of files: tell whether a file is older than one tick of its clock.
 
 A file that is changed twice within one tick has the same state after both changes. So a digest stands for a state only
-if the clock had left that tick before the file was read (git calls other files "racily clean"). The clock that counts
-is the file system's. Where this machine's kernel sets the times, it is the kernel's, which is read here. Where a server
-sets them, its clock may be hours ahead or behind. It runs while this process looks, and that is enough.
+if the clock had left that tick before the file was read (git calls other files "racily clean"). The file system's clock
+counts. If this machine's kernel sets the times, that is the kernel's clock, which this module reads. If a server sets
+them, its clock may be hours ahead or behind. But it runs while this process looks, and that is enough.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ivcap_flows.journal.filesystems import file_system
 __all__ = ["FileClock"]
 
 _TICK: Final = 10_000_000
-"""Nanoseconds between two ticks of a kernel's clock at the most (CONFIG_HZ of Linux is 100 to 1000)."""
+"""The maximum number of nanoseconds between two ticks of a kernel's clock (CONFIG_HZ of Linux is 100 to 1000)."""
 _COARSE: Final = 2_000_000_000
-"""Nanoseconds between two ticks of a file system that keeps whole seconds, at the most."""
+"""The maximum number of nanoseconds between two ticks of a file system that keeps whole seconds."""
 _WORTH_A_TICK: Final = 2**15
-"""From this size on a file is waited for until the next tick; below, reading it again takes less time. In bytes."""
+"""From this size on, in bytes, it is worth waiting for the next tick. A smaller file is read again instead."""
 _WORTH_A_REMOTE_TICK: Final = 4 * 2**20
-"""The same where each file has to be waited for, since only its own time tells of the clock."""
+"""The same for servers. There each file has to be waited for, since only its own times show the server's clock."""
 _FILES: Final = 20_000
 
 _STAMPED_HERE: Final = frozenset(
@@ -42,25 +42,25 @@ _STAMPED_ELSEWHERE: Final = frozenset(
         "smb3", "smbfs", "virtiofs", "wekafs",
     }
 )  # fmt: skip
-"""Of other kinds no digest is kept: some give the modification time, which anybody can set, as the change time."""
+"""Other file systems get no digests: some report the modification time, which anyone can set, as the change time."""
 
 
 class FileClock:
-    """Knows the kind of each file system, and since when this process has seen a file in its present state."""
+    """Knows the kind of each file system, and since when this process has seen each file in its present state."""
 
     def __init__(self) -> None:
         self._kinds: Latest[int, str] = Latest(1_000)
         self._seen: Latest[str, tuple[FileState, int]] = Latest(_FILES)
 
     def clear(self) -> None:
-        """Forget all; for a forked child."""
+        """Forget everything. For a forked child."""
         self._kinds.clear()
         self._seen.clear()
 
     def is_past(self, path: str, state: FileState) -> bool:
-        """Whether a change of the file from now on gives it another state. Of a larger file, waits up to a tick for it.
+        """Whether every change of the file from now on gives it another state. Wait for a large file, up to a tick.
 
-        A file with a time in the future may have its state again when that time comes.
+        A file with a time in the future may get the same state again when that time comes.
         """
         left = self._left(path, state)
         worth = _WORTH_A_TICK if self._kind(path, state) in _STAMPED_HERE else _WORTH_A_REMOTE_TICK
@@ -70,7 +70,7 @@ class FileClock:
         return left <= 0
 
     def _left(self, path: str, state: FileState) -> float:
-        """Nanoseconds until the clock has left the tick of the file's times."""
+        """Return the nanoseconds until the clock has left the tick of the file's times."""
         kind = self._kind(path, state)
         coarse = state.ctime_ns % 1_000_000_000 == 0
         if kind in _STAMPED_HERE:
@@ -92,7 +92,7 @@ class FileClock:
 
 
 def _now_ns() -> int:
-    """The time by the clock that the kernel stamps files with, which stands still between two ticks."""
+    """Return the time of the clock that the kernel sets file times with. It stands still between two ticks."""
     if platform.system() == "Linux":
         return time.clock_gettime_ns(5)  # CLOCK_REALTIME_COARSE
     return time.time_ns() - 50_000_000

@@ -1,9 +1,9 @@
-"""What a call used and made of the files that it was given and gave back: by what it says, then by what was seen.
+"""The files that a call used and made. Its own declaration decides first, then what was seen.
 
-A file is *used* where the call was seen to read it, or left it as it was; *made* where it is new or changed and the
-call was seen to write it, names it in its result, or is the only one that could have written it. It *derives* from what
-was at the path before only where that was read or kept, and from another file of which it is a copy, a link or the new
-name. What these do not decide is not stated, and said.
+A call *used* a file if it was seen to read it, or if it left the file unchanged. It *made* a file that is new or
+changed if it was seen to write it, names it in its result, or is the only call that could have written it. The file
+*derives* from the former content of its path only if that was read or kept. It derives from another file if it is a
+copy, a link or a new name of that file. What these rules do not decide is recorded as unknown.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from ivcap_flows.provenance.graph import identifies
 __all__ = ["FileEdge", "FileEdges", "Given"]
 
 _SAID: Final = 16
-"""Of what is not known so many paths are named; all are counted."""
+"""The maximum number of unknown paths that are named. All are counted."""
 _TOLD: Final = 256
-"""A folder of which more files were read or made is told as one thing."""
+"""If a call read more files in a folder, the folder is recorded as one thing."""
 
 
 @dataclass(frozen=True)
 class FileEdge:
-    """One use or making of a file or folder. `origins` are what a made one derives from, and how where that is known:
-    by `copy`, `link` or `rename`. `late`: it was come upon in the result."""
+    """One use or making of a file or folder.
+
+    `origins` are the files that a made one derives from, each with `copy`, `link` or `rename` if that is known. `late`
+    marks a file that was first seen in the result.
+    """
 
     verb: Literal["used", "made"]
     seen: Seen
@@ -39,7 +42,7 @@ class FileEdge:
 
 @dataclass(frozen=True)
 class Given:
-    """What a call says of its parameters: those that it only reads, and those that it only writes."""
+    """The parameters that a call declares as only read, and those that it declares as only written."""
 
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
@@ -47,10 +50,10 @@ class Given:
 
 @dataclass
 class FileEdges:
-    """Decides over the paths of one call, from how they were when it began (`entry`) and ended (`exit`).
+    """Decides what a call did with its paths, from their states when it began (`entry`) and ended (`exit`).
 
-    `named` are the paths in its result, `began` is when it began in nanoseconds since the epoch. `frame` tells a flow,
-    whose tasks do the work, and `apart` a call in a process of its own, whose siblings are not seen.
+    `named` are the paths in its result; `began` is its start, in nanoseconds since the epoch. `frame` marks a flow,
+    whose tasks do the work. `apart` marks a call in a separate process, where other calls are not seen.
     """
 
     entry: Mapping[str, Seen]
@@ -66,7 +69,7 @@ class FileEdges:
     unknown: dict[str, str] = field(default_factory=dict)
 
     def decide(self) -> FileEdges:
-        """Fill `edges` and `unknown`, which says of a path what is not known of it."""
+        """Fill `edges` and `unknown`. `unknown` says of a path what could not be decided about it."""
         paths = {**self.entry, **self.exit}
         plain = [path for path, seen in paths.items() if not seen.folder]
         for path in plain:
@@ -78,7 +81,7 @@ class FileEdges:
         return self
 
     def said(self) -> dict[str, str] | None:
-        """What is not known, for the record: some of the paths, and how many there are."""
+        """Return the unknowns for the record: some of the paths, and how many there are."""
         if not self.unknown:
             return None
         shown = dict(list(self.unknown.items())[:_SAID])
@@ -101,7 +104,7 @@ class FileEdges:
         if self._is_made(before, after, looked=looked):
             self._make(before, after)
         elif not looked and before is None:
-            # The call came upon it: it was there before, or another call has written it.
+            # The call found it: it was there before, or another call has written it.
             self.edges.append(FileEdge("used", after, late=True))
 
     def _is_used(self, before: Seen, after: Seen | None) -> bool:
@@ -153,14 +156,14 @@ class FileEdges:
         self.edges.append(FileEdge("made", after, tuple(origins)))
 
     def _keeps(self, before: Seen) -> bool:
-        """Whether what is at the path now was made from what was there."""
+        """Whether the present content of the path was made from the former one."""
         if before.role in self.given.writes:
             return False
         bits = self.opened.at(before.path)
         return bool(bits & (READ | KEPT)) or (not bits & WRITTEN and before.role in self.given.reads)
 
     def _copied(self, after: Seen) -> Seen | None:
-        """The file that was read and has the content of one that was made."""
+        """Return a file that the call read and that has the content of one that it made."""
         size = after.stamp.size if after.stamp is not None else 0
         if after.sha256 is None or not identifies(size):
             return None
@@ -168,7 +171,7 @@ class FileEdges:
         return next((seen for seen in used if seen.sha256 == after.sha256 and seen.path != after.path), None)
 
     def _before(self, path: str) -> Seen | None:
-        """What was at a path when the call began, given as such or in a folder."""
+        """Return the state of a path at the begin of the call, if the path or a folder around it was given."""
         found = self.entry.get(path)
         if found is None:
             for place, folder in self.entry.items():
@@ -183,8 +186,8 @@ class FileEdges:
         return self.opened.elsewhere(path)[0]
 
     def _is_new(self, seen: Seen) -> bool:
-        """Whether a path that nobody looked at before was written since the call began: by its own change time."""
-        # The kernel stamps files with a clock that lags by up to a tick.
+        """Whether a path that was not looked at before was written since the call began, by its change time."""
+        # The kernel sets file times with a clock that lags by up to a tick.
         return seen.stamp is not None and seen.stamp.ctime_ns >= self.began - 20_000_000
 
     def _say(self, path: str, unknown: str) -> None:
@@ -221,7 +224,7 @@ class FileEdges:
     def _members(
         self, old: Mapping[str, Seen], new: Mapping[str, Seen], folder: Seen, plain: frozenset[str]
     ) -> tuple[dict[str, Seen], dict[str, Seen]]:
-        """The files of a folder that the call was seen to read, and those that it made."""
+        """Return the files of a folder that the call was seen to read, and those that it made."""
         read: dict[str, Seen] = {}
         made: dict[str, Seen] = {}
         looked = folder.path in self.entry
@@ -261,14 +264,16 @@ class FileEdges:
         return True
 
     def _is_folder_made(self, before: Seen | None, after: Seen) -> bool:
-        """Whether a folder that holds the call's own files only is a thing that it made: it was not there before, or is
-        the result, and no other call that ran may put its files there."""
+        """Whether the call made a folder that holds only its own files.
+
+        The folder must be new or in the result, and no other running call may put files there.
+        """
         named = after.path in self.named
         new = before is None and not self.apart
         return (named or new) and not self.opened.elsewhere(after.path)[1]
 
     def _is_used_whole(self, before: Seen, after: Seen | None) -> bool:
-        """Whether a folder of which no file was seen to be read is an input all the same: given, and left as it was."""
+        """Whether a folder is an input although no read was seen in it: it was given, and left unchanged."""
         if before.role in self.given.reads:
             return True
         if self.frame or before.role in self.given.writes or after is None:
@@ -281,7 +286,7 @@ class FileEdges:
         return True
 
     def _store(self, before: Seen | None, after: Seen | None) -> None:
-        """A store of arrays, or a folder that is too large to be looked into, is one thing."""
+        """Record a store of arrays, or a folder that is too large to look into, as one thing."""
         place = (after or before).path  # type: ignore[union-attr]
         below = [bits for path, bits in self.opened.paths.items() if path.startswith(os.path.join(place, ""))]
         wrote, read = any(bits & WRITTEN for bits in below), any(bits & READ for bits in below)
@@ -316,7 +321,7 @@ class FileEdges:
         return False
 
     def _is_kept(self, before: Seen, after: Seen) -> bool:
-        """Whether a part of the former store is in the new one."""
+        """Whether a part of the former store is still in the new one."""
         return any(
             name in after.members and after.members[name].stamp == inner.stamp for name, inner in before.members.items()
         )

@@ -1,4 +1,4 @@
-"""Files and folders as a call found and left them: what was there, what is new, what changed in place."""
+"""Files and folders before and after a call: what was there, what is new, and what changed in place."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ __all__ = [
 ]
 
 AT_ONCE: Final = 32 * 2**20
-"""Files up to this size are hashed when they are seen, so that a change in place keeps its first version; in bytes."""
+"""Files up to this size, in bytes, are hashed when they are seen. So their first version is known if they change."""
 HUGE: Final = 16 * 2**30
-"""Files above this size are never read for the record alone; in bytes."""
+"""Files above this size, in bytes, are never read only for the record."""
 MAX_MEMBERS: Final = 10_000
 """A folder with more files is recorded without its content."""
 MAX_FOLDER: Final = 4 * 2**30
-"""So is a folder with more bytes."""
+"""A folder with more bytes is recorded without its content."""
 _SHOWN_MEMBERS: Final = 256
 _CHUNK: Final = 2**20
 _DEAR: Final = 4 * 2**20
-"""From this size on a digest is remembered; below, reading the file again is cheaper than a write to the journal."""
+"""From this size on, in bytes, the journal keeps a digest. A smaller file is cheaper to read again."""
 _KNOWN: Final = 20_000
 _ZARR: Final = ("zarr.json", ".zmetadata", ".zgroup", ".zarray")
-"""The metadata files of Zarr stores, one of which lies in each (Zarr specifications, versions 2 and 3)."""
+"""The metadata files of Zarr stores. Each store has one of them (Zarr specifications, versions 2 and 3)."""
 _MAX_METADATA: Final = 4 * 2**20
 
 
 class Digests(Protocol):
-    """The digests of unchanged files, as the journal keeps them."""
+    """A cache of the digests of unchanged files, as the journal keeps it."""
 
     def known_sha256(self, path: str, state: FileState) -> str | None: ...
 
@@ -70,10 +70,10 @@ class Digests(Protocol):
 
 
 _known: Latest[str, tuple[FileState, str]] = Latest(_KNOWN)
-"""The digests of files as this process has read them last."""
+"""The digests of files as this process last read them."""
 _clock = FileClock()
 _reading: dict[str, threading.Lock] = {}
-"""One for each large file that is being read: whoever needs its digest meanwhile waits, and does not read it too."""
+"""A lock for each large file that is being read. A second thread waits for the digest instead of reading it, too."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_known.clear)
@@ -84,15 +84,15 @@ _blocks = 0
 
 
 def blocks_read() -> int:
-    """How many blocks of files this process has read: whoever waits for a digest sees by it that it comes."""
+    """Return how many blocks of files this process has read. A thread that waits for a digest sees progress by it."""
     return _blocks
 
 
 @dataclass
 class Seen:
-    """A path at one moment. `stamp` is None where nothing was; `sha256` and `reason` may still be open.
+    """A path at one moment. `stamp` is None if nothing was there; `sha256` and `reason` may not be known yet.
 
-    `format` and `variables` are told of a store that is known by its metadata.
+    `format` and `variables` describe a store that is known by its metadata.
     """
 
     path: str
@@ -107,16 +107,16 @@ class Seen:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it holds."""
+        """The approximate number of bytes that it holds."""
         return 800 * (1 + len(self.members))
 
 
 def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) -> Seen | None:
-    """What lies at a path now; small files are hashed at once, if they are to be. None for what is no file or folder.
+    """Return the state of a path, or None if it is neither a file nor a folder. Hash small files if `hashed` is set.
 
-    A path that ends with a separator may be any folder. Another text is one only if it has a separator within and does
-    not hold the user's home or the working directory, or if it is a Zarr store. A file that is just as this process has
-    read it last is not read again, unless there are no `digests`.
+    A path that ends with a separator may be any folder. Another text counts as a folder only if it contains a separator
+    and the folder does not contain the user's home or the working directory, or if the folder is a Zarr store. A file
+    that has not changed since this process read it is not read again, unless there are no `digests`.
     """
     absolute = os.path.abspath(path)
     seen = Seen(absolute, role)
@@ -139,7 +139,7 @@ def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) 
 
 
 def hash_all(found: Iterable[Seen], digests: Digests | None) -> None:
-    """Hash what was listed only: small files at once, in all as much as one file may have."""
+    """Hash files that were only listed: small files, together up to the limit for one file."""
     left = AT_ONCE
     for seen in found:
         if seen.stamp is not None and seen.sha256 is None and seen.reason is None:
@@ -149,7 +149,7 @@ def hash_all(found: Iterable[Seen], digests: Digests | None) -> None:
 
 
 def hash_members(folder: Seen, digests: Digests | None) -> None:
-    """As `hash_all`, of the files of a folder."""
+    """Hash the files of a folder, as `hash_all` does."""
     hash_all(folder.members.values(), digests)
 
 
@@ -163,7 +163,7 @@ def _may_be_folder(path: str, absolute: str) -> bool:
 
 
 def unchanged(before: Seen, after: Seen) -> bool:
-    """Whether a path was left as it was found; where the clock is too coarse to tell, by content."""
+    """Whether a path was left unchanged: by content if both digests are known, otherwise by its state."""
     if before.folder or after.folder:
         return (
             before.folder == after.folder
@@ -178,7 +178,7 @@ def unchanged(before: Seen, after: Seen) -> bool:
 
 
 def settle(seen: Seen, digests: Digests | None) -> None:
-    """Read what was not hashed when it was seen, if it still is what it was then."""
+    """Hash what was not hashed when it was seen, unless it has changed since."""
     if seen.folder:
         for inner in seen.members.values():
             settle(inner, digests)
@@ -191,7 +191,7 @@ def settle(seen: Seen, digests: Digests | None) -> None:
 
 
 def records_of(seen: Seen) -> list[Record]:
-    """The entity that a settled path is, first, and for a folder its members."""
+    """Return the entity for a settled path. For a folder, its members follow."""
     path, size = seen.path, seen.stamp.size if seen.stamp is not None else None
     if seen.sha256 is None:
         name = flows_urn("unhashed", digest(f"{path}\0{seen.stamp}".encode(errors="surrogatepass")))
@@ -206,7 +206,7 @@ def records_of(seen: Seen) -> list[Record]:
     facts["size"] = sum(stamp.size for stamp in stamps)
     found = [entity(name, "directory", format=seen.format, variables=seen.variables, **facts)]
     if seen.format is not None:
-        # The chunks of a store are no things of their own.
+        # The chunks of a store are not separate things.
         return found
     for inner in list(seen.members.values())[:_SHOWN_MEMBERS]:
         member = records_of(inner)
@@ -215,13 +215,15 @@ def records_of(seen: Seen) -> list[Record]:
 
 
 def _version(noun: str, path: str, sha256: str, mtime_ns: int) -> str:
-    """The name of a file or folder: what was at a path, as it was written there. Equal bytes at two paths are two
-    things, and so are those of two writings; what they share is their content."""
+    """Return the name of a version: what is at a path, as it was written there.
+
+    Equal bytes at two paths, or written there twice, are two things. They share their content.
+    """
     return flows_urn(noun, digest(f"{path}\0{sha256}\0{mtime_ns}".encode(errors="surrogatepass")))
 
 
 def urn_at(path: str | os.PathLike[str]) -> str | None:
-    """The name under which the file that lies at a path now is recorded, None for what is no readable file."""
+    """Return the name under which the file at a path is recorded now, or None if it is not a readable file."""
     seen = look(os.fspath(path), "", None)
     if seen is None or seen.stamp is None or seen.folder:
         return None
@@ -230,9 +232,9 @@ def urn_at(path: str | os.PathLike[str]) -> str | None:
 
 
 def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
-    """The sha256 of a file, computed again only when its stat has changed since it was read, or without `digests`.
+    """Return the sha256 of a file. Compute it again only if the file's state has changed, or without `digests`.
 
-    Raises InputError for what is no readable file, SourceChangedError for one that changes while it is read.
+    Raises InputError if it is not a readable file, and SourceChangedError if it changes while it is read.
     """
     seen = look(os.fspath(path), "", digests)
     if seen is None or seen.stamp is None or seen.folder:
@@ -246,7 +248,7 @@ def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
 
 
 def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None:
-    """Take it from whoever wrote a file what it holds, so that it is not read for that."""
+    """Take the digest of a file from the code that wrote it, so that the file need not be read."""
     path = os.path.abspath(path)
     with contextlib.suppress(OSError):
         found = os.stat(path)
@@ -256,7 +258,7 @@ def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None
 
 
 def forget(path: str | os.PathLike[str], digests: Digests) -> None:
-    """Compute the sha256 of a file anew when it is asked for again: its content is not what was taken for it."""
+    """Forget the digest of a file, since its content differs from it. The next request computes it again."""
     absolute = os.path.abspath(path)
     _known.pop(absolute)
     _quietly(lambda: digests.forget(absolute))
@@ -299,7 +301,7 @@ def _is_known(seen: Seen, stamp: FileState, digests: Digests | None) -> bool:
 
 
 def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
-    # Asked before it is read: a change while it is read, or after, then shows in its state.
+    # Ask before reading. Then any change while the file is read, or after, gives it another state.
     tells = _clock.is_past(seen.path, stamp)
     global _blocks
     try:
@@ -349,7 +351,7 @@ def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
 
 
 def _variables(seen: Seen) -> list[dict[str, Any]] | None:
-    """Names, shapes and types of the arrays, as far as the store's own metadata has them in one place."""
+    """Return the names, shapes and types of the arrays, if the store's metadata has them in one place."""
     found: list[dict[str, Any]] = []
     for name in ("zarr.json", ".zmetadata"):
         member = seen.members.get(name)
@@ -378,7 +380,7 @@ def _manifest(seen: Seen) -> str | None:
 
 
 def _quietly(call: Callable[[], Any]) -> Any:
-    """The cache is a help only: without it the file is read."""
+    """Call, and ignore errors. The cache only helps: without it the file is read."""
     try:
         return call()
     except Exception:  # noqa: BLE001

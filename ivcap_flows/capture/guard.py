@@ -1,4 +1,4 @@
-"""Nothing that goes wrong in recording reaches the flow: it is logged, and counted as missing from the run."""
+"""Keep errors in recording away from the flow: log them, and count what is missing from the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logger_of("ivcap_flows.capture")
 
 @contextlib.contextmanager
 def unraised(count: Callable[[], object], told: str, *arguments: object) -> Iterator[None]:
-    """`count` what is missing for what the block raises, and log it as `told % arguments`."""
+    """If the block raises, call `count` to count what is missing, and log `told % arguments`."""
     try:
         yield
     except Exception:

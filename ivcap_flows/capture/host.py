@@ -1,4 +1,4 @@
-"""On what kind of host a process runs, and in which container image, as far as the host itself tells. No network."""
+"""The kind of host that a process runs on, and its container image, as the host itself shows them. No network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ __all__ = ["host"]
 _PODMAN: Final = Path("/run/.containerenv")
 _DOCKER: Final = Path("/.dockerenv")
 _APPTAINER: Final = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
-"""The image file, as Apptainer and Singularity tell it to what runs within."""
+"""The variables in which Apptainer and Singularity pass the image file to a process."""
 _JOBS: Final = {"SLURM_JOB_ID": "slurm", "PBS_JOBID": "pbs", "LSB_JOBID": "lsf"}
-"""Variables that batch systems set in a job."""
+"""Variables that batch systems set in a job, and the names of the systems."""
 _CI_IMAGE: Final = "CI_JOB_IMAGE"
-"""The image of a job, as GitLab tells it."""
+"""The variable in which GitLab passes the image of a job."""
 _IMAGE: Final = re.compile(r'^image="([^"]+)"', re.MULTILINE)
 
 
 @lru_cache(maxsize=1)
 def host() -> dict[str, Any]:
-    """`host_kind`: what holds the process (`kubernetes`, `podman`, `docker`, `apptainer`, a batch system, `machine`);
-    `container_image` where that is known; `machine` and `system` as Python names them."""
+    """Return what is known of the host, without the facts that are not known.
+
+    `host_kind` is what holds the process: `kubernetes`, `apptainer`, `podman`, `docker` or `machine`. `batch_system`
+    and `container_image` are present if they are known. `machine` and `system` have Python's values.
+    """
     podman = _text(_PODMAN)
     image = next((os.environ[name] for name in (*_APPTAINER, _CI_IMAGE) if os.environ.get(name)), None)
     if podman is not None and image is None:

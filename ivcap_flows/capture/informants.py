@@ -1,7 +1,7 @@
-"""Whose values a call was given: known by the objects themselves, and by what Prefect says of futures and `wait_for`.
+"""The calls whose values a call was given: from the objects themselves, and from Prefect's futures and `wait_for`.
 
-Prefect links a task run to all whose results it finds among the arguments, by the place in memory, and so also by what
-they have in common: a key of two dicts, a number that is written in the code. Of what it says, that is left out.
+Prefect links a task run to all runs whose results it finds among the arguments. It compares places in memory, so it
+also links runs whose values merely share a part: a key of two dicts, a number in the code. Such links are left out.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ __all__ = ["Informant", "informants_of", "ran"]
 _PARENTS: Final = "__parents__"
 _WAIT_FOR: Final = "wait_for"
 _last_tries: Latest[str, str] = Latest(100_000)
-"""By task run, the id of the try that was begun last, of those that this process ran."""
+"""The id of the try that began last, by task run, for the task runs of this process."""
 
 
 @dataclass(frozen=True)
 class Informant:
-    """An activity that another knows of, by the parameters `roles`; `guessed` if that may be by coincidence."""
+    """An activity whose values another was given, in the parameters `roles`; `guessed` if that may be coincidence."""
 
     id: str
     roles: tuple[str, ...]
     guessed: bool = False
 
     def stated(self, informed: str) -> Iterator[Record]:
-        """The records which say so."""
+        """Yield the records that say so."""
         yield reference(self.id)
         role = self.roles[0] if len(self.roles) == 1 else list(self.roles)
         yield relation("wasInformedBy", informed, self.id, role=role, guessed=self.guessed or None)
 
 
 def ran(task_run_id: str, activity: str) -> None:
-    """Note that a try of a task run begins, as the activity of that id."""
+    """Note that a try of a task run begins, as the activity with this id."""
     _last_tries.put(task_run_id, activity)
 
 
 def informants_of(given: Mapping[str, Any], task: Any = None) -> list[Informant]:
-    """Whose values are among the arguments of a call; `task` is Prefect's context of a task run."""
+    """Return the calls whose values are among the arguments of a call. `task` is Prefect's context of a task run."""
     roles: dict[str, dict[str, None]] = {}
     guessed: set[str] = set()
     for name, value in given.items():
@@ -66,7 +66,7 @@ def _task_run_of(activity: str) -> str:
 
 
 def _said_by_prefect(task: Any, known: set[str]) -> Iterator[tuple[str, str, bool]]:
-    """The parameters that a task run has from others than the `known` ones, from which, and whether that is certain."""
+    """Yield Prefect's links except to `known` task runs: parameter, task run, and whether the link is certain."""
     inputs = task.task_run.task_inputs or {}
     for name, given in inputs.items():
         said = {str(each.id) for each in given if each.input_type == "task_run"} - known
@@ -75,7 +75,7 @@ def _said_by_prefect(task: Any, known: set[str]) -> Iterator[tuple[str, str, boo
         if name == _WAIT_FOR:
             yield from ((name, id_, True) for id_ in sorted(said))
             continue
-        # The results of a flow whose tasks run in other processes are not known here by their place in memory.
+        # If the tasks of a flow run in other processes, this one does not know their results by their places in memory.
         apart = _is_apart()
         by_place = set() if apart else _by_place((task.parameters or {}).get(name))
         yield from ((name, id_, not apart) for id_ in sorted(said - by_place))
@@ -87,7 +87,7 @@ def _is_apart() -> bool:
 
 
 def _by_place(value: Any) -> set[str]:
-    """What Prefect says of a value by its parts' places in memory alone."""
+    """Return the task runs that Prefect links to a value by its parts' places in memory alone."""
     from prefect.utilities.engine import collect_task_run_inputs_sync
 
     return {str(each.id) for each in collect_task_run_inputs_sync(value) if each.input_type == "task_run"}

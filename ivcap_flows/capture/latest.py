@@ -1,4 +1,4 @@
-"""What a long-lived process remembers of many runs: the latest, so many at the most."""
+"""A bounded mapping for what a long-lived process remembers of many runs: the latest entries."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ V = TypeVar("V")
 
 
 class Latest(Generic[K, V]):
-    """A mapping that forgets what was longest neither put nor asked for. Safe in threads."""
+    """A mapping that forgets the entry that was unused for the longest time. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.clear()
 
     def clear(self) -> None:
-        """Forget all; in a forked child the parent's lock too."""
+        """Forget everything, and make a new lock: in a forked child, a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
         self._known: OrderedDict[K, V] = OrderedDict()
 
@@ -33,7 +33,7 @@ class Latest(Generic[K, V]):
                 self._known.popitem(last=False)
 
     def get(self, key: K) -> V | None:
-        """The value of a key, None for one that is not known."""
+        """Return the value of a key, or None if it is unknown."""
         with self._lock:
             if key not in self._known:
                 return None
@@ -41,7 +41,7 @@ class Latest(Generic[K, V]):
             return self._known[key]
 
     def pop(self, key: K) -> V | None:
-        """As `get`; the key is forgotten."""
+        """Return the value of a key, or None if it is unknown, and forget it."""
         with self._lock:
             return self._known.pop(key, None)
 

@@ -1,4 +1,4 @@
-"""What a flow that was cancelled, failed or crashed leaves on the platform, told when it ends."""
+"""Warn about the work that a cancelled, failed or crashed flow leaves on the platform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED: Final = 20
 
 
 def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
-    """Warn of the orders and jobs of a run that ended so, of which no end is known; never raises."""
+    """Warn about the orders and jobs of a run that may still go on, if the run ended badly. Never raises."""
     if outcome not in _ENDS:
         return
     try:

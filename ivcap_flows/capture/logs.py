@@ -1,4 +1,4 @@
-"""What the package says in a run is kept with the run: Prefect shows it beside the run's own log."""
+"""Show the package's messages in Prefect, beside the run's own log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGE = logging.getLogger("ivcap_flows")
 
 
 class _ToRun(logging.Handler):
-    """Sends records of INFO and above to Prefect's API while a flow or task runs; the console is left to logging."""
+    """Sends records of INFO and above to Prefect's API while a flow or task runs. Writes nothing to the console."""
 
     def __init__(self) -> None:
         from prefect.logging.handlers import APILogHandler
@@ -26,7 +26,7 @@ class _ToRun(logging.Handler):
 
 
 def show_in_runs() -> None:
-    """Let the package's records appear in Prefect's log of a run; calling it twice does nothing."""
+    """Show the package's records in Prefect's log of a run. A second call does nothing."""
     if not any(isinstance(handler, _ToRun) for handler in _PACKAGE.handlers):
         _PACKAGE.addHandler(_ToRun())
         if _PACKAGE.level == logging.NOTSET:

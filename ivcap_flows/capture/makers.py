@@ -1,9 +1,9 @@
-"""Which call made a value: numbers, texts, containers and other objects that pass from one call to the next.
+"""The calls that made a value: numbers, texts, containers and other objects that pass from one call to the next.
 
-A value is known by the object that it is, while the flow holds it, and only if it was the call's alone when the call
-returned it: what something else refers to as well, as a constant of the code, may reach the next call by another way.
-So a text or a number that is shared is handed on as an equal one of its own. Handles, files, tables and arrays are
-recorded as things with an identity of their own, and lead to their makers by that.
+A value is identified by the object, as long as the flow holds it. It counts only if nothing else referred to it when
+the call returned it: a constant of the code, for example, may reach the next call in another way. So a shared text or
+number is replaced by an equal copy. Handles, files, tables and arrays are recorded as things with their own identity,
+which leads to their makers.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from ivcap_flows.handles import Handle, LocalFile
 __all__ = ["OWN", "hand_on", "made", "makers_of", "raised"]
 
 MAX_PARTS: Final = 200
-"""How many parts of one result are known by their maker, beside the result itself."""
+"""The maximum number of parts of one result whose maker is remembered, besides the result itself."""
 MAX_GIVEN: Final = 20_000
-"""How many parts of one call's arguments are looked up."""
+"""The maximum number of parts of one call's arguments that are looked up."""
 MAX_DEPTH: Final = 8
 MAX_COPIED: Final = 2**20
-"""How many characters or bytes a text that is handed on as one of its own may have."""
+"""The maximum number of characters or bytes of a text that is copied."""
 MAX_PATH: Final = 1_024
 _OWNED: Final = frozenset({int, float, complex, str, bytes})
 _PLAIN: Final = _OWNED | {bool, type(None)}
-"""What has no parts. Most values are of these types, and to ask what else they may be takes long."""
+"""Types that have no parts. Most values are of these types, and further checks take long."""
 
 
 def hand_on(value: Any, maker: str, references: int, *, first: bool = False) -> Any:
-    """Note that the call `maker` made a value and its parts; returns the value, or an equal one that is its own.
+    """Note that the call `maker` made a value and its parts. Return the value, or an equal copy that only it refers to.
 
-    `references` is what `sys.getrefcount` says of the only variable that holds the value. With `first`, what an
-    earlier call has made stays that call's.
+    `references` is `sys.getrefcount` of the only variable that holds the value. With `first`, a value that an earlier
+    call made stays that call's.
     """
     if first and _known.maker_of(value) is not None:
         return value
@@ -58,7 +58,7 @@ def hand_on(value: Any, maker: str, references: int, *, first: bool = False) -> 
 def made(value: Any, maker: str) -> None:
     """Note that the call `maker` made a value, and those of its parts that nothing else refers to.
 
-    The value is the maker's alone, so texts and numbers that its lists and dicts share are replaced by equal ones.
+    Nothing else refers to the value, so shared texts and numbers in its lists and dicts are replaced by equal copies.
     """
     if value is None or _is_thing(value):
         return
@@ -71,12 +71,12 @@ def made(value: Any, maker: str) -> None:
 
 
 def raised(error: BaseException, maker: str) -> None:
-    """Note that the call `maker` raised an error, which another may be given in the place of a result."""
+    """Note that the call `maker` raised an error, which another call may receive instead of a result."""
     _known.note([error], maker)
 
 
 def makers_of(value: Any) -> dict[str, None]:
-    """The calls that made a value and its parts, each once, in the order of the parts."""
+    """Return the calls that made a value and its parts, each once, in the order of the parts."""
     found: dict[str, None] = {}
     _known.sweep()
     maker = _known.maker_of(value)
@@ -90,7 +90,7 @@ def makers_of(value: Any) -> dict[str, None]:
 
 
 def _own(value: Any) -> Any:
-    """An equal text or number that nothing else refers to, unless Python has only one of it; else the value."""
+    """Return an equal text or number that nothing else refers to, or the value itself if Python keeps only one."""
     kind = type(value)
     if kind is int or kind is float or kind is complex:
         negative = -value
@@ -103,7 +103,7 @@ def _own(value: Any) -> Any:
 
 
 def _own_items(value: Any, depth: int = 0) -> None:
-    """Replace the shared texts and numbers of a list or dict by equal ones, and those of the lists and dicts in it."""
+    """Replace the shared texts and numbers in a list or dict, and in the lists and dicts within it, by equal copies."""
     items: Iterable[tuple[Any, Any]]
     if type(value) is dict:
         items = value.items()
@@ -139,7 +139,7 @@ def _may_be_path(text: str) -> bool:
 
 
 def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
-    """The parts of a value at any depth, each with whether only its container refers to it."""
+    """Yield the parts of a value at any depth, each with whether only its container refers to it."""
     queue: deque[tuple[Any, int]] = deque([(value, 0)])
     entered: set[int] = set()
     while queue:
@@ -176,15 +176,15 @@ def _counted(parts: Iterable[Any]) -> Iterator[tuple[Any, int]]:
         for part in parts:
             yield part, getrefcount(part)
     except RuntimeError:
-        # Another thread changes the container.
+        # Another thread has changed the container.
         return
 
 
 class _Known:
     """The values whose makers are known.
 
-    Most are referred to weakly. What cannot be, as lists, dicts and numbers, is held, and let go of when nobody else
-    holds it any more: a few are looked at whenever one is added or looked for.
+    Most are held by weak references. Lists, dicts, numbers and others that allow none are held strongly, and released
+    when nothing else holds them. Each `note` and each `sweep` checks a few of these.
     """
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class _Known:
         self.forget_locks()
 
     def forget_locks(self) -> None:
-        """In a forked child: whoever held the lock is the parent's."""
+        """Replace the lock in a forked child: a thread of the parent may hold it."""
         self._lock = threading.RLock()
 
     def note(self, values: list[Any], maker: str) -> None:
@@ -211,7 +211,7 @@ class _Known:
                 self._makers[key] = value, False, maker
 
     def maker_of(self, value: Any) -> str | None:
-        """Who made this very object; None where that is not known."""
+        """Return the call that made this very object, or None if it is unknown."""
         known = self._makers.get(id(value))
         if known is None:
             return None
@@ -219,7 +219,7 @@ class _Known:
         return maker if (holder() if weak else holder) is value else None
 
     def sweep(self) -> None:
-        """Let go of some of the values that nobody else holds."""
+        """Release some of the values that nothing else holds."""
         with self._lock:
             self._sweep(8)
 
@@ -235,7 +235,7 @@ class _Known:
                 self._held.append(key)
 
     def _forget(self, key: int, gone: Any) -> None:
-        # The place of an object that is gone may be another's by now.
+        # Another object may have taken the address of the one that is gone.
         known = self._makers.get(key)
         if known is not None and known[0] is gone:
             del self._makers[key]
@@ -265,7 +265,7 @@ def _references_if_held() -> int:
 
 
 OWN: Final = _own_references()
-"""What `sys.getrefcount` says of an object that one variable holds and nothing else."""
+"""`sys.getrefcount` of an object that one variable holds and nothing else."""
 _AS_ARGUMENT: Final = _references_as_argument()
 _IN_CONTAINER: Final = next(references for _, references in _counted([object()]))
 _IN_ITEMS: Final = _references_in_items()

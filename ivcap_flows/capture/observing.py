@@ -1,7 +1,8 @@
-"""Task runs of Prefect tasks without `@recorded`: that they ran, how they ended, and which values went in and out.
+"""Record the runs of Prefect tasks without `@recorded`: how they ended, and which values went in and out.
 
-Prefect tells nobody in the flow's process which tasks run, so the public methods by which a task is run hand it on with
-its function followed. Its files, tables and arrays are not looked at, and its parameters are not recorded.
+Prefect has no hook for task runs in the flow's process. So this module wraps the public methods that run a task, and
+gives them a copy of the task whose function is followed. The files, tables and arrays of such a task are not looked at,
+and its parameters are not recorded.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ __all__ = ["observe_tasks"]
 _RUNS: Final = ("__call__", "submit", "map")
 """The methods of Prefect's `Task` that run it within a flow."""
 _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
-"""Where Prefect keeps what a task is bound to, on the function."""
+"""The attributes of a function in which Prefect keeps what its task is bound to."""
 _MAX_CAUSE: Final = 2_000
 
 
 def observe_tasks() -> None:
-    """Let every Prefect task that runs in a recorded flow be on record. Asked again, it does nothing."""
+    """Record every Prefect task that runs in a recorded flow. A second call does nothing."""
     task = getattr(sys.modules.get("prefect.tasks"), "Task", None)
     if task is not None and not getattr(task, "_ivcap_flows_observed", False):
         task._ivcap_flows_observed = True
@@ -52,7 +53,7 @@ def _observing(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _observed(task: Any) -> Any:
-    """The task itself where it is recorded or outside of flows; else one like it that is observed."""
+    """Return a copy of the task that is observed; the task itself if it is recorded, outside of flows, or planned."""
     if is_followed(task.fn) or context.flow_run_id() == "" or planning() is not None:
         return task
     other = copy.copy(task)

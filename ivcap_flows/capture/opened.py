@@ -1,8 +1,8 @@
-"""Which files each call opens, renames and copies: an audit hook of the interpreter sees it (PEP 578).
+"""The files that each call opens, renames and copies, as an audit hook of the interpreter sees them (PEP 578).
 
-The hook can never be removed, is called for each audit event of the process, and raises nothing. It sees what goes
-through Python, in the call's own thread and in what passes on its context: asyncio, `asyncio.to_thread`, Prefect's
-threads. C libraries with a reading and writing of their own, other processes, and plain threads are not seen.
+The hook can never be removed, is called for each audit event of the process, and never raises. It sees file operations
+of Python in the call's own thread, and wherever its context is passed on: asyncio, `asyncio.to_thread`, Prefect's
+threads. It does not see C libraries that read and write themselves, other processes, and plain threads.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any, Final
 __all__ = ["KEPT", "READ", "REMOVED", "WRITTEN", "Opened", "unseen"]
 
 READ: Final = 1
-"""Opened for reading, before the call wrote a content of its own to the path."""
+"""Opened for reading, before the call wrote its own content to the path."""
 WRITTEN: Final = 2
-"""Opened for writing, or put in its place by a rename, a copy or a link."""
+"""Opened for writing, or put at the path by a rename, a copy or a link."""
 KEPT: Final = 4
-"""Opened for writing without giving up what was in it: to append, or to change a part."""
+"""Opened for writing with the old content kept: to append, or to change a part."""
 REMOVED: Final = 8
 _OWN: Final = 16
-"""What is at the path is the call's own."""
+"""The content at the path is the call's own."""
 
 _MOST: Final = 20_000
-"""Paths of one call that are kept; the rest is counted."""
+"""The maximum number of paths that are kept for one call. Further ones are counted."""
 _MOST_ENDED: Final = 4_000
 _LIBRARIES: Final = tuple(
     {os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name in ("stdlib", "purelib", "platlib")}
@@ -48,10 +48,10 @@ _watches = False
 
 
 class Opened:
-    """What one call did to files, with what the calls within it did.
+    """The file operations of one call, including those of the calls within it.
 
-    `given` are the paths that it was given: files of those and files below are within its reach. `origins` tells for a
-    path from which other one its content came, and how.
+    `given` are the paths that were passed to it: it can reach these files and the files below them. `origins` maps a
+    path to the path from which its content came, and how.
     """
 
     __slots__ = ("_began", "_end", "_token", "given", "lost", "origins", "outer", "paths")
@@ -66,7 +66,7 @@ class Opened:
         self._token: Token[Opened | None] | None = None
 
     def begin(self) -> None:
-        """See what happens from now on in this context, until `end`."""
+        """Watch this context from now on, until `end`."""
         global _clock
         _watch()
         self.outer = _current.get()
@@ -77,18 +77,18 @@ class Opened:
         self.resume()
 
     def resume(self) -> None:
-        """See again what happens in this context, as of a generator that goes on."""
+        """Watch this context again, as when a generator continues."""
         if self._token is None:
             self._token = _current.set(self)
 
     def pause(self) -> None:
-        """See nothing until `resume`: what runs is the caller's."""
+        """Stop watching until `resume`: the code that runs meanwhile is the caller's."""
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
 
     def end(self) -> None:
-        """See no more; the call around this one has done it, too."""
+        """Stop watching. Count what was seen as done by the call around this one, too."""
         global _clock
         self.pause()
         if self.outer is not None:
@@ -98,19 +98,22 @@ class Opened:
             _clock += 1
             self._end = _clock
             _running.pop(id(self), None)
-            # A call beside which this one ran may still ask for what it did.
+            # A call that ran beside this one may still need to know what it did.
             oldest = min((each._began for each in _running.values() if each.outer is not None), default=_clock)
             _ended.append(self)
             while _ended and _ended[0]._end < oldest:
                 _ended.popleft()
 
     def at(self, path: str) -> int:
-        """What is known of an absolute path: the bits of this module, 0 where nothing was seen."""
+        """Return what is known of an absolute path: the bits of this module, or 0 if nothing was seen."""
         return self.paths.get(path, 0)
 
     def elsewhere(self, path: str, *, below: bool = False) -> tuple[bool, bool]:
-        """Of the calls of this process that ran beside this one: whether one was seen to write the path, or `below` it,
-        and whether one was given the path or a folder around it, so that it could have without being seen."""
+        """Return whether a call beside this one was seen to write the path, and whether one could have done so unseen.
+
+        Only calls of this process count that ran at the same time. `below` includes writing to any path below. A call
+        could have written a path if that path, or a folder around it, was passed to the call.
+        """
         with _lock:
             others = [*_running.values(), *(each for each in _ended if each._end > self._began)]
         beside = [each for each in others if not (each._is_within(self) or self._is_within(each))]
@@ -120,7 +123,7 @@ class Opened:
         )
 
     def has_written(self, path: str, *, below: bool) -> bool:
-        """Whether it was seen to write the path, or `below` it."""
+        """Whether it was seen to write the path, or with `below` any path below it."""
         if not below:
             return bool(self.at(path) & WRITTEN)
         around = os.path.join(path, "")
@@ -150,7 +153,7 @@ class Opened:
         self.paths[path] = known | bits
 
     def opens(self, path: Any, _mode: Any, flags: int) -> None:
-        """`open` of PEP 578: a path or a file descriptor, which has no path of its own."""
+        """Handle `open` of PEP 578. Ignore a file descriptor, which has no path of its own."""
         if isinstance(path, int):
             return
         path = _absolute(path)
@@ -165,7 +168,7 @@ class Opened:
             self._note(path, WRITTEN | KEPT | (READ if flags & os.O_RDWR else 0))
 
     def _forget_origin(self, path: str) -> None:
-        # A copy opens its target once itself.
+        # A copy itself opens its target, once.
         origin = self.origins.get(path)
         if origin is not None:
             if origin[1] == "copying":
@@ -174,16 +177,16 @@ class Opened:
                 del self.origins[path]
 
     def renames(self, source: Any, target: Any, *_: Any) -> None:
-        """`os.rename`, which `os.replace` and `shutil.move` raise as well."""
+        """Handle `os.rename`, which `os.replace` and `shutil.move` raise as well."""
         self._puts(source, target, "rename")
         self._note(_absolute(source), REMOVED)
 
     def links(self, source: Any, target: Any, *_: Any) -> None:
-        """`os.link` and `os.symlink`."""
+        """Handle `os.link` and `os.symlink`."""
         self._puts(source, target, "link")
 
     def copies(self, source: Any, target: Any) -> None:
-        """`shutil.copyfile`, which all copies of `shutil` end in; it opens both files afterwards."""
+        """Handle `shutil.copyfile`, in which all copies of `shutil` end. It opens both files afterwards."""
         self._puts(source, target, "copying")
 
     def _puts(self, source: Any, target: Any, how: str) -> None:
@@ -193,20 +196,20 @@ class Opened:
         for path in [path for path in self.origins if path.startswith(os.path.join(source, ""))]:
             self.origins[target + path[len(source) :]] = self.origins[path]
         first = self.origins.get(source)
-        # What went by way of a temporary file came from where that came from.
+        # Content that came by way of a temporary file has the origin of that file.
         self.origins[target] = first if first is not None and self.at(source) & _OWN else (source, how)
 
     def removes(self, path: Any, *_: Any) -> None:
-        """`os.remove`, by a path that may be relative to an open folder and then means nothing here."""
+        """Handle `os.remove`. If the path is relative to an open folder (`dir_fd`), the note means nothing."""
         self._note(_absolute(path), REMOVED)
 
     def truncates(self, path: Any, *_: Any) -> None:
-        """`os.truncate`, of a path or a file descriptor."""
+        """Handle `os.truncate` of a path. Ignore a file descriptor."""
         if not isinstance(path, int):
             self._note(_absolute(path), WRITTEN | KEPT)
 
     def connects(self, database: Any, *_: Any) -> None:
-        """`sqlite3.connect`: the library reads and writes the file itself, and changes it in place."""
+        """Handle `sqlite3.connect`: the library itself reads and writes the file, and changes it in place."""
         if isinstance(database, str | bytes | os.PathLike) and database != ":memory:":
             self._note(_absolute(database), READ | WRITTEN | KEPT)
 
@@ -225,7 +228,7 @@ _EVENTS: Final[dict[str, Callable[..., None]]] = {
 
 @contextlib.contextmanager
 def unseen() -> Iterator[None]:
-    """What the recording itself reads in the block is not the call's doing."""
+    """Do not count what the recording itself reads in the block as done by the call."""
     token = _current.set(None)
     try:
         yield
@@ -239,14 +242,14 @@ def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
 
 
 def _watch() -> None:
-    """Add the hook, once in the life of the process."""
+    """Add the hook, once per process."""
     global _watches
     with _lock:
         if _watches:
             return
         _watches = True
 
-    # Locals: at the end of the interpreter, globals go first.
+    # Locals, since the interpreter clears globals first when it ends.
     find, current = _EVENTS.get, _current.get
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -256,14 +259,14 @@ def _watch() -> None:
             if opened is not None:
                 try:
                     note(opened, *arguments)
-                except Exception:  # noqa: BLE001 - whatever it is, it is not the fault of who opens a file
+                except Exception:  # noqa: BLE001 - it must not reach the code that opens a file
                     opened.lost += 1
 
     sys.addaudithook(hook)
 
 
 def _forget_parent() -> None:
-    """In a forked child: what else ran, runs in the parent."""
+    """Forget the other calls in a forked child: they run in the parent."""
     global _lock
     _lock = threading.Lock()
     _running.clear()

@@ -1,4 +1,4 @@
-"""How a call ended, by what it returned or raised."""
+"""The outcome of a call, by what it returned or raised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["outcome_of", "outcome_of_error"]
 
 
 def outcome_of(result: Any) -> tuple[Literal["completed", "failed", "crashed", "cancelled"], str | None]:
-    """A flow may return Prefect states, which decide its outcome (Prefect: final state determination)."""
+    """Return the outcome and its cause. If a flow returns Prefect states, they decide (final state determination)."""
     states = result if isinstance(result, list | tuple) else (result,)
     for state in states:
         if type(state).__name__ == "State" and type(state).__module__.startswith("prefect"):
@@ -20,7 +20,7 @@ def outcome_of(result: Any) -> tuple[Literal["completed", "failed", "crashed", "
 
 
 def outcome_of_error(error: BaseException) -> tuple[str, str | None]:
-    """The outcome and the cause; Prefect pauses and cancels by raising."""
+    """Return the outcome and its cause. Prefect pauses and cancels by raising."""
     kind = type(error)
     names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
     if "Pause" in names:

@@ -1,4 +1,4 @@
-"""The other witnesses of a run: the lease of an attempt whose process is gone, Prefect's API, and the user."""
+"""The other witnesses of a run: the heartbeat of an attempt whose process is gone, Prefect's API, and the user."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["PrefectWord", "abandon", "agree", "not_to_come_back", "prefect_says"
 log = logger_of("ivcap_flows.capture")
 
 TERMINATED: Final = "TerminationSignal"
-"""How the cause of an attempt begins that Prefect ended by a signal."""
+"""The first word in the cause of an attempt that Prefect ended by a signal."""
 _WITHIN: Final = frozenset({"task-run", "call"})
 _CAUSED: Final[dict[str, type[Handle]]] = {"order": Order, "job": Job, "upload": Artifact}
 _CAUSES: Final = frozenset({"wasStartedBy", "wasGeneratedBy"})
 _ENDS_ALL: Final = frozenset({"crashed", "cancelled", "lost"})
-"""Outcomes of an attempt that its open tasks share."""
+"""Outcomes of an attempt that its unfinished tasks share."""
 _WITH_PROCESS: Final = "Its process ended before it did."
 _UNHEARD: Final = "Its process ended before Prefect had heard of its end."
 _GIVEN_UP: Final = "Given up by the user."
 _LATEST: Final = 50
 _PARKED: Final = "Parked"
-"""The name of the state, scheduled for later, of a run that left its process by itself."""
+"""The name of Prefect's scheduled state for a run that left its process in order to wait."""
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
     "COMPLETED": "completed",
@@ -48,7 +48,7 @@ _OUTCOMES: Final[dict[str, Outcome]] = {
 
 @dataclass(frozen=True)
 class PrefectWord:
-    """What Prefect's API says of a flow run: the outcome, its message, and since when."""
+    """The state of a flow run in Prefect's API: the outcome, its message, and since when it holds."""
 
     outcome: Outcome
     cause: str | None
@@ -58,17 +58,20 @@ class PrefectWord:
 def reconcile(
     journal: Journal, ask: Callable[[str], PrefectWord | None] | None = None
 ) -> list[tuple[AttemptRow, Outcome]]:
-    """Give every attempt whose process is gone its outcome; returns those, each once.
+    """Record the outcome of every attempt whose process is gone. Return these attempts, each once.
 
-    Prefect's word goes first (`ask` by flow run id, by default its API), for the newest attempt of that flow run only:
-    a retry has the same flow run, whose state says nothing of the tries before. Without a word the attempt is `lost`.
-    Either way it ended when it was last seen. A process that was told to end cannot know whether its run was cancelled,
-    and one that left a parked run cannot know what became of the run, so Prefect is asked for those of the latest runs,
-    too. What happened is stated as a fact.
+    Prefect is asked first, with `ask` (by default its API), but only about the newest attempt of a flow run: a retry
+    has the same flow run, whose state says nothing about the tries before. If Prefect says nothing, the attempt is
+    `lost`. Either way, it ended when it was last seen.
+
+    Prefect is also asked about attempts of the latest runs that were ended by a signal or that parked: a process that
+    is told to end cannot know whether its run was cancelled, and one that left a parked run cannot know what became of
+    it. The outcomes are recorded as facts.
     """
     ask = ask or prefect_says
     told: list[tuple[AttemptRow, Outcome]] = []
-    # Those too that the next attempt of their run has found gone, when it began, or a process that ended over them.
+    # `untold` also has attempts that were found dead before: by the next attempt of their run, or by a process that
+    # ended.
     journal.runs.reap()
     for attempt in (*journal.runs.untold(), *_terminated(journal)):
         word = ask(attempt.flow_run_id) if _is_newest(journal, attempt) else None
@@ -82,11 +85,11 @@ def reconcile(
 
 
 def recheck(journal: Journal, identity: RunIdentity) -> None:
-    """Before a flow run begins: did the newest run of the same identity complete, of which the journal says so?
+    """Ask Prefect, before a flow run begins, whether the newest run of the same identity really completed.
 
-    A process that is killed after the flow's last line, and before Prefect has heard of it, did not complete its run:
-    what Prefect says of it becomes its outcome, so that it is continued, and pays for nothing again. Where Prefect
-    knows no better, the journal's word stands.
+    If a process is killed after the flow's last line, and before Prefect has heard of the end, its run did not
+    complete, although the journal says so. Then Prefect's state becomes the outcome, so that the run is continued and
+    nothing is paid for twice. If Prefect knows nothing else, the journal's outcome stands.
     """
     attempt = journal.runs.completed_before(identity)
     state = _state_of(attempt.flow_run_id) if attempt is not None else None
@@ -96,7 +99,7 @@ def recheck(journal: Journal, identity: RunIdentity) -> None:
 
 
 def abandon(journal: Journal, run: RunRow) -> None:
-    """Give up a run, and have it on record. DurabilityError where it runs or has completed."""
+    """Give up a run, and record that. Raises DurabilityError if the run is running or has completed."""
     from ivcap_flows.journal import Fact
 
     journal.runs.abandon(run.id)
@@ -105,7 +108,7 @@ def abandon(journal: Journal, run: RunRow) -> None:
 
 
 def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
-    """Of two processes that end at once, each has told what it took for the run's end: where one completed, it has."""
+    """Record that a run completed if its facts end with another outcome, since two processes may end it at once."""
     from ivcap_flows.journal import Fact
 
     urn = flows_urn("run", run.id)
@@ -132,13 +135,13 @@ def _records_about(journal: Journal, urn: str) -> Iterator[Record]:
 
 
 def _is_newest(journal: Journal, attempt: AttemptRow) -> bool:
-    """Whether no later attempt is of the same flow run."""
+    """Whether no later attempt belongs to the same flow run."""
     same = [row.id for row in journal.runs.attempts(attempt.run_id) if row.flow_run_id == attempt.flow_run_id]
     return same[-1] == attempt.id
 
 
 def _visibility_delay(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
-    """Record how an attempt ended by Prefect's word, or that it is lost; when it ended, the journal has seen itself."""
+    """Record the outcome of an attempt: what Prefect says, else `lost`. The journal knows when the attempt ended."""
     from ivcap_flows.journal import Fact
 
     outcome: Outcome = "lost" if word is None else word.outcome
@@ -156,13 +159,13 @@ def _visibility_delay(journal: Journal, attempt: AttemptRow, word: PrefectWord |
 
 
 def _decides(journal: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
-    """Whether a run ended so with this attempt, and not with a later one."""
+    """Whether the run ended with this attempt and this outcome, and not with a later attempt."""
     later = (row for row in journal.runs.attempts(attempt.run_id) if row.leads and row.number > attempt.number)
     return attempt.leads and journal.runs.get(attempt.run_id).outcome == outcome and not any(later)
 
 
 def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
-    """When an attempt was last heard of: at its last heartbeat, or at the last begin or end of what was within it."""
+    """Return when an attempt was last seen: its last heartbeat, or the last begin or end of a task or call in it."""
     times = [attempt.started_at, attempt.ended_at]
     for record in _within(journal, attempt):
         times += [record.time, record.ended]
@@ -170,7 +173,7 @@ def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
 
 
 def _end_parked(journal: Journal, attempt: AttemptRow, word: PrefectWord) -> bool:
-    """Record how a parked run ended; its last attempt has ended before, when it parked."""
+    """Record how a parked run ended. Its last attempt ended before, when the run parked."""
     from ivcap_flows.journal import Fact
 
     if not journal.runs.end(attempt.run_id, word.outcome):
@@ -195,7 +198,7 @@ def _terminated(journal: Journal) -> list[AttemptRow]:
 
 
 def _parked(journal: Journal) -> list[AttemptRow]:
-    """The attempts with which runs were left that wait to be woken; Prefect alone knows that they never will be."""
+    """Return the last attempts of parked runs. Only Prefect knows which of these runs will never be woken."""
     latest = [
         max((attempt for attempt in journal.runs.attempts(run.id) if attempt.leads), key=lambda one: one.number)
         for run in journal.runs.recent(_LATEST, outcome="parked")
@@ -227,7 +230,7 @@ def _told(
 
 
 def _caused(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
-    """What the attempt brought about and was killed before it could state: caused by it, whichever task it was in."""
+    """Yield records of effects that the attempt could not record before it was killed, with the attempt as cause."""
     from ivcap_flows.journal.states import DONE
 
     for intent in journal.intents.where(run_id=attempt.run_id, limit=None):
@@ -246,7 +249,7 @@ def _has_cause(journal: Journal, urn: str) -> bool:
 
 
 def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
-    """The tasks and calls of an attempt of which the record has the begin and not the end."""
+    """Return the tasks and calls of an attempt that have a recorded begin and no end."""
     begun: dict[str, Record] = {}
     for record in _within(journal, attempt):
         if record.ended is not None:
@@ -257,7 +260,7 @@ def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
 
 
 def _within(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
-    """What an attempt has stated of its tasks and calls."""
+    """Yield the records of the tasks and calls of an attempt."""
     after = 0
     while page := journal.facts.of_run(attempt.run_id, after=after):
         after = page[-1].seq
@@ -267,7 +270,7 @@ def _within(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
 
 
 def prefect_says(flow_run_id: str) -> PrefectWord | None:
-    """The final or paused state of a flow run at the Prefect API in use; None if it knows none or is not reached."""
+    """Return the final or paused state of a flow run in the Prefect API in use, or None if the API gives none."""
     state = _state_of(flow_run_id)
     outcome = _outcome_of(state) if state is not None else None
     return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None
@@ -278,9 +281,9 @@ def _outcome_of(state: Any) -> Outcome | None:
 
 
 def _state_of(flow_run_id: str) -> Any:
-    """The state of a flow run; None if the API knows none or is not reached.
+    """Return the state of a flow run; None if the API does not know it or cannot be reached.
 
-    Asks a server that is configured, or that a flow of this process runs by: none is started for this.
+    Asks only a server that is configured, or that a flow of this process uses. Never starts one for this.
     """
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
@@ -291,15 +294,15 @@ def _state_of(flow_run_id: str) -> Any:
     try:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - the lease is a witness of its own
+    except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
         log.debug("Prefect's API says nothing of flow run %s: %s", flow_run_id, error)
         return None
 
 
 def not_to_come_back(flow_run_ids: list[str]) -> set[str]:
-    """Which of these flow runs have ended or were deleted, by the configured Prefect API; none where it is not reached.
+    """Return which flow runs have ended or were deleted, by the configured Prefect API; none if it cannot be reached.
 
-    Asks only a server that is configured: none is started for this.
+    Asks only a server that is configured. Never starts one for this.
     """
     from uuid import UUID
 
@@ -319,6 +322,6 @@ def not_to_come_back(flow_run_ids: list[str]) -> set[str]:
                     gone.add(flow_run_id)
                 else:
                     gone |= {flow_run_id} if state is not None and state.is_final() else set()
-    except Exception as error:  # noqa: BLE001 - the journal is a witness of its own
+    except Exception as error:  # noqa: BLE001 - the journal is a witness, too
         log.debug("Prefect's API says nothing of %d flow runs: %s", len(flow_run_ids), error)
     return gone

@@ -1,6 +1,6 @@
-"""Write facts behind the flow's back: one bounded queue and one thread a process, many facts in one commit.
+"""Write facts behind the flow (write-behind): one bounded queue and one thread per journal, many facts per commit.
 
-Nothing here is raised into a flow. What could not be recorded is counted, and its run is marked incomplete.
+Nothing here raises into a flow. What cannot be recorded is counted, and its run is marked incomplete.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ __all__ = ["Recorder", "Statement"]
 log = logger_of("ivcap_flows.capture")
 
 CAPACITY: Final = 100_000
-"""How many calls may wait to be written; further ones are counted as missing."""
+"""The maximum number of calls that wait to be written. Further ones are counted as missing."""
 ROOM: Final = 256 * 2**20
-"""How many bytes they may hold, about; further ones are counted as missing."""
+"""The approximate maximum number of bytes that they hold. Further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
-"""How long facts are gathered for one commit."""
+"""Seconds for which facts are gathered for one commit."""
 STALL_TIMEOUT: Final = 60.0
-"""Seconds without anything made, read or written after which nobody waits for the recorder any more."""
+"""Seconds without progress (nothing made, read or written) after which callers stop waiting for the recorder."""
 _BATCH: Final = 2_000
 _TRIES: Final = 4
 
 
 class Statement:
-    """Records of a run whose making is left to the recorder's thread; `holds` is about how many bytes they take."""
+    """Records of a run that the recorder's thread makes. `holds` is the approximate number of bytes that they take."""
 
     __slots__ = ("attempt_id", "make", "run_id", "weight")
 
@@ -52,7 +52,7 @@ class Statement:
 
 
 class _FlushMarker(threading.Event):
-    """Set when all that was put before it is written; with `ends` the last that a thread does."""
+    """Set once everything that was put before it is written. With `ends`, the thread ends there."""
 
     def __init__(self, *, ends: bool = False) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ _recorders: WeakSet[Recorder] = WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: what was queued is the parent's to write; its threads and its locks do not follow."""
+    """Begin empty in a forked child: the parent writes what was queued. Its threads and locks do not exist here."""
     for recorder in _recorders:
         recorder._begin_empty()
 
@@ -92,7 +92,7 @@ class Recorder:
         self._steps = 0
 
     def put(self, item: Call | Statement) -> None:
-        """Take a call or a statement; never waits and never raises."""
+        """Put a call or a statement into the queue. Never waits and never raises."""
         weight = item.weight
         with self._lock:
             full = len(self._queue) >= CAPACITY or self._held + weight > ROOM
@@ -107,10 +107,10 @@ class Recorder:
             self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that was put so far is written or counted as missing; False if it takes longer than `timeout`.
+        """Wait until all that was put so far is written or counted as missing. Return False after `timeout` seconds.
 
-        Without one, wait for as long as the recorder gets on, and return False where it does not, as before a journal
-        that is locked: what is left then counts as missing until it is written.
+        Without a timeout, wait as long as the recorder makes progress, and return False when it stalls, for example
+        because the journal is locked. What is left then counts as missing until it is written.
         """
         done = False
         try:
@@ -121,13 +121,13 @@ class Recorder:
                 self._drain()
                 done = True
         finally:
-            # Also for who was interrupted, since the process may end before the recorder does.
+            # Also after an interrupt, since the process may end before the recorder does.
             if not done and timeout is None:
                 self._count_left()
         return done
 
     def close(self) -> None:
-        """Flush, and end the thread. What is put afterwards is written all the same."""
+        """Flush, and end the thread. What is put afterwards is still written."""
         self.flush()
         with self._lock:
             thread, self._thread = self._thread, None
@@ -153,7 +153,7 @@ class Recorder:
         return True
 
     def _count_left(self) -> None:
-        """Count what is queued and in hand as missing, but for what was counted so before."""
+        """Count what is queued and in hand as missing, except what was counted before."""
         with self._lock:
             left = self._hand + Counter(
                 item.run_id for item, _ in tuple(self._queue) if not isinstance(item, _FlushMarker)
@@ -178,7 +178,7 @@ class Recorder:
             atexit.unregister(self.flush)
             atexit.register(self.flush)
             thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
-            # The system may have none left; whoever flushes writes then.
+            # The system may have no thread left. Then `flush` writes.
             with contextlib.suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
@@ -199,7 +199,7 @@ class Recorder:
                     return
 
     def _drain(self) -> bool:
-        """Write what is queued; True if a mark said that the thread is to end."""
+        """Write what is queued. Return True if a flush marker tells the thread to end."""
         ends = False
         with self._draining:
             while not ends:
@@ -218,7 +218,7 @@ class Recorder:
         return ends
 
     def _gathered(self, markers: list[_FlushMarker]) -> list[list[Fact]]:
-        """What the next items state, for one commit; marks among them are added to `markers`."""
+        """Return the facts of the next items, for one commit. Add the flush markers among them to `markers`."""
         stated: list[list[Fact]] = []
         number = 0
         while number < _BATCH and (item := self._take()) is not None:
@@ -241,7 +241,7 @@ class Recorder:
             return item
 
     def _put_down(self, *, written: bool) -> None:
-        """What was in hand is written, or lost; once the queue is empty, nothing is left that was counted as such."""
+        """Release the items in hand, written or missing. With an empty queue, take back what `_count_left` counted."""
         with self._lock:
             if not written:
                 self._missing.update(self._hand)
@@ -258,7 +258,8 @@ class Recorder:
             if isinstance(item, Statement):
                 records = list(item.make())
             else:
-                # The same call is put at its begin and its end; a short one has ended before it is first written.
+                # The same call is put at its begin and at its end. A short one may have ended before it is first
+                # written.
                 if item.written:
                     return []
                 item.written = item.ended is not None
@@ -270,7 +271,7 @@ class Recorder:
             return []
 
     def _write(self, stated: list[list[Fact]]) -> None:
-        """Write what items state in one commit; where one of them has what the journal cannot hold, each in its own."""
+        """Write the facts of all items in one commit. If the journal cannot hold one of them, write each item alone."""
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
         facts = [fact for each in stated for fact in each]
@@ -297,7 +298,7 @@ class Recorder:
             self._missing[run_id] += facts
 
     def _confess(self) -> None:
-        """Tell the journal how many facts are missing, as soon as it can be told."""
+        """Report the number of missing facts to the journal, as soon as it can be reached."""
         while True:
             with self._lock:
                 if not self._missing:
@@ -312,6 +313,6 @@ class Recorder:
 
 
 def _warn(told: str, *arguments: object, exc_info: bool = False) -> None:
-    # rich, which Prefect logs with, ends the thread that logs where the console is gone.
+    # rich, which Prefect logs with, ends the logging thread if the console is gone.
     with contextlib.suppress(SystemExit):
         log.warning(told, *arguments, exc_info=exc_info)

@@ -1,4 +1,4 @@
-"""The recorder of this process for each journal: which journal is recorded into, and by whom."""
+"""The recorder of this process for each journal, and the choice of the journal to record into."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["SILENCE", "journal", "process_recorder", "recorder", "rest", "rests", "use_journal"]
 
 SILENCE: Final = 30.0
-"""Seconds for which a journal that could not be asked is left alone."""
+"""Seconds for which a journal that could not be reached is left alone."""
 
 _lock = threading.Lock()
 _recorders: dict[str, Recorder] = {}
 _override: Recorder | None = None
 _resting: tuple[Recorder | str, float] = "", 0.0
-"""Which journal could not be asked, and until when it is left alone, by the clock of `time.monotonic`."""
+"""The journal that could not be reached, and until when it is left alone, by the clock of `time.monotonic`."""
 
 
 def _forget_parent() -> None:
-    """In a forked child: connections of the parent's must not be used."""
+    """Forget the recorders in a forked child, which must not use the parent's connections."""
     global _lock
     _lock = threading.Lock()
     _recorders.clear()
@@ -38,7 +38,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def recorder() -> Recorder:
-    """The recorder of the journal that the environment names, opened at the first use."""
+    """Return the recorder of the journal that the environment names. The first use opens the journal."""
     if _override is not None:
         return _override
     url = _named()
@@ -55,7 +55,7 @@ def recorder() -> Recorder:
 
 
 def process_recorder() -> Recorder | None:
-    """The recorder if the journal was opened already, and None otherwise."""
+    """Return the recorder if its journal is open already, otherwise None."""
     return _override or _recorders.get(_named())
 
 
@@ -64,19 +64,19 @@ def _named() -> str:
 
 
 def rest() -> None:
-    """Leave the journal alone for a while: every task would wait for one that is down."""
+    """Leave the journal alone for a while: if it is down, every task would wait for it."""
     global _resting
     _resting = _override or _named(), time.monotonic() + SILENCE
 
 
 def rests() -> bool:
-    """Whether the journal that is recorded into now is left alone."""
+    """Whether the journal in use is left alone now."""
     which, until = _resting
     return time.monotonic() < until and which == (_override or _named())
 
 
 def journal() -> Journal:
-    """This process's journal. JournalError or ConfigurationError if it cannot be opened."""
+    """Return this process's journal. Raises JournalError or ConfigurationError if it cannot be opened."""
     return recorder().journal
 
 

@@ -1,4 +1,4 @@
-"""`once` for the running attempt: a value that every attempt of a run sees as the first one computed it."""
+"""`once` for the running attempt: a value that the first attempt of a run computes, and that all attempts share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def once(name: str, fn: Callable[[], T]) -> T:
-    """The JSON value of `fn` as this run's first attempt computed it under `name`; while planning, a value of now.
+    """Return the JSON value that the first attempt of this run computed with `fn` as `name`. A plan computes its own.
 
-    For what changes with each attempt and goes into a request: a time, a random number, a listing. InputError for a
-    value that JSON cannot hold, or that holds a secret: it would be kept as it is.
+    Use it for values that change with each attempt and go into a request: a time, a random number, a listing. Raises
+    InputError for a value that JSON cannot hold, and for one with a secret, since the value is stored as it is.
     """
     if durable.planning() is not None:
         return fn()

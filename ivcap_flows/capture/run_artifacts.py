@@ -1,7 +1,7 @@
-"""What a run took and made, shown beside it in Prefect's UI when it ends: a page, a table, and links.
+"""Show in Prefect's UI what a run used and made, when it ends: a page, a table, and links.
 
-Told by a thread of its own while Prefect ends the run; a process that ends waits for it for a moment. Where Prefect
-cannot be told, the record is in the journal all the same.
+A separate thread does this while Prefect ends the run; a process that ends waits for it for a moment. If Prefect cannot
+be reached, the record is still in the journal.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ log = logger_of("ivcap_flows.capture")
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
 _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template", "queue"})
 _MOST: Final = 200
-"""Things that are shown at most; the journal has all."""
+"""The maximum number of things that are shown. The journal has all."""
 _TIMEOUT: Final = 3.0
-"""Seconds that a process that ends waits for what is being shown."""
+"""Seconds for which a process that ends waits for the thread."""
 _EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
@@ -40,7 +40,7 @@ _showing: list[threading.Thread] = []
 
 
 def show_in_prefect(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
-    """Begin to show how a flow run ended; nothing for what Prefect does not run. Never raises, waits or blocks."""
+    """Begin to show how a flow run ended, unless it runs without Prefect. Never raises, waits or blocks."""
     if outcome not in _ENDED or opened.run.entry_point.endswith(":") or "prefect.context" not in sys.modules:
         return
     context = contextvars.copy_context()
@@ -81,7 +81,7 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
 def page_of(
     run: str, flow: str, outcome: str, used: Sequence[Record], made: Sequence[Record], frame: Sequence[Record]
 ) -> str:
-    """The page in Markdown. What users named stands in code spans, so that it means nothing there."""
+    """Return the page in Markdown. Names that users gave are in code spans, so that Markdown in them has no effect."""
     lines = [f"# {_span(flow)}: {outcome}", "", f"Run {_span(run)}"]
     for record in frame:
         if record.type == "code" and record.attributes.get("commit"):
@@ -95,7 +95,7 @@ def page_of(
 
 
 def rows_of(used: Sequence[Record], made: Sequence[Record]) -> list[dict[str, Any]]:
-    """A row for each thing that the run took or made."""
+    """Return a row for each thing that the run used or made."""
     return [
         {
             "role": role,
@@ -110,7 +110,7 @@ def rows_of(used: Sequence[Record], made: Sequence[Record]) -> list[dict[str, An
 
 
 def links_of(records: Sequence[Record]) -> str:
-    """Links in Markdown: to what has a public handle, and to the commit where its repository shows it."""
+    """Return links in Markdown: to things with a public handle, and to the commit in the web view of its repository."""
     found: dict[str, str] = {}
     for record in records:
         platform = str(record.attributes.get("platform") or _EMBEDDED)

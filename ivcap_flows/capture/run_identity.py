@@ -1,4 +1,4 @@
-"""What equal runs share wherever their code lies: the place of the code in its project, and the parameters."""
+"""The identity of a run, wherever its code is: the place of the code in its project, and the parameters."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True)
 class Project:
-    """The folder that code moves with. `root` is None for code that is in none, or in no file."""
+    """The folder that code moves with. `root` is None for code outside of any project, or without a file."""
 
     root: str | None
 
     @classmethod
     def around(cls, file: str | None) -> Project:
-        """The nearest folder above a file with `.git`, else with `pyproject.toml`; of installed code where that is."""
+        """Find the folder of installed code, else the nearest folder above with `.git`, else with `pyproject.toml`."""
         if file is None or not os.path.isfile(file):
             return cls(None)
         above = [str(folder) for folder in PurePath(file).parents]
@@ -40,22 +40,22 @@ class Project:
         return cls(next(installed, None) or next(marked, None))
 
     def code(self, file: str | None, name: str) -> str:
-        """The function `name` of a file by the file's path in the project, without one by the file's name.
+        """Identify the function `name` by its file's path in the project, or without a project by the file's name.
 
-        What lies in no file, as in an interactive session, is known by the path that stands for one.
+        Code without a file, as in an interactive session, is identified by the text that stands for its path.
         """
         if file is not None and os.path.isfile(file):
             file = self._inside(file) or os.path.basename(file)
         return str(sayable(f"{file}:{name}"))
 
     def path(self, text: str) -> str:
-        """A text; a path within the project, alone or given to an option (`--in=/a/b`), counts from the project on."""
+        """Return the text. A path in the project, also one given to an option (`--in=/a/b`), becomes relative to it."""
         option, equals, path = text.partition("=") if text.startswith("-") else ("", "", text)
         inside = self._inside(path)
         return text if inside is None else f"{option}{equals}<project>/{inside}"
 
     def _inside(self, path: str) -> str | None:
-        """The path of what lies within the project from its root on; None of anything else."""
+        """Return a path in the project relative to its root, and None for any other path."""
         if self.root is not None and os.path.isabs(path):
             for root in (self.root, os.path.realpath(self.root)):
                 inside = os.path.relpath(path, root) if path.startswith(root) else os.pardir
@@ -67,18 +67,17 @@ class Project:
 def parameters_sha256(
     parameters: Mapping[str, Any], project: Project, contents: Mapping[int, str] | None = None, *, of: str | None = None
 ) -> str:
-    """What equal parameters share in any process, on any host, and in any checkout of the project.
+    """Return the digest that equal parameters share in any process, on any host, and in any checkout of the project.
 
-    `contents` names the tables and arrays that were read, by `id()`. Parameters that cannot be compared are equal to no
-    others, not even to themselves: the run that has them is continued by none. A warning says so where `of` names what
-    runs.
+    `contents` names the tables and arrays that were read, by `id()`. Parameters that cannot be compared are equal to
+    none, not even to themselves, so no later run continues this one. A warning says so if `of` names what runs.
     """
     try:
         form = canonical_form(dict(parameters), "parameters", stand_in=StandIns(contents, project.path))
         return digest(canonical(scrub_alone(form)))
     except InputError as error:
         why = error.message
-    except Exception as error:  # noqa: BLE001 - whatever a user's type does, its run begins
+    except Exception as error:  # noqa: BLE001 - an error of a user's type must not stop the run
         why = f"they cannot be compared ({type(error).__name__})."
     if of is not None:
         log.warning("If %s does not complete, the same command begins anew instead of continuing it: %s", of, why)

@@ -1,4 +1,4 @@
-"""What tells values apart that have no canonical form of their own: their content, their name, where they lie."""
+"""Stand-ins for values without a canonical form: by their content, their name, or where they are."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ivcap_flows.secrets import HIDDEN, is_secret_type
 __all__ = ["MAPPINGS", "StandIns", "block_of"]
 
 MAPPINGS: Final = (dict, MappingProxyType, ChainMap, UserDict)
-"""Others may be views of files or of distant stores: to look into them is to read those."""
+"""Other mappings may be views of files or of remote stores, and reading their items would read those."""
 _EXACT: Final = 2**53
 
 
 def block_of(value: Any) -> dict[str, Any] | None:
-    """What stands for a block of Prefect's: its type, and the name it is saved under. None for what is no block."""
+    """Return the stand-in for a Prefect block: its type, and the name it is saved under. None if it is not a block."""
     kind: Any = type(value)
     return {"block": kind.__name__, "name": getattr(value, "_block_document_name", None)} if _is_block(kind) else None
 
@@ -39,10 +39,10 @@ def _is_block(kind: type) -> bool:
 
 
 class StandIns:
-    """Asked by `canonical_form` about each part of a value that is compared, and never sent.
+    """Returns stand-ins to `canonical_form`, for each part of a value that is only compared and never sent.
 
-    `contents` are the names of the tables and arrays that were read, by `id()`; `path` gives the text that counts for a
-    text or path.
+    `contents` are the names of the tables and arrays that were read, by `id()`. `path` returns the text that counts for
+    a text or path.
     """
 
     def __init__(self, contents: Mapping[int, str] | None = None, path: Callable[[str], str] = str.__str__) -> None:
@@ -50,7 +50,7 @@ class StandIns:
         self._path = path
 
     def __call__(self, value: Any) -> Any:
-        """The value, or what stands for it. ValueError for what is not looked into."""
+        """Return the value or its stand-in. Raises ValueError for a value that must not be read."""
         kind: Any = type(value)
         if value is None or isinstance(value, bool | Enum | Handle):
             return value

@@ -1,4 +1,4 @@
-"""Texts as a record can hold them, whatever a file system has in its names."""
+"""Texts that a record can hold, whatever a file system allows in names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["sayable"]
 
 
 def sayable(value: Any) -> Any:
-    """A JSON value whose texts UTF-8 can say: half a surrogate pair, which file names may hold, is escaped.
+    """Return a JSON value whose texts UTF-8 can encode. Half surrogate pairs, which file names may hold, are escaped.
 
-    So two names that differ in nothing else stay two.
+    So two names that differ only in these stay different.
     """
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
-"""Look at arguments and results once: what they are as JSON, and the handles and paths in them.
+"""Read arguments and results once: as JSON, together with the handles and paths in them.
 
-Tables and arrays are set aside, to be read with care; lazy and unknown values are named by their type, and never
+Tables and arrays are set aside and read separately. Lazy and unknown values are named by their type; they are never
 computed, iterated or printed.
 """
 
@@ -31,17 +31,17 @@ __all__ = ["Look"]
 
 MAX_DEPTH: Final = 8
 MAX_PARTS: Final = 20_000
-"""How many parts of one call's values are looked at."""
+"""The maximum number of parts of one call's values that are looked at."""
 MAX_SHOWN: Final = 200
-"""How many items of a container are kept as JSON; handles and paths are found in all of them."""
+"""The maximum number of items of a container that are kept as JSON. Handles and paths are found in all of them."""
 MAX_TEXT: Final = 4_000
 MAX_NAME: Final = 200
 MAX_ROOM: Final = 100_000
-"""How many characters of one call's values are kept as JSON."""
+"""The maximum number of characters of one call's values that are kept as JSON."""
 MAX_DATA: Final = 64
-"""How many tables and arrays of one call are read."""
+"""The maximum number of tables and arrays of one call that are read."""
 MAX_FOUND: Final = 10_000
-"""How many handles, and how many paths, of one call are kept."""
+"""The maximum number of handles, and of paths, of one call that are kept."""
 _EXACT: Final = 2**53
 
 _AS_IT_IS: Final = frozenset({bool, type(None)})
@@ -49,9 +49,9 @@ _AS_TEXT: Final = (datetime, date, time, timedelta, Decimal, UUID)
 
 
 class Look:
-    """What was found in one call's arguments or result, each thing with the name of its argument.
+    """The things found in one call's arguments or result, each with the name of its argument.
 
-    `data` are tables and arrays with what stands for each in the JSON, which whoever reads them completes.
+    `data` are tables and arrays, each with its stand-in in the JSON. `seen_in` reads them and completes the stand-ins.
     """
 
     __slots__ = ("_left", "_room", "data", "handles", "paths")
@@ -65,18 +65,18 @@ class Look:
 
     @property
     def weight(self) -> int:
-        """About how many bytes all that was found holds."""
+        """The approximate number of bytes that everything found holds."""
         return 2 * (MAX_ROOM - self._room) + 500 * (len(self.handles) + len(self.paths) + MAX_PARTS - self._left)
 
     def named(self, role: str, name: str, value: Any, depth: int = 0) -> Any:
-        """As `at`; a text under a secret name is hidden at once, and in all that comes later."""
+        """Return the JSON of a value, as `at` does. Hide a text under a secret name, here and in everything later."""
         if type(value) is str and is_secret_name(name):
             hidden: str = scrub({name: value})[name]
             return hidden
         return self.at(role, value, depth)
 
     def at(self, role: str, value: Any, depth: int = 0) -> Any:
-        """The JSON of a value, its handles and paths added to what was found."""
+        """Return the JSON of a value. Add its handles and paths to what was found."""
         kind = type(value)
         if kind in _AS_IT_IS:
             return value
@@ -96,7 +96,8 @@ class Look:
             self.paths.append((role, value))
         most = min(MAX_TEXT, max(self._room, 0))
         if len(value) > most:
-            # Two texts that differ only in what is not shown are two. Half a token is no longer known as one.
+            # The digest tells two texts apart that differ only in the hidden part. Scrub first: half a token is not
+            # recognised.
             shown = scrub_text(value)
             told = sha256(shown.encode(errors="surrogatepass")).hexdigest()
             value = shown[:most] + f"… (sha256 {told}, {len(value)} characters)"
@@ -159,7 +160,7 @@ class Look:
         if not isinstance(path, str):
             path = os.fsdecode(path)
         if "://" not in path:
-            # A trailing separator tells a path that may be a folder from a text that may be a file.
+            # The trailing separator tells a path, which may be a folder, from a text, which may be a file.
             self.paths.append((role, os.path.join(path, "")))
         return path
 
@@ -185,7 +186,7 @@ class Look:
         shown: list[Any] = []
         rest = sha256()
         if isinstance(value, set | frozenset):
-            # Their own order is the process's.
+            # The order of a set differs between processes.
             value = sorted(value) if all(type(item) is str for item in value) else sorted(value, key=_rank)
         for index, inner in enumerate(value):
             if self._left <= 0:
@@ -202,7 +203,7 @@ class Look:
 
 
 def _rank(item: Any) -> tuple[bool, bytes]:
-    """By what an item of a set is put in order; items without a canonical form come last, by their types."""
+    """Return the sort key for an item of a set. Items without a canonical form come last, by their types."""
     try:
         return False, canonical(canonical_form(item, "item", stand_in=StandIns()))
     except Exception:  # noqa: BLE001 - whatever a user's type does, it is recorded
@@ -210,7 +211,7 @@ def _rank(item: Any) -> tuple[bool, bytes]:
 
 
 def _rest(told: str, count: int) -> str:
-    """What stands for the items beyond those that are shown; two containers that differ only in those are two."""
+    """Return the stand-in for items that are not shown. Its digest tells apart containers that differ only there."""
     return f"… the rest with sha256 {told}, {count} items"
 
 
@@ -224,7 +225,7 @@ def _may_be_path(text: str) -> bool:
 
 
 def _named(value: Any) -> dict[str, str]:
-    """What is not looked into is named by its type; its data are recorded as not hashed."""
+    """Return the stand-in for a value that is not looked into: its type, and that it is not hashed."""
     if isinstance(value, bytes | bytearray | memoryview):
         return {"type": type(value).__name__, "unhashed": f"{len(value)} bytes in memory"}
     kind = type(value)

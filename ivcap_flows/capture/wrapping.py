@@ -1,4 +1,4 @@
-"""A function whose calls are followed: plain and asynchronous functions, and generators of both kinds."""
+"""Wrap a function to follow its calls: plain and asynchronous functions, and generators of both kinds."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ _MARK: Final = "__ivcap_flows_followed__"
 
 
 class Scope(Protocol):
-    """One call between its begin and its end. It has been entered when it is made."""
+    """One call between its begin and its end. A new scope has been entered."""
 
     def hand_on(self, value: Any, references: int) -> Any:
-        """What the caller gets for a value that a generator yields."""
+        """Return what the caller gets for a value that a generator yields."""
 
     def finish(self, result: Any, references: int) -> Any:
-        """End the call, and leave; what the caller gets for the result."""
+        """End the call and leave it. Return what the caller gets for the result."""
 
     def fail(self, error: BaseException) -> None:
-        """End the call with an error, and leave."""
+        """End the call with an error, and leave it."""
 
     def leave(self) -> None:
-        """What runs from here on is the caller's."""
+        """Leave the call: what runs from here on is the caller's."""
 
     def inside(self) -> AbstractContextManager[None]:
-        """What runs in the block is the call's."""
+        """Enter the call for the block: what runs in it is the call's."""
 
 
 Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Scope | None]
-"""Begins to follow a call of the wrapper; None for one that is not followed."""
+"""Begins to follow a call of the wrapper. Returns None for a call that is not followed."""
 
 
 def is_followed(function: Any) -> bool:
-    """Whether calls of this very function are followed, and not only of one that it calls."""
+    """Whether calls of this very function are followed. A function that only calls a followed one does not count."""
     function = getattr(function, "__func__", function)
     return getattr(function, _MARK, None) is function
 
 
 def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
-    """The function with its calls followed by what `enter` returns. It is of the same kind, name and signature.
+    """Return a function whose calls are followed by what `enter` returns. It has the same kind, name and signature.
 
-    The count of references that a scope gets is that of the one variable that holds the value.
+    `references`, which a scope gets with a value, is `sys.getrefcount` of the only variable that holds the value.
     """
     wrapper: Any
     if inspect.isasyncgenfunction(function):
@@ -117,7 +117,7 @@ def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]
                 scope.fail(error)
                 raise
             try:
-                # The generator itself may refer to what it yields.
+                # The generator itself may still refer to what it yields.
                 step, given = inner.send, (yield scope.hand_on(value, getrefcount(value)))
             except GeneratorExit:
                 inner.close()

@@ -1,9 +1,9 @@
-"""What nothing can be (W3C PROV-CONSTRAINTS, 2013): its own origin, or begun within itself.
+"""Cycles that cannot be (W3C PROV-CONSTRAINTS, 2013): a thing that is its own origin, or that began within itself.
 
-The order of instants is in `ordering`. Where none of these are known, a cycle in time can still be one of derivations
-and specializations, or one of starts. The other constraints that bear on our records are in `rules`: what may relate to
-what, a second birth. A relation's id follows from its ends, so no generation or usage of one entity by one activity is
-stated twice.
+`ordering` checks the order of instants. If none of the instants is known, a cycle in time can still be found as one of
+derivations and specializations, or as one of starts. `rules` has the other constraints that apply to our records: which
+things a relation may join, and that some things are made only once. The id of a relation is computed from its ends, so
+no generation or usage of one entity by one activity is recorded twice.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Arrows = Mapping[str, Iterable[str]]
 
 
 def cycles(relations: Iterable[Record]) -> list[str]:
-    """One sentence for each order in time that leads back to where it began."""
-    # What relates to itself is a fault of its own.
+    """Return one sentence for each order in time that leads back to where it began."""
+    # A relation of a thing to itself is another fault.
     links = [link for link in relations if link.source != link.target]
     found = []
     for order in _ORDERS:
@@ -36,9 +36,9 @@ def cycles(relations: Iterable[Record]) -> list[str]:
 
 
 def closing(relations: Iterable[Record]) -> list[str]:
-    """The ids of the derivations that lead back in time, the later said of each cycle.
+    """Return the ids of the derivations that lead back in time: of each cycle, the one that was recorded later.
 
-    A file that is changed and changed back has one name for its first content and its last: it cannot be its own
+    A file that is changed and changed back has one name for its first and its last content, and it cannot be its own
     origin.
     """
     order, _ = _ORDERS
@@ -67,7 +67,7 @@ def _arrows(links: Iterable[Record]) -> Arrows:
 
 
 def _caught(arrows: Arrows) -> set[str]:
-    """What is left when everything that leads to an end is taken away: the members of cycles, and what leads there."""
+    """Return the members of cycles and what leads there: the rest when everything that leads to an end is removed."""
     into: dict[str, list[str]] = defaultdict(list)
     left: dict[str, int] = {}
     for source, targets in arrows.items():

@@ -1,4 +1,4 @@
-"""What a handle itself states, as records: an order names its service, its inputs and its products."""
+"""The records that a handle implies: an order, for example, names its service, its inputs and its products."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from ivcap_flows.secrets import scrub_alone
 __all__ = ["describe", "identify", "reference"]
 
 _SHOWN: Final = 200
-"""Characters of an event's message that a record holds."""
+"""The maximum number of characters of an event's message in a record."""
 
 _OWN_ANNOTATIONS: Final = "ivcap-"
-"""How the annotations begin that this package gives to what it registers."""
+"""The prefix of the annotations that this package adds to what it registers."""
 
 _NOUNS = {
     "urn:ivcap:artifact:": ("entity", "artifact"),
@@ -56,7 +56,7 @@ _NOUNS = {
 
 
 def reference(urn: str) -> Record:
-    """A record of what a URN alone tells: its kind and type by its noun, an entity where the noun is not known."""
+    """Return a record from a URN alone. Its noun gives kind and type; a URN with an unknown noun is an entity."""
     for prefix, (kind, type_) in _NOUNS.items():
         if urn.startswith(prefix):
             return activity(urn, type_) if kind == "activity" else entity(urn, type_)
@@ -64,12 +64,12 @@ def reference(urn: str) -> Record:
 
 
 def identify(value: Handle | LocalFile) -> str:
-    """The id under which a handle's thing is recorded: its URN, or the URN of a file's content."""
+    """Return the id under which a handle's thing is recorded: its URN, or the URN of a file's content."""
     return file_urn(value.sha256) if isinstance(value, LocalFile) else value.urn
 
 
 def describe(value: object) -> list[Record]:
-    """The records that a handle states, the thing itself first; none for what is no handle."""
+    """Return the records that a handle implies, the thing itself first; none for other values."""
     if isinstance(value, LocalFile):
         return [entity(identify(value), "content", sha256=value.sha256, size=value.size)]
     if isinstance(value, Artifact):
@@ -150,7 +150,7 @@ def _work(value: Order | Job) -> Iterator[Record]:
 
 
 def _event(event: JobEvent) -> dict[str, Any]:
-    """Name, message and time of an event, in the words of the SDKs (ivcap-service events.py) where they are there."""
+    """Return name, message and time of an event, in the SDK's words if there are any (ivcap-service events.py)."""
     data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
     options = data.get("options")
     inner: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
@@ -173,7 +173,7 @@ def _text(time: datetime | None) -> str | None:
 
 
 def _began(value: Order | Job | ModelRun) -> datetime | None:
-    """When the work began; of ended work whose platform does not tell, when it was asked for."""
+    """Return when the work began. If the platform does not report it and the work has ended: when it was requested."""
     if isinstance(value, ModelRun) or value.started_at is not None:
         return value.started_at
     return value.requested_at if value.done else None
@@ -198,7 +198,7 @@ def _aspect(value: Aspect) -> Iterator[Record]:
 
 
 def _content_sha256(content: Any) -> str | None:
-    """None where the content holds a secret: the digest would let it be guessed."""
+    """Return the digest of a content. None if it holds a secret, which the digest would help to guess."""
     return None if content is None or scrub_alone(content) != content else fingerprint(content)
 
 
@@ -236,14 +236,14 @@ def _model_run(value: ModelRun) -> Iterator[Record]:
 
 
 def _with_templates(datasets: Sequence[str], templates: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Each dataset with the template that it is for, where that is known."""
+    """Return each dataset with its template, if that is known."""
     return zip_longest(datasets, templates[: len(datasets)])
 
 
 def _people(value: ModelRun) -> Iterator[Record]:
-    """Who answers for a model run, and whose its outputs are, as Provena's own graph has it.
+    """Yield who is responsible for a model run, and who owns its outputs, as in Provena's own graph.
 
-    As an agent a person has a name of his own: the handle is that of his record.
+    A person as an agent gets a name of our own, since the handle is the name of the person's record.
     """
     if value.modeller is None:
         return

@@ -1,4 +1,4 @@
-"""What is different between two runs, and why a result of theirs is."""
+"""The differences between two runs, and why a result differs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _RUN_PARTS: Final = frozenset({"flow-run", "attempt"})
 _LOCAL: Final = frozenset({"file", "directory"})
 _OWN: Final = ("urn:ivcap:artifact:", "urn:ivcap:order:", "urn:ivcap:job:", "urn:ivcap-flows:", "/")
 _BEFORE: Final = timedelta(minutes=1)
-"""A run is given its time before it begins."""
+"""A run may be given its time this long before it begins."""
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs: what it was asked, how it ended, and all that it states."""
+    """One of the two runs: its parameters, its outcome, and its whole record."""
 
     run: str
     outcome: str
@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """What a thing was in the first run and in the second; None where it was not there."""
+    """A difference in one thing: its value in the first run and in the second, or None if it was not there."""
 
     name: str
     before: Any
@@ -52,16 +52,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Result(Change):
-    """An output that differs, or is there in one run only; `why` are the changes on its way, none where nothing on
-    record explains it."""
+    """An output that differs, or that only one run has.
+
+    `why` are the changes that led to it, or nothing if the record does not explain it.
+    """
 
     why: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Difference:
-    """All that changed, by where. `work` are the services and parameters of steps, orders and jobs; `compared` is the
-    number of contents that either run made."""
+    """All changes, by place.
+
+    `work` are the services and parameters of steps, orders and jobs. `compared` is the number of contents that either
+    run made.
+    """
 
     outcome: Change | None
     parameters: tuple[Change, ...]
@@ -75,12 +80,12 @@ class Difference:
 
     @property
     def same_results(self) -> bool:
-        """Whether both ended alike and made the same."""
+        """Whether both runs ended alike and made the same."""
         return self.outcome is None and not self.outputs
 
 
 def compare(first: Side, second: Side) -> Difference:
-    """What changed from the first run to the second."""
+    """Return what changed from the first run to the second."""
     one, two = _facts_of(first.graph), _facts_of(second.graph)
     parts = {
         "parameters": _changes(_flat(first.parameters), _flat(second.parameters)),
@@ -121,7 +126,7 @@ _Changed = list[tuple[Change, frozenset[str]]]
 
 
 def ends(graph: Graph) -> tuple[list[Record], list[Record]]:
-    """Entities that the run used and nothing in it made, and those that it made."""
+    """Return the entities that the run used and nothing in it made, and those that it made."""
     made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
     used = {link.target for link in graph.relations.values() if link.type == "used"}
     nodes = [node for node in graph.nodes.values() if node.kind == "entity" and node.type not in _NO_END]
@@ -130,8 +135,11 @@ def ends(graph: Graph) -> tuple[list[Record], list[Record]]:
 
 @dataclass(frozen=True)
 class _Ends:
-    """What a run took and made: folders as the files in them, and nothing that merely holds an input file. `met` are
-    the contents of both, also of what was left out, or ids where there is no digest."""
+    """The inputs and the results of a run.
+
+    A folder counts as the files in it. Results on a platform that merely hold an input file are left out. `met` are the
+    contents of both, also of what was left out, or the ids of things without a digest.
+    """
 
     inputs: list[Record]
     results: list[Record]
@@ -153,7 +161,7 @@ class _Ends:
 
 
 def _in_files(graph: Graph, nodes: list[Record]) -> list[Record]:
-    """Folders as the files in them, where all of these are on record: others may have lain beside them."""
+    """Replace each folder by the files in it, if all of them are on record."""
     members: dict[str, list[str]] = defaultdict(list)
     for link in graph.relations.values():
         if link.type == "hadMember" and link.source and link.target in graph.nodes:
@@ -174,7 +182,7 @@ class _Facts:
 
 
 def _facts_of(graph: Graph) -> _Facts:
-    """What the newest attempt that followed code ran: its version, the environment, the packages."""
+    """Return the version of the newest code, its environment and its packages."""
     found = _Facts({}, {}, {})
     for node in graph.nodes.values():
         if node.type not in ("code", "environment"):
@@ -198,7 +206,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Chang
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested parameters by the names that lead to them."""
+    """Return nested parameters by their paths, such as `outer.inner`."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{above}{name}"
@@ -222,9 +230,11 @@ def _label(node: Record) -> str:
 
 
 def _ends_changed(before: _Ends, after: _Ends, part: Literal["inputs", "results"]) -> _Changed:
-    """Things of one name whose contents differ, or that are there on one side only. A result that was there already is
-    an input of the other run, so what the other met in any way is no difference. Of inputs without a digest the id
-    tells; of results without one nothing is said."""
+    """Return the things with one name whose contents differ, or that only one run has.
+
+    A content that the other run met in any way is no difference, since an existing result is an input of the later run.
+    Inputs without a digest are compared by id; results without one are not compared.
+    """
 
     def known(nodes: list[Record]) -> dict[str, dict[str, set[str]]]:
         named: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -247,7 +257,7 @@ def _ends_changed(before: _Ends, after: _Ends, part: Literal["inputs", "results"
 
 
 def _work_changed(first: Graph, second: Graph) -> _Changed:
-    """Steps, orders and jobs of one name that were asked for something else, or of another service."""
+    """Return how steps, orders and jobs of one name differ: in what was requested, or in the service."""
     one, two = _asked(first), _asked(second)
     found: _Changed = []
     for name in dict.fromkeys([*one, *two]):
@@ -264,7 +274,7 @@ def _work_changed(first: Graph, second: Graph) -> _Changed:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A step, order or job: what it was asked for, and the contents that it was given, by their roles."""
+    """A step, order or job: what was requested, and the contents that it was given, by their roles."""
 
     id: str
     facts: dict[str, Any]
@@ -275,7 +285,7 @@ class _Asked:
         return fingerprint([self.facts, sorted(self.given)])
 
     def likeness(self, other: _Asked) -> int:
-        """How much two were given alike."""
+        """Return how many requested values and given contents two have in common."""
         same = [name for name, value in self.facts.items() if name in other.facts and other.facts[name] == value]
         return len(same) + len(self.given & other.given)
 
@@ -309,8 +319,10 @@ def _asked(graph: Graph) -> dict[str, list[_Asked]]:
 def _paired(
     before: list[_Asked], after: list[_Asked]
 ) -> tuple[list[tuple[_Asked, _Asked]], tuple[list[_Asked], list[_Asked]]]:
-    """Calls of one name that differ, by what they were given: first those that were given the same are left out, then
-    the most alike are pairs; and those that have no other."""
+    """Pair calls of one name that differ. Return the pairs, and the calls without a partner.
+
+    Calls that were given the same are left out first. Of the others, the most similar ones become pairs.
+    """
     waiting: dict[str, list[_Asked]] = defaultdict(list)
     for each in after:
         waiting[each.whole].append(each)
@@ -321,7 +333,7 @@ def _paired(
         else:
             left.append(each)
     right = [each for rest in waiting.values() for each in rest]
-    # Of equally alike ones those in the same place; few are left in two runs of one flow.
+    # Of equally similar ones, those at the same place are pairs. Few are left in two runs of one flow.
     order = sorted(
         ((one.likeness(two), -abs(i - j), i, j) for i, one in enumerate(left) for j, two in enumerate(right)),
         reverse=True,
@@ -340,7 +352,7 @@ def _paired(
 
 
 class _Own:
-    """What a run names anew: its ids, its places, its times, and things, which are compared by their contents."""
+    """Values that each run names anew: ids, paths, times, and things, which are compared by content instead."""
 
     def __init__(self, graph: Graph) -> None:
         times = [time for node in graph.nodes.values() for time in (node.time, node.ended) if time is not None]
@@ -352,7 +364,7 @@ class _Own:
         return value.startswith(_OWN) or _UUID.fullmatch(value) is not None or self._is_within(value)
 
     def _is_within(self, text: str) -> bool:
-        """Whether a text is a moment while the run was made."""
+        """Whether a text is a moment during the run."""
         try:
             moment = datetime.fromisoformat(text) if ":" in text else None
         except ValueError:

@@ -1,4 +1,4 @@
-"""A graph in the language of Graphviz: all of it, each group as a cluster around the activity that it is."""
+"""A graph in the language of Graphviz: the whole graph, with each group as a cluster around its activity."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENDS: Final = {
 
 
 def dot(graph: Graph, starts: Collection[str] = ()) -> str:
-    """The text of the graph, for `dot -Tsvg` and the like."""
+    """Return the text of the graph, for `dot -Tsvg` and the like."""
     return "\n".join(_lines(picture(graph, starts))) + "\n"
 
 
@@ -56,7 +56,7 @@ def _lines(shown: Picture) -> Iterator[str]:
         if members[inner.id]:
             yield f"{indent}subgraph cluster_{names[inner.id]} {{"
             indent += "  "
-            # Several alike are no thing of their own that anything could lead to.
+            # A group of similar things is not a thing itself, so no link leads to it.
             yield f"{indent}label={_quoted(inner)}" if inner.record is None else f'{indent}label=""'
             stack.append((indent, iter(members[inner.id])))
         if inner.record is not None:
@@ -76,6 +76,6 @@ def _quoted(item: Item) -> str:
 
 
 def _plain(text: str) -> str:
-    """Graphviz reads escapes and HTML's entities in labels, and no other markup within quotes."""
+    """Escape a text for a label: Graphviz reads escapes and HTML entities there, and no other markup within quotes."""
     shown = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return shown.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')

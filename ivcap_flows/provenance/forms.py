@@ -1,6 +1,6 @@
-"""What becomes of each type of thing, and of each relation, in each form that a record can take.
+"""The form of each type of thing, and of each relation, in each format of a record.
 
-One table: the exporters go by it, and the reference page of the provenance model is printed from it.
+This one table drives the exporters, and the reference page of the provenance model is generated from it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Place = Literal["run", "dataset", "facet"]
 
 @dataclass(frozen=True)
 class Form:
-    """What one type of thing is elsewhere.
+    """The form of one type of thing in each format.
 
-    `prov` is the type that PROV itself has for it, beside our own. `crate` are the types of its entity in an RO-Crate
-    (RO-Crate 1.1, Workflow Run Crate 0.5). `lineage` says whether OpenLineage knows it as a run, as a dataset, or in a
-    facet, and `facets` which ones. `ivcap` and `provena` say what becomes of it on those platforms, beside its part in
-    the record of the run.
+    `prov` is the type that PROV itself has for it, besides our own. `crate` are the types of its entity in an RO-Crate
+    (RO-Crate 1.1, Workflow Run Crate 0.5). `lineage` says whether OpenLineage has it as a run, as a dataset, or in a
+    facet; `facets` says in which facets. `ivcap` and `provena` say what becomes of it on those platforms, besides its
+    part in the record of the run.
     """
 
     prov: str | None = None
@@ -87,11 +87,11 @@ FORMS: Final[Mapping[str, Form]] = {
     "software": Form("SoftwareAgent", _TOOL, "facet", ("processing_engine",)),
     "organisation": Form("Organization", ("Organization",), "facet", ("ownership",), provena="itself"),
 }
-"""By type; what is not in it is told as `form_of` has it."""
+"""The forms by type. `form_of` covers the types that are missing here."""
 
 
 def form_of(record: Record) -> Form:
-    """The form of a record's type; of one that the table has not, what its kind and group have."""
+    """Return the form of a record's type. A type that the table lacks has the form of its kind and group."""
     if record.type in FORMS:
         return FORMS[record.type]
     return _by_kind(record.kind, record.type)
@@ -107,7 +107,7 @@ def _by_kind(kind: Kind, type_: str) -> Form:
 
 @dataclass(frozen=True)
 class Link:
-    """What a relation is elsewhere: a property in an RO-Crate and whose, a part of OpenLineage's events."""
+    """The form of a relation: in an RO-Crate the property `crate` of its end `of`; in OpenLineage `lineage`."""
 
     crate: str | None
     of: Literal["source", "target"] = "source"
@@ -129,7 +129,7 @@ LINKS: Final[Mapping[str, Link]] = {
     "wasAttributedTo": Link("creator"),
     "actedOnBehalfOf": Link("affiliation"),
 }
-"""By relation."""
+"""The links by relation."""
 
 _CRATE_ALONE: Final = {
     "wasStartedBy": "a `ControlAction` for each step, in the run's `OrganizeAction`",
@@ -138,7 +138,7 @@ _CRATE_ALONE: Final = {
 
 
 def things_table() -> str:
-    """Each type of thing with its meaning and its form in each sink, as Markdown."""
+    """Return each type of thing with its meaning and its form in each sink, as Markdown."""
     head = "| thing | meaning | PROV type | RO-Crate | OpenLineage | IVCAP | Provena |"
     lines: list[str] = []
     for kind, types in TYPES.items():
@@ -162,7 +162,7 @@ def _lineage(form: Form) -> str:
 
 
 def links_table() -> str:
-    """Each relation with its form in each sink, as Markdown."""
+    """Return each relation with its form in each sink, as Markdown."""
     lines = ["| relation | PROV | RO-Crate | OpenLineage |", "|---|---|---|---|"]
     for name, rule in RULES.items():
         link = LINKS.get(name, Link(None))

@@ -1,4 +1,4 @@
-"""The graph of a run or of many: records merged by id, contents joined by sha256, lineage up and down."""
+"""The graph of one run or of many: records merged by id, contents joined by sha256, lineage up and down."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _FRAMES: Final = frozenset({"flow-run", "attempt"})
 _OURS: Final = _FRAMES | {"task-run", "call"}
 _FRAME_FACTS: Final = frozenset({"parameters", "code"})
 _COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
-"""Relations to what things have in common without one having come from another."""
+"""Relations to what things share without one coming from the other."""
 _IDENTIFYING: Final = 16
-"""A content of fewer bytes may be another's by chance."""
+"""Contents of fewer bytes may be equal by chance."""
 _EARLIEST: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
 _Step = tuple[Record, str, bool]
-"""By which relation a lineage goes on, to what, and whether that is to be followed in full."""
+"""A step of a lineage: by which relation, to which thing, and whether to follow that thing in full."""
 
 
 def identifies(size: object) -> bool:
-    """Whether things of one sha256 have to do with each other: not if they are empty, or hold a few bytes only."""
+    """Whether things with one sha256 are related. Empty and very small contents may be equal by chance."""
     return not isinstance(size, int) or size >= _IDENTIFYING
 
 
 def merge(first: Record, second: Record) -> Record:
-    """One record of two with the same id; `second` was said later and wins.
+    """Merge two records with one id. `second` was recorded later and wins.
 
-    An activity known to have ended keeps what was known at its end: an older handle of an order says less. What a user
-    has added counts as he said it last.
+    An activity that is known to have ended keeps the facts known at its end, since an older handle of an order has
+    fewer. Of a user's annotations, the last one counts.
     """
     older, newer = (second, first) if first.ended is not None and second.ended is None else (first, second)
     attributes = {**older.attributes, **newer.attributes}
     if older is second:
         attributes |= {name: fact for name, fact in second.attributes.items() if name.startswith(ANNOTATION)}
     if "outcome" in newer.attributes and newer.attributes["outcome"] != older.attributes.get("outcome"):
-        # The cause of an earlier failure is none of what succeeded in the end.
+        # The cause of an earlier failure does not apply to what succeeded in the end.
         attributes = {name: fact for name, fact in attributes.items() if name != "cause" or name in newer.attributes}
     if first.kind == "relation":
         attributes |= _roles(first, second)
@@ -72,7 +72,7 @@ def _pick(choose: Callable[..., datetime], *times: datetime | None) -> datetime 
 
 
 def _in_order(record: Record) -> Record:
-    """An activity that ended before it began, by clocks that differ, ended when it began."""
+    """Let an activity end no earlier than it began, since clocks differ."""
     if record.time is None or record.ended is None or record.ended >= record.time:
         return record
     return record.model_copy(update={"ended": record.time})
@@ -87,11 +87,12 @@ def _roles(*relations: Record) -> dict[str, Any]:
 
 
 class Graph:
-    """Records merged by id, in the order they were first said.
+    """Records merged by id, in the order in which they were first recorded.
 
-    Two things of one sha256 are joined by `specializationOf` their content, so that a path meets the artifact it came
-    from. What a flow returns was made by the task that made it; what a later try got back unchanged it used; a content
-    that was changed and changed back is not its own origin. Instants are in order, whatever clocks have told them.
+    Two things with one sha256 are joined by `specializationOf` to their content, so that a path meets the artifact that
+    it came from. What a flow returns was made by the task that made it. What a later try got back unchanged, it used. A
+    content that was changed and changed back is not its own origin. Instants are put in order, whichever clocks they
+    came from.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
@@ -119,12 +120,12 @@ class Graph:
         return id in self.nodes or id in self.relations
 
     def digest(self) -> str:
-        """The sha256 of all records, whatever their order: equal graphs have equal digests."""
+        """Return the sha256 of all records, whatever their order. Equal graphs have equal digests."""
         said = sorted(json.dumps(r.model_dump(mode="json"), sort_keys=True, default=str) for r in self.records)
         return digest("\n".join(said).encode())
 
     def where(self, keep: Callable[[Record], bool]) -> Graph:
-        """The records that `keep` accepts, without the relations that lost an end."""
+        """Return the records that `keep` accepts, without the relations that lost an end."""
         nodes = {record.id for record in self.nodes.values() if keep(record)}
         return Graph(
             record
@@ -134,7 +135,7 @@ class Graph:
         )
 
     def whole(self) -> Graph:
-        """The same without relations of which an end is not on record, since the fact that states it is missing."""
+        """Return the graph without relations to things that are not on record, because a fact is missing."""
         found = Graph()
         found.nodes = dict(self.nodes)
         found.relations = {
@@ -145,14 +146,15 @@ class Graph:
         return found
 
     def lineage(self, id: str | Iterable[str], direction: Direction = "up") -> Graph:  # noqa: A002
-        """What things come from (`up`), what came from them (`down`), or all that hangs together with them (`both`),
-        with the things themselves.
+        """Return what things come from (`up`), what came from them (`down`), or all that is connected (`both`).
 
-        A flow run frames its tasks: lineage passes from a task to the run's code, parameters and people, not from
-        there to whatever else the run touched. Of a run that is itself asked about, all that it did counts. What is
-        connected only by a plan, an agent or equal parameters does not hang together, unless these are asked about.
-        Equal bytes are followed from what nothing is on record to have made: towards the origins to what was made with
-        that content last, before it was used. Raises KeyError for an id the graph does not know.
+        The things themselves are included. A flow run frames its tasks: lineage passes from a task to the run's code,
+        parameters and people, but not from there to everything else that the run touched. If the run itself is asked
+        about, everything that it did counts. A shared plan, agent or set of equal parameters alone does not connect
+        things, unless it is asked about.
+
+        Equal bytes are followed from a thing that has no recorded maker: upwards to the thing that was last made with
+        that content, before the content was used. Raises KeyError for an id that is not in the graph.
         """
         starts = [id] if isinstance(id, str) else list(id)
         for start in starts:
@@ -183,7 +185,7 @@ class Graph:
         return found
 
     def _with_parts(self, starts: list[str], links: dict[str, list[Record]]) -> list[str]:
-        """A run or an attempt with all that it started."""
+        """Return runs and attempts together with everything that they started."""
         found = dict.fromkeys(starts)
         queue = [start for start in starts if self.nodes[start].type in _FRAMES]
         while queue:
@@ -195,7 +197,7 @@ class Graph:
         return list(found)
 
     def _any_step(self, link: Record, node: str, *, whole: bool) -> list[_Step]:
-        """Where a relation leads from a node in either direction, and whether the other end is to be followed on."""
+        """Return where a relation leads from a node, in either direction, and whether to go on from the other end."""
         other = link.target if link.source == node else link.source
         if not whole or other is None or other not in self.nodes or link.type not in RULES:
             return []
@@ -203,7 +205,7 @@ class Graph:
         return [(link, other, not (common and other == link.target))]
 
     def _steps(self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool) -> list[_Step]:
-        """Where a relation leads from a node."""
+        """Return where a relation leads from a node in one direction."""
         other = link.target if link.source == node else link.source
         if other is None or other not in self.nodes or link.type not in RULES:
             return []
@@ -225,14 +227,14 @@ class Graph:
         return [(link, other, not (link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS))]
 
     def _same_steps(self, link: Record, node: str, other: str, direction: Direction, *, start: bool) -> list[_Step]:
-        """Where a relation leads that says two things are the same, or have the same content."""
+        """Return where a relation leads that says that two things are the same, or have the same content."""
         if link.type != "specializationOf":
-            # Upwards the general is an origin.
+            # Upwards, the more general thing is an origin.
             outwards = direction == "down" or start or link.source == node
             return [(link, other, True)] if outwards else []
         if link.target == node:
             if direction == "down":
-                # What else has its content came from it only if it was not made otherwise.
+                # Another thing with its content came from it only if that thing was not made in another way.
                 follows = start or not self._is_origin(other, node)
             else:
                 follows = start or link == self._origin(node, self._first_use(node))
@@ -243,7 +245,7 @@ class Graph:
         return [(link, other, False), *([] if origin is None else [(origin, origin.source or "", True)])]
 
     def also_made(self, thing: str) -> list[str]:
-        """What else of the thing's content was made, and not from that content."""
+        """Return the other things that were made with the thing's content, and not from that content."""
         contents = {link.target or "" for link in self._ends[thing] if link.type == "specializationOf"} - {thing}
         return [
             link.source
@@ -254,7 +256,7 @@ class Graph:
         ]
 
     def _origin(self, content: str, before: datetime) -> Record | None:
-        """That a thing has a content which was made with it, the last one by then."""
+        """Return the relation that joins the content to the thing last made with it, by the moment `before`."""
         if (content, before) in self._origins:
             return self._origins[content, before]
         holders = [link for link in self._ends[content] if link.type == "specializationOf" and link.target == content]
@@ -276,7 +278,7 @@ class Graph:
         return [link for link in self._ends[thing] if link.type == "wasGeneratedBy" and link.source == thing]
 
     def _is_origin(self, holder: str, content: str) -> bool:
-        """Whether a holder of a content was there before it: something made it, and did not use the content."""
+        """Whether a holder of a content had it first: something made the holder without using the content."""
         makers = [link.target or "" for link in self._makers(holder)]
         taken = {
             r.target or "" for maker in makers for r in self._ends[maker] if r.type == "used" and r.source == maker
@@ -323,7 +325,7 @@ class Graph:
                 self._add(relation("specializationOf", node.id, content))
 
     def _settle_births(self) -> None:
-        """Leave one maker to what several activities of a flow returned, and one starter to what they started."""
+        """Leave one maker for what several activities of a flow returned, and one starter for what they started."""
         self._visibility_delay(
             "wasGeneratedBy", lambda link: relation("used", link.target or "", link.source or "", link.time)
         )
@@ -349,13 +351,13 @@ class Graph:
                 continue
             ours = [link for link in left if self.nodes[link.target or ""].type in _OURS]
             ours.sort(key=lambda link: link.time or _LATEST)
-            # A platform's own word on who made a thing goes before ours on who returned it.
+            # If a platform says who made a thing, that counts more than who returned it here.
             for link in ours if len(ours) < len(left) else ours[1:]:
                 del self.relations[link.id]
                 self._add(instead(link))
 
     def _settle_times(self) -> None:
-        """Leave one start to each activity, and no instant before another that it follows."""
+        """Leave one start for each activity, and no instant before another that it must follow."""
         for record in in_order(self.nodes, self.relations):
             kept = self.relations if record.kind == "relation" else self.nodes
             kept[record.id] = record

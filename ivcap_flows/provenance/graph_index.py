@@ -1,4 +1,4 @@
-"""What exporters ask of a graph: who started whom, what an activity took and made, when and how it ended."""
+"""An index of a graph for exporters: who started whom, what an activity used and made, when and how it ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RUNNING: Final = frozenset({None, "running"})
 
 
 class Story:
-    """The activities of a graph with all that concerns them, looked up once."""
+    """The activities of a graph with everything that concerns them, indexed once."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -41,7 +41,7 @@ class Story:
         return next(iter(self.targets("wasStartedBy", id)), None)
 
     def above(self, id: str) -> list[Record]:  # noqa: A002
-        """The activities that an activity is a part of, the nearest first."""
+        """Return the activities that an activity is a part of, the nearest first."""
         found: list[Record] = []
         starter = self.starter(id)
         while starter is not None and starter not in found:
@@ -50,23 +50,23 @@ class Story:
         return found
 
     def flow_of(self, id: str) -> Record | None:  # noqa: A002
-        """The attempt, of a flow or a subflow, that an activity is a part of."""
+        """Return the attempt, of a flow or a subflow, that an activity is a part of."""
         return next((each for each in self.above(id) if each.type in ("attempt", "flow-run")), None)
 
     def attempts(self, id: str) -> list[Record]:  # noqa: A002
-        """The attempts of a flow run, the last one last."""
+        """Return the attempts of a flow run, the last one last."""
         found = [each for each in self.sources("wasStartedBy", id) if each.type == "attempt"]
         return sorted(found, key=lambda each: (each.attributes.get("number") or 0, self.began(each)))
 
     def plan(self, activity: Record) -> Record | None:
-        """What an activity followed; a flow run what its last attempt did."""
+        """Return the plan that an activity followed. For a flow run, that is the plan of its last attempt."""
         plans = self.targets("hadPlan", activity.id)
         if not plans and activity.type == "flow-run":
             plans = [plan for attempt in self.attempts(activity.id) for plan in self.targets("hadPlan", attempt.id)]
         return plans[-1] if plans else None
 
     def agents(self, activity: Record) -> list[Record]:
-        """Who answers for an activity: those that it states, else those of what it is a part of."""
+        """Return who is responsible for an activity: its own agents, else those of the nearest activity around it."""
         for each in (activity, *self.above(activity.id)):
             of = [each, *self.attempts(each.id)] if each.type == "flow-run" else [each]
             found = {agent.id: agent for one in of for agent in self.targets("wasAssociatedWith", one.id)}
@@ -75,7 +75,7 @@ class Story:
         return []
 
     def products(self) -> list[Record]:
-        """What was made and was not made into something else: a copy of it elsewhere is no other thing."""
+        """Return what was made and not used to make something else. A copy elsewhere is not something else."""
         made = {link.source: None for link in self.links.values() if link.type == "wasGeneratedBy"}
         things = [self.graph.nodes[id_] for id_ in made if id_ is not None]
         return [thing for thing in things if not any(self._makes_another(user, thing) for user in self._users(thing))]
@@ -92,7 +92,7 @@ class Story:
         return any(content is None or content_of(each) != content for each in made)
 
     def began(self, activity: Record) -> datetime:
-        """When an activity started; where that is not known, when what started it did."""
+        """Return when an activity began. If that is not known, return when the activity that started it began."""
         for each in (activity, *self.above(activity.id)):
             times = [each.time, *(link.time for link in self._starts(each.id))]
             known = [time for time in times if time is not None]
@@ -104,7 +104,7 @@ class Story:
         return [self.links["wasStartedBy", id, starter] for starter in self._targets.get(("wasStartedBy", id), ())]
 
     def outcome(self, activity: Record) -> str:
-        """`running` while nothing else is known; a flow run whose end nobody told is as its last attempt."""
+        """Return the outcome, or `running` if none is known. A flow run without one has that of its last attempt."""
         outcome = activity.attributes.get("outcome")
         if outcome in _RUNNING and activity.type == "flow-run":
             attempts = self.attempts(activity.id)
@@ -114,13 +114,13 @@ class Story:
         return str(outcome or "running")
 
     def ended(self, activity: Record) -> datetime | None:
-        """When an activity ended, None while it has not: a parked run goes on."""
+        """Return when an activity ended, or None if it has not. A parked run has not ended."""
         if self.outcome(activity) == "running" or (activity.type == "flow-run" and self.outcome(activity) == "parked"):
             return None
         return max(activity.ended, self.began(activity)) if activity.ended is not None else self.last_seen(activity)
 
     def last_seen(self, activity: Record) -> datetime:
-        """The latest moment that is known of an activity."""
+        """Return the latest moment that is known of an activity."""
         times = [activity.ended, *(each.ended for each in self._parts(activity)), self.began(activity)]
         return max(time for time in times if time is not None)
 
@@ -129,7 +129,7 @@ class Story:
 
 
 def columns_of(record: Record) -> list[tuple[str, str | None]]:
-    """The columns of a frame, or the variables of an array, with their types."""
+    """Return the columns of a frame, or the variables of an array, with their types."""
     told = record.attributes.get("columns") or record.attributes.get("variables") or []
     named = [each for each in told if isinstance(each, dict) and "name" in each] if isinstance(told, list) else []
     return [(str(each["name"]), str(each["type"]) if "type" in each else None) for each in named]

@@ -1,7 +1,7 @@
-"""A graph as one page for a browser: drawing, script and style in one file that asks the network for nothing.
+"""A graph as one page for a browser: drawing, script and style in one file that loads nothing from the network.
 
-The policy that the page sets itself lets in no script and no style but its own, by their digests. What users have named
-is data: it is read by the script as JSON and set as text, never as markup.
+The page's own content security policy allows only its script and its style, by their digests. Names that users gave are
+data: the script reads them as JSON and sets them as text, never as markup.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "wasAttributedTo": ("Belongs to", "Has"),
     "actedOnBehalfOf": ("Acted for", "Acted through"),
 }
-"""What a relation is called at its source and at its target."""
+"""The words for a relation at its source and at its target."""
 
 _SCRIPTS: Final = ("scene.js", "draw.js", "details.js", "legend.js", "page.js")
 _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
-"""JSON says these as well, and no parser of HTML sees markup in it."""
+"""JSON escapes for the characters in which an HTML parser would see markup."""
 
 
 def page(graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", told: str = "") -> str:
-    """The page of a graph, in UTF-8. `starts` are what was traced; `told` says in a few words what the picture is of.
+    """Return the page of a graph, in UTF-8. `starts` are what was traced; `told` says in a few words what is shown.
 
     Equal graphs have equal pages.
     """
@@ -140,7 +140,7 @@ def _role(link: Record) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """Text that UTF-8 can say: half a surrogate pair, which file names may hold, becomes a question mark."""
+    """Return a text that UTF-8 can encode. Half surrogate pairs, which file names may hold, become question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -155,5 +155,5 @@ def _part(name: str) -> str:
 
 @cache
 def _script() -> str:
-    """The script's files as one, with names of its own."""
+    """Return the script's files as one script, in a scope of its own."""
     return '"use strict";\n{\n' + "\n".join(map(_part, _SCRIPTS)) + "}\n"

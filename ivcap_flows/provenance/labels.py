@@ -1,4 +1,4 @@
-"""What people call the things of a graph: a title of a few words, and a note with the type and what else matters."""
+"""Labels for the things of a graph: a title of a few words, and a note with the type and what else matters."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["Labels", "title"]
 _KEY: Final = re.compile(r" \[[0-9a-f]{16}(?:\.\d+)?\]$")
 
 _RESULT: Final = "result"
-"""The role of what a function returned; a parameter's name tells more."""
+"""The role of what a function returned. The name of a parameter says more."""
 
 _TO_BE_TRIED_AGAIN: Final = frozenset({"retried", "running"})
 
 
 def title(record: Record) -> str:
-    """What a thing is called by its record alone."""
+    """Return the title of a thing by its record alone."""
     said = record.attributes
-    # A task run's own name tells it from others of its task.
+    # The name of a task run tells it from others of its task.
     if name := said.get("run_name") or said.get("name") or said.get("flow_run_name"):
-        # The key that makes an order findable says nothing to people.
+        # The key in an order's name means nothing to people.
         return _KEY.sub("", " ".join(str(name).split()))
     if path := said.get("path"):
         return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] or str(path)
@@ -35,8 +35,10 @@ def title(record: Record) -> str:
 
 
 class Labels:
-    """Titles and notes of a graph's things. Its relations tell which parameter a table was given as, and how often a
-    task was tried."""
+    """Titles and notes of a graph's things.
+
+    The relations show as which parameter a table was given, and how often a task was tried.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self._roles: dict[str, dict[str, None]] = defaultdict(dict)
@@ -57,8 +59,11 @@ class Labels:
                 self._tries[_task_run_of(node)][_try(node)] = node.attributes.get("outcome")
 
     def title(self, record: Record) -> str:
-        """What a thing is called; a table or an array by the parameter it was first given as, else as "result"; a
-        content as the first thing that holds it."""
+        """Return the title of a thing.
+
+        A table or an array has the name of the parameter that it was first given as, or else "result". A content has
+        the title of the first thing that holds it.
+        """
         if record.type == "content" and (holder := self._holders.get(record.id)):
             return self.title(holder)
         if _is_data(record) and (roles := self._roles.get(record.id)):
@@ -66,7 +71,7 @@ class Labels:
         return title(record)
 
     def note(self, record: Record) -> str:
-        """The type of a thing, and what else is worth a glance."""
+        """Return the type of a thing, and what else is worth a glance."""
         return " · ".join(self._words(record))
 
     def _words(self, record: Record) -> Iterator[str]:
@@ -104,7 +109,7 @@ class Labels:
         tries = self._tries[_task_run_of(record)]
         last = max(tries)
         if last > 1:
-            # One that is to be tried again has a try after it that is not in this graph.
+            # A try that will be retried is followed by one that is not in this graph, so the total is unknown.
             known = tries[last] not in _TO_BE_TRIED_AGAIN
             yield f"try {_try(record)}" + (f" of {last}" if known else "")
 
@@ -115,7 +120,7 @@ def _roles(link: Record) -> list[str]:
 
 
 def _task_run_of(record: Record) -> str:
-    """The id of a try without its number, which the tries after the first have at its end."""
+    """Return the id of a try without its number, which all tries after the first have at the end."""
     return record.id.removesuffix(f".{_try(record)}")
 
 
@@ -130,17 +135,17 @@ def _is_data(record: Record) -> bool:
 
 
 def _columns(said: dict[str, Any]) -> str:
-    """The names of a table's columns or of a data set's variables, coordinates left out; of an array, its data type."""
+    """Return the names of a table's columns, or of a data set's variables without coordinates, or an array's type."""
     named = [each for each in _listed(said, "columns") if each.get("name")]
     named += [each for each in _data_variables(said) if each.get("name")]
     return ", ".join(str(each["name"]) for each in named) or str(said.get("data_type", ""))
 
 
 def _shape(said: dict[str, Any]) -> str:
-    """How much a table, an array or a data set's largest variable holds, a number for each dimension."""
+    """Return the size of a table, an array or a data set's largest variable, one number for each dimension."""
     if "rows" in said:
         columns = _listed(said, "columns")
-        # Of many columns the last one listed tells how many there are.
+        # If a table has too many columns to list, the last entry says how many there are.
         count = columns[-1].get("type") if columns and columns[-1].get("name") == "…" else len(columns)
         return f"{said['rows']} x {str(count).partition(' ')[0]}"
     shapes = [said.get("shape"), *(each.get("shape") for each in _data_variables(said))]
@@ -158,7 +163,7 @@ def _listed(said: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _tail(id: str) -> str:  # noqa: A002
-    """The end of a URN, where what tells it from others stands."""
+    """Return the end of a URN, which tells it from others."""
     last = re.split(r"[:/]", id.rstrip(":/"))[-1] or id
     return last if len(last) <= 14 else f"{last[:12]}…"
 

@@ -1,8 +1,8 @@
-"""Where the nodes of a nested graph stand when it is drawn from above to below: a layered layout in plain Python.
+"""Places for the nodes of a nested graph, drawn from top to bottom: a layered layout in plain Python.
 
-Each group is laid out by itself, innermost first, and is then one large node of the group around it. Its nodes get a
+Each group is laid out separately, innermost first, and is then one large node of the group around it. Its nodes get a
 layer (Sugiyama, Tagawa and Toda 1981), are ordered within it by the mean place of their neighbours, and move as near to
-these as their order lets them. A link that passes layers or leaves its group keeps a lane free on its way.
+these as their order allows. A link that passes layers or leaves its group keeps a lane free on its way.
 
 Equal graphs have equal layouts.
 """
@@ -18,22 +18,22 @@ from typing import Final, NamedTuple
 __all__ = ["HEADER", "NODE", "PAD", "Box", "Layout", "Point", "layout", "ranks"]
 
 NODE: Final = (196.0, 42.0)
-"""Width and height of a node, in pixels as all lengths here."""
+"""Width and height of a node, in pixels, as all lengths here."""
 
 PAD: Final = 16.0
 HEADER: Final = 30.0
-"""What a group keeps around its content, and above it for its title."""
+"""The space that a group keeps around its content, and above that for its title."""
 
 _GAP_X: Final = 26.0
 _GAP_Y: Final = 36.0
 _LANE: Final = 8.0
 _WIDE: Final = 8 * (NODE[0] + _GAP_X)
 _HEAP: Final = 5 * (NODE[0] + _GAP_X)
-"""A layer is never broken into rows below this width; nor is a heap, a group in which nothing leads to anything."""
+"""The smallest widths at which a layer is broken into rows: in general, and in a group without links in it."""
 
 _SWEEPS: Final = 10
 _LANES: Final = 6
-"""Links get lanes while there are at most so many for each node; the longest go without."""
+"""Links get lanes as long as there are at most this many for each node. The longest links go without."""
 
 
 Point = tuple[float, float]
@@ -50,7 +50,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The place of every node and group, and the points between the ends of each link that does not go straight."""
+    """The place of every node and group, and the points between the ends of each link that is not straight."""
 
     boxes: dict[str, Box]
     routes: dict[tuple[str, str], list[Point]]
@@ -59,8 +59,10 @@ class Layout:
 def _order_of(
     nodes: Sequence[str], links: Iterable[tuple[str, str]], weak: Iterable[tuple[str, str]]
 ) -> dict[str, int]:
-    """The place of each node in an order in which links point onwards, but for those that close a circle; and weak ones
-    where the others let them."""
+    """Return the place of each node in an order in which links point forwards, except those that close a cycle.
+
+    Weak links point forwards if the other links allow it.
+    """
     after: dict[str, list[tuple[str, int]]] = defaultdict(list)
     before = {node: [0, 0] for node in nodes}
     for weakness, pairs in enumerate((links, weak)):
@@ -88,8 +90,10 @@ def _order_of(
 def ranks(
     nodes: Sequence[str], links: Sequence[tuple[str, str]], weak: Sequence[tuple[str, str]] = (), *, tight: bool = True
 ) -> dict[str, int]:
-    """How many links lie at most before each node; if `tight`, what is taken more often than it takes is just before
-    its first user. A link that closes a circle, or a weak one that points back, counts the other way round.
+    """Return the maximum number of links before each node.
+
+    If `tight`, a node with more links after it than before it is placed just before its first user. A link that closes
+    a cycle is reversed, and so is a weak link that points back.
     """
     order = _order_of(nodes, links, weak)
     before, after = _neighbours(_onwards([*links, *weak], order))
@@ -122,9 +126,9 @@ def layout(
     links: Iterable[tuple[str, str]],
     weak: Iterable[tuple[str, str]] = (),
 ) -> Layout:
-    """Place nodes and groups. `parents` names the group of each, or None, and lists a group before what is in it.
+    """Place nodes and groups. `parents` gives the group of each, or None, and lists a group before its members.
 
-    A link points from what was first to what came of it, downwards; a weak one only where nothing else says how.
+    A link points downwards, from what came first to what came of it. A weak link does so only if nothing else decides.
     """
     work = _Nest(parents)
     for strong, pairs in ((True, links), (False, weak)):
@@ -135,7 +139,7 @@ def layout(
 
 @dataclass
 class _Links:
-    """What is linked within one group, and which of its members with the outside."""
+    """The links within one group, and the members of the group that are linked with the outside."""
 
     strong: dict[tuple[str, str], None]
     weak: dict[tuple[str, str], None]
@@ -145,7 +149,7 @@ class _Links:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A group's own layout: boxes and lanes relative to its corner."""
+    """The layout of one group: boxes and lanes relative to its corner."""
 
     size: tuple[float, float]
     boxes: dict[str, Box]
@@ -155,7 +159,7 @@ class _Drawn:
 
 
 _ROOT: Final = ""
-"""The group of all that is in no other."""
+"""The group of everything that is in no other group."""
 
 
 class _Nest:
@@ -172,7 +176,7 @@ class _Nest:
         common = next(group for group in up if group in set(down))
         leaving, entering = up[: up.index(common)], down[: down.index(common)]
         if not leaving or not entering:
-            # A group and something in it: nothing can be between them.
+            # A group and something in it: there is no space between them for a link.
             return
         within = self._links[common]
         (within.strong if strong else within.weak)[leaving[-1], entering[-1]] = None
@@ -183,7 +187,7 @@ class _Nest:
         self._ways[source, target] = leaving, entering
 
     def _trail(self, node: str) -> list[str]:
-        """A node and the groups around it, innermost first."""
+        """Return a node and the groups around it, innermost first."""
         trail = [node]
         while trail[-1] != _ROOT:
             trail.append(self._parents[trail[-1]])
@@ -223,7 +227,7 @@ def _moved(points: Iterable[Point], corner: Box) -> list[Point]:
 
 
 class _Cell:
-    """What takes part in a layer: a node, or a lane that a link keeps free there."""
+    """A part of a layer: a node, or a lane that a link keeps free there."""
 
     __slots__ = ("above", "below", "height", "node", "place", "pulls", "width", "x")
 
@@ -237,7 +241,7 @@ class _Cell:
 
 
 class _Span(NamedTuple):
-    """A link from one layer to a lower one; a link that enters or leaves the group has no cell at that end."""
+    """A link from one layer to a lower one. At an end where it enters or leaves the group, it has no cell."""
 
     start: int
     end: int
@@ -248,7 +252,7 @@ class _Span(NamedTuple):
 
 
 _PULL: Final = 1.0
-"""How a link draws its ends together, beside others; a weak one a tenth of that, and a lane keeps itself straight."""
+"""The force with which a link pulls its ends together. A weak link has a tenth of that. A lane keeps straight."""
 
 
 def _tie(chain: Sequence[_Cell], pull: float) -> None:
@@ -297,7 +301,7 @@ def _arranged(
 
 
 def _order(layers: list[list[_Cell]]) -> None:
-    """Sort each layer by the mean place of the neighbours, downwards and upwards in turn; the best order stays."""
+    """Sort each layer by the mean place of the neighbours, downwards and upwards in turn. Keep the best order."""
     for layer in layers:
         _number(layer)
     best, fewest = [list(layer) for layer in layers], _crossings(layers)
@@ -325,7 +329,7 @@ def _mean(cells: list[_Cell], otherwise: float) -> float:
 
 
 def _crossings(layers: list[list[_Cell]]) -> int:
-    """How often links between neighbouring layers cross, counted with a tree of sums (Barth, Jünger, Mutzel 2002)."""
+    """Count the crossings of links between neighbouring layers, with a tree of sums (Barth, Jünger, Mutzel 2002)."""
     found = 0
     for layer, below in pairwise(layers):
         size = len(below)
@@ -349,7 +353,7 @@ def _crossings(layers: list[list[_Cell]]) -> int:
 
 
 def _columns(layer: list[_Cell], least: float) -> list[list[_Cell]]:
-    """A layer as columns of one cell each, or of several where it would be far too wide; a lane stands alone."""
+    """Divide a layer into columns of one cell, or of several if it would be far too wide. A lane is alone."""
     nodes = [cell for cell in layer if cell.node is not None]
     area = sum((cell.width + _GAP_X) * (cell.height + _GAP_Y) for cell in nodes)
     limit = max(least, (2.0 * area) ** 0.5)
@@ -388,9 +392,9 @@ def _spread(layers: list[list[list[_Cell]]]) -> None:
 
 
 def _apart(wanted: list[tuple[float, float, float]]) -> list[float]:
-    """Places that keep the order and the gaps, least squares from the wanted ones (pooling of adjacent violators).
+    """Return the places nearest to the wanted ones, by least squares, that keep the order and the gaps.
 
-    Each wanted one is a centre, its weight and the width around it.
+    The method is pooling of adjacent violators. Each wanted place is a centre, its weight and the width around it.
     """
     offsets = [0.0]
     for (_, _, left), (_, _, right) in pairwise(wanted):

@@ -1,6 +1,6 @@
-"""A graph as a Mermaid flowchart: the picture as its page opens, with what is folded as one node.
+"""A graph as a Mermaid flowchart: the picture as its page opens, with each folded group as one node.
 
-Pages that draw Mermaid, such as GitHub's, refuse more than 500 links.
+Sites that draw Mermaid, such as GitHub, refuse more than 500 links.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNENDED: Final = frozenset({"lost", "cancelled", "abandoned", "parked", "runnin
 
 
 def mermaid(graph: Graph, starts: Collection[str] = ()) -> str:
-    """The text of the flowchart. Names are quoted; characters that could mean something are written by their number."""
+    """Return the text of the flowchart. Names are quoted; characters that could mean something become numbers."""
     return "\n".join(_Writer(as_opened(picture(graph, starts))).lines()) + "\n"
 
 
@@ -56,7 +56,7 @@ class _Writer:
                 yield f"    class {','.join(classes[name])} {name}"
 
     def _group(self, parent: str | None, indent: str) -> Iterator[str]:
-        """Without recursion: a call may start a call, and so on."""
+        """Yield the lines of a group. There is no recursion, since calls may be nested deeply."""
         stack = [(indent, iter(self._members[parent]))]
         while stack:
             indent, left = stack[-1]
@@ -93,6 +93,7 @@ def _label(item: Item) -> str:
 
 
 def _plain(text: str) -> str:
-    # Mermaid breaks the line at a backslash with an n, however they are written; a joiner keeps them apart.
+    # Mermaid breaks the line at a backslash followed by n, however they are written. A zero-width non-joiner between
+    # them prevents that.
     joined = " ".join(text.split()).replace("\\", "\\\u200c")
     return re.sub(r"[^\w \-·]|_", lambda found: f"#{ord(found[0])};", joined)

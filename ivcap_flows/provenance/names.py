@@ -1,4 +1,4 @@
-"""One name for each thing in every form: the URI of an id, and the namespace it is in."""
+"""One name for each thing in every form: the URI of an id, and the namespace that it is in."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NAMESPACES: Final = {
     "https": "https://",
     "other": "urn:ivcap-flows:other:",
 }
-"""Prefix to namespace, the more special before the more general."""
+"""Namespaces by prefix, the more specific ones first."""
 
 _HANDLE_DIGITS: Final = frozenset("0123456789.")
 
 
 def split(id: str) -> tuple[str, str]:  # noqa: A002
-    """The prefix of an id's namespace, and the rest of its URI."""
+    """Return the prefix of an id's namespace, and the rest of its URI."""
     if not id.startswith(("urn:", "http://", "https://")):
         bare = "/" in id and set(id.partition("/")[0]) <= _HANDLE_DIGITS
         return ("handle", id) if bare else ("other", quote(id, safe=""))
@@ -33,6 +33,6 @@ def split(id: str) -> tuple[str, str]:  # noqa: A002
 
 
 def uri(id: str) -> str:  # noqa: A002
-    """The URI of an id: a URN or URL itself, `https://hdl.handle.net/<handle>` for a handle of Provena."""
+    """Return the URI of an id: a URN or URL itself, or `https://hdl.handle.net/<handle>` for a handle of Provena."""
     prefix, rest = split(id)
     return NAMESPACES[prefix] + rest

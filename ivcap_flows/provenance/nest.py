@@ -1,5 +1,8 @@
-"""Which group each thing of a graph is in: an activity in what started it, a thing where the steps that touch it meet,
-several alike in one of their own."""
+"""The group of each thing in a picture.
+
+An activity is in the activity that started it. A thing is where the steps that touch it meet. Several similar things
+form a group of their own.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ from ivcap_flows.provenance.rules import PLANS
 __all__ = ["BEHIND", "Link", "Nest"]
 
 _ALIKE: Final = 4
-"""So many of a kind at one stage make a group."""
+"""This many of a kind at one stage form a group."""
 
 _NEIGHBOURS: Final = 20
-"""So many other runs stand one by one on the page of a run."""
+"""Up to this many other runs are shown one by one on the page of a run."""
 
 BEHIND: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
 """Relations to what stands behind an activity or thing: plans and people."""
@@ -31,7 +34,7 @@ _CONTEXT: Final = PLANS - {"entity"} | {"parameters"}
 
 @dataclass(frozen=True)
 class Link:
-    """What leads from `origin` to `result`, the way that time goes: against the relation, which points to origins."""
+    """A link from `origin` to `result`, in the direction of time. The relation itself points to the origin."""
 
     origin: str
     result: str
@@ -39,9 +42,10 @@ class Link:
 
 
 class Nest:
-    """Which group each thing is in.
+    """The group of each thing.
 
-    Where a run was traced, `others` are the other runs of the graph: each holds all that the traced one did not touch.
+    If a run was traced, `others` are the other runs in the graph. Each of these holds what the traced run did not
+    touch.
     """
 
     def __init__(self, graph: Graph, starts: Collection[str]) -> None:
@@ -62,7 +66,7 @@ class Nest:
         self._gather()
 
     def ordered(self) -> Iterator[tuple[str, str | None]]:
-        """Each item with its group, groups first."""
+        """Yield each item with its group, groups first."""
         queue: list[str | None] = [None]
         for group in queue:
             for member in self.members.get(group, ()):
@@ -70,7 +74,7 @@ class Nest:
                 queue.append(member)
 
     def links(self) -> list[Link]:
-        """The links that are drawn: not what nesting tells, nor of a group what is told of something in it."""
+        """Return the links to draw. Leave out what nesting shows, and a group's links that one of its members has."""
         drawn = [
             Link(link.target or "", link.source or "", link.type)
             for link in self._graph.relations.values()
@@ -94,12 +98,12 @@ class Nest:
         ]
 
     def _is_behind_another(self, link: Record) -> bool:
-        """Whether it says that another run had the code or person of the traced one, which tells little of either."""
+        """Whether a link only says that another run had the code or person of the traced one."""
         ends = [self._outermost(end or "") in self.others for end in (link.source, link.target)]
         return link.type in BEHIND and ends[0] != ends[1]
 
     def _around(self, id: str) -> list[str]:  # noqa: A002
-        """The groups around an activity or thing, innermost first."""
+        """Return the groups around an activity or thing, innermost first."""
         around: list[str] = []
         home = self._home.get(id)
         while home is not None:
@@ -119,8 +123,10 @@ class Nest:
                 self._home[started] = starter
 
     def _house_things(self) -> None:
-        """A thing is in the innermost group that holds all activities that took or made it; what nothing here has
-        made comes from outside."""
+        """Put each thing into the innermost group that holds all activities that used or made it.
+
+        What nothing here has made comes from outside.
+        """
         left: list[Record] = []
         for node in self._graph.nodes.values():
             if node.kind == "activity":
@@ -144,13 +150,16 @@ class Nest:
                 left.append(node)
         for node in left:
             known = [other for _, other in self._touched[node.id] if other in self._home]
-            # What joins a thing of the traced run to one of another is of the other.
+            # A thing that joins the traced run to another one belongs to the other.
             apart = [other for other in known if self._outermost(other) in self.others]
             self._home[node.id] = self._shared(apart or known) if known else None
 
     def _of_one_run(self, touched: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Of the activities that touched a thing, with how, those of the traced run; else of the run that made it, else
-        of the first that took it."""
+        """Return the activities of one run that touched a thing, each with its relation.
+
+        The run is the traced one if it touched the thing, else the run that made the thing, else the first that used
+        it.
+        """
         mine = [(name, other) for name, other in touched if self._outermost(other) in self._own]
         if mine or not touched:
             return mine
@@ -159,26 +168,26 @@ class Nest:
         return [(name, other) for name, other in touched if self._outermost(other) == run]
 
     def _outermost(self, id: str) -> str:  # noqa: A002
-        """The group around all others that an activity or thing is in, or itself."""
+        """Return the outermost group around an activity or thing, or the thing itself if it is in none."""
         return [id, *self._around(id)][-1]
 
     def _is_frame(self, id: str) -> bool:  # noqa: A002
         return self._graph.nodes[id].type in ("flow-run", "attempt")
 
     def _is_between(self, id: str) -> bool:  # noqa: A002
-        """Whether a thing has both origins and results here."""
+        """Whether a thing has both origins and results in this graph."""
         return {link.source == id for link in self._graph.relations.values() if id in (link.source, link.target)} == {
             True,
             False,
         }
 
     def _shared(self, ids: Sequence[str]) -> str | None:
-        """The innermost group that all of them are in."""
+        """Return the innermost group that all of them are in."""
         trails = [self._around(id_) for id_ in ids]
         return next((group for group in trails[0] if all(group in trail for trail in trails[1:])), None)
 
     def _gather(self) -> None:
-        """Put those alike into groups of their own."""
+        """Put similar things into groups of their own."""
         alike = self._classes()
         counts: dict[tuple[Any, ...], list[str]] = defaultdict(list)
         apart = self._own | (self.others if len(self.others) <= _NEIGHBOURS else frozenset())
@@ -196,8 +205,11 @@ class Nest:
                 self.members[home].append(id_)
 
     def _classes(self) -> dict[str, tuple[Any, ...]]:
-        """What those alike have in common: group, type, stage within the group, and what people would call it; things,
-        by what kind of step they come from and to which they go."""
+        """Return what similar things have in common.
+
+        For activities: type, group, stage within the group, and the name that people use. For things: type, group,
+        stage, and the kinds of steps that they come from and go to.
+        """
         nodes, stages = self._graph.nodes, self._stages()
         classes: dict[str, tuple[Any, ...]] = {}
         for node in nodes.values():
@@ -217,7 +229,7 @@ class Nest:
         return classes
 
     def _stages(self) -> dict[str, int]:
-        """How many steps of data lie at most before each in its group."""
+        """Return the maximum number of data steps before each thing in its group."""
         flows: dict[str | None, dict[tuple[str, str], None]] = defaultdict(dict)
         for link in self._graph.relations.values():
             if link.type in ("used", "wasGeneratedBy") and link.source in self._home and link.target in self._home:
@@ -234,6 +246,6 @@ class Nest:
         return stages
 
     def _trail(self, id: str, group: str | None) -> list[str]:  # noqa: A002
-        """A thing and what it is in, up to the one that is directly in a group."""
+        """Return a thing and the groups that it is in, up to the one directly in `group`."""
         trail = [id, *self._around(id)]
         return trail[: trail.index(group)] if group in trail else trail

@@ -1,7 +1,7 @@
-"""OpenLineage's events (spec 2-0-2) in the models of its Python client; they need the extra `openlineage`.
+"""OpenLineage events (spec 2-0-2), as models of its Python client. They need the extra `openlineage`.
 
-Each activity is a run with a START and, once it has ended, a COMPLETE, FAIL or ABORT; one that has not is RUNNING. Told
-again, all of it has the same run ids, so that whoever listens has it once.
+Each activity is a run with a START, and once it has ended with a COMPLETE, FAIL or ABORT. An activity that has not
+ended is RUNNING. Events that are sent again have the same run ids, so that a receiver has each run once.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _ENDS: Final = {
     "cancelled": "ABORT",
     "abandoned": "ABORT",
 }
-"""An attempt that parked has done its part; the flow run that it is of goes on."""
+"""The event at the end of an activity. A parked attempt is complete, while its flow run goes on."""
 
 
 def run_id(id: str) -> str:  # noqa: A002
-    """The UUID of an activity: the one in its URN, else one that follows from the URN."""
+    """Return the UUID of an activity: the one in its URN, or else one computed from the URN."""
     try:
         return str(uuid.UUID(id.rpartition(":")[2]))
     except ValueError:
@@ -49,9 +49,9 @@ def run_id(id: str) -> str:  # noqa: A002
 
 
 def events(records: Iterable[Record], *, sources: Mapping[str, str] | None = None) -> list[RunEvent]:
-    """The events of all activities, by time. `sources` is the text of codes, by their ids.
+    """Return the events of all activities, by time. `sources` is the source text of codes, by their ids.
 
-    Raises ValueError when the records break the rules, ConfigurationError without the extra.
+    Raises ValueError if the records break the rules, and ConfigurationError without the extra.
     """
     if importlib.util.find_spec("openlineage") is None:
         raise ConfigurationError(
@@ -62,12 +62,12 @@ def events(records: Iterable[Record], *, sources: Mapping[str, str] | None = Non
     teller = _Teller(Story(graph), sources or {})
     runs = [activity for activity in teller.story.activities if form_of(activity).lineage == "run"]
     told = [event for activity in runs for event in teller.of(activity)]
-    # Whatever starts another began no later; what ends last is the whole.
+    # An activity begins no earlier than the one that started it. What ends last is the whole run.
     return sorted(told, key=lambda event: event.eventTime)
 
 
 def dumps(records: Iterable[Record], *, sources: Mapping[str, str] | None = None) -> str:
-    """The events as JSON, one in a line."""
+    """Return the events as JSON, one per line."""
     told = events(records, sources=sources)
     from openlineage.client.serde import Serde
 

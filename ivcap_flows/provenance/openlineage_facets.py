@@ -1,4 +1,4 @@
-"""The standard facets of OpenLineage that our records have something for."""
+"""The standard facets of OpenLineage for which our records have data."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ __all__ = ["Facets"]
 _FACTS_OF_CODE: Final = frozenset(
     {"name", "file", "source_sha256", "commit", "branch", "remote", "dirty", "diff_sha256", "packages"}
 )
-"""What a code states that is no part of its environment, or has a form of its own in it."""
+"""Facts of a code that are not part of its environment, or have another form in it."""
 _FACTS_OF_HOST: Final = frozenset({"host_kind", "batch_system", "container_image", "machine", "system"})
 _WORK: Final = frozenset({"order", "job"})
 
 
 class Facets:
-    """Makes the facets of runs, jobs and datasets; `run_id` names the run of an activity."""
+    """Makes the facets of runs, jobs and datasets. `run_id` returns the id of an activity's run."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Facets:
             found["ownership"] = ownership_job.OwnershipJobFacet(owners, producer=self._producer)
         if plan is not None and plan.type == "code":
             found["sourceCodeLocation"] = self._location(plan)
-            # The text goes with the run and with each subflow, not with every attempt.
+            # The text goes with the run and with each subflow, but not with every attempt.
             whole = activity.type == "flow-run" or activity.attributes.get("subflow")
             if whole and plan.id in self.sources:
                 found["sourceCode"] = source_code_job.SourceCodeJobFacet(
@@ -127,7 +127,7 @@ class Facets:
         return found
 
     def statistics(self, record: Record, kind: str) -> dict[str, Any]:
-        """How many rows, bytes and files a dataset has."""
+        """Return how many rows, bytes and files a dataset has."""
         rows, size, files = (_count(record.attributes.get(name)) for name in ("rows", "size", "files"))
         if rows is None and size is None and files is None:
             return {}
@@ -175,7 +175,7 @@ class Facets:
         )
 
     def _code(self, activity: Record) -> Record | None:
-        """The code of what an activity is a part of, whose environment it shares; none for what a platform ran."""
+        """Return the code of the flow around an activity, whose environment it shares; None for work of a platform."""
         if activity.type in _WORK or activity.type == "model-run":
             return None
         for each in (activity, *self.story.above(activity.id)):
@@ -195,7 +195,7 @@ class Facets:
         )
 
     def _environment(self, activity: Record) -> Any:
-        """Python, host, packages: told once, of the flow run and its attempts; a task shares its parent's."""
+        """Return Python, host and packages, for flow runs and attempts only. A task shares those of its parent."""
         if activity.type not in ("flow-run", "attempt"):
             return None
         code, attempts = self._code(activity), self.story.attempts(activity.id)

@@ -1,6 +1,6 @@
-"""How OpenLineage calls datasets and jobs, by its Naming specification (openlineage.io/docs/spec/naming).
+"""Names of datasets and jobs in OpenLineage, by its naming specification (openlineage.io/docs/spec/naming).
 
-A name stays the same over all versions of a thing, so that its history is seen; which version it was is in a facet.
+All versions of a thing have the same name, so that its history is visible. A facet says which version it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ivcap_flows.provenance.records import Record
 __all__ = ["OWN", "Names"]
 
 OWN: Final = "ivcap-flows"
-"""The namespace of flows and tasks, and of what never leaves their memory."""
+"""The namespace of flows and tasks, and of values that never leave their memory."""
 _HANDLES: Final = "https://hdl.handle.net"
 _FILES: Final = frozenset({"file", "directory", "unhashed"})
 _PROVENA: Final = frozenset({"dataset", "registry-item", "model-run", "workflow-template"})
@@ -25,14 +25,17 @@ Name = tuple[str, str]
 
 
 class Names:
-    """The names of the things in a graph, each one name in all events."""
+    """The names of the things in a graph. Each thing has one name in all events."""
 
     def __init__(self, story: Story) -> None:
         self._story = story
 
     def dataset(self, record: Record) -> Name:
-        """A file is its path, a thing on a platform its logical name there, and a value in memory the role in which
-        it was made; what has none of these is its own URI."""
+        """Return the name of a dataset.
+
+        A file has its path, a thing on a platform its name there, and a value in memory the role in which it was made.
+        Any other thing has its URI.
+        """
         attributes = record.attributes
         if record.type == "dataset-file" and record.id.startswith("s3://"):
             place = urlsplit(record.id)
@@ -50,7 +53,7 @@ class Names:
         return OWN, uri(record.id)
 
     def job(self, activity: Record) -> Name:
-        """What is run: an order or job its service, a model run its workflow template, a task a part of its flow."""
+        """Return what is run: an order's or job's service, a model run's workflow template, or a task of its flow."""
         plan = self._story.plan(activity)
         if plan is not None and plan.type in ("service", "workflow-template"):
             named = plan.attributes.get("name") or activity.attributes.get("service_name")
@@ -65,7 +68,7 @@ class Names:
         return OWN, f"{name}.{own}" if name else own
 
     def _platform(self, record: Record) -> str:
-        """`ivcap://` or `provena://` and the host, or the id of an embedded platform."""
+        """Return `ivcap://` or `provena://` with the host, or with the id of an embedded platform."""
         platform = record.attributes.get("platform")
         scheme = "provena" if record.type in _PROVENA else "ivcap"
         if not platform:

@@ -1,10 +1,10 @@
-"""Which instant comes before which (W3C PROV-CONSTRAINTS, 2013, section 6.2), and what becomes of clocks that differ.
+"""The order of instants (W3C PROV-CONSTRAINTS, 2013, section 6.2), and how it is restored if clocks differ.
 
-Of its event orderings these apply to our records, by their names there: start-precedes-end, usage-within-activity,
+Of its event orderings, these apply to our records, by their names there: start-precedes-end, usage-within-activity,
 generation-within-activity, wasInformedBy-ordering, generation-precedes-usage,
-derivation-generation-generation-ordering, and wasStartedBy-ordering, by which a starter has begun before what it
-starts. We record no invalidations, no ends by triggers, and no instants of agents. Generations count for what a
-platform makes once: a content may be made again, and may be used before somebody makes it anew.
+derivation-generation-generation-ordering, and wasStartedBy-ordering, by which a starter began before what it starts. We
+record no invalidations, no ends by triggers, and no instants of agents. Generations are ordered only for things that a
+platform makes once: a file's content may be made again, and may be used before it is made anew.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ivcap_flows.provenance.records import Record
 __all__ = ["SINGLE_BIRTH", "disordered", "in_order"]
 
 ELSEWHERE: Final = frozenset({"order", "job", "model-run"})
-"""Activities whose times a platform's clock has told."""
+"""Activities whose times come from a platform's clock."""
 SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "collection"})
-"""Types that a platform makes once; a file's content may be made again and again."""
+"""Types that a platform makes once. A file's content may be made again and again."""
 
 Event = tuple[str, str]
-"""What happens, and the id of the activity, entity or relation to which it does."""
+"""A kind of event, and the id of the activity, entity or relation to which it happens."""
 
 
 def disordered(nodes: Mapping[str, Record], relations: Iterable[Record]) -> list[str]:
-    """One sentence for each instant that is before another which it must follow."""
+    """Return one sentence for each instant that is before another which it must follow."""
     links = list(relations)
     if _is_plain(nodes, links):
         return []
@@ -42,11 +42,11 @@ def disordered(nodes: Mapping[str, Record], relations: Iterable[Record]) -> list
 
 
 def in_order(nodes: Mapping[str, Record], relations: Mapping[str, Record]) -> list[Record]:
-    """The records whose instants were not in order, with instants that are.
+    """Return the records whose instants were not in order, with instants that are.
 
-    A platform's clock may be wrong by hours: what it tells of its own work is moved by as little as possible into the
-    time that this machine's clock leaves for it. What is out of order even then, by the clocks of several machines of
-    ours, is moved to the latest instant that it follows.
+    A platform's clock may be wrong by hours. Its times for its own work are moved as little as possible, into the time
+    that this machine's clock leaves for the work. Instants that are out of order even then, because several of our
+    machines have different clocks, are moved to the latest instant that they must follow.
     """
     if _is_plain(nodes, relations.values()):
         return []
@@ -72,9 +72,9 @@ def _begin_of(record: Record) -> Event:
 
 
 def _is_plain(nodes: Mapping[str, Record], relations: Iterable[Record]) -> bool:
-    """Whether each relation by itself shows that all is in order, as in nearly every graph; the whole is dearer to ask.
+    """Whether each relation alone shows that all is in order, as in nearly every graph. The full check is expensive.
 
-    An instant that is not known may stand between two that are; then the whole is to be asked.
+    If an instant is unknown, it may be between two that are known. Then the full check is needed.
     """
     born: dict[str, datetime] = {}
     used: dict[str, datetime] = {}
@@ -111,7 +111,7 @@ def _is_plain(nodes: Mapping[str, Record], relations: Iterable[Record]) -> bool:
 
 
 class _Events:
-    """The instants of a graph, those that are known, and which comes before which."""
+    """The known instants of a graph, and which event comes before which."""
 
     def __init__(self, nodes: Mapping[str, Record], relations: Iterable[Record]) -> None:
         self.times: dict[Event, datetime] = {}
@@ -162,7 +162,7 @@ class _Events:
         self._before[second] += 1
 
     def _sort(self) -> list[Event]:
-        """The events, each after all that it follows. Those of a cycle are left out: it is a fault of its own."""
+        """Return the events, each after all that it follows, without those in a cycle, which is another fault."""
         left = dict(self._before)
         free = deque(event for event in self._after if event not in left)
         found = []
@@ -176,11 +176,11 @@ class _Events:
         return found
 
     def latest(self) -> dict[Event, datetime]:
-        """For each event the latest instant of its own and of all that it follows."""
+        """Return for each event the latest instant among its own and those of all that it follows."""
         return _spread(self.sorted, self.times, self._after)
 
     def fit(self) -> None:
-        """Move what platforms tell of their own work into the time that our own instants leave for it."""
+        """Move what platforms report about their own work into the time that our own instants leave for it."""
         own = {event: time for event, time in self.times.items() if event not in self.elsewhere}
         since = _spread(self.sorted, own, self._after)
         until: dict[Event, datetime] = dict(own)

@@ -1,7 +1,7 @@
-"""What a picture of a graph shows: things in groups, what leads from one to the other, and what is folded at first.
+"""The content of a picture of a graph: things in groups, links between them, and what is folded at first.
 
-A group is an activity with what it started, or several alike: tries of one task at one stage, files from one kind of
-step to the next. HTML, Mermaid and Graphviz draw the same picture.
+A group is an activity with what it started, or several similar things: the tries of one task at one stage, or the files
+from one kind of step to the next. HTML, Mermaid and Graphviz draw the same picture.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ OUTCOMES: Final[Mapping[str, str]] = {
     "reused": "an earlier result was taken",
     "unknown": "how it ended is not on record",
 }
-"""How an activity may have ended, and what a legend says of it."""
+"""The outcomes of an activity, each with the words for it in a legend."""
 
 AMISS: Final = ("failed", "crashed", "lost", "abandoned", "cancelled")
-"""The outcomes that are no good end, gravest first."""
+"""The outcomes that are not good, gravest first."""
 
 _GRAVEST: Final = (*AMISS, "running", "parked", "retried", "unknown")
-"""What a group of several is said to have come to: the gravest, where one did not end well."""
+"""The outcome of a group of several, if one of them did not end well: the first in this order."""
 
 _WEAK: Final = frozenset({"wasInformedBy", "wasInfluencedBy", "hadMember"})
 """Relations that say little about what comes first."""
 
 _FEW: Final = 60
-"""A picture of so many items begins with all of them shown."""
+"""A picture of up to this many items begins with all of them shown."""
 
 _MANY: Final = 200
-"""A larger one with at most so many, and with all groups of things alike folded."""
+"""A larger one begins with at most this many, and with all groups of similar things folded."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing or group; `record` is None for several alike, `members` is how many are directly in it.
+    """One thing or group. `record` is None for a group of similar things; `members` is how many are directly in it.
 
-    `within` is the gravest outcome of what a group holds, where that did not end as well as the group itself.
+    `within` is the gravest outcome of what a group holds, if that is graver than the outcome of the group itself.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Picture:
-    """Items, each after the group it is in; the links that are drawn; all relations, drawn or told by nesting."""
+    """Items, each after the group that it is in; the links to draw; and all relations, drawn or shown by nesting."""
 
     items: Mapping[str, Item]
     links: Sequence[Link]
@@ -80,9 +80,9 @@ class Picture:
 
 
 def picture(graph: Graph, starts: Collection[str] = ()) -> Picture:
-    """What is drawn of a graph. `starts` are what was traced; those at an end of it stand outside of all groups.
+    """Return what to draw of a graph. `starts` are what was traced; those at an end of it are outside of all groups.
 
-    Where a run was traced, its own things are shown, and each run that it shares something with is one folded thing.
+    If a run was traced, its own things are shown, and each run that shares something with it is one folded thing.
     """
     nest, labels = Nest(graph, starts), Labels(graph)
     items: dict[str, Item] = {}
@@ -111,14 +111,14 @@ def picture(graph: Graph, starts: Collection[str] = ()) -> Picture:
 
 
 def kind_of(relation: str) -> Literal["flow", "weak", "same", "context"]:
-    """How a link of a relation is drawn: what data flows along, what says little, equal contents, plans and people."""
+    """Return how to draw a relation: data flow, a weak link, equal contents, or plans and people."""
     if relation in BEHIND:
         return "context"
     return "same" if RULES[relation].same else "weak" if relation in _WEAK else "flow"
 
 
 def as_opened(whole: Picture) -> Picture:
-    """The picture with what is folded as one item, and what leads into or out of it as one link."""
+    """Return the picture with each folded group as one item, and with the links into or out of it joined."""
     standing: dict[str, str] = {}
     for item in whole.items.values():
         inside = item.parent is not None and not (
@@ -135,7 +135,7 @@ def as_opened(whole: Picture) -> Picture:
 
 
 def outcome_of(record: Record) -> str:
-    """How an activity ended, as a word of OUTCOMES."""
+    """Return how an activity ended, as a key of OUTCOMES."""
     said = str(record.attributes.get("outcome") or record.attributes.get("status")).lower()
     return said if said in OUTCOMES else "running" if said in _UNDER_WAY else "unknown"
 
@@ -174,8 +174,11 @@ def _within(items: Mapping[str, Item]) -> dict[str, str]:
 
 
 def _opened(items: Mapping[str, Item], others: Collection[str]) -> set[str]:
-    """The groups that are unfolded at first: all, or from outside inwards, small ones first, while there is room; and
-    of the `others` none, but what is in each as if it were all."""
+    """Return the groups that are unfolded at first: all, or as many as there is room for.
+
+    They are opened from the outside inwards, small ones first. None of the `others` is unfolded, but the groups in each
+    are, as if it were the whole picture.
+    """
     inside: dict[str, list[Item]] = {other: [] for other in others}
     outer: dict[str, str | None] = {}
     for item in items.values():

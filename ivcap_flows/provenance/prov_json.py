@@ -1,7 +1,7 @@
-"""PROV-JSON by the `prov` library, which reads back what is written here.
+"""PROV-JSON by the `prov` library, which can also read it.
 
-Every id becomes a qualified name in a declared namespace; its full URI is the id itself (handles of Provena become
-`https://hdl.handle.net/<handle>`).
+Every id becomes a qualified name in a declared namespace. Its full URI is the id itself, or for a handle of Provena
+`https://hdl.handle.net/<handle>`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["document", "dumps"]
 
 
 def document(records: Iterable[Record]) -> ProvDocument:
-    """The records as a document of the `prov` library. Raises ValueError when they break the rules."""
+    """Return the records as a document of the `prov` library. Raises ValueError if they break the rules."""
     from prov.model import ProvDocument
 
     graph = records if isinstance(records, Graph) else Graph(records)
@@ -49,7 +49,7 @@ def document(records: Iterable[Record]) -> ProvDocument:
 
 
 def dumps(records: Iterable[Record], *, indent: int | None = 2) -> str:
-    """The records as PROV-JSON text (W3C Member Submission of 24 April 2013)."""
+    """Return the records as PROV-JSON text (W3C Member Submission of 24 April 2013)."""
     return str(document(records).serialize(format="json", indent=indent))
 
 
@@ -57,9 +57,9 @@ _PERFORMERS: Final = ("software", "user", "organisation")
 
 
 def _performed(graph: Graph) -> dict[str, tuple[str, list[Record]]]:
-    """Of each activity that has both, the agent that followed its plans, and these: PROV says so in one association.
+    """Return, by activity, the agent that followed its plans, and these plans: PROV states both in one association.
 
-    A program that acts for a person follows the code; work of a platform is followed by the person who answers for it.
+    A program that acts for a person follows the code. The person responsible for a platform's work follows its plan.
     """
     plans: dict[str, list[Record]] = defaultdict(list)
     agents: dict[str, list[str]] = defaultdict(list)
@@ -118,7 +118,7 @@ class _Writer:
         ]
 
     def _values(self, value: Any) -> list[Any]:
-        """JSON scalars as typed literals, a list of strings as several, anything else as JSON of a type of its own."""
+        """Return JSON scalars as typed literals, a list of strings as several, and other JSON as text of our type."""
         from prov.model import Literal
 
         if isinstance(value, bool | str | float):

@@ -11,5 +11,5 @@ __all__ = ["dumps"]
 
 
 def dumps(records: Iterable[Record]) -> str:
-    """The records as PROV-N text, with the names of PROV-JSON. Raises ValueError when they break the rules."""
+    """Return the records as PROV-N text, with the names of PROV-JSON. Raises ValueError if they break the rules."""
     return str(document(records).get_provn()) + "\n"

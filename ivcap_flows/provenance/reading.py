@@ -1,4 +1,4 @@
-"""Records out of PROV-JSON that `prov_json` has written, such as the record of a run that another machine made."""
+"""Read records from PROV-JSON that `prov_json` has written, such as the record of another machine's run."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ _STATEMENTS: Final = {
     "Attribution": "wasAttributedTo",
     "Delegation": "actedOnBehalfOf",
 }
-"""How PROV-JSON (W3C Member Submission of 24 April 2013) calls the relations of PROV-DM."""
+"""The relations of PROV-DM by their names in PROV-JSON (W3C Member Submission of 24 April 2013)."""
 
 
 def records_of(document: Any) -> list[Record]:
-    """The records of a PROV-JSON document. Raises ValueError for what is no such document; what it has beyond our own
-    terms is left out."""
+    """Return the records of a PROV-JSON document, without what it has beyond our own terms.
+
+    Raises ValueError if it is not a PROV-JSON document.
+    """
     if not isinstance(document, Mapping):
         raise ValueError("A PROV-JSON document is a JSON object.")
     reader = _Reader({**NAMESPACES, **_mapping(document.get("prefix"))})
@@ -132,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """A literal as the JSON value that it was."""
+    """Return a literal as the JSON value that it was."""
     if not isinstance(value, Mapping) or "$" not in value:
         return value
     text, kind = value["$"], str(value.get("type", "")).rpartition(":")[2]

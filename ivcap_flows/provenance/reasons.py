@@ -1,4 +1,4 @@
-"""Why a result of two runs differs: of all that changed, what lies on its way, causes before what they explain."""
+"""Why a result of two runs differs: the changes that lead to it, causes before what they explain."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ __all__ = ["Cause", "Reasons"]
 
 @dataclass(frozen=True)
 class Cause:
-    """A change that may be the reason of others: its words, what it was and is, and the things in either graph that it
-    is about; none for what holds for the whole run."""
+    """A change that may explain others.
+
+    `about` are the things in either graph that it concerns, or nothing if it concerns the whole run.
+    """
 
     words: str
     before: Any
@@ -25,8 +27,11 @@ class Cause:
 
 
 class Reasons:
-    """What changed between two runs. `inputs` are used things, `asked` what steps and services were asked for,
-    `parameters` those of the runs; `common` is code, then what it ran with."""
+    """The changes between two runs.
+
+    `inputs` are used things, `asked` is what steps and services were asked for, `parameters` are those of the runs,
+    `code` is theirs, and `common` is what the code ran with.
+    """
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class Reasons:
         self._common = common
 
     def of(self, ids: Iterable[str]) -> tuple[str, ...]:
-        """The changes on the way to things, in words: causes first, the nearest first, then what these explain."""
+        """Return the changes that lead to things, in words: the causes, nearest first, then what these explain."""
         far = self._distances(ids)
 
         def nearest(*causes: Cause) -> float:
@@ -63,17 +68,17 @@ class Reasons:
             *((nearest(*_given_as(cause, asked)), cause) for cause in parameters),
         ]
         if self._code and len(explained) < len(asked):
-            # By the same parameters and inputs, only other code asks for something else.
+            # With the same parameters and inputs, only other code asks for something else.
             causes += [(inf, cause) for cause in self._code]
             explained = asked
         causes += [(nearest(cause), cause) for cause in asked if cause not in explained]
         found = [cause for _, cause in sorted(causes, key=_distance)] + sorted(explained, key=nearest)
-        # What no step was given, the flow itself may have used.
+        # A parameter that no step was given may have been used by the flow itself.
         untold = [cause for cause in self._parameters if cause not in passed_on]
         return tuple(dict.fromkeys(each.words for each in (*found, *untold, *self._code, *self._common)))
 
     def _follows(self, cause: Cause, inputs: Iterable[Cause]) -> bool:
-        """Whether a changed input lies before what was asked for, so that the value may be computed from it."""
+        """Whether a changed input comes before what was asked for, so that the value may be computed from it."""
         before: set[str] = set()
         for graph in self._graphs:
             here = [id_ for id_ in cause.about if id_ in graph.nodes]
@@ -81,7 +86,7 @@ class Reasons:
         return any(each.about & before for each in inputs)
 
     def _distances(self, ids: Iterable[str]) -> dict[str, int]:
-        """How many relations lie between things and all that they come from."""
+        """Return how many relations lie between things and everything that they come from."""
         starts = list(ids)
         found: dict[str, int] = {}
         for graph in self._graphs:
@@ -107,7 +112,7 @@ class Reasons:
 
 
 def _given_as(parameter: Cause, asked: Iterable[Cause]) -> list[Cause]:
-    """What was asked for differently in just the way in which a parameter of the run differs."""
+    """Return the requests that changed in just the way in which a parameter of the run changed."""
     return [each for each in asked if (each.before, each.after) == (parameter.before, parameter.after)]
 
 

@@ -1,6 +1,6 @@
-"""What is known about a run, as W3C PROV statements: activities, entities, agents and the relations between them.
+"""The record of a run as W3C PROV statements: activities, entities, agents and relations between them.
 
-Two records of one id are two views of one thing and merge; ids are the platforms' own wherever they have one.
+Two records with one id are two views of one thing, and are merged. Ids are the platforms' own if they have any.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ __all__ = [
 Kind = Literal["activity", "entity", "agent", "relation"]
 
 ANNOTATION: Final = "annotation."
-"""How the attributes begin that a user has added; they overwrite no fact of the record's own."""
+"""The prefix of attributes that a user has added. They never overwrite the record's own facts."""
 
 NOT_LOOKED_AT: Final = "not looked at"
-"""What `files` says of a task run that was followed without regard to what it read and wrote."""
+"""The attribute `files` of a task run whose files were not looked at."""
 
 
 class Record(BaseModel):
-    """One statement. `type` is a word of `rules.TYPES` or, for a relation, a name of `rules.RULES`.
+    """One statement. `type` is one of `rules.TYPES` or, for a relation, a name in `rules.RULES`.
 
-    `time` is an activity's start, an entity's or a relation's instant; `ended` an activity's end. A relation reads
-    `source type target` as in PROV: `used` goes from an activity to an entity. `attributes` hold JSON values.
+    `time` is the start of an activity, or the instant of an entity or a relation; `ended` is the end of an activity. A
+    relation reads `source type target` as in PROV: `used` goes from an activity to an entity. `attributes` hold JSON
+    values.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -52,12 +53,12 @@ class Record(BaseModel):
 
 
 def content_of(thing: Record) -> Any:
-    """The sha256 by which a thing meets what has the same content: of its bytes, or of a folder's manifest."""
+    """Return the sha256 that joins a thing to equal contents: that of its bytes, or of a folder's manifest."""
     return thing.attributes.get("sha256") or thing.attributes.get("manifest_sha256")
 
 
 def relation_id(type: str, source: str, target: str) -> str:  # noqa: A002 - the field's name
-    """A relation's id follows from its ends, so that saying it twice says it once."""
+    """Return the id of a relation. It is computed from the ends, so that a repeated relation is the same one."""
     return f"{type}({source},{target})"
 
 
@@ -72,22 +73,22 @@ def activity(
     ended: datetime | None = None,
     **attributes: Any,
 ) -> Record:
-    """An activity; attributes that are None are left out."""
+    """Return an activity, without the attributes that are None."""
     return Record(kind="activity", id=id, type=type, time=time, ended=ended, attributes=_kept(attributes))
 
 
 def entity(id: str, type: str, time: datetime | None = None, **attributes: Any) -> Record:  # noqa: A002
-    """An entity; attributes that are None are left out."""
+    """Return an entity, without the attributes that are None."""
     return Record(kind="entity", id=id, type=type, time=time, attributes=_kept(attributes))
 
 
 def agent(id: str, type: str, **attributes: Any) -> Record:  # noqa: A002
-    """An agent; attributes that are None are left out."""
+    """Return an agent, without the attributes that are None."""
     return Record(kind="agent", id=id, type=type, attributes=_kept(attributes))
 
 
 def relation(type: str, source: str, target: str, time: datetime | None = None, **attributes: Any) -> Record:  # noqa: A002
-    """A relation between two ids; attributes that are None are left out."""
+    """Return a relation between two ids, without the attributes that are None."""
     return Record(
         kind="relation",
         id=relation_id(type, source, target),

@@ -1,7 +1,7 @@
 """A run as the entities of an RO-Crate 1.1, by the run-crate profiles 0.5 (https://w3id.org/ro/wfrun).
 
-Which profile: a Provenance Run Crate where the flow's code is in the crate and steps of it were run; a Workflow Run
-Crate where it is and none was; else a Process Run Crate.
+The profile depends on the crate. If the flow's code is in it and the flow ran steps, it is a Provenance Run Crate; with
+the code and no steps, a Workflow Run Crate; without the code, a Process Run Crate.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ __all__ = ["Crate"]
 class Crate(Things):
     """The entities of one run's crate. `entities` are JSON-LD objects by id; `root` is the root data entity.
 
-    `contents` says where in the crate the content of a thing is, by its id; all else is referenced by its own URI.
-    Raises ValueError when the graph breaks the rules.
+    `contents` is the place of a thing's content in the crate, by the thing's id. All else is referenced by its URI.
+    Raises ValueError if the graph breaks the rules.
     """
 
     def __init__(self, graph: Graph, contents: Mapping[str, str], terms: CrateTerms) -> None:
@@ -103,7 +103,7 @@ class Crate(Things):
         type_ = "CreateAction" if results else "ActivateAction"
         entity: Entity = {
             "@id": self.ref(activity),
-            # What has not ended has made nothing yet; the run as a whole is what the crate is about.
+            # An activity that has not ended has made nothing yet. The run as a whole is what the crate is about.
             "@type": type_ if ended is not None or whole else "Action",
             "additionalType": activity.type,
             "name": name_of(activity),
@@ -135,7 +135,7 @@ class Crate(Things):
         return [self.ref(each) for each in used if form_of(each).lineage == "dataset"]
 
     def _products(self) -> list[str]:
-        """What was made in the run and of which nothing else was made in it."""
+        """Return what the run made, without what it used to make something else."""
         found = []
         for product in self.story.products():
             id_ = self.ref(product)
@@ -175,7 +175,7 @@ class Crate(Things):
         id_ = self.ref(code)
         if code.id not in self.contents and id_ not in self.entities:
             url, version = url_of(code), version_of(code)
-            # Of two flows in one file, the file is there once.
+            # If two flows are in one file, the crate has that file once.
             source = code.attributes.get("source_sha256")
             there = (node for node in self.story.graph.nodes.values() if node.id in self.contents)
             file = next((each for each in there if source and each.attributes.get("source_sha256") == source), None)
@@ -210,7 +210,7 @@ class Crate(Things):
         }
 
     def _values(self, activity: Record) -> list[str]:
-        """The parameters of an activity, as values; those of the flow's attempts are also its workflow's inputs."""
+        """Return the parameters of an activity as values. Those of the run also become inputs of its workflow."""
         values: dict[str, Any] = {}
         parts = [activity, *self.story.attempts(activity.id)] if activity is self.run else [activity]
         for each in parts:
@@ -235,7 +235,7 @@ class Crate(Things):
         return found
 
     def _files_given(self, run: Record) -> dict[str, list[str]]:
-        """The files that a run was given, by the parameter."""
+        """Return the files that a run was given, by parameter."""
         found: dict[str, list[str]] = {}
         for part in (run, *self.story.attempts(run.id)):
             for given in self.story.targets("used", part.id):
@@ -246,7 +246,7 @@ class Crate(Things):
         return found
 
     def _formal(self, end: str, name: str, kind: str) -> str:
-        """A parameter of the workflow, `input` or `output`."""
+        """Return the id of a parameter of the workflow; `end` is `input` or `output`."""
         id_ = f"#{end}/{quote(name, safe='')}"
         self._add(
             {
@@ -262,7 +262,7 @@ class Crate(Things):
     # The flow and its steps
 
     def _organize(self) -> None:
-        """A step for each tool that a flow ran, a control action for each time, and one action that has them all."""
+        """Add a step for each tool that a flow ran, a control action for each time, and one action with all of them."""
         if self.code is None or self.run is None:
             return
         flow = self.entities[self.ref(self.code)]
@@ -327,7 +327,7 @@ class Crate(Things):
         ]
 
     def _relate(self) -> None:
-        """The relations between things that are a property of one of them; those of actions are made already."""
+        """Add the relations between things that are a property of one of them. Those of actions are there already."""
         graph = self.story.graph
         for link in graph.relations.values():
             told = LINKS.get(link.type)
@@ -335,7 +335,7 @@ class Crate(Things):
                 continue
             ends = [graph.nodes.get(link.source or ""), graph.nodes.get(link.target or "")]
             if link.type == "actedOnBehalfOf" and (ends[1] is None or ends[1].type != "organisation"):
-                # A program has no affiliation with the person whom it acts for.
+                # A program has no affiliation with the person for whom it acts.
                 continue
             ids = [self.ref(each) for each in ends if each is not None]
             if len(ids) == 2 and all(id_ in self.entities for id_ in ids) and ids[0] != ids[1]:
@@ -352,7 +352,7 @@ class Crate(Things):
         return packages if isinstance(packages, dict) else {}
 
     def requirements(self) -> str | None:
-        """The packages that the run had, as pip would take them; None where they are not known."""
+        """Return the packages that the run had, in the format of pip; None if they are not known."""
         lines = [f"{name}=={version}\n" for name, version in self._packages().items()]
         return "".join(lines) or None
 
@@ -371,7 +371,7 @@ class Crate(Things):
             self.entities[self.ref(self.code)]["softwareRequirements"] = ref_to(PACKAGES)
 
     def readme(self) -> str:
-        """What is in the crate, for people."""
+        """Return a description of the crate for people."""
         actions = [entity for entity in self.entities.values() if entity["@type"] in ACTIONS]
         files = [entity for entity in self.entities.values() if "identifier" in entity and "sha256" in entity]
         lines = [f"# {self.root['name']}", "", self.root["description"], ""]
@@ -433,5 +433,5 @@ class Crate(Things):
 
     @property
     def conforms(self) -> list[str]:
-        """What the metadata file conforms to."""
+        """The specifications to which the metadata file conforms."""
         return [f"https://w3id.org/ro/crate/{VERSION}", *([PROFILES["base"][0]] if self.code is not None else [])]

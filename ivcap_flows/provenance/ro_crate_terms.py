@@ -1,4 +1,4 @@
-"""What only the user can state of a crate."""
+"""Facts about a crate that only the user can state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Author", "CrateTerms", "Institution"]
 
 
 class Author(BaseModel):
-    """Who answers for the crate; `id` is a URL such as an ORCID."""
+    """The person responsible for the crate; `id` is a URL such as an ORCID."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,7 +26,7 @@ class Institution(BaseModel):
 
 
 class CrateTerms(BaseModel):
-    """What only the user can state of a crate. What is not stated is said to be so: no licence is invented."""
+    """Facts about a crate that only the user can state. What is missing is marked so: no licence is invented."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""The things of a run as entities of an RO-Crate: files, what is on platforms, people, tools."""
+"""The things of a run as entities of an RO-Crate: files, things on platforms, people, tools."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Things"]
 class Things:
     """The entities of the things, agents and tools of a graph, by their ids.
 
-    `contents` says where in the crate the content of a thing is, by its id; all else is referenced by its own URI.
+    `contents` is the place of a thing's content in the crate, by the thing's id. All else is referenced by its URI.
     """
 
     def __init__(self, graph: Graph, contents: Mapping[str, str]) -> None:
@@ -42,7 +42,7 @@ class Things:
         self.entities: dict[str, Entity] = {}
 
     def ref(self, record: Record) -> str:
-        """The id of a thing in the crate: the place of its content, else its own URI."""
+        """Return the id of a thing in the crate: the place of its content, or else its URI."""
         place = self.contents.get(record.id)
         return quote(place) if place is not None else uri(record.id)
 
@@ -53,7 +53,7 @@ class Things:
         if runs or TOOL[0] in types:
             told = (run.attributes.get("service_version") for run in runs)
             version = next((str(each) for each in told if each), version_of(record))
-            # What only its URN is known of may have been followed too, and is a tool by that.
+            # A thing of which only the URN is known may have been a plan, and then is a tool.
             types = tuple(dict.fromkeys((*TOOL, *types)))
             self._tool(self.ref(record), name_of(record), uri(record.id), version, types)
             return
@@ -85,7 +85,7 @@ class Things:
         self._add(entity | self._properties(record))
 
     def _properties(self, record: Record) -> Entity:
-        """What the profiles have no word for: on what host, how long it waited and ran, what a user noted."""
+        """Return facts for which the profiles have no term: the host, how long it waited and ran, a user's notes."""
         found: list[str] = []
         for name, value in record.attributes.items():
             if value is not None and (name in PROPERTIES or name.startswith(ANNOTATION)):
@@ -96,7 +96,7 @@ class Things:
         return {"additionalProperty": refs_to(found)} if found else {}
 
     def _image(self, activity: Record) -> str | None:
-        """The container image that an activity ran in, as an entity."""
+        """Return the id of the entity for the container image that an activity ran in; None without an image."""
         name = activity.attributes.get("container_image")
         if not isinstance(name, str):
             return None

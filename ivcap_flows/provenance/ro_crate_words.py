@@ -1,4 +1,4 @@
-"""The words and the small parts of which the entities of an RO-Crate are made."""
+"""The terms and the small parts of which the entities of an RO-Crate are made."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ __all__ = [
 VERSION: Final = "1.1"
 CONTEXT: Final = "https://w3id.org/ro/terms/workflow-run/context"
 PROV: Final = "provenance/prov.json"
-"""Where the whole record is in the crate."""
+"""The place of the whole record in the crate."""
 PACKAGES: Final = "code/requirements.txt"
-"""Where the versions of the packages are."""
+"""The place of the packages' versions in the crate."""
 README: Final = "README.md"
 PROFILES: Final[Mapping[str, tuple[str, str, str]]] = {
     "process": ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate", "0.5"),
@@ -89,14 +89,14 @@ def one_or_all(values: list[Any]) -> Any:
 
 
 def name_of(record: Record) -> str:
-    """A thing's name, else the last part of its path, else of its URI."""
+    """Return a thing's name, or else the last part of its path, or else of its URI."""
     name = record.attributes.get("name") or record.attributes.get("path")
     text = name.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(name, str) else ""
     return text or record.id.rpartition(":")[2]
 
 
 def media_type_of(record: Record) -> str:
-    """As its platform tells it, without parameters; else what its name tells."""
+    """Return the media type that the platform reports, without parameters, or else that of the thing's name."""
     told = str(record.attributes.get("media_type") or "").partition(";")[0].strip()
     return told if _MEDIA_TYPE.fullmatch(told) else media_types.media_type_of(name_of(record))
 
@@ -118,7 +118,7 @@ def url_of(code: Record) -> str:
 
 
 def moment(time: datetime) -> str:
-    """To the millisecond, with an offset in hours, as the profiles want it."""
+    """Return a time to the millisecond with an offset in hours, as the profiles require."""
     return time.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 

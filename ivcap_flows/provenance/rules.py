@@ -1,7 +1,7 @@
-"""What may be said: the types of things, and one table of relations with their ends and how often each may be said.
+"""The rules for records: the types of things, and one table of relations with their ends and their limits.
 
-The table validates every graph, tells the graph which way lineage runs, and drives the exporters; the reference page
-of the provenance model is printed from it.
+The table validates every graph, tells the graph in which direction lineage runs, and drives the exporters. The
+reference page of the provenance model is generated from it.
 """
 
 from __future__ import annotations
@@ -56,23 +56,24 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     },
     "relation": {},
 }
-"""The types of each kind and what they mean; a relation's type is the name of its rule."""
+"""The types of each kind, and what they mean. A relation's type is the name of its rule."""
 
 GROUPS: Final = frozenset({"directory", "collection", "dataset"})
 PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
 WORK: Final = frozenset({"order", "job"})
-"""What a platform does because one of our activities asked for it."""
+"""Work of a platform that one of our activities requested."""
 PARTS: Final = frozenset({"attempt", "task-run", "call"})
 PEOPLE: Final = frozenset({"user", "organisation"})
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One relation: `source` and `target` kinds, narrower types where given, and its limits.
+    """One relation: the kinds of its source and target, narrower types if there are any, and its limits.
 
-    `prov` names the PROV-DM record and its formal attributes for source and target; a `plain` one takes no attributes
-    of its own, a `timed` one an instant. `same` says that source and target are two names of one content, so that
-    lineage runs both ways; else the origin lies at the target. `once` limits sources of these types to one target.
+    `prov` names the PROV-DM record and its formal attributes for source and target. A `plain` relation takes no
+    attributes of its own; a `timed` one takes an instant. `same` says that source and target are two names of one
+    content, so that lineage runs both ways; otherwise the target is the origin. `once` limits sources of these types to
+    one target.
     """
 
     name: str
@@ -205,7 +206,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
 
 
 def faults(records: Iterable[Record]) -> list[str]:
-    """What is wrong with the records of one graph, one sentence each; empty when they are valid."""
+    """Return what is wrong with the records of one graph, one sentence each; empty if they are valid."""
     nodes: dict[str, Record] = {}
     relations: list[Record] = []
     found: list[str] = []
@@ -257,7 +258,7 @@ def validate(records: Iterable[Record]) -> None:
 
 
 def table() -> str:
-    """The table of relations as Markdown, for the reference page."""
+    """Return the table of relations as Markdown, for the reference page."""
     lines = ["| relation | from | to | meaning | at most once for |", "|---|---|---|---|---|"]
     for rule in RULES.values():
         source, target = (

@@ -13,9 +13,9 @@ __all__ = ["dumps"]
 
 
 def dumps(records: Iterable[Record]) -> str:
-    """The records as Turtle text; a thing's IRI is its id.
+    """Return the records as Turtle text. A thing's IRI is its id.
 
-    Raises ValueError when they break the rules, ConfigurationError without the extra.
+    Raises ValueError if they break the rules, and ConfigurationError without the extra.
     """
     if importlib.util.find_spec("rdflib") is None:
         raise ConfigurationError("Turtle needs an extra. Install it with `pip install 'ivcap-flows[turtle]'`.")

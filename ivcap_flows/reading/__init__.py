@@ -1,4 +1,4 @@
-"""What is on record, read back: where a thing comes from, on this machine and elsewhere, and whether it is still so."""
+"""Read the record back: where a thing comes from, on this machine and others, and whether it is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported RO-Crate, as a folder or a zip: does each file in it have the sha256 that its metadata state?"""
+"""Verify an exported RO-Crate, a folder or a zip: whether each file has the sha256 that the metadata state."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["is_crate", "verify_crate"]
 _METADATA: Final = "ro-crate-metadata.json"
 _BLOCK: Final = 2**20
 _DAMAGE: Final = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive may end in; its bytes may also claim a method or a password that nobody gave it."""
+"""Errors from reading a damaged archive. Its bytes may also claim an unknown method or a password."""
 
 
 def is_crate(path: Path) -> bool:
-    """Whether a folder or a zip file holds the metadata of an RO-Crate. InputError for a damaged zip file."""
+    """Whether a folder or a zip file holds the metadata of an RO-Crate. Raises InputError for a damaged zip file."""
     if path.is_dir():
         return (path / _METADATA).is_file()
     if not zipfile.is_zipfile(path):
@@ -34,8 +34,11 @@ def is_crate(path: Path) -> bool:
 
 
 def verify_crate(path: Path) -> list[Finding]:
-    """One finding for each file that the crate's metadata name (RO-Crate 1.1: data entities with a relative `@id`).
-    InputError for metadata that cannot be read."""
+    """Return a finding for each file that the crate's metadata name.
+
+    These are the data entities with a relative `@id` (RO-Crate 1.1). Raises InputError for metadata that cannot be
+    read.
+    """
     if path.is_dir():
         return _verified(_Folder(path))
     with _opened(path) as archive:
@@ -75,7 +78,7 @@ class _Archive:
 
 
 def _metadata_in(archive: zipfile.ZipFile) -> str | None:
-    """The metadata file at the top, or in the only folder at the top."""
+    """Return the name of the metadata file at the top, or in the only folder at the top."""
     found = [name for name in archive.namelist() if PurePosixPath(name).name == _METADATA and name.count("/") <= 1]
     return min(found, key=len) if found else None
 
@@ -99,7 +102,7 @@ def _files(crate: _Folder | _Archive) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_elsewhere(name: str) -> bool:
-    """Whether an `@id` is an absolute URI, or names something within the metadata themselves."""
+    """Whether an `@id` is an absolute URI, or names something within the metadata."""
     return name.startswith("#") or ":" in name.partition("/")[0]
 
 
@@ -107,7 +110,7 @@ def _finding(crate: _Folder | _Archive, entity: Mapping[str, Any], there: set[st
     name = unquote(str(entity["@id"])).removeprefix("./")
     expected = entity.get("sha256")
     finding = {"type": "file in the crate", "id": str(entity.get("identifier") or entity["@id"]), "name": name}
-    # A path may not lead out of the crate, whatever its metadata say.
+    # A path must not lead out of the crate, whatever its metadata say.
     if name not in there:
         return Finding(**finding, state="missing", note="the metadata name it, and it is not in the crate")
     hasher = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What verifying something came to: one finding for each thing on record."""
+"""The result of a verification: one finding for each thing on record."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Final, Literal
 __all__ = ["WRONG", "Finding", "State", "is_wrong"]
 
 State = Literal["ok", "elsewhere", "unchecked", "missing", "altered", "unreachable"]
-"""`ok`: read again, and as it was. `elsewhere`: not where it was, but its content was read at another place.
-`unchecked`: there, and nothing on record says what it was. `missing`: gone. `altered`: another than it was.
-`unreachable`: could not be read now."""
+"""The state of a thing on record.
+
+`ok`: read again, and unchanged. `elsewhere`: not at its place, but its content was read at another one. `unchecked`:
+there, but the record does not say what it was. `missing`: gone. `altered`: changed. `unreachable`: cannot be read now.
+"""
 
 WRONG: Final[tuple[State, ...]] = ("altered", "missing", "unreachable")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How one thing stands; `sha256` is of the content that was compared, where there is one."""
+    """The state of one thing. `sha256` is that of the content that was compared, if there is one."""
 
     type: str
     id: str
@@ -29,5 +31,5 @@ class Finding:
 
 
 def is_wrong(findings: Iterable[Finding]) -> bool:
-    """Whether anything is not as it was, or could not be seen to be."""
+    """Whether a thing is changed, or could not be verified."""
     return any(finding.state in WRONG for finding in findings)

@@ -1,4 +1,4 @@
-"""What a run found on disk: each path that it read, with what was there then, and each path that it wrote."""
+"""The files of a run: each path that it read, with what was there then, and each path that it wrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Input", "Inputs", "inputs_of"]
 
 @dataclass(frozen=True)
 class Input:
-    """A file or folder as the run first came upon it, and the name of the argument that it came with."""
+    """A file or folder as the run first found it, with the name of the argument through which it came."""
 
     path: str
     type: str
@@ -27,15 +27,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Inputs:
-    """`read` without what the run wrote itself, before or after. `given` are the paths that the run's own arguments
-    stand for, by argument, also those that it made."""
+    """`read` are the inputs, without what the run itself wrote before or after.
+
+    `given` are the paths in the run's own arguments, by argument, including those that the run made.
+    """
 
     read: tuple[Input, ...]
     given: dict[str, set[str]]
 
 
 def inputs_of(journal: Journal, run: RunRow) -> Inputs:
-    """What a run read, by all that it states."""
+    """Return what a run read, from all facts of the run."""
     leading = {flows_urn("attempt", attempt.id) for attempt in journal.runs.attempts(run.id) if attempt.leads}
     met = _Met(leading)
     for fact in facts_of(journal, run):
@@ -45,8 +47,11 @@ def inputs_of(journal: Journal, run: RunRow) -> Inputs:
 
 @dataclass
 class _Met:
-    """A path is stated just before the relation that says what became of it. One without a relation was left there with
-    the content of an input, so it was written."""
+    """Collects the paths of a run from its facts.
+
+    A path is stated just before the relation that says what became of it. A path without a relation was left with the
+    content of an input, so it was written.
+    """
 
     leading: set[str]
     given: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))

@@ -1,4 +1,4 @@
-"""Where things come from, or what came of them, through all runs of the journal and of other machines."""
+"""The lineage of things, upwards and downwards, through all runs of this journal and of other machines."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from ivcap_flows.reading.remote_records import ASKED, Elsewhere
 __all__ = ["Lineage", "lineage"]
 
 _PLATFORMS: Final = frozenset({"artifact", "order", "job", "dataset", "model-run"})
-"""Types that a platform may know more of."""
+"""Types that a platform may know more about."""
 _ORIGINS: Final = frozenset({"wasGeneratedBy", "wasDerivedFrom", "used", "wasStartedBy"})
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """The lineage of `starts` (`graph`), and all that was read for it (`around`): who started what is on the way, from
-    which code and for whom. `unasked` says what could not be learned."""
+    """The lineage of `starts` (`graph`), and everything that was read for it (`around`).
+
+    `around` also has who started what on the way, from which code and for whom. `unasked` says what could not be found
+    out.
+    """
 
     starts: tuple[str, ...]
     graph: Graph
@@ -37,11 +40,11 @@ class Lineage:
 def lineage(
     journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None = None, *, runs: bool = False
 ) -> Lineage | None:
-    """The lineage of what a name means (`starts_of`), None where nothing is on record of it. With `runs` the runs that
-    things are part of are in `around` downwards, too.
+    """Return the lineage of the things that a name means (`starts_of`), or None if none is on record.
 
-    The journal is asked first; `elsewhere` then for what no run of it has made, or towards the future for all that
-    another run may have used, and the journal again for what that leads to.
+    The journal is read first. Then `elsewhere` is asked: upwards about things that no run in the journal made,
+    downwards about everything that another run may have used. The journal is read again for what that adds. With
+    `runs`, `around` has the runs that the things are part of also if the direction is `down`.
     """
     with _without_collector():
         return _lineage(journal, name, direction, elsewhere, runs)
@@ -49,7 +52,7 @@ def lineage(
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Records hold no cycles, and of very many the collector would look at all again and again."""
+    """Switch the garbage collector off: records have no cycles, and it would visit very many of them repeatedly."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -73,7 +76,7 @@ def _lineage(
     more = ""
     while True:
         here += journal.lineages.around(fresh, direction)
-        # What this machine has seen itself is said last, and more of it is known.
+        # What this machine saw itself comes last, since it knows more about that.
         around = Graph([*there, *here, *standings(there, here)])
         found = _found(around, starts, name, direction)
         read |= fresh | set(found.nodes)
@@ -110,8 +113,11 @@ def _found(graph: Graph, starts: Iterable[str], name: str, direction: Direction)
 
 
 def _open(found: Graph, starts: Iterable[str], direction: Direction) -> list[str]:
-    """What the platforms may know more of: upwards what has no origin yet, else all that others may have used; and a
-    run that is asked about, with which another machine may have gone on."""
+    """Return the ids that the platforms may know more about.
+
+    Upwards these are things without an origin, otherwise everything that others may have used. They include a run that
+    is asked about, which another machine may have continued.
+    """
     begun = {link.source for link in found.relations.values() if link.type in _ORIGINS}
     ids = [id_ for id_, node in found.nodes.items() if node.type in _PLATFORMS]
     if direction == "up":

@@ -1,4 +1,4 @@
-"""Which things on record a name means: an id, a run, the sha256 of a content, a git commit."""
+"""Resolve a name to things on record: an id, a run, the sha256 of a content, a git commit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OWN: Final = ("run", "attempt", "task-run", "call")
 
 
 def starts_of(journal: Journal, name: str) -> list[str]:
-    """The ids that a name means; none where nothing of it is on record.
+    """Return the ids that a name means; none if nothing of that name is on record.
 
-    A name is an id (URN or handle), a run by its id, the beginning of it or a Prefect flow run, a Prefect task run, a
-    sha256, the beginning of a git commit with at least seven digits, or `latest`. InputError for an ambiguous one.
+    A name is an id (URN or handle), a run by its id, the start of that or a Prefect flow run, a Prefect task run, a
+    sha256, the start of a git commit with at least seven digits, or `latest`. Raises InputError for an ambiguous name.
     """
     if name == "latest":
         newest = journal.runs.recent(1)

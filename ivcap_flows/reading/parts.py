@@ -1,4 +1,4 @@
-"""The parts of a run: machines with a journal each may go on with one run, and each journal holds what it saw."""
+"""The parts of a run: several machines, each with its own journal, may continue one run. Each records what it saw."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _UNKNOWN: Final = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def joined(parts: Iterable[Sequence[Record]]) -> list[Record]:
-    """The records of one run's parts. The part with the newest attempt comes last: it knows how the run stands."""
+    """Return the records of one run's parts. The part with the newest attempt comes last: it knows the run's state."""
     in_order = sorted(parts, key=lambda part: max(_newest_attempts(part).values(), default=_UNKNOWN))
     return [record for part in in_order for record in part]
 
 
 def standings(there: Sequence[Record], here: Sequence[Record]) -> list[Record]:
-    """What `there` says of the runs whose newest attempt it knows and `here` does not."""
+    """Return the records in `there` of the runs whose newest attempt only `there` knows."""
     runs = [record for record in there if record.type == "flow-run"]
     if not runs:
         return []
@@ -29,7 +29,7 @@ def standings(there: Sequence[Record], here: Sequence[Record]) -> list[Record]:
 
 
 def _newest_attempts(records: Sequence[Record]) -> dict[str, datetime]:
-    """When the newest attempt of each run began."""
+    """Return when the newest attempt of each run began."""
     begun = {record.id: record.time for record in records if record.type == "attempt" and record.time is not None}
     newest: dict[str, datetime] = {}
     for link in records:

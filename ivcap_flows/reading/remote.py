@@ -1,4 +1,4 @@
-"""What a run states of things on IVCAP and Provena, compared with what the platforms say now."""
+"""Compare what a run recorded about things on IVCAP and Provena with what the platforms report now."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ _ENDED: Final = frozenset({"succeeded", "failed", "error"})
 
 @dataclass(frozen=True)
 class Platforms:
-    """Where clients come from; None for a platform that is off."""
+    """Functions that return the clients; None for a platform that is off."""
 
     ivcap: Callable[[], Awaitable[IvcapClient]] | None = None
     provena: Callable[[], Awaitable[ProvenaClient]] | None = None
 
 
 async def verify_remote(journal: Journal, run: RunRow, graph: Graph, platforms: Platforms) -> list[Finding]:
-    """One finding for each artifact, aspect, order, job, model run, dataset and dataset file of a run's graph, and for
-    the record of the run itself where it was delivered."""
+    """Return a finding for each thing of a run's graph on a platform, and for the run's record if it was delivered.
+
+    The things are artifacts, aspects, orders, jobs, model runs, datasets and dataset files.
+    """
     reader = _Reader(graph, platforms, journal.id)
     checks = [(node, check) for node in graph.nodes.values() if (check := reader.check_of(node)) is not None]
     found = await all_of(lambda each: _judged(*each), checks)
@@ -67,7 +69,7 @@ def _finding(node: Record, state: Any, note: str | None = None, sha256: str | No
 
 
 def _differing(node: Record, said: Mapping[str, Any], now: Mapping[str, Any]) -> Finding:
-    """`altered` with what differs of what is known on both sides, else `ok`."""
+    """Return `altered` with the differences between facts that both sides know, or `ok` if there are none."""
     known = {name for name in said if said[name] is not None and now.get(name) is not None}
     other = [
         f"{name} was {said[name]!r} and is {now[name]!r}" for name in said if name in known and said[name] != now[name]
@@ -106,7 +108,7 @@ class _Reader:
         return checks.get(node.type)
 
     def _downloaded(self) -> Iterator[tuple[str, str]]:
-        """The sha256 of artifacts that the run downloaded: IVCAP itself keeps none."""
+        """Yield the sha256 of each artifact that the run downloaded, since IVCAP keeps none."""
         for node in self._graph.nodes.values():
             if node.kind == "activity" and node.attributes.get("name") == _DOWNLOAD:
                 taken = [id_ for id_ in self._to[node.id]["used"] if self._graph.nodes[id_].type == "artifact"]
@@ -174,8 +176,10 @@ class _Reader:
         return self._work(node, now.service, now.status, products, {"parameters": asked})
 
     def _known_parameters(self, node: Record, now: Mapping[str, str]) -> Any:
-        """The recorded parameters, each as it is told now; the platform adds some of its own and may tell none. What
-        the record hides is taken as it is."""
+        """Return the recorded parameters with their present values.
+
+        The platform adds some of its own, and may report none. A parameter that the record hides is not compared.
+        """
         said = node.attributes.get("parameters")
         if not isinstance(said, Mapping) or not now:
             return None

@@ -1,4 +1,4 @@
-"""What other machines have left on the platforms: records of runs as IVCAP aspects, and Provena's graph."""
+"""Read what other machines left on the platforms: records of runs as IVCAP aspects, and Provena's graph."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 ASKED: Final = 200
-"""Things that the platforms are asked about at most for one trace."""
+"""The maximum number of things that the platforms are asked about for one trace."""
 TIMEOUT: Final = 30.0
-"""Seconds that one platform may take for one look."""
+"""Seconds that one platform may take to answer about one thing."""
 _ABSENT: Final = (NotFoundError, ForbiddenError, BadRequestError, InvalidParameterError)
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _TYPES: Final = {
@@ -47,8 +47,10 @@ _RUN: Final = "urn:ivcap-flows:run:"
 
 @dataclass
 class Elsewhere:
-    """Asks the platforms that clients can be had for, which is tried when one is first needed. What cannot be asked is
-    in `troubles`, and is not asked again."""
+    """Asks the platforms about things that other machines recorded. Clients are made when they are first needed.
+
+    A platform that cannot be asked is named in `troubles`, and is not asked again.
+    """
 
     ivcap: Callable[[], Awaitable[IvcapClient]] | None = None
     provena: Callable[[], Awaitable[ProvenaClient]] | None = None
@@ -58,8 +60,10 @@ class Elsewhere:
     _known: set[tuple[str, str]] = field(default_factory=set)
 
     async def starts(self, name: str) -> list[str]:
-        """The ids of what the platforms know under a name that no run here knows: itself, or what has this sha256 or
-        commit."""
+        """Return the ids of what the platforms have for a name that is unknown here.
+
+        That is the name itself, or for a sha256 or a commit the things that have it.
+        """
         content = SHA256.fullmatch(name)
         if content is not None:
             return await self._matching(CONTENT_SCHEMA, f'$.sha256 ? (@ == "{content.group(1).lower()}")')
@@ -69,11 +73,11 @@ class Elsewhere:
         return [name]
 
     def leave_out(self, runs: Iterable[str], journal: str) -> None:
-        """Do not read what this journal has delivered of these runs, of which more is known already."""
+        """Do not read what this journal has delivered about these runs, since more is known here."""
         self._known.update((run, journal) for run in runs)
 
     async def about(self, ids: Iterable[str], direction: Direction) -> list[Record]:
-        """What the platforms state of these things and of the runs that used or made them."""
+        """Return what the platforms state about these things, and about the runs that used or made them."""
         found = await all_of(lambda id_: self._about(id_, direction), ids)
         return [record for records in found for record in records]
 
@@ -99,7 +103,7 @@ class Elsewhere:
         ask: Callable[[C], Awaitable[T]],
         otherwise: T,
     ) -> T:
-        """What `ask` learns; `otherwise` where the platform knows nothing, or cannot be asked."""
+        """Return what `ask` returns, or `otherwise` if the platform knows nothing or cannot be asked."""
         if client is None or name in self._off:
             return otherwise
 
@@ -170,7 +174,7 @@ class Elsewhere:
             try:
                 seen = await client.prov.explore(id_, way, depth=DEEPEST)  # type: ignore[arg-type]
             except IvcapFlowsError as error:
-                # So the prov API answers to an id that it does not know.
+                # The prov API answers so to an id that it does not know.
                 if getattr(error, "status", None) != 500:
                     raise
                 continue
@@ -182,7 +186,7 @@ class Elsewhere:
         return [*nodes.values(), *kept, *await self._items(client, sorted(named))]
 
     async def _items(self, client: ProvenaClient, ids: Sequence[str]) -> list[Record]:
-        """What the registry says of things: their names, and the artifacts that datasets are."""
+        """Return what the registry states about things: their names, and the artifacts that datasets stand for."""
         from ivcap_flows.provena.items import Item
 
         platform = await client.platform()

@@ -1,4 +1,4 @@
-"""Is what a run states still so? Every byte that can be reached is hashed again, every remote record read again."""
+"""Verify that what a run recorded is unchanged: hash every reachable byte again, read every remote record again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ivcap_flows.sinks import run_graph
 __all__ = ["LOCAL", "digest_of", "facts_of", "verify_file", "verify_run"]
 
 LOCAL: Final = frozenset({"file", "directory"})
-"""Types of things that lie at a path."""
+"""Types of things that have a path."""
 
 
 def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Finding]:
-    """All that a run states, compared with what is there now; the files first."""
+    """Compare everything that a run recorded with what is there now. Findings for files come first."""
     graph = run_graph(journal, run.id)
     here = [_look(place) for place in _places(journal, run, graph)]
     there = loop.run(verify_remote(journal, run, graph, platforms))
@@ -34,7 +34,7 @@ def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Find
 
 
 def verify_file(journal: Journal, path: Path) -> Finding:
-    """Whether the content of a file is on record."""
+    """Return whether the content of a file is on record."""
     sha256 = files.sha256_of(path, None)
     urn = file_urn(sha256)
     if journal.lineages.knows(urn) or journal.lineages.with_version(sha256):
@@ -44,7 +44,7 @@ def verify_file(journal: Journal, path: Path) -> Finding:
 
 @dataclass(frozen=True)
 class _Place:
-    """A path as a run left it: what the run stated of it last."""
+    """A path as a run left it, according to the run's last fact about it."""
 
     path: str
     type: str
@@ -54,8 +54,11 @@ class _Place:
 
 
 def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
-    """A file that the run changed in place is expected as it was in the end. A folder whose files are all recorded is
-    verified by these: others may lie beside them since."""
+    """Return the paths of a run with the contents to expect.
+
+    A file that the run changed in place is expected as it was at the end. A folder whose files are all recorded is
+    verified by these, since other files may have been added.
+    """
     members = Counter(link.source for link in graph.relations.values() if link.type == "hadMember")
     hosts = {attempt.id: attempt.process.host for attempt in journal.runs.attempts(run.id)}
     found: dict[tuple[str | None, str], _Place] = {}
@@ -67,14 +70,14 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
             continue
         if record.type in LOCAL and isinstance(path, str) and isinstance(digest, str):
             host = hosts.get(fact.attempt_id or "")
-            # A run may take back what it had before; the last word is the one that counts.
+            # A run may restore a former content, so the last fact counts.
             found.pop((host, path), None)
             found[host, path] = _Place(path, record.type, record.id, digest, host)
     return list(found.values())
 
 
 def facts_of(journal: Journal, run: RunRow) -> Iterator[Fact]:
-    """All that a run states, oldest first."""
+    """Yield all facts of a run, oldest first."""
     after = 0
     while page := journal.facts.of_run(run.id, after=after):
         yield from page
@@ -100,7 +103,7 @@ def _look(place: _Place) -> Finding:
 
 
 def digest_of(path: str, kind: str) -> str | None:
-    """The digest of the file or folder that is at a path now, read anew and never remembered."""
+    """Return the digest of the file or folder at a path. It is always read again, and never remembered."""
     if kind == "file":
         return files.sha256_of(path, None)
     seen = files.look(path.rstrip("/\\") + "/", "", None)
@@ -112,7 +115,7 @@ def digest_of(path: str, kind: str) -> str | None:
 
 
 def _elsewhere(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:
-    """What is gone from its path counts as there while its content was read at another place."""
+    """Yield the findings. A thing that is gone from its path counts as found if another place had its content."""
     read = {found.sha256: found for found in (*there, *here) if found.state == "ok" and found.sha256}
     for finding in here:
         other = read.get(finding.sha256 or "") if finding.state in ("missing", "unreachable") else None

@@ -1,7 +1,7 @@
-"""Keep secrets out of what is recorded: by type, by name, by known value, and by shape.
+"""Keep secrets out of the record: by type, by name, by known value, and by shape.
 
-What one of these rules finds is hidden wherever else it stands, in the same value and in all that this process records
-later. Ordinary words and numbers are hidden at their place only.
+A secret that one of these rules finds is hidden wherever else it appears, in the same value and in everything that this
+process records later. Ordinary words and numbers are hidden only at the place where a rule finds them.
 """
 
 from __future__ import annotations

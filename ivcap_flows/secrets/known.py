@@ -1,4 +1,4 @@
-"""The secrets that this process has met, to be hidden wherever they stand from then on."""
+"""The secrets that this process has seen. From then on, they are hidden wherever they appear."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ivcap_flows.secrets.types import secrets_of
 __all__ = ["Needle", "hide", "hide_within", "known", "learn", "needles_of", "replaced"]
 
 MOST: Final = 1_000
-"""Secrets that are known at once; the one that was met the longest ago is forgotten first."""
+"""The maximum number of known secrets. The one that was seen the longest ago is forgotten first."""
 _SHORTEST: Final = 4
 _LONG: Final = 8
-"""Shorter secrets, and those of letters alone, are hidden where they stand as a word of their own."""
+"""Shorter secrets, and those of letters only, are hidden only as separate words."""
 _LINES: Final = re.compile(r"\s*(?:\n|\\n)\s*")
 _LINE: Final = 16
 _VARIABLES: Final = (
@@ -45,7 +45,7 @@ _ORDINARY: Final = re.compile(
 
 @dataclass(frozen=True)
 class Needle:
-    """A secret in one of the forms in which it may stand in a text."""
+    """A secret in one of the forms in which it may appear in a text."""
 
     form: str
     secret: str
@@ -102,21 +102,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def hide(value: str) -> None:
-    """Never record this value from now on, for instance a token that a client was given. Less than 4 characters are
-    too few to be told from other text."""
+    """Never record this value from now on, for example a token that a client was given.
+
+    A value with fewer than 4 characters is ignored, since it cannot be told from other text.
+    """
     if len(value) >= _SHORTEST and not value.startswith(HIDDEN):
         _known.add([value])
 
 
 def hide_within(value: Any) -> None:
-    """Never record from now on what a value of a secret type holds, or a model, such as a block, in its fields."""
+    """Never record from now on the texts in a value of a secret type, or in the fields of a model, such as a block."""
     for secret in secrets_of(value):
         hide(secret)
 
 
 def learn(found: Iterable[str]) -> list[str]:
-    """Know those of the values found under a secret name or in a secret's shape that are no ordinary text, by which
-    other text would be hidden, too; returns these."""
+    """Remember values that were found under a secret name or by their shape. Return those that are remembered.
+
+    Ordinary text is not remembered, since other text would be hidden with it.
+    """
     secrets = [
         value for value in found if len(value) >= _SHORTEST and HIDDEN not in value and not _ORDINARY.fullmatch(value)
     ]
@@ -126,12 +130,12 @@ def learn(found: Iterable[str]) -> list[str]:
 
 
 def known() -> Sequence[Needle]:
-    """What is known to be secret now, the longest first; finding it takes longer than looking for it in most texts."""
+    """Return the known secrets, longest first. Ask once for many texts: this takes longer than most searches."""
     return _known.needles()
 
 
 def needles_of(secrets: Iterable[str]) -> list[Needle]:
-    """The forms in which secrets may stand in a text: as they are, in a URL, in JSON, in Python's `repr`."""
+    """Return the forms in which secrets may appear in a text: as they are, in a URL, in JSON, in Python's `repr`."""
     found = [Needle(form, secret) for secret in secrets if len(secret) >= _SHORTEST for form in _forms(secret)]
     return sorted(found, key=lambda needle: -len(needle.form))
 
@@ -142,13 +146,13 @@ def _forms(secret: str) -> set[str]:
         forms |= {quote(secret, safe="", errors="replace"), quote(secret, errors="replace"), unquote(secret)}
         forms |= {quote_plus(secret, errors="replace")}
         forms |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
-    # Of a key in several lines, each line alone is a part that matters.
+    # If a key has several lines, each line alone is a part that matters.
     forms |= {line for line in _LINES.split(secret) if len(line) >= _LINE and not line.startswith("-----")}
     return {form for form in forms if len(form) >= _SHORTEST}
 
 
 def replaced(text: str, needles: Sequence[Needle], mask: Mask) -> str:
-    """A text without these secrets."""
+    """Return a text without these secrets."""
     for needle in needles:
         text = needle.replaced(text, mask)
     return text

@@ -1,4 +1,4 @@
-"""The package's loggers: what they say holds no secret, whoever listens."""
+"""The package's loggers. Their messages hold no secret, whichever handler gets them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _FORMATTER: Final = logging.Formatter()
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
-    """Put the message as it is shown in the place of what it is made of; every record passes."""
+    """Replace the message and its arguments by the scrubbed message. Let every record pass."""
     said = record.getMessage()
     shown = scrub_text(said)
     if shown != said:
         record.msg, record.args = shown, ()
     if record.exc_info:
-        # Formatters show this text where there is one.
+        # Formatters show this text if there is one.
         record.exc_text = scrub_text(_FORMATTER.formatException(record.exc_info))
     return True
 
 
 def logger_of(name: str) -> logging.Logger:
-    """The logger of this name; what is logged through it is scrubbed before any handler has it."""
+    """Return the logger with this name. Its records are scrubbed before any handler gets them."""
     logger = logging.getLogger(name)
     if _without_secrets not in logger.filters:
         logger.addFilter(_without_secrets)

@@ -1,4 +1,4 @@
-"""What stands in the place of a secret."""
+"""The text that replaces a secret."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 __all__ = ["HIDDEN", "Mask", "hidden"]
 
 HIDDEN: Final = "**********"
-"""What stands in a record instead of a secret; the same that pydantic prints. Every mask begins with it."""
+"""The text in a record instead of a secret; the same that pydantic prints. Every mask begins with it."""
 
 Mask = Callable[[str], str]
-"""What stands for a secret, from the secret."""
+"""Returns the replacement for a secret."""
 
 
 def hidden(secret: str) -> str:
-    """The mask that tells nothing."""
+    """Return the mask that reveals nothing."""
     return HIDDEN

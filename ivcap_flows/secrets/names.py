@@ -1,4 +1,4 @@
-"""Which names stand for secrets: parameters, keys of mappings, options, headers, fields of connection strings.
+"""Names that stand for secrets: parameters, keys of mappings, options, headers, fields of connection strings.
 
 The words are those of detect-secrets' keyword detector (Yelp), and of HTTP's headers.
 """
@@ -40,12 +40,12 @@ _SPLIT: Final = re.compile(r"[\W_]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-
 _SIGNATURES: Final = frozenset({"sig", "signature"})
 
 NAME_HINTS: Final = ("pass", "pwd", "secret", "token", "key", "auth", "cookie", "cred", "jwt", "bearer", "contrase")
-"""One of these is in every secret name, in lower case."""
+"""Every secret name contains one of these, in lower case."""
 
 
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
-    """Whether what has this name is to be hidden: `api_key`, `userPassword`, but not `token_count`, `secret_name`."""
+    """Whether to hide the value of this name: `api_key`, `userPassword`, but not `token_count`, `secret_name`."""
     words = [word.lower() for word in _SPLIT.split(name) if word]
     if not words or words[-1] in _HARMLESS_LAST:
         return False
@@ -57,10 +57,10 @@ def _is_secret_word(word: str) -> bool:
 
 
 def names_blocks(name: str) -> bool:
-    """Whether what has this secret name may be a block, or the name of one: hidden there, and only there."""
+    """Whether the value of this secret name may be a block, or a block's name. That is hidden there, and only there."""
     return _SPLIT.split(name)[-1].lower() in _OF_BLOCKS
 
 
 def signs(name: str) -> bool:
-    """Whether a field of a URL's query is a signature: a signed URL is as good as a token for as long as it holds."""
+    """Whether a field of a URL's query is a signature. A signed URL is as good as a token, as long as it is valid."""
     return _SPLIT.split(name)[-1].lower() in _SIGNATURES

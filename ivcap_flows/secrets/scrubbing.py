@@ -1,4 +1,4 @@
-"""Values without secrets: first what the rules find, then that, and what was known before, wherever else it stands."""
+"""Scrub values: hide what the rules find, then hide that, and the known secrets, wherever else they appear."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _SHORTEST: Final = 4
 
 
 def scrub(value: Any, mask: Mask = hidden) -> Any:
-    """A JSON value without secrets; values under secret names are hidden whole. `mask` says what stands for one."""
+    """Return a JSON value without secrets. A value under a secret name is hidden whole. `mask` replaces a secret."""
     return _scrubbed(value, mask, known())
 
 
 def scrub_alone(value: Any, mask: Mask = hidden) -> Any:
-    """As `scrub`, but whatever this process has met before: equal values come out equal in every process."""
+    """Scrub without the secrets that this process has seen before, so that equal values stay equal in every process."""
     return _scrubbed(value, mask, ())
 
 
 def scrub_text(text: str) -> str:
-    """A text without secrets."""
+    """Return a text without secrets."""
     shown: str = scrub(text)
     return shown
 
 
 def scrub_arguments(arguments: Sequence[str]) -> list[str]:
-    """The words of a command line without secrets: nor what follows an option of a secret name."""
+    """Return the words of a command line without secrets, also without what follows an option with a secret name."""
     shown: list[str] = scrub(list(arguments))
     return shown
 
 
 def holds_secret(text: str) -> bool:
-    """Whether a text that is handed on as it is holds a known secret, or a token that is known by its shape."""
+    """Whether a text to be passed on unchanged holds a known secret, or a token that is known by its shape."""
     return any(needle.is_in(text) for needle in known()) or holds_token(text)
 
 
 def _scrubbed(value: Any, mask: Mask, needles: Sequence[Needle]) -> Any:
-    # Nearly all values hold none: one look at all their texts together takes less time than one at each.
+    # Nearly all values hold no secret. One search in all their texts together is faster than one in each.
     texts: list[str] = []
     hints = HINTS
     if not _gather(value, texts):
@@ -54,13 +54,13 @@ def _scrubbed(value: Any, mask: Mask, needles: Sequence[Needle]) -> Any:
             return value
     rules = _Rules(mask, needles, hints)
     shown = rules.of(value)
-    # They may stand as ordinary text in what came before.
+    # They may appear as ordinary text in what came before.
     new = [each for each in needles_of(learn(rules.found)) if each not in needles]
     return _Replacing(mask, new).of(shown) if new else shown
 
 
 def _gather(value: Any, texts: list[str]) -> bool:
-    """Add the texts of a value; whether it has a secret name, so that the rest does not matter."""
+    """Add the texts of a value. Return True if it has a secret name; then the remaining texts do not matter."""
     if isinstance(value, str):
         texts.append(value)
     elif isinstance(value, dict):
@@ -76,7 +76,7 @@ def _gather(value: Any, texts: list[str]) -> bool:
 
 
 class _Replacing:
-    """The copy of a value without these secrets."""
+    """Copies a value without the given secrets."""
 
     def __init__(self, mask: Mask, needles: Sequence[Needle]) -> None:
         self._mask, self._needles = mask, needles
@@ -101,7 +101,7 @@ class _Replacing:
 
 
 class _Rules(_Replacing):
-    """The copy of a value without known secrets and what the rules find, which is in `found`."""
+    """Copies a value without known secrets and what the rules find, which is collected in `found`."""
 
     def __init__(self, mask: Mask, needles: Sequence[Needle], hints: Hints) -> None:
         super().__init__(mask, needles)
@@ -120,7 +120,7 @@ class _Rules(_Replacing):
         return self._whole(value)
 
     def items(self, values: Sequence[Any]) -> list[Any]:
-        """As arguments of a command: what follows an option of a secret name is one."""
+        """Treat the items as arguments of a command: the one after an option with a secret name is a secret."""
         shown: list[Any] = []
         follows = False
         for value in values:
@@ -136,7 +136,7 @@ class _Rules(_Replacing):
         return self._mask(secret)
 
     def _whole(self, value: Any) -> str:
-        """What stands for a value under a secret name; the texts in it are secrets, too."""
+        """Return the replacement for a value under a secret name. The texts in it are secrets, too."""
         if isinstance(value, str):
             return self._hide(value)
         texts: list[str] = []
@@ -154,5 +154,5 @@ def _all_texts(value: Any, texts: list[str]) -> None:
 
 
 def _hideable(value: Any) -> bool:
-    # A flag or an absent value under such a name tells nothing.
+    # A flag or None under a secret name reveals nothing.
     return value is not None and not isinstance(value, bool)

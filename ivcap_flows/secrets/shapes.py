@@ -1,4 +1,4 @@
-"""What secrets look like in a text: tokens by their prefixes, keys, and what a secret name is given to.
+"""The shapes of secrets in a text: tokens by their prefixes, keys, and what is assigned to a secret name.
 
 The prefixes are those that GitHub, GitLab, AWS, Azure, Google, Slack, PyPI, npm, Stripe, SendGrid, OpenAI, Anthropic,
 Hugging Face and Prefect document for their tokens.
@@ -17,12 +17,12 @@ from ivcap_flows.secrets.names import NAME_HINTS, is_secret_name, signs
 __all__ = ["HINTS", "SHAPES", "Found", "Hints", "Shape", "hints_in", "holds_token", "without_shapes"]
 
 Found = Callable[[str], str]
-"""Told each secret that is found; gives what stands for it."""
+"""Takes each secret that is found. Returns its replacement."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Tokens that are known by themselves. A text without any of `hints` has none."""
+    """Tokens that are recognised by themselves. A text without any of `hints` has none."""
 
     name: str
     hints: tuple[str, ...]
@@ -40,7 +40,7 @@ SHAPES: Final = [
     ),
     _shape("GitLab", "glpat- gldt- glft- glsoat- glrt- glptt-", r"\bgl(?:pat|dt|ft|soat|rt|ptt)-[\w-]{20,}"),
     _shape("AWS", "A3T AKIA ASIA ABIA ACCA", r"\b(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b"),
-    # The key of a storage account is 64 bytes in Base64, as is a digest by SHA-512, which says so before.
+    # The key of a storage account is 64 bytes in Base64. So is a SHA-512 digest, which has a prefix that says so.
     _shape("Azure", "== Q~", r"(?<![\w/+-])[A-Za-z0-9+/]{86}==|\b[\w~.]{3}\dQ~[\w~.-]{31,34}"),
     _shape(
         "GCP",
@@ -53,7 +53,7 @@ SHAPES: Final = [
         r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}"
         r"|(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/+-]{20,}",
     ),
-    # Of a text that was cut, the key may lack its end; line breaks may be written as `\n`.
+    # If a text was cut, the key may lack its end. Line breaks may be written as `\n`.
     _shape(
         "private key",
         "PRIVATE PuTTY-User-Key-File",
@@ -77,7 +77,7 @@ SHAPES: Final = [
 
 @dataclass(frozen=True)
 class Hints:
-    """What speaks for a secret in a text: as it stands there, or in whatever case."""
+    """Signs of a secret in a text: `exact` as they are written, `lower` in any case."""
 
     exact: tuple[str, ...]
     lower: tuple[str, ...]
@@ -88,11 +88,11 @@ class Hints:
 
 HINTS: Final = Hints((*(hint for shape in SHAPES for hint in shape.hints), "@"), (*NAME_HINTS, "sig", "basic"))
 _GIVEN: Final = re.compile(r"[=:\s]|(?:\A|\0)-")
-"""What stands between a name and its secret, or begins an option, after which the next word may be one."""
+"""Separators between a name and its secret, and the start of an option, after which a secret may follow."""
 
 _NAME: Final = rf"[\w.-]{{0,60}}(?:{'|'.join(NAME_HINTS)})[\w.-]{{0,60}}"
 _QUOTED: Final = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
-# The last `@` before the path counts, since many write it unescaped into a password.
+# The last `@` before the path counts, since many passwords contain an unescaped one.
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s:@]*:(?P<secret>[^\s/?#'\"]*)(?=@)")
 _QUERY: Final = re.compile(r"(?<=[?&])(?P<name>[^=&#\s]+)=(?P<secret>[^&#\s'\"<>]+)")
 _BEARER: Final = re.compile(
@@ -119,7 +119,7 @@ _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*[.,:;!?)]*")
 
 
 def hints_in(text: str, among: Hints = HINTS) -> Hints:
-    """Those that are in a text; without any, `without_shapes` leaves it as it is."""
+    """Return the hints that are in a text. If there are none, `without_shapes` returns the text unchanged."""
     lower: tuple[str, ...] = ()
     if _GIVEN.search(text):
         same_case = text.lower()
@@ -128,12 +128,12 @@ def hints_in(text: str, among: Hints = HINTS) -> Hints:
 
 
 def holds_token(text: str) -> bool:
-    """Whether a token or key that is known by itself is in a text."""
+    """Whether a text contains a token or key that is recognised by itself."""
     return any(any(hint in text for hint in shape.hints) and shape.pattern.search(text) for shape in SHAPES)
 
 
 def without_shapes(text: str, found: Found) -> str:
-    """A text without what looks like a secret."""
+    """Return a text without what looks like a secret."""
     for shape in SHAPES:
         if any(hint in text for hint in shape.hints):
             text = shape.pattern.sub(lambda match: found(match[0]), text)
@@ -159,7 +159,7 @@ def _hides(name: str) -> bool:
 
 
 def _put(match: re.Match[str], found: Found, group: str = "secret") -> str:
-    """The match with what stands for its secret."""
+    """Return the match with its secret replaced."""
     secret = match[group]
     if HIDDEN in secret:
         return match[0]

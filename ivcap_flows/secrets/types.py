@@ -1,4 +1,4 @@
-"""Which types hold secrets, and what they hold."""
+"""Types that hold secrets, and the texts that they hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["is_secret_type", "secrets_of"]
 
 @lru_cache(maxsize=4096)
 def is_secret_type(kind: type) -> bool:
-    """Pydantic's secrets, and Prefect's `Secret` and `SecretDict` by name, since Prefect is not imported here."""
+    """Whether a type is a secret of pydantic or of Prefect. Prefect's are known by name, without an import."""
     names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
     return issubclass(kind, Secret | SecretStr | SecretBytes) or bool(
         names & {("prefect", "Secret"), ("prefect", "SecretDict")}
@@ -21,7 +21,7 @@ def is_secret_type(kind: type) -> bool:
 
 
 def secrets_of(value: Any, depth: int = 4) -> Iterator[str]:
-    """The texts that a value of a secret type holds, or a model in its fields; none of anything else."""
+    """Yield the texts in a value of a secret type, or in the fields of a model; none for other values."""
     kind: type = type(value)
     if is_secret_type(kind):
         get = getattr(value, "get_secret_value", None) or getattr(value, "get", None)

@@ -1,4 +1,4 @@
-"""The record of runs in outside systems: files, IVCAP aspects, Provena model runs."""
+"""Deliver the record of runs to outside systems: files, IVCAP aspects, Provena model runs, OpenLineage."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Commands that only read the record do not wait for the import of Provena's client.
+    # Import Provena's client only when it is needed: commands that only read the record start faster.
     if name in _HOMES:
         from importlib import import_module
 

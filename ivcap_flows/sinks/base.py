@@ -1,4 +1,4 @@
-"""What a sink is: one outside system that gets the record of a run, whenever it can be reached."""
+"""The interface of sinks. A sink is one outside system that gets the record of a run, whenever it can be reached."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ REFUSALS: Final = (
     RegistrationFailedError,
     ValueError,
 )
-"""What a user has to put right before it is worth another try."""
+"""Errors that a user must correct before another try makes sense."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How one try went. `pending` is tried again later, `dead` not before `reason` is put right.
+    """The outcome of one try. `pending` is tried again later; `dead` is not, until `reason` is corrected.
 
-    `facts` are what the run states from now on, such as what the sink has made of it. `next_try` is when what is
-    pending is tried again, by default after a time that grows with each try.
+    `facts` become part of the run's record, such as what the sink made of the run. `next_try` is the time of the next
+    try of a pending delivery, by default after a wait that grows with each try.
     """
 
     state: Literal["delivered", "pending", "dead"]
@@ -51,13 +51,13 @@ class Delivery:
 
 
 EMBEDDED: Final = "urn:ivcap-flows:embedded:"
-"""How the id of an embedded platform begins."""
+"""The prefix of the ids of embedded platforms."""
 
 
 async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool:
-    """Whether a run was made on another, embedded platform: a trial, which no real platform is to be told of.
+    """Whether a run was made on another, embedded platform. Such a trial must not be reported to a real platform.
 
-    `platform` is asked only where the run was made on an embedded one.
+    `platform` is called only if the run was made on an embedded one.
     """
     on = {str(record.attributes.get("platform", "")) for record in graph.nodes.values()}
     embedded = {name for name in on if name.startswith(EMBEDDED)}
@@ -65,14 +65,14 @@ async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool
 
 
 class Sink(Protocol):
-    """Delivering the same run twice has the effect of once. Errors are the outbox's to judge."""
+    """Delivers runs. Delivering a run twice has the effect of once. The outbox handles the errors of `deliver`."""
 
     @property
     def name(self) -> str:
-        """What its deliveries are kept under; two targets of one kind have two names."""
+        """The name under which deliveries are kept. Two targets of one kind have two names."""
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        """Bring the outside system to what is known of a run now."""
+        """Update the outside system to what is known of a run now."""
 
 
 _PATH: Final = re.compile(
@@ -82,15 +82,15 @@ _PATH: Final = re.compile(
     r"|\b[A-Za-z]:[\\/][^\s'\"<>|]+"
 )
 _HOME: Final = re.compile(r"(?:/home|/Users|[A-Za-z]:[\\/]Users)[\\/][^\\/]+[\\/]?$")
-"""Where the last part of a path is the user's name."""
+"""A path whose last part is the user's name."""
 _PROCESS: Final = re.compile(r"\b(process \d+) on \S+ is gone")
-"""How the journal words that an attempt was lost, with the host that it ran on."""
+"""The journal's words for a lost attempt, with the host that it ran on."""
 _EMAIL: Final = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}")
-"""`git@` is what the hosts of repositories are called by, and nobody's address."""
+"""`git@` is part of the addresses of repositories, and not a person's."""
 
 
 def shareable(graph: Graph) -> Graph:
-    """What may leave this machine: no local user or host, no absolute path (its last part stays), no e-mail address."""
+    """Return what may leave this machine: no local user or host, no e-mail address, only the last part of a path."""
     shared = graph.where(lambda record: not record.attributes.get("local"))
     return Graph(
         record.model_copy(update={"attributes": _each_text(record.attributes, _bare)}) for record in shared.records

@@ -1,4 +1,4 @@
-"""The bytes behind a record, where they are still what was recorded: the source of codes, and files."""
+"""The contents behind a record, if they are unchanged: the source of codes, and files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ivcap_flows.secrets import holds_secret, logger_of
 __all__ = ["LARGEST", "files", "sources", "texts"]
 
 LARGEST: Final = 32 * 2**20
-"""Larger files are named by their sha256 only; in bytes."""
+"""Files above this size, in bytes, are named by their sha256 only."""
 _SECONDS: Final = 20.0
 
 log = logger_of("ivcap_flows.sinks")
 
 
 def sources(entry_point: str, graph: Graph) -> dict[str, bytes]:
-    """The source of each code in the graph that is found as it was: in its file, else in git.
+    """Return the source of each code in the graph that is found unchanged: in its file, or else in git.
 
-    `entry_point` is that of the run (`path:function`). What holds a secret is left out.
+    `entry_point` is that of the run (`path:function`). A source that holds a secret is left out.
     """
     place = Path(entry_point.rpartition(":")[0])
     found: dict[str, bytes] = {}
@@ -39,7 +39,7 @@ def sources(entry_point: str, graph: Graph) -> dict[str, bytes]:
 
 
 def texts(entry_point: str, graph: Graph) -> dict[str, str]:
-    """The sources as text."""
+    """Return the sources as text."""
     return {id_: content.decode(errors="replace") for id_, content in sources(entry_point, graph).items()}
 
 
@@ -47,7 +47,7 @@ def _versions(place: Path, code: Record) -> Iterator[bytes]:
     name, commit = code.attributes.get("file"), code.attributes.get("commit")
     if not isinstance(name, str):
         return
-    # The repository is where the run's own code lies, as far above it as the code's path is deep.
+    # The repository is a folder above the run's own code, from which the code's path leads to a file.
     roots = [root for root in place.parents if (root / name).is_file()]
     for root in roots:
         content = _read(root / name)
@@ -72,7 +72,7 @@ def _committed(root: Path, commit: str, name: str) -> bytes | None:
 
 
 def files(graph: Graph) -> dict[str, Path]:
-    """Where each file of the graph lies that is as it was seen. Large files are left out, and what holds a secret."""
+    """Return the path of each file of the graph that is unchanged, except large files and files with a secret."""
     found: dict[str, Path] = {}
     for node in graph.nodes.values():
         path, sha256 = node.attributes.get("path"), node.attributes.get("sha256")

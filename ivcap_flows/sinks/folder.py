@@ -1,4 +1,4 @@
-"""A file per run in a folder, in full: the folder is the user's own."""
+"""Write each run to a file in a folder. The files have the full record, since the folder is the user's own."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ENDINGS: Final[Mapping[Form, str]] = {
 
 
 class FolderSink:
-    """Writes `<folder>/<run id>.<journal id>` with the ending of the form.
+    """Writes `<folder>/<run id>.<journal id>`, with the suffix of the form.
 
-    A file is always whole: readers see the old one or the new one. Each journal has a file of its own for a run that
-    machines without a common journal went on with.
+    A file is always complete: readers see the old one or the new one. If several machines with separate journals
+    continued a run, each journal has its own file.
     """
 
     def __init__(self, folder: Path, form: Form = "prov-json") -> None:
@@ -59,12 +59,12 @@ class FolderSink:
             with file.open("rb+") as written:
                 os.fsync(written.fileno())
             os.replace(file, self.folder / f"{run.id}.{run.journal}{ENDINGS[self.form]}")
-            # The journal notes the delivery for ever, so the name has to be on disk as well.
+            # The journal keeps the delivery for ever, so the file's name must be on disk, too.
             sync_folder(self.folder)
 
 
 def text_of(form: str, run: RunRow, graph: Graph) -> str:
-    """The record of a run in a form that is a text: `prov-json`, `prov-n`, `turtle`, or `openlineage`."""
+    """Return the record of a run in a text form: `prov-json`, `prov-n`, `turtle`, or `openlineage`."""
     from ivcap_flows.provenance import openlineage, prov_json, prov_n, turtle
     from ivcap_flows.sinks.contents import texts
 

@@ -1,9 +1,9 @@
 """The record of a run as aspects on IVCAP: the whole on the run's URN, and a small link on each artifact it touched.
 
-Where machines with a journal each went on with one run, each journal has a part of the run, and keeps its own aspects
-for it. Both aspects are there once for each part that IVCAP shows: what is there is read first, and what a killed
-drainer may have sent is waited for before it is sent again. Whoever reads takes the newest of each part all the same,
-as `parts_by_run` does: a platform may show late what it has accepted.
+If several machines with separate journals continued one run, each journal has a part of the run, and keeps its own
+aspects for it. Each part has both aspects once: the sink first reads what IVCAP shows, and waits for what a killed
+drainer may have sent before it sends that again. A platform may show late what it has accepted, so readers still take
+the newest aspect of each part, as `parts_by_run` does.
 """
 
 from __future__ import annotations
@@ -96,14 +96,16 @@ SCHEMAS: Final[Mapping[str, Any]] = {
 _ARTIFACT: Final = "urn:ivcap:artifact:"
 _AT_ONCE: Final = 8
 _NOTED: Final = 1.0
-"""Seconds after which a note of what is being sent is renewed, so that what was sent last is waited for."""
+"""Seconds after which the note of what is being sent is renewed, so that the note covers the last request."""
 _SHORT: Final = 5.0
-"""Seconds that a delivery waits by itself for what may still show."""
+"""The maximum number of seconds that a delivery itself waits for what may still appear."""
 
 
 class IvcapSink:
-    """Asserts records with one account's client, under `policy`, else under the platform's default for aspects, which
-    lets the account alone read them."""
+    """Asserts records with one account's client, under `policy`.
+
+    The default is the platform's default policy for aspects, under which only the account can read them.
+    """
 
     def __init__(self, client: IvcapClient, journal: Journal, name: str = "ivcap", policy: str | None = None) -> None:
         self._client = client
@@ -116,7 +118,7 @@ class IvcapSink:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        """Read what is there first: an equal record is left, an older one retracted once the new one is in place."""
+        """Read what is there first. Leave an equal record; retract an older one once the new one is in place."""
         platform = await self._client.platform()
         if await is_trial(graph, self._client.platform):
             return Delivery("delivered", "nothing was sent: the run was made on another, embedded platform")
@@ -127,10 +129,11 @@ class IvcapSink:
         if any(not one.same for one in wanted):
             sent = await self._journal.ask(self._journal.deliveries.sending, self._name, run.id)
             if sent is not None:
-                # Its process was killed, or its reply lost: what it has sent may not show yet.
+                # Its process was killed, or its reply was lost. What it sent may not be visible yet.
                 now, time = await self._journal.ask(self._journal.now), self._client.time
                 rest = visibility_delay_left([sent], _NOTED + self._client.visibility_delay, now, time)
-                # Without the platform's time the next pass would know no more than this one of what has passed.
+                # Without the platform's time, the next pass would know no better than this one how much time has
+                # passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
                     told = (
                         f"What was sent at {sent.sent_at:%H:%M:%S} UTC may still show on IVCAP; it is looked for then."
@@ -144,9 +147,9 @@ class IvcapSink:
         return delivery
 
     async def _read(self, run: RunRow, wanted: Sequence[_Stated]) -> None:
-        """See what IVCAP has in the place of each."""
+        """Read what IVCAP has for each of the wanted aspects."""
         urn = flows_urn("run", run.id)
-        # An artifact may have links of thousands of other runs.
+        # An artifact may have links to thousands of other runs.
         path = f"$.run ? (@ == {json.dumps(urn)})"
 
         async def read(one: _Stated) -> None:
@@ -178,7 +181,7 @@ class IvcapSink:
 
     @asynccontextmanager
     async def _noted(self, run: RunRow) -> AsyncIterator[None]:
-        """Keep in the journal until when requests have left, as long as one of them may be unanswered."""
+        """Keep in the journal until when requests were sent, as long as one of them may be unanswered."""
         deliveries, ended = self._journal.deliveries, asyncio.Event()
 
         async def note() -> None:
@@ -207,7 +210,7 @@ class IvcapSink:
 
 @dataclass
 class _Stated:
-    """An aspect that is to be there, and what is there of the same part."""
+    """A wanted aspect, and the aspects that are there for the same part."""
 
     entity: str
     schema: str
@@ -220,15 +223,15 @@ class _Stated:
 
     @property
     def superseded(self) -> list[AspectRecord]:
-        """What is older, and of equal ones all but the first."""
+        """The aspects that are older, and of equal ones all but the first."""
         kept = self.same[-1:]
         return [record for record in self.there if record not in kept]
 
 
 async def parts_by_run(aspects: Aspects, entity: str, schema: str) -> dict[str, dict[str, AspectRecord]]:
-    """The aspects of one entity and schema, `RUN_SCHEMA` or `LINK_SCHEMA`, by run, and by the journal that states them.
+    """Return the aspects of one entity and schema, `RUN_SCHEMA` or `LINK_SCHEMA`, by run and then by journal.
 
-    Of each part it is the newest, since for a moment there may be more.
+    Only the newest aspect of each part is returned, since there may be more for a moment.
     """
     found: dict[str, dict[str, AspectRecord]] = defaultdict(dict)
     async for record in aspects.list(entity=entity, schema=schema):
@@ -252,7 +255,7 @@ def _record(run: RunRow, graph: Graph) -> dict[str, Any]:
 
 
 def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The artifacts on this platform that a run used or made, each with what is said on it."""
+    """Yield the artifacts on this platform that a run used or made, each with the content of its link."""
     roles: dict[str, set[str]] = defaultdict(set)
     for link in graph.relations.values():
         if link.type == "used" and link.target:
@@ -275,14 +278,14 @@ def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict
 
 
 def _said(content: Any) -> Any:
-    """What tells two statements about one part apart: the digest that a record bears, of a link the whole."""
+    """Return what tells two statements about one part apart: the digest of a record, or the whole of a link."""
     if not isinstance(content, Mapping):
         return content
     return content.get("sha256") or {name: content.get(name) for name in ("run", "flow", "roles")}
 
 
 def _part_of(record: AspectRecord) -> tuple[str, str] | None:
-    """The run and the journal that an aspect is of."""
+    """Return the run and the journal that an aspect belongs to, or None if it does not name both."""
     said = record.content if isinstance(record.content, Mapping) else {}
     run, journal = said.get("run"), said.get("journal")
     return (run, journal) if isinstance(run, str) and isinstance(journal, str) else None

@@ -1,4 +1,4 @@
-"""OpenLineage's events to wherever its own client is configured to send them; it needs the extra `openlineage`."""
+"""Send OpenLineage events by the transport that its own client is configured for. Needs the extra `openlineage`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["OpenLineageSink"]
 
 _SECONDS: Final = 30.0
-"""How long a transport that sends in the background may take for what is left."""
+"""Seconds that a transport that sends in the background may take for the rest."""
 _AGAIN: Final = frozenset({401, 403, 408, 425, 429})
-"""Client errors that are no judgement on the events."""
+"""Client errors that say nothing about the events."""
 
 
 class OpenLineageSink:
-    """Sends all events of a run, each time it has something new to tell; their run ids stay the same.
+    """Sends all events of a run each time the run has new facts. Their run ids stay the same.
 
-    The transport is OpenLineage's own affair: `OPENLINEAGE_URL`, `OPENLINEAGE__TRANSPORT__…` or `openlineage.yml`. No
-    local user, absolute path or e-mail address leaves, but the source of the flow does. Raises ConfigurationError where
-    no transport is configured, or one that does not tell what it could not send, or without the extra.
+    The transport is configured as OpenLineage documents: `OPENLINEAGE_URL`, `OPENLINEAGE__TRANSPORT__…` or
+    `openlineage.yml`. No local user, absolute path or e-mail address is sent, but the source of the flow is. Raises
+    ConfigurationError without the extra, without a transport, and for a transport that does not report what it could
+    not send.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ def _send(events: list[RunEvent]) -> Delivery:
         for event in events:
             client.emit(event)
     except (HTTPError, RuntimeError) as error:
-        # A RuntimeError is how transports tell what the one that they are made of has met.
+        # A transport that is made of others raises RuntimeError, with the error of the other as its cause.
         met = error if isinstance(error, HTTPError) else error.__cause__ or error
         status = met.response.status_code if isinstance(met, HTTPError) and met.response is not None else 0
         if 400 <= status < 500 and status not in _AGAIN:
@@ -92,7 +93,7 @@ def _client() -> OpenLineageClient:
 
 
 def _check(transport: Transport) -> None:
-    """ConfigurationError for a transport that keeps to itself what it could not send."""
+    """Raise ConfigurationError for a transport that does not report what it could not send."""
     inner = [*getattr(transport, "transports", ()), getattr(transport, "transport", None)]
     config = getattr(transport, "config", None)
     if transport.kind == "async_http":
@@ -109,7 +110,7 @@ def _check(transport: Transport) -> None:
 
 
 def _named(client: OpenLineageClient) -> str:
-    """What deliveries are kept under: another place gets every run."""
+    """Return the name under which deliveries are kept. Another place has another name, and so gets every run."""
     told = getattr(client.transport, "config", None)
     place = next((getattr(told, name) for name in ("url", "log_file_path", "topic") if getattr(told, name, None)), "")
     return f"openlineage:{client.transport.kind}" + (f":{scrub_text(str(place))}" if place else "")

@@ -1,4 +1,4 @@
-"""From the journal to the sinks: each is retried for ever with back-off, and delivered to exactly once, by key."""
+"""Deliver runs from the journal to the sinks: retried for ever with back-off, and delivered exactly once, by key."""
 
 from __future__ import annotations
 
@@ -34,20 +34,22 @@ __all__ = ["Drained", "drain", "run_graph", "run_records"]
 log = logger_of("ivcap_flows.sinks")
 
 FIRST_WAIT: Final = 15.0
-"""Seconds before the second try; each further wait doubles, up to an hour."""
+"""Seconds before the second try. Each further wait doubles, up to an hour."""
 LONGEST_WAIT: Final = 3600.0
 _MISSES: Final = 2
-"""How many runs in a row find a sink away before it counts as such: one alone may be what it cannot take."""
+"""After this many failed runs in a row a sink counts as away. A single one may be a run that the sink cannot take."""
 _WINDOW: Final = 10_000
-"""How many facts are looked through for runs at once."""
+"""The number of facts that are searched for runs at once."""
 _ROUNDS: Final = 100
-"""How often a drainer looks again for what came meanwhile; each time that is less."""
+"""The maximum number of times that a drainer looks for new facts. There are fewer each time."""
 
 
 @dataclass(frozen=True)
 class Drained:
-    """What the passes over one sink came to. `busy`: another process drains it; `reached` says that it was offered all
-    there is."""
+    """The result of the passes over one sink.
+
+    `busy`: another process drains it. `reached`: it was offered all there is.
+    """
 
     sink: str
     delivered: int = 0
@@ -57,19 +59,19 @@ class Drained:
     reached: bool = field(default=True, compare=False)
 
     def followed_by(self, later: Drained) -> Drained:
-        """Both together: what is left is what the later pass has left."""
+        """Return both passes together. What is left is what the later pass has left."""
         if later.busy:
             return replace(self, reached=False)
         return replace(later, delivered=self.delivered + later.delivered)
 
 
 def run_graph(journal: Journal, run_id: str) -> Graph:
-    """All that is known of one run. It is valid though facts of the run may be missing."""
+    """Return the graph of one run. It is valid even if facts of the run are missing."""
     return Graph(run_records(journal, run_id)).whole()
 
 
 def run_records(journal: Journal, run_id: str) -> list[Record]:
-    """What a run has stated, oldest first, and then how its attempts ended, which a killed one could not state."""
+    """Return a run's facts, oldest first, then the ends of its attempts, which a killed attempt could not record."""
     records: list[Record] = []
     after = 0
     while page := journal.facts.of_run(run_id, after=after):
@@ -84,21 +86,23 @@ def run_records(journal: Journal, run_id: str) -> list[Record]:
 
 
 def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> list[Drained]:
-    """Deliver every ended or parked run that has facts a sink has not got; one report a sink.
+    """Deliver every ended or parked run that has facts which a sink does not have. Return one report for each sink.
 
-    A delivery is known by the run and its newest fact, so that a later attempt is delivered as well; a run goes to a
-    sink whole, and never from two drainers at once, so what is stated of it arrives in order. A sink that cannot be
-    reached costs two tries a pass; a run that it can never take holds no other. `again` tries what waits for its time
-    and what was refused, too. Two drainers at once share the sinks between them: what one passes by, because the other
-    is at it, the other does before it ends. JournalError if the journal cannot be used.
+    A delivery is identified by the run and its newest fact, so a later attempt is delivered as well. A run goes to a
+    sink as a whole, and never from two drainers at once, so its facts arrive in order. A sink that cannot be reached
+    costs two tries per pass. A run that a sink can never take does not block the others.
+
+    With `again`, deliveries that wait for their next try, and those that were refused, are tried, too. Two drainers
+    that run at once share the sinks: one skips a sink that the other drains, and the other delivers those runs before
+    it ends. Raises JournalError if the journal cannot be used.
     """
-    # Where another machine shares the journal, the lease of a sink is as good as the heartbeat of its holder.
+    # If another machine shares the journal, the lease of a sink depends on the heartbeat of its holder.
     start_heartbeat(journal)
     try:
         listen(journal)
         reports = {sink.name: _drain(journal, sink, again) for sink in sinks}
         for _ in range(_ROUNDS):
-            # What ended, or was stated by a sink, while its pass went by.
+            # Runs that ended, or that a sink added facts to, during the pass.
             behind = [sink for sink in sinks if reports[sink.name].reached and _has_more(journal, sink)]
             if not behind:
                 break
@@ -110,7 +114,7 @@ def drain(journal: Journal, sinks: Sequence[Sink], *, again: bool = False) -> li
 
 
 def _has_more(journal: Journal, sink: Sink) -> bool:
-    """Whether runs that do not run have facts that the sink was not offered."""
+    """Whether runs that are not running have facts that the sink was not offered."""
     cursor = journal.deliveries.cursor(sink.name)
     newest = journal.facts.newest()
     return any(not _runs_now(journal, run) for run in _beyond(journal, cursor, newest))
@@ -135,9 +139,9 @@ def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
 
 
 class _Pass:
-    """One pass over what a sink has not got: the facts beyond its cursor, and what is left of earlier passes.
+    """One pass over what a sink does not have: the facts beyond its cursor, and what earlier passes left.
 
-    What was never tried goes first, and then what was tried the longest ago, so that each gets its turn.
+    Runs that were never tried come first, then those that were tried the longest ago, so that each gets its turn.
     """
 
     def __init__(self, journal: Journal, sink: Sink, again: bool) -> None:
@@ -159,7 +163,7 @@ class _Pass:
             until = min(after + _WINDOW, newest)
             behind += self._offered(deliveries.runs_between(after, until))
             if self._reachable:
-                # What was not offered because the sink is away is found again from where the cursor stands.
+                # What was not offered because the sink is away is found again from the cursor.
                 cursor = Cursor(until, tuple(behind))
                 deliveries.advance(name, cursor)
         if self._reachable and cursor.behind != tuple(behind):
@@ -170,13 +174,13 @@ class _Pass:
         return Drained(name, counts["delivered"], counts["pending"], counts["dead"], reached=self._reachable)
 
     def _offered(self, run_ids: Iterable[str]) -> list[str]:
-        """Offer runs to the sink; those of them that still run."""
+        """Offer runs to the sink. Return those that are still running."""
         fresh = dict.fromkeys(run_id for run_id in run_ids if run_id not in self._seen)
         self._seen.update(fresh)
         return [run_id for run_id in fresh if not self._offer(run_id)]
 
     def _offer(self, run_id: str) -> bool:
-        """Deliver a run unless it waits or the sink has it; False for one that still runs, which waits for its end."""
+        """Deliver a run unless it waits or the sink has it. Return False if it still runs, to offer it again later."""
         journal, name = self._journal, self._sink.name
         run = journal.runs.find(run_id)
         if run is None:
@@ -209,17 +213,17 @@ class _Pass:
 
 
 def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) -> int:
-    """Write what a sink states of a run; the newest fact that the sink knows, where it knew `seq` before."""
+    """Write the facts that a sink adds to a run. Return the newest fact that the sink has; it had those up to `seq`."""
     from ivcap_flows.journal import Fact
 
     journal.facts.append([Fact(record, run.id) for record in records])
     new = journal.facts.of_run(run.id, after=seq)
-    # What another stated meanwhile has yet to be delivered.
+    # Facts that others added meanwhile must still be delivered.
     return new[-1].seq if len(new) == len(records) else seq
 
 
 def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
-    """One delivery, and whether the sink could be reached."""
+    """Try one delivery. Return it, and whether the sink could be reached."""
     try:
         return loop.run(sink.deliver(run, run_graph(journal, run.id))), True
     except JournalError:
@@ -234,7 +238,7 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
 
 
 def _is_away(error: IvcapFlowsError | OSError) -> bool:
-    """Whether an error tells of the sink, and not only of work that takes its time or that another process has."""
+    """Whether an error means that the sink is away, not only that work takes time or that another process has it."""
     if isinstance(error, ConfigurationError | NotAuthorizedError | OSError):
         return True
     return error.retryable and not isinstance(error, WaitTimeoutError | DurabilityError)
@@ -245,7 +249,7 @@ def _now() -> datetime:
 
 
 def _is_ahead(moment: datetime) -> bool:
-    """Whether a try is to wait for this moment. One beyond the longest wait was noted by a clock that was ahead."""
+    """Whether a try has to wait for this moment. One beyond the longest wait was noted by a clock that was ahead."""
     now = _now()
     return now < moment <= now + timedelta(seconds=LONGEST_WAIT)
 

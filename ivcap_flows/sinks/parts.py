@@ -1,4 +1,4 @@
-"""Places for files that are being written, which are gone afterwards, even where their writer was killed."""
+"""Folders for files that are being written. They are removed afterwards, even if their writer was killed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["made", "part", "sync_folder"]
 
 _PREFIX: Final = ".part-"
 _LOCK: Final = "lock"
-"""A file in each part that its writer keeps locked: the kernel gives it free when the writer dies."""
+"""A file in each part that its writer keeps locked. The kernel releases the lock when the writer dies."""
 
 
 @contextmanager
 def part(folder: Path) -> Iterator[Path]:
-    """A new folder within `folder`, removed in the end. Those of dead writers are removed before."""
+    """Make a new folder within `folder`, and remove it at the end. First remove those of dead writers."""
     _remove_stale(folder)
     while True:
         own = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
         try:
             lock = _locked(own, os.O_CREAT)
         except OSError:
-            # A file system without locks, where none of them is ever taken for stale.
+            # A file system without locks. There, no part is ever taken for stale.
             lock = -1
         if lock is not None:
             break
@@ -42,7 +42,7 @@ def part(folder: Path) -> Iterator[Path]:
 
 
 def made(folder: Path) -> None:
-    """Make a folder where there is none, and have it on disk."""
+    """Make a folder if it does not exist, and sync it to disk."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):
@@ -50,7 +50,7 @@ def made(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk, where the file system has a call for that."""
+    """Wait until the names in a folder are on disk, if the file system has a call for that."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
@@ -63,7 +63,7 @@ def sync_folder(folder: Path) -> None:
 
 def _remove_stale(folder: Path) -> None:
     for other in folder.glob(f"{_PREFIX}*"):
-        # What is no part, is another user's, or lies on a file system without locks, stays.
+        # Leave what is not a part, what belongs to another user, and parts on a file system without locks.
         with contextlib.suppress(OSError):
             if any(other.iterdir()):
                 lock = _locked(other)
@@ -75,7 +75,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _locked(own: Path, flags: int = 0) -> int | None:
-    """The lock of a part; None where there is none or another has it. OSError where the file system has no locks."""
+    """Return the lock of a part; None if there is none or another has it. Raises OSError if locks do not work."""
     try:
         lock = os.open(own / _LOCK, os.O_RDWR | flags, 0o600)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What a run has done, as model runs on Provena: those that a mapping names, and those that a killed flow asked for.
+"""Register the work of a run as model runs on Provena: by a mapping, and what a killed flow had requested.
 
-Without a mapping nothing is sent: a registration needs what no record of a run knows (templates, licences, people).
-What a task did send is looked for under its key and noted in the journal, so that the task finds it done.
+Without a mapping nothing is sent, since a registration needs facts that no record of a run has (templates, licences,
+people). What a task sent is looked up by its key and noted in the journal, so that the task finds it done.
 """
 
 from __future__ import annotations
@@ -39,16 +39,18 @@ _SENT: Final = ("sent", "in_doubt")
 _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
 _MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
 _PATIENCE: Final = 120.0
-"""Seconds that one registration may hold a pass; the next pass goes on with it."""
+"""Seconds that one registration may take in a pass. The next pass continues it."""
 _AT_ONCE: Final = 500
-"""Model runs that are noted in one transaction."""
+"""The number of model runs that are noted in one transaction."""
 _NAMED: Final = 5
-"""So many are named in a reason."""
+"""The maximum number that a reason names."""
 
 
 class ProvenaSink:
-    """Delivers with one user's client. A run of which the mapping names nothing, and that has no open registration, has
-    nothing to deliver."""
+    """Delivers with one user's client.
+
+    A run for which the mapping has no entry, and that has no open registration, has nothing to deliver.
+    """
 
     def __init__(
         self, client: ProvenaClient, journal: Journal, name: str = "provena", mapping: ModelRunMapping | None = None
@@ -63,7 +65,7 @@ class ProvenaSink:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        """Register what succeeded and is in the mapping; then look for what else was sent and not seen lodged."""
+        """Register what succeeded and is in the mapping. Then look for what else was sent and not seen as lodged."""
         refused = await self._register(run, graph)
         waiting, failed = await self._look(run)
         facts = await self._unstated(run, graph)
@@ -75,8 +77,7 @@ class ProvenaSink:
         return Delivery("dead", reason, facts) if refused else Delivery("delivered", facts=facts)
 
     async def _register(self, run: RunRow, graph: Graph) -> list[str]:
-        """Register the run, and each order and job, that has succeeded and is in the mapping; why those that were
-        refused were."""
+        """Register the run and its orders and jobs, if they succeeded and are in the mapping. Return the refusals."""
         asked = await self._intents(run, _WORK)
         done = [
             (intent, _WORK[intent.noun].model_validate(intent.outcome))
@@ -110,13 +111,15 @@ class ProvenaSink:
         return [row for row in rows if row.noun in nouns]
 
     async def _unstated(self, run: RunRow, graph: Graph) -> list[Record]:
-        """What the run's registrations state and its record does not: no task of the run saw them done."""
+        """Return the records of registrations that the run's record lacks, since no task of the run saw them done."""
         made = [row for row in await self._intents(run, _MADE) if row.state in DONE and row.urn not in graph.nodes]
         return [record for row in made for record in describe(_MADE[row.noun].model_validate(row.outcome))]
 
     async def _look(self, run: RunRow) -> tuple[list[str], dict[str, str]]:
-        """Look for all that was sent and has no end, and note what is lodged. The keys of what may still be lodged, and
-        by key why the rest came to nothing."""
+        """Look for everything that was sent and has no known end, and note what is lodged.
+
+        Return the keys of what may still be lodged, and by key the reasons why the rest failed.
+        """
         sent = [intent for intent in await self._intents(run) if intent.state in _SENT]
         platform = await self._client.platform() if sent else None
         sent = [intent for intent in sent if intent.platform == platform]
@@ -136,7 +139,7 @@ class ProvenaSink:
             elif (
                 sign is not None
                 and sign.kind == "failed"
-                # Before, a later job under the same key may be still to show.
+                # Until then, a later job under the same key may still appear.
                 and not visibility_delay_left([intent], self._client.visibility_delay, now, self._client.time)
             ):
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
@@ -145,7 +148,7 @@ class ProvenaSink:
         return [*waiting, *await self._adopt(lodged)], failed
 
     async def _adopt(self, lodged: Sequence[tuple[IntentRow, Sign]]) -> list[str]:
-        """Note what was found; the keys of what a live process is at, which will see the same."""
+        """Note what was found. Return the keys that a live process holds, which will find the same."""
         held: list[str] = []
         for start in range(0, len(lodged), _AT_ONCE):
             some = lodged[start : start + _AT_ONCE]
@@ -181,7 +184,7 @@ def _few(parts: Sequence[str], separator: str) -> str:
 
 
 async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
-    """Wait for a registration, but not for ever; why it was refused."""
+    """Wait for a registration, but not for ever. Return why it was refused, or None."""
     try:
         await asyncio.wait_for(registration, _PATIENCE)
     except asyncio.TimeoutError as error:
@@ -194,6 +197,6 @@ async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str |
 
 
 def _before(intent: IntentRow, asked: Sequence[IntentRow]) -> list[str]:
-    """How what was asked for the same before came to nothing, oldest first."""
+    """Return how earlier requests for the same failed, oldest first."""
     earlier = [row for row in asked if row.base_key == intent.base_key and row.generation < intent.generation]
     return [row.status or row.state for row in sorted(earlier, key=lambda row: row.generation)]

@@ -1,4 +1,4 @@
-"""A run and its orders and jobs as model runs: what a mapping's entry says of them, registered as the task would."""
+"""Register a run, and its orders and jobs, as model runs: as a mapping's entry says, and as the task would."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Registrar:
-    """Registers with one user's client, as part of an attempt. `graph` tells what is known of the run."""
+    """Registers with one user's client, as part of an attempt. `graph` has what is known of the run."""
 
     client: ProvenaClient
     journal: Journal
@@ -52,10 +52,10 @@ class Registrar:
     async def register(
         self, work: Order | Job, entry: MappingEntry, earlier: Sequence[str] = ()
     ) -> Performed[ModelRun]:
-        """The model run of succeeded work, and before it the datasets of its artifacts.
+        """Register the model run of succeeded work, and before it the datasets of its artifacts.
 
-        `earlier` are the outcomes of what was asked for the same before and came to nothing. Raises InputError for what
-        nobody has stated, RegistrationFailedError with Provena's reason.
+        `earlier` are the outcomes of earlier requests for the same that failed. Raises InputError for facts that nobody
+        has stated, and RegistrationFailedError with Provena's reason.
         """
         check_ended(work)
         known = WorkRecord.of_work(work, self.graph)
@@ -78,7 +78,7 @@ class Registrar:
         return await self._registered(work.urn, named, entry, work)
 
     async def register_run(self, attempts: Sequence[AttemptRow], entry: MappingEntry) -> Performed[ModelRun]:
-        """The model run of the completed run itself, and before it the datasets of its artifacts. Raises as above."""
+        """Register the model run of the completed run, and before it the datasets of its artifacts. Raises as above."""
         run = self.attempt.run
         known = WorkRecord.of_run(run, attempts, self.graph)
         record = run_record(
@@ -95,9 +95,9 @@ class Registrar:
     async def _registered(
         self, subject: str, record: ModelRunRecord, entry: MappingEntry, work: Order | Job | None = None
     ) -> Performed[ModelRun]:
-        """The model run of a record in which artifacts stand for their datasets."""
+        """Register the model run of a record in which artifacts stand for their datasets."""
         if not await self._is_done(subject, record):
-            # A dataset is for ever, so nothing is minted for a model run that would be refused.
+            # A dataset cannot be deleted, so none is minted for a model run that would be refused.
             await self.requirements.check(record)
         sides = {side: await self._datasets(getattr(record, side), entry, work) for side in ("inputs", "outputs")}
         whole = record.model_copy(update=sides)

@@ -1,4 +1,4 @@
-"""RO-Crates by the `rocrate` library, as a folder or a zip; it needs the extra `rocrate`."""
+"""Write RO-Crates by the `rocrate` library, as a folder or a zip. Needs the extra `rocrate`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 
 
 def write_crate(run: RunRow, graph: Graph, target: Path, terms: CrateTerms | None = None) -> None:
-    """Write a run as an RO-Crate to a new or empty folder, or to a zip where `target` ends with `.zip`.
+    """Write a run as an RO-Crate to a new or empty folder, or to a zip if `target` ends with `.zip`.
 
-    The flow's code and the files that still are what was recorded go into it, all else is named by URN and sha256. It
-    is made to be handed on: it names no local user, no absolute path and no e-mail address. Raises InputError where
-    the target is not empty, OSError where it cannot be written, ConfigurationError without the extra.
+    The crate contains the flow's code and the files that are unchanged. Everything else is named by URN and sha256. It
+    is made to be shared: it names no local user, no absolute path and no e-mail address. Raises InputError if the
+    target is not empty, OSError if it cannot be written, and ConfigurationError without the extra.
     """
     if importlib.util.find_spec("rocrate") is None:
         raise ConfigurationError("RO-Crates need an extra. Install it with `pip install 'ivcap-flows[rocrate]'`.")
@@ -51,7 +51,7 @@ def write_crate(run: RunRow, graph: Graph, target: Path, terms: CrateTerms | Non
 
 
 def read_terms(path: Path) -> CrateTerms:
-    """What a YAML file states. InputError, with every fault, for one that cannot be used."""
+    """Read the terms of a crate from a YAML file. Raises InputError, with every fault, if the file cannot be used."""
     try:
         return CrateTerms.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
@@ -59,7 +59,7 @@ def read_terms(path: Path) -> CrateTerms:
 
 
 def _write(run: RunRow, graph: Graph, target: Path, zipped: bool, terms: CrateTerms) -> None:
-    # Beside the target, so that what a full disk or a kill leaves is no crate.
+    # Beside the target, so that a full disk or a kill leaves no incomplete crate there.
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
         copies = _copied(graph, Path(folder) / "data")
         contents = {**_placed_files(copies), **_placed_sources(sources(run.entry_point, graph), graph)}
@@ -78,7 +78,7 @@ def _write(run: RunRow, graph: Graph, target: Path, zipped: bool, terms: CrateTe
 
 
 def _copied(graph: Graph, folder: Path) -> dict[str, Path]:
-    """Copies of a graph's files under their names. One that was changed since it was looked through is left out."""
+    """Copy a graph's files under their names. Leave out a file that has changed since it was hashed."""
     copies: dict[str, Path] = {}
     for id_, path in files(graph).items():
         try:
@@ -93,12 +93,12 @@ def _copied(graph: Graph, folder: Path) -> dict[str, Path]:
 
 
 def _placed_files(found: Mapping[str, Path]) -> dict[str, tuple[str, Any]]:
-    """Below `data`, by the beginning of their sha256, so that two files of one name keep apart."""
+    """Return places below `data`, by the start of the digest in each URN, so that files with one name stay apart."""
     return {id_: (f"data/{id_.rpartition(':')[2][:12]}/{_plain(path.name)}", path) for id_, path in found.items()}
 
 
 def _placed_sources(found: Mapping[str, bytes], graph: Graph) -> dict[str, tuple[str, Any]]:
-    """Below `code`, as in the repository. Each version of a file is there once: as the run's own code, where it is."""
+    """Return places below `code`, as in the repository. Each version of a file has one place, the run's code first."""
     placed: dict[str, tuple[str, Any]] = {}
     taken: set[str] = set()
     story = Story(graph)
@@ -146,7 +146,7 @@ def _filled(crate: Crate, shared: Graph, contents: Mapping[str, Path | bytes]) -
     for name, value in crate.root.items():
         made.root_dataset[name] = value
     for each in made.get_entities():
-        # RO-Crate 1.1 wants one value as that value.
+        # RO-Crate 1.1 requires a single value instead of a list of one.
         told = each.properties()
         told.update({name: value[0] for name, value in told.items() if isinstance(value, list) and len(value) == 1})
     return made

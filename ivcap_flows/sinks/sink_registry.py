@@ -1,4 +1,4 @@
-"""The sinks that the settings name: one table of kinds, each with how it is named and made."""
+"""The sinks that the settings name: one table of kinds, with how each is named and made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["FORMS", "KINDS", "Clients", "Kind", "Opened", "check_sinks", "delive
 
 @dataclass(frozen=True)
 class Clients:
-    """Where a sink gets the client of its platform; ConfigurationError where there is none."""
+    """Functions that return the client of a platform. They raise ConfigurationError if there is none."""
 
     ivcap: Callable[[], Coroutine[Any, Any, IvcapClient]]
     provena: Callable[[], Coroutine[Any, Any, ProvenaClient]]
@@ -33,8 +33,8 @@ class Clients:
 class Kind:
     """One kind of sink. A name is the kind alone (`bare`), or the kind, a colon and a place, which `place` describes.
 
-    `states` says that what the sink makes of a run becomes part of the run's record; such sinks go first, so that the
-    others get it in the same pass.
+    `states` says that what the sink makes of a run becomes part of the run's record. Such sinks go first, so that the
+    others get those facts in the same pass.
     """
 
     make: Callable[[str, Journal, Clients], Sink]
@@ -49,7 +49,7 @@ def _ivcap(place: str, journal: Journal, clients: Clients) -> Sink:
 
 
 def _provena(place: str, journal: Journal, clients: Clients) -> Sink:
-    # Commands that only read the record do not wait for the import of Provena's client.
+    # Import Provena's client only when it is needed: commands that only read the record start faster.
     from ivcap_flows.registration.mapping import ModelRunMapping
     from ivcap_flows.sinks.provena import ProvenaSink
 
@@ -64,7 +64,7 @@ def _folder(form: Form) -> Callable[[str, Journal, Clients], Sink]:
 
 
 def _openlineage(place: str, journal: Journal, clients: Clients) -> Sink:
-    # Its client is an extra, and takes long to import.
+    # Its client is an extra, and is slow to import.
     from ivcap_flows.sinks.openlineage import OpenLineageSink
 
     return OpenLineageSink()
@@ -82,19 +82,19 @@ FORMS: Final = tuple(
     for name, kind in KINDS.items()
     for form in (*([name] if kind.bare else []), *([f"{name}:{kind.place}"] if kind.place else []))
 )
-"""What IVCAP_FLOWS_SINKS takes."""
+"""The forms of names that IVCAP_FLOWS_SINKS takes."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The sinks that can be delivered to, and why the others cannot, by name."""
+    """The sinks that can be delivered to, and the errors of the others, by name."""
 
     sinks: list[Sink] = field(default_factory=list)
     unusable: dict[str, IvcapFlowsError] = field(default_factory=dict)
 
 
 def check_sinks(names: Sequence[str]) -> None:
-    """ConfigurationError for a name that is none."""
+    """Raise ConfigurationError for a name that is not a sink."""
     for name in names:
         kind, colon, place = name.partition(":")
         known = KINDS.get(kind)
@@ -105,7 +105,7 @@ def check_sinks(names: Sequence[str]) -> None:
 
 
 def open_sinks(names: Sequence[str], journal: Journal, clients: Clients) -> Opened:
-    """The sinks of these names. One that cannot be reached or logged in to does not hold the others."""
+    """Open the sinks with these names. One that cannot be reached or logged in to does not block the others."""
     check_sinks(names)
     opened = Opened()
     for name in sorted(names, key=lambda name: not KINDS[name.partition(":")[0]].states):
@@ -118,17 +118,17 @@ def open_sinks(names: Sequence[str], journal: Journal, clients: Clients) -> Open
 
 
 def delivered_as(name: str) -> tuple[str, str]:
-    """How the name begins and ends under which a sink's deliveries are in the journal, without asking its platform."""
+    """Return start and end of the name under which a sink's deliveries are kept, without asking its platform."""
     kind, _, place = name.partition(":")
     if not place:
         return f"{kind}:", ""
     settled = _settled(kind, place)
-    # Between the two is the platform, for a sink that has one.
+    # For a sink with a platform, the platform's id is between the two.
     return (f"{kind}:", f":{settled}") if KINDS[kind].bare else (f"{kind}:{settled}", "")
 
 
 def _settled(kind: str, place: str) -> str:
-    """A place that means the same from any working directory."""
+    """Return a place that means the same in any working directory."""
     if kind == "provena":
         from ivcap_flows.registration.mapping import ModelRunMapping
 

@@ -1,4 +1,4 @@
-/* What is told of the chosen thing: all that is on record of it, and what it has to do with others. */
+/* The details of the chosen thing: everything on record about it, and its relations to others. */
 
 const LISTED = 100;
 const AMISS = new Set(data.amiss);
@@ -17,7 +17,7 @@ function make(name, options = {}, ...children) {
   return made;
 }
 
-/* A line in a list that leads to a thing. */
+/* Make a line of a list that leads to a thing. */
 function entry(index, choose) {
   const item = items[index];
   const button = make("button", { type: "button", class: "entry", title: item.id ?? item.title },

@@ -1,4 +1,4 @@
-/* How it is drawn: shapes say what a thing is, signs how it ended. Names are only ever set as text. */
+/* Drawing: shapes show what a thing is, signs how it ended. Names are only ever set as text. */
 
 const SVG = "http://www.w3.org/2000/svg";
 const SIGNS = {
@@ -40,7 +40,7 @@ function sign(outcome) {
     svg("path", { class: "body", d: body }), svg("path", { class: "mark", d: mark }));
 }
 
-/* A small picture of what a thing is, or how it ended, for lists. */
+/* Draw a small picture for lists: how a thing ended, or else what it is. */
 function icon(item) {
   return item.outcome
     ? svg("svg", { viewBox: "-10 -10 20 20", "aria-hidden": "true" }, sign(item.outcome))
@@ -51,7 +51,7 @@ const ruler = document.createElement("canvas").getContext("2d");
 const FAMILY = getComputedStyle(document.body).fontFamily;
 const TITLE = `550 13px ${FAMILY}`, NOTE = `11px ${FAMILY}`;
 
-/* A text as long as there is room; where it is cut, its end is kept, which tells files apart. */
+/* Cut a text in the middle if there is not enough room. Its end is kept, since it tells files apart. */
 function fitted(text, font, room) {
   if (ruler.font !== font) ruler.font = font;
   if (text.length * 13 < room || ruler.measureText(text).width <= room) return text;
@@ -71,7 +71,7 @@ function label(className, text, x, y, font, room) {
   return made;
 }
 
-/* Where the sign to fold or unfold a group is, from its corner. */
+/* Return the place of the sign that folds or unfolds a group, from the group's corner. */
 function handleOf(index, box) { return [box.width - 17, isOpen(index) ? 19 : HEIGHT / 2]; }
 
 function toggle(index, box) {

@@ -1,4 +1,4 @@
-/* What the shapes, signs and lines mean, of those that are there. */
+/* The meaning of the shapes, signs and lines that this picture has. */
 
 const LINES = {
   flow: "used, or made by",

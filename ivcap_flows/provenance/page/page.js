@@ -1,4 +1,4 @@
-/* The page at work: pan, zoom, fold, search, choose; by pointer and by keys. */
+/* The interaction with the page: pan, zoom, fold, search and choose, by pointer and by keys. */
 
 const at = (id) => document.getElementById(id);
 const [graph, world, details, search] = [at("graph"), at("world"), at("details"), at("search")];
@@ -38,7 +38,7 @@ function set(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
-/* Chosen, found and current things as they stand in the scene. */
+/* Mark the chosen, found and current things in the scene. */
 function mark() {
   const hits = new Set(search.value.trim() ? found.map((index) => scene.standing[index]) : []);
   const lit = chosen === null ? null : lineageOf(scene, scene.standing[chosen]);
@@ -60,7 +60,7 @@ function mark() {
 
 let asked = false;
 
-/* Once for each frame, however often it is asked. */
+/* Show the view once for each frame, however often this is called. */
 function look() {
   if (asked) return;
   asked = true;
@@ -72,7 +72,7 @@ function show() {
   world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.scale})`);
   graph.classList.toggle("far", view.scale < 0.3);
   const { width, height } = graph.getBoundingClientRect();
-  // The small map is of use only where not all is in view.
+  // The small map is useful only if a part of the graph is out of view.
   const inView = view.x >= 0 && view.y >= 0 && view.x + scene.width * view.scale <= width && view.y + scene.height * view.scale <= height;
   at("map").toggleAttribute("hidden", inView);
   for (const [name, value] of Object.entries({ x: -view.x / view.scale, y: -view.y / view.scale, width: width / view.scale, height: height / view.scale })) {
@@ -114,7 +114,7 @@ function center(index, least = view.scale) {
   look();
 }
 
-/* Where not all can be read at once: what was traced, with as much around it as there is room for. */
+/* If the whole graph would be too small to read, begin at what was traced, with as much around it as fits. */
 function begin() {
   center(scene.standing[current], READABLE);
   const { width, height } = graph.getBoundingClientRect();
@@ -139,7 +139,7 @@ function map() {
 
 /* ---- Folding ---- */
 
-/* What the hand is on stays where it is, and the rest moves. */
+/* Keep the sign under the pointer in its place, and move the rest. */
 function fold(index, shut = isOpen(index)) {
   const hand = () => {
     const box = scene.place.get(index), [x, y] = handleOf(index, box);
@@ -206,7 +206,7 @@ function textOf(index) {
   return texts[index];
 }
 
-/* How near the words are to what a thing is called: its title, within its title, elsewhere. */
+/* Rank a hit: the words are the title, within the title, or elsewhere. */
 function distance(index, sought) {
   const title = items[index].title.toLowerCase();
   return title === sought ? 0 : title.includes(sought) ? 1 : 2;
@@ -372,7 +372,7 @@ new ResizeObserver(look).observe(graph);
 
 at("heading").textContent = at("heading").title = data.title;
 at("signs").replaceChildren(...legend());
-// Where there is little room, the graph comes first.
+// On a small screen the legend is closed, to leave the room to the graph.
 at("legend").open = matchMedia("(min-width: 761px) and (min-height: 600px)").matches;
 draw();
 fit();

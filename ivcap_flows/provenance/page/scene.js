@@ -1,9 +1,9 @@
-/* What is shown: which things, where they stand once groups are folded, and what leads from one to the other. */
+/* The scene: which things are shown, their places after folding, and the edges between them. */
 
 const data = JSON.parse(document.getElementById("picture").textContent);
 const items = data.items;
 const [WIDTH, HEIGHT] = data.size;
-const NEAREST = 44; // Wider gaps are closed when what stood in them is folded away.
+const NEAREST = 44; // Wider gaps are closed when the things in them are folded away.
 
 const members = items.map(() => []);
 const roots = [];
@@ -16,14 +16,14 @@ items.forEach((item, index) => { if (item.open) folded.delete(index); });
 function isGroup(index) { return members[index].length > 0; }
 function isOpen(index) { return isGroup(index) && !folded.has(index); }
 
-/* The groups around a thing, innermost first. */
+/* Return the groups around a thing, innermost first. */
 function around(index) {
   const found = [];
   for (let at = items[index].parent; at !== null; at = items[at].parent) found.push(at);
   return found;
 }
 
-/* A map of one axis that keeps the order, and closes the gaps where nothing stands any more. */
+/* Return a map of one axis that keeps the order and closes gaps that have become empty. */
 function squeezed(spans) {
   spans.sort((one, other) => one[0] - other[0]);
   const knots = [];
@@ -53,7 +53,7 @@ function squeezed(spans) {
   };
 }
 
-/* What stands for each thing now: itself, or the outermost folded group around it. */
+/* Return what represents each thing now: itself, or the outermost folded group around it. */
 function standIns() {
   const standing = [];
   items.forEach(({ parent }, index) => {
@@ -62,8 +62,8 @@ function standIns() {
   return standing;
 }
 
-/* The inside of a group, or of the whole: its members about their old middles in their new sizes, drawn together.
-   `moved` leads from old places in the group to new ones. */
+/* Lay out the inside of a group, or of the whole: the members keep their middles, get their new sizes, and are drawn
+   together. `moved` maps old places in the group to new ones. */
 function inside(group, sizes) {
   const [left, top] = group === null ? [0, 0] : items[group].box;
   const [padX, padY] = group === null ? [0, 0] : [data.pad, data.pad + data.header];
@@ -83,7 +83,7 @@ function inside(group, sizes) {
   return { moved, corners, left, top, size: [width + padX, height + (group === null ? 0 : data.pad)] };
 }
 
-/* The scene as it is folded now: what is `shown`, in order, its places, and the edges. */
+/* Return the scene with the present folding: what is `shown`, in order, its places, and the edges. */
 function arranged() {
   const standing = standIns();
   const shown = [...items.keys()].filter((index) => standing[index] === index);
@@ -104,7 +104,7 @@ function arranged() {
   return { shown, standing, place, edges: edgesBetween(standing, place, frames), width, height };
 }
 
-/* Where a point of a link's way has come to, if all around it is unfolded. */
+/* Return the new place of a point of a link, or null if a group around it is folded. */
 function placeOf(x, y, trail, place, frames) {
   const group = trail.find((each) => {
     const [left, top, width, height] = items[each].box;
@@ -153,7 +153,7 @@ function curve(from, points, to, kind) {
   return kind === "same" || kind === "context" ? path : `${path}m-4 -7l4 7l4 -7`;
 }
 
-/* What lies before and after a thing in the scene, by the data's way; what only frames it counts one step far. */
+/* Return what comes before and after a thing along the data flow. Weak links and context count one step only. */
 function lineageOf(scene, index) {
   const before = new Map(), after = new Map(), near = new Set([index]), edges = new Set();
   for (const edge of scene.edges) {
