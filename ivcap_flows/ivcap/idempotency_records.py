@@ -62,7 +62,7 @@ class IdempotencyRecords:
                 self._read.pop(entity, None)
                 raise
 
-        records = await again(once)
+        records: list[AspectRecord] = await again(once)
         return [one for one in _contents(records) if one.get("journal") != content["journal"]]
 
     async def asserted_at(self, key: str) -> datetime | None:
