@@ -45,6 +45,7 @@ def scanned(on_platform, *, write, **options):
     return on_platform(ask)
 
 
+@pytest.mark.long
 def test_what_another_tool_ordered_is_found_after_a_scan(in_flow, effects, on_platform, unique):
     """Listed first and marked on request, once; an equal order is then reused, and its own kind is not marked again."""
     urn = on_platform(lambda client: by_hand(client, unique))
