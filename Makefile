@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 2 --max-worker-restart 0
 
-.PHONY: help install peers demo test exports lint format types docs picture bench crash rehearse kills mutants fuzz clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture bench crash rehearse kills mutants fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -43,12 +43,17 @@ demo: install ## Run the main job on the embedded platforms
 	@printf '\nWhere results/events.csv comes from:\n'
 	@$(BIN)/ivcap-flows trace results/events.csv
 
-test: install peers ## Run all tests
-	$(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(ARGS)
+PYTEST := $(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+
+test: install peers ## Run the tests, each guarantee in a short form
+	$(PYTEST) $(ARGS)
+
+proofs: install peers ## Run the long proofs
+	$(PYTEST) -m long $(ARGS)
 
 exports: install peers ## Export runs of every example and ordinary flow in every format, validate them, print counts
-	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/exports -q -rP --show-capture=stdout -k 'valid or read_back or one_id'
-	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/capture/ordinary -q
+	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/exports -m '' -q -rP --show-capture=stdout -k 'valid or read_back or one_id'
+	IVCAP_FLOWS_TEST_EXPORTS=all $(BIN)/python -m pytest tests/capture/ordinary -m '' -q
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .
@@ -71,20 +76,20 @@ bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download resume many_uploads listing registration parking waiting submitting outbox trace; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
-	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -q -k drawn --crash-rounds $(or $(N),200)
+	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -m long -q -k drawn --crash-rounds $(or $(N),200)
 
 rehearse: install ## Run the example flows on platforms that are as slow as production
-	$(BIN)/python -m pytest tests/flows/test_like_production.py --production-speed 1 --timeout 3600 --durations 0
+	$(BIN)/python -m pytest tests/flows/test_like_production.py -m long --production-speed 1 --timeout 3600 --durations 0
 
 kills: install ## Repeat each single kill test: make kills N=20
-	$(BIN)/python -m pytest tests/crash tests/e2e -k '(kill or park) and not scenarios' $(PROCESSES) --crash-rounds $(or $(N),20)
+	$(BIN)/python -m pytest tests/crash tests/e2e -m '' -k '(kill or park) and not scenarios' $(PROCESSES) --crash-rounds $(or $(N),20)
 
 mutants: install ## Take one guarantee after the other out of the package, print which test finds it missing
-	$(BIN)/python -m pytest $(PROCESSES) --dist loadgroup -q -m mutant --mutants $(ARGS)
+	$(PYTEST) -q -m mutant --mutants $(ARGS)
 
 fuzz: install ## Ask the embedded platforms, and try effects, in thousands of ways: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)
-	$(BIN)/python -m pytest tests/durable/test_intent_machine.py -k unrecorded --crash-rounds $(or $(N),100)
+	$(BIN)/python -m pytest tests/durable/test_intent_machine.py -m long -k unrecorded --crash-rounds $(or $(N),100)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

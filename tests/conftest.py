@@ -39,6 +39,9 @@ from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.secrets import known
 
+# Each of the hundreds of processes that tests start would else compile the package anew, and pytest all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # On a busy machine Prefect's temporary server is long in coming up, and examples are long in being made up.

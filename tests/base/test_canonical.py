@@ -207,6 +207,7 @@ HOSTS = [
 ]
 
 
+@pytest.mark.long
 def test_every_process_writes_the_same(tmp_path: Path) -> None:
     """Hash seed, time zone, locale, working folder and the checkout's place change neither keys nor the identity of
     runs, nor what is recorded of sets."""

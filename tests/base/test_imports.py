@@ -29,6 +29,7 @@ def prefect() -> set[str]:
     return modules("from prefect import flow, task")
 
 
+@pytest.mark.long
 def test_a_flow_with_tasks_for_orders_and_model_runs_imports_few_modules(prefect: set[str]) -> None:
     names = "download_artifact, place_order, register_model_run, upload_artifact, wait_for_orders"
     more = modules(f"from ivcap_flows import flow, task\nfrom ivcap_flows.tasks import {names}") - prefect

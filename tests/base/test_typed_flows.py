@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FLOW = """
 from prefect.futures import PrefectFuture
 
@@ -46,6 +48,7 @@ main(number="text")  # wrong
 """
 
 
+@pytest.mark.long
 def test_flows_and_tasks_have_prefects_types(tmp_path: Path) -> None:
     """What is revealed and refused is what mypy says of Prefect's own decorators."""
     (tmp_path / "ours.py").write_text(FLOW)

@@ -107,7 +107,7 @@ def test_the_digest_of_a_new_file_is_kept_after_a_tick(stamped: Callable[..., No
     os.utime(path, ns=(10**18, 10**18))
     begun = time.monotonic()
     assert sha256_of(path) == digest(b"a" * LARGE)
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 10
     assert journal().files.known_sha256(str(path), FileState.of(path)) == digest(b"a" * LARGE)
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,23 +54,29 @@ def run(script: Path, body: str, *arguments: str) -> tuple[int, str, str | None]
     return done.returncode, attempt.outcome, attempt.cause
 
 
+def further(*cases: Any) -> list[Any]:
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.long) for case in cases]
+
+
 @pytest.mark.parametrize(
     ("body", "code", "cause"),
     [
         ("work(); sys.exit(3)", 3, "SystemExit: 3"),
-        ("work(); sys.exit(main() != 1)", 1, "SystemExit: True"),
-        ("work(); sys.exit('no such station')", 1, "SystemExit: no such station"),
-        ("work(); exit(4)", 4, "SystemExit: 4"),
-        ("work(); quit(4)", 4, "SystemExit: 4"),
-        (ARGPARSE, 2, "SystemExit: 2"),
-        (
-            "import click; click.command()(lambda: work() or click.get_current_context().exit(6))([])",
-            6,
-            "SystemExit: 6",
-        ),
-        ("work(); 1 / 0", 1, "ZeroDivisionError: division by zero"),
-        (CAUGHT + "sys.exit(7)", 7, "SystemExit: 7"),
         (CAUGHT + "1 / 0", 1, "ZeroDivisionError: division by zero"),
+        *further(
+            ("work(); sys.exit(main() != 1)", 1, "SystemExit: True"),
+            ("work(); sys.exit('no such station')", 1, "SystemExit: no such station"),
+            ("work(); exit(4)", 4, "SystemExit: 4"),
+            ("work(); quit(4)", 4, "SystemExit: 4"),
+            (ARGPARSE, 2, "SystemExit: 2"),
+            (
+                "import click; click.command()(lambda: work() or click.get_current_context().exit(6))([])",
+                6,
+                "SystemExit: 6",
+            ),
+            ("work(); 1 / 0", 1, "ZeroDivisionError: division by zero"),
+            (CAUGHT + "sys.exit(7)", 7, "SystemExit: 7"),
+        ),
     ],
 )
 def test_a_script_that_exits_with_a_code_has_failed(tmp_path: Path, body: str, code: int, cause: str) -> None:
@@ -80,16 +87,18 @@ def test_a_script_that_exits_with_a_code_has_failed(tmp_path: Path, body: str, c
 @pytest.mark.parametrize(
     "body",
     [
-        "work(); sys.exit()",
         "work(); sys.exit(main())",
-        "work(); sys.exit(False)",
-        "work(); exit()",
-        "work(); import click; click.command()(main)([])",
-        "work(); raise SystemExit",
         CAUGHT,
-        CAUGHT + "sys.exit(0)",
-        IN_A_THREAD,
-        "work(); import contextlib\nwith contextlib.suppress(SystemExit): exit(3)",
+        *further(
+            "work(); sys.exit()",
+            "work(); sys.exit(False)",
+            "work(); exit()",
+            "work(); import click; click.command()(main)([])",
+            "work(); raise SystemExit",
+            CAUGHT + "sys.exit(0)",
+            IN_A_THREAD,
+            "work(); import contextlib\nwith contextlib.suppress(SystemExit): exit(3)",
+        ),
     ],
 )
 def test_a_script_that_exits_without_one_has_completed(tmp_path: Path, body: str) -> None:

@@ -958,6 +958,7 @@ short()
 """
 
 
+@pytest.mark.long
 def test_a_run_that_prefect_has_not_heard_to_end_is_continued(prefect_server, tmp_path):
     """Killed between the flow's last line and Prefect's Completed, it is taken up again; once Completed, it is not."""
     (tmp_path / "short.py").write_text(HEARD)

@@ -23,7 +23,7 @@ def serve(*options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
 def test_platforms_are_served_until_a_signal(tmp_path, number):
     """All variables are printed and written; the port answers; a second server is refused; the end is in order."""
     folder, written = tmp_path / "state", tmp_path / "environment"
@@ -57,6 +57,7 @@ def test_only_this_machine_is_served(ivcap_flows, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.long
 def test_platforms_are_served_like_production(tmp_path):
     """The server tells what it is like."""
     server = serve("--port", 0, "--dir", tmp_path / "state", "--like", "production", "--speed", 50)

@@ -99,6 +99,7 @@ def test_wrong_rows_are_left_out(ivcap_flows, items, tmp_path, embedded_platform
     assert (said.json["registered"], said.json["wrong"], len(said.json["faults"])) == (1, 1, 1)
 
 
+@pytest.mark.long
 def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, embedded_platform):
     """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
     file = write_lines(tmp_path / "rows.jsonl", named(items, 4))

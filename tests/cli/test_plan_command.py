@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from prefect.testing import utilities
 
 from ivcap_flows.journal.intents import Intents
 
@@ -19,6 +18,7 @@ def changes(embedded):
     return [r for r in found if not r["path"].endswith(("/list", "/token"))]
 
 
+@pytest.mark.long
 def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, embedded_platform):
     """Parameters are read as YAML; what comes after the wait is not in the plan, nor is anything on record."""
     flow, message = f"{FLOWS}:considered", uuid.uuid4().hex
@@ -34,6 +34,9 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, embedded_platfor
 @pytest.fixture
 def at_hand(monkeypatch, prefect_server):
     """The session's Prefect server in the place of one that is made for a plan alone, which takes seconds."""
+    # Imported late: it takes seconds.
+    from prefect.testing import utilities
+
     settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
 
     def harness(*, server_startup_timeout):

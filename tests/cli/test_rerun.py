@@ -94,7 +94,9 @@ def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, worl
     assert status == 2 and f"The input {source}" in out and len(orders(journal_file)) == 3
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+@pytest.mark.parametrize(
+    "kept", [pytest.param(True, id="kept"), pytest.param(False, id="gone", marks=pytest.mark.long)]
+)
 def test_what_was_made_and_uploaded_is_the_same_again(flows, rerun, tmp_path, kept):
     """Whether the file is still there or is made anew; the second run finds its artifact."""
     source, target = tmp_path / "raw.csv", tmp_path / "clean.csv"
@@ -108,8 +110,12 @@ def test_what_was_made_and_uploaded_is_the_same_again(flows, rerun, tmp_path, ke
     assert status == 0 and said["same_results"] and not said["inputs"], out
 
 
-@pytest.mark.parametrize("pay", [(), ("--pay",)], ids=["reused", "paid"])
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
+@pytest.mark.parametrize(
+    "pay", [pytest.param((), id="reused"), pytest.param(("--pay",), id="paid", marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize(
+    "kept", [pytest.param(True, id="kept"), pytest.param(False, id="gone", marks=pytest.mark.long)]
+)
 def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, tmp_path, pay, kept):
     """With the order of before, and with another: the sha256 of the index is the same. Another file may lie beside."""
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
@@ -204,7 +210,9 @@ def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
     assert status == 0 and said["same_results"], out
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["there", "new"])
+@pytest.mark.parametrize(
+    "there", [pytest.param(True, id="there", marks=pytest.mark.long), pytest.param(False, id="new")]
+)
 def test_what_a_body_wrote_into_a_folder_is_no_input(flows, rerun, tmp_path, there):
     """Where the folder is a parameter; it may be gone then."""
     folder = tmp_path / "out"

@@ -108,6 +108,7 @@ def test_a_shown_run_keeps_urns_whole_and_words_as_they_are(on_record, world):
         assert title in out.splitlines()
 
 
+@pytest.mark.long
 def test_a_run_with_thousands_of_effects_is_shown_whole(on_record, journal_file):
     """Nothing is left out beyond a page."""
     import sqlite3

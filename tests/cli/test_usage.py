@@ -98,6 +98,7 @@ def test_a_journal_that_cannot_be_read_is_named(ivcap_flows, journal_file):
     assert re.fullmatch(rf"JournalError: [^\n]*{journal_file}[^\n]+\n", ended.stderr)
 
 
+@pytest.mark.long
 def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
     """Whatever the width of the terminal; and a reader that leaves early is no error."""
     command = f"{sys.executable} -m ivcap_flows.cli trace {world.made['product']}"

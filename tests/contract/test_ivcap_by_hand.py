@@ -18,6 +18,7 @@ from ivcap_flows.loop import run
 
 pytestmark = [
     pytest.mark.contract,
+    pytest.mark.long,
     pytest.mark.skipif(sys.version_info < (3, 11), reason="the official IVCAP client needs Python 3.11"),
 ]
 

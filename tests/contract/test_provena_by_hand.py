@@ -17,7 +17,7 @@ from ivcap_flows.loop import run
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import Item
 
-pytestmark = [pytest.mark.contract]
+pytestmark = [pytest.mark.contract, pytest.mark.long]
 
 WRITTEN = {
     "ORGANISATION": "organisation",

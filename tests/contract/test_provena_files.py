@@ -20,7 +20,7 @@ from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.settings import Settings
 
-pytestmark = [pytest.mark.contract]
+pytestmark = [pytest.mark.contract, pytest.mark.long]
 
 SCRIPT = Path(__file__).with_name("provena_files.py")
 OURS = {"ours/in a folder ü.csv": b"ours\n", "ours.bin": os.urandom(9 * 1024 * 1024)}

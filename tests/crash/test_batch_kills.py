@@ -1,7 +1,7 @@
 """`kill -9` of a batch at random moments; the same command again ends with each row as one model run.
 
-The short form is one kill of a small batch. With `--crash-rounds N` above 1 it is one of 2,000 rows, killed N times,
-and the journal is lost among 50,000 other runs.
+`make test` kills a small batch once, `make proofs` at further moments. With `--crash-rounds N` above 1 it is one of
+2,000 rows, killed N times, and the journal is lost among 50,000 other runs.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def command(
     return Command(forks, tmp_path, items, count, database)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments(command, embedded_platform, request, database):
     """Wherever the kills fall, and once with the journal gone among many other runs: no row twice, none missing, the
     file complete."""
@@ -192,8 +193,11 @@ def test_killed_at_random_moments(command, embedded_platform, request, database)
 
 @pytest.mark.parametrize(
     "fault",
-    [{"drop_reply_after_effect": True}, {"at_once": 1, "delay": 1.8}, {"reset": True}],
-    ids=["taken", "taken within the visibility delay", "lost"],
+    [
+        pytest.param({"drop_reply_after_effect": True}, id="taken"),
+        pytest.param({"at_once": 1, "delay": 1.8}, id="taken within the visibility delay", marks=pytest.mark.long),
+        pytest.param({"reset": True}, id="lost", marks=pytest.mark.long),
+    ],
 )
 def test_killed_with_a_batch_on_its_way(command, embedded_platform, fault):
     """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
@@ -218,6 +222,7 @@ def test_two_commands_at_once(command, embedded_platform):
     assert text.count(f'"registered": {command.count}') == 2
 
 
+@pytest.mark.long
 def test_a_bad_day(command, embedded_platform, request):
     """A tenth of the replies is lost after the effect, a fifth of the requests gets 503, workers die, and Provena is
     away for a while (in the long form for a minute): no row twice, and each has its handle or is in doubt."""

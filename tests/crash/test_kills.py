@@ -1,6 +1,6 @@
 """`kill -9` of a flow at its worst moments; the same command again leaves one order and one model run.
 
-`make kills N=20` repeats each of them.
+`make test` kills on SQLite between reply and journal, `make proofs` at each moment; `make kills N=20` repeats each.
 """
 
 import contextlib
@@ -156,6 +156,7 @@ def check(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     assert effects.count(("order", "terminal")) == 1 and effects.count(("model run", "accepted")) == 1
 
 
+@pytest.mark.long
 def test_killed_at_the_wait(killed_flow, embedded_platform, ledger, capsys):
     """Killed while it waits, the flow goes on with the order that it had placed."""
     process = killed_flow.start()
@@ -165,6 +166,7 @@ def test_killed_at_the_wait(killed_flow, embedded_platform, ledger, capsys):
     check(ledger, capsys)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noun", ROUTES)
 def test_killed_just_after_the_request_was_sent(killed_flow, embedded_platform, ledger, capsys, noun):
     """The platform took the request, and no reply came before the kill: the effect is found and adopted."""
@@ -181,6 +183,7 @@ def test_killed_just_after_the_request_was_sent(killed_flow, embedded_platform, 
 
 
 @pytest.mark.usefixtures("on_either_database")
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("noun", ROUTES)
 def test_killed_between_the_reply_and_its_being_written(killed_flow, ledger, capsys, noun):
     """The reply came and the journal never heard of it: the effect is found and adopted."""

@@ -1,7 +1,7 @@
 """The platforms are away for a whole run and an hour more, and `sync` is killed at random moments: the record of each
 run, and each model run, is in the platforms' books once.
 
-`make kills N=20` kills `sync` a hundred times.
+`make test` kills `sync` twice, `make proofs` five times, and `make kills N=20` a hundred times.
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, outbox
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 FLOW = "away"
-KILLS = 5
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -221,8 +220,9 @@ def a_run(journal: Journal, series: Artifact, *outcomes: Any) -> str:
     return root
 
 
-def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync_server, tmp_path, round_):
-    """Killed five times at moments drawn at random, it is run to its end: nothing is lost and nothing twice."""
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync_server, tmp_path, round_, kills):
+    """Killed at moments drawn at random, it is run to its end: nothing is lost and nothing twice."""
     draw = random.Random(f"{round_}:{os.environ.get('CRASH_SEED', '1')}")
     shared, own = new_artifact(home), new_artifact(home)
     with Journal.open(environment["IVCAP_FLOWS_JOURNAL"]) as journal:
@@ -244,7 +244,7 @@ def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync
     ivcap, provena = environment["IVCAP_FLOWS_SINKS"].split(",")
     killed = [
         syncing.run("--again", killed_at=moment(15 if kind == ivcap else 40), IVCAP_FLOWS_SINKS=kind)
-        for kind in draw.sample([ivcap, ivcap, provena, provena, draw.choice([ivcap, provena])], KILLS)
+        for kind in draw.sample([ivcap, ivcap, provena, provena, draw.choice([ivcap, provena])], kills)
     ]
     assert killed.count(-signal.SIGKILL) >= 1, syncing.said
     end = time.monotonic() + 90
@@ -276,6 +276,7 @@ def in_prefect(prefect_settings: dict[Any, Any]) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_platforms_that_are_away_for_a_run_and_an_hour_get_all_of_it(
     home, environment, in_prefect, tmp_path, monkeypatch, caplog, capsys
 ):

@@ -1,6 +1,7 @@
 """`kill -9` of an upload at each of its steps; the same upload again leaves one artifact that is ready and right.
 
-`make kills N=20` kills uploads of files, streams and blocks of unknown number at each step, and repeats that.
+`make test` kills a stream at two of the steps, `make proofs` files, streams and blocks of unknown number at each;
+`make kills N=20` repeats that.
 """
 
 from __future__ import annotations
@@ -39,19 +40,14 @@ STEPS = (
     "before the outcome is on the platform",
 )
 SOURCES = ("file", "stream", "unknown size")
+SHORT = [("in the middle of a chunk", "stream"), ("before the outcome is in the journal", "stream")]
 LEFT_BEHIND = "before its name is in the journal"
 FINISHED = STEPS[-2:]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    rounds = metafunc.config.getoption("--crash-rounds")
     if "round_" in metafunc.fixturenames:
-        metafunc.parametrize("round_", range(rounds))
-    if "step" in metafunc.fixturenames:
-        every = [(step, source) for step in STEPS for source in SOURCES]
-        # In the short form each step is met by one kind of source, and each kind meets some of the steps.
-        short = [(step, SOURCES[at % len(SOURCES)]) for at, step in enumerate(STEPS)]
-        metafunc.parametrize(("step", "source"), every if rounds > 1 else short)
+        metafunc.parametrize("round_", range(metafunc.config.getoption("--crash-rounds")))
 
 
 class Uploader:
@@ -148,6 +144,14 @@ def doctor(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("round_")
+@pytest.mark.parametrize(
+    ("step", "source"),
+    [
+        pytest.param(step, source, marks=() if (step, source) in SHORT else pytest.mark.long)
+        for step in STEPS
+        for source in SOURCES
+    ],
+)
 def test_killed(uploader, embedded_platform, capsys, step, source):
     """Again in another process: one ready artifact, its bytes and digest right, no byte sent that was there, and what
     the kill left behind is named."""
@@ -179,6 +183,7 @@ def test_killed(uploader, embedded_platform, capsys, step, source):
     assert [u for u in found if any(u in note for note in notes)] == unready
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed_at", ["before its name is in the journal", "before the outcome is on the platform"])
 def test_killed_with_a_small_one(uploader, embedded_platform, capsys, tmp_path, killed_at):
     """A small upload tells other journals of its outcome alone. Again here it is gone on with; a machine elsewhere that
@@ -202,6 +207,7 @@ def test_killed_with_a_small_one(uploader, embedded_platform, capsys, tmp_path, 
     assert all(any(other in note for note in named) for other in rows[elsewhere])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed_at", ["in the middle of a chunk", "before the outcome is in the journal"])
 def test_killed_and_gone_on_with_elsewhere(uploader, embedded_platform, tmp_path, killed_at):
     """Another machine, with a journal of its own, goes on with what the killed process had begun; so does the first."""

@@ -95,6 +95,7 @@ def test_lineage_of_the_explanation_is_there(folder, ivcap_journal):
     assert files["raw.csv"] in graph.lineage(files["clean.csv"], "up").nodes
 
 
+@pytest.mark.long
 def test_files_of_a_dataset_are_moved_as_the_how_to_says(s3_platform, folder, monkeypatch):
     """Its flows run on embedded platforms that have an S3 server."""
     for name, value in s3_platform.environment.items():

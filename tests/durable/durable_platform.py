@@ -9,7 +9,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +32,7 @@ class Platform:
         self.sends: list[float] = []
         self.looks: list[float] = []
         self.by_content = False
+        self.hangs = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def take(self, key: str, request: Any, *, hidden: float = 0.0) -> str:
@@ -68,7 +69,7 @@ class Platform:
             case "kill before":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
-                await asyncio.sleep(60)
+                await self.hang()
             case "slow":
                 await asyncio.sleep(0.6)
         hidden = {"late": VISIBILITY_DELAY / 2, "very late": 2 * VISIBILITY_DELAY}.get(fault, 0.0)
@@ -79,8 +80,12 @@ class Platform:
             case "kill after":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang after":
-                await asyncio.sleep(60)
+                await self.hang()
         return {"urn": urn}
+
+    async def hang(self) -> None:
+        self.hangs += 1
+        await asyncio.sleep(60)
 
     async def find(self, intent: IntentRow) -> Sequence[Found[dict[str, Any]]]:
         self.looks.append(time.monotonic())
@@ -92,6 +97,21 @@ class Platform:
                 at = datetime.fromtimestamp(record["at"], timezone.utc)
                 found.append(Found({"urn": record["urn"]}, record["urn"], at, matched_by))
         return found
+
+
+def cut_off(platform: Platform, call: Coroutine[Any, Any, Any]) -> None:
+    """Cancel a call as soon as its request hangs; one that does not hang comes to its end."""
+    before = platform.hangs
+
+    async def cancelled() -> None:
+        asked = asyncio.ensure_future(call)
+        while platform.hangs == before and not asked.done():
+            await asyncio.sleep(0.01)
+        asked.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(cancelled())
 
 
 class Aspects:

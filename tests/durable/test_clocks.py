@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from durable_platform import VISIBILITY_DELAY, Platform, order
+from durable_platform import VISIBILITY_DELAY, Platform, cut_off, order
 
 from ivcap_flows.durable import look_since, perform
 from ivcap_flows.durable.platform_time import SPREAD, visibility_delay_left
@@ -56,12 +56,11 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return lambda hours: off.__setitem__(0, hours)
 
 
-def cut_off(platform: Platform, journal: Journal, clock: PlatformTime | None = None) -> str:
+def leave_open(platform: Platform, journal: Journal, clock: PlatformTime | None = None) -> str:
     """A call that ends while its request is away; the key."""
     platform.faults = ["hang"]
     call = perform(order(platform), journal=journal, clock=clock, **HERE)
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call, 0.2))
+    cut_off(platform, call)
     [intent] = journal.intents.where()
     return intent.key
 
@@ -80,7 +79,7 @@ def test_a_clock_that_is_set_cuts_no_settling_short(
 ) -> None:
     """The journal's clock is set between a call that is cut off and the next; the effect shows late, and is one."""
     clock = PlatformTime() if told else None
-    key = cut_off(platform, sqlite_journal, clock)
+    key = leave_open(platform, sqlite_journal, clock)
     platform.take(key, "x", hidden=VISIBILITY_DELAY / 2)
     set_clock(hours)
     how, took = again(platform, sqlite_journal, clock)
@@ -92,7 +91,7 @@ def test_a_clock_that_is_set_cuts_no_settling_short(
 def test_a_platforms_clock_that_is_off_is_no_matter(sqlite_journal: Journal, platform: Platform, hours: float) -> None:
     """Only what has passed by it counts."""
     clock = PlatformTime(timedelta(hours=hours))
-    key = cut_off(platform, sqlite_journal, clock)
+    key = leave_open(platform, sqlite_journal, clock)
     platform.take(key, "x", hidden=VISIBILITY_DELAY / 2)
     assert again(platform, sqlite_journal, clock)[0] == "adopted"
     assert len(platform.urns) == 1
@@ -101,7 +100,7 @@ def test_a_platforms_clock_that_is_off_is_no_matter(sqlite_journal: Journal, pla
 def test_what_has_settled_is_not_waited_for(sqlite_journal: Journal, platform: Platform) -> None:
     """By both clocks the visibility delay is over: one look, and then it is sent."""
     clock = PlatformTime()
-    cut_off(platform, sqlite_journal, clock)
+    leave_open(platform, sqlite_journal, clock)
     time.sleep(VISIBILITY_DELAY)
     looks = len(platform.looks)
     assert again(platform, sqlite_journal, clock)[0] == "sent"

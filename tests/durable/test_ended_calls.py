@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
-from durable_platform import VISIBILITY_DELAY, Platform, order
+from durable_platform import Platform, order
 
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.durable import permit as permit_module
@@ -89,7 +89,7 @@ def test_a_call_that_ended_leaves_its_key_to_others(
     process = child(_give_up_and_stay, durable_url, platform.folder, how)
     began = time.monotonic()
     assert run(order(platform), durable_journal).how == "sent"
-    assert time.monotonic() - began < 1 + 2 * VISIBILITY_DELAY and len(platform.urns) == 1 and process.is_alive()
+    assert time.monotonic() - began < 10 and len(platform.urns) == 1 and process.is_alive()
 
 
 def test_the_user_decides_what_an_ended_call_left(
@@ -137,7 +137,7 @@ def test_an_end_that_could_not_be_written_is_told_with_a_heartbeat(
     lost.unlink()
     began = time.monotonic()
     assert run(order(platform), durable_journal).how == "sent"
-    assert time.monotonic() - began < 2 + VISIBILITY_DELAY and process.is_alive()
+    assert time.monotonic() - began < 10 and process.is_alive()
 
 
 def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,7 @@ def test_one_leaves_and_another_joins_at_once(world: World):
     heard(world)
 
 
+@pytest.mark.long
 def test_a_wait_that_comes_back_at_any_moment(new_world: Callable[[], World]):
     """It hears anew of an end that was told already, whatever is told to others meanwhile."""
     for phase, between in itertools.product(range(6), (0.02, 0.3, 0.7)):
@@ -101,9 +102,10 @@ def test_a_wait_that_comes_back_at_any_moment(new_world: Callable[[], World]):
         world.hear()
 
 
-def test_a_journal_that_fails_while_an_end_is_reported(new_world: Callable[[], World]):
+@pytest.mark.parametrize("moments", [(3, 7), pytest.param(range(12), marks=pytest.mark.long)], ids=["some", "all"])
+def test_a_journal_that_fails_while_an_end_is_reported(new_world: Callable[[], World], moments: Iterable[int]):
     """At any moment, for the one that asks or the one that waits, with what was written lost or kept."""
-    for which, done, moment in itertools.product((0, 1), (False, True), range(12)):
+    for which, done, moment in itertools.product((0, 1), (False, True), moments):
         world = new_world()
         leader, [follower] = lead_and_follow(world)
         work = world.begin_work()
@@ -135,9 +137,10 @@ def test_the_one_that_asks_is_stopped_and_the_clock_jumps(world: World, hours: f
     heard(world)
 
 
-def test_the_one_that_asks_is_killed_at_any_moment(new_world: Callable[[], World]):
+@pytest.mark.parametrize("moments", [(2, 12, 20), pytest.param(range(24), marks=pytest.mark.long)], ids=["some", "all"])
+def test_the_one_that_asks_is_killed_at_any_moment(new_world: Callable[[], World], moments: Iterable[int]):
     """Between the end and the last that hears of it."""
-    for moment in range(24):
+    for moment in moments:
         world = new_world()
         leader, [one, two] = lead_and_follow(world, 2)
         works = [world.begin_work(), world.begin_work()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from durable_platform import VISIBILITY_DELAY, Aspects, Platform, forget_platform_warnings, order
+from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress, perform
 from ivcap_flows.errors import ForbiddenError, UnavailableError
@@ -62,8 +61,7 @@ def test_other_machine_settles_what_is_open(
     """An intent of another journal without outcome is a doubt: adopted once it shows, else sent after settling."""
     for request, fault in (("shows", "hang after"), ("never", "hang")):
         platform.faults = [fault]
-        with pytest.raises(asyncio.TimeoutError):
-            asyncio.run(asyncio.wait_for(call(order(platform, request), two_journals[0], aspects), 0.3))
+        cut_off(platform, call(order(platform, request), two_journals[0], aspects))
     before = len(platform.sends)
     assert run(order(platform, "shows"), two_journals[1], aspects).how == "adopted"
     began = time.monotonic()
@@ -167,7 +165,7 @@ def upload(
             if publishes_intent:
                 await progress.tell()
         if platform.faults and platform.faults.pop(0) == "hang":
-            await asyncio.sleep(60)
+            await platform.hang()
         await asyncio.sleep(seconds)
         return dict(progress.stored)
 
@@ -195,8 +193,7 @@ def test_other_machine_goes_on_with_what_stands_still(
 ) -> None:
     """What another journal began and left is continued after a while, not begun anew; so the first adopts it later."""
     platform.faults = ["hang"]
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call(upload(platform), two_journals[0], aspects), 0.3))
+    cut_off(platform, call(upload(platform), two_journals[0], aspects))
     began = time.monotonic()
     second = run(upload(platform), two_journals[1], aspects)
     assert time.monotonic() - began >= VISIBILITY_DELAY
@@ -304,8 +301,7 @@ def test_what_was_left_for_another_is_on_record(
 ) -> None:
     """A journal that had begun, and adopts what another made instead, keeps the name of its own: it may be whole."""
     platform.faults = ["hang"]
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call(upload(platform, publishes_intent=False), two_journals[0], aspects), 0.3))
+    cut_off(platform, call(upload(platform, publishes_intent=False), two_journals[0], aspects))
     second = run(upload(platform, publishes_intent=False), two_journals[1], aspects)
     first = run(upload(platform, publishes_intent=False), two_journals[0], aspects)
     assert (first.how, first.value) == ("adopted", second.value)
@@ -326,8 +322,7 @@ def test_a_journal_that_lost_rows_learns_it_from_its_own_record(
     """Said once and kept for `doctor`; nothing is sent twice, whether or not the record has an outcome."""
     journal = durable_journal
     platform.faults = ["hang after"] if left == "intent" else []
-    with contextlib.suppress(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call(order(platform), journal, aspects), 0.3))
+    cut_off(platform, call(order(platform), journal, aspects))
     [known] = journal.intents.where()
     lose(journal)
     assert journal.losses.noted() is None

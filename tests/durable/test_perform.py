@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from durable_platform import VISIBILITY_DELAY, Aspects, Platform, forget_platform_warnings, order
+from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.errors import (
@@ -115,7 +116,7 @@ def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Pla
     assert run(order(platform), sqlite_journal).how == "sent"
 
 
-@pytest.mark.parametrize("fault", ["refuse", "no connection"])
+@pytest.mark.parametrize("fault", ["refuse", pytest.param("no connection", marks=pytest.mark.long)])
 def test_refusal_says_nothing_of_a_request_before_it(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
     """After a lost reply and no effect within the visibility delay, the second request is refused: the first one's
     effect,
@@ -235,8 +236,7 @@ def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform)
     """A call that is cancelled while the request is away leaves a doubt with its time; the next one adopts."""
     platform.faults = ["hang after"]
     call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call, 0.3))
+    cut_off(platform, call)
     assert only(sqlite_journal).state == "in_doubt"
     assert run(order(platform), sqlite_journal).how == "adopted"
     assert len(platform.urns) == 1
@@ -245,16 +245,24 @@ def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform)
 def test_call_cancelled_while_claiming_holds_nothing(sqlite_journal: Journal, platform: Platform) -> None:
     """A claim that the journal grants after its caller was cancelled is given back, so that the next call can go on."""
     original = sqlite_journal.intents.claim_many
+    claimed = threading.Event()
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         claims = original(*args, **kwargs)
+        claimed.set()
         time.sleep(0.3)
         return claims
 
+    async def cancelled() -> None:
+        asked = asyncio.ensure_future(perform(order(platform), journal=sqlite_journal, **SOMEBODY))
+        while not claimed.is_set():
+            await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
     sqlite_journal.intents.claim_many = slow  # type: ignore[method-assign]
-    call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call, 0.1))
+    asyncio.run(cancelled())
     sqlite_journal.intents.claim_many = original  # type: ignore[method-assign]
 
     async def soon() -> Performed[Any]:
@@ -291,6 +299,7 @@ def _order_at(url: str, folder: Path, moment: float, results: Any) -> None:
         results.put(run(order(platform), journal).value["urn"])
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_eight_processes_at_once_send_once(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
     """Eight processes ask for the same at the same moment: one sends, all get the one effect."""
     results = FORK.Queue()
@@ -475,6 +484,7 @@ def test_two_equal_jobs_lost_together_are_two(durable_journal: Journal, platform
     assert a.value["urn"] != b.value["urn"]
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Platform) -> None:
     """a's request never arrived; b's equal one is on the platform, its reply on its way when a looks first."""
     platform.by_content = True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-import pytest
-from durable_platform import Aspects, Platform, order
+from durable_platform import Aspects, Platform, cut_off, order
 
 from ivcap_flows import loop
 from ivcap_flows.durable import Effect, Performed, perform, plan, planning
@@ -31,8 +29,7 @@ def test_plan_tells_and_changes_nothing(sqlite_journal: Journal, tmp_path: Path)
     call = perform(
         order(platform, "doubt"), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc"
     )
-    with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(call, 0.3))
+    cut_off(platform, call)
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         run(order(platform, "adopted"), other, idempotency_records=aspects)
     before = (platform.urns, sqlite_journal.intents.where(), sorted(aspects.folder.iterdir()), len(platform.sends))

@@ -85,6 +85,7 @@ def waiting(durable_url: str, tmp_path: Path) -> Iterator[Waiting]:
             each.communicate(timeout=5)
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_one_asks_for_all_whatever_becomes_of_it(waiting: Waiting):
     """Killed, another takes its place within seconds; suspended, too, and when it goes on it is one of the others."""
     waiting.start(3)
@@ -149,8 +150,11 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     writes.clear()
     work = Work(a="executing")
     poller = work.poller(sharing=PollSharing(sqlite_journal, noun="orders", platform="p", account="a"))
-    asyncio.get_running_loop().call_later(1.5, work.end, "a")
-    await poller.wait(["a"])
+    waits = asyncio.create_task(poller.wait(["a"]))
+    while poller.rounds < 8:
+        await asyncio.sleep(0.02)
+    work.end("a")
+    await waits
     await poller._ticker
     renewals = (time.monotonic() - begins) // 7
     writes = [thread for thread in writes if thread != "ivcap-flows-heartbeat"]
@@ -215,6 +219,7 @@ os._exit(0)
     assert durable_journal.poll_status.others("orphaned", "here") == {}
 
 
+@pytest.mark.long
 async def test_a_process_hears_what_another_saw(durable_journal: Journal):
     """Two waits on one journal: the platform is asked by one, and the other reads its own records once at their end."""
     asked: list[Work] = []

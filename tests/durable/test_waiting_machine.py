@@ -134,9 +134,10 @@ def tried(machine: type[Waits], examples: int) -> None:
 
 
 @pytest.mark.timeout(0)
-def test_every_wait_hears_of_every_end(machine: type[Waits], pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("examples", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_every_wait_hears_of_every_end(machine: type[Waits], pytestconfig: pytest.Config, examples: int) -> None:
     """In bounded time, and one process asks for all. `--crash-rounds N` tries N times as many ways."""
-    tried(machine, 50 * pytestconfig.getoption("--crash-rounds"))
+    tried(machine, examples * pytestconfig.getoption("--crash-rounds"))
 
 
 def test_a_build_that_deletes_what_others_were_told_is_found(
@@ -157,6 +158,7 @@ def test_a_build_that_deletes_what_others_were_told_is_found(
         tried(machine, 100)
 
 
+@pytest.mark.long
 def test_a_build_whose_leader_keeps_the_lead_is_found(machine: type[Waits], monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is stopped, nobody asks."""
     monkeypatch.setattr(poll_status, "POLL_LEASE_SECONDS", 1e9)

@@ -24,12 +24,6 @@ PREFECT = [sys.executable, "-m", "prefect"]
 ROOT = Path(__file__).parents[2]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "moment" in metafunc.fixturenames:
-        moments = ["just after sending", "at the wait", "before the reply is written"]
-        metafunc.parametrize("moment", moments if metafunc.config.getoption("--crash-rounds") > 1 else moments[:1])
-
-
 def ours() -> dict[str, str]:
     """What the test's environment says of the platforms and the journal; the worker gets the same."""
     return {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
@@ -99,6 +93,8 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, wor
     prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly-index")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["just after sending", "at the wait", "before the reply is written"])
 def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, embedded_platform, tmp_path, moment):
     """`kill -9` of the flow's process under a worker: the retried run has one order and one model run."""
     (tmp_path / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Runs that park, with a real Prefect server, a real process worker and real watchers.
 
-One worker runs them all. `make kills` has the long form, too.
+One worker runs them all.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ class Fleet:
         self.api = prefect["PREFECT_API_URL"]
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         with open(self.folder / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env={**self.environment, **variables}, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT
+            )
         self.processes.append(process)
         return process
 
@@ -159,6 +161,7 @@ def outcomes(journal: Journal, run: str) -> list[str]:
     return [attempt.outcome for attempt in journal.runs.attempts(journal.runs.get(run).id)]
 
 
+@pytest.mark.long
 def test_parked_runs_give_their_slot_away_and_come_back_by_themselves(fleet, started, journal):
     """Beside one that is parked, a run of the same limit parks, wakes without a watcher, and completes. What must not
     happen twice happened once, and each round was in a process of its own."""
@@ -175,6 +178,7 @@ def test_parked_runs_give_their_slot_away_and_come_back_by_themselves(fleet, sta
     assert {park.why for park in journal.parks.of(found.id)} == {"by itself"}
 
 
+@pytest.mark.long
 def test_a_parked_run_is_cancelled_at_once(fleet, started, journal):
     """Nothing has to be ended for that; a look of the watcher notes it, and the order stays on record."""
     run = started["long"]
@@ -196,6 +200,7 @@ def test_a_parked_run_is_cancelled_at_once(fleet, started, journal):
     assert order.state == "accepted"
 
 
+@pytest.mark.long
 def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
     """Two waits in one run, a round each, each woken as soon as its work has ended, though the run would sleep for an
     hour; the watcher that led is killed in between, and the one that stood by goes on."""
@@ -222,12 +227,6 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
     assert fleet.told("watched").count("side effect") == 1
     assert outcomes(journal, run) == ["parked", "parked", "completed"]
     assert stands_by.poll() is None
-
-
-@pytest.fixture
-def long_form(request) -> None:
-    if request.config.getoption("--crash-rounds") == 1:
-        pytest.skip("part of the long form: make kills")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -283,7 +282,7 @@ def own_server(request, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[],
         server.wait(10)
 
 
-@pytest.mark.usefixtures("long_form")
+@pytest.mark.long
 def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_platform, tmp_path):
     """The Prefect server and the worker are killed while a run is parked; both start anew and it completes."""
     prefect, restart = own_server
@@ -304,20 +303,47 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_pla
         fleet.end()
 
 
-@pytest.mark.usefixtures("long_form")
+def kill_as_it_parks(fleet: Fleet, journal: Journal, run: str) -> None:
+    """SIGKILL of the run's process, which has noted that it parks."""
+    deadline = time.monotonic() + 200
+    while not (parks := [park for park in journal.parks.open() if park.flow_run_id == run]):
+        assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(parks[0].process.pid, signal.SIGKILL)
+
+
+def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server, embedded_platform, tmp_path):
+    """Without a worker: the test starts the run's process as one would, and starts it again."""
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    run = alone.run(alone.deployment("parks", "alone", work_pool_name=None), "alone", 3.0)
+
+    def go() -> subprocess.Popen[bytes]:
+        return alone.start("worker", sys.executable, "-m", "prefect.engine", PREFECT__FLOW_RUN_ID=run)
+
+    try:
+        with Journal.open(alone.environment["IVCAP_FLOWS_JOURNAL"]) as journal:
+            process = go()
+            kill_as_it_parks(alone, journal, run)
+            process.wait(30)
+            while alone.state(run)["name"] != "Completed":
+                state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+                alone.asked(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+                assert go().wait(120) == 0, alone.log("worker")[-4000:]
+            [order] = journal.intents.where(run_id=journal.runs.get(run).id)
+            assert (order.noun, order.status) == ("order", "succeeded")
+        assert alone.told("alone").count("side effect") == 1
+    finally:
+        alone.end()
+
+
+@pytest.mark.long
 def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, embedded_platform):
     """SIGKILL of the process while it parks: the run is crashed like any run that was killed, and its retry finds the
     order."""
     run = fleet.run(fleet.deployment("parks", "killed"), "killed", 8.0)
+    kill_as_it_parks(fleet, journal, run)
     deadline = time.monotonic() + 200
-    while True:
-        parks = [park for park in journal.parks.open() if park.flow_run_id == run]
-        if parks:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(parks[0].process.pid, signal.SIGKILL)
-            break
-        assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
-        time.sleep(0.01)
     # The worker says late what its runner has said, and what is retried in between is crashed again.
     while "prefect.flow_runs.worker - Check whether" not in fleet.log("worker"):
         assert time.monotonic() < deadline, fleet.log("worker")[-4000:]

@@ -30,6 +30,7 @@ def script(prefect_server, embedded_platform, tmp_path):
     return run
 
 
+@pytest.mark.long
 def test_a_second_run_with_another_base_period_sends_no_byte_of_the_input_again(script, embedded_platform, tmp_path):
     """Both runs print events and identifiers; the series is uploaded by the first one only."""
     first = script()
@@ -46,6 +47,7 @@ def test_a_second_run_with_another_base_period_sends_no_byte_of_the_input_again(
     assert len(embedded_platform.requests("POST", "/1/orders")) == 1
 
 
+@pytest.mark.long
 def test_a_malformed_series_is_an_error_that_names_line_and_column(script, tmp_path):
     """The service's own words reach the user, with the log of the failed order."""
     lines = SERIES.read_text(encoding="utf-8").splitlines()

@@ -39,7 +39,9 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "with-parts" else pytest.mark.long) for name in RUNS]
+)
 def test_the_crate_of_a_run_is_valid(world, validator, tmp_path, name):
     """By all REQUIRED and RECOMMENDED checks of the Provenance Run Crate but one that none passes."""
     crate = tmp_path / "crate"
@@ -136,6 +138,7 @@ def test_what_failed_and_what_has_not_ended_is_told(world, tmp_path):
     assert "endTime" not in order and "actionStatus" not in order
 
 
+@pytest.mark.long
 def test_what_only_the_user_can_state_is_not_invented(world, validator, tmp_path):
     """Without terms no licence is given; with them they are the crate's, which is as valid, here as a zip."""
     run, graph = world.run("spoiled"), world.graph("spoiled")
@@ -259,6 +262,7 @@ def test_a_file_that_changes_while_the_crate_is_made_is_not_in_it(moved, monkeyp
     assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
 
 
+@pytest.mark.long
 def test_an_image_and_a_note_are_told(moved, validator, tmp_path):
     """The container image of an attempt, its host, and what a user noted on a thing; here without the flow's code.
 
@@ -283,6 +287,7 @@ def test_an_image_and_a_note_are_told(moved, validator, tmp_path):
     assert ("colour", "red") in values and "host_kind" in {name for name, _ in values}
 
 
+@pytest.mark.long
 def test_a_flow_without_steps_is_a_workflow_run_crate(world, validator, tmp_path):
     """Nothing of it was run that is known of."""
     graph = world.graph("with-parts")

@@ -101,7 +101,9 @@ def of(graph: Graph, *types: str) -> set[str]:
     return {node.id for node in graph.nodes.values() if node.type in types}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "coastal-el-nino" else pytest.mark.long) for name in RUNS]
+)
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_the_graph_of_an_example_is_what_happened(fresh, tmp_path, name):
     """By the platforms' own books: every artifact, order, aspect and item, and what each took and made."""

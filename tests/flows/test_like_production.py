@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests/registration"))
 
 from registration_rows import Items, make_items  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e")]  # which shares the Prefect server
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def placed(embedded) -> int:
     return len(embedded.requests("POST", "/1/orders"))
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_every_season_of_every_base_period_is_in_the_report(registered, tmp_path, capsys):
     """One order for each step, each placed once, and a report and a plot at the end of the chain."""
@@ -43,6 +44,7 @@ def test_every_season_of_every_base_period_is_in_the_report(registered, tmp_path
     assert "4 x coastal-el-nino-season" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("e2e")
 def test_an_order_that_fails_is_placed_again_so_often_and_no_more(registered, tmp_path, monkeypatch):
     """With every job breaking down, the error names the order after the last repeat, with the words of its log."""

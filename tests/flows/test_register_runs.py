@@ -61,6 +61,7 @@ def on_prefect_server(prefect_settings):
         yield
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, ivcap_journal, tmp_path, capsys):
     """A small grid becomes as many model runs in one batch; a second start makes nothing anew."""
@@ -97,6 +98,7 @@ def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, 
     assert not [path for path in sent if path.endswith(("/orders", "register_batch", "/create", "mint-dataset"))]
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_two_first_starts(prefect_server, tmp_path):
     """Two processes that find Provena without any template register each once, and end with the same runs."""

@@ -100,7 +100,7 @@ async def test_a_stream_whose_reader_is_cancelled_twice_leaves_its_place(web, mo
         return StreamingResponse(blocks() if request.url.query else iter([b"x"]))
 
     web.on("GET /1/x", endless)
-    async with web.session(timeout=2.0, budget=0) as session:
+    async with web.session(timeout=20.0, budget=0) as session:
         read = asyncio.Event()
 
         async def reader():

@@ -309,6 +309,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_memory_does_not_grow_with_the_file(tmp_path):
     """Half a gibibyte is sent with less than 32 MiB more than before."""
     size = 512 * 1024 * 1024

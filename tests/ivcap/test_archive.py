@@ -452,6 +452,7 @@ async def test_cancelling_ends_the_thread_and_leaves_nothing(folder, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_members(tmp_path):
     """Two thousand members are not kept."""
     content = tar(*[member("folder/", kind=tarfile.DIRTYPE)] * 2000)

@@ -27,6 +27,7 @@ def wanted(count: int, begin: int = 0) -> list[NewIntent]:
     ]
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_claimed_sent_and_settled(journal: Journal) -> None:
     """A batch goes the way of each of its intents; what is done is kept for whoever asks."""
     claims = journal.intents.claim_many(wanted(1200))

@@ -6,12 +6,10 @@ import itertools
 import multiprocessing
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -21,41 +19,29 @@ from ivcap_flows.journal import Journal, NewIntent
 
 FORK = multiprocessing.get_context("fork")
 
-WORKS = """
-import sys
-from ivcap_flows.journal import Journal, NewIntent
-url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with Journal.open(url) as journal:
-    number = 0
-    while count == 0 or number < count:
-        key = f"k1:{name}-{number}"
-        claim = journal.intents.claim(NewIntent(key, key, "order", "p", "a", "account", {"number": number}))
-        journal.intents.mark_sent(claim.intent)
-        number += 1
-    print("done", flush=True)
-    sys.stdin.read()
-"""
+
+def order(journal: Journal, name: str, number: int) -> None:
+    key = f"k1:{name}-{number}"
+    claim = journal.intents.claim(NewIntent(key, key, "order", "p", "a", "account", {"number": number}))
+    journal.intents.mark_sent(claim.intent)
 
 
-def begin(url: str, name: str, count: int) -> subprocess.Popen[str]:
-    """A process that asks for so many orders, without end for 0, and then stays."""
-    command = [sys.executable, "-c", WORKS, url, name, str(count)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **pipes)
-
-
-def kill(process: subprocess.Popen[str]) -> str:
-    """End it as the kernel does; what it had to complain about before."""
-    process.send_signal(signal.SIGKILL)
-    _, complaint = process.communicate(timeout=30)
-    return complaint
+def _order_some(url: str, name: str, count: int, done: Connection) -> None:
+    with Journal.open(url) as journal:
+        for number in range(count):
+            order(journal, name, number)
+        done.send(None)
+        time.sleep(60)
 
 
 def killed(url: str, name: str, count: int) -> None:
     """Let a process ask for so many orders, and kill it."""
-    process = begin(url, name, count)
-    assert process.stdout is not None and process.stdout.readline() == "done\n"
-    kill(process)
+    done, told = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=_order_some, args=(url, name, count, told))
+    child.start()
+    assert done.poll(30)
+    child.kill()
+    child.join()
 
 
 @pytest.fixture
@@ -208,19 +194,18 @@ def _work(url: str, name: str, complaint: Path) -> None:
     try:
         with Journal.open(url) as journal:
             for number in itertools.count():
-                key = f"k1:{name}-{number}"
-                claim = journal.intents.claim(NewIntent(key, key, "order", "p", "a", "account", {"number": number}))
-                journal.intents.mark_sent(claim.intent)
+                order(journal, name, number)
     except BaseException as error:
         complaint.write_text(repr(error))
 
 
-def test_kills_are_no_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [15, pytest.param(120, marks=pytest.mark.long)])
+def test_kills_are_no_loss(tmp_path: Path, kills: int) -> None:
     """Eight processes that open, write and are killed at any moment, and readers meanwhile: no false alarm."""
     url = f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
     draw = random.Random(5)
     running: list[multiprocessing.process.BaseProcess] = []
-    for turn in range(120):
+    for turn in range(kills):
         while len(running) < 8:
             child = FORK.Process(target=_work, args=(url, f"p{turn}-{len(running)}", tmp_path / f"complaint-{turn}"))
             child.start()

@@ -61,7 +61,8 @@ def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record
     return said
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_query_finds_the_lineage_that_the_whole_graph_has(journal: Journal, seed: int) -> None:
     """From every thing, up, down and both ways: the same things and the same relations."""
     draw = random.Random(seed)

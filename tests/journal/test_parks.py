@@ -68,6 +68,7 @@ def test_a_park_ends_once(journal):
     assert (kept.state, kept.why) == ("woken", "by the watcher")
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_a_run_has_left_when_its_process_is_gone(journal, journal_url):
     """This process is there; one that has ended is not."""
     code = """

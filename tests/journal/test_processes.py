@@ -79,7 +79,8 @@ def _row(pid: int) -> ProcessRow:
     return ProcessRow("id", "host", boot_id(), pid, start_of(pid) or 0.0, datetime.now(timezone.utc))
 
 
-@pytest.mark.parametrize("hours", [1, -2])
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.long), -2])
 def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
@@ -253,7 +254,10 @@ def test_another_users_process_is_not_dead_where_proc_hides_it() -> None:
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs unshare and root")
-@pytest.mark.parametrize("mounts", [["--mount-proc"], []], ids=["own /proc", "the host's /proc"])
+@pytest.mark.parametrize(
+    "mounts",
+    [pytest.param(["--mount-proc"], id="own /proc"), pytest.param([], id="the host's /proc", marks=pytest.mark.long)],
+)
 def test_processes_of_one_container_see_each_other(sqlite_url: str, mounts: list[str], tmp_path: Path) -> None:
     """In a PID namespace of its own, also where /proc shows the numbers of another: one finds the other,
     and when it was killed."""

@@ -189,6 +189,7 @@ def made(home):
     ]
 
 
+@pytest.mark.long
 def test_a_seed_gives_the_same_ids_and_the_clock_stays(tmp_path, request):
     """Two empty directories of one seed agree, through a restart too; the directories still tell themselves apart."""
     home_class = request.getfixturevalue("local_home").__class__

@@ -181,6 +181,7 @@ PATHS = st.builds(
 )
 
 
+@pytest.mark.long
 @SLOW
 @given(path=PATHS, documents=st.lists(DOCUMENTS, min_size=4, max_size=4))
 def test_paths_select_as_postgresql_does(postgresql, path, documents):
@@ -204,6 +205,7 @@ LEFT_OUT = re.compile(r"\(\?[^:=!<]|\\[0-9cxU]|\[[.=]")
 """Options, back references, characters by number, collating elements."""
 
 
+@pytest.mark.long
 @SLOW
 @given(
     pattern=st.lists(PARTS, max_size=6).map("".join),

@@ -210,6 +210,7 @@ def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, res
     assert text == [f"began {job['id'].rsplit(':', 1)[-1]}\n" for job in jobs], "two of them ran at once"
 
 
+@pytest.mark.long
 def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_service, job_of_mode, eventually):
     """What is running ends with the old process, what comes later has a new one."""
     service = rest_service(local_platform, "changing")
@@ -295,6 +296,7 @@ def test_a_host_that_lingers_holds_up_nobody(tmp_path, monkeypatch):
         lingering.wait()
 
 
+@pytest.mark.long
 def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_home, rest_service, eventually):
     """A job begun before a kill is collected after it; without a server and a job the service is stopped."""
     caller = local_home.start().caller()
@@ -311,6 +313,7 @@ def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_ho
     assert not psutil.pid_exists(job["result-content"]["pid"])
 
 
+@pytest.mark.long
 def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_service, job_of_mode, eventually):
     """A service that is slow to start is started once, and given the job once, whichever server looks on."""
     caller = local_home.start().caller()

@@ -69,6 +69,7 @@ def test_a_killed_server_is_replaced_under_the_same_instance(started):
     assert httpx.get(two.url + "/1/artifacts", headers={"Authorization": f"Bearer {one.environment['IVCAP_JWT']}"})
 
 
+@pytest.mark.long
 def test_an_idle_server_ends_and_takes_its_address_away(local_home):
     """With `--idle` a server without requests and jobs ends; a running job keeps it."""
     a = local_home.start("--idle", "0.6").caller()

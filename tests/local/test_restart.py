@@ -6,6 +6,7 @@ import signal
 import time
 
 import httpx
+import pytest
 
 
 def test_a_restart_keeps_everything_and_the_instance(local_home):
@@ -68,6 +69,7 @@ def test_a_killed_runner_is_an_error_that_says_so(local_home, eventually):
     assert done["status"] == "error" and "killed" in a.job_of(done)["error-message"]
 
 
+@pytest.mark.long
 def test_bytes_acknowledged_in_a_long_upload_survive_a_kill(local_home):
     """After a kill in the middle of a body the offset is one from which the upload continues to the same bytes."""
     a = local_home.start().caller()

@@ -55,12 +55,18 @@ def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_o
     ("ending", "status", "said"),
     [
         (r"""post(b'{"$schema":"urn:x:\ud800"}')""", "error", "cannot be kept"),
-        (r"""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"no \udce9.txt"}')""", "failed", "no ?.txt"),
-        (
+        pytest.param(
+            r"""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"no \udce9.txt"}')""",
+            "failed",
+            "no ?.txt",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             """urllib.request.urlopen(base + '/events/' + job['id'], rb'{"$schema":"urn:x:\\ud800"}')
 post(b'{}')""",
             "error",
             "cannot be kept",
+            marks=pytest.mark.long,
         ),
     ],
 )
@@ -134,6 +140,7 @@ def test_many_events_at_once_all_arrive(first, local_platform, command_of):
     assert [name for name in told if name] == ["0", "1", "2"]
 
 
+@pytest.mark.long
 def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, command_of):
     """`from` and `to` are whole seconds, both included; the text is as the service wrote it."""
     program = POST + "print(time.time(), flush=True)\ntime.sleep(3)\nprint(time.time(), flush=True)\npost(b'{}')\n"

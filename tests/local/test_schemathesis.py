@@ -10,7 +10,14 @@ import pytest
 FUZZ = Path(__file__).parent / "fuzz.py"
 
 
-@pytest.mark.parametrize(("platform", "examples", "least"), [("ivcap", 5, 200), ("provena", 1, 400)])
+@pytest.mark.parametrize(
+    ("platform", "examples", "least"),
+    [
+        ("ivcap", 1, 50),
+        pytest.param("ivcap", 5, 200, marks=pytest.mark.long),
+        pytest.param("provena", 1, 400, marks=pytest.mark.long),
+    ],
+)
 def test_no_request_breaks_what_the_document_says(platform, examples, least, tmp_path):
     """Some hundred requests, right and wrong ones, to all operations find no reply that the document lacks."""
     options = ["--platform", platform, "--examples", str(examples), "--phases", "fuzzing", "--seed", "1"]

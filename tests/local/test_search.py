@@ -149,6 +149,7 @@ def test_what_is_not_answered_is_named(text, said):
         answer(text, p=[(1,)])
 
 
+@pytest.mark.long
 def test_no_program_runs_or_grows_for_ever():
     """Steps and rows are bounded, and the sentence says which."""
     numbers = [(n,) for n in range(1500)]

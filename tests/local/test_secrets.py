@@ -70,7 +70,9 @@ def test_secret_ends_with_its_key(keeper):
     assert caller.get("/1/secrets", params=NAME)["secret-value"] == "new"
 
 
-@pytest.mark.parametrize("place", ["a file", "the folder of the embedded platform"])
+@pytest.mark.parametrize(
+    "place", [pytest.param("a file", marks=pytest.mark.long), "the folder of the embedded platform"]
+)
 def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, local_home):
     """Where no key can be kept outside, secrets work until the server ends, and no file has key or value."""
     if place == "a file":
@@ -112,6 +114,7 @@ def test_value_is_in_no_log_and_no_message(keeper):
     assert not any(VALUE in getattr(one, "text", one) for one in [*said, traceback])
 
 
+@pytest.mark.long
 def test_secret_expires(first):
     """A secret is there until its expiry time, in Unix seconds, and then in no answer."""
     end = int(time.time()) + 2

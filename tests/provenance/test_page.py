@@ -269,6 +269,7 @@ def test_outcomes_differ_in_shape_and_can_be_read(opened, contrast, scheme):
     assert all(f"{word}: {meaning}" in legend for word, meaning in OUTCOMES.items())
 
 
+@pytest.mark.long
 def test_two_thousand_nodes_are_read_and_unfolded(opened, make_survey):
     """The page opens with little of them shown, unfolds to all, finds one among them, and folds again; each step
     takes a part of the minute that a burdened machine is given."""

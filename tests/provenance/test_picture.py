@@ -157,6 +157,7 @@ def test_results_stand_below_their_origins():
     assert not boxes["b"].x < x < boxes["b"].x + boxes["b"].width
 
 
+@pytest.mark.long
 def test_two_thousand_nodes_are_laid_out_in_two_seconds(make_survey):
     """Of a processor's time, with the page around them; the page is the same each time."""
     graph = make_survey(430)

@@ -36,6 +36,7 @@ def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_pat
     return Path(made.report.path)
 
 
+@pytest.mark.long
 def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened, tmp_path):
     """From the report up to the series and the code; each order is found, each group opens, each thing tells of itself;
     no token is in it."""

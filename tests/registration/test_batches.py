@@ -112,7 +112,11 @@ def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tm
     assert len(embedded_platform.requests("POST", REGISTER)) == 2 and len(lodged(name)) == 10
 
 
-@pytest.mark.parametrize("off", [600, -600, 3 * 3600, -3 * 3600, None], ids=lambda off: f"{off} s" if off else "steps")
+@pytest.mark.parametrize(
+    "off",
+    [*(pytest.param(off, marks=pytest.mark.long) for off in (600, -600, 3 * 3600, -3 * 3600)), None],
+    ids=lambda off: f"{off} s" if off else "steps",
+)
 def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch, off):
     """Replies to batches are lost, and the journal's clock is ahead, behind, or steps: each row is registered once."""
     name, rows = rows_of(run_items, 60)
@@ -128,6 +132,7 @@ def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, e
     assert len(lodged(name)) == 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [3, -3])
 def test_a_clock_that_is_set_between_two_starts(
     run_items, provena, register, journal, lodged, tmp_path, embedded_platform, monkeypatch, hours
@@ -155,6 +160,7 @@ def test_a_clock_that_is_set_between_two_starts(
     assert len(lodged(name)) == 10
 
 
+@pytest.mark.long
 def test_a_bad_day(run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch):
     """A tenth of the replies is lost, a fifth of the requests gets 503: no row twice, every row accounted for."""
     name, rows = rows_of(run_items, 150)
@@ -167,6 +173,7 @@ def test_a_bad_day(run_items, register, journal, lodged, tmp_path, embedded_plat
     assert report.registered == len(runs) == len({run.display_name for run in runs}) == 150
 
 
+@pytest.mark.long
 def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Provena answers to nothing just when the batch is sent, and comes back: the batch goes on."""
     name, rows = rows_of(run_items, 20)
@@ -176,6 +183,7 @@ def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_p
     assert len(lodged(name)) == 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("death", ["before", "amid"])
 def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged, tmp_path, embedded_platform, death):
     """A job that never ends is told with its id, since when, and what was looked at; it is not sent again."""
@@ -200,6 +208,7 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     assert len(embedded_platform.requests("POST", REGISTER)) == 1
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """The job never ends, and the registry has the run all the same: that is the row's handle."""
     name, rows = rows_of(run_items, 5)
@@ -208,7 +217,9 @@ def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lod
     assert len(lodged(name)) == 5
 
 
-@pytest.mark.parametrize("death", ["before", "amid", "after"])
+@pytest.mark.parametrize(
+    "death", ["before", *(pytest.param(each, marks=pytest.mark.long) for each in ("amid", "after"))]
+)
 def test_the_worker_of_a_batch_dies(run_items, register, journal, lodged, tmp_path, embedded_platform, death):
     """What it had sent on becomes model runs; the rest is in doubt, and nothing is there twice."""
     name, rows = rows_of(run_items, 6)
@@ -233,6 +244,7 @@ def test_no_journal(run_items, register, journal, lodged, tmp_path, embedded_pla
     assert len(lists) <= 6 and not embedded_platform.requests("POST", REGISTER) and len(lodged(name)) == 50
 
 
+@pytest.mark.long
 def test_no_journal_while_the_runs_are_under_way(
     run_items, register, journal, lodged, tmp_path, embedded_platform, provena
 ):
@@ -293,6 +305,7 @@ def test_only_what_failed_is_sent_again(
     assert len(embedded_platform.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reply", ["came", "lost"])
 @pytest.mark.parametrize("launched", [0, 44])
 def test_a_batch_that_fails_half_way(
@@ -317,6 +330,7 @@ def test_a_batch_that_fails_half_way(
     assert sorted(run.display_name for run in lodged(name)) == sorted(row["display_name"] for row in rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_refusal(run_items, register, journal, lodged, tmp_path, embedded_platform, status):
     """What Provena refuses of records is their reason, what it refuses of the caller is raised; both go on later."""
@@ -331,6 +345,7 @@ def test_a_refusal(run_items, register, journal, lodged, tmp_path, embedded_plat
     assert lodged(name) == [] and register(file, journal).is_whole and len(lodged(name)) == 3
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 def test_a_refusal_while_rows_are_claimed(
     run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch
@@ -399,6 +414,7 @@ async def _doubted(batch: Batch, journal: Journal, provena: ProvenaClient, *, ta
     ledger.release(await ledger.in_doubt(works, "the reply was lost"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged, tmp_path, provena, monkeypatch):
     """Rows in doubt are looked for and do not show; before they are claimed to be sent again, another call of the same
@@ -425,6 +441,7 @@ def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged,
     assert len(lodged(name)) == 5
 
 
+@pytest.mark.long
 def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodged, tmp_path, provena, monkeypatch):
     """Between the mark and the request the process slept, and another machine has taken some of the rows: these are not
     in what leaves."""
@@ -496,6 +513,7 @@ def test_wrong_rows_keep_all_from_being_sent(run_items, register, journal, lodge
     assert wrong["outcome"] == "wrong" and wrong["reason"].startswith("study_id: ")
 
 
+@pytest.mark.long
 def test_rows_that_provena_has_filled_are_done(
     run_items, done_run, register, journal, lodged, tmp_path, embedded_platform
 ):
@@ -541,6 +559,7 @@ def test_the_task_the_sink_and_a_batch_meet(run_items, register, journal, lodged
     assert len(lodged(name)) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reply", ["came", "lost"])
 def test_a_job_that_fails_half_way(
     run_items,
@@ -601,6 +620,7 @@ def late_job(provena: ProvenaClient, lodged: Callable[..., list[ModelRun]], monk
     return hide
 
 
+@pytest.mark.long
 def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
     run_items, register, lodged, tmp_path, embedded_platform, by_task, no_job_left, monkeypatch, late_job
 ):
@@ -621,6 +641,7 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
     assert len(lodged(name)) == 1
 
 
+@pytest.mark.long
 def test_the_task_leaves_a_doubt_of_a_batch(
     run_items, register, journal, lodged, tmp_path, embedded_platform, by_task, fail_job, no_job_left
 ):
@@ -639,6 +660,7 @@ def test_the_task_leaves_a_doubt_of_a_batch(
     assert len(lodged(name)) == 2 and not embedded_platform.requests("POST", "/provena/prov/model_run/register")
 
 
+@pytest.mark.long
 def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, embedded_platform, provena):
     """Artifacts in the place of datasets are minted once each, with what the user has stated, and found again."""
     name, rows = rows_of(run_items, 12)
@@ -660,7 +682,7 @@ def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, embe
     assert len({run.record.outputs[0].dataset_id for run in lodged(name)}) == 3
 
 
-@pytest.mark.parametrize("known_by", ["the journal", "Provena"])
+@pytest.mark.parametrize("known_by", ["the journal", pytest.param("Provena", marks=pytest.mark.long)])
 def test_another_record_under_a_key_is_told(run_items, register, journal, lodged, tmp_path, known_by):
     """A row that was changed after it was registered under its own key is not sent, and not taken for the run either:
     its outcome says that the run has another record, and the handle has what the run was registered with."""
@@ -706,6 +728,7 @@ def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, em
     loop.run(both())
 
 
+@pytest.mark.long
 def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, tmp_path, embedded_platform, provena):
     """Longer than a request is repeated: the batch goes on when Provena is back, and each artifact has one dataset."""
     name, rows = rows_of(run_items, 4)
@@ -735,6 +758,7 @@ def minting_rows(items: Items, count: int) -> tuple[str, list[dict[str, Any]]]:
     return name, rows
 
 
+@pytest.mark.long
 def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path, embedded_platform, provena, caplog):
     """50 rows with 50 mints, where two are worked on at once and a reply is lost that takes 15 times as long as a mint:
     no reply is lost, and each artifact is minted for once."""
@@ -754,6 +778,7 @@ def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path
     assert not [record for record in caplog.records if "lost" in record.message]
 
 
+@pytest.mark.long
 def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged, tmp_path, embedded_platform, provena):
     """One mint takes long: the other rows are registered before it is answered, and its own row after it."""
     name, rows = minting_rows(run_items, 6)

@@ -32,6 +32,7 @@ def in_flow(sdk_bench, prefect_server, tmp_path):
     return call
 
 
+@pytest.mark.long
 def test_jobs_of_sdk_services_are_shown(sdk_bench, in_flow, tmp_path):
     """The flow has the products' bytes; `show` has the result, the product and the events of each job."""
     source = tmp_path / "in.txt"

@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the service SDKs need Python 3.11")
 
 
+@pytest.mark.parametrize("sdk_kind", ["batch", "lambda"], indirect=True)
 def test_a_service_reads_writes_and_tells_through_the_official_client(sdk_bench, sdk_kind):
     """Result, product, aspects, events and log of a job are where IVCAP has them."""
     text = sdk_bench.upload(b"one two three")
@@ -93,6 +94,7 @@ def test_a_service_reads_the_secrets_of_its_account(sdk_bench, sdk_kind):
     assert job["status"] == "succeeded" and job["result-content"]["secret"] == "told to no one", job
 
 
+@pytest.mark.long
 def test_jobs_outlive_a_killed_server(sdk_bench):
     """Jobs of both kinds that were running when the server was killed end with one set of products each."""
     text = sdk_bench.upload(b"a b")
@@ -119,6 +121,7 @@ def test_the_resources_of_a_running_job_are_told(sdk_bench, sdk_kind):
     assert sdk_bench.get(f"/1/orders/{order}/top") == []
 
 
+@pytest.mark.long
 def test_a_long_running_service_is_one_process(sdk_bench):
     """Jobs share it, and registering it otherwise starts it anew."""
 

@@ -120,8 +120,10 @@ def test_what_shows_late_is_not_sent_twice(embedded_platform, ivcap_journal, cli
     assert ivcap_journal.deliveries.sending("ivcap", run.id) is None
 
 
-@pytest.mark.parametrize("hours", [-3.0, -1 / 6, 1 / 6, 3.0])
-@pytest.mark.parametrize("when", ["before the run", "before the next pass"])
+@pytest.mark.parametrize(
+    "hours", [-3.0, *(pytest.param(each, marks=pytest.mark.long) for each in (-1 / 6, 1 / 6, 3.0))]
+)
+@pytest.mark.parametrize("when", ["before the run", pytest.param("before the next pass", marks=pytest.mark.long)])
 def test_a_clock_that_is_wrong_sends_nothing_twice(embedded_platform, request, monkeypatch, hours, when):
     """The journal's clock is off from the start, or is set between two passes, and what was sent shows late."""
     now = Store.now

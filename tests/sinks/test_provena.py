@@ -202,6 +202,7 @@ def test_a_registration_that_takes_long_goes_on_later(embedded_platform, ivcap_j
     assert accepted(embedded_platform) == len(model_runs(ivcap_journal)) == 1
 
 
+@pytest.mark.long
 def test_a_registration_that_failed_half_way_is_a_dead_letter(
     embedded_platform, ivcap_journal, ended_work, sink, fail_job, monkeypatch
 ):
@@ -582,6 +583,7 @@ def test_the_runs_of_a_killed_batch_are_found(embedded_platform, ivcap_journal, 
     assert not [each for each in embedded_platform.requests() if each["path"].endswith("/fetch")]
 
 
+@pytest.mark.long
 def test_a_killed_batch_whose_jobs_failed(ivcap_journal, provena, killed_batch, failing_jobs):
     """Provena's reason is told, of few rows by name, and they are a dead letter; those under way are waited for."""
     with failing_jobs():

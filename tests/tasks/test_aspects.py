@@ -132,6 +132,7 @@ print(killed(sys.argv[1]))
 """
 
 
+@pytest.mark.long
 def test_an_update_whose_process_was_killed_is_settled(effects, entity, tmp_path, prefect_server, on_platform):
     """The aspect is there, the journal does not know it: the next attempt finds it equal, and closes what is open."""
     script = tmp_path / "killed.py"

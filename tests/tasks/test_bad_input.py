@@ -215,6 +215,7 @@ except ConfigurationError as error:
 """
 
 
+@pytest.mark.long
 def test_a_full_disk(in_flow, tmp_path):
     """A download that does not fit says so and what to do, and leaves nothing behind."""
     big, folder = tmp_path / "big.bin", tmp_path / "full"

@@ -80,6 +80,7 @@ def test_wrong_records_are_named(in_flow, effects, records):
     assert in_flow(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
 
 
+@pytest.mark.long
 def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
     """Rows without a run are raised when all have ended, or counted."""
     effects.embedded.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")

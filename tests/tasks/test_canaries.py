@@ -159,7 +159,7 @@ def test_no_canary_leaves_by_any_way(tmp_path, capsys, caplog, on_platform, effe
 @pytest.mark.parametrize(
     ("mutant", "kinds"),
     [
-        pytest.param(name, kinds, marks=pytest.mark.mutant(name))
+        pytest.param(name, kinds, marks=[pytest.mark.mutant(name), pytest.mark.long])
         for name, kinds in {
             "no shapes of secrets": {"jwt", "github", "aws", "azure", "gcp", "slack", "private key"},
             "no values of secret names in texts": {"dsn", "url", "option", "order"},

@@ -33,7 +33,11 @@ CLOCKS = {
 }
 
 
-@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS.keys())
+@pytest.fixture(
+    params=[
+        pytest.param(off, id=name, marks=() if name == "stepping" else pytest.mark.long) for name, off in CLOCKS.items()
+    ]
+)
 def journal_clock(request, monkeypatch):
     """The journal's clock is off by this; one that steps is off by another amount each time that it is read."""
     off, now = itertools.cycle(request.param), Store.now

@@ -193,7 +193,12 @@ def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "good"), [("POST", "^/1/artifacts$", 2), ("PATCH", "/blob$", 1), ("POST", "^/1/aspects$", 5)]
+    ("method", "path", "good"),
+    [
+        ("POST", "^/1/artifacts$", 2),
+        pytest.param("PATCH", "/blob$", 1, marks=pytest.mark.long),
+        pytest.param("POST", "^/1/aspects$", 5, marks=pytest.mark.long),
+    ],
 )
 def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, method, path, good):
     """A failure in the middle costs nothing of what was done: the next call goes on, and each is there once."""

@@ -103,7 +103,9 @@ def late(embedded):
         embedded.add_fault(method=method, path=path, late_in_lists=60)
 
 
-@pytest.mark.parametrize("kind", NOUNS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in ("order", "aspect") else pytest.mark.long) for kind in NOUNS]
+)
 def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, doctor, kind):
     """With both URNs, the key, the journals and the next step; the journal that is asked keeps the other's."""
     late(effects.embedded)
@@ -126,7 +128,14 @@ def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, 
     assert naming(doctor()[1], first.urn, "made twice: ", "is kept")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NOUNS if kind not in ("aspect", "job", "large upload", "mint")])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind == "registry item" else pytest.mark.long)
+        for kind in NOUNS
+        if kind not in ("aspect", "job", "large upload", "mint")
+    ],
+)
 def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, doctor, monkeypatch, kind):
     """Though it was deleted before it had told anybody of the outcome."""
     made = []
@@ -146,6 +155,7 @@ def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, 
     assert naming(doctor()[1], made[0], second.urn, "made twice")
 
 
+@pytest.mark.long
 def test_a_dataset_that_somebody_else_minted_too_is_named(in_flow, make, artifact, registry, doctor):
     """It bears no key, and lies where this journal's does."""
     ours = in_flow(lambda: make("mint"))
@@ -159,6 +169,7 @@ def test_a_dataset_that_somebody_else_minted_too_is_named(in_flow, make, artifac
     assert f"{ours.urn} (by this journal)" in said and f"{theirs} (by" not in said
 
 
+@pytest.mark.long
 def test_what_is_meant_is_not_named(in_flow, effects, make, doctor, artifact, unique, tmp_path):
     """Equal aspects under two keys of this journal, one that was retracted, versions of an item, equal content sent as
     two types."""

@@ -246,6 +246,7 @@ def test_a_deadline_leaves_the_work_alone(in_flow, effects):
     assert effects.count("/1/orders") == 1
 
 
+@pytest.mark.long
 def test_many_waits_share_one_poller(in_flow, effects, on_platform):
     """More than a few orders that are waited for are looked for in lists and changes, and read once they have ended."""
 

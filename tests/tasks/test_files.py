@@ -101,7 +101,13 @@ def test_an_upload_goes_on_where_the_platform_stands(in_flow, effects, big, smal
     assert uploaded.sha256 == digest(big.read_bytes())
 
 
-@pytest.mark.parametrize(("fault", "error"), TROUBLE, ids=["unavailable", "expired token"])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param(*TROUBLE[0], id="unavailable", marks=pytest.mark.long),
+        pytest.param(*TROUBLE[1], id="expired token"),
+    ],
+)
 def test_the_next_run_goes_on_with_an_upload(in_flow, effects, big, small_chunks, tmp_path, fault, error):
     """An upload that a run gave up is continued by the next run: one artifact, its first chunks not sent again."""
     effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=3, delay=0.0)

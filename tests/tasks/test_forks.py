@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import importlib, os, pkgutil, signal, sys, threading
 import ivcap_flows
@@ -60,6 +62,7 @@ print(names, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), add(3) != first
 """
 
 
+@pytest.mark.long
 def test_a_child_forked_while_all_locks_are_held_runs_a_task(embedded_platform: object, sqlite_url: str) -> None:
     """Each lock of the package is held by another thread at the time: the child has its own, and the parent goes on."""
     environment = {**os.environ, "IVCAP_FLOWS_JOURNAL": sqlite_url}

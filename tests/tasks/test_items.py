@@ -206,7 +206,9 @@ def test_a_version_is_made_once(in_flow, effects, registry, metadata, unique):
     assert [intent.how for intent in effects.intents("item version")] == ["adopted", "sent"]
 
 
-@pytest.mark.parametrize("in_doubt", [False, True], ids=["told", "in doubt"])
+@pytest.mark.parametrize(
+    "in_doubt", [pytest.param(False, id="told"), pytest.param(True, id="in doubt", marks=pytest.mark.long)]
+)
 def test_somebody_elses_version_is_none_of_ours(in_flow, effects, provena, user_of, unique, in_doubt):
     """A next version that another user made is named, not taken for what this flow made, even where a reply is lost."""
     made = in_flow(lambda: register_item(a_model(unique)))
@@ -269,7 +271,9 @@ def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
     assert len([r for r in effects.embedded.requests("POST") if r["path"].endswith("/link_to_study")]) == 1
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["heard", "lost reply"])
+@pytest.mark.parametrize(
+    "lost", [pytest.param(False, id="heard", marks=pytest.mark.long), pytest.param(True, id="lost reply")]
+)
 def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
     """An equal record is not sent again, and a job whose session nobody heard is found in the list."""
     if lost:
@@ -327,6 +331,7 @@ def test_a_locked_run_is_not_replaced(in_flow, effects, lodged):
     assert len([r for r in effects.embedded.requests("POST") if r["path"].endswith("/model_run/update")]) == 1
 
 
+@pytest.mark.long
 def test_lineage_is_followed_and_reported(in_flow, tmp_path, lodged, registry, artifact):
     """From the dataset down to the run and from the run up to its agents, and a document about it."""
 

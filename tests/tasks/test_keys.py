@@ -95,6 +95,7 @@ def books(effects, on_platform, unique) -> Callable[[], dict[str, int]]:
 ONE = {"artifacts": 1, "orders": 1, "jobs": 2, "aspects": 1}
 
 
+@pytest.mark.long
 def test_a_killed_script_is_continued_from_another_place_and_host(
     checkout, start, books, ivcap_journal: Journal
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_killed_script_is_continued_from_another_place_and_host(
     assert books() == ONE
 
 
+@pytest.mark.long
 def test_two_checkouts_of_a_flow_share_what_is_of_scope_flow(checkout, start, books, ivcap_journal: Journal) -> None:
     """Each run has a folder of its own, as after `git_clone`, and the flow orders once."""
     for host, name in enumerate(("first", "second")):

@@ -48,7 +48,9 @@ def test_order(in_flow, effects, unique, late):
     assert (intent.urn, intent.how, intent.matched_by) == (order.urn, "adopted", "key")
 
 
-@pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
+@pytest.mark.parametrize(
+    "late", [pytest.param(0.0, id="visible at once"), pytest.param(1.0, id="visible late", marks=pytest.mark.long)]
+)
 def test_job(in_flow, effects, unique, late):
     """A lost reply to a job's request: one job, known by its content."""
     effects.embedded.add_fault(
@@ -85,6 +87,7 @@ def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform,
     assert (twice.noun, set(twice.urns), twice.urns[order.urn]) == ("order", made, "this journal")
 
 
+@pytest.mark.long
 def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
     """Known by its request, since it bears no key; a job of the same request that another key claims is none."""
     visibility_delay = on_platform(visibility_delay_of)
@@ -199,7 +202,9 @@ def test_registry_item(in_flow, effects, unique):
     assert (intent.urn, intent.how) == (item.urn, "adopted")
 
 
-@pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
+@pytest.mark.parametrize(
+    "late", [pytest.param(0.0, id="visible at once"), pytest.param(1.0, id="visible late", marks=pytest.mark.long)]
+)
 def test_model_run(in_flow, effects, ended_order, artifact, registry, late):
     """A lost reply to a registration, also of one whose job shows only later: one model run, found by its key."""
     effects.embedded.add_fault(
@@ -224,6 +229,7 @@ def test_an_order_that_shows_late_is_waited_for(in_flow, effects, unique):
     assert 404 in {r["status"] for r in effects.embedded.requests("GET", f"/1/orders/{done.urn}")}
 
 
+@pytest.mark.long
 def test_a_wait_outlasts_a_platform_that_is_away(in_flow, effects, caplog):
     """A platform that answers nothing for a while is waited out, and it is said once."""
 

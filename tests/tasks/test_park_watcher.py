@@ -73,6 +73,7 @@ async def watches(journal: Journal) -> Any:
         await asyncio.gather(watch, return_exceptions=True)
 
 
+@pytest.mark.long
 def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, woken, monkeypatch):
     """Nor do those whose process stays keep the others from being woken."""
     order = place_order("echo", {"message": "many"})
@@ -130,6 +131,7 @@ def failing(url: str) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_a_watcher_outlives_what_its_journal_does(
     embedded_platform, ivcap_journal, journal_url, hasty_journal, woken, monkeypatch, caplog
 ):

@@ -190,6 +190,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert (park.state, park.why) == ("woken", "by itself")
 
 
+@pytest.mark.long
 def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, end):
     """Resumed by hand, or retried after a failure, which forgets all that Prefect knew of earlier rounds: the orders
     themselves say that the wait is not over, and that it is."""
@@ -212,6 +213,7 @@ def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, end):
     assert finish(run, end) == ["succeeded"]
 
 
+@pytest.mark.long
 def test_the_timeout_counts_over_all_rounds(deployed, monkeypatch, end):
     """A run that wakes after its time is up says so instead of beginning to count anew, and wakes for that in time."""
     monkeypatch.setattr(parking, "SHORTEST", 0.1)
@@ -293,10 +295,10 @@ def with_dequeue() -> None:
     ("before", "why"),
     [
         (unkept, "'unkept-.*' would run again; give such a task persist_result=True, or the tag 'replay-safe'"),
-        (lambda: fails(return_state=True), "'fails-.*' would run again"),
-        (never_read_back, "'never_read_back-.*' would run again"),
-        (subflow_with_unkept, "'unkept-.*' would run again"),
-        (with_dequeue, "'.*dequeue.*' would run again"),
+        pytest.param(lambda: fails(return_state=True), "'fails-.*' would run again", marks=pytest.mark.long),
+        pytest.param(never_read_back, "'never_read_back-.*' would run again", marks=pytest.mark.long),
+        pytest.param(subflow_with_unkept, "'unkept-.*' would run again", marks=pytest.mark.long),
+        pytest.param(with_dequeue, "'.*dequeue.*' would run again", marks=pytest.mark.long),
     ],
     ids=["not kept", "failed", "kept but never read back", "in a subflow", "off a queue"],
 )
@@ -367,6 +369,7 @@ def test_a_task_at_work_is_waited_for(deployed):
     assert after is None
 
 
+@pytest.mark.long
 def test_where_a_call_stands_decides(deployed, monkeypatch):
     """In a task, a subflow, a thread or another asyncio task, in a run without a deployment or without a process of
     its own, there is nothing that could leave."""
@@ -450,6 +453,7 @@ def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal
     assert ivcap_journal.parks.open() == []
 
 
+@pytest.mark.long
 def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journal, caplog, monkeypatch, end):
     """The API cannot be asked: the wait goes on, and a warning says so."""
 
@@ -497,6 +501,7 @@ def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, mon
     assert lost
 
 
+@pytest.mark.long
 def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, unique, end):
     """Both kinds in one wait, in an asynchronous flow; both have ended before a failure is told."""
 
@@ -557,7 +562,9 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
     assert run.go() == ["succeeded"]
 
 
-@pytest.mark.parametrize("what", ["cancelled", "deleted", "failed"])
+@pytest.mark.parametrize(
+    "what", ["cancelled", *(pytest.param(each, marks=pytest.mark.long) for each in ("deleted", "failed"))]
+)
 def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal, monkeypatch, end, what):
     """The watcher notes why. A cancellation ends at once, since no process has to be ended. The order stays on record,
     open, without a live owner."""

@@ -36,7 +36,7 @@ def posts(effects, ending):
 
 
 # The services were there when the platforms began, so an order cannot be placed before that.
-@pytest.mark.parametrize("minutes", [10, 180])
+@pytest.mark.parametrize("minutes", [pytest.param(10, marks=pytest.mark.long), 180])
 def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
     """Ahead by minutes and hours: one of each."""
     clock(minutes)
@@ -48,7 +48,7 @@ def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
     assert [effects.intents(noun)[0].urn for noun in ("order", "job")] == [order.urn, job.urn]
 
 
-@pytest.mark.parametrize("minutes", [-180, -10, 10, 180])
+@pytest.mark.parametrize("minutes", [-180, *(pytest.param(each, marks=pytest.mark.long) for each in (-10, 10, 180))])
 def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes):
     """Ahead and behind: one of each, once a reply has told the time."""
     clock(minutes)
@@ -62,6 +62,7 @@ def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes
     assert [effects.intents(noun)[0].urn for noun in ("aspect", "registry item")] == [aspect.urn, item.urn]
 
 
+@pytest.mark.long
 def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, unique):
     """Forward and back, between what was told last and the request: what bears its key is found all the same, and of
     what is known by its content alone nothing is sent a second time."""

@@ -77,7 +77,10 @@ def test_a_job_is_reused_with_its_result(in_flow, effects, elsewhere, unique):
     assert [row.how for row in effects.intents("job")] == ["reused"]
 
 
-@pytest.mark.parametrize("other", [{"message": "else"}, {"policy": "urn:ivcap:policy:ivcap.open.artifact"}])
+@pytest.mark.parametrize(
+    "other",
+    [pytest.param({"message": "else"}, marks=pytest.mark.long), {"policy": "urn:ivcap:policy:ivcap.open.artifact"}],
+)
 def test_what_asks_for_something_else_is_not_used(in_flow, effects, elsewhere, unique, other):
     """Another parameter, another policy."""
     message = {"message": unique + other.pop("message", "")}
@@ -88,6 +91,7 @@ def test_what_asks_for_something_else_is_not_used(in_flow, effects, elsewhere, u
     assert "no equal one" in only(effects.journal).reuse
 
 
+@pytest.mark.long
 def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, unique, caplog):
     """The reason is on record; one that runs is named aloud, since a second is paid for while it does."""
 
@@ -108,6 +112,7 @@ def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, uniq
     assert "attach_order" in warned.getMessage()
 
 
+@pytest.mark.long
 def test_a_changed_service_is_not_reused(in_flow, effects, elsewhere, tmp_path, unique):
     """The definition that the platform shows is part of what is equal; the same again is."""
     (tmp_path / "setup.cfg").touch()
@@ -134,6 +139,7 @@ def test_a_changed_service_is_not_reused(in_flow, effects, elsewhere, tmp_path, 
     assert in_flow(body).urn != first.urn
 
 
+@pytest.mark.long
 def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, tasks_service, source):
     """The order is placed anew, and the journal says why."""
 

@@ -21,6 +21,7 @@ def polls(embedded):
     ]
 
 
+@pytest.mark.long
 def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monkeypatch):
     """`retry-later` of a 202: until then nothing is asked, though the job is waited for."""
     said, early = [], []
@@ -46,6 +47,7 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
     assert said == [1] and after < 3 and asked == [] and polls(effects.embedded)
 
 
+@pytest.mark.long
 def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, monkeypatch):
     """A quarter at once, the rest as the minute goes by; what has ended is not lost by it."""
     monkeypatch.setenv("IVCAP_FLOWS_POLLS_PER_MINUTE", "20")

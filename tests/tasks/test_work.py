@@ -300,6 +300,7 @@ def test_an_agent_runs_once_and_is_waited_for(in_flow, effects, unique):
         in_flow(lambda: exec_agent(unique, {}))
 
 
+@pytest.mark.long
 def test_a_deadline_names_the_jobs_of_all_services(in_flow, telling):
     """Not those of one alone."""
 
@@ -320,6 +321,7 @@ def watched_now():
     return [poller for pollers in watching._pollers.values() for poller in pollers.values()]
 
 
+@pytest.mark.long
 def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedded_platform):
     """The others are not waited for, and nothing asks about them any more."""
     watched = []
@@ -364,6 +366,7 @@ def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
     assert left() is None
 
 
+@pytest.mark.long
 def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     """At its begin, and then once a while, with the number of jobs by status; in the run that waits, for its log."""
     said = []

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -22,16 +23,27 @@ def run(command: list[str], **options) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with nothing but the wheel and what it asks for; the value is its `bin`."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     run([sys.executable, "-m", "build", "--wheel", "--outdir", str(folder)], env=UNPINNED)
-    venv.create(folder / "env")
-    (wheel,) = folder.glob("*.whl")
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def install(wheel: Path, environment: Path, *options: str) -> Path:
+    """Make an environment with the wheel; the value is its `bin`."""
+    venv.create(environment)
     # Most of what is installed is never imported here, so nothing is compiled before it is.
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "env")]
-    run([*pip, "install", "--quiet", "--no-compile", str(wheel)], env=UNPINNED)
-    return folder / "env/bin"
+    pip = [sys.executable, "-m", "pip", "--python", str(environment)]
+    run([*pip, "install", "--quiet", "--no-compile", *options, str(wheel)], env=UNPINNED)
+    return environment / "bin"
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with nothing but the wheel and what it asks for."""
+    return install(wheel, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture
@@ -49,11 +61,24 @@ def home(tmp_path: Path) -> dict[str, str]:
     }
 
 
+def test_the_wheel_has_all_of_the_package(wheel, home, tmp_path):
+    """Beside the dependencies of this environment it works, and does so from where it is installed."""
+    there = install(wheel, tmp_path / "environment", "--no-deps")
+    (packages,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    # By this file the dependencies are found, and the checkout, which another such file names, is not.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    code = run([str(there / "python"), "-c", "import ivcap_flows; print(ivcap_flows.__file__)"], cwd=tmp_path, env=home)
+    assert code.strip() == str(packages / "ivcap_flows/__init__.py")
+    run([str(there / "ivcap-flows"), "doctor"], cwd=tmp_path, env=home)
+
+
+@pytest.mark.long
 def test_a_plain_install_gets_a_working_set(installed, home, tmp_path):
     """`doctor` finds nothing wrong in an environment that pip chose freely."""
     run([str(installed / "ivcap-flows"), "doctor"], cwd=tmp_path, env=home)
 
 
+@pytest.mark.long
 def test_the_readme_flow_runs_from_the_wheel(installed, home, tmp_path):
     """The README's own flow prints what `echo` answered, and is on record with one job."""
     readme = Path("README.md").read_text(encoding="utf-8")

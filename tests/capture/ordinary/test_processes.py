@@ -30,6 +30,7 @@ def dask() -> TaskRunner[Any]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("runner", [lambda: ProcessPoolTaskRunner(max_workers=2), dask], ids=["processes", "dask"])
 def test_tasks_in_processes_of_their_own(runner: Callable[[], TaskRunner[Any]], tmp_path: Path, edges: Edges) -> None:
     """Each process sees what its own task does: three files in one folder, over what was there."""

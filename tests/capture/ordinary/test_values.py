@@ -196,7 +196,7 @@ def test_the_try_that_succeeded_informs_and_knows_of_the_one_that_failed(edges: 
 
 
 def test_a_report_leads_to_the_task_that_computed_its_number(
-    tmp_path: Path, recorded_graph: Callable[..., Any]
+    tmp_path: Path, prefect_api: None, recorded_graph: Callable[..., Any]
 ) -> None:
     """Through a task without a record of its files, to the try that failed first."""
     tries = []
@@ -527,6 +527,7 @@ def test_threads(edges: Edges) -> None:
     )
 
 
+@pytest.mark.long
 def test_other_processes(edges: Edges) -> None:
     """Prefect gives the tasks of a pool of processes copies, of futures too; what they wait for is known."""
 

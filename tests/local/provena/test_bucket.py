@@ -56,6 +56,7 @@ def s3():
     server.server_close()
 
 
+@pytest.mark.long
 def test_the_files_of_datasets_are_where_the_s3_server_is(s3, local_home, a_provena_user, a_collection):
     """Metadata goes there at the mint, URLs and credentials lead there, and no secret is in the environment."""
     address, objects = s3

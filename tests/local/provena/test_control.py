@@ -24,6 +24,7 @@ def realm(local_platform):
     return ask
 
 
+@pytest.mark.long
 def test_a_device_is_let_in_by_the_control_route(local_platform, realm):
     """By its user code, as a user of the realm, or refused; an account that there is not is 404."""
     let_in, refused = realm("auth/device"), realm("auth/device")

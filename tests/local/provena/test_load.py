@@ -16,6 +16,8 @@ from starlette.routing import Mount
 from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 
+pytestmark = pytest.mark.long
+
 DATASETS, RUNS, JOBS, GROUPED = 50_000, 50_000, 50_000, 500
 COUNTED = 10
 """Steps of SQLite's machine between two counts."""
