@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
-PROCESSES := -n 2 --max-worker-restart 0
+PROCESSES := -n 3 --max-worker-restart 0
 
 .PHONY: help install peers demo test proofs exports lint format types docs picture bench crash rehearse kills mutants fuzz clean
 

@@ -76,7 +76,7 @@ def reconcile(
     for attempt in (*journal.runs.untold(), *_terminated(journal)):
         word = ask(attempt.flow_run_id) if _is_newest(journal, attempt) else None
         if attempt.outcome == "lost" or (word is not None and word.outcome != "parked"):
-            told.append((attempt, _visibility_delay(journal, attempt, word)))
+            told.append((attempt, _close(journal, attempt, word)))
     for attempt in _parked(journal):
         word = ask(attempt.flow_run_id)
         if word is not None and word.outcome != "parked" and _end_parked(journal, attempt, word):
@@ -95,7 +95,7 @@ def recheck(journal: Journal, identity: RunIdentity) -> None:
     state = _state_of(attempt.flow_run_id) if attempt is not None else None
     if attempt is None or state is None or state.is_completed():
         return
-    _visibility_delay(journal, attempt, PrefectWord(_outcome_of(state) or "lost", state.message or _UNHEARD, None))
+    _close(journal, attempt, PrefectWord(_outcome_of(state) or "lost", state.message or _UNHEARD, None))
 
 
 def abandon(journal: Journal, run: RunRow) -> None:
@@ -140,7 +140,7 @@ def _is_newest(journal: Journal, attempt: AttemptRow) -> bool:
     return same[-1] == attempt.id
 
 
-def _visibility_delay(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
+def _close(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
     """Record the outcome of an attempt: what Prefect says, else `lost`. The journal knows when the attempt ended."""
     from ivcap_flows.journal import Fact
 

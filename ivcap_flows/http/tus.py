@@ -246,7 +246,7 @@ class _Source:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._visibility_delay()
+        await self._wait_for_read()
         # A thread that reads continues after the upload is cancelled, so wait before closing its file.
         with self._step:
             self._closed = True
@@ -254,7 +254,7 @@ class _Source:
                 self._file.close()
 
     async def blocks(self, position: int, length: int) -> AsyncIterator[bytes]:
-        await self._visibility_delay()
+        await self._wait_for_read()
         await self._hash_before(position)
         end = position + length
         reading = self._ahead = self._begin(position, end)
@@ -280,7 +280,7 @@ class _Source:
                 await self._ahead
         self._before = self._hash.copy()
 
-    async def _visibility_delay(self) -> None:
+    async def _wait_for_read(self) -> None:
         """Wait for the read of a body that broke off."""
         if self._ahead is not None:
             await asyncio.gather(self._ahead, return_exceptions=True)
