@@ -28,6 +28,10 @@ async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float)
     """
     from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+    async def once() -> T:
+        # Tenacity awaits what is declared with `async def`, and no other call that gives something to await.
+        return await ask()
+
     def say(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
             logger.warning("Provena cannot answer and is waited for: %s", state.outcome.exception())
@@ -39,4 +43,4 @@ async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float)
         before_sleep=say,
         reraise=True,
     )
-    return await again(ask)
+    return await again(once)
