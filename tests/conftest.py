@@ -378,18 +378,22 @@ def sqlite_url(journal_file: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def journal_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a journal without content, on either database."""
-    if request.param == "sqlite":
-        return str(request.getfixturevalue("sqlite_url"))
-    url: str = request.getfixturevalue("postgresql_server").format("journal_made")
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """The URL of a journal without content, on PostgreSQL."""
+    url = postgresql_server.format("journal_made")
     with psycopg.connect(url) as connection:
         for table in CHILDREN_FIRST:
             connection.execute(f"DELETE FROM {table}")
         emptied = "UPDATE journal_info SET id = %s, forgotten = 0, loss = NULL"
         connection.execute(emptied, (str(uuid.uuid4()),))
     return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a journal without content, on either database."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def test_a_flow_with_tasks_for_orders_and_model_runs_imports_few_modules(prefect
     assert [each for each in more if each.startswith(LATER)] == []
 
 
+@pytest.mark.long
 def test_a_flow_of_orders_does_not_import_the_client_of_provena(prefect: set[str]) -> None:
     more = modules("from ivcap_flows.tasks import place_order, wait_for_orders")
     assert [each for each in more if each.startswith(("ivcap_flows.provena.", "ivcap_flows.registration"))] == []

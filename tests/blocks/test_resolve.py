@@ -131,6 +131,7 @@ def test_a_fault_in_credentials_shows_none_of_them(make):
     assert "s3cret" not in str(error.value) + repr(error.value)
 
 
+@pytest.mark.long
 def test_clients_are_closed_at_the_end_of_the_process():
     """The process closes what it opened and does not linger."""
     script = """

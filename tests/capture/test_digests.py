@@ -85,7 +85,7 @@ HOUR = 3600.0
     [("ext4", 0.0, 1.0), ("nfs4", -HOUR, 1.0), ("nfs4", HOUR, 1.0), ("nfs4", -HOUR, 0.01), ("9p", 0.0, 1.0)],
     ids=["whole seconds", "a server behind", "a server ahead", "a server behind, with short ticks", "a virtual one"],
 )
-@pytest.mark.parametrize("size", [7, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("size", [pytest.param(7, id="small", marks=pytest.mark.long), pytest.param(LARGE, id="large")])
 def test_changes_within_a_tick_are_seen(
     stamped: Callable[..., None], tmp_path: Path, kind: str, ahead: float, tick: float, size: int
 ) -> None:

@@ -112,6 +112,7 @@ def test_an_exit_that_is_raised_by_hand(tmp_path: Path) -> None:
     assert run(tmp_path / "script.py", "work(); raise SystemExit(3)") == (3, "failed", "SystemExit: 3")
 
 
+@pytest.mark.long
 def test_a_flow_that_exits(tmp_path: Path, prefect_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It has crashed, as Prefect says, whatever its code."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_server["PREFECT_API_URL"])

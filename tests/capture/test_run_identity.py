@@ -190,6 +190,7 @@ os._exit(9)
 """
 
 
+@pytest.mark.long
 def test_a_script_without_a_flow_is_continued_after_a_move(file, tmp_path: Path) -> None:
     """Known by its place in its project and its arguments, also where it has left the folder that it began in."""
     said = []

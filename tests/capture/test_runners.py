@@ -42,13 +42,8 @@ def dask(tmp_path: Path) -> TaskRunner[Any]:
     )
 
 
-@pytest.mark.parametrize(
-    "runner",
-    [
-        pytest.param(lambda _: ProcessPoolTaskRunner(max_workers=1), id="processes"),
-        pytest.param(dask, id="dask", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("runner", [lambda _: ProcessPoolTaskRunner(max_workers=1), dask], ids=["processes", "dask"])
 def test_values_keep_their_names_through_other_processes(
     runner: Callable[[Path], TaskRunner[Any]], tmp_path: Path, recorded_graph: Callable[..., Graph]
 ) -> None:

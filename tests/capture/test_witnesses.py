@@ -437,6 +437,7 @@ def test_an_end_that_cannot_be_checked_is_an_end(monkeypatch, caplog):
     assert journal().runs.get(opened.run.id).outcome == "completed"
 
 
+@pytest.mark.long
 def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
     """Each item that is made, and each block of a file that is read, is a reason to wait on."""
     import hashlib
@@ -494,6 +495,7 @@ def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeyp
     assert [len(journal().facts.of_run(run.id)) for run in runs] == [2, 2]
 
 
+@pytest.mark.long
 def test_what_is_left_when_the_process_ends_is_missing():
     """A recorder that does not get on does not hold the process for ever, and its run is not told as whole."""
     script = """

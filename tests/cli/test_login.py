@@ -90,6 +90,7 @@ async def who(credentials):
         return await client.platform(), await client.account()
 
 
+@pytest.mark.long
 def test_a_login_is_used_by_flows_and_renewed(embedded_platform, monkeypatch):
     """Logged in once, the context serves until its refresh token ends; the file is the user's alone, and no token is
     printed."""
@@ -122,6 +123,7 @@ def test_a_login_is_used_by_flows_and_renewed(embedded_platform, monkeypatch):
     assert loop.run(who(IvcapCredentials(context="embedded"))) == direct
 
 
+@pytest.mark.long
 def test_a_second_login_of_a_context(embedded_platform, ivcap_flows):
     """Without a URL it is the active one's, which keeps its name; another URL under a known name is refused."""
     url = os.environ["IVCAP_URL"]

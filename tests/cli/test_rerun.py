@@ -94,9 +94,8 @@ def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, worl
     assert status == 2 and f"The input {source}" in out and len(orders(journal_file)) == 3
 
 
-@pytest.mark.parametrize(
-    "kept", [pytest.param(True, id="kept"), pytest.param(False, id="gone", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
 def test_what_was_made_and_uploaded_is_the_same_again(flows, rerun, tmp_path, kept):
     """Whether the file is still there or is made anew; the second run finds its artifact."""
     source, target = tmp_path / "raw.csv", tmp_path / "clean.csv"
@@ -110,12 +109,9 @@ def test_what_was_made_and_uploaded_is_the_same_again(flows, rerun, tmp_path, ke
     assert status == 0 and said["same_results"] and not said["inputs"], out
 
 
-@pytest.mark.parametrize(
-    "pay", [pytest.param((), id="reused"), pytest.param(("--pay",), id="paid", marks=pytest.mark.long)]
-)
-@pytest.mark.parametrize(
-    "kept", [pytest.param(True, id="kept"), pytest.param(False, id="gone", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("pay", [(), ("--pay",)], ids=["reused", "paid"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
 def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, tmp_path, pay, kept):
     """With the order of before, and with another: the sha256 of the index is the same. Another file may lie beside."""
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
@@ -181,6 +177,7 @@ def small({name}: int) -> str:
 """
 
 
+@pytest.mark.long
 def test_handles_within_other_values_are_given_again(flows, rerun, world, tmp_path):
     """In unions, lists and mappings."""
     file = tmp_path / "mine.csv"
@@ -192,6 +189,7 @@ def test_handles_within_other_values_are_given_again(flows, rerun, world, tmp_pa
     assert status == 0 and said["same_results"], out
 
 
+@pytest.mark.long
 def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
     """A file that it overwrote, and one that it left with the content of its input; that which it read is one."""
     source, target = tmp_path / "raw.csv", tmp_path / "out" / "clean.csv"
@@ -210,9 +208,8 @@ def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
     assert status == 0 and said["same_results"], out
 
 
-@pytest.mark.parametrize(
-    "there", [pytest.param(True, id="there", marks=pytest.mark.long), pytest.param(False, id="new")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("there", [True, False], ids=["there", "new"])
 def test_what_a_body_wrote_into_a_folder_is_no_input(flows, rerun, tmp_path, there):
     """Where the folder is a parameter; it may be gone then."""
     folder = tmp_path / "out"
@@ -237,6 +234,7 @@ def test_a_changed_folder_is_refused(flows, rerun, tmp_path):
     assert status == 2 and f"The input {folder}" in out, out
 
 
+@pytest.mark.long
 def test_relative_paths_are_those_of_before(flows, rerun, tmp_path, monkeypatch):
     """From another folder they would be other files."""
     for place in ("here", "there"):

@@ -75,6 +75,7 @@ def test_a_run_that_ends_is_delivered_by_itself(in_prefect, ivcap_journal, monke
     assert [file.name for file in folder.glob("*.json")] == [f"{run.id}.{run.journal}.prov.json"]
 
 
+@pytest.mark.long
 def test_each_run_begins_one_sync(in_prefect, ivcap_journal, monkeypatch, begun, tmp_path):
     """One that failed too, a subflow none; and only where it is asked for and there is a sink."""
     monkeypatch.setenv("IVCAP_FLOWS_SYNC_AT_END", "1")

@@ -88,6 +88,7 @@ def test_a_setting_that_cannot_be_understood_is_named(ivcap_flows, monkeypatch):
     assert "plenty" not in said.err
 
 
+@pytest.mark.long
 def test_a_journal_that_cannot_be_read_is_named(ivcap_flows, journal_file):
     """Exit status 1, with the next step."""
     journal_file.write_bytes(b"no database " * 100)

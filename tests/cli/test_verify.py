@@ -144,7 +144,9 @@ def test_an_exported_crate_is_verified(on_record, tmp_path, form):
     assert said.status == 1 and "missing" in states(said).values()
 
 
-@pytest.mark.parametrize("part", ["data", "metadata", "directory"])
+@pytest.mark.parametrize(
+    "part", ["data", *(pytest.param(part, marks=pytest.mark.long) for part in ("metadata", "directory"))]
+)
 def test_a_damaged_archive_is_no_crash(on_record, tmp_path, part):
     """What cannot be unpacked any more is altered; without its metadata or its directory nothing can be said."""
     crate, content = tmp_path / "crate.zip", b"0123456789 " * 1000

@@ -13,10 +13,10 @@ from ivcap_flows.journal import Journal
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture
-def durable_url(journal_url: str) -> str:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def durable_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty journal, on either database."""
-    return journal_url
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture

@@ -299,7 +299,6 @@ def _order_at(url: str, folder: Path, moment: float, results: Any) -> None:
         results.put(run(order(platform), journal).value["urn"])
 
 
-@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_eight_processes_at_once_send_once(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
     """Eight processes ask for the same at the same moment: one sends, all get the one effect."""
     results = FORK.Queue()
@@ -484,7 +483,6 @@ def test_two_equal_jobs_lost_together_are_two(durable_journal: Journal, platform
     assert a.value["urn"] != b.value["urn"]
 
 
-@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Platform) -> None:
     """a's request never arrived; b's equal one is on the platform, its reply on its way when a looks first."""
     platform.by_content = True

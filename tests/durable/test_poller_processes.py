@@ -85,7 +85,6 @@ def waiting(durable_url: str, tmp_path: Path) -> Iterator[Waiting]:
             each.communicate(timeout=5)
 
 
-@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_one_asks_for_all_whatever_becomes_of_it(waiting: Waiting):
     """Killed, another takes its place within seconds; suspended, too, and when it goes on it is one of the others."""
     waiting.start(3)
@@ -242,6 +241,7 @@ async def test_a_process_hears_what_another_saw(durable_journal: Journal):
     await asyncio.sleep(0.3)
 
 
+@pytest.mark.long
 async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal: Journal, monkeypatch):
     """Accounts may see what others of them do not; and what never appears is an error of the wait that named it."""
     monkeypatch.setattr("ivcap_flows.durable.poll_interval.SHORTEST", 0.2)

@@ -216,8 +216,12 @@ def test_the_sink_sends_every_run_to_the_transport(copied, listener, world):
 
 @pytest.mark.parametrize(
     ("status", "state", "asked"),
-    [(400, "dead", len(RUNS)), (422, "dead", len(RUNS)), (404, "dead", len(RUNS))]
-    + [(status, "pending", 2) for status in (401, 403, 429, 503)],
+    [
+        (400, "dead", len(RUNS)),
+        (503, "pending", 2),
+        *(pytest.param(status, "dead", len(RUNS), marks=pytest.mark.long) for status in (422, 404)),
+        *(pytest.param(status, "pending", 2, marks=pytest.mark.long) for status in (401, 403, 429)),
+    ],
 )
 @pytest.mark.parametrize("several", [False, True])
 def test_what_the_server_refuses_is_told(copied, listener, status, state, asked, several, monkeypatch):

@@ -185,7 +185,7 @@ def test_events_do_not_depend_on_the_date(index, shift):
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(hundredths, min_size=36, max_size=60), st.integers(-300, 300))
 def test_the_index_does_not_depend_on_the_level_of_the_series(values, offset):
     """A constant added to every temperature changes the climatology alone, and no category."""

@@ -62,6 +62,7 @@ async def order(ivcap: IvcapClient, series: Path, **years: int) -> OrderRecord:
     return placed
 
 
+@pytest.mark.long
 async def test_an_order_ends_with_three_products(ivcap, tmp_path):
     """An order of the real series gives the index, the events and the plot, and says in its log what it read."""
     done = await order(ivcap, SERIES)

@@ -295,6 +295,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_memory_does_not_grow_with_the_stream():
     """A quarter of a gibibyte of unknown size is sent with less than 48 MiB more than before."""
 

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ivcap_flows.http.auth import StaticToken
+from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap.client import IvcapClient
 
 
@@ -50,6 +51,12 @@ async def embedded(embedded_environment: dict[str, str]) -> AsyncIterator[IvcapC
     token = StaticToken(embedded_environment["IVCAP_JWT"])
     async with IvcapClient(embedded_environment["IVCAP_URL"], token, budget=20) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients ask again at once."""
+    monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)
 
 
 @pytest.fixture

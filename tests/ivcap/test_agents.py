@@ -102,6 +102,7 @@ async def test_what_is_raised_after_the_request_names_the_job(client, scripted, 
     assert raised.value.job == J
 
 
+@pytest.mark.long
 async def test_agents_run_on_the_embedded_platform(embedded):
     """By name or URN, with a mapping or a model; one that fails is told by its record."""
 

@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ivcap_flows.errors import NotFoundError, ProtocolError, UnavailableError, UnreachableError
 from ivcap_flows.http import sse
-from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap import job_events
 from ivcap_flows.ivcap.job_records import JobOutput
 
@@ -20,8 +19,7 @@ EVENTS = f"GET {JOB}/events"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Waits between attempts are a hundredth of a second at most, as are those for a job's record."""
-    monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)
+    """A job's record is asked for again at once."""
     monkeypatch.setattr(job_events, "_PAUSES", (0.01, 0.02, 0.05))
     monkeypatch.setattr(job_events, "_GRACE", 0.3)
 

@@ -141,6 +141,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=300)
 @given(st.dictionaries(st.sampled_from(list(SCHEMA["properties"])), values, max_size=4))
 def test_any_document_is_judged_alike(more):

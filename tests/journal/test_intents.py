@@ -428,7 +428,8 @@ class IntentMachine(RuleBasedStateMachine):
         assert done == sorted(done)
 
 
-def test_any_order_of_events_keeps_the_promises(tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.long)])
+def test_any_order_of_events_keeps_the_promises(tmp_path: Path, examples: int) -> None:
     """Claims, deaths, sends, lost replies and outcomes in any order: one holder, legal arrows, no blind second send."""
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal:
         raw = journal._store.engine.raw_connection()
@@ -439,7 +440,7 @@ def test_any_order_of_events_keeps_the_promises(tmp_path: Path) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=40,
+                max_examples=examples,
                 stateful_step_count=25,
                 deadline=None,
                 database=None,

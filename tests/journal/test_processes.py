@@ -98,7 +98,7 @@ def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("hours", [1, 0, -2])
+@pytest.mark.parametrize("hours", [*(pytest.param(each, marks=pytest.mark.long) for each in (1, 0)), -2])
 def test_a_holder_whose_heart_stands_still_has_let_go(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:

@@ -45,6 +45,7 @@ def template(embedded):
     return said(httpx.post(url, json={"display_name": "Anything"}, headers=headers))
 
 
+@pytest.mark.long
 def test_the_date_of_a_reply_is_the_clocks(local_platform, clock):
     """What a client reads as the platform's time is the time that its records have, also where a request is refused."""
     url, provena = local_platform.url, local_platform.environment["PROVENA_REGISTRY_API"]

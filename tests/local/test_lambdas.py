@@ -146,6 +146,7 @@ def job_of_mode(eventually):
     return run
 
 
+@pytest.mark.long
 def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_service, job_of_mode):
     """In the reply, at the place that a 204 names, or posted to the sidecar; the log is the job's own."""
     service = rest_service(local_platform)
@@ -159,6 +160,7 @@ def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_serv
     assert '"name":"pushing"' in first.call("GET", f"/1/services2/{service}/jobs/{pushed['id']}/events").text
 
 
+@pytest.mark.long
 def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service, job_of_mode):
     """A refusal fails the job with its message; a job that the service forgot, or took down with it, is an error."""
     service = rest_service(local_platform)

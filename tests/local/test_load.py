@@ -209,6 +209,7 @@ def test_what_was_replaced_often_is_replaced_again_at_once(filled):
     assert steps < HISTORY * 30 and not any("TEMP" in plan for plan in plans)
 
 
+@pytest.mark.long
 def test_a_json_path_over_all_aspects_is_answered_in_bounded_time_and_memory(filled):
     """Contents are looked at one after the other; the process does not grow with their number."""
     process = psutil.Process()
@@ -220,6 +221,7 @@ def test_a_json_path_over_all_aspects_is_answered_in_bounded_time_and_memory(fil
     assert process.memory_info().rss - before < 40 << 20
 
 
+@pytest.mark.long
 def test_a_server_that_lists_all_stays_small_and_quick(filled, local_home):
     """200 pages of artifacts over a socket, within a generous time, without growing by what it lists."""
     local_home.root.mkdir(mode=0o700, parents=True)

@@ -251,6 +251,7 @@ def test_bad_token_requests_are_refused_in_the_words_of_oauth(provider, form, st
     assert (reply.status_code, reply.json()["error"]) == (status, error)
 
 
+@pytest.mark.long
 def test_logins_last_over_a_restart(local_home):
     """A refresh token of before a restart is good after it, and the keys are the same."""
     home = local_home.start()

@@ -89,6 +89,7 @@ def test_a_second_server_of_a_directory_is_refused(local_home):
     assert local_home.url in refused.value.message
 
 
+@pytest.mark.long
 def test_a_directory_of_a_newer_version_is_refused(local_home):
     """The error says so, with both versions, whichever way the server is started, and touches nothing."""
     local_home.start().stop()

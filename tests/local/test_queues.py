@@ -114,6 +114,7 @@ def test_queues_are_listed(first, queue):
     assert first.get(item["href"].removeprefix(first.url))["id"] == queue
 
 
+@pytest.mark.long
 def test_large_messages_are_bounded(first, queue):
     """A message over 1 MiB is refused; of many large ones an answer holds some, and the next the rest, in order."""
     send(first, queue, "x" * 1_100_000, 413)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 
+@pytest.mark.long
 def test_a_restart_keeps_everything_and_the_instance(local_home):
     """Artifacts (whole and partial), aspects, orders and tokens of before are there under a new port."""
     a = local_home.start().caller()

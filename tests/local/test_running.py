@@ -39,10 +39,15 @@ job = json.load(urllib.request.urlopen(base + "/next_job"))
     [
         ("import signal; os.kill(os.getpid(), signal.SIGKILL)", "error", "signal 9"),
         ("raise SystemExit(3)", "failed", "exit status 3"),
-        ("post(b'[1, NaN]')", "failed", "no JSON"),
-        ("""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"told"}')""", "failed", "told"),
-        ("""post(b'{"$schema":"s","error":"","type":"KeyError"}', failed="True")""", "failed", "KeyError"),
-        ("post(b'plain words', 'text/plain', 'True')", "failed", "plain words"),
+        *(
+            pytest.param(ending, "failed", said, marks=pytest.mark.long)
+            for ending, said in (
+                ("post(b'[1, NaN]')", "no JSON"),
+                ("""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"told"}')""", "told"),
+                ("""post(b'{"$schema":"s","error":"","type":"KeyError"}', failed="True")""", "KeyError"),
+                ("post(b'plain words', 'text/plain', 'True')", "plain words"),
+            )
+        ),
     ],
 )
 def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_of, ending, status, said):
@@ -78,6 +83,7 @@ def test_half_a_character_holds_up_no_other_job(local_home, command_of, ending, 
     assert caller.finished(caller.order("sleep", seconds="0"))["status"] == "succeeded"
 
 
+@pytest.mark.long
 def test_a_command_does_not_outlive_its_killed_runner(local_home, command_of, eventually):
     """The job is an error and the process of the service is ended."""
     caller = local_home.start().caller()
@@ -91,6 +97,7 @@ def test_a_command_does_not_outlive_its_killed_runner(local_home, command_of, ev
     eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
 
 
+@pytest.mark.long
 def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, eventually):
     """Before its products are moved, between moving and recording, and between recording and cleaning up."""
     caller = local_home.start().caller()

@@ -58,6 +58,7 @@ def test_no_file_of_the_folder_holds_a_value(keeper):
             assert VALUE.encode() not in content and key.read_bytes() not in content, path
 
 
+@pytest.mark.long
 def test_secret_ends_with_its_key(keeper):
     """A folder without the key that lies elsewhere gives no secret away, and takes new ones."""
     keeper.stop()
@@ -70,9 +71,8 @@ def test_secret_ends_with_its_key(keeper):
     assert caller.get("/1/secrets", params=NAME)["secret-value"] == "new"
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param("a file", marks=pytest.mark.long), "the folder of the embedded platform"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["a file", "the folder of the embedded platform"])
 def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, local_home):
     """Where no key can be kept outside, secrets work until the server ends, and no file has key or value."""
     if place == "a file":
@@ -89,6 +89,7 @@ def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, l
     home.start().caller().call("GET", "/1/secrets", 404, params=NAME)
 
 
+@pytest.mark.long
 def test_value_is_in_no_log_and_no_message(keeper):
     """Neither refusals, nor failures on the way, nor the request log, nor the server's own words hold a value."""
     caller, said = keeper.caller(), []
@@ -181,6 +182,7 @@ def test_malformed_secret_is_refused(first, body):
     assert first.call("POST", "/1/secrets", 422, json=body).json()["name"].startswith(("secret-", "expiry-"))
 
 
+@pytest.mark.long
 def test_key_is_made_only_when_there_is_a_secret(local_home):
     """A server without secrets writes nothing outside of its folder."""
     caller = local_home.start().caller()

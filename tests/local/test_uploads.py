@@ -65,6 +65,7 @@ def test_more_bytes_than_announced_are_refused(first, chunked):
     assert first.get(f"/1/artifacts/{artifact['id']}")["status"] != "ready"
 
 
+@pytest.mark.long
 def test_a_full_disk_is_507_and_keeps_the_bytes_before(local_home):
     """The file system's limit on a file stands for a full disk: what fits stays, the rest is refused as JSON."""
     limit = 3 << 20

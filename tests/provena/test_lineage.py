@@ -88,6 +88,7 @@ async def test_a_500_that_is_an_answer_is_not_asked_for_again(scripted, client):
     assert len(scripted.sent("GET /prov/explore/downstream")) == 2
 
 
+@pytest.mark.long
 async def test_a_record_is_replaced_and_linked_to_a_study(user, world):
     """The registry has the new record and its reason, and the graph the study, once the jobs have ended."""
     run, record, _, result = await lodged(user, world)
@@ -153,6 +154,7 @@ async def test_rows_of_a_sheet_become_records_and_come_back(user, world):
         await user.prov.csv_template("nothing")
 
 
+@pytest.mark.long
 async def test_a_report_is_written_and_saved(user, world, tmp_path):
     """The job's URL leads to a document; a subtype without reports makes the job fail."""
     run, *_ = await lodged(user, world)

@@ -136,7 +136,10 @@ def test_the_legend_explains_the_lines_that_are_there(opened, make_neighbours, m
     assert "the same content" not in shown.page.locator("#legend").inner_text()
 
 
-@pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, PHONE], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param({"width": 1280, "height": 800}, id="wide", marks=pytest.mark.long), pytest.param(PHONE, id="narrow")],
+)
 def test_nothing_covers_the_graph(opened, make_neighbours, size):
     """Legend, details, header and graph lie side by side, open or folded; the graph has the room that the legend
     leaves."""
@@ -203,7 +206,7 @@ TEXTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_texts_beside_the_graph_can_be_read(opened, make_survey, contrast, scheme):
     """Each has the contrast of 4.5 that WCAG asks for (level AA)."""
     shown = opened(page(make_survey(10), ["out"]), color_scheme=scheme)

@@ -75,6 +75,7 @@ def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_pat
     assert len(lodged(name)) == 60
 
 
+@pytest.mark.long
 def test_few_requests_until_all_are_accepted(run_items, journal, tmp_path, embedded_platform, provena, monkeypatch):
     """One request for each id, one for each batch and few more, however slow Provena is to take them: what was sent is
     not asked after while there is more to send."""
@@ -289,6 +290,7 @@ def test_two_at_once(run_items, journal, lodged, tmp_path, embedded_platform, pr
     assert len(lodged(name)) == 120
 
 
+@pytest.mark.long
 def test_only_what_failed_is_sent_again(
     run_items, register, journal, lodged, tmp_path, embedded_platform, failing_jobs
 ):
@@ -369,6 +371,7 @@ def test_a_refusal_while_rows_are_claimed(
     assert register(file, journal).is_whole and len(lodged(name)) == 20
 
 
+@pytest.mark.long
 def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, provena, monkeypatch):
     """Rows whose runs are there have to be compared; where that cannot be done, nothing claimed is kept."""
     name, rows = rows_of(run_items, 2)
@@ -682,7 +685,8 @@ def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, embe
     assert len({run.record.outputs[0].dataset_id for run in lodged(name)}) == 3
 
 
-@pytest.mark.parametrize("known_by", ["the journal", pytest.param("Provena", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("known_by", ["the journal", "Provena"])
 def test_another_record_under_a_key_is_told(run_items, register, journal, lodged, tmp_path, known_by):
     """A row that was changed after it was registered under its own key is not sent, and not taken for the run either:
     its outcome says that the run has another record, and the handle has what the run was registered with."""
@@ -708,6 +712,7 @@ def test_another_record_under_a_key_is_told(run_items, register, journal, lodged
     assert len(lodged(name)) == 3
 
 
+@pytest.mark.long
 def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, embedded_platform, provena):
     """A start that was checked before another one minted the datasets finds its runs, and nothing other in them."""
     name, rows = rows_of(run_items, 3)

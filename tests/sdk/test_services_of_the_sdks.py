@@ -79,6 +79,7 @@ def test_results_that_are_no_json_keep_their_type(sdk_bench, sdk_kind):
         assert job["products"]["items"] == []
 
 
+@pytest.mark.long
 def test_a_service_that_is_killed_is_an_error(sdk_bench, sdk_kind):
     """The job says so, and the next one finds a service that works."""
     job = sdk_bench.until(sdk_bench.request(sdk_kind, text="urn:x", mode="dies"))

@@ -107,6 +107,7 @@ def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
     }
 
 
+@pytest.mark.long
 def test_what_shows_late_is_not_sent_twice(embedded_platform, ivcap_journal, client, run):
     """The replies are lost and the records hidden: the next pass waits until they must show, and finds them."""
     sink = IvcapSink(client, ivcap_journal)

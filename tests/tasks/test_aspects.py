@@ -167,6 +167,7 @@ def interrupted(monkeypatch, noun):
     monkeypatch.setattr(Intents, "settle_outcome", settle)
 
 
+@pytest.mark.long
 def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, entity, monkeypatch, on_platform):
     """Replaced by another before the next attempt looked: the error holds both, nothing stays open, a next one goes."""
     interrupted(monkeypatch, "aspect update")

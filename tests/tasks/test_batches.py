@@ -69,6 +69,7 @@ def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
     assert any(each["data"] == 100.0 for each in shown("progress"))
 
 
+@pytest.mark.long
 def test_wrong_records_are_named(in_flow, effects, records):
     """One wrong record keeps all from being sent; the error and a table say what is wrong with which."""
     records[1].study_id = "102.100.100/none"

@@ -66,6 +66,7 @@ def test_order(journal_clock, in_flow, effects, unique, late):
     assert (intent.urn, intent.how, intent.matched_by) == (order.urn, "adopted", "key")
 
 
+@pytest.mark.long
 def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, on_platform, unique):
     """A second one is placed, which cannot be helped; the first is found when it shows, here and by `doctor`."""
 

@@ -154,6 +154,7 @@ def test_a_collection_that_was_there_is_not_made(in_flow, ivcap_journal, unique)
     assert links(graph, "wasGeneratedBy") == set()
 
 
+@pytest.mark.long
 def test_a_folder_as_a_collection(in_flow, effects, ivcap_journal, folder, tmp_path, unique):
     """Each file is an artifact by its relative path, equal ones too; again, and from another journal, sends nothing."""
     made = in_flow(lambda: upload_directory(folder, pack="collection"))

@@ -104,7 +104,7 @@ def late(embedded):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in ("order", "aspect") else pytest.mark.long) for kind in NOUNS]
+    "kind", [pytest.param(kind, marks=() if kind == "order" else pytest.mark.long) for kind in NOUNS]
 )
 def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, doctor, kind):
     """With both URNs, the key, the journals and the next step; the journal that is asked keeps the other's."""

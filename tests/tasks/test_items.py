@@ -293,6 +293,7 @@ def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
     assert [entry.reason for entry in item.history].count("typo") == 1
 
 
+@pytest.mark.long
 def test_a_replaced_record_keeps_what_this_package_wrote(in_flow, lodged):
     """All but the key can be set to something else; by the key the run is found again."""
 
@@ -308,6 +309,7 @@ def test_a_replaced_record_keeps_what_this_package_wrote(in_flow, lodged):
     assert annotations == {KEY_FIELD: run.key, SUBJECT_FIELD: "urn:other", SOFTWARE_FIELD: "mine 1.0"}
 
 
+@pytest.mark.long
 def test_a_locked_run_is_not_replaced(in_flow, effects, lodged):
     """Provena's job would fail without a reason, so the lock is looked at first: who holds it, why, what to do."""
 

@@ -48,7 +48,8 @@ def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
     assert [effects.intents(noun)[0].urn for noun in ("order", "job")] == [order.urn, job.urn]
 
 
-@pytest.mark.parametrize("minutes", [-180, *(pytest.param(each, marks=pytest.mark.long) for each in (-10, 10, 180))])
+@pytest.mark.long
+@pytest.mark.parametrize("minutes", [-180, -10, 10, 180])
 def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes):
     """Ahead and behind: one of each, once a reply has told the time."""
     clock(minutes)

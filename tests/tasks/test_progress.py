@@ -28,6 +28,7 @@ async def shown(run):
         return {kind: [each for each in found if each.type == kind] for kind in ("progress", "table")}
 
 
+@pytest.mark.long
 def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, unique, monkeypatch):
     """Two waits make one table. Prefect is told at the end, and in between no more often than is said."""
     told = []

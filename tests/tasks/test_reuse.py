@@ -77,10 +77,8 @@ def test_a_job_is_reused_with_its_result(in_flow, effects, elsewhere, unique):
     assert [row.how for row in effects.intents("job")] == ["reused"]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [pytest.param({"message": "else"}, marks=pytest.mark.long), {"policy": "urn:ivcap:policy:ivcap.open.artifact"}],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("other", [{"message": "else"}, {"policy": "urn:ivcap:policy:ivcap.open.artifact"}])
 def test_what_asks_for_something_else_is_not_used(in_flow, effects, elsewhere, unique, other):
     """Another parameter, another policy."""
     message = {"message": unique + other.pop("message", "")}
@@ -156,6 +154,7 @@ def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, 
     assert gone in only(effects.journal).reuse and "cannot be read" in only(effects.journal).reuse
 
 
+@pytest.mark.long
 def test_a_forged_aspect_is_not_believed(in_flow, effects, elsewhere, on_platform, unique):
     """An aspect that gives another order's URN to a request: the order itself says what it asked for."""
     with use_journal(elsewhere):

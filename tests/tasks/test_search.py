@@ -10,6 +10,7 @@ from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.tasks import add_aspect, search
 
 
+@pytest.mark.long
 def test_a_search_goes_over_all_pages(in_flow, effects, unique):
     """More than a page of aspects, all found; at most as many as wanted; none of another kind."""
     schema = f"urn:example:schema:search-{unique}.1"

@@ -58,6 +58,7 @@ def everything_of(error: BaseException) -> bytes:
     return "\n".join(parts).encode() + pickle.dumps(error)
 
 
+@pytest.mark.long
 def test_no_token_anywhere(
     in_flow, effects, source, tmp_path, registry, artifact, ended_order, second_account, unique, caplog, prefect_server
 ):

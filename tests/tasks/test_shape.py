@@ -229,6 +229,7 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
     assert effects.count("/provena/prov/model_run/register") == 1
 
 
+@pytest.mark.long
 async def test_the_asynchronous_tasks_do_the_whole_job(
     embedded_platform, ivcap_journal, source, tmp_path, registry, unique
 ):
@@ -329,6 +330,7 @@ async def test_async_tasks_submit_and_map(embedded_platform, ivcap_journal, uniq
     assert effects.count("/1/orders") == 3
 
 
+@pytest.mark.long
 async def test_two_waits_together_do_not_hold_the_loop(embedded_platform, ivcap_journal):
     """While an asynchronous flow awaits two waits together, its own loop is never held for 100 ms, and they overlap."""
     gaps = []

@@ -310,6 +310,7 @@ def test_a_constant_that_a_task_returns_is_nobodys(edges: Edges) -> None:
 REGIONS = ["north", "south"]
 
 
+@pytest.mark.long
 def test_a_value_whose_place_in_memory_is_taken_over_leads_nowhere(edges: Edges) -> None:
     """New lists often lie where old ones lay; so do their items."""
 

@@ -87,7 +87,14 @@ def runs_of(user, name):
     return [item for item in listed if item["display_name"] == name]
 
 
-@pytest.mark.parametrize(("when", "status"), [("before", None), ("amid", "COMPLETE"), ("after", "LODGED")])
+@pytest.mark.parametrize(
+    ("when", "status"),
+    [
+        pytest.param("before", None, marks=pytest.mark.long),
+        ("amid", "COMPLETE"),
+        pytest.param("after", "LODGED", marks=pytest.mark.long),
+    ],
+)
 def test_a_dead_worker_leaves_its_job_in_progress(served_ada, dying, eventually, when, status):
     """With nothing done, with a run that is not in the graph, or with all done."""
     record = served_ada.world() | {"display_name": f"killed {when}"}
@@ -104,6 +111,7 @@ def test_a_dead_worker_leaves_its_job_in_progress(served_ada, dying, eventually,
     assert served_ada.job(again)["status"] == "SUCCEEDED"
 
 
+@pytest.mark.long
 def test_a_batch_whose_worker_died_amid_is_half_lodged(served_ada, dying, eventually):
     """Its job tells no batch, and the runs of its first half come to be."""
     record = served_ada.world() | {"display_name": "half a batch"}

@@ -62,6 +62,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(own_provena):
     assert body["locked"] is True
 
 
+@pytest.mark.long
 def test_the_first_user_has_one_person_after_every_start(own_provena):
     """The seed of the first start is not repeated by the next."""
     person = own_provena.user().ask("auth", "GET", "/link/user/lookup").json()["person_id"]
