@@ -151,5 +151,5 @@ class Effect(ABC, Generic[T]):
         return None
 
     async def earlier(self, wanted: NewIntent) -> Reusable[T]:
-        """The earlier effect to use in the place of a new one."""
-        raise NotImplementedError
+        """Look for an earlier effect to use in the place of a new one."""
+        return Reusable(None, f"no earlier {self.noun} is looked for")
