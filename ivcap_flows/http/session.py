@@ -124,7 +124,7 @@ class Session:
         return self._backoff
 
     def own(self, url: str) -> str:
-        """Return a URL given by the server in the form in which this session may request it.
+        """Return a URL given by the server in the form in which the session may request it.
 
         For the base URL's host, and for a bare path, that is the path and query on the base URL. For another host it is
         the same if the session rewrites hosts, or the URL itself if the host is trusted (no token is sent there).
