@@ -1,4 +1,4 @@
-"""The httpx client that the sessions of one platform share, with a limit of concurrent requests."""
+"""The httpx clients that the sessions of one platform share, with a limit of concurrent requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from http.cookiejar import CookieJar
 from typing import Final
 
 import anyio
@@ -19,6 +20,8 @@ from ivcap_flows.secrets import scrub_text
 __all__ = ["Pool"]
 
 _AT_ONCE: Final = 16
+_EACH: Final = 4
+"""Requests at once in one client of httpx, which looks at all its idle connections for each request."""
 _STREAMS_AT_ONCE: Final = 128
 # Close idle connections before common servers do (uvicorn after 5 s), so that no request is written to a dead one.
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=_AT_ONCE, keepalive_expiry=4.0)
@@ -27,58 +30,79 @@ _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]
 
 
 class Pool:
-    """A shared client. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
+    """Shared clients. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
 
     At most 16 requests whose replies are read whole run at once, and 128 streams. Streams have their own limit because
-    their readers may hold them as long as they like. The limit is here and not in httpx, whose own queue gets slower
+    their readers may hold them as long as they like. The limits are here and not in httpx, whose own queue gets slower
     the more requests wait in it.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: httpx.AsyncClient | None = None
-        self._places: dict[bool, anyio.Semaphore] = {}
+        self._clients: dict[int | None, httpx.AsyncClient] = {}
+        self._cookies = CookieJar()
 
     @asynccontextmanager
-    async def turn(self, timeout: float, *, streaming: bool = False) -> AsyncIterator[None]:
-        """Wait until one more request may run. Raises httpx.PoolTimeout after `timeout` seconds."""
+    async def turn(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Wait until one more request may run, and yield the client to send it with.
+
+        The wait has no timeout: the requests before have, so each gets its turn. Raises ConfigurationError for an
+        unusable proxy or certificates.
+        """
         self._of_this_loop()
-        places = self._places[streaming]
+        free = self._free
+        async with self._requests:
+            # The client that became free last has an open connection.
+            number = free.pop()
+            try:
+                yield self._client(number)
+            finally:
+                free.append(number)
+
+    @asynccontextmanager
+    async def stream(self, timeout: float) -> AsyncIterator[httpx.AsyncClient]:
+        """Wait until one more stream may be open, and yield the client to open it with.
+
+        Raises httpx.PoolTimeout after `timeout` seconds, and ConfigurationError as `turn` does.
+        """
+        self._of_this_loop()
+        streams = self._streams
         try:
             with anyio.fail_after(timeout):
-                await places.acquire()
+                await streams.acquire()
         except TimeoutError as error:
             raise httpx.PoolTimeout("No connection is free.") from error
         try:
-            yield
+            yield self._client(None)
         finally:
-            places.release()
-
-    def client(self) -> httpx.AsyncClient:
-        """Return the client of the running loop. Raises ConfigurationError for an unusable proxy or certificates."""
-        self._of_this_loop()
-        if self._client is None:
-            self._client = _client()
-        return self._client
+            streams.release()
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.aclose()
+
+    def _client(self, number: int | None) -> httpx.AsyncClient:
+        """Return the client of this number; None is that of streams."""
+        if number not in self._clients:
+            self._clients[number] = _client(self._cookies)
+        return self._clients[number]
 
     def _of_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Connections belong to their loop. Do not touch those of another loop, for instance of a forked parent.
-            self._loop, self._client = loop, None
-            self._places = {False: anyio.Semaphore(_AT_ONCE), True: anyio.Semaphore(_STREAMS_AT_ONCE)}
+            self._loop, self._clients = loop, {}
+            self._requests = anyio.Semaphore(_AT_ONCE, fast_acquire=True)
+            self._free = [place // _EACH for place in range(_AT_ONCE)]
+            self._streams = anyio.Semaphore(_STREAMS_AT_ONCE)
 
 
-def _client() -> httpx.AsyncClient:
+def _client(cookies: CookieJar) -> httpx.AsyncClient:
     trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     try:
-        return httpx.AsyncClient(verify=trust, limits=_LIMITS, mounts=_DIRECT)
+        return httpx.AsyncClient(verify=trust, limits=_LIMITS, mounts=_DIRECT, cookies=cookies)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConfigurationError(
             f"A proxy of the environment cannot be used: {scrub_text(str(error))} Set HTTP_PROXY, HTTPS_PROXY and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -160,20 +160,19 @@ class Session:
         body, type_header = _body(json, content, data)
         wanted = {**type_header, **(headers or {})}
 
-        async def once() -> Reply:
+        async def once(client: httpx.AsyncClient) -> Reply:
             with nullcontext() if repeat == "idempotent" else answering():
-                async with self._turn(method, path, timeout):
-                    response = await self._send(method, path, params, wanted, body, timeout, repeat)
-                    try:
-                        await self._accept(response, method, path, expect, discreet=discreet)
-                        reply = await self._read(response, method, path)
-                    finally:
-                        await response.aclose()
+                response = await self._send(client, method, path, params, wanted, body, timeout, repeat)
+                try:
+                    await self._accept(response, method, path, expect, discreet=discreet)
+                    reply = await self._read(response, method, path)
+                finally:
+                    await response.aclose()
             if repeat == "idempotent" and not raw:
                 reply.check_whole()
             return reply
 
-        return await self._tried(once, repeat, method, path)
+        return await self._tried(once, self._pool.turn, repeat, method, path)
 
     @asynccontextmanager
     async def stream(
@@ -193,8 +192,8 @@ class Session:
         """
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
-        async def once() -> httpx.Response:
-            response = await self._send(method, path, params, wanted, None, timeout, repeat)
+        async def once(client: httpx.AsyncClient) -> httpx.Response:
+            response = await self._send(client, method, path, params, wanted, None, timeout, repeat)
             try:
                 await self._accept(response, method, path, expect)
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -204,45 +203,55 @@ class Session:
                 raise
             return response
 
-        async with self._turn(method, path, timeout, streaming=True):
-            response = await self._tried(once, repeat, method, path)
+        async with AsyncExitStack() as turn:
+            try:
+                client = await turn.enter_async_context(self._pool.stream(timeout or self._timeout))
+            except httpx.PoolTimeout as error:
+                raise self._mapped(error, method, path) from error
+            response = await self._tried(once, lambda: nullcontext(client), repeat, method, path)
             try:
                 yield StreamedReply(response, lambda error: self._mapped(error, method, path))
             finally:
                 await response.aclose()
 
-    async def _tried(self, once: Callable[[], Awaitable[T]], repeat: Repeat, method: str, path: str) -> T:
-        """Return the result of `once`. Repeat it while its failures are transient and the budget allows."""
+    async def _tried(
+        self,
+        once: Callable[[httpx.AsyncClient], Awaitable[T]],
+        turn: Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]],
+        repeat: Repeat,
+        method: str,
+        path: str,
+    ) -> T:
+        """Return the result of `once`, in a turn of its own each time. Repeat it while its failures are transient and
+        the budget allows."""
         from tenacity import AsyncRetrying, retry_if_exception
 
-        begun = time.monotonic()
+        begun = None
+
+        async def attempt() -> T:
+            nonlocal begun
+            async with turn() as client:
+                # The wait for the first turn is due to this process's own requests, so it is not of the budget.
+                begun = begun or time.monotonic()
+                return await once(client)
 
         def wait(state: RetryCallState) -> float:
             return self._backoff.delay(state.attempt_number, _asked(state))
 
         def stop(state: RetryCallState) -> bool:
-            return self._backoff.exhausted(time.monotonic() - begun, state.upcoming_sleep)
+            now = time.monotonic()
+            return self._backoff.exhausted(now - (begun or now), state.upcoming_sleep)
 
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, state.upcoming_sleep)
 
         may_pass = retry_if_exception(lambda error: is_transient(error) and may_repeat(repeat, error))
-        return await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(once)
-
-    @asynccontextmanager
-    async def _turn(
-        self, method: str, path: str, timeout: float | None, *, streaming: bool = False
-    ) -> AsyncIterator[None]:
-        async with AsyncExitStack() as turn:
-            try:
-                await turn.enter_async_context(self._pool.turn(timeout or self._timeout, streaming=streaming))
-            except httpx.PoolTimeout as error:
-                raise self._mapped(error, method, path) from error
-            yield
+        return await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(attempt)
 
     async def _send(
         self,
+        client: httpx.AsyncClient,
         method: str,
         path: str,
         params: Mapping[str, Any] | None,
@@ -257,7 +266,6 @@ class Session:
         timeouts = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
         token = None
         try:
-            client = self._pool.client()
             request = client.build_request(
                 method,
                 _with_query(self._base.join(path), params),
