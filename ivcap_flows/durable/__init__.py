@@ -1,4 +1,4 @@
-"""Nothing twice, nothing lost: logical runs, and effects that survive lost replies and killed processes."""
+"""Logical runs, and effects that happen once: they survive lost replies and killed processes."""
 
 from __future__ import annotations
 

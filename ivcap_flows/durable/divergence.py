@@ -1,4 +1,4 @@
-"""A replayed flow must ask for what it asked for before; what changes by nature is recorded with `once`."""
+"""Divergence: a replayed flow must make the requests that it made before. `once` records values that would change."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ OnDivergence = Literal["raise", "new"]
 logger = logger_of("ivcap_flows.durable")
 
 GRACE: Final = 3.0
-"""Seconds that concurrent tasks of the replay get to ask for what they asked for before."""
+"""Seconds that concurrent tasks of the replay get to repeat their earlier requests."""
 
 
 async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: OnDivergence) -> None:
-    """Before a request that the run never made: does it stand in for one that an earlier attempt made?
+    """Check, before a request that the run never made, whether it replaces a request of an earlier attempt.
 
-    DivergenceError if an earlier attempt's request on the same subject goes unasked and `on_divergence` is "raise".
-    An effect of scope account is a fact about the account, such as an upload, and stands in for none of the run's.
+    Raise DivergenceError if `on_divergence` is "raise" and this attempt does not repeat an earlier attempt's request on
+    the same subject. An effect of scope account, such as an upload, replaces no request of the run, so it is not
+    checked.
     """
     bound = wanted.subject is not None and wanted.scope.startswith(("run:", "flow:"))
     if wanted.run_id is None or wanted.attempt_number < 2 or not bound:
@@ -53,10 +54,9 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
 
 
 def once(name: str, fn: Callable[[], T], *, journal: Journal, run_id: str) -> T:
-    """The JSON value of `fn` as the run's first attempt computed it; later attempts get the recorded one.
+    """Return the value of `fn` as the run recorded it; compute and record it if there is none yet.
 
-    Both see it as it comes back from JSON. InputError for a value that JSON cannot hold, or that
-    holds a secret.
+    The value is always the one read back from JSON. Raise InputError if the value cannot be JSON or contains a secret.
     """
     recorded = journal.once.get(run_id, name)
     if recorded is None:
@@ -66,7 +66,7 @@ def once(name: str, fn: Callable[[], T], *, journal: Journal, run_id: str) -> T:
 
 
 async def aonce(name: str, fn: Callable[[], Awaitable[T]], *, journal: Journal, run_id: str) -> T:
-    """`once` for an asynchronous function."""
+    """Do what `once` does, for an asynchronous function."""
     recorded = await journal.ask(journal.once.get, run_id, name)
     if recorded is None:
         recorded = await journal.ask(journal.once.keep, run_id, name, _dump(name, await fn()))

@@ -1,4 +1,4 @@
-"""An effect: something a platform is asked to do once, and how it is found again when the reply is lost."""
+"""Effects: what a platform is to do once, and how to find that again when the reply is lost."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ __all__ = ["Effect", "Found", "MatchedBy", "Performed", "Progress", "RecordStore
 T = TypeVar("T")
 
 MatchedBy = Literal["key", "content", "guess"]
-"""How surely a found effect is ours: it bears our key; its content is equal and nobody else's; or it might be."""
+"""Why a found effect counts as ours: it has our key; its content is equal, and no other key has claimed it; or its
+content is equal, but it may be somebody else's."""
 
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """An effect seen on the platform. `at` is when the platform took it, by which the oldest is known."""
+    """An effect that was seen on the platform. `at` is when the platform accepted it; the oldest effect counts."""
 
     value: T
     urn: str
@@ -37,8 +38,11 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True)
 class Performed(Generic[T]):
-    """An effect that exists. "sent": by this call; "kept": known from the journal; "adopted": found on the platform;
-    "reused": an earlier one of an equal request; "planned": only a placeholder, nothing was sent."""
+    """The result of `perform`, an effect that exists.
+
+    "sent": by this call; "kept": known from the journal; "adopted": found on the platform; "reused": an earlier one of
+    an equal request; "planned": only a placeholder, nothing was sent.
+    """
 
     value: T
     how: Literal["sent", "kept", "adopted", "reused", "planned"]
@@ -47,63 +51,67 @@ class Performed(Generic[T]):
 
 @dataclass(frozen=True)
 class Reusable(Generic[T]):
-    """What came of the look for an earlier effect of an equal request: the one to use, or why there is none."""
+    """The result of looking for an earlier effect of an equal request: the one to use, and why it or none is used."""
 
     found: Found[T] | None
     why: str
 
 
 class Progress(Protocol):
-    """How far a resumable effect is. `stored` is the last saved JSON value, None at the start."""
+    """The progress of a resumable effect. `stored` is the last saved JSON value, None at the start."""
 
     @property
     def stored(self) -> Any: ...
 
     async def save(self, value: Any) -> None:
-        """Write a JSON value durably before going on; JournalError if that fails."""
+        """Write a JSON value durably before the next step. Raise JournalError if that fails."""
 
     async def tell(self) -> None:
-        """Tell other journals what is stored, so that they can go on with it; nothing is raised where that fails."""
+        """Publish the stored progress on the platform, so that other journals can continue. Never raise an error."""
 
 
 class RecordStore(Protocol):
-    """Idempotency records on the platform: the one look-up that serves machines without a shared journal.
+    """The idempotency records on a platform, by which machines without a shared journal find each other's effects.
 
-    They live at entity `identity.key_entity(key)` under schema `identity.INTENT_SCHEMA`. Both methods are safe to
-    repeat, so an implementation retries transient failures itself; a ForbiddenError makes `perform` do without.
+    A record has the entity `identity.key_entity(key)` and the schema `identity.INTENT_SCHEMA`. Both methods are safe to
+    repeat, so an implementation retries transient failures itself. After a ForbiddenError, `perform` works without
+    records.
     """
 
     async def read(self, key: str) -> dict[str, Any] | None:
-        """The content of the oldest active record that names an effect, else of the oldest that has begun one (has a
-        `progress`), else of the oldest; None if there is none."""
+        """Return the content of an active record, or None if there is none.
+
+        Of several, take the oldest that names an effect, else the oldest that has a `progress`, else the oldest.
+        """
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
-        """Add a record, or replace the one whose `journal` is the same; what the records of other journals say, as far
-        as it came to be known. Writing the same twice is harmless.
+        """Add a record, or replace the one of the same `journal`. Writing the same twice is harmless.
 
-        `first`: this journal has none yet, so none needs to be looked for. The record of an effect that another
-        journal's names too need not be kept.
+        Return the contents of other journals' records, as far as the write showed them. With `first`, this journal has
+        no record yet, so do not look for one. If another journal's record names the same effect, this record need not
+        be kept.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect(ABC, Generic[T]):
-    """What `perform` needs to know of one kind of effect. Nothing is sent before the intent is on disk.
+    """One effect, with what `perform` needs to cause it and to find it again.
 
-    `request` are the encoded wire values, which with the scope and the `discriminator` make the key.
-    `visibility_delay` is the time in seconds within which the platform shows an accepted request. `subject` groups
-    requests that a diverging replay would exchange, such as the service of an order; `name` is what the user calls it,
-    and changes no key; `spends` counts against the run's limit. `look_first`: the platform can be asked for certain, so
-    it is, before the first send. `publishes_intent`: other journals are told of the intent before it; otherwise of the
-    outcome alone, which is enough where it is over before they could wait for it, and two do no harm. `limit` is shared
-    by all effects of its kind: `send` waits for a turn, and only then is the intent marked as sent.
-
-    `resumable`: with progress stored, `send` is called again to go on instead of looking, from any journal that may
-    read the idempotency records. Another journal that is at it is left to it for `stall_timeout` seconds from the last
-    time that `remote_progress`, given its progress, told something new.
-
-    `reuses`: an `earlier` effect of an equal request is looked for before anything is sent. `definition` is a digest of
-    what is asked, for those that may be used again so.
+    - `request`: the encoded wire values. With the scope and the `discriminator` they make the key.
+    - `visibility_delay`: the seconds within which the platform shows an accepted request.
+    - `subject`: groups requests that a diverging replay would exchange, such as the service of an order.
+    - `name`: the user's name for the effect; not a part of the key.
+    - `spends`: whether the effect counts against the run's limit.
+    - `look_first`: look for the effect before the first send, since the platform's answer is certain.
+    - `publishes_intent`: write an idempotency record before sending. Otherwise it is written with the outcome, which is
+      enough for an effect that is over before another journal could wait for it, and that may happen twice.
+    - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent.
+    - `resumable`: if progress is stored, continue with `send` instead of looking; any journal that may read the
+      idempotency records can do so.
+    - `stall_timeout`: the seconds to wait for another journal that works on the effect, since `remote_progress` last
+      returned something new.
+    - `definition`: a digest of what the request refers to, for effects that may be reused.
+    - `reuses`: look for an `earlier` effect of an equal request before anything is sent.
     """
 
     noun: str
@@ -124,32 +132,32 @@ class Effect(ABC, Generic[T]):
 
     @abstractmethod
     async def send(self, intent: IntentRow, progress: Progress) -> T:
-        """Cause the effect. `intent.key` is the key to write into names and tags. Raises a PlatformError."""
+        """Cause the effect, and write `intent.key` into its name or tags. Raise a PlatformError if that fails."""
 
     @abstractmethod
     async def find(self, intent: IntentRow) -> Sequence[Found[T]]:
-        """Look for effects of the intent, none of which is older than `look_since` says."""
+        """Look for effects of the intent on the platform. None of them is older than `look_since` returns."""
 
     @abstractmethod
     def decode(self, outcome: Any) -> T:
-        """The value from the JSON that `encode` gave."""
+        """Return the value of the JSON that `encode` returned."""
 
     @abstractmethod
     def placeholder(self, key: str) -> T:
-        """The value of an effect that is only planned."""
+        """Return the value of an effect that is only planned."""
 
     def encode(self, value: T) -> Any:
-        """The value as JSON. By default it is a pydantic model."""
+        """Return the value as JSON. By default the value is a pydantic model."""
         return cast("BaseModel", value).model_dump(mode="json")
 
     def urn(self, value: T) -> str | None:
-        """The URN of the effect, None where the platform gives none."""
+        """Return the URN of the effect, or None if the platform assigns none."""
         return cast("Handle", value).urn
 
     async def remote_progress(self, begun: Any) -> Any:
-        """How far another journal's effect is, by the progress that it stored; None where nothing tells."""
+        """Return how far another journal's effect is, by the progress that it stored, or None if that is not known."""
         return None
 
     async def earlier(self, wanted: NewIntent) -> Reusable[T]:
-        """Look for an earlier effect to use in the place of a new one."""
+        """Look for an earlier effect to use instead of a new one."""
         return Reusable(None, f"no earlier {self.noun} is looked for")

@@ -1,4 +1,4 @@
-"""One daemon thread per process that tells each journal in use that the process lives."""
+"""The heartbeat: one daemon thread per process writes to each journal in use that the process is alive."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["catch_up", "listen", "start_heartbeat", "stop_heartbeat", "tell_late
 logger = logger_of("ivcap_flows.durable")
 
 _SOON: Final = 0.5
-"""Seconds after which a journal is told again what it could not take: until then others take a call that has ended for
-one that goes on, as long as its process lives."""
+"""Seconds between two tries of a write that failed. Until it succeeds, a claim whose call has ended looks held to other
+processes, as long as this process is alive."""
 
 
 class _HeartbeatThread:
-    """How many starts without a stop each journal has had."""
+    """The heartbeat's thread, the number of open starts per journal, and the writes that failed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -32,17 +32,17 @@ class _HeartbeatThread:
         self.untold: dict[Journal, list[Callable[[], None]]] = {}
         self.stopped = False
         self.bell = threading.Event()
-        """Set when there is something to do before the next heartbeat."""
+        """Set when the thread has something to do before the next heartbeat."""
         self.thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread unless it is running."""
         if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self.run, args=(seconds,), name="ivcap-flows-heartbeat", daemon=True)
             self.thread.start()
 
     def tell_later(self, journal: Journal, tell: Callable[[], None]) -> None:
-        """Call this until the journal takes it; the caller has the lock."""
+        """Repeat `tell` until the journal can be written. The caller must hold the lock."""
         if not self.untold:
             atexit.register(_last_words)
         self.untold.setdefault(journal, []).append(tell)
@@ -65,7 +65,7 @@ class _HeartbeatThread:
                 late, journals = list(self.untold), list(self.counts)
             is_due = time.monotonic() >= beats_at
             for journal in journals if is_due else late:
-                # rich, which Prefect logs with, ends the thread that logs where the console is gone.
+                # rich, which Prefect logs with, raises SystemExit in a thread that logs to a closed console.
                 with contextlib.suppress(SystemExit):
                     _send_heartbeat(journal) if is_due else _tell(journal)
             if is_due:
@@ -77,7 +77,7 @@ _thread: _HeartbeatThread | None = None
 
 
 def _forget_parent() -> None:
-    """In a forked child: the parent's lock may be held by a thread that is not here."""
+    """Reset a forked child: a thread that does not exist here may hold the parent's lock."""
     global _lock, _thread
     _lock, _thread = threading.Lock(), None
 
@@ -89,7 +89,7 @@ if hasattr(os, "register_at_fork"):
 def start_heartbeat(journal: Journal) -> None:
     """Send heartbeats to a journal from now on. Each call needs its own `stop_heartbeat`.
 
-    It writes nothing itself: whatever is taken in the journal is taken with a heartbeat.
+    This writes no first heartbeat: every claim, lease or attempt is taken together with a heartbeat.
     """
     from ivcap_flows.journal.processes import HEARTBEAT_SECONDS
 
@@ -103,7 +103,7 @@ def start_heartbeat(journal: Journal) -> None:
 
 
 def stop_heartbeat(journal: Journal) -> None:
-    """Undo one `start_heartbeat`. The thread ends with the last, once the journal knows which claims have ended."""
+    """Undo one `start_heartbeat`. After the last, the thread ends once it has written which claims have ended."""
     global _thread
     with _lock:
         if _thread is None:
@@ -121,10 +121,10 @@ def stop_heartbeat(journal: Journal) -> None:
 
 
 def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
-    """Let the heartbeat tell a journal what it cannot take now; one `start_heartbeat` of the caller's goes over to it.
+    """Let the heartbeat's thread repeat a write, `tell`, that failed because the journal cannot be written now.
 
-    It is tried at once and again soon, before the next run of the journal begins, and when the process ends. `tell` may
-    be called twice.
+    It replaces the caller's `stop_heartbeat`, which follows when the write has succeeded. The write is tried at once
+    and every half second, before the journal's next run begins, and when the process ends. It may happen twice.
     """
     with _lock:
         if _thread is None:
@@ -134,7 +134,7 @@ def tell_later(journal: Journal, tell: Callable[[], None]) -> None:
 
 
 def catch_up(journal: Journal) -> None:
-    """Tell a journal what it could not take before. JournalError if it still cannot."""
+    """Repeat the writes of a journal that failed before. Raise JournalError if the journal still cannot be written."""
     heart = _thread
     if heart is None:
         return
@@ -157,10 +157,10 @@ def catch_up(journal: Journal) -> None:
 
 
 def listen(journal: Journal) -> None:
-    """Listen until it can be told whether processes of other machines live that hold something and are overdue.
+    """Wait until it is known whether overdue processes of other machines, which hold something, are alive.
 
-    For a command that asks once: a clock that was set must not make it take what a live process is at. It returns at
-    once where nothing is held by such a process.
+    This is for a command that asks only once: it must not take what a live process holds only because a clock was
+    changed. Return at once if no such process holds anything.
     """
     if (seconds := journal.runs.unheard()) > 0:
         logger.info("A process of another machine is silent; listening for its heartbeat for %.0f s.", seconds)

@@ -1,4 +1,4 @@
-"""What idempotency records on the platform tell of rows that their own journal has lost."""
+"""Detect, by idempotency records on the platform, that the journal which wrote them has lost rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOST = (
 
 
 def stated_in(content: Any, journal: str) -> Stated | None:
-    """The intent of this journal that the content of an idempotency record states."""
+    """Return the intent that an idempotency record of this journal describes; None for any other record."""
     if not isinstance(content, Mapping) or content.get("journal") != journal:
         return None
     try:
@@ -32,7 +32,7 @@ def stated_in(content: Any, journal: str) -> Stated | None:
 
 
 async def notice_loss(journal: Journal, content: Mapping[str, Any]) -> None:
-    """Keep, and say once, that an idempotency record of this very journal states an intent which it does not know."""
+    """Store and log, once, that an idempotency record of this journal describes an intent that the journal lacks."""
     stated = stated_in(content, journal.id)
     if stated is not None and await journal.ask(journal.losses.note, stated):
         logger.error(LOST, journal.url, stated.key, stated.created_at.isoformat(timespec="seconds"))

@@ -1,4 +1,4 @@
-"""When a parked run wakes by itself. Pure: times in, a time out."""
+"""When Prefect wakes a parked run: a pure function from times to a time."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["LONGEST", "SHORTEST", "WATCHED", "WATCHER", "Pending", "rest"]
 WATCHER: Final = "watcher"
 """The lease of the process that wakes parked runs."""
 SHORTEST: Final = 30.0
-"""Seconds that a run parks for at least: leaving a process and coming back takes some ten."""
+"""Minimum seconds for which a run parks: leaving a process and coming back takes about ten."""
 LONGEST: Final = 900.0
 WATCHED: Final = 3600.0
-"""While a watcher is there to wake it, a run wakes by itself only in case the watcher is not."""
+"""Seconds until Prefect wakes a run that a watcher is to wake, in case the watcher dies."""
 
 _ENOUGH: Final = 3
-"""So many durations tell what to expect of a service."""
+"""Number of durations from which the next duration of a service is estimated."""
 _SHARE: Final = 0.25
-"""Otherwise work is looked at again after this share of its age."""
+"""Without an estimate, look again after this share of the work's age."""
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Work that has not ended: its age, and how long such work took before, in seconds."""
+    """Work that has not ended: its age, and the earlier durations of such work, in seconds."""
 
     age: float
     took: Sequence[float] = ()
 
 
 def rest(pending: Iterable[Pending], *, watched: bool = False) -> float:
-    """Seconds until a run that waits for all of this should look again."""
+    """Return the seconds until a run that waits for all of this work should look again."""
     if watched:
         return WATCHED
     return min(LONGEST, max([SHORTEST, *(_left(each) for each in pending)]))

@@ -50,28 +50,28 @@ async def perform(
     max_resubmits: int = 3,
     max_orders: int | None = None,
 ) -> Performed[T]:
-    """Cause the effect unless it exists; wait while another live process is at the same one.
+    """Cause the effect unless it exists; wait while another live process works on the same effect.
 
-    At most one effect per key, given one shared journal and a platform that shows an accepted request within
-    `effect.visibility_delay`. A lost reply is resolved within the call: look, wait until it must show, look again, and
-    only then send again. `clock` tells the platform's time, which bounds what is looked at, and how long; without it
-    all is.
+    There is at most one effect per key, if all processes share one journal and the platform shows an accepted request
+    within `effect.visibility_delay`. If a reply is lost, the call looks for the effect, waits until it must be visible,
+    looks again, and only then sends again. `clock` gives the platform's time, which bounds how far back and how long to
+    look; without it, all effects on the platform are considered.
 
-    `on_failure="resubmit"` sends a new generation when the newest ended in failure, up to `max_resubmits` of them.
-    `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. Where the effect says how, an
-    earlier one of an equal request is looked for before anything is sent; it does not count as spent.
+    `on_failure="resubmit"` sends a new generation if the newest ended in failure, at most `max_resubmits` times.
+    `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
+    for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
 
-    Raises JournalError when the intent cannot be written (nothing was sent), InDoubtError when it cannot be told
-    which effect is ours, DivergenceError, SpendLimitError, and the PlatformError of a refusal or of a platform that
-    stays silent; the last leaves the effect in doubt for the next call.
+    Raise JournalError if the intent cannot be written (nothing was sent), InDoubtError if it is not known which effect
+    is ours, DivergenceError, SpendLimitError, and PlatformError if the platform refuses or does not reply. If it does
+    not reply, the effect stays in doubt until the next call.
     """
     plan = planning()
     scope = _scope(effect.scope, attempt, plan)
-    # The first request that holds a secret reads or makes the journal's key.
+    # In a thread: the first request with a secret reads or makes the journal's key file.
     wanted = await asyncio.to_thread(_intent, effect, scope, attempt, platform, account, journal.redaction)
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
-    # Nearly every effect is new: then the claim alone tells, and what there is need not be read before.
+    # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
     direct = plan is None and not effect.reuses and on_failure == "keep" and wanted.attempt_number < 2
     newest = None if direct else await journal.ask(journal.intents.newest, wanted.base_key)
     if plan is not None:
@@ -125,7 +125,7 @@ async def perform(
                     return await submission.reuse(earlier.found)
                 return await submission.run()
             except FencedError:
-                # This process was taken for gone. Whoever took over decides, and is told of what was sent here.
+                # This process was taken for dead. The process that took over decides; report what was sent here.
                 sent = submission.urn
     finally:
         stop_heartbeat(journal)
@@ -147,8 +147,10 @@ def _intent(
     account: str,
     redaction: Redaction,
 ) -> NewIntent:
-    """The intent of an effect, its key made of the whole request. Where that holds a secret, the key and what is kept
-    hold a keyed digest of it."""
+    """Return the intent of an effect. Its key is made of the whole request.
+
+    Each secret in the request is replaced by its keyed digest, in the key and in the stored request.
+    """
     request = canonical_form(effect.request, effect.noun)
     discriminator = canonical_form(effect.discriminator, "discriminator")
     if not isinstance(discriminator, str | None):
@@ -186,12 +188,12 @@ def _generation(wanted: NewIntent, generation: int) -> NewIntent:
 
 
 def _unsent(newest: IntentRow | None, wanted: NewIntent) -> bool:
-    """Whether nothing is known to have left under the key."""
+    """Return whether nothing is known to have been sent under the key."""
     return newest is None or newest.key != wanted.key or newest.state in ("intent", "abandoned")
 
 
 def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> bool:
-    """Whether the newest generation ended badly and another may follow."""
+    """Return whether the newest generation ended without success and another may follow."""
     return (
         newest is not None
         and on_failure == "resubmit"

@@ -1,4 +1,4 @@
-"""The leave to send on a claim. It is good for a moment: a process that was suspended asks the journal anew."""
+"""Permission to send on a claim. It is valid for seconds, so a process that was suspended asks the journal again."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ivcap_flows.journal.rows import LEAVES_WITHIN
 __all__ = ["Permit"]
 
 FRESH_SECONDS: Final = 5.0
-"""So long a claim counts as confirmed; far less than it takes until another process may take it over."""
+"""How long a claim counts as confirmed: far less than the time until another process may take it over."""
 _TRIES: Final = 10
 
 
 class Permit:
-    """Call it right before a request leaves, with the seconds within which it will have left (see `AskLeave`).
+    """The permission to send. Call it right before a request leaves, with the seconds within which the request leaves.
 
-    `confirm` writes down in the journal, on the claim alone, that something leaves within so many seconds. It raises
-    FencedError where another process has taken over, and the request then does not leave.
+    See `AskLeave`. `confirm` writes to the journal, if the claim is still held, that a request leaves within so many
+    seconds. It raises FencedError if another process has taken over, and then the request is not sent.
     """
 
     def __init__(self, confirm: Callable[[float], Awaitable[None]]) -> None:
@@ -51,7 +51,7 @@ class Permit:
 
 
 def _seconds() -> float:
-    """A clock that goes on while the machine sleeps, where there is one; no user sets it."""
+    """Return the seconds of a clock that nobody can set. Where possible, it also runs while the machine sleeps."""
     if not hasattr(time, "clock_gettime"):
         return time.monotonic()
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

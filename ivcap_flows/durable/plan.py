@@ -1,4 +1,4 @@
-"""Plan mode: what a flow would send, and what it already has, without sending."""
+"""Plan mode: find out what a flow would send and what it already has, without sending anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ one failed."""
 
 @dataclass(frozen=True)
 class Planned:
-    """One effect of a plan. `origin` says where a kept or adopted one comes from."""
+    """One effect of a plan. `origin` says where an effect that exists comes from."""
 
     noun: str
     subject: str | None
@@ -40,9 +40,9 @@ class Planned:
 
 @dataclass
 class Plan:
-    """What was asked for while planning, each effect once.
+    """The effects that a flow requested while planning, each once.
 
-    `run` is the logical run that would be continued, `flow` the name of the flow that is planned.
+    `run` is the logical run that would be continued, and `flow` is the name of the planned flow.
     """
 
     run: RunRow | None = None
@@ -52,16 +52,16 @@ class Plan:
 
     @property
     def run_id(self) -> str:
-        """The id of the run that would be continued, or one that stands for the run that would be begun."""
+        """The id of the run that would be continued, or a placeholder for a run that would be new."""
         return self._new_run if self.run is None else self.run.id
 
     @property
     def new(self) -> list[Planned]:
-        """Those that would be sent."""
+        """The effects that would be sent."""
         return [effect for effect in self.effects if effect.source in ("new", "resubmitted")]
 
     def add(self, effect: Planned) -> None:
-        """Note an effect unless its key is in the plan."""
+        """Add an effect unless its key is in the plan."""
         if all(known.key != effect.key for known in self.effects):
             self.effects.append(effect)
 
@@ -74,9 +74,9 @@ _current: ContextVar[Plan | None] = ContextVar("ivcap_flows_plan", default=None)
 
 @contextmanager
 def plan(run: RunRow | None = None) -> Iterator[Plan]:
-    """While the block runs, effects are noted instead of sent: `with plan() as p: flow(); print(p)`.
+    """Collect effects instead of sending them, while the block runs: `with plan() as p: flow(); print(p)`.
 
-    It reaches tasks in threads and on the package's loop, since those inherit the context, but not other processes.
+    This includes tasks in threads and on the package's loop, which inherit the context, but not other processes.
     """
     planned = Plan(run)
     token = _current.set(planned)
@@ -87,5 +87,5 @@ def plan(run: RunRow | None = None) -> Iterator[Plan]:
 
 
 def planning() -> Plan | None:
-    """The plan that is being made in this context, None in earnest."""
+    """Return the plan that is being made in this context, or None outside of `plan()`."""
     return _current.get()

@@ -1,6 +1,6 @@
-"""When an effect can have come about, by the platform's own clock: no clock of this side decides what is looked at.
+"""When an effect can have happened, by the platform's clock. Only that clock decides which effects to look at.
 
-The clocks of this machine and of the journal may be wrong by hours, and may be set while a request is under way.
+The clocks of this machine and of the journal may be wrong by hours, and may be changed while a request is on its way.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from ivcap_flows.journal import IntentRow
 __all__ = ["SPREAD", "PlatformClock", "Sent", "is_ahead", "look_since", "visibility_delay_left"]
 
 SPREAD: Final = timedelta(seconds=60)
-"""By how much the machines of one platform may differ among themselves: the one that writes the Date header, and the
-one that stamps the record. Servers are kept to fractions of a second; this is for one that is not."""
+"""Allowed difference between the clocks of one platform's machines: the one that writes the Date header, and the one
+that stamps the record. Usually it is a fraction of a second; this is for a server whose clock is not synchronised."""
 
 
 class PlatformClock(Protocol):
-    """The platform's own time, as its replies tell it. The clients of both platforms are such clocks."""
+    """The platform's time, taken from its replies. The clients of both platforms implement this."""
 
     @property
     def time(self) -> ServerTime | None:
-        """What is known without asking; None before the first reply."""
+        """The platform's time as known without a request; None before the first reply."""
 
     async def now(self) -> ServerTime | None:
-        """The same, asking the platform where no reply has told it yet. None where the platform tells no time."""
+        """Return the platform's time, with a request if there was no reply yet. None if the platform gives no time."""
 
 
 def look_since(platform: ServerTime | None, *intents: IntentRow) -> datetime | None:
-    """The platform's time before which no effect of these intents can have come about; `platform` is its time now.
+    """Return the platform's time before which no effect of these intents can have happened; `platform` is its time now.
 
-    None where that is not known: then all that the platform has is read, however old it is.
+    Return None if that is not known. Then everything on the platform must be read, however old it is.
     """
     known = [intent.platform_time for intent in intents]
     times = [moment for moment in known if moment is not None]
@@ -42,12 +42,12 @@ def look_since(platform: ServerTime | None, *intents: IntentRow) -> datetime | N
 
 
 def is_ahead(moment: datetime, platform: ServerTime | None) -> bool:
-    """Whether what was the platform's time is still to come: its clock was set back, and does not tell what is old."""
+    """Return whether an earlier time of the platform is in its future: its clock was set back, so ages are unknown."""
     return platform is not None and moment > platform.latest
 
 
 class Sent(Protocol):
-    """Something that was sent: an intent, or what a sink has on its way."""
+    """Something that was sent: an intent, or a delivery of a sink."""
 
     @property
     def sent_at(self) -> datetime | None:
@@ -55,22 +55,22 @@ class Sent(Protocol):
 
     @property
     def sent_platform_time(self) -> datetime | None:
-        """The same by the platform's clock, where it is known."""
+        """The same moment by the platform's clock, if known."""
 
     @property
     def may_send_until(self) -> datetime | None:
-        """Until then a holder that is only presumed gone may still send; None where nobody may."""
+        """The time until which a holder that only seems dead may still send; None if no holder may."""
 
 
 def visibility_delay_left(
     sent: Iterable[Sent], visibility_delay: float, journal: datetime, platform: ServerTime | None
 ) -> float:
-    """The seconds for which an effect of one of these may still be about to show.
+    """Return for how many seconds an effect of one of these may still become visible.
 
-    What has passed since the sending counts only as far as two clocks agree on it, the journal's and the platform's.
-    So one that was set, however far, makes the wait longer and never shorter; and without the platform's, all of
-    `visibility_delay` is waited for. It is longer than `visibility_delay` only by what a holder on another machine may
-    still take to send.
+    The time since the sending counts only as far as the journal's clock and the platform's clock agree on it. So a
+    clock that was changed makes the wait longer, never shorter. Without the platform's time, the wait is the whole
+    `visibility_delay`. It exceeds `visibility_delay` only by the time that a holder on another machine may still take
+    to send.
     """
     return max((_still(each, visibility_delay, journal, platform) for each in sent), default=0.0)
 

@@ -1,4 +1,7 @@
-"""One watchlist of the journal as a poller sees it. Where the journal cannot be used, each process looks for itself."""
+"""Poll sharing: a poller's view of one watchlist of the journal.
+
+While the journal cannot be used, each process asks the platform itself.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _AWAY: Final = 30.0
-"""Seconds for which a journal that failed is not asked again."""
+"""Seconds for which a journal that failed is not used again."""
 
 logger = logger_of("ivcap_flows.waiting")
 
 
 class PollSharing:
-    """What this watcher and those of other processes tell each other about one watchlist.
+    """The exchange between this watcher and those of other processes about one watchlist.
 
-    It remembers nothing of what it wrote or read there but who leads, so that whatever is lost is written again.
+    It remembers only who leads, and not what it wrote or read. So rows that are lost are written again.
     """
 
     def __init__(self, journal: Journal, *, noun: str, platform: str, account: str) -> None:
@@ -39,7 +42,7 @@ class PollSharing:
         self._alive = False
 
     async def lead(self) -> bool:
-        """Whether this watcher is to ask the platform; it is where no other does, or none can be heard of."""
+        """Return whether this watcher must ask the platform: if no other leads, or the journal cannot be used."""
         if not self._alive:
             start_heartbeat(self._journal)
             self._alive = True
@@ -48,30 +51,30 @@ class PollSharing:
         return noted is None or noted.mine
 
     async def others(self) -> Mapping[str, Watch] | None:
-        """What the other watchers wait for, by URN; None where the journal cannot say."""
+        """Return what the other watchers wait for, by URN; None if the journal cannot be used."""
         return await self._ask(self._journal.poll_status.others, self._name, self._me)
 
     async def report(self, statuses: Mapping[str, str], trouble: str | None) -> bool:
-        """Tell the others; False where they were not told, since another leads by now or the journal cannot be used."""
+        """Write statuses for the other watchers. Return False if another leads by now or the journal cannot be used."""
         report = self._journal.poll_status.report
         return await self._ask(report, self._name, self._me, statuses, trouble=trouble) or False
 
     async def news(self, wanted: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
-        """The statuses that the leader has seen of these (URN to service), which it looks after from now on, and what
-        hinders it."""
+        """Let the leader ask for these from now on (URN to service). Return the statuses that it has seen of them, and
+        the problem that it has, if any."""
         return await self._ask(self._journal.poll_status.follow, self._name, self._me, wanted) or ({}, None)
 
     async def durations(self, service: str) -> Sequence[float]:
-        """How long, in seconds, the last work of a service took."""
+        """Return how long the last orders or jobs of a service took, in seconds."""
         return await self._ask(self._journal.poll_status.durations, self._name, service) or ()
 
     async def learn(self, took: Mapping[str, Sequence[float]]) -> None:
-        """Note how long work of these services took."""
+        """Store how long orders or jobs of these services took, in seconds."""
         await self._ask(_done(self._journal.poll_status.learn), self._name, took)
 
     async def leave(self) -> None:
-        """Wait for nothing any more; if this watcher led, the next who asks does."""
-        self._away_until = 0.0  # what stays behind in the journal would keep others waiting
+        """Stop waiting; if this watcher led, the next watcher that asks becomes the leader."""
+        self._away_until = 0.0  # try also after a failure: rows that stay in the journal would keep others waiting
         await self._ask(_done(self._journal.poll_status.leave), self._name, self._me)
         if self._alive:
             stop_heartbeat(self._journal)
@@ -79,7 +82,7 @@ class PollSharing:
         self._me, self._lead = str(uuid.uuid4()), None
 
     async def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """What the journal says; None where it cannot be used."""
+        """Return the result of a call of the journal; None if the journal cannot be used."""
         if time.monotonic() < self._away_until:
             return None
         try:
@@ -91,7 +94,7 @@ class PollSharing:
 
 
 def _done(do: Callable[P, None]) -> Callable[P, bool]:
-    """True when it is done, for what tells nothing else."""
+    """Let a function that returns nothing return True, so that its success can be seen."""
 
     def done(*args: P.args, **kwargs: P.kwargs) -> bool:
         do(*args, **kwargs)

@@ -1,9 +1,9 @@
-"""One round of looking after remote work, in a few requests however much of it there is.
+"""The poll strategy: one round of asking for remote work, with few requests even for much work.
 
-Three ways lead to a status. Pages of the list, newest first, show many at once. What the list does not reach is read
-one by one, the longest unread first, so that nothing starves. And where the platform keeps a record of each change of
-status, one page of the newest changes tells what has ended since the last round; this is believed only as far as it is
-seen to be complete, and the lists are gone through now and then all the same.
+There are three ways to get a status. Pages of a list, newest first, show many statuses at once. Work that is on no page
+is read one by one, the longest unread first, so that each gets its turn. If the platform has a record of each change of
+status, one page of the newest changes shows what has ended since the last round. This change feed is relied on only
+while it is seen to be complete, and at intervals a round reads the lists as well, in case the feed missed something.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ __all__ = ["PAGES", "ROUND", "SINGLE_READS", "Change", "PollStrategy", "Source"]
 R = TypeVar("R")
 
 ROUND: Final = 24
-"""Requests of one round at most."""
+"""Maximum number of requests per round."""
 PAGES: Final = 20
-"""Pages of lists of one round at most; what is older is read by itself."""
+"""Maximum number of list pages per round; older work is read one by one."""
 SINGLE_READS: Final = 3
-"""Up to so many of one list are read one by one; more are looked for in the list first."""
+"""Up to so many works of one list are read one by one; more are looked for in the list first."""
 
 _RESERVED: Final = 2
+"""Requests per round that list pages leave for single reads."""
 _CHANGES: Final = 4
-"""Pages of changes of one round at most."""
+"""Maximum number of pages of changes per round."""
 _BARREN: Final = 2
-"""So many pages are read beyond the last that showed something wanted in the round before."""
+"""Extra pages to read after the last page that had a match in the previous round."""
 _THOROUGH: Final = 8
-"""After so many rounds the lists are gone through though the changes are believed, or changes are tried again."""
+"""Rounds after which the lists are read as well, in case the feed missed something, or the feed is tried again."""
 EASE: Final = 30.0
-"""Seconds for which believed changes are enough."""
+"""Minimum seconds between two rounds that read the lists as well, while the change feed is relied on."""
 _AT_EASE: Final = 2
-"""What is read one by one in a round where the changes are believed."""
+"""Works to read one by one in a round that relies on the change feed."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A record that the status of something changed; `status` is None where it does not tell to what."""
+    """A change of the status of some work. `status` is None if the record does not contain the new one."""
 
     id: str
     urn: str
@@ -52,38 +53,41 @@ class Change:
 
 
 class Source(Protocol[R]):
-    """One kind of work on a platform. Each page that an iterator gives is one request."""
+    """One kind of work on a platform, such as orders. Each page that an iterator yields is one request."""
 
     what: str
-    """How the work is called, in the plural."""
+    """The plural noun of the work."""
     tells_events: bool
-    """Whether `hints` may tell anything."""
+    """Whether `hints` may yield anything."""
 
     async def read(self, urn: str, service: str) -> R:
-        """The whole record."""
+        """Return the whole record of one work."""
 
     def list_of(self, service: str) -> str:
-        """The list on which the work of a service stands."""
+        """Return the name of the list that contains the work of a service."""
 
     def pages(self, name: str) -> AsyncGenerator[Sequence[tuple[str, str]], None]:
-        """URN and status of what is on a list, newest first, page by page."""
+        """Yield the pages of a list, newest first, as pairs of URN and status."""
 
     def changes(self) -> AsyncGenerator[Sequence[Change], None]:
-        """The changes of status of all services, newest first, page by page; nothing where the platform has none."""
+        """Yield pages of the changes of status of all services, newest first; none if the platform has no such feed."""
 
     def hints(self, urn: str, service: str) -> AsyncGenerator[bool, None]:
-        """As things happen to one work, whether that was its end; nothing where the platform does not tell."""
+        """Yield at each event of one work whether it was its end; nothing if the platform has no events."""
 
     def status(self, record: R) -> str:
-        """The status in a record."""
+        """Return the status in a record."""
 
     def took(self, record: R) -> tuple[str, float] | None:
-        """Service of an ended record and the seconds it took from the request to the end, where both are known."""
+        """Return the service of an ended record and the seconds from its request to its end, or None if unknown."""
 
 
 class PollStrategy:
-    """`note(urn, status)` hears each status that a list or change tells; `read(urn)` reads one and gives its status,
-    or None where it has none to tell. Both are called within `look`."""
+    """The rounds of one poller over one source.
+
+    `look` calls `note(urn, status)` for each status in a list or a change. It calls `read(urn)` to read one record;
+    that returns the status, or None if there is none to report.
+    """
 
     def __init__(
         self,
@@ -95,26 +99,26 @@ class PollStrategy:
         self._source, self._rate_limiter, self._note, self._read_one = source, rate_limiter, note, read
         self.count = 0
         self.used = 0
-        """Requests of the last round."""
+        """The number of requests of the last round."""
         self._pages = 0
         self._depth: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
-        """What has been looked for on a list since it is wanted, and whether it was there."""
+        """The targets that were looked for on a list, and whether they were there."""
         self._read_at: dict[str, int] = {}
-        """The round in which one was read by itself last, or before which it came."""
+        """The round in which a target was last read one by one; at first, the round before it was added."""
         self._unread: set[str] = set()
         self._live: set[str] = set()
         self._told: set[str] = set()
         self._suspects: set[str] = set()
-        """What was found to have ended in the last round and no change has told of."""
+        """Targets that had ended in the last round without a change in the feed."""
         self._changes_known: set[str] = set()
         self._thorough = (0, time.monotonic())
-        """The round and the time of the last that went through the lists though the changes were believed."""
+        """Number and time of the last round that read the lists although it relied on the change feed."""
         self._believed: bool | None = None
-        """Whether changes are; None: not known yet."""
+        """Whether to rely on the change feed; None while that is not known."""
 
     async def look(self, targets: Mapping[str, str]) -> None:
-        """One round for targets (URN to service). What was heard before an error is valid."""
+        """Do one round for targets (URN to service). Statuses that were noted before an error are valid."""
         self.count += 1
         self.used = self._pages = 0
         self._mind(targets)
@@ -130,7 +134,7 @@ class PollStrategy:
         self._suspects = {urn for urn in ended - self._told if urn in self._live}
 
     def _is_time(self) -> bool:
-        """Whether the lists are to be gone through though the changes are believed."""
+        """Return whether to read the lists although the change feed is relied on."""
         now = time.monotonic()
         if self.count - self._thorough[0] < _THOROUGH or now - self._thorough[1] < EASE:
             return False
@@ -138,7 +142,7 @@ class PollStrategy:
         return True
 
     def _mind(self, targets: Mapping[str, str]) -> None:
-        """Forget what is no longer wanted, and let what is new wait for its turn behind what waits already."""
+        """Forget targets that are no longer wanted, and put new ones behind those that already wait to be read."""
         for kept in (self._listed, self._read_at):
             for urn in [urn for urn in kept if urn not in targets]:
                 del kept[urn]
@@ -160,7 +164,10 @@ class PollStrategy:
         self.used += 1
 
     async def _go_through_lists(self, wanted: Mapping[str, str], ended: set[str]) -> list[str]:
-        """What was looked for and is on no page that was read. Another list is the first in each round."""
+        """Look for these on their lists; return those that are on no page that was read.
+
+        Each round begins with another list.
+        """
         lists: dict[str, dict[str, None]] = {}
         for urn, service in wanted.items():
             lists.setdefault(self._source.list_of(service), {})[urn] = None
@@ -177,7 +184,7 @@ class PollStrategy:
         return left
 
     def _room(self) -> int:
-        """Pages of lists that this round may still read; some requests are left for what no list shows."""
+        """Return how many list pages this round may still read; some requests are reserved for single reads."""
         return min(PAGES - self._pages, ROUND - _RESERVED - self.used)
 
     async def _go_through(self, name: str, missing: dict[str, None], ended: set[str]) -> None:
@@ -201,7 +208,8 @@ class PollStrategy:
                             depth = number
                             self._heard(urn, status, ended)
         except PlatformError as error:
-            # The list of one service, withdrawn perhaps, must not end the waits for others: its work is read.
+            # A list that cannot be read, perhaps of a withdrawn service, must not end the waits for others. Its work is
+            # read one by one.
             if error.retryable:
                 raise
         self._depth[name] = depth
@@ -237,11 +245,11 @@ class PollStrategy:
         if number == 0 or suspects:
             self._believed = False
         if not met and not first:
-            self._listed.clear()  # more has changed than was read
+            self._listed.clear()  # there are more changes than were read, so look on the lists again
         self._changes_known = seen
 
     async def _changed(self, change: Change) -> None:
-        """A change is told newest first, so the first that is told of a target since the last round counts."""
+        """Note a change of a target. Changes come newest first, so ignore later ones once it has ended."""
         if change.urn in self._told:
             return
         if change.status is None:
@@ -257,7 +265,7 @@ class PollStrategy:
             self._note(change.urn, change.status)
 
     async def _read_singly(self, unlisted: Sequence[str], ended: set[str], *, thorough: bool) -> None:
-        """Those that no list shows, the longest unread first. One that cannot be read must not hide the others."""
+        """Read those that are on no list, the longest unread first. After an error, continue with the others."""
         turn = dict.fromkeys(unlisted)
         if not thorough:
             at_ease = [urn for urn, there in self._listed.items() if not there and urn not in self._unread]

@@ -1,8 +1,8 @@
-"""Waiting for remote work: one poller for all that a process waits for on one list of a platform, and, among processes
-that share a journal, one that asks for all.
+"""Waiting for remote work: one poller per process and kind of work, and one poll leader among the processes that share
+a journal.
 
-Polling is the truth; a platform that cannot be reached is waited out, since only the caller's deadline ends a wait.
-What each wait is waiting for is said once a minute.
+The result of a wait is always read from the platform. A platform that cannot be reached does not end a wait; only the
+caller's time-out does. Each wait logs once a minute what it is waiting for.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ __all__ = ["Poller"]
 R = TypeVar("R")
 
 STREAMS: Final = 4
-"""Up to so many are listened to where the platform tells of events; of more, only the lists are read."""
+"""Maximum number of works whose events are listened to. With more work, only lists and changes are read."""
 TELLING: Final = 60.0
-"""Seconds between two lines about one wait."""
+"""Seconds between two log lines about one wait."""
 
 _LEAST: Final = 0.1
-"""Seconds between two rounds at least."""
+"""Minimum seconds between two rounds."""
 _EXCHANGE: Final = 1.0
-"""Seconds between two looks into the journal for what other processes want or have seen."""
+"""Seconds between two reads of the journal for what other processes wait for or have seen."""
 _RENEWAL: Final = 5.0
-"""Seconds after which the lead is renewed while a round goes on."""
+"""Seconds after which the lead is renewed during a round."""
 _LOOKS: Final = 0.5
-"""The share of the budget that rounds may use up; the rest is for reading what has ended."""
+"""Share of the rate limiter's requests for rounds; the rest is for reading records of ended work."""
 _AT_ONCE: Final = 8
+"""Maximum number of records of ended work to read at once."""
 _UNREAD: Final = "unread"
-"""Said of a record of which it is not known how it stands: whoever waits for it reads it."""
+"""Status of work whose state is not known: the processes that wait for it read its record."""
 
 logger = logger_of("ivcap_flows.waiting")
 
@@ -60,7 +61,7 @@ class _Watch(Generic[R]):
 
 @dataclass
 class _Other:
-    """What other processes wait for: what all of them were told of its status, and what this process saw of it."""
+    """Work that other processes wait for: the status in all their rows, and the status that this process saw."""
 
     service: str
     since: float
@@ -77,11 +78,11 @@ class _Other:
 
 
 class Poller(Generic[R]):
-    """Resolves records once their status is terminal. Lives on the package's loop.
+    """Waits for work of one kind until its status is terminal, and returns the records. Runs on the package's loop.
 
-    A record that is not found within `visibility_delay` seconds of the first look is waited for: a platform shows an
-    accepted request late. Without a `sharing` nothing is shared with other processes. `on_idle` is called when nothing
-    is waited for any more.
+    A record that is not found counts as missing only after `visibility_delay` seconds, since a platform may show an
+    accepted request late. Without `sharing`, this process asks the platform itself. `on_idle` is called when no wait is
+    left.
     """
 
     def __init__(
@@ -104,13 +105,13 @@ class Poller(Generic[R]):
         self._watched: dict[str, _Watch[R]] = {}
         self._others: dict[str, _Other] = {}
         self._ending: dict[str, float] = {}
-        """What is said to have ended, and since when, until its record says so."""
+        """Work that is reported to have ended, and since when, until its record confirms it."""
         self._tried: set[str] = set()
         self._reads: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._listeners: dict[str, asyncio.Task[None]] = {}
         self._telling: set[str] = set()
-        """Those whose end the platform tells by itself."""
+        """Work whose end the platform announces."""
         self._mute: set[str] = set()
         self._durations: dict[str, WorkDurations] = {}
         self._learned: dict[str, list[float]] = {}
@@ -118,16 +119,16 @@ class Poller(Generic[R]):
         self._stirred = asyncio.Event()
         self._unreachable_since: float | None = None
         self._trouble: str | None = None
-        """What the others were told that hinders this process from seeing."""
+        """This process's problem as last written for the other processes."""
 
     @property
     def watched(self) -> frozenset[str]:
-        """What any wait is still waiting for."""
+        """The work that any wait is still waiting for."""
         return frozenset(self._watched)
 
     @property
     def rounds(self) -> int:
-        """How often this process has asked the platform."""
+        """The number of rounds that this process has done."""
         return self._strategy.count
 
     async def wait(
@@ -139,11 +140,12 @@ class Poller(Generic[R]):
         timeout: float | None = None,
         told: Callable[[Mapping[str, R | str]], None] | None = None,
     ) -> list[R]:
-        """The terminal records in the order of `urns`; after `timeout` seconds a WaitTimeoutError names the pending.
+        """Wait until all have ended, and return their records in the order of `urns`.
 
-        `services` are those of the work, where known; `not_before` the monotonic times before which some of it is not
-        to be asked after; `told` hears now and then the status of each, or its record once it has ended. A record that
-        cannot be read for good ends the wait with its error, whatever the others do.
+        Raise WaitTimeoutError with the pending URNs after `timeout` seconds. `services` are the services of the work,
+        if known. `not_before` gives monotonic times before which not to ask for some of it. `told` is called about once
+        a second with the status of each, or its record once it has ended. A record that permanently cannot be read ends
+        the wait with its error, even if others have not ended.
         """
         loop = asyncio.get_running_loop()
         services, not_before = services or {}, not_before or {}
@@ -175,7 +177,7 @@ class Poller(Generic[R]):
         timeout: float | None,
         told: Callable[[Mapping[str, R | str]], None] | None,
     ) -> None:
-        """Until all are done, one has failed, or the time is up."""
+        """Wait until all are done, one has failed, or the time is up."""
         if not futures:
             return
         logger.info("Waiting for %d %s.", len(futures), self._source.what)
@@ -227,7 +229,7 @@ class Poller(Generic[R]):
                     self._reads.clear()
                     if self._sharing is not None:
                         await self._sharing.leave()
-            except Exception as error:  # noqa: BLE001 - a waiter must not hang on a fault of the poller's own
+            except Exception as error:  # noqa: BLE001 - a wait must not hang because of a fault in the poller
                 self._fail(list(self._watched), error)
         self._on_idle()
 
@@ -256,7 +258,7 @@ class Poller(Generic[R]):
             due = await self._rest(leads=leads)
 
     async def _meanwhile_reading_ends(self, doing: Coroutine[Any, Any, None]) -> None:
-        """A round may take long; beside it the lead is kept, and what is known to have ended is read."""
+        """Run a round, which may take long. Meanwhile renew the lead, and read the records of ended work."""
         task = asyncio.get_running_loop().create_task(doing)
         try:
             while not task.done():
@@ -302,7 +304,7 @@ class Poller(Generic[R]):
             self._others[urn].told = watch.status
 
     async def _report(self) -> None:
-        """Tell the others what they were not told; what cannot be told now is told the next time."""
+        """Write new statuses for the other processes. What cannot be written now is written the next time."""
         trouble = None if self._unreachable_since is None else "the platform does not answer"
         news = {urn: other.seen for urn, other in self._others.items() if other.seen is not None and other.untold}
         if self._sharing is None or not self._others or not (news or trouble != self._trouble):
@@ -313,11 +315,11 @@ class Poller(Generic[R]):
                 self._others[urn].told = status
 
     async def _follow(self) -> None:
-        """Hear what the process has seen that asks for all."""
+        """Read what the poll leader has seen."""
         if self._sharing is None:
             return
         now = time.monotonic()
-        # Who asks for all is told of no work before the platform wants to be asked after it.
+        # The leader does not get work before the time at which the platform wants to be asked for it.
         wanted = {urn: watch.service for urn, watch in self._watched.items() if watch.not_before <= now}
         statuses, trouble = await self._sharing.news(wanted)
         for urn, status in statuses.items():
@@ -328,9 +330,9 @@ class Poller(Generic[R]):
             self._out_of_reach(f"{trouble}, says the process that asks for all.".capitalize())
 
     async def _rest(self, *, leads: bool) -> bool:
-        """Rest for as long as the work allows. Whether a round is due then, or only ends are to be read.
+        """Pause for as long as the work allows. Return whether a round is due then, or only ended work is to be read.
 
-        A wait that joins meanwhile may bring younger work; one of another process does within seconds.
+        A new wait may shorten the pause, since its work is younger; a wait of another process does so within seconds.
         """
         began, jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
         floor = self._strategy.used / (_LOOKS * self._rate_limiter.rate) if leads else _LEAST
@@ -361,7 +363,7 @@ class Poller(Generic[R]):
         return True
 
     def _interval(self, now: float) -> float:
-        """The longest rest that all of the work allows."""
+        """Return the longest pause that all of the work allows."""
         longest = [interval(now - told) for told in self._ending.values()]
         longest += [
             interval(now - watch.since, surely=self._surely(watch.service), told=urn in self._telling)
@@ -371,7 +373,7 @@ class Poller(Generic[R]):
         return min(longest, default=SHORTEST)
 
     def _first_asking(self) -> float:
-        """The time before which the platform wants to be asked about nothing; the server's word is first."""
+        """Return the time before which not to ask for any work, as the platform requested."""
         return 0.0 if self._others else min((watch.not_before for watch in self._watched.values()), default=0.0)
 
     def _surely(self, service: str) -> float:
@@ -385,7 +387,7 @@ class Poller(Generic[R]):
             )
 
     def _listen(self, *, leads: bool) -> None:
-        """Listen to the events of few, as a hint to look early; of many the changes tell."""
+        """Listen to the events of the work, as a hint to look early. With much work, the changes do that instead."""
         services = {urn: watch.service for urn, watch in self._watched.items()}
         services |= {urn: each.service for urn, each in self._others.items() if not each.ended}
         if not leads or not self._source.tells_events or len(services) > STREAMS:
@@ -408,7 +410,7 @@ class Poller(Generic[R]):
                     if ended:
                         self._note(urn, _UNREAD)
                         self._stirred.set()
-        except Exception as error:  # noqa: BLE001 - a hint that does not come fails no wait
+        except Exception as error:  # noqa: BLE001 - a missing hint must not end a wait
             logger.debug("The events of %s cannot be heard: %s", urn, error)
             heard = False
         finally:
@@ -417,9 +419,9 @@ class Poller(Generic[R]):
                 self._mute.add(urn)
 
     async def _read_ends(self) -> None:
-        """Read the records of what is said to have ended, each once if it is true.
+        """Read the records of work that is reported to have ended; one read is enough if the report is true.
 
-        A read that is tried for long, since its reply is an error of the server's, goes on beside what comes next.
+        A read that takes long, because the server replies with errors, continues in the background.
         """
         for urn in self._ending.keys() - self._reads.keys():
             self._reads[urn] = asyncio.get_running_loop().create_task(self._read_end(urn))
@@ -440,7 +442,7 @@ class Poller(Generic[R]):
             await self._read_one(urn)
 
     async def _read_target(self, urn: str) -> str | None:
-        """The status of one that the round wants to be read, for whichever process."""
+        """Read one record for a round, whichever process waits for it, and return its status."""
         if urn in self._watched:
             return await self._read_one(urn)
         other = self._others.get(urn)
@@ -474,7 +476,7 @@ class Poller(Generic[R]):
             return None
         status = self._source.status(record)
         if status not in TERMINAL:
-            # A record may lag behind what was told of it, and then is read again.
+            # The record may lag behind a list or a change. Then it is read again.
             watch.status = status
             return status
         self._note(urn, status)
@@ -500,7 +502,7 @@ class Poller(Generic[R]):
             other.seen = status
 
     def _take(self, urn: str) -> list[asyncio.Future[R]]:
-        """Stop watching; the futures that still want an answer."""
+        """Stop watching a work. Return the futures that are still waiting for it."""
         watch = self._watched.pop(urn, None)
         self._ending.pop(urn, None)
         for known in (self._telling, self._mute, self._tried):

@@ -1,4 +1,4 @@
-"""What `perform` does while planning: it reads the journal and the platform, and writes to neither."""
+"""`perform` in plan mode: read the journal and the platform, and write to neither."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def preview(
     journal: Journal,
     idempotency_records: RecordStore | None,
 ) -> Performed[T]:
-    """Add the effect to the plan; its value is the real one if it exists, else the effect's placeholder."""
+    """Add the effect to the plan. Return its real value if it exists, otherwise its placeholder."""
 
     key = wanted.key if newest is None else newest.key
 
@@ -77,7 +77,7 @@ async def _read(idempotency_records: RecordStore | None, key: str) -> dict[str, 
 
 
 async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
-    """The intent as it would be written, for a look at the platform."""
+    """Return the intent as it would be written, to look for its effect on the platform."""
     now = await journal.ask(journal.now)
     given = {name: value for name, value in vars(wanted).items() if name != "attempt_number"}
     unknown = ("process_id", "token", "sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error")

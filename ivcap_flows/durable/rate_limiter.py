@@ -1,4 +1,4 @@
-"""How many requests waiting may make: a bucket of tokens that no number of jobs empties faster than it fills."""
+"""A rate limiter for the requests of waiting: a token bucket, however many orders and jobs are waited for."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Final
 __all__ = ["RateLimiter"]
 
 _BURST: Final = 0.25
-"""The share of a minute's requests that may be made at once."""
+"""Share of a minute's requests that may be made at once."""
 
 
 class RateLimiter:
-    """In no minute are there more than `per_minute` requests. Lives on one loop; who asks first is served first."""
+    """Allows at most `per_minute` requests in any minute, in the order of the callers. Use it on one loop only."""
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
         self._most = max(1.0, _BURST * per_minute)
         self._left = self._most
         self.rate = max(per_minute - self._most, _BURST * per_minute) / 60
-        """Requests a second that may be made on and on."""
+        """The number of requests per second that may be made continuously."""
         self._filled_at = time.monotonic()
         self._turn = asyncio.Lock()
 
     async def take(self) -> None:
-        """Return when one request may be made."""
+        """Wait until one request may be made, and count it."""
         async with self._turn:
             if not self.take_now():
                 await asyncio.sleep((1 - self._left) / self.rate)
@@ -33,7 +33,7 @@ class RateLimiter:
                 self._left -= 1
 
     def take_now(self) -> bool:
-        """Whether one request may be made at once; then it counts as made."""
+        """Return whether one request may be made at once; if so, count it."""
         self._fill()
         if self._left < 1:
             return False

@@ -1,4 +1,4 @@
-"""A logical run in this process: joined to what went before, kept alive by its heartbeat, closed with its outcome."""
+"""A logical run in this process: open an attempt of it, send its heartbeats, and close it with its outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logger_of("ivcap_flows.durable")
 
 
 class LogicalRun:
-    """One attempt of a logical run. `Runs.open_attempt` has the rules by which it joins an earlier one."""
+    """One attempt of a logical run. `Runs.open_attempt` says when it joins an earlier run."""
 
     def __init__(self, journal: Journal, opened: OpenedAttempt) -> None:
         self.journal = journal
@@ -26,11 +26,11 @@ class LogicalRun:
 
     @classmethod
     def open(cls, journal: Journal, identity: RunIdentity, *, fresh: bool = False) -> LogicalRun:
-        """Open an attempt and send heartbeats for it until `close`. Says once which run it continues.
+        """Open an attempt and send heartbeats for it until `close`. Log which run it continues, if any.
 
-        At WARNING where the user may not expect it, which is when a new flow run takes up what an earlier one left.
+        The log level is WARNING if a new flow run continues the run of an earlier one, which the user may not expect.
         """
-        # An attempt whose end is not yet told would count as running.
+        # An earlier attempt whose end is not written yet would count as running.
         catch_up(journal)
         run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
         start_heartbeat(journal)
@@ -48,7 +48,7 @@ class LogicalRun:
         return self.opened.attempt
 
     def close(self, outcome: Outcome, cause: str | None = None) -> None:
-        """Record how the attempt ended. A journal that cannot be written now is told so as soon as it can be."""
+        """Store how the attempt ended. If the journal cannot be written now, store it as soon as it can."""
 
         def tell() -> None:
             self.journal.runs.close_attempt(self.attempt.id, outcome, cause)

@@ -1,4 +1,4 @@
-"""Within what two equal requests are one effect, and the word to the user when that happens."""
+"""Scopes: within which range two equal requests are one effect, and a warning when two calls share one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _warned: set[str] = set()
 
 
 def expand(scope: Scope, *, run: str | None, flow: str | None) -> str:
-    """The scope as it enters the key. Outside any run there is nothing to share with, so each call is its own.
+    """Return the scope as a part of the key. Outside a run, each call gets a scope of its own.
 
-    `flow` is what the run's flow is known by, wherever its code lies. Raises InputError for a scope that is none.
+    `flow` is the flow's name, which does not depend on the place of its code. Raise InputError if `scope` is unknown.
     """
     if scope not in get_args(Scope):
         raise InputError(f"A scope is one of {', '.join(map(repr, get_args(Scope)))}, not {scope!r}.")
@@ -34,7 +34,7 @@ def expand(scope: Scope, *, run: str | None, flow: str | None) -> str:
 
 
 def warn_shared(intent: IntentRow, scope: Scope) -> None:
-    """Say, once per key and process, that two calls of one run share an effect. Scope account is meant to share."""
+    """Warn, once per key and process, that two calls of one run share an effect. In scope account, that is intended."""
     if scope == "account" or intent.run_id is None or intent.key in _warned:
         return
     _warned.add(intent.key)

@@ -1,4 +1,4 @@
-"""One claimed intent on its way: send it, and when the reply is lost look, wait, look again, then send again."""
+"""Carry one claimed intent to its outcome: send it; if the reply is lost, look for the effect before sending again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from ivcap_flows.durable import late_duplicates
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
@@ -46,7 +45,7 @@ T = TypeVar("T")
 logger = logger_of("ivcap_flows.durable")
 
 SENDS: Final = 3
-"""So often one call sends while each reply is lost and no effect shows; then it raises and leaves the doubt."""
+"""How often one call sends if each reply is lost and no effect shows. Then it raises and the intent stays in doubt."""
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
@@ -54,7 +53,7 @@ _refused_on: set[str] = set()
 
 
 def may_have_taken_effect(error: BaseException) -> bool:
-    """Whether a failed request may have reached the platform all the same. In case of doubt, it may."""
+    """Return whether a failed request may still have had an effect on the platform. True unless that is excluded."""
     if isinstance(error, PlatformError):
         if error.data.get("sent") is False:
             return False
@@ -84,7 +83,10 @@ class _Progress:
 
 
 class Submission(Generic[T]):
-    """Carries a claim to its outcome; `run` once. `urn` is what was sent here, also when the journal refused it."""
+    """Carries one claim to its outcome; call `run` once.
+
+    `urn` is the effect that was sent or adopted, also if the journal could not be written.
+    """
 
     def __init__(
         self,
@@ -109,14 +111,14 @@ class Submission(Generic[T]):
         self._flow = flow
 
     async def reuse(self, earlier: Found[T]) -> Performed[T]:
-        """Let an earlier effect of an equal request stand for this one; nothing is sent."""
+        """Take an earlier effect of an equal request as this one's; send nothing."""
         try:
             return await self._accept(earlier.value, "reused")
         finally:
             self.journal.intents.release(self.intent)
 
     async def run(self) -> Performed[T]:
-        """The effect. The claim is given up at the end, whatever it is; FencedError if it was lost meanwhile."""
+        """Return the effect, and release the claim in any case. Raises FencedError if another process has taken it."""
         doubt: str | None = None
         try:
             adopted = await (
@@ -131,7 +133,7 @@ class Submission(Generic[T]):
             self.journal.intents.release(self.intent, doubt, self._time)
 
     async def _before_sending(self) -> Performed[T] | None:
-        """Write the idempotency record where others are to know, and adopt what is on the platform already."""
+        """Write the idempotency record if the effect publishes its intent, and adopt an effect that exists already."""
         theirs = await (self._claim_on_platform() if self.effect.publishes_intent else self._aspect_of_another())
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._from_aspect(theirs)])
@@ -147,7 +149,7 @@ class Submission(Generic[T]):
         permit = Permit(self._mark_sent)
 
         async def ask(leaves_within: float) -> None:
-            # What has begun is gone on with, not settled: nobody needs to know until when more of it may leave.
+            # What has begun is resumed, not looked for, so nobody needs to know until when more of it may leave.
             await permit(0.0 if self._has_begun else leaves_within)
 
         for last in (False,) * (SENDS - 1) + (True,):
@@ -164,14 +166,14 @@ class Submission(Generic[T]):
             except (JournalError, DurabilityError):
                 raise
             except IntegrityError as error:
-                # What was sent is not what the key stands for, and its sender has given it up.
+                # The content is not that of the key, and the upload was given up.
                 if self.effect.resumable and not self._has_begun:
                     await self._abandon(error)
                 raise
             except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
                 if not may_have_taken_effect(error):
-                    # A refused step of what has begun says nothing about its beginning: the next call goes on with it,
-                    # unless it is gone or has failed. Nor does a refusal about a request before, which may yet show.
+                    # A refused step of a resumable effect leaves its beginning as it is: the next call resumes it,
+                    # unless it is gone or has failed. A refusal does not end the doubt about an earlier request.
                     over = isinstance(error, NotFoundError | OutcomeError) if self._has_begun else not self._looked
                     if over:
                         await self._abandon(error)
@@ -188,7 +190,13 @@ class Submission(Generic[T]):
             else:
                 performed = await self._accept(value, "sent")
                 if self._looked and self.intent.urn is not None:
-                    late_duplicates.watch(self.effect, self.intent, self.journal)
+                    logger.warning(
+                        "The %s %s was sent again, as %s. If the first request shows an effect after all, "
+                        "`ivcap-flows doctor` names it.",
+                        self.intent.noun,
+                        self.intent.key,
+                        self.intent.urn,
+                    )
                 return performed
         raise AssertionError("the last turn returns or raises")
 
@@ -199,19 +207,20 @@ class Submission(Generic[T]):
 
     @property
     def _time(self) -> ServerTime | None:
-        """The platform's own time, as far as it is known."""
+        """The platform's own time; None if it is not known."""
         return None if self._clock is None else self._clock.time
 
     async def _visibility_delay_left(self) -> float:
-        """The seconds for which the effect of an earlier request may still be about to show."""
+        """Return for how many seconds the effect of an earlier request may still be invisible."""
         now = await self.journal.ask(self.journal.now)
         time = None if self._clock is None else await self._clock.now()
         return visibility_delay_left([self.intent], self.effect.visibility_delay, now, time)
 
     async def _look_for_it(self, visibility_delay: float) -> Performed[T] | None:
-        """Adopt the effect as soon as it shows. None when it has not within `visibility_delay` seconds, or where
-        sending resumes
-        it. The seconds are counted by a clock that nobody sets."""
+        """Adopt the effect as soon as it shows.
+
+        Return None if it has not shown within `visibility_delay` seconds (monotonic clock), or if sending resumes it.
+        """
         if self.effect.resumable and self._idempotency_records is not None:
             adopted = await self._leave_it_to_others()
             if adopted is not None:
@@ -228,7 +237,7 @@ class Submission(Generic[T]):
                 if left <= 0 or not error.retryable:
                     raise
             except InDoubtError:
-                # A reply on its way to somebody else may still decide it.
+                # A reply to another process may still decide it.
                 if left <= 0:
                     raise
             else:
@@ -240,8 +249,10 @@ class Submission(Generic[T]):
             await pauses.sleep(left)
 
     async def _leave_it_to_others(self) -> Performed[T] | None:
-        """Adopt what another journal has brought about. One that is at it is waited for as long as it gets on, then
-        its work is continued, unless there is some of ours."""
+        """Adopt the effect of another journal.
+
+        While the other journal makes progress, wait. If it stalls, continue its work, unless this journal has begun.
+        """
         loop = asyncio.get_running_loop()
         seen: Any = None
         begun, end, pauses = None, loop.time() + self.effect.stall_timeout, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -266,11 +277,11 @@ class Submission(Generic[T]):
                     break
             await pauses.sleep(end - loop.time())
         logger.warning(
-            "Another journal has the %s %s in hand and has not got on for %g s. This one %s.",
+            "Another journal works on the %s %s and has made no progress for %g s. This one %s.",
             self.intent.noun,
             self.intent.key,
             self.effect.stall_timeout,
-            "begins anew" if begun is None else "continues it",
+            "starts over" if begun is None else "continues it",
         )
         if begun is not None:
             self.intent = await self.journal.ask(self.journal.intents.progress, self.intent, begun)
@@ -290,7 +301,10 @@ class Submission(Generic[T]):
         return await self.effect.find(self.intent)
 
     async def _adopt(self, found: Sequence[Found[T]]) -> Performed[T] | None:
-        """The oldest of those that are surely ours; the rest is reported. InDoubtError if it cannot be told."""
+        """Adopt the oldest effect that is surely this intent's, and report the others.
+
+        Raises InDoubtError if it cannot be decided which is.
+        """
         ours = [one for one in found if one.matched_by == "key"]
         if not ours and found:
             others = await self.journal.ask(
@@ -298,7 +312,7 @@ class Submission(Generic[T]):
             )
             free = [one for one in found if one.urn not in others]
             ours = [one for one in free if one.matched_by == "content"]
-            # Where others may have caused what looks like ours, there must be one for each.
+            # If other intents may have caused equal effects, there must be one for each of them, too.
             rivals = await self.journal.ask(self.journal.intents.rivals, self.intent) if ours else 0
             if free and len(ours) <= rivals:
                 raise self._undecided([one.urn for one in free])
@@ -324,10 +338,10 @@ class Submission(Generic[T]):
         duplicates: Sequence[str] = (),
     ) -> Performed[T]:
         urn = self.urn = self.effect.urn(value)
-        # In the idempotency record, too, which others may read.
+        # The idempotency record shows it to others.
         outcome = self.journal.redaction.of(self.effect.encode(value))
         duplicates = [*duplicates, *self._left_behind(urn)]
-        # What can be gone on with loses nothing where the process ends before its row is written, and all know of it.
+        # A resumable effect is published before its row is written: if the process ends in between, nothing is lost.
         told_first = self.effect.resumable
         more = await self._tell_outcome(urn, outcome) if told_first else []
         try:
@@ -341,14 +355,19 @@ class Submission(Generic[T]):
                 duplicates=[*duplicates, *more],
             )
         except JournalError as error:
-            # The effect exists, so the flow goes on; whoever asks next finds the intent open and looks.
-            logger.error("The %s %s is not in the journal and will be looked up: %s", self.intent.noun, urn, error)
+            # The effect exists, so the flow continues. The next call finds the intent open and looks for its effect.
+            logger.error(
+                "The %s %s could not be written to the journal; the next call looks it up: %s",
+                self.intent.noun,
+                urn,
+                error,
+            )
         if not told_first and (more := await self._tell_outcome(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key)
 
     def _left_behind(self, urn: str | None) -> list[str]:
-        """What was begun here and another was then taken for: it may be whole by now."""
+        """Return the URN of an effect that was begun here before another was adopted; it may be complete by now."""
         begun = self.intent.progress.get("urn") if isinstance(self.intent.progress, dict) else None
         return [begun] if isinstance(begun, str) and begun != urn else []
 
@@ -359,9 +378,9 @@ class Submission(Generic[T]):
             logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
 
     async def _claim_on_platform(self) -> dict[str, Any] | None:
-        """Write the idempotency record; the content of the one that came before ours, if there is one."""
-        # Written before it is read: of two journals at once at least one sees the other. Where it must be read anyway,
-        # as an earlier holder may have written, that is first.
+        """Write the idempotency record. Return the content of an earlier one of another journal, if there is one."""
+        # Written before it is read, so that of two journals at least one sees the other. If an earlier holder of the
+        # claim may have written, it is read first.
         first = self.intent.fence == 1
         there = None if first else await self._read_aspect()
         if there is None and self._idempotency_records is not None:
@@ -376,15 +395,15 @@ class Submission(Generic[T]):
         return self._unless_ours(there)
 
     async def _aspect_of_another(self) -> dict[str, Any] | None:
-        """The content of the idempotency record that decides, if there is one."""
+        """Return the content of another journal's idempotency record, if there is one."""
         return self._unless_ours(await self._read_aspect())
 
     def _unless_ours(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The content, unless it is only the claim of this very intent."""
+        """Return the content, or None if it is only this intent's own claim."""
         return None if content is not None and content.get("urn") is None and self._is_ours(content) else content
 
     def _is_ours(self, content: dict[str, Any]) -> bool:
-        """Whether this very intent wrote it, and not one that a journal restored from a copy has forgotten."""
+        """Return whether this intent wrote it, and not one that was lost when the journal was restored from a copy."""
         mine = (self.journal.id, self.intent.created_at.isoformat())
         return (content.get("journal"), content.get("created-at")) == mine
 
@@ -401,19 +420,16 @@ class Submission(Generic[T]):
         return content
 
     async def tell_others(self) -> None:
-        """Write into the idempotency record how far this is."""
+        """Write the progress into the idempotency record."""
         await self._write_aspect(None, None, "The progress of the %s %s is only in the journal: %s")
 
     async def _tell_outcome(self, urn: str | None, outcome: Any) -> list[str]:
-        """Write the outcome into the idempotency record; what other journals made under the same key, which is
-        reported.
-        """
+        """Write the outcome into the idempotency record. Return what other journals made under its key."""
         others = await self._write_aspect(urn, outcome, "The outcome of the %s %s is only in the journal: %s")
         more = sorted({str(other["urn"]) for other in others if other.get("urn") not in (None, urn)})
         if more:
             logger.warning(
-                "Another journal has brought about the %s %s as well: here it is %s, there %s. `ivcap-flows doctor` "
-                "names them.",
+                "Another journal has made the %s %s, too: here it is %s, there %s. `ivcap-flows doctor` names them.",
                 self.intent.noun,
                 self.intent.key,
                 urn,
@@ -461,7 +477,7 @@ class Submission(Generic[T]):
 
     @cached_property
     def _for_reuse(self) -> dict[str, Any]:
-        """How an equal request of anybody in the account finds this one, and who asked."""
+        """Return what lets an equal request of anyone in the account find this one, and who asked."""
         row, definition = self.intent, self.intent.definition
         if definition is None:
             return {}
@@ -484,8 +500,8 @@ class Submission(Generic[T]):
         if self._platform not in _refused_on:
             _refused_on.add(self._platform)
             logger.warning(
-                "%s refuses idempotency records (%s). Within this journal nothing is sent twice all the same; what "
-                "another journal or machine sends can no longer be recognised before, only found and reported after.",
+                "%s refuses idempotency records (%s). Within this journal nothing is sent twice even so. What another "
+                "journal sends cannot be known before; `ivcap-flows doctor` finds it afterwards.",
                 self._platform,
                 error,
             )
@@ -493,7 +509,7 @@ class Submission(Generic[T]):
     def _undecided(self, urns: Sequence[str]) -> InDoubtError:
         row = self.intent
         return InDoubtError(
-            f"It cannot be told whether the {row.noun} {row.key} took effect. Candidates: {', '.join(urns)}. Decide "
+            f"It is not known whether the {row.noun} {row.key} took effect. Candidates: {', '.join(urns)}. Decide "
             f"with `ivcap-flows orders adopt {row.key} <urn>`, or `ivcap-flows orders write-off {row.key}` to send it "
             "again.",
             key=row.key,

@@ -1,4 +1,4 @@
-"""The durable store of what was intended, what came of it, and what is known about it."""
+"""The durable store: runs, intents and their outcomes, facts, and deliveries to sinks."""
 
 from __future__ import annotations
 

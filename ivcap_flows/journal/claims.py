@@ -1,7 +1,7 @@
-"""Claims: the right of one call to cause an effect, given to one at a time and ended with the call.
+"""Claims: the right to cause an effect, given to one call at a time and ended with that call.
 
-A claim names the process and, by a token, the call in it. It ends with the call, which is written down so that other
-processes see it, or with the process, which `Processes` tells.
+A claim names the process and, by a token, the call in that process. It ends with the call, which is written to the
+journal so that other processes see it, or with the process, which `Processes` detects.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ivcap_flows.journal.store import Store
 __all__ = ["LEFT", "Claims", "check_arrow", "fresh_row", "rows_of"]
 
 LEFT: Final[dict[str, Any]] = {"process_id": None, "token": None}
-"""What a row says of its holder when there is none."""
+"""The holder's columns in the row of an intent that nobody holds."""
 
 _I = schema.intents
 _AT_ONCE: Final = 500
-"""Keys in one statement; SQLite takes 999 values and more."""
+"""Keys per statement. Every version of SQLite accepts at least 999 values."""
 _TAKEN: Final = (
     *("process_id", "token", "updated_at", "state", "fence", "sent_at", "may_send_until", "error"),
     *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse", "name"),
@@ -49,6 +49,10 @@ _ASKED: Final = (
 )
 
 
+_BY_KEYS: Final = sa.select(_I).where(_I.c.key.in_(sa.bindparam("wanted", expanding=True))).order_by(_I.c.key)
+_LOCKED: Final = _BY_KEYS.with_for_update()
+
+
 class Claims:
     """The claims of one journal."""
 
@@ -58,10 +62,10 @@ class Claims:
         self._redaction = redaction
 
     def take(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
-        """Ask for the right to cause each effect, in one transaction; see `Claim` for the answers, which are in order.
+        """Request the right to cause each effect, in one transaction; return a `Claim` for each, in the same order.
 
-        A claim of kind "new" or "doubt" is held until the intent is done or abandoned, or is released, or the process
-        ends. With `spend_limit`, SpendLimitError when the run has as many spending intents already.
+        A claim of kind "new" or "doubt" is held until the intent is done, abandoned or released, or the process ends.
+        Raise SpendLimitError if the run already has `spend_limit` intents that spend.
         """
         wanted = [self._redaction.of_intent(each) for each in wanted]
         tokens = {each.key: str(uuid.uuid4()) for each in wanted}
@@ -73,9 +77,9 @@ class Claims:
             return claims
 
     def release(self, intents: Iterable[IntentRow]) -> None:
-        """End these claims; what they stand for stays as it is. Claims that have ended before are left alone.
+        """End these claims and leave the intents in their states. Claims that have already ended are skipped.
 
-        Never raises JournalError: what cannot be written now is written with one of the next heartbeats.
+        Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
         """
         tokens = {
             intent.key: intent.token
@@ -88,15 +92,15 @@ class Claims:
     def _take(
         self, connection: Connection, wanted: Sequence[NewIntent], tokens: dict[str, str], spend_limit: int | None
     ) -> list[Claim]:
-        # Before the first row there is nothing to lock; the limit needs all claims of a run to take turns. In one order
-        # for all, or two callers would wait for each other.
+        # A key without a row has nothing to lock, so callers take turns by name. For the limit, all claims of a run
+        # take turns. Names are sorted, or two callers could wait for each other.
         runs = {f"run:{each.run_id}" for each in wanted} if spend_limit is not None else set()
         self._store.take_turns(connection, *sorted(runs), *(f"key:{key}" for key in sorted(tokens)))
         now = self._store.now(connection)
         serial = self._store.serial(connection)
         process_id = self._processes.mine(connection, now)
-        # Locked, or a holder could go on from what is read here, and be done, before it is asked after.
-        known = rows_of(self._store, connection, sorted(tokens), lock=True)
+        # Locked: otherwise a holder could change its row, or finish, before the check whether it still holds it.
+        known = rows_of(connection, sorted(tokens), lock=True)
         holders: dict[str, ProcessRow] = {}
         claims: list[Claim] = []
         fresh: list[dict[str, Any]] = []
@@ -143,10 +147,10 @@ class Claims:
     def _taken_over(
         self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None, now: datetime
     ) -> tuple[Any, IntentRow]:
-        """What a claim that nobody is at becomes for whoever asks now."""
+        """Return the kind and the row of a claim on an intent that nobody holds."""
         if row.state not in ("intent", "abandoned"):
             return "doubt", self._in_doubt(row, holder, now) if row.state == "sent" else row
-        # What was surely never sent begins anew and belongs to whoever asks now.
+        # Certainly never sent, so it starts again and belongs to the caller.
         return "new", replace(
             row,
             state="intent",
@@ -164,7 +168,10 @@ class Claims:
         )
 
     def _in_doubt(self, row: IntentRow, holder: ProcessRow | None, now: datetime) -> IntentRow:
-        """What was about to leave: it may have left, or may yet leave, to the end of the time that its holder had."""
+        """Return the row of a sent intent as in doubt.
+
+        Its request may have left, or may still leave until the holder's time for sending is over.
+        """
         if row.sent_at is None or row.may_send_until is None:
             return replace(row, state="in_doubt")
         rest = row.may_send_until - row.sent_at
@@ -172,7 +179,7 @@ class Claims:
         return replace(
             row,
             state="in_doubt",
-            # A clock that was set back since makes nobody wait longer than a holder may send.
+            # Bounded: if the clock was set back, nobody waits longer than a holder may send.
             sent_at=min(row.may_send_until, now if has_left else now + rest),
             may_send_until=None if has_left else row.may_send_until,
             sent_platform_time=None if row.sent_platform_time is None else row.sent_platform_time + rest,
@@ -185,8 +192,8 @@ class Claims:
         placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()
         if placed >= limit:
             raise SpendLimitError(
-                f"The run has asked for {placed} of at most {limit} (max_orders), so the {wanted.noun} "
-                f"for {wanted.subject} was not sent. Raise IVCAP_FLOWS_MAX_ORDERS if this is meant.",
+                f"The run already has {placed} orders and jobs, and max_orders allows {limit}, so the {wanted.noun} "
+                f"for {wanted.subject} was not sent. If you want more, increase IVCAP_FLOWS_MAX_ORDERS.",
                 limit=limit,
                 placed=placed,
                 service=wanted.subject,
@@ -194,26 +201,27 @@ class Claims:
 
 
 def check_arrow(row: IntentRow, after: State) -> None:
-    """DurabilityError where the table of states has no such arrow."""
+    """Raise DurabilityError if the table of states has no arrow from the row's state to `after`."""
     if not allowed(row.state, after):
         raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
 
 
-def rows_of(store: Store, connection: Connection, keys: Sequence[str], *, lock: bool = False) -> dict[str, IntentRow]:
-    """The intents that there are under these keys."""
+def rows_of(connection: Connection, keys: Sequence[str], *, lock: bool = False) -> dict[str, IntentRow]:
+    """Return the intents under these keys, by key; keys without an intent are left out.
+
+    With `lock` nobody else changes them until the transaction ends. SQLite has no row locks and needs none: its writers
+    take turns.
+    """
     found: dict[str, IntentRow] = {}
     for start in range(0, len(keys), _AT_ONCE):
-        query = sa.select(_I).where(_I.c.key.in_(keys[start : start + _AT_ONCE])).order_by(_I.c.key)
-        # SQLite has no such lock and needs none: its writers take turns.
-        if lock and not store.is_sqlite:
-            query = query.with_for_update()
-        for row in connection.execute(query).mappings():
+        some = {"wanted": keys[start : start + _AT_ONCE]}
+        for row in connection.execute(_LOCKED if lock else _BY_KEYS, some).mappings():
             found[row["key"]] = IntentRow(**row)
     return found
 
 
 def fresh_row(wanted: NewIntent, now: datetime, serial: int) -> dict[str, Any]:
-    """The row of an intent that nobody has asked for before."""
+    """Return the row of an intent that is requested for the first time."""
     nothing = dict.fromkeys(
         (
             *("sent_at", "may_send_until", "sent_platform_time", "progress", "urn", "outcome"),
@@ -230,4 +238,5 @@ def fresh_row(wanted: NewIntent, now: datetime, serial: int) -> dict[str, Any]:
         "created_at": now,
         "updated_at": now,
         "duplicates": [],
+        "sent_again": False,
     }

@@ -1,4 +1,4 @@
-"""What has reached which sink, and what waits to be tried again."""
+"""Deliveries: which records have reached which sink, and which are to be tried again."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _D, _C, _S, _F = schema.deliveries, schema.cursors, schema.sendings, schema.fact
 
 
 class Deliveries:
-    """The deliveries of one journal; each is known by its sink and a key that the sink chooses."""
+    """The deliveries of one journal. A sink and a key that the sink chooses identify each."""
 
     def __init__(self, store: Store, leases: Leases) -> None:
         self._store = store
         self._leases = leases
 
     def get(self, sink: str, key: str) -> DeliveryRow | None:
-        """One delivery, None before the first try."""
+        """Return a delivery, or None before the first try."""
         query = sa.select(_D).where(_D.c.sink == sink, _D.c.key == key)
         with self._store.read() as connection:
             row = connection.execute(query).mappings().first()
             return None if row is None else DeliveryRow(**row)
 
     def delivered(self, sink: str, key: str) -> bool:
-        """Whether the sink has it."""
+        """Return whether the sink has it."""
         row = self.get(sink, key)
         return row is not None and row.state == "delivered"
 
@@ -50,8 +50,10 @@ class Deliveries:
         due: datetime | None = None,
         limit: int | None = 1000,
     ) -> list[DeliveryRow]:
-        """Deliveries in order of their next try; `due` keeps the pending ones whose time has come by then, `limit`
-        None gives all."""
+        """Return deliveries in the order of their next try.
+
+        `due` selects the pending ones that are to be tried by then. With `limit` None, return all.
+        """
         query = sa.select(_D).order_by(_D.c.next_try, _D.c.sink, _D.c.key).limit(limit)
         for column, value in ((_D.c.sink, sink), (_D.c.state, state), (_D.c.run_id, run_id)):
             if value is not None:
@@ -71,8 +73,11 @@ class Deliveries:
         reason: str | None = None,
         next_try: datetime | None = None,
     ) -> None:
-        """Note the outcome of a try. What is delivered stays so: a later word of another state is ignored. Of a run the
-        newest try tells all: what was left of its earlier keys is forgotten."""
+        """Store the outcome of a try.
+
+        A delivery that was made stays `delivered`: another state is ignored afterwards. A try with a `run_id` deletes
+        the run's deliveries to this sink under other keys that were not made.
+        """
         with self._store.write() as connection:
             row = {
                 "sink": sink,
@@ -99,39 +104,42 @@ class Deliveries:
                 )
 
     def cursor(self, sink: str) -> Cursor:
-        """How far the sink has come; at first nowhere."""
+        """Return how far the sink has come; before its first delivery, an empty `Cursor`."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(_C).where(_C.c.sink == sink)).mappings().first()
             return Cursor() if row is None else Cursor(row["seq"], tuple(row["behind"]))
 
     def advance(self, sink: str, cursor: Cursor) -> None:
-        """Note how far the sink has come."""
+        """Store how far the sink has come."""
         with self._store.write() as connection:
             self._store.upsert(connection, _C, {"sink": sink, "seq": cursor.seq, "behind": list(cursor.behind)})
 
     def runs_between(self, after: int, until: int) -> list[str]:
-        """The runs with facts whose `seq` is above `after` and at most `until`, by the first of them."""
+        """Return the runs with facts whose `seq` is above `after` and at most `until`, in the order of the first such
+        fact."""
         first = sa.func.min(_F.c.seq)
         query = sa.select(_F.c.run_id).where(_F.c.seq > after, _F.c.seq <= until).group_by(_F.c.run_id).order_by(first)
         with self._store.read() as connection:
             return list(connection.execute(query).scalars())
 
     def left(self, sink: str) -> list[str]:
-        """The runs that the sink was offered and has not got, the one that was tried the longest ago first."""
+        """Return the runs whose delivery to the sink was tried and not made, the least recently tried first."""
         query = sa.select(_D.c.run_id).where(_D.c.sink == sink, _D.c.state != "delivered", _D.c.run_id.is_not(None))
         with self._store.read() as connection:
             return list(dict.fromkeys(connection.execute(query.order_by(_D.c.updated_at, _D.c.key)).scalars()))
 
     def sending(self, sink: str, run_id: str) -> SendingRow | None:
-        """When the sink last sent something of a run, if nobody has heard of the end of that."""
+        """Return when the sink last began to send a run, or None if no such sending is still open."""
         query = sa.select(_S.c.sent_at, _S.c.sent_platform_time).where(_S.c.sink == sink, _S.c.run_id == run_id)
         with self._store.read() as connection:
             row = connection.execute(query).mappings().first()
             return None if row is None else SendingRow(**row)
 
     def note_sending(self, sink: str, run_id: str, time: ServerTime | None = None) -> None:
-        """Note, before the first request and again while they go, that something of a run is sent now, which is `time`
-        on the platform."""
+        """Store that a part of a run is being sent now, which is `time` on the platform.
+
+        Call this before the first request, and again while requests are sent.
+        """
         with self._store.write() as connection:
             moments = {
                 "sent_at": self._store.now(connection),
@@ -140,10 +148,10 @@ class Deliveries:
             self._store.upsert(connection, _S, {"sink": sink, "run_id": run_id, **moments})
 
     def end_sending(self, sink: str, run_id: str) -> None:
-        """Note that each request was answered."""
+        """Store that every request of a sending got its reply."""
         with self._store.write() as connection:
             connection.execute(sa.delete(_S).where(_S.c.sink == sink, _S.c.run_id == run_id))
 
     def lease(self, sink: str) -> AbstractContextManager[bool]:
-        """The right to drain a sink: `with deliveries.lease(sink) as mine: if mine: ...`. Never waits."""
+        """Try to take the lease on a sink, without waiting: `with deliveries.lease(sink) as mine: if mine: ...`."""
         return self._leases.hold(f"sink:{sink}")

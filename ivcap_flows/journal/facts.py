@@ -1,4 +1,4 @@
-"""Provenance facts, in the order in which they were stated."""
+"""Provenance facts, in the order in which they were written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Facts:
-    """The facts of one journal. They are only ever appended."""
+    """The facts of one journal. Facts are appended, never changed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -39,41 +39,41 @@ class Facts:
         self._insert = f"INSERT INTO {_F.name} ({columns}) VALUES ({', '.join(place for _ in _WRITTEN)})"  # noqa: S608
 
     def append(self, facts: Sequence[Fact]) -> None:
-        """Write facts in one transaction: all or none. Their `seq` is given here."""
+        """Write facts in one transaction: all or none. The database assigns each its `seq`."""
         if not facts:
             return
-        # Whoever states something, no secret in it is kept; what one fact shows to be secret is none in another.
+        # No secret is kept, whoever wrote the fact. A secret found in one fact is hidden in all the others, too.
         attributes = scrub([fact.record.attributes for fact in facts])
         with self._store.write() as connection:
             if not self._store.is_sqlite:
-                # Numbers are given before the commit; without turns a reader that pages by them could pass one by.
+                # A `seq` is assigned before the commit. Without turns, a reader that pages by `seq` could miss one.
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
             now = schema.Instant.stored(self._store.now(connection))
-            # Each row through the statement's own machinery takes longer than SQLite does to write it.
+            # SQLAlchemy's processing of a row takes longer than SQLite's write.
             connection.exec_driver_sql(
                 self._insert, [_row(fact, now, kept) for fact, kept in zip(facts, attributes, strict=True)]
             )
 
     def of_run(self, run_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
-        """A page of a run's facts: those with `seq` above `after`."""
+        """Return a page of a run's facts: those with `seq` above `after`."""
         return self._page(_SELECT.where(_F.c.run_id == run_id, _F.c.seq > after), limit)
 
     def about(self, record_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
-        """A page of what any run states of a thing: its records and the relations from and to it."""
+        """Return a page of the facts of all runs about a thing: its records and the relations from and to it."""
         named = sa.or_(_F.c.record_id == record_id, _F.c.source == record_id, _F.c.target == record_id)
         return self._page(_SELECT.where(named, _F.c.seq > after), limit)
 
     def since(self, after: int, *, limit: int = PAGE) -> list[Fact]:
-        """A page of all facts with `seq` above `after`; nothing with a lower `seq` appears later."""
+        """Return a page of all facts with `seq` above `after`. No fact with a lower `seq` appears later."""
         return self._page(_SELECT.where(_F.c.seq > after), limit)
 
     def newest(self) -> int:
-        """The `seq` of the newest fact of all; 0 without one."""
+        """Return the `seq` of the newest fact of all runs, or 0 if there is none."""
         with self._store.read() as connection:
             return connection.execute(sa.select(sa.func.max(_F.c.seq))).scalar() or 0
 
     def last_seq(self, run_id: str) -> int:
-        """The `seq` of a run's newest fact; 0 without one."""
+        """Return the `seq` of a run's newest fact, or 0 if there is none."""
         with self._store.read() as connection:
             return connection.execute(sa.select(sa.func.max(_F.c.seq)).where(_F.c.run_id == run_id)).scalar() or 0
 
@@ -83,7 +83,7 @@ class Facts:
 
 
 def _row(fact: Fact, now: int, attributes: dict[str, Any]) -> tuple[str | int | None, ...]:
-    """A fact in the order of `_WRITTEN`."""
+    """Return the values of a fact in the order of `_WRITTEN`."""
     record = fact.record
     if attributes is not record.attributes:
         record = record.model_copy(update={"attributes": attributes})
@@ -99,13 +99,13 @@ def _row(fact: Fact, now: int, attributes: dict[str, Any]) -> tuple[str | int | 
 
 
 def _readable(record: Record) -> Record:
-    """With what is no Unicode, such as in the name of a file, written as in `\\udcff`."""
+    """Return the record with lone surrogates, such as those in a file name, as escapes like `\\udcff`."""
     said = json.dumps(record.model_dump(), ensure_ascii=False, default=str)
     return Record.model_validate_json(_LONE.sub(lambda found: rf"\\u{ord(found.group()):04x}", said))
 
 
 def _version(record: Record) -> str | None:
-    """What a thing is known by beside its id: the sha256 of its content, or the commit of code."""
+    """Return what identifies a thing beside its id: the sha256 of its content, or the commit of code."""
     if record.kind != "entity":
         return None
     version = content_of(record) or record.attributes.get("commit")

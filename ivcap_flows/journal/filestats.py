@@ -17,15 +17,15 @@ _F = schema.files
 
 
 class FileStats:
-    """A cache by machine and path; another state of the file is another content."""
+    """A cache by machine and path. A file whose state differs counts as changed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # A database may serve many machines, whose paths have nothing in common.
+        # A PostgreSQL database may serve many machines, and the same path differs from machine to machine.
         self._machine = "" if store.is_sqlite else f"{platform.node()}:"
 
     def known_sha256(self, path: str, state: FileState) -> str | None:
-        """The digest of a file in just this state, None if it was never remembered."""
+        """Return the digest of a file in exactly this state, or None if it is not known."""
         row = self._row(path, state)
         query = sa.select(_F.c.sha256).where(*(_F.c[name] == value for name, value in row.items()))
         with self._store.read() as connection:
@@ -33,15 +33,18 @@ class FileStats:
             return found
 
     def remember_sha256(self, path: str, state: FileState, sha256: str) -> None:
-        """Keep a digest. Only the caller knows whether the file can change again and have the same state.
-        A path that holds a secret is not kept."""
+        """Store the digest of a file in this state.
+
+        The caller must make sure that the file cannot change again and keep the same state. A path that contains a
+        secret is not stored.
+        """
         if holds_secret(path):
             return
         with self._store.write() as connection:
             self._store.upsert(connection, _F, {**self._row(path, state), "sha256": sha256})
 
     def forget(self, path: str) -> None:
-        """Drop the digest of a file."""
+        """Delete the digest of a file."""
         with self._store.write() as connection:
             connection.execute(sa.delete(_F).where(_F.c.path == self._machine + path))
 

@@ -1,4 +1,4 @@
-"""The kinds of file systems: where a journal may lie, and whose change times can be trusted."""
+"""Kinds of file systems: which can hold a journal, and which have reliable change times."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
         "smbfs", "vboxsf", "virtiofs", "vmhgfs", "webdav", "wekafs",
     }
 )  # fmt: skip
-"""Names of network file systems, and of folders that a host shares with a virtual machine, as the mount table has them.
+"""File systems on a network, or shared by a host with a virtual machine, by their names in the mount table.
 
-Their locks do not reach the other machines that see the same files, or their mapped memory is not shared.
+On these, locks do not reach the other machines that see the same files, or mapped memory is not shared.
 """
 LOCAL_FUSE: Final = frozenset({"fuse.encfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuseblk"})
-"""The FUSE file systems on a local disk. All others are taken for remote: most are, and none says so itself."""
+"""FUSE file systems on a local disk. All others count as remote: most are, and the mount table does not say which."""
 
 
 def file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = None) -> str:
-    """The kind of file system that `path` lies on, or will once made; empty where the mount table does not say.
+    """Return the kind of file system that `path` is on, or will be on once it exists.
 
-    `mounts` are pairs of mount point and file system kind, by default this machine's.
+    Return an empty string if the mount table does not say. `mounts` are pairs of mount point and kind of file system,
+    by default those of this machine.
     """
     if mounts is None:
         import psutil
@@ -34,13 +35,13 @@ def file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = None) -> 
         mounts = [(part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)]
     resolved = path.resolve()
     ancestors = {str(part): len(part.parts) for part in (resolved, *resolved.parents)}
-    # Of several mounts on one point the last hides the others.
+    # If several file systems are mounted on one point, the last hides the others.
     covering = [(ancestors[point], order, kind) for order, (point, kind) in enumerate(mounts) if point in ancestors]
     return max(covering)[2].lower() if covering else ""
 
 
 def network_file_system(path: Path, mounts: Iterable[tuple[str, str]] | None = None) -> str | None:
-    """The kind of network or virtual file system that `path` lies on, or will once made; None for a local one."""
+    """Return the kind of network or virtual file system that `path` is or will be on; None if it is a local one."""
     kind = file_system(path, mounts)
     remote = kind in NETWORK_FILE_SYSTEMS or (kind.startswith("fuse") and kind not in LOCAL_FUSE)
     return kind if remote else None

@@ -1,4 +1,4 @@
-"""What coroutines ask of a journal, done beside their loop; on SQLite what was asked meanwhile shares a commit."""
+"""Calls of coroutines to a journal, run in a thread. On SQLite, calls that queue up meanwhile share a commit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MOST: Final = 32
-"""Writes in one transaction; other processes wait for their turn meanwhile."""
+"""Maximum number of calls per transaction, since other processes wait for it to end."""
 
 
 class _Asked:
-    """A call, and the future of whoever waits for what it gives."""
+    """A call and the future of its caller."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -37,15 +37,15 @@ class _Asked:
 
     def do(self) -> None:
         if self.future.cancelled():
-            # What was not begun when its caller left is not done behind its back.
+            # Skip calls that were cancelled before they started.
             return
         try:
             self._value = self._context.run(self._call)
-        except BaseException as error:  # noqa: BLE001 - it is whoever asked that it is raised to
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             self._error = error
 
     def lose(self, error: BaseException) -> None:
-        """Whatever came of the call is not on disk."""
+        """Replace the call's result by an error, since its writes are not on disk."""
         self._error = copy.copy(error)
 
     def answer(self) -> None:
@@ -58,7 +58,7 @@ class _Asked:
 
 
 class GroupCommit:
-    """Does calls in their order, in one thread at a time. A call must not wait for another."""
+    """Runs calls in their order, in one thread at a time. A call must not wait for another call."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -71,12 +71,13 @@ class GroupCommit:
         self._process = os.getpid()
 
     async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a call gives; what it has written is on disk then. Cancelled, the call may be done all the same.
+        """Run a call and return its result once its writes are on disk.
 
-        Raises what the call does, and JournalError where the commit that it shares has failed.
+        If this coroutine is cancelled, the call may still run. Raise what the call raises, and JournalError if the
+        shared commit fails.
         """
         if not self._store.is_sqlite:
-            # The server shares commits already.
+            # The server groups commits itself.
             return await asyncio.to_thread(call, *args, **kwargs)
         if self._process != os.getpid():
             self._begin_anew()
@@ -93,7 +94,7 @@ class GroupCommit:
         return value
 
     def _refuse(self, error: BaseException) -> None:
-        """Nobody serves: all who ask by now hear of it, also those of other loops."""
+        """Fail all queued calls, of every loop, since no thread can run them."""
         with self._lock:
             some, self._busy = list(self._asked), False
             self._asked.clear()
@@ -122,14 +123,14 @@ class GroupCommit:
             with self._store.together():
                 for asked in some:
                     asked.do()
-        except BaseException as error:  # noqa: BLE001 - it is those who asked that it is raised to
+        except BaseException as error:  # noqa: BLE001 - raised in the callers
             for asked in some:
                 asked.lose(error)
 
 
 def _tell(some: list[_Asked]) -> None:
     for loop in {asked.loop for asked in some}:
-        # A loop that was closed meanwhile has nobody who waits.
+        # A loop that was closed meanwhile has no waiting callers.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(_answer, [asked for asked in some if asked.loop is loop])
 

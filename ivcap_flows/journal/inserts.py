@@ -1,7 +1,7 @@
-"""Inserts of rows that may be there already, as SQLite and PostgreSQL both have them.
+"""Inserts of rows that may exist already, in the syntax that SQLite and PostgreSQL share.
 
-SQLAlchemy has them for each dialect, and compiles those anew whenever they are executed (`inherit_cache = False`),
-which takes longer than the database does.
+SQLAlchemy has such an insert for each dialect, but compiles it at every execution (`inherit_cache = False`), which
+takes longer than the database's work.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["InsertNew", "InsertOver"]
 
 
 class InsertNew(sa.Insert):
-    """Leaves a row that is there as it is."""
+    """An insert that leaves an existing row unchanged."""
 
     inherit_cache = True
 
 
 class InsertOver(sa.Insert):
-    """Replaces the given columns of a row that has the same primary key."""
+    """An insert that replaces the given columns of an existing row with the same primary key."""
 
     inherit_cache = True
 

@@ -1,6 +1,7 @@
 """Intents: every effect is written here before it is sent, so that it is neither lost nor sent twice.
 
-A holder claims a key and gets a fencing number; each later write names it and is refused once another has claimed.
+A holder claims a key and gets a fencing token. Each later write names the token, and is refused once another process
+has claimed the key.
 """
 
 from __future__ import annotations
@@ -41,25 +42,23 @@ __all__ = ["Intents"]
 logger = logger_of("ivcap_flows.journal")
 
 _I = schema.intents
-# What each effect needs several times is put together once: that takes longer than SQLite does.
+# Each effect runs these several times, and building a statement takes longer than SQLite's work, so build them once.
 _NEWEST = sa.select(_I).where(_I.c.base_key == sa.bindparam("base")).order_by(_I.c.generation.desc()).limit(1)
-_BY_KEY = sa.select(_I).where(_I.c.key == sa.bindparam("wanted"))
-_LOCKED = _BY_KEY.with_for_update()
 
 
 @cache
 def _change(*names: str) -> sa.Update:
-    """The change of these columns of one row."""
+    """Return the statement that changes these columns of one row."""
     new = {name: sa.bindparam(f"new_{name}", type_=_I.c[name].type) for name in names}
     return sa.update(_I).where(_I.c.key == sa.bindparam("moved", type_=sa.Text)).values(new)
 
 
 class Intents:
-    """The intents of one journal, one by one or many in one transaction.
+    """The intents of one journal: methods for one intent, and `_many` methods that change several in one transaction.
 
-    The methods for many leave out the intents that another process has taken over, or that the table of states keeps
-    where they are, and return what they changed. With `strict` that is a FencedError or DurabilityError, as it is for
-    the methods for one, which are the same.
+    The `_many` methods skip an intent that another process has taken over, or whose change the table of states does not
+    allow, and return the changed ones. With `strict` they raise FencedError or DurabilityError instead. The methods for
+    one intent do the same as the `_many` methods, with `strict`.
     """
 
     def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
@@ -69,22 +68,22 @@ class Intents:
         self._claims = Claims(store, processes, redaction)
 
     def note_many(self, wanted: Sequence[NewIntent]) -> None:
-        """Write down what is going to be asked for, held by nobody yet; what is there already stays as it is."""
+        """Insert intents that nobody holds yet. Keys that exist already keep their rows."""
         wanted = [self._redaction.of_intent(each) for each in wanted]
         with self._store.write() as connection:
             self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
             now = self._store.now(connection)
-            known = rows_of(self._store, connection, [each.key for each in wanted])
+            known = rows_of(connection, [each.key for each in wanted])
             serial = self._store.serial(connection)
             rows = [fresh_row(each, now, serial) | LEFT for each in wanted if each.key not in known]
             self._store.insert_all_new(connection, _I, rows)
 
     def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
-        """Ask for the right to cause an effect; see `Claims.take`."""
+        """Request the right to cause an effect, as `Claims.take` does."""
         return self.claim_many([wanted], spend_limit=spend_limit)[0]
 
     def claim_many(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
-        """Ask for the right to cause each effect; see `Claims.take`."""
+        """Request the right to cause each effect, as `Claims.take` does."""
         return self._claims.take(wanted, spend_limit=spend_limit)
 
     def mark_sent(
@@ -101,11 +100,17 @@ class Intents:
         *,
         strict: bool = False,
     ) -> list[IntentRow]:
-        """One request for all of them is about to leave, within so many seconds: the last point at which a newer claim
-        stops it. `time` is the platform's."""
+        """Mark intents as sent: one request for all of them leaves within `leaves_within` seconds.
+
+        After this, a newer claim can no longer stop the request. `time` is the time on the platform.
+        """
         with self._store.write() as connection:
             now = self._store.now(connection)
             values = {intent.key: _sending(intent, now, time, leaves_within) for intent in intents}
+            for intent in intents:
+                # With progress it is resumed: nothing is begun a second time.
+                again = intent.state == "in_doubt" and intent.progress is None
+                values[intent.key]["sent_again"] = intent.sent_again or again
             return self._move_many(connection, intents, "sent", values, strict=strict)
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
@@ -115,22 +120,25 @@ class Intents:
     def mark_in_doubt_many(
         self, intents: Sequence[IntentRow], error: str, time: ServerTime | None = None, *, strict: bool = False
     ) -> list[IntentRow]:
-        """The reply was lost; the claims stay. The visibility delay counts from now, by the platform's clock `time`."""
+        """Mark intents as in doubt, since their reply was lost, and keep the claims.
+
+        The visibility delay starts now, which is `time` on the platform.
+        """
         with self._store.write() as connection:
             now = self._store.now(connection)
             values = {intent.key: {**_sending(intent, now, time), "error": error} for intent in intents}
             for intent in intents:
                 if intent.state == "intent":
-                    # Nothing of ours has left: the doubt is about another journal's request, however old that is.
+                    # This journal sent nothing. The doubt is about another journal's request, of unknown age.
                     values[intent.key]["platform_time"] = None
             return self._move_many(connection, intents, "in_doubt", values, strict=strict)
 
     def progress(self, intent: IntentRow, progress: Any) -> IntentRow:
-        """Store what a resumable effect needs to go on, such as the URL of an upload."""
+        """Store what a resumable effect needs to continue, such as the URL of an upload."""
         return self.progress_many([intent], progress, strict=True)[0]
 
     def progress_many(self, intents: Sequence[IntentRow], progress: Any, *, strict: bool = False) -> list[IntentRow]:
-        """Store what all of them need to go on, and leave them in their states."""
+        """Store one progress for all these intents; their states stay the same."""
         with self._store.write() as connection:
             values = {intent.key: {"progress": progress} for intent in intents}
             return self._move_many(connection, intents, None, values, strict=strict)
@@ -149,9 +157,9 @@ class Intents:
         return self.settle_many([Settled(intent, urn, outcome, how, matched_by, duplicates)], strict=True)[0]
 
     def settle_many(self, settled: Sequence[Settled], *, strict: bool = False) -> list[IntentRow]:
-        """The effects exist; ends the claims.
+        """Mark intents as accepted, with their outcomes, and end the claims.
 
-        InDoubtError if one is known by its content alone and another key has taken it meanwhile.
+        Raise InDoubtError if an effect was matched by its content and is the outcome of another key already.
         """
         values = {
             one.intent.key: {
@@ -179,8 +187,10 @@ class Intents:
     def abandon_many(
         self, errors: Mapping[str, str], intents: Sequence[IntentRow], *, strict: bool = False
     ) -> list[IntentRow]:
-        """Surely no effect came of them; ends the claims, and the same may be asked for again. `errors` says by key
-        why."""
+        """Abandon intents that certainly had no effect, and end the claims. The same effects may be requested again.
+
+        `errors` gives the reason for each key.
+        """
         values = {intent.key: {"error": errors[intent.key], "progress": None, **LEFT} for intent in intents}
         with self._store.write() as connection:
             moved = self._move_many(connection, intents, "abandoned", values, strict=strict)
@@ -190,7 +200,10 @@ class Intents:
     def leave_many(
         self, progress: Mapping[str, Any], errors: Mapping[str, str], intents: Sequence[IntentRow]
     ) -> list[IntentRow]:
-        """Nobody knows what came of them, and looking again now is of no use; ends the claims. Both are by key."""
+        """Leave intents in doubt and end the claims, when looking for their effects again now is of no use.
+
+        `progress` and `errors` are by key.
+        """
         values = {
             intent.key: {"progress": progress[intent.key], "error": errors[intent.key], **LEFT} for intent in intents
         }
@@ -200,10 +213,10 @@ class Intents:
         return moved
 
     def release(self, intent: IntentRow, doubt: str | None = None, time: ServerTime | None = None) -> None:
-        """End the claim and leave the intent as it stands; with `doubt`, why what was sent is in doubt from now on,
-        which is `time` on the platform.
+        """End the claim on an intent, and leave it in its state.
 
-        Never raises JournalError: what cannot be written now is written with one of the next heartbeats.
+        With `doubt`, a sent intent becomes in doubt for this reason, from now on, which is `time` on the platform.
+        Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
         """
         if doubt is None or intent.state != "sent" or intent.token is None or not self._processes.runs(intent.token):
             self._claims.release([intent])
@@ -213,24 +226,30 @@ class Intents:
                 values = {**_sending(intent, self._store.now(connection), time), "error": doubt, **LEFT}
                 self._move(connection, intent, "in_doubt", values)
         except DurabilityError as error:
-            # Another has taken over, or a write that was cancelled has come through: neither leaves anything to say.
-            logger.debug("The %s %s is not in doubt: %s", intent.noun, intent.key, error)
+            # Another process has taken over, or a cancelled write was done after all: nothing is left to change.
+            logger.debug("The %s %s was not marked as in doubt: %s", intent.noun, intent.key, error)
             self._claims.release([intent])
         except JournalError as error:
-            logger.warning("The %s %s stays as sent: %s", intent.noun, intent.key, error)
+            logger.warning(
+                "The %s %s could not be marked as in doubt, so the journal still has it as sent. The next attempt "
+                "looks for it on the platform. %s",
+                intent.noun,
+                intent.key,
+                error,
+            )
             self._processes.owe({intent.key: intent.token})
         finally:
             self._end([intent])
 
     def release_many(self, intents: Iterable[IntentRow]) -> None:
-        """End the claims and leave the intents as they stand, as `release` does."""
+        """End the claims on intents, and leave them in their states, as `release` does."""
         self._claims.release(intents)
 
     def finish(self, key: str, status: str, outcome: Any = None) -> IntentRow | None:
-        """The platform's work has ended with `status`; needs no claim, since it can only be seen, not caused.
+        """Store that the platform's work has ended with `status`. This needs no claim, since it only reports.
 
-        `outcome` replaces the stored one if given. None for a key that this journal does not have; an intent that is
-        not known to be accepted stays as it is.
+        `outcome`, if given, replaces the stored one. Return None if the journal does not have the key. An intent that
+        was not accepted stays unchanged.
         """
         outcome = self._redaction.of(outcome)
         with self._store.write() as connection:
@@ -241,37 +260,38 @@ class Intents:
             return self._move(connection, row, "terminal", values)
 
     def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
-        """Keep the URNs of further effects that were found under a key that is done."""
+        """Store the URNs of further effects that were found under a key whose effect exists."""
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
             self._move(connection, row, row.state, {"duplicates": list(urns)})
 
     def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
-        """The user's word on an intent in doubt: the effect is `urn`, of which `outcome` is the JSON form.
+        """Settle an intent in doubt as the user decides: its effect is `urn`, and `outcome` is its JSON form.
 
-        DurabilityError while a live process is at it, or when it is not in doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
         """
         found = {"urn": urn, "outcome": self._redaction.of(outcome), "how": "adopted", "matched_by": "user"}
         return self._decide(key, "accepted", found)
 
     def write_off(self, key: str) -> IntentRow:
-        """The user's word on an intent in doubt: no effect came of it, so that the same may be sent again.
+        """Abandon an intent in doubt as the user decides: it had no effect, so the same may be sent again.
 
-        DurabilityError while a live process is at it, or when it is not in doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
         """
         return self._decide(key, "abandoned", {"error": WRITTEN_OFF, "progress": None})
 
     def give_up(self, key: str) -> IntentRow:
-        """The user's word on an intent in doubt: whatever came of it, it is not sent again by itself.
+        """Abandon an intent in doubt as the user decides: whether it had an effect or not, it is not sent again
+        automatically.
 
-        DurabilityError while a live process is at it, or when it is not in doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
         """
         return self._decide(key, "abandoned", {"error": GIVEN_UP, "progress": None})
 
     def send_again(self, key: str) -> IntentRow:
-        """The user's word on an intent in doubt or given up: it is sent once more, whatever came of it.
+        """Mark an intent in doubt, or an abandoned one, to be sent again as the user decides, even if it had an effect.
 
-        DurabilityError while a live process is at it, or when there is no doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is neither in doubt nor abandoned.
         """
         row = self.get(key)
         if row is not None and row.state == "abandoned":
@@ -281,31 +301,29 @@ class Intents:
         return self._decide(key, "abandoned", {"error": RESEND, "progress": None})
 
     def take_over(self, key: str) -> IntentRow:
-        """The user's word on an effect that exists: whoever waited for it is gone, and the user sees to it.
+        """Store that the user takes care of an effect, such as an orphan, that no run waits for.
 
-        DurabilityError where it is not known to exist.
+        Raise DurabilityError if the effect is not known to exist.
         """
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
             if row.state not in DONE:
-                raise DurabilityError(
-                    f"The {row.noun} {key} is {row.state}, so there is nothing to take over.", key=key
-                )
+                raise DurabilityError(f"The {row.noun} {key} is {row.state}: there is nothing to take over.", key=key)
             return self._move(connection, row, row.state, {"matched_by": "user"})
 
     def account_for(self, key: str, status: str) -> IntentRow:
-        """The user's word on an effect that ended with `status` and that nobody waits for: it is written off.
+        """Write off an effect that ended with `status` and that no run waits for, as the user decides.
 
-        It stays the answer to whoever asks for it again, since it is paid for.
+        A later request for the same effect still gets this one, since it is paid for.
         """
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
             return self._move(connection, row, "terminal", {"status": status, "error": WRITTEN_OFF})
 
     def restore(self, wanted: NewIntent, created_at: datetime, *, urn: str | None, outcome: Any) -> bool:
-        """Write down an intent of another journal, from what the platform tells of it; False where the key is known.
+        """Insert another journal's intent, as the platform's records show it. Return False if the key exists already.
 
-        One without a `urn` is in doubt from now on.
+        An intent without a `urn` is in doubt from now on.
         """
         wanted, outcome = self._redaction.of_intent(wanted), self._redaction.of(outcome)
         with self._store.write() as connection:
@@ -314,7 +332,7 @@ class Intents:
             if not self._store.insert_new(connection, _I, row):
                 return False
             if urn is None:
-                # When it was sent is not known, so what has passed since does not count.
+                # The time of sending is not known, so the visibility delay starts now.
                 doubt = {"sent_at": self._store.now(connection), "error": "known from its idempotency record alone"}
                 self._move(connection, IntentRow(**row), "in_doubt", doubt)
             else:
@@ -328,15 +346,15 @@ class Intents:
             now = self._store.now(connection)
             if row.state not in OPEN:
                 raise DurabilityError(
-                    f"The {row.noun} {key} is {row.state}, not in doubt, so there is nothing to decide.", key=key
+                    f"The {row.noun} {key} is {row.state}, not in doubt: there is nothing to decide.", key=key
                 )
             if row.process_id is not None:
                 holder = self._processes.read(connection, row.process_id)
                 if self._processes.holds(holder, row.token, now):
                     raise DurabilityError(
-                        f"The {row.noun} {key} is being worked on by process {holder.pid} on {holder.host}. "
-                        "Wait for it or end it, then try again; what ran on another machine or in another container "
-                        f"is free {LEASE_SECONDS:.0f} s after its last heartbeat.",
+                        f"Process {holder.pid} on {holder.host} is working on the {row.noun} {key}. Wait until it ends "
+                        "or end it, then try again. If it ran on another machine or in another container, wait "
+                        f"{LEASE_SECONDS:.0f} s after its last heartbeat.",
                         key=key,
                     )
             if row.state == "sent":
@@ -344,17 +362,17 @@ class Intents:
             return self._move(connection, row, after, {**values, "fence": row.fence + 1, **LEFT})
 
     def get(self, key: str) -> IntentRow | None:
-        """An intent by its key."""
+        """Return an intent by its key, or None."""
         with self._store.read() as connection:
             return self._find(connection, key)
 
     def find_many(self, keys: Sequence[str]) -> dict[str, IntentRow]:
-        """The intents that there are under these keys."""
+        """Return the intents under these keys, by key; keys without an intent are left out."""
         with self._store.read() as connection:
-            return rows_of(self._store, connection, keys)
+            return rows_of(connection, keys)
 
     def newest(self, base_key: str) -> IntentRow | None:
-        """The newest generation under a key."""
+        """Return the newest generation of an intent by its base key, or None."""
         with self._store.read() as connection:
             row = connection.execute(_NEWEST, {"base": base_key}).mappings().first()
             return None if row is None else IntentRow(**row)
@@ -368,12 +386,14 @@ class Intents:
         urn: str | None = None,
         mentions: str | None = None,
         twice: bool = False,
+        sent_again: bool = False,
         newest: bool = False,
         limit: int | None = 1000,
     ) -> list[IntentRow]:
-        """Intents in the order of their making, or the `newest` first; `limit` None gives all.
+        """Return intents in the order of their creation, or with `newest` the newest first.
 
-        With `mentions` only those whose request has this text as a value, with `twice` only those with duplicates.
+        `mentions` selects those whose request has this text as a value, `twice` those with duplicates, `sent_again`
+        those that were sent once more after a doubt. With `limit` None, return all.
         """
         order = (_I.c.serial.desc(),) if newest else (_I.c.created_at, _I.c.key)
         query = sa.select(_I).order_by(*order).limit(limit)
@@ -382,6 +402,8 @@ class Intents:
             query = query.where(request.contains(f'"{mentions}"', autoescape=True))
         if twice:
             query = query.where(_I.c.duplicates != [])
+        if sent_again:
+            query = query.where(_I.c.sent_again)
         for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):
             if value is not None:
                 query = query.where(column == value)
@@ -389,7 +411,7 @@ class Intents:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
     def held(self, intent: IntentRow) -> bool:
-        """Whether a live process seems to be at an intent; to be shown, for a claim decides anew."""
+        """Return whether a live process seems to hold an intent. Only for display: a claim checks again."""
         if intent.process_id is None:
             return False
         with self._store.read() as connection:
@@ -397,7 +419,7 @@ class Intents:
             return self._processes.seems_held(self._processes.read(connection, intent.process_id), intent.token, now)
 
     def unasked(self, wanted: NewIntent) -> list[IntentRow]:
-        """Effects on the same subject that earlier attempts of the run caused and this attempt has not asked for."""
+        """Return the effects on the same subject that an earlier attempt of the run requested and this one has not."""
         query = (
             sa.select(_I)
             .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
@@ -409,13 +431,14 @@ class Intents:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
     def claimed_by_others(self, key: str, urns: Sequence[str]) -> set[str]:
-        """Which of the URNs are the outcome of another key."""
+        """Return those of the URNs that are the outcome of another key."""
         query = sa.select(_I.c.urn).where(_I.c.urn.in_(list(urns)), _I.c.key != key)
         with self._store.read() as connection:
             return {str(urn) for (urn,) in connection.execute(query)}
 
     def rivals(self, intent: IntentRow) -> int:
-        """How many other intents may be the cause of an effect of the same content: sent, and not known to be done."""
+        """Count the other intents with the same request whose outcome is open: any of them may own an effect with this
+        content."""
         query = sa.select(_I).where(
             _I.c.noun == intent.noun,
             _I.c.platform == intent.platform,
@@ -428,7 +451,7 @@ class Intents:
             return sum(IntentRow(**row).request == intent.request for row in rows)
 
     def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
-        """Move one intent along an arrow of the table."""
+        """Move one intent along an arrow of the table of states."""
         return self._move_many(connection, [held], after, {held.key: values}, strict=True)[0]
 
     def _move_many(
@@ -440,13 +463,13 @@ class Intents:
         *,
         strict: bool = False,
     ) -> list[IntentRow]:
-        """Move the intents that are still held as the caller knows them; `after` None leaves each in its state.
+        """Move the intents whose fencing token is still the caller's to the state `after`; None keeps their states.
 
-        `values` are by key and name the same columns for all. Duplicates are added to those of the row.
+        `values` are by key, with the same columns for all. New duplicates are added to those of the row.
         """
         now = self._store.now(connection)
-        # Locked, so that nobody claims between the look at the fence and the write.
-        rows = rows_of(self._store, connection, sorted(intent.key for intent in held), lock=True)
+        # Locked, so that nobody claims between the check of the token and the write.
+        rows = rows_of(connection, sorted(intent.key for intent in held), lock=True)
         moved: list[IntentRow] = []
         changes: list[dict[str, Any]] = []
         for intent in held:
@@ -469,29 +492,33 @@ class Intents:
         return moved
 
     def _still_held(self, row: IntentRow | None, held: IntentRow, after: State) -> IntentRow:
-        """The row, if its holder may write it and the table of states has the arrow."""
+        """Return the row, if this holder may still write it and the table of states has the arrow."""
         if row is None:
             raise self._unknown(held.key)
         if row.fence != held.fence:
-            raise FencedError(f"Another process has taken over the {row.noun} {row.key}.", key=row.key)
+            raise FencedError(
+                f"Another process has taken over the {row.noun} {row.key}, so this process no longer works on it.",
+                key=row.key,
+            )
         check_arrow(row, after)
         return row
 
     def _check_content(self, connection: Connection, settled: Sequence[Settled]) -> None:
-        """InDoubtError where an effect that is known by its content alone is the outcome of another key."""
+        """Raise InDoubtError if an effect that was matched by its content is the outcome of another key."""
         by_content = [one for one in settled if one.matched_by == "content" and one.urn is not None]
         self._store.take_turns(connection, *sorted(f"urn:{one.urn}" for one in by_content))
         for one in by_content:
             key = one.intent.key
             if connection.execute(sa.select(_I.c.key).where(_I.c.urn == one.urn, _I.c.key != key)).first():
                 raise InDoubtError(
-                    f"{one.urn} was taken for another {one.intent.noun} meanwhile.", key=key, candidates=[one.urn]
+                    f"It cannot be told whether the {one.intent.noun} {key} took effect: {one.urn} looks like it, but "
+                    f"is the outcome of another {one.intent.noun}. Decide with `ivcap-flows orders resolve {key}`.",
+                    key=key,
+                    candidates=[one.urn],
                 )
 
     def _find(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
-        # SQLite has no such lock and needs none: its writers take turns.
-        row = connection.execute(_LOCKED if lock else _BY_KEY, {"wanted": key}).mappings().first()
-        return None if row is None else IntentRow(**row)
+        return rows_of(connection, [key], lock=lock).get(key)
 
     def _get(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow:
         row = self._find(connection, key, lock=lock)
@@ -503,24 +530,24 @@ class Intents:
         return DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
 
     def _end(self, intents: Iterable[IntentRow]) -> None:
-        """The claims no longer run, once what ended them is on disk."""
+        """End the claims in this process once the transaction is on disk."""
         for intent in intents:
             if intent.token is not None:
                 self._store.when_on_disk(partial(self._processes.end, intent.token))
 
 
 def _with(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
-    """The duplicates that a row knows and further ones, each once, without the effect itself."""
+    """Return the known duplicates and the further ones, each once, without the effect itself."""
     return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
 
 
 def _sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:
-    """When a request may have left, or leaves, by the journal's clock and by the platform's."""
+    """Return the columns that say when a request may have left, by the journal's clock and by the platform's."""
     first = intent.platform_time
     if time is not None and first is not None:
         first = min(first, time.earliest)
     elif time is not None and intent.state == "intent":
-        # Later, an unknown time stays unknown: what came of an earlier request may be older than this one.
+        # After the first request, an unknown time stays unknown: the effect may be older than this request.
         first = time.earliest
     return {
         "sent_at": now,

@@ -1,4 +1,4 @@
-"""The journal: one durable store for runs, intents, facts and deliveries. Opening one loads the database library."""
+"""The journal: one durable store for runs, intents, facts and deliveries. Opening it imports SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 class Journal:
-    """Open with `Journal.open(url)`. Safe in threads and among processes; methods are synchronous and short, and
-    coroutines call them by `ask`.
+    """One journal, opened by `Journal.open(url)`. It may be shared by threads, and its database by processes.
 
-    Methods raise JournalError when the database cannot be read or written.
+    Methods are synchronous and short; coroutines call them through `ask`. They raise JournalError if the database
+    cannot be read or written.
     """
 
     runs: Runs
@@ -51,9 +51,9 @@ class Journal:
     poll_status: PollStatus
 
     id: str
-    """What tells this journal from another, wherever it is moved."""
+    """Identifies this journal, and stays the same when its file is moved."""
     url: str
-    """Without password."""
+    """The URL without its password."""
 
     def __init__(self, store: Store) -> None:
         from ivcap_flows.journal.deliveries import Deliveries
@@ -93,36 +93,36 @@ class Journal:
     def open(cls, url: str, *, accept_loss: bool = False) -> Journal:
         """Open or create the journal at `sqlite:///<path>` or `postgresql://…`, and bring its tables to this version.
 
-        ConfigurationError for a URL or place that cannot hold a journal, NewerSchemaError for one made by a newer
-        version, JournalError if it cannot be reached, read or written. A file that lost rows since it was written is
-        a JournalLossError, unless the user says to `accept_loss`.
+        Raise ConfigurationError if the URL or place cannot hold a journal, NewerSchemaError if a newer version made it,
+        and JournalError if it cannot be reached, read or written. Raise JournalLossError if the file has lost rows,
+        unless `accept_loss` is true.
         """
         from ivcap_flows.journal.store import Store
 
         return cls(Store(url, accept_loss=accept_loss))
 
     def now(self) -> datetime:
-        """The journal's time, the same for all processes that share it."""
+        """Return the journal's time: this machine's on SQLite, the server's on PostgreSQL."""
         with self._store.read() as connection:
             return self._store.now(connection)
 
     def weaknesses(self) -> list[str]:
-        """What the database does not promise by its settings, each in a sentence with the next step."""
+        """Return the risks in the database's settings, each as a sentence with the next step."""
         return self._store.weaknesses()
 
     async def ask(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a method of the journal gives, called beside the loop; on SQLite those asked meanwhile share a commit.
+        """Run a method of the journal in a thread and return its result. On SQLite, queued calls share a commit.
 
-        Others wait for the call, so one that also reads files, asks a server or goes through all rows takes a thread of
-        its own instead (`asyncio.to_thread`). Cancelled, the method may have had its effect all the same.
+        Other calls wait for this one, so use `asyncio.to_thread` for a call that also reads files, sends requests or
+        reads whole tables. If this coroutine is cancelled, the method may still have its effect.
         """
         return await self._group_commit.ask(call, *args, **kwargs)
 
     async def claim(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
-        """Claim as `Intents.claim_many` does, beside the loop.
+        """Claim as `Intents.claim_many` does, through `ask`.
 
-        What is granted to a caller that does not hear of it is given back, or it would hold as long as the process
-        lives: where the caller was cancelled, and where the commit was not confirmed, which may be on disk anyway.
+        If the caller is cancelled, or the commit fails or may have failed, release the claims that were granted.
+        Otherwise they would be held as long as the process lives.
         """
         lock = threading.Lock()
         granted: list[IntentRow] = []

@@ -1,4 +1,4 @@
-"""Named leases: what only one process at a time may do, such as draining a sink."""
+"""Named leases: rights that one process has at a time, such as draining a sink."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _L = schema.leases
 
 
 class Leases:
-    """The leases of one journal. A dead holder's is free at once on its machine, elsewhere when its heartbeat
-    stands still; see `Processes.holds`."""
+    """The leases of one journal.
+
+    When a holder dies, its lease is free at once for processes on its machine. For other machines it is free when the
+    holder's heartbeat has stopped; see `Processes.holds`.
+    """
 
     def __init__(self, store: Store, processes: Processes) -> None:
         self._store = store
@@ -27,7 +30,7 @@ class Leases:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[bool]:
-        """Try to hold a lease while the block runs: `with leases.hold("sink:x") as mine: if mine: ...`. Never waits."""
+        """Try to hold a lease while the block runs, without waiting: `with leases.hold("x") as mine: if mine: ...`."""
         token = str(uuid.uuid4())
         with self._processes.taking({name: token}):
             taken = self._take(name, token)
@@ -38,7 +41,7 @@ class Leases:
                 self._processes.release({name: token})
 
     def held(self, name: str) -> bool:
-        """Whether a live process seems to hold a lease."""
+        """Return whether a live process seems to hold a lease."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(_L).where(_L.c.name == name)).mappings().first()
             if row is None:

@@ -1,10 +1,10 @@
-"""The facts on the way from a thing to its origins, or to what came of it: found in the database, by one query.
+"""The facts between a thing and its origins, or between it and what was made from it, read by one query.
 
-The query follows the rules of `provenance.graph` as far as they go by ids and types, and takes a little more than
-belongs to the lineage: which of several claims to have made a thing holds is for the graph to say.
+The query follows those rules of `provenance.graph` that depend on ids and types. It returns a little more than the
+lineage: if several activities are said to have made a thing, the graph decides which of them did.
 """
 
-# ruff: noqa: S608 - what the queries are put together from stands here; ids are bound
+# ruff: noqa: S608 - the queries consist of constants in this file; ids are bound
 from __future__ import annotations
 
 import json
@@ -25,8 +25,8 @@ __all__ = ["Lineages"]
 _F, _A = schema.facts, schema.attempts
 
 SAID: Final = 16
-"""Of what is stated of one thing more often than twice as many times, the first and the last so many are read: an
-account or a service is named by every run."""
+"""If a thing has more than twice as many facts, read only so many of the first and so many of the last. Every run has
+a fact about its account and its services."""
 _CHUNK: Final = 500
 _CONTENT: Final = file_urn("")
 _OURS: Final = flows_urn("", "")[:-1]
@@ -55,7 +55,7 @@ _MADE: Final = "SELECT 1 FROM facts g WHERE g.source = {holder} AND g.type = 'wa
 _IS_ORIGIN: Final = f"""EXISTS ({_MADE}) AND NOT EXISTS (
     SELECT 1 FROM facts g JOIN facts u ON u.source = g.target AND u.type = 'used' AND u.target = r.id
     WHERE g.source = {{holder}} AND g.type = 'wasGeneratedBy')"""
-# A content is no holder of itself, and is stated by whoever takes it.
+# A content is not its own holder. It has facts of its own wherever it is used.
 _HELD: Final = tuple(
     f"r.id LIKE '{_CONTENT}%' AND f.version = substr(r.id, {len(_CONTENT) + 1}) AND f.record_id {other} r.id"
     for other in "<>"
@@ -68,7 +68,7 @@ _ITS_CONTENT: Final = (
 )
 
 _Step = tuple[str, str, str]
-"""Where it leads, whether the other end is to be followed in full, and for which facts `f` of a thing `r`."""
+"""The id of the other end, whether to follow that in full, and the condition on the fact `f` of a thing `r`."""
 
 _STEPS: Final[dict[str, Sequence[_Step]]] = {
     "up": (
@@ -80,7 +80,7 @@ _STEPS: Final[dict[str, Sequence[_Step]]] = {
         ),
         _ITS_CONTENT,
         *(("f.record_id", "1", f"{held} AND {_IS_ORIGIN.format(holder='f.record_id')}") for held in _HELD),
-        # What somebody else is said to have made, this activity may have used only.
+        # If another activity is also said to have made the thing, this one may only have used it.
         (
             "f.source",
             "1",
@@ -124,7 +124,7 @@ _STEPS: Final[dict[str, Sequence[_Step]]] = {
     ),
 }
 
-# Whoever else claims to have made what is on the way, and who started whom of these.
+# The other activities that are said to have made a thing on the way, and which of them started which.
 _CLAIMS: Final = f"""known(id) AS (
     SELECT * FROM (SELECT f.target FROM reached r JOIN facts f ON f.source = r.id
     WHERE (f.type = 'wasGeneratedBy' AND NOT {_is("r.id", "task-run", "call")} AND EXISTS (
@@ -149,20 +149,20 @@ ORDER BY 1"""
 
 
 class Lineages:
-    """Ways through the facts of one journal."""
+    """Lineage queries over the facts of one journal."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queries: dict[str, sa.TextClause] = {}
 
     def knows(self, id: str) -> bool:  # noqa: A002 - the graph's own word
-        """Whether any run states something of a thing."""
+        """Return whether any run has a record of a thing."""
         query = sa.select(_F.c.seq).where(_F.c.record_id == id).limit(1)
         with self._store.read() as connection:
             return connection.execute(query).first() is not None
 
     def with_version(self, version: str, *, code: bool = False) -> list[str]:
-        """The ids of what has this sha256; or with `code` of the code whose commit begins so."""
+        """Return the ids of things with this sha256; with `code`, of the code whose commit begins with `version`."""
         found = sa.select(_F.c.record_id).distinct().where(_F.c.version.is_not(None))
         if code:
             found = found.where(_F.c.version >= version, _F.c.version < version + "g", _F.c.type == "code")
@@ -172,7 +172,7 @@ class Lineages:
             return list(connection.execute(found.order_by(_F.c.record_id)).scalars())
 
     def followed(self, codes: Sequence[str]) -> list[str]:
-        """The ids of the runs whose attempts followed a version of code."""
+        """Return the ids of the runs with an attempt that ran one of these versions of code."""
         attempt, run = _F.alias(), _F.alias()
         query = (
             sa.select(run.c.target)
@@ -189,9 +189,11 @@ class Lineages:
         ids: Iterable[str],
         direction: Literal["up", "down", "both", "runs"],
     ) -> Iterator[Record]:
-        """What is stated on the way from things to their origins (`up`) or to what came of them (`down`), of all that
-        is connected with them (`both`), or of the runs that they are part of (`runs`), oldest first; then how the
-        attempts ended, which a killed one could not state. A thing of which nothing is on record has nothing there.
+        """Read the records between things and their origins (`up`) or what was made from them (`down`), of all that is
+        connected with them (`both`), or of the runs that they belong to (`runs`).
+
+        Yield the oldest first, then how the attempts ended, since a killed one could not write that. A thing without
+        any record yields nothing.
         """
         query = self._queries.get(direction)
         if query is None:
@@ -209,7 +211,10 @@ class Lineages:
             yield from _endings(connection, list(attempts))
 
     def ends(self, run_id: str, *, most: int) -> tuple[list[Record], list[Record], int]:
-        """What a run used and nothing in it made, what it made, at most so many of both, and how many there are."""
+        """Return what a run used without making it, what it made, and the number of both.
+
+        The two lists together have at most `most` records.
+        """
         links = sa.select(_F.c.type, _F.c.source, _F.c.target).where(
             _F.c.run_id == run_id, _F.c.type.in_(("used", "wasGeneratedBy"))
         )
@@ -235,7 +240,7 @@ class Lineages:
         return one, two, len(made) + len(inputs)
 
     def _started(self, connection: Connection, ids: list[str], direction: str) -> list[str]:
-        """What a lineage begins with: a thing with its other names, and upwards all that a run has done."""
+        """Return the ids that a lineage starts from: upwards also a thing's other names and all activities of a run."""
         if direction != "up":
             return ids
         found = dict.fromkeys(ids)
@@ -255,8 +260,11 @@ class Lineages:
 
 
 def _query(direction: str, *, lateral: bool) -> str:
-    """The steps of a direction, over and over until nothing new is met. PostgreSQL lets a query name itself once only,
-    SQLite knows nothing of LATERAL."""
+    """Return the query that repeats the steps of a direction until nothing new is found.
+
+    A recursive query may refer to itself only once on PostgreSQL, so all steps are one LATERAL join there. SQLite has
+    no LATERAL.
+    """
     before = "" if lateral else "reached r CROSS JOIN "
     steps = [
         f"SELECT {other} AS id, {whole} AS whole FROM {before}facts f WHERE {where}"

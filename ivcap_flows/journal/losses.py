@@ -1,7 +1,7 @@
-"""Rows that a journal has lost, as the records show that it left on a platform.
+"""Detect intents that a journal has lost, by the idempotency records that it left on a platform.
 
-A file's seal shows a loss when the journal is opened. A PostgreSQL server that lost commits, such as a standby that was
-behind when it took over, has no seal: there the records tell.
+An SQLite journal has a seal, which shows a loss when the journal is opened. A PostgreSQL server that lost commits, such
+as a standby that was behind when it took over, has no seal: there the idempotency records show the loss.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _J = schema.journal_info
 
 
 class Losses:
-    """What one journal has lost."""
+    """The losses of one journal."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def among(self, stated: Sequence[Stated]) -> list[Stated]:
-        """Those that this journal has lost: it neither knows nor has pruned them."""
+        """Return those that this journal has lost: it does not have them, and it did not prune them."""
         with self._store.read() as connection:
             return self._lost(connection, stated)
 
     def note(self, stated: Stated) -> bool:
-        """Keep an intent that this journal has lost, for the user; whether it is the first one that shows a loss."""
+        """Store the first intent that shows a loss, for the user. Return whether this is that first one."""
         with self._store.write() as connection:
             if not self._lost(connection, [stated]):
                 return False
@@ -42,14 +42,16 @@ class Losses:
             return connection.execute(sa.update(_J).where(_J.c.loss.is_(None)).values(loss=loss)).rowcount == 1
 
     def noted(self) -> dict[str, Any] | None:
-        """The first intent that was seen to be lost and whose loss the user has not accepted: its `key`, `serial` and
-        `created-at`."""
+        """Return the stored intent that shows a loss: its `key`, `serial` and `created-at`.
+
+        Return None if there is none, or if the user has accepted the loss.
+        """
         with self._store.read() as connection:
             found: dict[str, Any] | None = connection.execute(sa.select(_J.c.loss)).scalar()
             return found
 
     def accept(self, serial: int) -> None:
-        """The user's word that intents up to this serial may be lost; new ones get higher serials."""
+        """Accept, for the user, that intents up to this serial are lost. New intents get higher serials."""
         with self._store.write() as connection:
             values: dict[str, Any] = {
                 "loss": None,

@@ -1,4 +1,4 @@
-"""Bring a journal's tables to the newest revision with alembic. Imported only when a migration is due."""
+"""Bring a journal's tables to the newest revision with alembic. Imported only when a migration is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["upgrade"]
 
 
 def upgrade(connection: Connection) -> None:
-    """Upgrade within the caller's transaction: all revisions or none."""
+    """Upgrade the tables in the caller's transaction: all revisions or none."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection

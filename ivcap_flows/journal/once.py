@@ -1,4 +1,4 @@
-"""Values that a logical run computes at its first attempt and keeps for the later ones."""
+"""Values that a logical run computes in one attempt and reuses in its later attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Once:
         self._store = store
 
     def get(self, run_id: str, name: str) -> str | None:
-        """The recorded JSON text, None before the first."""
+        """Return the recorded JSON text, or None if there is none yet."""
         with self._store.read() as connection:
             found: str | None = connection.execute(
                 sa.select(_O.c.value).where(_O.c.run_id == run_id, _O.c.name == name)
@@ -27,7 +27,7 @@ class Once:
             return found
 
     def keep(self, run_id: str, name: str, value: str) -> str:
-        """Record a value unless there is one; returns the one that counts."""
+        """Record a value unless one is recorded already. Return the recorded value."""
         with self._store.write() as connection:
             row = {"run_id": run_id, "name": name, "value": value, "recorded_at": self._store.now(connection)}
             if self._store.insert_new(connection, _O, row):

@@ -1,7 +1,7 @@
-"""Parked runs: which have left their process, what they wait for, and when they wake by themselves.
+"""Parked runs: which runs have left their process, what they wait for, and when Prefect wakes them.
 
-A park is a note, never the truth. Whether a wait is over is known from the orders' own status, and that a run comes
-back is Prefect's business; without its note a run still wakes.
+These rows are notes; nothing depends on them. The status of the orders shows whether a wait is over, and Prefect starts
+the run again, also without a note.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Parks:
         began_at: datetime,
         wake_at: datetime,
     ) -> ParkRow:
-        """Note that this process is about to leave the run; what was noted before is then woken."""
+        """Store that the run is about to leave this process. An earlier park of the run counts as woken."""
         with self._store.write() as connection:
             now = self._store.now(connection)
             process_id = self._processes.mine(connection, now)
@@ -72,33 +72,35 @@ class Parks:
             return _park(connection.execute(chosen).mappings().one())
 
     def end(self, park: ParkRow, state: ParkState, why: str | None = None) -> bool:
-        """Note that a park has ended; False where that was noted before."""
+        """Store that a park has ended. Return False if it had ended already."""
         with self._store.write() as connection:
             where = sa.and_(_K.c.run_id == park.run_id, _K.c.round == park.round)
             return self._close(connection, where, state, why)
 
     def woke(self, run_id: str) -> list[ParkRow]:
-        """Note that a run is at work again; all its parks, oldest first."""
+        """Store that a run is running again. Return all its parks, oldest first."""
         with self._store.write() as connection:
             self._close(connection, _K.c.run_id == run_id, "woken", "by itself")
             rows = connection.execute(_PARKS.where(_K.c.run_id == run_id).order_by(_K.c.round)).mappings()
             return [_park(row) for row in rows]
 
     def of(self, run_id: str) -> list[ParkRow]:
-        """The parks of a run, oldest first."""
+        """Return the parks of a run, oldest first."""
         with self._store.read() as connection:
             rows = connection.execute(_PARKS.where(_K.c.run_id == run_id).order_by(_K.c.round)).mappings()
             return [_park(row) for row in rows]
 
     def open(self) -> list[ParkRow]:
-        """What is parked now, the earliest to wake first."""
+        """Return the runs that are parked now, the earliest to wake first."""
         with self._store.read() as connection:
             rows = connection.execute(_PARKS.where(_K.c.state == "parked").order_by(_K.c.wake_at)).mappings()
             return [_park(row) for row in rows]
 
     def left(self, parks: Sequence[ParkRow]) -> list[ParkRow]:
-        """Those whose process, as it was when they were read, is gone: by this machine's process table, else by its
-        last heartbeat."""
+        """Return those whose process is gone: by this machine's process table, otherwise by the last heartbeat.
+
+        The heartbeat is the one in the given rows; it is not read again.
+        """
         with self._store.read() as connection:
             now = self._store.now(connection)
         return [park for park in parks if not self._processes.alive(park.process, now)]

@@ -1,9 +1,9 @@
-"""What processes that wait on one account tell each other, so that one of them asks the platform for all.
+"""Poll status: rows by which one process, the poll leader, asks the platform for all that wait on one account.
 
-A watchlist is one kind of work of one account on one platform. Its leader is the process that asks. The others write a
-row for each work that they wait for, and the leader writes the status that it saw into that row. No times are compared
-but those of a process's own monotonic clock. Nothing here is needed to be right: whoever reads of an end reads the
-record itself, and a journal that is lost costs some requests.
+A watchlist is one kind of work of one account on one platform, and has one leader. The other processes write a row for
+each order or job that they wait for, and the leader writes the status that it saw into that row. A process compares
+only times of its own monotonic clock. Nothing depends on these rows: a process that reads there that work has ended
+reads the platform's record itself, and lost rows cost some requests.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ivcap_flows.journal.store import Store
 __all__ = ["POLL_LEASE_SECONDS", "PollStatus"]
 
 POLL_LEASE_SECONDS: Final = 15.0
-"""A leader that did not renew its lead for so long has lost it: its process is suspended, or on a lost machine."""
+"""A leader that does not renew its lead for so long loses it: its process is suspended, or its machine is gone."""
 
 _KEPT: Final = 20
-"""Durations of a service that are kept, the newest."""
+"""Number of durations to keep per service: the newest."""
 _CHUNK: Final = 500
 _L, _W, _P, _T = schema.poll_leaders, schema.poll_targets, schema.work_durations, schema.processes
 
@@ -39,12 +39,13 @@ class PollStatus:
         self._processes = processes
 
     def lead(self, watchlist: str, token: str, noted: Lead | None = None) -> Lead:
-        """Take the lead under `token`, or keep it, unless a live process has it; `noted` is what the last call gave.
+        """Take or keep the lead under `token`, unless a live process has it. `noted` is the result of the last call.
 
         A process that is gone loses the lead at once. Any other loses it when the caller has seen no renewal for
-        POLL_LEASE_SECONDS. Writes only to take the lead, and to renew it at half of that time.
+        POLL_LEASE_SECONDS. The call writes only to take the lead, and to renew it after half of that time.
         """
-        now = time.monotonic()  # before the row is read: a caller that is suspended in between must see a short time
+        # Before the row is read: time that the caller is suspended in between must not count as silence.
+        now = time.monotonic()
         with self._store.read() as connection:
             row = self._leader(connection, watchlist)
             if row is not None:
@@ -71,9 +72,9 @@ class PollStatus:
         return Lead(done, token, renewal, now) if done else Lead(False, "", 0, now)
 
     def follow(self, watchlist: str, watcher: str, wanted: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
-        """Have the leader look after these and nothing else (URN to service), until `leave` or the end of this process.
+        """Let the leader ask for exactly these (URN to service), until `leave` or the end of this process.
 
-        Gives the statuses that it saw of them, and what hinders it from seeing more.
+        Return the statuses that the leader saw of them, and the problem that it has, if any.
         """
         mine = sa.and_(_W.c.watchlist == watchlist, _W.c.watcher == watcher)
         with self._store.read() as connection:
@@ -94,16 +95,16 @@ class PollStatus:
         return statuses, None if leader is None else leader["trouble"]
 
     def leave(self, watchlist: str, watcher: str) -> None:
-        """Neither follow nor lead any more."""
+        """Stop following and leading."""
         self._processes.end(watcher)
         with self._store.write() as connection:
             self._forget(connection, watchlist, [watcher])
             connection.execute(sa.delete(_L).where(_L.c.watchlist == watchlist, _L.c.token == watcher))
 
     def others(self, watchlist: str, watcher: str) -> dict[str, Watch]:
-        """What the live other watchers wait for, by URN; what a dead one waited for is forgotten.
+        """Return what the other live watchers wait for, by URN, and delete the rows of dead ones.
 
-        One that lives and only seemed dead writes its rows anew, since it reads them.
+        A watcher that only seemed dead finds its rows missing at its next call of `follow`, and writes them again.
         """
         theirs = sa.and_(_W.c.watchlist == watchlist, _W.c.watcher != watcher)
         chosen = sa.select(_W.c.watcher, _W.c.process_id, _W.c.urn, _W.c.service, _W.c.status).where(theirs)
@@ -122,7 +123,10 @@ class PollStatus:
         return found
 
     def report(self, watchlist: str, token: str, statuses: Mapping[str, str], *, trouble: str | None = None) -> bool:
-        """Tell all who wait for these what was seen, and what hinders from seeing; False when another leads by now."""
+        """Write the seen statuses into the rows of all watchers, and `trouble`, the leader's problem, if any.
+
+        Return False if another process leads by now.
+        """
         by_status: dict[str, list[str]] = {}
         for urn, status in statuses.items():
             by_status.setdefault(status, []).append(urn)
@@ -138,13 +142,13 @@ class PollStatus:
         return True
 
     def durations(self, watchlist: str, service: str) -> list[float]:
-        """How long, in seconds, the last work of a service took, oldest first."""
+        """Return how long the last orders or jobs of a service took, in seconds, oldest first."""
         where = (_P.c.watchlist == watchlist, _P.c.service == service)
         with self._store.read() as connection:
             return list(connection.execute(sa.select(_P.c.seconds).where(*where)).scalar() or ())
 
     def learn(self, watchlist: str, took: Mapping[str, Sequence[float]]) -> None:
-        """Note how long work of these services took."""
+        """Store how long orders or jobs of these services took, in seconds."""
         with self._store.write() as connection:
             now = self._store.now(connection)
             for service, seconds in took.items():

@@ -1,7 +1,8 @@
-"""Which processes share a journal, and whether each still lives: the witness that survives a kill.
+"""Which processes share a journal, and whether each is still alive; a killed process cannot write that itself.
 
-On one machine the process table answers at once. Of another machine (or container) only the heartbeat is known, and
-what a process held there may be taken when its heartbeat was seen to stand still, not when a clock says so.
+For processes on this machine, the process table answers at once. For those on another machine (or container) only the
+heartbeat is known. What such a process holds becomes free when this process has seen that the heartbeat stopped, not
+when a clock says so.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from ivcap_flows.journal.store import Store
 __all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "LISTEN_SECONDS", "Processes", "is_this", "start_of"]
 
 HEARTBEAT_SECONDS: Final = 10.0
-"""How often a process that holds something says that it lives."""
+"""Interval of the heartbeats of a process that holds something."""
 LEASE_SECONDS: Final = 60.0
-"""A process of another machine that was silent for so long counts as gone."""
+"""A process of another machine without a heartbeat for so long counts as gone."""
 LISTEN_SECONDS: Final = 2 * HEARTBEAT_SECONDS
-"""So long this process listens itself before it believes the journal's clock that another is silent."""
+"""How long this process itself must see no heartbeat before it relies on the journal's clock that one is overdue."""
 
 Life = Literal["alive", "dead", "unknown"]
 
@@ -51,29 +52,31 @@ _FREE_INTENT = (
 _FREE_LEASE = sa.delete(_L).where(_L.c.name == sa.bindparam("b_name"), _L.c.token == sa.bindparam("b_token"))
 _ENDED: Final = -1.0
 _tokens: set[str] = set()
-"""The claims that run in this process now, whatever journal object made them. Sets change atomically."""
+"""The claims that run in this process now, of all its journal objects. Sets change atomically."""
 _heard: dict[str, tuple[datetime, float]] = {}
-"""By process, its last heartbeat that this one saw, and when it first saw it, by its own monotonic clock. That stands
-still while this machine sleeps, so that whoever slept along with it is heard out first."""
+"""By process, the last heartbeat that this process saw, and when it first saw it, by its own monotonic clock.
+
+That clock stops while this machine sleeps. So a process in a container that slept with it gets its time to continue.
+"""
 
 
 class Processes:
-    """This process's row, made with the first thing that it takes, and the others'."""
+    """The rows of the processes of one journal. This process gets its row when it first takes something."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._ids: dict[int, str] = {}
-        """By process number: this process's, and that of the parent that it was forked from."""
+        """Ids by process number: this process's, and that of the parent that it was forked from."""
         self._owed: dict[str, str] = {}
-        """By token, the key or lease of each claim that has ended, which the journal could not be told yet."""
+        """By token, the key or lease of each claim that has ended, but whose end could not be written yet."""
 
     def mine(self, connection: Connection, now: datetime) -> str:
-        """The id of this process in the journal; a forked child gets its own.
+        """Return the id of this process in the journal; a forked child gets its own.
 
-        The heartbeat is written by the transaction that takes something, so that nothing is taken with an old one.
+        Also write the heartbeat, so that the transaction that takes something never does it with an old heartbeat.
         """
         pid = os.getpid()
-        # Atomic, where a lock could be inherited as held.
+        # `setdefault` is atomic. A lock could be held at a fork, and the child would inherit it held.
         id_ = self._ids.setdefault(pid, str(uuid.uuid4()))
         if connection.execute(_HEARTBEAT, {"process": id_, "now": now}).rowcount == 0:
             row = ProcessRow(id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, now)
@@ -81,7 +84,10 @@ class Processes:
         return id_
 
     def heartbeat(self) -> None:
-        """Say that this process lives, and what it has left; does nothing before its first attempt or claim."""
+        """Write this process's heartbeat, and the ends of claims that are still to be written.
+
+        Do nothing before the process's first attempt or claim.
+        """
         mine = self._ids.get(os.getpid())
         if mine is None:
             return
@@ -94,31 +100,31 @@ class Processes:
 
     @property
     def owes(self) -> bool:
-        """Whether claims have ended that the journal still shows; the next heartbeat says so."""
+        """Whether claims have ended that the journal still shows; the next heartbeat writes their end."""
         return bool(self._owed)
 
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
-        """One process by its id in the journal."""
+        """Return a process by its id in the journal."""
         return ProcessRow(**connection.execute(sa.select(_T).where(_T.c.id == process_id)).mappings().one())
 
     def alive(self, process: ProcessRow, now: datetime) -> bool:
-        """Whether the process seems to run: by this machine's process table, else by its heartbeat and a clock.
+        """Return whether the process seems to run: by this machine's process table, else by its heartbeat and a clock.
 
-        Good enough to be shown. What lets something be taken asks `holds`.
+        This is enough for display. Use `holds` to decide whether something may be taken.
         """
         life = _life(process)
         return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
 
     def seems_held(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
-        """As `holds`, for what is only shown: of another machine the journal's clock is believed at once."""
+        """Return what `holds` does, for display only: for another machine, rely on the journal's clock at once."""
         return token in _tokens if is_this(process) else self.alive(process, now)
 
     def holds(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
-        """Whether a live process is at the claim `token`; in this process the claim itself must still run.
+        """Return whether a live process holds the claim `token`; in this process the claim itself must still run.
 
-        A process known by its heartbeat alone has let go when that stood still for `LEASE_SECONDS` since this process
-        first asked, or for `LISTEN_SECONDS` where the journal's clock, too, says that it is overdue. So whoever gets
-        True may ask again.
+        A process that is known only by its heartbeat holds nothing once the heartbeat has stopped for `LEASE_SECONDS`
+        since this process first asked, or for `LISTEN_SECONDS` if it is overdue by the journal's clock, too. So after
+        True, ask again later.
         """
         if is_this(process):
             return token in _tokens
@@ -126,13 +132,13 @@ class Processes:
         return life == "alive" or (life == "unknown" and not self._is_silent(process, now))
 
     def has_left(self, process: ProcessRow) -> bool:
-        """Whether surely nothing leaves any more on a claim of this process that does not hold."""
+        """Return whether certainly no request of the process can still leave, for a claim that it no longer holds."""
         return is_this(process) or _life(process) == "dead"
 
     def unheard(self) -> float:
-        """For how many seconds to listen until it can be told whether overdue holders of other machines live.
+        """Return for how many seconds to listen until it is known whether overdue holders on other machines are alive.
 
-        For a command that asks only once; 0 where nothing is held by such a process.
+        This is for a command that asks only once. Return 0 if no such process holds anything.
         """
         with self._store.read() as connection:
             now = self._store.now(connection)
@@ -151,15 +157,15 @@ class Processes:
         _tokens.add(token)
 
     def runs(self, token: str) -> bool:
-        """Whether a claim of this process has not ended."""
+        """Return whether a claim of this process has not ended."""
         return token in _tokens
 
     def end(self, token: str) -> None:
-        """The claim no longer runs; in this process whoever asks next may take it over."""
+        """Count a claim as ended; in this process, the next call may take the intent over."""
         _tokens.discard(token)
 
     def free(self, connection: Connection, tokens: Mapping[str, str]) -> None:
-        """Write down that claims have ended, by the key or lease of each, so that other processes may take over."""
+        """Write that claims and leases have ended (name to token), so that other processes may take over."""
         rows = [{"b_name": name, "b_token": token} for name, token in tokens.items()]
         for statement in (_FREE_INTENT, _FREE_LEASE):
             if rows:
@@ -167,11 +173,11 @@ class Processes:
 
     @contextmanager
     def taking(self, tokens: Mapping[str, str]) -> Iterator[None]:
-        """Take claims or leases within the block, by the key or lease of each; one that fails leaves none behind."""
+        """Take claims or leases (name to token) in the block; if the block fails, end them."""
         try:
             yield
         except JournalError:
-            # The commit may be on disk though its end was not heard of; nobody works on what it took.
+            # The commit may be on disk although it was not confirmed; no call works on what it took.
             self.owe(tokens)
             raise
         except BaseException:
@@ -180,8 +186,10 @@ class Processes:
             raise
 
     def release(self, tokens: Mapping[str, str]) -> None:
-        """End claims and leases, and write that down. Never raises JournalError: what cannot be written now is written
-        with one of the next heartbeats."""
+        """End claims and leases (name to token), and write that.
+
+        Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
+        """
         try:
             with self._store.write() as connection:
                 self.free(connection, tokens)
@@ -192,7 +200,7 @@ class Processes:
                 self._store.when_on_disk(partial(self.end, token))
 
     def owe(self, tokens: Mapping[str, str]) -> None:
-        """These claims have ended, and the journal cannot be told now: a heartbeat does it."""
+        """End claims and leases in this process, and let a later heartbeat write that."""
         for name, token in tokens.items():
             self.end(token)
             self._owed[token] = name
@@ -203,7 +211,7 @@ class Processes:
 
 
 def _heard_for(process: ProcessRow) -> float:
-    """For how many seconds this process has seen the same heartbeat of another."""
+    """Return for how many seconds this process has seen the same heartbeat of another."""
     now = time.monotonic()
     heard, since = _heard.get(process.id, (None, now))
     if heard != process.heartbeat_at:
@@ -213,25 +221,27 @@ def _heard_for(process: ProcessRow) -> float:
 
 
 def _is_overdue(process: ProcessRow, now: datetime) -> bool:
-    """Whether a process that lives would have another heartbeat by now; one from the future is from before a step
-    back of the clock."""
+    """Return whether a live process would have a newer heartbeat by now.
+
+    A heartbeat from the future counts as overdue: it was written before the clock was set back.
+    """
     age = (now - process.heartbeat_at).total_seconds()
     return not -HEARTBEAT_SECONDS <= age < LEASE_SECONDS
 
 
 def _life(process: ProcessRow) -> Life:
-    """What this machine's process table says of a process."""
+    """Return the state of a process by this machine's process table."""
     if process.boot != boot_id():
         return "unknown"
     started = start_of(process.pid)
     if started is None or process.started == 0.0:
-        # It may be hidden from this user, so that nothing is said by not seeing it.
+        # Its start time may be hidden from this user, although the process runs.
         return "unknown" if _exists(process.pid) else "dead"
     return "alive" if started == process.started else "dead"
 
 
 def _exists(pid: int) -> bool:
-    """Whether any process has this number, of whatever user."""
+    """Return whether a process of any user has this number."""
     if os.name != "posix":
         import psutil
 
@@ -247,9 +257,10 @@ def _exists(pid: int) -> bool:
 
 @cache
 def boot_id() -> str:
-    """What changes wherever process numbers begin anew: the boot, and on Linux the PID namespace of a container.
+    """Return an id of the range of process numbers: the boot, and on Linux also the container's PID namespace.
 
-    The host's name is no part of it on Linux: it changes with the network, and many machines are called `localhost`.
+    On Linux it does not include the host name, which changes with the network, and which many machines share
+    (`localhost`).
     """
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
@@ -260,17 +271,17 @@ def boot_id() -> str:
 
 
 def start_of(pid: int) -> float | None:
-    """When a process began; None where that cannot be read, as of a process that is not there.
+    """Return when a process began; None if that cannot be read, such as for a process that does not exist.
 
-    One that ended, and that its parent has not looked at, began at no time that any other has. On Linux in clock ticks
-    since boot, which a corrected clock does not change (proc(5), field 22 of `stat`).
+    For a zombie, return a value that no live process has. On Linux the unit is clock ticks since boot, which setting
+    the clock does not change (proc(5), field 22 of `stat`).
     """
     if not Path("/proc/self/stat").exists():
         return _start_by_psutil(pid)
     mine = pid == os.getpid()
     try:
         if not mine and os.readlink("/proc/self") != str(os.getpid()):
-            # It shows the numbers of another PID namespace.
+            # This /proc shows the process numbers of another PID namespace.
             return None
         stat = Path("/proc/self/stat" if mine else f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -290,14 +301,14 @@ def _start_by_psutil(pid: int) -> float | None:
 
 
 def is_this(process: ProcessRow) -> bool:
-    """Whether the row is this very process's, whichever journal object made it."""
+    """Return whether the row is this process's, also if another journal object made it."""
     if process.boot != boot_id() or process.pid != os.getpid():
         return False
     return process.started == (start_of(process.pid) or 0.0)
 
 
 def _forget_parent() -> None:
-    """In a forked child: claims that run are the parent's, and the PID namespace may be another."""
+    """Reset a forked child: running claims are the parent's, and the PID namespace may differ."""
     _tokens.clear()
     boot_id.cache_clear()
 

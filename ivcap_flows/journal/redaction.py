@@ -1,8 +1,8 @@
-"""Requests as they are kept: a keyed digest in the place of each secret, by which an equal request is known again.
+"""Redaction of stored requests: a keyed digest replaces each secret, so that equal requests stay equal.
 
-A plain digest of a short password is undone by trying all short passwords. Keyed (HMAC, RFC 2104), it tells nothing to
-who has the journal without its key. The key of an SQLite journal is a file beside it, which only its owner may read; of
-one on PostgreSQL a row of a table of its own, since all its workers need the same one.
+A plain digest of a short password can be found by trying all short passwords. A keyed one (HMAC, RFC 2104) is useless
+without the key. The key of an SQLite journal is a file beside it that only its owner may read. The key of a journal on
+PostgreSQL is in a separate table, since all workers need the same key.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = ["Redaction", "key_file_of"]
 
 _KEY_BYTES: Final = 32
 _SHOWN: Final = 32
-"""Hex digits of a digest that are kept: two secrets never share so many by chance."""
+"""Hex digits of a digest to keep, enough that two secrets never share them by chance."""
 _CHECKED: Final = b"ivcap-flows redaction key"
 
 
 def key_file_of(journal: Path) -> Path:
-    """Where the key of the journal in a file lies."""
+    """Return the path of the key file of an SQLite journal."""
     real = Path(os.path.realpath(journal))
     return real.with_name(f"{real.name}.key")
 
 
 class Redaction:
-    """Takes the secrets out of what one journal keeps of requests. The key is made when the first is met."""
+    """Replaces secrets in the requests that one journal stores. The key is made when the first secret is found."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -47,16 +47,18 @@ class Redaction:
         self._key: bytes | None = None
 
     def of(self, value: Any) -> Any:
-        """A JSON value with a keyed digest in the place of each secret; what has been through this stays as it is."""
+        """Return a JSON value with each secret replaced by its keyed digest. A redacted value stays the same."""
         return scrub(value, self._mask)
 
     def by_rules(self, value: Any) -> Any:
-        """As `of`, but without those secrets that only this process knows as such: what keys are made of must be the
-        same in every process that shares the journal."""
+        """Redact as `of` does, but not the secrets that only this process knows.
+
+        Idempotency keys are made from the result, which must be the same in every process that shares the journal.
+        """
         return scrub_alone(value, self._mask)
 
     def of_intent(self, wanted: NewIntent) -> NewIntent:
-        """An intent as it is written down."""
+        """Return an intent as it is stored."""
         return replace(
             wanted,
             request=self.of(wanted.request),
@@ -84,11 +86,14 @@ class Redaction:
             return bytes.fromhex(connection.execute(sa.select(table.c.key)).scalar_one())
 
     def _from_file(self, journal: Path) -> bytes:
-        """The key in the file, made if the journal never had one; JournalLossError where it had another."""
+        """Return the key in the file, and make it if the journal never had one.
+
+        Raise JournalLossError if the file is missing or has another key than before.
+        """
         path = key_file_of(journal)
         info = schema.journal_info
         with self._store.write() as connection:
-            # Other processes wait, and find the file.
+            # In a write transaction, so that other processes wait and then find the file.
             known: str | None = connection.execute(sa.select(info.c.key_check)).scalar_one()
             key = _read(path) or (b"" if known else _made(path))
             check = hmac.digest(key, _CHECKED, "sha256").hex()
@@ -96,9 +101,10 @@ class Redaction:
                 connection.execute(sa.update(info).values(key_check=check))
             elif known != check:
                 raise JournalLossError(
-                    f"The key of the journal {self._store.url} is gone or another: {path}. Without it a request that "
-                    "holds a secret is not known again, and would be sent twice. Restore the file from where the "
-                    "journal was copied from; or go on without it by `ivcap-flows journal rebuild --accept-loss`.",
+                    f"The key file {path} of the journal {self._store.url} is missing or has another key. Without the "
+                    "right key, a request that contains a secret is not recognised and would be sent twice. Restore "
+                    "the file from a backup or from where the journal was copied; or continue without it: "
+                    "`ivcap-flows journal rebuild --accept-loss`.",
                     url=self._store.url,
                     key_file=str(path),
                 )
@@ -112,7 +118,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _made(path: Path) -> bytes:
-    """A new key, on disk before anything is made with it."""
+    """Make a new key, and return it once it is on disk."""
     key = secrets.token_bytes(_KEY_BYTES)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""What the journal takes and gives: plain values, free of the database."""
+"""Rows of the journal as plain values, independent of the database."""
 
 from __future__ import annotations
 
@@ -41,31 +41,34 @@ __all__ = [
 ]
 
 LEAVES_WITHIN: Final = 90.0
-"""So many seconds after it was marked as sent a request can still leave, by the time-outs of both clients: 85 s with
+"""Seconds after it was marked as sent within which a request can leave, by the time-outs of both clients: 85 s with
 those of Provena."""
 
 WRITTEN_OFF: Final = "written off by the user"
-"""The error of what the user has given up."""
+"""The error of an intent that the user has written off."""
 
 GIVEN_UP: Final = "given up by the user"
-"""Why an intent is abandoned that is not asked for again until the user says so."""
+"""The error of an abandoned intent that is not requested again until the user decides so."""
 RESEND: Final = "to be sent again, by the user's word"
-"""Why an intent is abandoned that is sent again, whatever there is of it."""
+"""The error of an abandoned intent that is to be sent again, even if it had an effect."""
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
-"""How an attempt, and with its newest attempt a run, stands. `lost`: its process is gone and left no word;
+"""The state of an attempt, or of a run by its newest attempt. `lost`: its process is gone and did not say how it ended;
 `abandoned`: given up by the user, so that no later run continues it."""
 
 DeliveryState = Literal["pending", "delivered", "dead"]
-"""`dead`: refused for good; `reason` says what has to change before it is tried again."""
+"""`dead`: refused permanently; `reason` says what must change before the next try."""
 
 ParkState = Literal["parked", "woken", "over"]
-"""`woken`: the run was told to go on, or goes on; `over`: it will not, `why` says for what reason."""
+"""`woken`: the run was started again; `over`: it will not continue, for the reason in `why`."""
 
 
 @dataclass(frozen=True)
 class ProcessRow:
-    """A process that opened the journal. `started` tells two processes with one pid apart; it is no clock time."""
+    """A process that has, or had, an attempt, a claim or a lease in the journal.
+
+    `started` distinguishes two processes with the same `pid`; it need not be a clock time.
+    """
 
     id: str
     host: str
@@ -77,10 +80,10 @@ class ProcessRow:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a Prefect flow run is asked to do, by which the journal knows an earlier run of the same.
+    """The flow, code and parameters of a Prefect flow run, by which the journal finds an earlier run of the same work.
 
-    `entry_point` is where the flow's code lies (`path:function`), `parameters` are its JSON values as they are shown.
-    In a subflow `root_flow_run_id` is the outermost flow run's id; elsewhere it equals `flow_run_id`.
+    `entry_point` is the place of the flow's code (`path:function`), and `parameters` are its JSON values for display.
+    In a subflow `root_flow_run_id` is the id of the outermost flow run; elsewhere it equals `flow_run_id`.
     """
 
     flow_name: str
@@ -91,21 +94,21 @@ class RunIdentity:
     deployed: bool = False
     deployment_id: str | None = None
     code: str = ""
-    """The code by a name that a move leaves as it is, by default `entry_point`."""
+    """A name of the code that stays the same when the project is moved; by default `entry_point`."""
     parameters_sha256: str = ""
-    """What equal parameters share, by default of those that are shown."""
+    """A digest that equal parameters share; by default that of `parameters`."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A logical run: what one piece of work is called over all its attempts."""
+    """A logical run: one piece of work over all its attempts."""
 
     id: str
     flow_name: str
     entry_point: str
-    """Where the code of the newest attempt lies (`path:function`); without a function for a script without a flow."""
+    """The place of the newest attempt's code (`path:function`), without a function for a script that has no flow."""
     code: str
-    """The code by a name that a move leaves as it is."""
+    """A name of the code that stays the same when the project is moved."""
     parameters: dict[str, Any]
     deployed: bool
     deployment_id: str | None
@@ -113,13 +116,13 @@ class RunRow:
     created_at: datetime
     updated_at: datetime
     missing_facts: int
-    """How many facts could not be written; with any, the record of the run is incomplete."""
+    """The number of facts that could not be written. If it is not 0, the record of the run is incomplete."""
     journal: str
-    """The id of the journal that holds this part of the run; another may hold the attempts of another machine."""
+    """The id of this part's journal. Attempts on another machine may be in another journal."""
 
     @property
     def flow(self) -> str:
-        """What scope "flow" is within: the flow, by its name; the code of a script or session that has none."""
+        """The name that scope "flow" uses: the flow's name, or the code of a script or session without a flow."""
         return self.code if self.code.endswith(":") else self.flow_name
 
 
@@ -127,7 +130,7 @@ class RunRow:
 class AttemptRow:
     """One Prefect flow run (or one try of it) of a logical run.
 
-    `number` counts from 1; a subflow's attempt has the number of the attempt that leads it and `leads` False.
+    `number` counts from 1. A subflow's attempt has the number of the attempt that runs it, and `leads` is False.
     `newest_at_end` is the number of the run's newest attempt when this one ended.
     """
 
@@ -137,7 +140,7 @@ class AttemptRow:
     leads: bool
     flow_name: str
     entry_point: str
-    """Where its code lay (`path:function`)."""
+    """The place of its code (`path:function`)."""
     flow_run_id: str
     root_flow_run_id: str
     outcome: Outcome
@@ -150,7 +153,8 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class OpenedAttempt:
-    """`joined` is true where the attempt continues a run that an earlier attempt began and left."""
+    """An attempt that has begun, and its run. `joined` is true if the attempt continues a run that an earlier attempt
+    began."""
 
     run: RunRow
     attempt: AttemptRow
@@ -159,12 +163,14 @@ class OpenedAttempt:
 
 @dataclass(frozen=True)
 class NewIntent:
-    """An effect about to be asked for. `subject` groups requests that replace each other when a replayed flow
-    diverges, such as the orders of one service; `name` is what the user calls it; `spends` counts against the run's
-    limit of orders. `definition` is a digest of what is asked, such as the service's definition, which may change while
-    its name stays; `reuse` says what an earlier effect of an equal request was found to be good for, None where none
-    was looked for. `platform_time` is the platform's own time, as far as it is known: no effect of this intent is
-    older."""
+    """An effect that is about to be requested.
+
+    `subject` groups requests that replace each other when a replayed flow diverges, such as the orders of one service.
+    `name` is the user's name for the effect. An effect that `spends` counts against the run's limit of orders.
+    `definition` is a digest of what the request refers to, such as the service's definition, which may change while its
+    name stays. `reuse` says why an earlier effect of an equal request was or was not reused; None if none was looked
+    for. `platform_time` is the platform's time, if known: no effect of this intent is older.
+    """
 
     key: str
     base_key: str
@@ -188,14 +194,19 @@ class NewIntent:
 
 @dataclass(frozen=True)
 class IntentRow:
-    """An effect in the journal. `fence` grows with each claim; only the newest holder may write.
+    """An effect in the journal.
 
-    `serial` grows with each new intent and never falls. `sent_at` is the last moment at which a request may have left,
-    of one that is `sent` the moment when the claim was last confirmed; then it may leave until `may_send_until`.
-    `sent_platform_time` is no earlier than `sent_at` by the platform's own clock, and `platform_time` is before the
-    first such moment. Both are None where it told none. `how` is "sent", "adopted" or "reused"; of what was adopted
-    `matched_by` says "key", "content" or "user". `status` is the platform's terminal status; `duplicates` are the URNs
-    of further effects under the key.
+    `fence` is the fencing token: it grows with each claim, and only the newest holder may write. `serial` grows with
+    each new intent and never falls.
+
+    `sent_at` is the last moment at which a request may have left. In state `sent`, it is the moment when the claim was
+    last confirmed, and the request may leave until `may_send_until`. `sent_platform_time` is the same moment or later
+    by the platform's clock, and `platform_time` is before the first such moment. Both are None if the platform did not
+    give its time.
+
+    `how` is "sent", "adopted" or "reused". For an adopted effect, `matched_by` is "key", "content" or "user". `status`
+    is the platform's terminal status; `duplicates` are the URNs of further effects under the key. `sent_again` is True
+    if it was sent once more after a doubt, so that an earlier request may show an effect later.
     """
 
     key: str
@@ -234,11 +245,12 @@ class IntentRow:
     platform_time: datetime | None = None
     sent_platform_time: datetime | None = None
     may_send_until: datetime | None = None
+    sent_again: bool = False
 
 
 @dataclass(frozen=True)
 class Stated:
-    """An intent of a journal as its idempotency record on a platform states it."""
+    """An intent of a journal, as its idempotency record on a platform describes it."""
 
     key: str
     serial: int
@@ -247,10 +259,11 @@ class Stated:
 
 @dataclass(frozen=True)
 class Claim:
-    """The answer to a claim.
+    """The result of a claim.
 
-    `new`: ours, and surely nothing was sent; `doubt`: ours, but a request may have left; `kept`: done before, see
-    the intent's outcome; `held`: a live process is at it. `again`: asked for before in this very attempt.
+    `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
+    exists, see the intent's outcome; `held`: a live process holds it. `again` is true if the same attempt requested
+    the effect before.
     """
 
     kind: Literal["new", "doubt", "kept", "held"]
@@ -260,7 +273,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Fact:
-    """A provenance record as a run stated it. `seq` and `recorded_at` are given by the journal."""
+    """A provenance record as a run wrote it. The journal assigns `seq` and `recorded_at`."""
 
     record: Record
     run_id: str
@@ -271,7 +284,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class DeliveryRow:
-    """How far one delivery to one sink has come; `tries` counts the times it was recorded."""
+    """The state of one delivery to one sink. `tries` counts how often an outcome was stored."""
 
     sink: str
     key: str
@@ -285,7 +298,7 @@ class DeliveryRow:
 
 @dataclass(frozen=True)
 class SendingRow:
-    """When a sink last sent something of a run, by the journal's clock and, where it told one, by the platform's."""
+    """When a sink last sent a part of a run, by the journal's clock and, if known, by the platform's."""
 
     sent_at: datetime
     sent_platform_time: datetime | None
@@ -294,8 +307,11 @@ class SendingRow:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a sink has come: it has been told, or it is noted why not, of every run with facts up to `seq`, but for
-    the runs that were still running then, which are `behind`."""
+    """How far a sink has come.
+
+    Every run with facts up to `seq` was delivered to it, or the journal says why not. The exceptions are the runs in
+    `behind`, which were still running.
+    """
 
     seq: int = 0
     behind: tuple[str, ...] = ()
@@ -303,7 +319,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Settled:
-    """The effect of an intent. `how` is "sent", "adopted" or "reused", `outcome` its JSON form."""
+    """The effect of an intent. `how` is "sent", "adopted" or "reused"; `outcome` is the effect's JSON form."""
 
     intent: IntentRow
     urn: str | None
@@ -326,8 +342,8 @@ class Wait:
 class ParkRow:
     """One round of parking of a logical run; rounds count from 1.
 
-    `process` is the one that the run left, `credentials` the name of a block, None for what the environment means.
-    `began_at` is when the run first waited for these, over all its rounds.
+    `process` is the one that the run left. `credentials` is the name of a block, or None for the environment's
+    credentials. `began_at` is when the run began to wait for these, in the first of its rounds.
     """
 
     run_id: str
@@ -348,7 +364,10 @@ class ParkRow:
 
 @dataclass(frozen=True)
 class Lead:
-    """Who leads a watchlist, as one process noted it. `since`: its monotonic time since when nothing was renewed."""
+    """The leader of a watchlist, as one process saw it.
+
+    `since` is this process's monotonic time when it first saw this `renewal`.
+    """
 
     mine: bool
     token: str
@@ -358,8 +377,10 @@ class Lead:
 
 @dataclass(frozen=True)
 class Watch:
-    """Work of a service that others wait for. `status`: what all of them were told; None where one was told nothing
-    yet, or something else."""
+    """An order or job of a service that other watchers wait for.
+
+    `status` is the one in all their rows; None if one of them has none yet, or another.
+    """
 
     service: str
     status: str | None

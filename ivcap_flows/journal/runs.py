@@ -1,4 +1,4 @@
-"""Logical runs and their attempts: which flow run continues which work."""
+"""Logical runs and their attempts: which flow run continues which run."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Runs:
         self._processes = processes
 
     def open_attempt(self, identity: RunIdentity, *, fresh: bool = False) -> OpenedAttempt:
-        """Begin an attempt of the logical run that the flow run belongs to, a new one if there is none.
+        """Begin an attempt of the logical run that the flow run belongs to; begin a new run if there is none.
 
-        It joins an earlier run (a) whose root flow run is the same, or (b) when it is not deployed, the newest not
-        deployed run of the same flow, code and parameters that did not complete and in which no attempt is running;
-        a run before one that completed is not looked at. `fresh` leaves out (b) only: a retry of one flow run always
-        continues it. Attempts whose process is gone get the outcome `lost`.
+        The attempt joins an earlier run (a) with the same root flow run, or (b), unless it is deployed, the newest run
+        of the same flow, code and parameters that is not deployed, did not complete and has no running attempt. Runs
+        before a completed one are not considered. `fresh` switches off only (b): a retry of a flow run always continues
+        its run. Attempts whose process is gone get the outcome `lost`.
         """
         identity = _whole(identity)
         with self._store.write() as connection:
@@ -58,7 +58,8 @@ class Runs:
             now = self._store.now(connection)
             process_id = self._processes.mine(connection, now)
             if run_id is None:
-                # What a worker with another journal goes on with has the same keys, and so finds what was done.
+                # A worker with another journal continues the run under the same id, so its keys are equal and it finds
+                # the effects.
                 run_id = identity.root_flow_run_id
                 connection.execute(
                     sa.insert(_R),
@@ -89,7 +90,7 @@ class Runs:
                 if joined:
                     again: dict[str, Any] = {"outcome": "running", "updated_at": now}
                     if identity.flow_run_id == identity.root_flow_run_id:
-                        # The checkout that the run began in may be gone.
+                        # The checkout in which the run began may no longer exist.
                         again["entry_point"] = identity.entry_point
                     connection.execute(sa.update(_R).where(_R.c.id == run_id).values(**again))
             attempt_id = str(uuid.uuid4())
@@ -113,7 +114,7 @@ class Runs:
             return OpenedAttempt(self._run(connection, run_id), self._attempt(connection, attempt_id), joined)
 
     def continued(self, identity: RunIdentity, *, fresh: bool = False) -> RunRow | None:
-        """The run that `open_attempt` would join now; changes nothing."""
+        """Return the run that `open_attempt` would join now, or None; change nothing."""
         with self._store.read() as connection:
             run_id = self._by_root(connection, identity)
             if run_id is None and not identity.deployed and not fresh:
@@ -121,9 +122,10 @@ class Runs:
             return None if run_id is None else self._run(connection, run_id)
 
     def completed_before(self, identity: RunIdentity) -> AttemptRow | None:
-        """How the newest run of an identity completed, if `open_attempt` therefore begins a new one; None otherwise.
+        """Return the attempt that completed the newest run of an identity, if `open_attempt` begins a new run for this
+        reason.
 
-        None, too, while the process of that attempt lives, which itself can tell how it went on.
+        Otherwise return None, also while that attempt's process is alive, since it can still write how it ended.
         """
         with self._store.read() as connection:
             if identity.deployed or self._by_root(connection, identity) is not None:
@@ -138,14 +140,15 @@ class Runs:
     def close_attempt(
         self, attempt_id: str, outcome: Outcome, cause: str | None = None, *, ended: datetime | None = None
     ) -> None:
-        """Record how an attempt ended, and by it its run, unless that is given up. Closing again keeps the last.
+        """Store how an attempt ended, and thereby its run, unless the user gave the run up. A later call replaces the
+        outcome of an earlier one.
 
-        `ended` is when, as somebody else has seen it after the attempt was lost; by default the attempt ends now.
+        `ended` is when the attempt ended, as another witness saw it after the attempt was lost; the default is now.
         """
         with self._store.write() as connection:
             attempt = self._attempt(connection, attempt_id)
             now = self._store.now(connection)
-            # Of two that end at once the second sees how the first did.
+            # If two attempts end at once, the second must see how the first ended.
             self._hold(connection, attempt.run_id)
             self._end(connection, attempt, outcome, cause, ended or now, seen_by_another=ended is not None)
             if attempt.leads:
@@ -157,9 +160,9 @@ class Runs:
                 )
 
     def end(self, run_id: str, outcome: Outcome) -> bool:
-        """Record how a run ended that no process was at, such as a parked one; its attempts stay as they ended.
+        """Store how a run without a process ended, such as a parked one. Its attempts keep their outcomes.
 
-        False where an attempt has begun meanwhile or the run is given up: nothing is changed then.
+        Change nothing and return False if an attempt is running or the user gave the run up.
         """
         ends = sa.update(_R).where(_R.c.id == run_id, _R.c.outcome.not_in(("running", "abandoned")))
         with self._store.write() as connection:
@@ -167,14 +170,17 @@ class Runs:
             return connection.execute(ends.values(outcome=outcome, updated_at=now)).rowcount > 0
 
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
-        """Whether its run ends so, too, if an attempt does."""
+        """Return whether the run would have this outcome, too, if the attempt ended with it."""
         with self._store.read() as connection:
             rows = self._attempts(connection, attempt.run_id)
             ended = replace(attempt, outcome=outcome, newest_at_end=max(row.number for row in rows))
             return attempt.leads and _outcome([ended if row.id == ended.id else row for row in rows]) == outcome
 
     def standing(self, run: RunRow) -> tuple[RunRow, Sequence[AttemptRow]]:
-        """How a run and its attempts stand: one whose process is gone is `lost`, though nobody has written it down."""
+        """Return a run and its attempts as they are now.
+
+        An attempt whose process is gone is `lost`, even if the journal still has it as running.
+        """
         with self._store.read() as connection:
             attempts = [
                 row if row.outcome != "running" or self._alive(connection, row) else replace(row, outcome="lost")
@@ -185,26 +191,27 @@ class Runs:
         return run, attempts
 
     def heartbeat(self) -> None:
-        """Say that this process, and with it all its attempts and claims, lives. Called every `HEARTBEAT_SECONDS`."""
+        """Write this process's heartbeat, which keeps its attempts and claims. Call this every `HEARTBEAT_SECONDS`."""
         self._processes.heartbeat()
 
     @property
     def owes(self) -> bool:
-        """Whether claims of this process have ended without the journal's being told; the next `heartbeat` tells it."""
+        """Whether claims of this process have ended that the journal still shows; the next heartbeat writes that."""
         return self._processes.owes
 
     def unheard(self) -> float:
-        """For how many seconds to listen until it can be told whether overdue holders of other machines live."""
+        """Return for how many seconds to listen until it is known whether overdue holders on other machines are
+        alive."""
         return self._processes.unheard()
 
     def reap(self) -> list[AttemptRow]:
-        """Give every running attempt whose process is gone the outcome `lost`; returns those."""
+        """Give every running attempt whose process is gone the outcome `lost`, and return those attempts."""
         with self._store.write() as connection:
             running = connection.execute(_ATTEMPTS.where(_A.c.outcome == "running")).mappings()
             return self._lose_dead(connection, [_attempt_row(row) for row in running])
 
     def untold(self) -> list[AttemptRow]:
-        """The attempts that are `lost` and of whose end no fact is stated yet, oldest first."""
+        """Return the `lost` attempts whose end is not a fact yet, oldest first."""
         end = sa.select(_F.c.seq).where(
             _F.c.record_id == sa.literal(flows_urn("attempt", "")) + _A.c.id, _F.c.record.contains('"outcome":"lost"')
         )
@@ -213,22 +220,22 @@ class Runs:
             return [_attempt_row(row) for row in connection.execute(query).mappings()]
 
     def abandon(self, run_id: str) -> None:
-        """Give up a run: no later run continues it, and it may be pruned. Twice has the effect of once.
+        """Give up a run: no later run continues it, and it may be pruned. Idempotent.
 
-        DurabilityError while a process is at it, and of one that completed.
+        Raise DurabilityError while an attempt of the run is running, and if the run completed.
         """
         with self._store.write() as connection:
             self._hold(connection, run_id)
             run, attempts = self._run(connection, run_id), self._attempts(connection, run_id)
             if any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
-                raise DurabilityError(f"The run {run_id} is running; end its process first.")
+                raise DurabilityError(f"The run {run_id} is running. End its process, then try again.")
             if run.outcome == "completed":
-                raise DurabilityError(f"The run {run_id} completed; there is nothing to give up.")
+                raise DurabilityError(f"The run {run_id} completed, so it cannot be given up.")
             now = self._store.now(connection)
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(outcome="abandoned", updated_at=now))
 
     def count_missing(self, run_id: str, facts: int) -> None:
-        """Note that so many facts of a run could not be written: its record is incomplete."""
+        """Add to the number of facts of a run that could not be written: its record is incomplete."""
         with self._store.write() as connection:
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(missing_facts=_R.c.missing_facts + facts))
 
@@ -240,7 +247,10 @@ class Runs:
         flow_name: str | None = None,
         outcome: Outcome | None = None,
     ) -> list[RunRow]:
-        """Runs newest first, of one flow and outcome where given; `before` is the last of the page before."""
+        """Return a page of runs, newest first, optionally of one flow or one outcome.
+
+        `before` is the last run of the previous page.
+        """
         query = sa.select(*_RUN_COLUMNS).order_by(_R.c.seq.desc()).limit(limit)
         if before is not None:
             last = _R.alias()
@@ -253,15 +263,15 @@ class Runs:
             return [self._row(row) for row in connection.execute(query).mappings()]
 
     def find(self, run_id: str) -> RunRow | None:
-        """A run by its whole id; None where there is none, such as one that was pruned."""
+        """Return a run by its whole id, or None if there is none, for example because it was pruned."""
         with self._store.read() as connection:
             row = connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().first()
             return None if row is None else self._row(row)
 
     def get(self, id_or_prefix: str) -> RunRow:
-        """A run by its id, the unambiguous beginning of it, or the id of one of its Prefect flow runs.
+        """Return a run by its id, an unambiguous beginning of its id, or the id of one of its Prefect flow runs.
 
-        InputError if there is none or more than one.
+        Raise InputError if there is no such run or more than one.
         """
         with self._store.read() as connection:
             by_flow_run = sa.select(_A.c.run_id).where(_A.c.flow_run_id == id_or_prefix)
@@ -273,23 +283,26 @@ class Runs:
             return found[0]
         if not found:
             raise InputError(
-                f"The journal {self._store.url} has no run {id_or_prefix!r}. List them with `ivcap-flows runs`."
+                f"The journal {self._store.url} has no run {id_or_prefix!r}. List its runs with `ivcap-flows runs`."
             )
         names = ", ".join(row.id for row in found)
-        raise InputError(f"The run {id_or_prefix!r} is ambiguous: {names}. Give more of the id.")
+        raise InputError(f"The run id {id_or_prefix!r} is ambiguous: it matches {names}. Give more of the id.")
 
     def attempts(self, run_id: str) -> Sequence[AttemptRow]:
-        """All attempts of a run, those of its subflows too, oldest first."""
+        """Return all attempts of a run, including those of its subflows, oldest first."""
         with self._store.read() as connection:
             return self._attempts(connection, run_id)
 
     def attempt(self, attempt_id: str) -> AttemptRow:
-        """One attempt by its id."""
+        """Return an attempt by its id."""
         with self._store.read() as connection:
             return self._attempt(connection, attempt_id)
 
     def attempt_of(self, flow_run_id: str) -> OpenedAttempt | None:
-        """The newest attempt that a Prefect flow run opened in any process; for the tasks it sent elsewhere."""
+        """Return the newest attempt that a Prefect flow run opened in any process, or None.
+
+        Tasks that the flow run sent to another process find their attempt by it.
+        """
         query = _ATTEMPTS.where(_A.c.flow_run_id == flow_run_id).order_by(_A.c.seq.desc())
         with self._store.read() as connection:
             row = connection.execute(query.limit(1)).mappings().first()
@@ -299,22 +312,22 @@ class Runs:
             return OpenedAttempt(self._run(connection, attempt.run_id), attempt, joined=attempt.number > 1)
 
     def alive(self, attempt: AttemptRow) -> bool:
-        """Whether the attempt still runs: it has not ended and its process lives."""
+        """Return whether the attempt still runs: it has not ended and its process is alive."""
         with self._store.read() as connection:
             return attempt.outcome == "running" and self._alive(connection, attempt)
 
     def prune(self, older_than_days: float, *, sinks: Sequence[tuple[str, str]] = ()) -> int:
-        """Delete runs that ended so long ago, their facts, deliveries and run-scoped intents; returns their number.
+        """Delete runs that ended so long ago, with their facts, deliveries and run-scoped intents. Return their number.
 
-        Intents of scope flow and account stay for ever, and what a deployed run has paid for, since Prefect may run
-        that again under its old id; so nothing is sent twice. A run stays while a process is at it, while something of
-        it is in doubt or an orphan, and until each of the `sinks` has its newest fact and nothing is left to deliver to
-        them; a sink is given by how its name begins and ends.
+        Intents of scope flow and account are never deleted, so that nothing is sent twice. The same holds for the
+        spending intents of a deployed run, since Prefect may run it again under its old id. A run is kept while an
+        attempt of it is running, while an effect of it is in doubt or an orphan, and until each of the `sinks` has its
+        newest fact and no delivery to them is open. A sink is given by the beginning and the end of its name.
         """
         intents = schema.intents
         with self._store.write() as connection:
             limit = self._store.now(connection) - timedelta(days=older_than_days)
-            # Held first, so that nobody joins them and nothing is added to them after it was decided.
+            # Locked first, so that no attempt joins these runs and nothing is added to them after the decision.
             ended = sa.and_(_R.c.updated_at < limit, _R.c.outcome.in_(("completed", "abandoned")))
             held = connection.execute(sa.select(_R.c.id).where(ended).order_by(_R.c.id).with_for_update()).scalars()
             pruned = 0
@@ -325,7 +338,7 @@ class Runs:
                 gone = sa.and_(intents.c.run_id.in_(old), of_run, ~paid)
                 newest = connection.execute(sa.select(sa.func.max(intents.c.serial)).where(gone)).scalar()
                 if newest is not None:
-                    # The records that they left on a platform then show no loss.
+                    # Their idempotency records on a platform then do not look like a loss.
                     info = schema.journal_info
                     connection.execute(sa.update(info).where(info.c.forgotten < newest).values(forgotten=newest))
                 connection.execute(sa.delete(intents).where(gone))
@@ -333,9 +346,9 @@ class Runs:
             return pruned
 
     def _prunable(self, connection: Connection, ids: Sequence[str], sinks: Sequence[tuple[str, str]]) -> list[str]:
-        """Which of these runs, which have ended, nobody needs."""
+        """Return those of these ended runs that may be deleted."""
         intents, deliveries = schema.intents, schema.deliveries
-        # Of a run that completed nobody asks again for what it did not wait for.
+        # An accepted effect keeps only a run that was given up: a completed run left it on purpose.
         given_up = sa.and_(intents.c.state == "accepted", _R.c.outcome == "abandoned")
         lives = sa.or_(intents.c.state.in_(("sent", "in_doubt")), given_up)
         newest = sa.select(sa.func.max(_F.c.seq)).where(_F.c.run_id == _R.c.id).correlate(_R).scalar_subquery()
@@ -355,7 +368,7 @@ class Runs:
             _R.c.id.in_(ids),
             ~sa.exists().where(intents.c.run_id == _R.c.id, lives),
             *(~sa.exists().where(left, name) for name in named),
-            # Of a run without facts there is nothing to tell.
+            # A run without facts has nothing to deliver.
             *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
         )
         running = connection.execute(_ATTEMPTS.where(_A.c.run_id.in_(ids), _A.c.outcome == "running")).mappings()
@@ -363,7 +376,8 @@ class Runs:
         return [run_id for run_id in connection.execute(old).scalars() if run_id not in busy]
 
     def _serialise(self, connection: Connection, identity: RunIdentity) -> None:
-        # SQLite's writers take turns anyway. Elsewhere two openings of one root or identity would both find nothing.
+        # SQLite's writers take turns anyway. On PostgreSQL, two attempts that open at once with one root or identity
+        # would both find no run.
         if not self._store.is_sqlite:
             alike = f"identity:{identity.flow_name}:{identity.code}:{identity.parameters_sha256}"
             for name in sorted((f"root:{identity.root_flow_run_id}", alike)):
@@ -386,7 +400,7 @@ class Runs:
 
     @staticmethod
     def _alike(identity: RunIdentity) -> sa.Select[tuple[str, str]]:
-        """Id and outcome of the runs of an identity that no deployment began, newest first."""
+        """Return the query for id and outcome of the runs of an identity that are not deployed, newest first."""
         names = ("flow_name", "code", "parameters_sha256")
         alike = (_R.c[name] == getattr(identity, name) for name in names)
         return sa.select(_R.c.id, _R.c.outcome).where(*alike, ~_R.c.deployed).order_by(_R.c.seq.desc())
@@ -416,7 +430,7 @@ class Runs:
         *,
         seen_by_another: bool = False,
     ) -> None:
-        """Write down how an attempt ended; one that is only lost, unless another has written it down meanwhile."""
+        """Store how an attempt ended. The outcome `lost` does not replace one that was stored meanwhile."""
         of_run = _A.alias()
         newest = sa.select(sa.func.max(of_run.c.number)).where(of_run.c.run_id == attempt.run_id).scalar_subquery()
         cause = None if cause is None else scrub_text(cause)
@@ -430,7 +444,7 @@ class Runs:
 
     @staticmethod
     def _hold(connection: Connection, run_id: str) -> bool:
-        """Let nobody else change how a run stands until the transaction ends; False if it was pruned meanwhile."""
+        """Lock a run until the transaction ends. Return False if it was pruned meanwhile."""
         held = connection.execute(sa.select(_R.c.id).where(_R.c.id == run_id).with_for_update())
         return held.first() is not None
 
@@ -463,10 +477,11 @@ def _whole(identity: RunIdentity) -> RunIdentity:
 
 
 def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:
-    """How a run stands by its attempts: as the newest, or as one beside it that completed, or that outlives it.
+    """Return the outcome of a run by its attempts.
 
-    Two may be at one run at once, where Prefect took a process for gone. One that ended before the newest began says
-    nothing; by their numbers, since clocks may be set in between.
+    It is the newest attempt's, unless an attempt that ran at the same time completed, or the newest is lost and the
+    other is not. Two attempts can run at once if Prefect took a live process for dead. An attempt that ended before the
+    newest began does not count. Attempt numbers decide that, since clocks may be changed.
     """
     leading = sorted((row for row in attempts if row.leads), key=lambda row: row.number, reverse=True)
     newest = leading[0].number
@@ -477,7 +492,7 @@ def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:
 
 
 def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """So many as a statement takes: SQLite has a limit of values."""
+    """Split ids into portions for one statement each, since SQLite limits the number of values."""
     for begin in range(0, len(ids), _AT_ONCE):
         yield ids[begin : begin + _AT_ONCE]
 

@@ -1,4 +1,4 @@
-"""The tables of a journal in their newest form; `migrations/` leads to them. Imported only when a journal is opened."""
+"""The newest tables of a journal, which `migrations/` creates. Imported only when a journal is opened."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ __all__ = [
 ]
 
 REVISIONS: Final = ("0001",)
-"""Revisions this version knows, oldest first. A journal at any other was made by a newer version."""
+"""The revisions that this version knows, oldest first. A newer version made a journal at any other revision."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "ivcap_flows_version"
-"""Not alembic's own name: a PostgreSQL database may be shared with a program that uses that."""
+"""Differs from alembic's default name, which another program in the same PostgreSQL database may use."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment as whole microseconds since 1970, which both databases store and sort exactly."""
+    """A column of moments as whole microseconds since 1970, which both databases store and sort exactly."""
 
     impl = sa.BigInteger
     cache_ok = True
 
     @staticmethod
     def stored(value: datetime) -> int:
-        """What stands in the column for a moment."""
+        """Return the column's value for a moment."""
         return (value - _EPOCH) // timedelta(microseconds=1)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
@@ -65,7 +65,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class Json(TypeDecorator[Any]):
-    """A JSON value as ASCII text: PostgreSQL's own JSON type refuses characters that users' texts may hold."""
+    """A column of JSON values as ASCII text, since PostgreSQL's JSON type refuses some characters of users' texts."""
 
     impl = sa.Text
     cache_ok = True
@@ -84,17 +84,17 @@ journal_info = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("created_at", Instant, nullable=False),
-    # How many transactions have written to it, on SQLite, whose seal says the same.
+    # SQLite: how many transactions have written to the journal. Its seal has the same number.
     sa.Column("generation", sa.BigInteger, nullable=False),
     # Intents with a serial up to this may be missing: they were pruned, or the user has accepted their loss.
     sa.Column("forgotten", sa.BigInteger, nullable=False),
-    # What showed that rows were lost, until the user accepts it.
+    # The first intent that showed a loss of rows, until the user accepts the loss.
     sa.Column("loss", Json),
-    # By which the file with the key of a journal on SQLite is known; without a value no key was needed yet.
+    # SQLite: a digest that identifies the key in the key file. Without a value, no key was needed yet.
     sa.Column("key_check", sa.Text),
 )
 
-# Of PostgreSQL, where who may read the other tables need not be given this one.
+# PostgreSQL only. A separate table, so that a role may read the others without this one.
 redaction_keys = sa.Table(
     "redaction_keys",
     metadata,
@@ -103,7 +103,7 @@ redaction_keys = sa.Table(
 )
 
 serials = sa.Sequence("intent_serials", metadata=metadata)
-"""Of PostgreSQL; SQLite, whose writers take turns, counts its transactions."""
+"""PostgreSQL only. On SQLite, whose writers take turns, serials are the numbers of transactions."""
 
 processes = sa.Table(
     "processes",
@@ -120,7 +120,7 @@ runs = sa.Table(
     "runs",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    # In the order in which they were begun, which no clock tells; `Store.numbered` gives it.
+    # The order in which the runs began, since clocks may be set back. `Store.numbered` assigns it.
     sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
     sa.Column("flow_name", sa.Text, nullable=False),
     sa.Column("entry_point", sa.Text, nullable=False),
@@ -154,7 +154,7 @@ attempts = sa.Table(
     sa.Column("cause", sa.Text),
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("ended_at", Instant),
-    # The number of the run's newest attempt when this one ended: it was beside that one, and before all later ones.
+    # The number of the run's newest attempt when this one ended: this one ran beside it, and before all later ones.
     sa.Column("newest_at_end", sa.Integer),
     sa.Index("attempts_seq", "seq"),
     sa.Index("attempts_run", "run_id", "number"),
@@ -176,10 +176,10 @@ intents = sa.Table(
     sa.Column("request", Json, nullable=False),
     sa.Column("discriminator", sa.Text),
     sa.Column("subject", sa.Text),
-    # As the user named it; no part of the key.
+    # The user's name for the effect; not a part of the key.
     sa.Column("name", sa.Text),
     sa.Column("spends", sa.Boolean, nullable=False),
-    # An intent outlives its run: keys of scope flow or account are never forgotten.
+    # An intent outlives its run: keys of scope flow or account are never deleted.
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="SET NULL")),
     sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="SET NULL")),
     sa.Column("asked_attempt", sa.Integer, nullable=False),
@@ -191,11 +191,13 @@ intents = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
-    # By the platform's own clock: before the first request could leave, and when the last one was about to.
+    # By the platform's clock: a time before the first request could leave, and when the last one was about to leave.
     sa.Column("platform_time", Instant),
     sa.Column("sent_platform_time", Instant),
-    # Until then the holder may still send what it has marked as sent.
+    # Until then, the holder may still send a request that it has marked as sent.
     sa.Column("may_send_until", Instant),
+    # After a doubt: the first request may show its effect later.
+    sa.Column("sent_again", sa.Boolean, nullable=False),
     sa.Column("progress", Json),
     sa.Column("urn", sa.Text),
     sa.Column("outcome", Json),
@@ -235,7 +237,7 @@ facts = sa.Table(
     sa.Column("target", sa.Text),
     sa.Column("record", sa.Text, nullable=False),
     sa.Column("type", sa.Text),
-    # The sha256 of an entity's content, or the commit of code: what a thing is known by beside its id.
+    # The sha256 of an entity's content, or the commit of code. It identifies a thing beside its id.
     sa.Column("version", sa.Text),
     sa.Index("facts_run", "run_id", "seq"),
     sa.Index("facts_record", "record_id", "seq"),
@@ -319,7 +321,7 @@ parks = sa.Table(
     sa.Index("parks_state", "state"),
 )
 
-# What follows is forgotten without harm: whoever waits finds it out anew.
+# The rows of the following tables may be lost without harm: processes that wait collect the data again.
 
 poll_leaders = sa.Table(
     "poll_leaders",

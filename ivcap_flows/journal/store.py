@@ -1,4 +1,4 @@
-"""The database behind a journal: engine, durable transactions, one clock. Imported only when a journal is opened."""
+"""The database of a journal: engine, durable transactions, one clock. Imported only when a journal is opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Store"]
 _BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
 _GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-"""What SQLite says where it does as it was told; 2 is FULL."""
+"""The settings that SQLite must report after they were set; 2 is FULL."""
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
 
 
@@ -37,7 +37,7 @@ _inherited: list[object] = []
 
 
 class Store:
-    """Transactions on one journal. Safe in many threads and, through the database, in many processes."""
+    """Transactions on one journal. It may be shared by threads, and the database by processes."""
 
     def __init__(self, url: str, *, accept_loss: bool = False) -> None:
         try:
@@ -52,12 +52,12 @@ class Store:
         self.url = parsed.render_as_string(hide_password=True)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.path: Path | None = _place_of(parsed) if self.is_sqlite else None
-        """The file of a journal on SQLite."""
+        """The file of an SQLite journal, otherwise None."""
         self._seal: Seal | None = None
         sealed: Sealed | None = None
         if (path := self.path) is not None:
             self._seal = Seal(path)
-            # Read before the database is, and before SQLite makes one, or deletes the log of one that is empty.
+            # Read the seal first: SQLite makes a missing database, and deletes the log of an empty one.
             sealed = self._sealed()
             if sealed is not None and not accept_loss and not (path.exists() and path.stat().st_size):
                 raise self._seal.loss(self.url, sealed, None)
@@ -87,11 +87,11 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads. JournalError if the database cannot be read."""
+        """Run a transaction that only reads. Raise JournalError if the database cannot be read."""
         shared = self._transactions.shared
         try:
             if shared is not None:
-                # What this thread has written is not for others to see yet, but for itself.
+                # This thread must see its own writes, although they are not committed yet.
                 yield shared
                 return
             with self.engine.connect() as connection:
@@ -101,7 +101,10 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is on disk when the block ends; writers take turns on SQLite. JournalError otherwise."""
+        """Run a transaction that is on disk when the block ends; raise JournalError if it fails.
+
+        On SQLite, writers take turns.
+        """
         try:
             with self._transactions.transaction() if self.is_sqlite else self._on_server() as connection:
                 yield connection
@@ -110,7 +113,7 @@ class Store:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """The writes of this thread in the block share a commit, of SQLite; JournalError if it fails."""
+        """Let this thread's writes in the block share a commit (SQLite only); raise JournalError if it fails."""
         try:
             with self._transactions.together():
                 yield
@@ -118,63 +121,63 @@ class Store:
             raise self._failure("written", error) from error
 
     def when_on_disk(self, call: Callable[[], None]) -> None:
-        """Call this once what this thread has written is on disk; not where its commit fails."""
+        """Run `call` when the writes of this thread are on disk, and not at all if their commit fails."""
         self._transactions.when_on_disk(call)
 
     @contextmanager
     def _on_server(self) -> Iterator[Connection]:
         with self.engine.begin() as connection:
-            # A server or role may have switched it off for speed; here an answer must mean "on disk". For the
-            # transaction alone: a pooler may give each to another session of the server.
+            # A server or role may have switched it off for speed, but here the end of a commit must mean "on disk". Set
+            # it in each transaction: a pooler may give each transaction another session of the server.
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield connection
 
     def serial(self, connection: Connection) -> int:
-        """The serial of the intents that a transaction makes: above that of every one before."""
+        """Return the serial for the intents that this transaction inserts: higher than all before."""
         if self.is_sqlite:
             return int(connection.exec_driver_sql("SELECT generation + 1 FROM journal_info").scalar_one())
         return int(connection.execute(serials.next_value()).scalar_one())
 
     def now(self, connection: Connection) -> datetime:
-        """The journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
+        """Return the journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
         if self.is_sqlite:
             return datetime.now(timezone.utc)
         moment: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(timezone.utc)
 
     def numbered(self, connection: Connection, table: sa.Table) -> dict[str, int]:
-        """The `seq` of a new row, greater than all before; PostgreSQL gives it of its own accord."""
+        """Return the `seq` of a new row, higher than all before; empty on PostgreSQL, which assigns it itself."""
         if not self.is_sqlite:
             return {}
         newest = connection.execute(sa.select(sa.func.max(table.c.seq))).scalar()
         return {"seq": (newest or 0) + 1}
 
     def take_turns(self, connection: Connection, *names: str) -> None:
-        """Wait until no other transaction has the turn of these names, and keep it to the end of this one."""
+        """Wait until no other transaction holds these names, and hold them until the end of this transaction."""
         if self.is_sqlite:
-            # Its writers take turns in any case.
+            # SQLite's writers take turns anyway.
             return
         for name in names:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
     def weaknesses(self) -> list[str]:
-        """What the database does not promise by its settings, each in a sentence with the next step."""
+        """Return the risks in the database's settings, each as a sentence with the next step."""
         if self.is_sqlite:
             return []
         with self.read() as connection:
             return weaknesses(connection)
 
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
-        """Insert a row unless its primary key is there; True if it was inserted."""
+        """Insert a row unless its primary key exists. Return whether it was inserted."""
         return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0
 
     def insert_all_new(self, connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert the rows whose primary keys are not there."""
+        """Insert the rows whose primary keys do not exist yet."""
         if rows:
             connection.execute(InsertNew(table), rows)
 
     def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
-        """Insert a row or replace the columns of the one with the same primary key."""
+        """Insert a row, or replace these columns of the row with the same primary key."""
         connection.execute(InsertOver(table), row)
 
     def _sealed(self) -> Sealed | None:
@@ -188,13 +191,13 @@ class Store:
             self._seal.advance(Sealed(journal_id, generation))
 
     def _check(self, seal: Seal, sealed: Sealed | None, found: Sealed, *, accept_loss: bool) -> None:
-        """Hold the database against its seal; one without a seal, such as a copy, is sealed as it is."""
+        """Compare the database with its seal. A database without a seal, such as a copy, gets one."""
         if sealed is not None and not sealed.ahead_of(found):
             return
         if sealed is not None and not accept_loss:
             raise seal.loss(self.url, sealed, found)
         if sealed is not None and sealed.journal_id == found.journal_id:
-            # The numbers that were lost are not given again.
+            # The lost numbers are not used again.
             with self.write() as connection:
                 counted = {"generation": sealed.generation, "forgotten": sealed.generation}
                 connection.execute(sa.update(journal_info).values(counted))
@@ -202,7 +205,7 @@ class Store:
         seal.place(found)
 
     def _prepare(self, sealed: Sealed | None) -> None:
-        """Bring the tables to this version. Concurrent first openings take turns; the losers find the work done."""
+        """Bring the tables to this version. If several processes open the journal first, one of them does it."""
         with self.engine.connect() as connection:
             if not self.is_sqlite and reads_only(connection):
                 raise JournalError(f"The journal {self.url} cannot be written: {READ_ONLY}", url=self.url)
@@ -224,7 +227,7 @@ class Store:
                     connection.execute(sa.insert(journal_info), row)
 
     def _version(self, connection: Connection) -> str | None:
-        """The schema's revision; None for an empty database. NewerSchemaError for a revision unknown here."""
+        """Return the schema's revision, or None for an empty database; raise NewerSchemaError if it is unknown."""
         if self.is_sqlite:
             there = connection.execute(
                 sa.text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"), {"name": VERSION_TABLE}
@@ -247,7 +250,7 @@ class Store:
     def _failure(self, verb: str, error: Exception) -> JournalError:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         if "database is locked" in cause:
-            step = f"Another process has been writing for more than {_BUSY_SECONDS:.0f} s; end it or wait for it."
+            step = f"Another process has been writing for more than {_BUSY_SECONDS:.0f} s. Wait for it or end it."
         elif getattr(getattr(error, "orig", None), "sqlstate", None) == "25006":
             step = READ_ONLY
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
@@ -261,7 +264,7 @@ class Store:
 
 
 def _after_fork(engine: Engine) -> None:
-    """Give a forked child connections of its own. The parent's are kept unused: closing them would disturb it."""
+    """Give a forked child its own connections. The parent's stay unused: closing them would disturb the parent."""
     known = weakref.ref(engine)
 
     def renew() -> None:
@@ -291,24 +294,25 @@ def _sqlite(url: URL) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
-        # The driver's own transactions begin too late to be atomic; _began takes their place.
+        # The driver's own transactions begin too late to be atomic; `_began` replaces them.
         connection.isolation_level = None
         _with_turns(connection, "PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         for name, wanted in _GRANTED.items():
-            # SQLite ignores what it cannot do, without an error.
+            # SQLite ignores a setting that it cannot apply, without an error.
             [(granted,)] = connection.execute(f"PRAGMA {name}").fetchall()
             if granted != wanted:
                 raise ConfigurationError(
-                    f"The journal sqlite:///{path} is not safe: SQLite has set {name} to {granted!r} there, not to "
-                    f"{wanted!r}. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database.",
+                    f"The journal sqlite:///{path} would not be safe: SQLite set {name} to {granted!r} there instead "
+                    f"of {wanted!r}. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database.",
                     url=f"sqlite:///{path}",
                 )
 
     @sa.event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
-        # A reader that turns into a writer would fail at once when another has written since, so writers say so first.
+        # A transaction that reads first and then writes fails if another has written in between. So a write transaction
+        # takes the lock at its begin.
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -316,7 +320,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _with_turns(connection: Any, statement: str) -> None:
-    """Run a statement for which SQLite ignores its busy time-out (the first switch to WAL)."""
+    """Run a statement for which SQLite ignores its busy time-out, such as the first switch to WAL."""
     import sqlite3
 
     deadline = time.monotonic() + _BUSY_SECONDS
@@ -335,9 +339,9 @@ def _check_folder(path: Path) -> None:
     kind = network_file_system(path)
     if kind is not None:
         raise ConfigurationError(
-            f"The journal {url} lies on a network or virtual file system ({kind}), where locks and writes are not "
-            "dependable. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database that all "
-            "machines reach.",
+            f"The journal {url} is on a network or virtual file system ({kind}), where locks and writes are not "
+            "reliable. Name a path on a local disk in IVCAP_FLOWS_JOURNAL, or a PostgreSQL database that all machines "
+            "reach.",
             url=url,
         )
     try:
@@ -347,7 +351,7 @@ def _check_folder(path: Path) -> None:
         target = path if path.exists() else path.parent
         if not os.access(target, os.R_OK | os.W_OK):
             raise PermissionError(f"{target} cannot be read and written by this user")
-        # Parameters of flows may be private; SQLite gives its further files the mode of this one.
+        # Parameters of flows may be private. SQLite gives its other files the mode of this one.
         path.touch(mode=0o600)
     except OSError as error:
         raise JournalError(
@@ -361,12 +365,12 @@ def _postgresql(url: URL) -> Engine:
     shown = url.render_as_string(hide_password=True)
     if url.get_backend_name() != "postgresql":
         raise ConfigurationError(
-            f"The journal {shown} is of a kind that is not supported. Set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>` "
-            "or `postgresql://<user>@<host>/<database>`.",
+            f"The journal {shown} is on an unsupported database. Set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>` or "
+            "`postgresql://<user>@<host>/<database>`.",
             url=shown,
         )
     try:
-        # Statements prepared in a session do not survive a pooler that gives each transaction to another one.
+        # A statement that is prepared in one session is missing in the next one that a pooler gives us.
         asked = {"connect_timeout": 10, "prepare_threshold": None}
         engine = sa.create_engine(url, pool_size=8, pool_pre_ping=True, connect_args=asked)
     except (ImportError, NoSuchModuleError) as error:

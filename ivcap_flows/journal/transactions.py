@@ -1,4 +1,4 @@
-"""The writes of one process to an SQLite database: they take turns, and those of one thread can share a commit."""
+"""The write transactions of one process on SQLite: they take turns, and those of one thread can share a commit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Transactions"]
 
 
 class Transactions:
-    """Transactions on SQLite. Each waits for the disk at its end, which is most of what a small write costs."""
+    """Write transactions on SQLite. Each waits for the disk at its end, which is most of the time of a small write."""
 
     def __init__(self, engine: Engine, *, lock_timeout: float, on_commit: Callable[[str, int], None]) -> None:
-        """`on_commit` is told, after each commit, the journal's id and how many there were."""
+        """Call `on_commit` after each commit with the journal's id and the number of its transactions."""
         self._engine = engine
         self._lock_timeout = lock_timeout
         self._on_commit = on_commit
@@ -31,12 +31,14 @@ class Transactions:
 
     @property
     def shared(self) -> Connection | None:
-        """The connection of the block of `together` that this thread is in."""
+        """The connection of the `together` block that this thread is in, or None."""
         return getattr(self._mine, "connection", None)
 
     def when_on_disk(self, call: Callable[[], None]) -> None:
-        """Call this once what the thread has written is on disk: now, or after the commit of the block of `together`
-        that it is in. Where that fails, it is not called."""
+        """Run `call` when this thread's writes are on disk: now, or after the commit of its `together` block.
+
+        If that commit fails, do not run it.
+        """
         if self.shared is None:
             call()
         else:
@@ -44,8 +46,10 @@ class Transactions:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A write that is on disk when the block ends, or the block of `together` that it is in; what fails is taken
-        back alone. Raises SQLAlchemyError where it is not."""
+        """Run a write that is on disk when the block ends, or when the `together` block around it ends.
+
+        If the block fails, only its own changes are rolled back. Raise SQLAlchemyError if the write is not on disk.
+        """
         shared = self.shared
         if shared is None:
             with self._own() as connection:
@@ -53,7 +57,7 @@ class Transactions:
             return
         if not _stands(shared):
             raise _taken_back()
-        # SQLAlchemy's own savepoints cost as much as the write.
+        # SQLAlchemy's own savepoints take as long as the write.
         shared.exec_driver_sql("SAVEPOINT own")
         try:
             yield shared
@@ -66,7 +70,7 @@ class Transactions:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """All writes of this thread in the block are one transaction. Raises SQLAlchemyError as `transaction` does."""
+        """Make all writes of this thread in the block one transaction. Raise SQLAlchemyError if it is not on disk."""
         later: list[Callable[[], None]] = []
         with self._own() as connection:
             self._mine.connection, self._mine.later = connection, later
@@ -80,9 +84,9 @@ class Transactions:
     @contextmanager
     def _own(self) -> Iterator[Connection]:
         if self._process != os.getpid():
-            # In a forked child nobody would ever give back what a thread of the parent held.
+            # In a forked child, a lock that a thread of the parent held would never be released.
             self._begin_anew()
-        # Whoever holds the turn for so long is stuck; the database itself then decides who may write.
+        # A thread that holds the turn longer than this is stuck. Then the database itself decides who may write.
         turn = self._turn
         took = turn.acquire(timeout=self._lock_timeout)
         try:
@@ -93,7 +97,7 @@ class Transactions:
                     yield connection
                     if not _stands(connection):
                         raise _taken_back()
-                    # What changed nothing needs no commit, so the count must not make it one.
+                    # A transaction without changes is not counted, since the count itself would be a write.
                     changed = _driver(connection).total_changes != before
                     counted = _count(connection) if changed else None
                 if counted is not None:
@@ -104,17 +108,17 @@ class Transactions:
 
 
 def _taken_back() -> SQLAlchemyError:
-    return InvalidRequestError("the database has taken the transaction back")
+    return InvalidRequestError("the database has rolled the transaction back")
 
 
 def _stands(connection: Connection) -> bool:
-    """Whether the transaction is open; after some errors, such as a full disk, SQLite has ended it by itself."""
+    """Return whether the transaction is open. After some errors, such as a full disk, SQLite has rolled it back."""
     driver = _driver(connection)
     return driver is not None and driver.in_transaction
 
 
 def _count(connection: Connection) -> tuple[str, int]:
-    """Count the transaction within itself, so that the count is lost with it: the journal's id, and how many."""
+    """Count the transaction inside itself, so that the count is lost with it. Return the journal's id and the count."""
     connection.exec_driver_sql("UPDATE journal_info SET generation = generation + 1")
     id_, generation = connection.exec_driver_sql("SELECT id, generation FROM journal_info").one()
     return id_, generation

@@ -1,1 +1,1 @@
-"""Orders and jobs: the work that IVCAP does and bills. What is left of it, found again, used again, made twice."""
+"""Orders and jobs, the work that IVCAP bills: find orphans, candidates and duplicates, reuse results, rebuild."""

@@ -1,4 +1,4 @@
-"""What on the platform may be the effect of an order or job that is in doubt, as a person would look for it."""
+"""Candidates: orders and jobs on the platform that may be the effect of an intent in doubt. A person decides."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "candidates_of"]
 
-Sign = Literal["its idempotency record names it", "its name bears the key", "equal request"]
+Sign = Literal["its idempotency record names it", "its name contains the key", "equal request"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An order or job that may be the one; only "equal request" leaves room for doubt."""
+    """An order or job that may be the effect of the intent. Only the sign "equal request" is uncertain."""
 
     urn: str
     sign: Sign
@@ -32,10 +32,11 @@ class Candidate:
 
 
 async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redaction) -> list[Candidate]:
-    """Those that could be it, oldest first. The platform is asked now; a request that it shows late is not among them.
+    """Return the candidates for an intent, oldest first, from what the platform shows now.
 
-    What the platform shows is compared as the journal keeps it, by `redaction`. With one that surely is ours, those
-    that merely look alike are left out.
+    A request that the platform does not show yet is missing. The journal stores requests without secrets, so
+    `redaction` is applied to the platform's requests before they are compared. If one candidate is certain, those with
+    only an equal request are left out.
     """
     found = [one async for one in _looking_alike(client, KINDS[intent.noun], intent, redaction)]
     told = [urn async for urn in _told(client, intent.key)]
@@ -64,7 +65,7 @@ async def _looking_alike(
         if is_older(kind.asked_at(item)):
             return
         if kind.key(item) == short_id(intent.key):
-            yield Candidate(item.urn, "its name bears the key", item.status, kind.asked_at(item))
+            yield Candidate(item.urn, "its name contains the key", item.status, kind.asked_at(item))
             continue
         record = await kind.read(client, item.urn, service)
         asked_at, shown = kind.asked_at(record), kind.shown(record)

@@ -1,44 +1,51 @@
-"""What exists twice on IVCAP though it was to be made once: by two journals, or by one that was deleted or damaged.
+"""Find effects that exist twice on IVCAP though they were to be caused once.
 
-An order bears its key in its name, an upload in the statement of its content, and idempotency records name what each
-journal made. An aspect bears no key and is known by its content.
+Two journals caused them, or a journal that was deleted or damaged, or the platform shows a first request only after it
+was sent again. An order has its key in its name, an upload has it in the aspect that states its content. Idempotency
+records name what each journal made. Jobs and aspects have no key and are recognised by their content.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import ForbiddenError, NotFoundError
-from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, short_id, without_key
+from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, ivcap_urn, short_id, without_key
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.loop import all_of
-from ivcap_flows.work.kinds import LOOKED_AT, ORDERS
+from ivcap_flows.work.kinds import JOBS, LOOKED_AT, ORDERS, is_of
 
 __all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "records_of"]
 
 ASPECTS_LOOKED_AT: Final = 50
-"""The newest aspects that a journal has added, for each of which the platform is asked for equal ones."""
+"""Number of aspects to search duplicates of: the newest ones that the journal added. Each takes a request."""
 
 _NEXT: Final = {
-    "order": "Each is whole and was paid for, and IVCAP cancels none: use one.",
-    "job": "Each is whole and was paid for, and IVCAP cancels none: use one.",
-    "upload": "Each is whole, and IVCAP deletes none: use one.",
+    "order": "Each is complete and was paid for, and IVCAP cannot cancel orders: use one of them.",
+    "job": "Each is complete and was paid for, and IVCAP cannot cancel jobs: use one of them.",
+    "upload": "Each is complete, and IVCAP cannot delete artifacts: use one of them.",
 }
-_RETRACT: Final = "Another journal may have added it, or somebody meant it; retract_aspect takes back one too many."
+_LATE: Final = (
+    "It was sent again, because its first request had shown no effect. The other one asks for the same, and no key "
+    "claims it: it is the first, shown late, or somebody else asked for it. IVCAP cannot cancel jobs: use one of them."
+)
+_RETRACT: Final = "Another journal may have added one, or both are intended. If not, retract one with retract_aspect."
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Effects of which there should be one: `sure` where they bear one key, otherwise they are equal.
+    """Several effects where there should be one. `sure`: they have the same key; otherwise only equal content.
 
-    `urns` are in the order of their making, as far as it is known, each with the journal that made it, if known.
+    `urns` maps each URN to the journal that made it, or None if that is unknown; oldest first, as far as known.
     """
 
     noun: str
@@ -51,7 +58,7 @@ class Duplicate:
     def __str__(self) -> str:
         made = [urn if journal is None else f"{urn} (by {journal})" for urn, journal in self.urns.items()]
         of = "" if self.subject is None else f" for {self.subject}"
-        begin = "made twice" if self.sure else "may be made twice"
+        begin = "made twice" if self.sure else "may have been made twice"
         return f"{begin}: {self.noun}{of} ({short_id(self.key)}): {', '.join(made)}. {self.next_step}"
 
 
@@ -64,30 +71,29 @@ class _Group:
 
 
 class ByKey:
-    """Effects seen on a platform, by the key that each bears."""
+    """Effects seen on a platform, grouped by their idempotency key."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._groups: dict[str, _Group] = {}
 
     def add(self, key: str, urn: str, noun: str, subject: str | None, journal_id: str | None = None) -> None:
-        """One more, or one more witness of one that is known; `key` may be the short one, which an order's name has."""
+        """Add an effect, or another source for a known one. `key` may be the short key that an order's name has."""
         group = self._groups.setdefault(short_id(key), _Group(noun, subject, key))
         made_by = None if journal_id is None else f"journal {journal_id}"
         group.urns[urn] = group.urns.get(urn) or ("this journal" if journal_id == self._journal.id else made_by)
 
     def several(self, noun: str) -> Iterator[_Group]:
-        """The effects of a kind of which there are several under one key; those that turn out to be none may be
-        taken out."""
+        """Return the groups of a noun that have several URNs. The caller may delete URNs from a group's `urns`."""
         return (group for group in self._groups.values() if group.noun == noun and len(group.urns) > 1)
 
     def duplicates(self, next_steps: Mapping[str, str]) -> list[Duplicate]:
-        """Those of which there are several under one key. Reads the journal."""
+        """Return one duplicate for each key with several effects. Reads the journal."""
         found = []
         for group in self._groups.values():
             if len(group.urns) > 1:
                 urns = {urn: by or self._here(urn) for urn, by in group.urns.items()}
-                step = next_steps.get(group.noun, "Each is whole: use one.")
+                step = next_steps.get(group.noun, "Each is complete: use one of them.")
                 found.append(Duplicate(group.noun, group.subject, group.key, urns, step))
         return found
 
@@ -96,7 +102,7 @@ class ByKey:
 
 
 async def records_of(client: IvcapClient) -> list[AspectRecord]:
-    """The newest idempotency records of the account, the oldest first; none where they may not be read."""
+    """Return the account's newest `LOOKED_AT` idempotency records, oldest first; none if reading is forbidden."""
     with suppress(ForbiddenError):
         return [record async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT)][::-1]
     return []
@@ -105,23 +111,26 @@ async def records_of(client: IvcapClient) -> list[AspectRecord]:
 async def duplicates_on_ivcap(
     client: IvcapClient, journal: Journal, records: Sequence[AspectRecord]
 ) -> tuple[list[Duplicate], str]:
-    """Orders, jobs, uploads and aspects that exist twice, and what was looked at to find them.
+    """Return orders, jobs, uploads and aspects that exist twice, and a phrase that says what was searched.
 
-    `records` are the account's idempotency records, of which the first under a key is the oldest.
+    `records` are the account's idempotency records, oldest first.
     """
-    seen = ByKey(journal)
+    seen, claimed = ByKey(journal), set[str]()
     for record in records:
         content = record.content
         if isinstance(content, Mapping) and isinstance(content.get("urn"), str):
             key = content.get("key") or record.entity.rpartition(":")[2]
             seen.add(key, content["urn"], str(content.get("noun")), content.get("subject"), content.get("journal"))
-    _, _, alike = await asyncio.gather(_orders(client, seen), _uploads(client, seen), _aspects(client, journal))
+            claimed.add(content["urn"])
+    _, _, aspects, jobs = await asyncio.gather(
+        _orders(client, seen), _uploads(client, seen), _aspects(client, journal), _jobs(client, journal, claimed)
+    )
     sure = await journal.ask(seen.duplicates, _NEXT)
     looked_at = (
-        f"the newest {LOOKED_AT} idempotency records, orders, and statements of uploaded contents of the account, and "
-        f"the newest {ASPECTS_LOOKED_AT} aspects of this journal"
+        f"the newest {LOOKED_AT} idempotency records, orders, jobs and content aspects of uploads of the account, and "
+        f"the newest {ASPECTS_LOOKED_AT} aspects that this journal added and the newest {LOOKED_AT} that it sent again"
     )
-    return [*sure, *alike], looked_at
+    return [*sure, *aspects, *jobs], looked_at
 
 
 async def _orders(client: IvcapClient, seen: ByKey) -> None:
@@ -142,23 +151,29 @@ async def _uploads(client: IvcapClient, seen: ByKey) -> None:
         return
     for group in seen.several("upload"):
         for urn in list(group.urns):
-            # One that lacks bytes is no second one; it is named as unfinished.
+            # An upload without all its bytes does not count here: it is reported as unfinished.
             with suppress(NotFoundError):
                 if not (await client.artifacts.read(urn)).ready:
                     del group.urns[urn]
 
 
 async def _aspects(client: IvcapClient, journal: Journal) -> list[Duplicate]:
-    """The journal's newest aspects that equal another active one which no key of the journal claims."""
-    platform, account = await client.platform(), await client.account()
-    rows = await journal.ask(_added, journal, platform, account)
-    like = await all_of(lambda row: _like(client, journal, row, account), rows)
+    """Compare the journal's newest aspects, and those that were sent again, with equal active ones that no key of the
+    journal claims."""
+    newest = await _done(client, journal, "aspect", limit=ASPECTS_LOOKED_AT)
+    again = [await _done(client, journal, noun, sent_again=True) for noun in ("aspect", "aspect update")]
+    rows, account = {row.key: row for some in (newest, *again) for row in some}, await client.account()
+    like = await all_of(lambda row: _like(client, journal, row, account), rows.values())
     return [found for found in like if found is not None]
 
 
-def _added(journal: Journal, platform: str, account: str) -> list[IntentRow]:
-    rows = journal.intents.where(noun="aspect", newest=True, limit=ASPECTS_LOOKED_AT)
-    return [row for row in rows if row.state in DONE and (row.platform, row.account) == (platform, account)]
+async def _done(
+    client: IvcapClient, journal: Journal, noun: str, *, sent_again: bool = False, limit: int = LOOKED_AT
+) -> list[IntentRow]:
+    """Return the journal's newest effects of a noun in the client's account that are done."""
+    rows = await asyncio.to_thread(journal.intents.where, noun=noun, sent_again=sent_again, newest=True, limit=limit)
+    place = await client.platform(), await client.account()
+    return [row for row in rows if row.state in DONE and (row.platform, row.account) == place]
 
 
 async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: str) -> Duplicate | None:
@@ -167,11 +182,11 @@ async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: 
     listed = client.aspects.list(entity=request["entity"], schema=request["schema"], order_direction="ASC")
     alike = [record.urn async for record in listed if fingerprint(redaction.of(record.content)) == wanted]
     if row.urn not in alike:
-        # It was retracted since.
+        # The journal's own aspect was retracted in the meantime.
         return None
     claimed = await journal.ask(journal.intents.claimed_by_others, row.key, alike)
     others = [urn for urn in alike if urn != row.urn and urn not in claimed]
-    # What somebody else stated is none of ours; lists do not tell whose it is.
+    # Aspects of other accounts do not count. Lists do not show the account, so each aspect is read.
     others = [urn for urn in others if (await client.aspects.read(urn)).account in (None, account)]
     if not others:
         return None
@@ -179,8 +194,45 @@ async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: 
     return Duplicate("aspect", str(request["schema"]), row.key, urns, _RETRACT, sure=False)
 
 
+async def _jobs(client: IvcapClient, journal: Journal, claimed: Set[str]) -> list[Duplicate]:
+    """Compare the journal's jobs that were sent again with equal jobs that no key claims.
+
+    `claimed` are the URNs that idempotency records name.
+    """
+    rows, redaction = await _done(client, journal, "job", sent_again=True), journal.redaction
+    listed = [job async for job in JOBS.newest(client)] if rows else []
+    claimed = claimed | await journal.ask(journal.intents.claimed_by_others, "", [job.urn for job in listed])
+    services = {row.request["service"] for row in rows}
+    free = [job for job in listed if job.urn not in claimed and any(is_of(job, service) for service in services)]
+
+    async def asked(job: JobRecord) -> str | None:
+        # Our own job could be read.
+        with suppress(ForbiddenError, NotFoundError):
+            whole = await JOBS.read(client, job.urn, ivcap_urn("service", str(job.service)))
+            return fingerprint(redaction.of(JOBS.shown(whole)))
+        return None
+
+    alike = list(zip(free, await all_of(asked, free), strict=True))
+    found = []
+    for row in rows:
+        service, since = row.request["service"], look_since(client.time, row)
+        wanted = {fingerprint(row.request["request"]), fingerprint(row.outcome["request"])}
+        others = [
+            job.urn
+            for job, request in alike
+            if request in wanted
+            and is_of(job, service)
+            and (since is None or job.requested_at is None or job.requested_at >= since)
+        ]
+        # While an equal request is in doubt, the other may be its effect.
+        if others and not await journal.ask(journal.intents.rivals, row):
+            urns = {**dict.fromkeys(others), str(row.urn): "this journal"}
+            found.append(Duplicate("job", row.subject, row.key, urns, _LATE, sure=False))
+    return found
+
+
 def note_duplicates(journal: Journal, found: Sequence[Duplicate]) -> None:
-    """Keep in the journal, where it knows one of them, that there are others."""
+    """Store the duplicates of each effect that the journal knows in its intent."""
     for each in found:
         for urn in each.urns:
             for row in journal.intents.where(urn=urn, limit=None):

@@ -1,4 +1,4 @@
-"""The kinds of work. What the other modules of this room do with an order or a job, they do through its kind."""
+"""The kinds of work, orders and jobs: one protocol, by which the other modules of this room treat both alike."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["JOBS", "KINDS", "LOOKED_AT", "ORDERS", "R", "WorkKind", "is_of"]
 
 LOOKED_AT: Final = 500
-"""Orders, jobs and idempotency records to read at most, newest first."""
+"""Maximum number of orders, of jobs and of idempotency records to read, newest first."""
 
 R = TypeVar("R", OrderRecord, JobRecord)
 
 
 class WorkKind(Protocol[R]):
-    """One kind of work. `noun` names it in the journal, `asked` the member of its request that the service gets."""
+    """One kind of work. `noun` is its name in the journal; `asked` is the request's member that the service gets."""
 
     noun: str
     asked: str
 
     async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> R:
-        """Read a record with its request, and on demand its result.
+        """Read a record with its request and, if `result` is true, with its result.
 
-        `service` is the URN of its service, looked up where it is not known.
+        `service` is the URN of its service; if it is empty, it is looked up.
         """
 
     def newest(self, client: IvcapClient) -> AsyncIterator[R]:
@@ -41,19 +41,19 @@ class WorkKind(Protocol[R]):
         """List the newest work of one service. Items may lack the time and the request."""
 
     def asked_at(self, record: R) -> datetime | None:
-        """When the platform took the request."""
+        """Return the time at which the platform accepted the request."""
 
     def key(self, record: R) -> str | None:
-        """The short idempotency key that the record bears, None where it bears none."""
+        """Return the short idempotency key in the record, or None if it has none."""
 
     def shown(self, record: R) -> Any:
-        """What the service was asked for, as the platform shows it; None where it does not."""
+        """Return what was requested from the service, as the platform shows it; None if the platform does not."""
 
     def equal(self, shown: Any, wanted: Any) -> bool:
-        """Whether the request that is shown is the one that is wanted."""
+        """Return whether the request that the platform shows equals the wanted one."""
 
     async def products(self, client: IvcapClient, record: R) -> list[ArtifactRecord]:
-        """Read all that the work has made. Raises the platform's error for what cannot be read any more."""
+        """Read everything that the work produced. Raises the platform's error if something can no longer be read."""
 
 
 class _Orders:
@@ -81,7 +81,7 @@ class _Orders:
         return record.values() or None
 
     def equal(self, shown: Any, wanted: Any) -> bool:
-        # The platform adds parameters of its own.
+        # The platform adds parameters, so `shown` may have more than `wanted`.
         return isinstance(wanted, Mapping) and all(shown.get(name) == text for name, text in wanted.items())
 
     async def products(self, client: IvcapClient, record: OrderRecord) -> list[ArtifactRecord]:
@@ -129,5 +129,5 @@ KINDS: Final[Mapping[str, WorkKind[Any]]] = {kind.noun: kind for kind in (ORDERS
 
 
 def is_of(record: OrderRecord | JobRecord, service: str) -> bool:
-    """Whether the work is of this service, as far as the record says. IVCAP tells a service as a URN or a bare id."""
+    """Return whether the record's service is this one, or unknown. IVCAP names a service by its URN or bare id."""
     return record.service is None or record.service.rsplit(":", 1)[-1] == service.rsplit(":", 1)[-1]

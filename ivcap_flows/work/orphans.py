@@ -1,6 +1,6 @@
-"""Orders and jobs on a platform that nobody waits for any more: what cancelled, killed and failed flows have left.
+"""Find orphans: orders and jobs on a platform that no run waits for, left by cancelled, killed and failed flows.
 
-The platform cannot cancel them, so they go on and cost; what can be done is to name each, with what becomes of it.
+The platform cannot cancel them, so they continue and cost money. This module names each one and the next step.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ __all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of
 _OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
 
 Ended = Callable[[list[str]], set[str]]
-"""Which of these Prefect flow runs are known not to come back."""
+"""Return those of these Prefect flow runs that are known not to continue."""
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """An order or job without a live owner. `urn` is None while it is not known whether the platform has it.
+    """An order or job that no live run waits for. `urn` is None while it is unknown whether the platform has it.
 
-    `status` and the times are the platform's where it was asked; `left` says how the run ended that asked for it, and
-    `then` what becomes of it. `here`: this journal knows it; otherwise another one may, and somebody there may wait.
+    `status` and the times are the platform's if it was asked. `left` says how the requesting run ended, `then` what
+    happens next or what the user can do. `here`: this journal knows it; if not, a run of another journal may wait for
+    it.
     """
 
     noun: str
@@ -54,20 +55,20 @@ class Orphan:
 
     @property
     def hours(self) -> float | None:
-        """What it has taken so far, from the order to its end or to now."""
+        """Hours from the request to the work's end, or to now if it has not ended."""
         if self.since is None or self.urn is None:
             return None
         return round(((self.ended_at or datetime.now(timezone.utc)) - self.since).total_seconds() / 3600, 2)
 
 
 def live_of(journal: Journal, run_id: str) -> list[IntentRow]:
-    """What a run has asked for of which no end is known."""
+    """Return the orders and jobs that a run requested and whose end the journal does not know."""
     rows = [row for noun in KINDS for row in journal.intents.where(run_id=run_id, noun=noun, limit=None)]
     return [row for row in rows if _may_live(row)]
 
 
 def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
-    """What this journal knows of, oldest first. `ended` tells which parked runs do not come back."""
+    """Return the orphans that this journal knows, oldest first. `ended` says which parked runs will not continue."""
     rows = [
         row for noun in KINDS for state in _OPEN for row in journal.intents.where(noun=noun, state=state, limit=None)
     ]
@@ -80,15 +81,17 @@ def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
 
 
 def is_orphan(journal: Journal, row: IntentRow, ended: Ended | None = None) -> bool:
-    """Whether nobody waits for this one."""
+    """Return whether no run waits for this order or job."""
     if not _may_live(row) or journal.intents.held(row):
         return False
     return any(True for _ in _of_run(journal, row.run_id, [row], ended))
 
 
 def _may_live(row: IntentRow) -> bool:
-    """Whether the platform may be at it, for no one but who asked. What is reused has ended; what the user has taken
-    over is the user's."""
+    """Return whether the work may still run on the platform and belongs to the run that requested it.
+
+    Reused work has ended. Work that the user adopted is the user's.
+    """
     return row.state in _OPEN and row.how != "reused" and row.matched_by != "user"
 
 
@@ -101,13 +104,13 @@ def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], end
     if outcome == "running" or (outcome == "parked" and _comes_back(journal, run_id, flow_run_id, ended)):
         return
     for row in rows:
-        # A flow that ran to its end without waiting has left its orders on purpose.
+        # A flow that completed without waiting for its orders left them intentionally.
         if outcome != "completed" or row.state != "accepted":
             yield _orphan(row, run, outcome, flow_run_id)
 
 
 def _standing(journal: Journal, run_id: str) -> tuple[RunRow, str | None, Outcome]:
-    """A run, its newest flow run, and how it stands: one whose processes are gone is lost, though nobody noted it."""
+    """Return a run, its newest flow run's id and its outcome. The outcome is "lost" if its processes are gone."""
     run, attempts = journal.runs.standing(journal.runs.get(run_id))
     if any(attempt.outcome == "running" for attempt in attempts):
         return run, None, "running"
@@ -145,18 +148,18 @@ def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None
     key = short_id(row.key)
     by_hand = f"`ivcap-flows orders resolve {key}`"
     if row.state == "accepted":
-        by_hand = f"`ivcap-flows orders adopt {key}`, or at its end `write-off {key}`"
+        by_hand = f"`ivcap-flows orders adopt {key}`, or when it has ended `ivcap-flows orders write-off {key}`"
     if run is None or left in ("abandoned", "completed"):
-        return f"nobody asks for it again: {by_hand}"
+        return f"no run will request it again: use {by_hand}"
     if run.deployed:
-        again = f"a retry of flow run {flow_run_id} in Prefect; where that was deleted, {by_hand}"
+        again = f"retry flow run {flow_run_id} in Prefect; if that was deleted, use {by_hand}"
     else:
-        again = f"the same command again; otherwise {by_hand}"
+        again = f"run the same command again; if you do not want that, use {by_hand}"
     return f"the next attempt of run {run.id[:8]} takes it up: {again}"
 
 
 def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
-    """The orphans as rows of a table, times in ISO 8601."""
+    """Return the orphans as rows of a table, with times in ISO 8601."""
     return [
         {
             "what": orphan.noun,
@@ -176,7 +179,10 @@ def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
 
 
 async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:
-    """The orphans with status and times as the platform tells them; those of another account stay as they are."""
+    """Return the orphans with status and times read from the platform.
+
+    The status of an orphan that cannot be read, such as one of another account, says so.
+    """
 
     async def look(orphan: Orphan) -> Orphan:
         if orphan.urn is None:
@@ -197,9 +203,10 @@ async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:
 
 
 async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
-    """What bears a key of ours, goes on, and is in no row of this journal: another machine's, who may wait for it.
+    """Return running orders and jobs that this package placed and that this journal does not know.
 
-    Looks at the newest `LOOKED_AT` orders, jobs and idempotency records of the account.
+    They belong to other journals, whose runs may wait for them. Reads the newest `LOOKED_AT` orders, jobs and
+    idempotency records of the account.
     """
     told = await _idempotency_records(client)
     known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
@@ -216,7 +223,7 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
 
 
 async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, Any]]:
-    """The contents of the newest idempotency records by the URN that each names."""
+    """Return the contents of the newest idempotency records, by the URN that each names."""
     told: dict[str, Mapping[str, Any]] = {}
     try:
         async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
@@ -228,7 +235,7 @@ async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, An
 
 
 def _foreign(kind: WorkKind[Any], record: OrderRecord | JobRecord, content: Mapping[str, Any]) -> Orphan:
-    """What another journal asked for; `content` is that of its idempotency record."""
+    """Return the orphan for work of another journal. `content` is its idempotency record's, empty if not found."""
     journal = content.get("journal")
     return Orphan(
         noun=kind.noun,
@@ -243,6 +250,6 @@ def _foreign(kind: WorkKind[Any], record: OrderRecord | JobRecord, content: Mapp
         run=content.get("run"),
         flow=content.get("flow"),
         left="not known here",
-        then=f"known to journal {journal}, where it may be waited for" if journal else "of a journal that left no word",
+        then=f"a run of journal {journal} may wait for it: look there" if journal else "its journal is not known",
         here=False,
     )

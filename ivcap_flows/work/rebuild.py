@@ -1,6 +1,6 @@
-"""A journal from what the platform tells: the intents of orders and jobs that idempotency records bear witness of.
+"""Rebuild a lost journal from the platform: the intents of orders and jobs that have idempotency records.
 
-Runs and facts are lost with a journal. Its intents are not, as far as they have idempotency records.
+Runs and facts cannot be restored: only the lost journal had them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["rebuild"]
 
 
 async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = False) -> Counter[str]:
-    """Write down the account's orders and jobs that the journal does not know; how many were restored, were known, and
-    cannot be told to be this account's.
+    """Restore the account's orders and jobs that the journal does not know.
 
-    One whose outcome the platform was not told is in doubt: the next call that asks for it looks for it. With
-    `accept_loss` what the journal has lost beside these is no finding any more.
+    Returns the number of idempotency records by result: "restored", "known" before, and "foreign" if the record cannot
+    be shown to be this account's. An intent whose record has no outcome is in doubt; the next call with the same
+    request looks for it. With `accept_loss`, the journal no longer reports the loss of other intents.
     """
     platform, account = await client.platform(), await client.account()
     counts: Counter[str] = Counter()
     highest = 0
-    # The oldest first: of several records under one key the first that names an effect decides.
+    # Oldest first: of several records with one key, the first one that names an effect counts.
     found: dict[str, tuple[AspectRecord, Mapping[str, Any]]] = {}
     async for record in client.aspects.list(schema=INTENT_SCHEMA, order_direction="ASC"):
         content = record.content if isinstance(record.content, Mapping) else {}
@@ -62,7 +62,7 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
             subject=content.get("subject"),
             spends=True,
             definition=content.get("definition"),
-            # The record of a claim was written before the request left, that of an outcome after it.
+            # A claim's record was written before the request was sent, an outcome's record after it.
             platform_time=record.valid_from if content.get("urn") is None else None,
         )
         made = await journal.ask(
@@ -79,7 +79,7 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
 
 
 def _request(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as the outcome tells it, where that is the one which was sent; else what is known of it."""
+    """Return the request from the outcome if its digest is that of the sent request; else its service and digest."""
     outcome, sha256 = content.get("outcome"), content.get("request-sha256")
     service = content.get("service")
     if isinstance(outcome, Mapping):
@@ -99,7 +99,7 @@ async def _is_ours(
     platform: str,
     account: str,
 ) -> bool:
-    """Whether the key is one of this account on this platform: it is a hash over both."""
+    """Return whether the key belongs to this account on this platform; it is a hash over both."""
     if "sha256" not in request:
         key = key_of(
             platform=platform,
@@ -112,7 +112,8 @@ async def _is_ours(
         )
         if key == content["key"]:
             return True
-        # A secret that was known to another process alone is hidden in the request, and not in its key.
+        # The key may still be ours: a secret that only another process knew is redacted in the outcome's request but
+        # was hashed into the key as it is.
     return (await client.aspects.read(record.urn)).account == account
 
 

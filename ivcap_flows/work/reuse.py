@@ -1,9 +1,9 @@
-"""An earlier order or job of an equal request that is used instead of paying again.
+"""Reuse an earlier order or job with an equal request instead of paying again.
 
-Every idempotency record of an order or job bears a *mark*: a digest over platform, account, noun, the service's
-definition and the request, without scope and discriminator. So whoever asks in the account finds what was asked for
-before, from any run, journal or machine, by one look-up that needs no further record. What the mark names is believed
-only as far as the order or job itself says the same.
+Every idempotency record of an order or job has a *reuse fingerprint*: a digest over platform, account, noun, the
+service's definition and the request, without scope and discriminator. So one look-up finds what the account requested
+before, from any run, journal or machine. The order or job found is then read and compared with the request, and used
+only if it says the same.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ T = TypeVar("T")
 logger = logger_of("ivcap_flows.durable")
 
 CANDIDATES: Final = 10
-"""Earlier ones that are looked at, newest first."""
+"""Maximum number of earlier orders or jobs to check, newest first."""
 LOOKED_AT: Final = 500
-"""Idempotency records that are read where the platform does not look into their content itself."""
+"""Number of idempotency records to read if the platform cannot filter them by content."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, no error: it never leaves who asked
-    """Why an earlier order or job is not used."""
+class Refused(Exception):  # noqa: N818 - an answer, not an error: it never leaves this module
+    """The reason why an earlier order or job is not used. `running`: it has not ended yet."""
 
     def __init__(self, why: str, *, running: bool = False) -> None:
         super().__init__(why)
@@ -57,7 +57,7 @@ class Refused(Exception):  # noqa: N818 - an answer, no error: it never leaves w
 
 @dataclass(frozen=True)
 class Earlier:
-    """An order or job of an equal request, as its idempotency record names it."""
+    """An order or job with an equal request, as its idempotency record describes it."""
 
     urn: str
     at: datetime | None
@@ -67,12 +67,12 @@ class Earlier:
 
 
 def definition_of(service: ServiceRecord, request_schema: Mapping[str, Any] | None = None) -> str:
-    """A digest of a service's definition; of one that takes jobs, with the request's schema."""
+    """Return a digest of a service's definition; for a service that takes jobs, including the request's schema."""
     return service.definition if request_schema is None else fingerprint([service.definition, request_schema])
 
 
 async def earlier_of(aspects: Aspects, reuse_fingerprint: str) -> list[Earlier]:
-    """The orders or jobs that bear a mark, newest first, each once."""
+    """Return the orders or jobs with a reuse fingerprint, newest first, each once, at most `CANDIDATES`."""
     known: dict[str, Earlier] = {}
     async for record in _marked(aspects, reuse_fingerprint):
         content = record.content if isinstance(record.content, Mapping) else {}
@@ -104,9 +104,10 @@ async def look_for_reuse(
     forms: Sequence[Any],
     value: Callable[[R, Products], T],
 ) -> Reusable[T]:
-    """The newest earlier one that can be used in the place of what is wanted, as the `value` of its record.
+    """Look for the newest earlier order or job that can replace the wanted one; `value` makes the result from it.
 
-    `forms` are those in which an equal request may be told. One that still runs is only reported: it may fail yet.
+    `forms` are the forms in which the platform may show an equal request. One that still runs is only reported, since
+    it may still fail.
     """
     assert wanted.definition is not None
     reuse_fingerprint = fingerprint_for_reuse(
@@ -129,45 +130,47 @@ async def look_for_reuse(
             reasons.append(str(refused))
             if refused.running:
                 logger.warning(
-                    "An equal %s for %s is under way: %s. A further one is asked for, since that one may fail yet; "
-                    "`attach_%s` waits for it instead.",
+                    "An equal %s for %s is still running: %s. Another one is requested, because that one may fail. "
+                    "To use the running one instead, call `attach_%s` with its URN and wait for it.",
                     wanted.noun,
                     wanted.subject,
                     earlier.urn,
                     wanted.noun,
                 )
         except (NotFoundError, ForbiddenError) as error:
-            reasons.append(f"{earlier.urn} or what it made cannot be read any more: {error.message}")
+            reasons.append(f"{earlier.urn} or one of its products can no longer be read: {error.message}")
         else:
             by = f" of the flow {earlier.flow}" if earlier.flow else ""
-            logger.info("Uses %s%s instead of paying for an equal %s.", earlier.urn, by, wanted.noun)
+            logger.info("Reusing %s%s instead of paying for another equal %s.", earlier.urn, by, wanted.noun)
             handles = Products(product.handle(wanted.platform) for product in products)
             return Reusable(
                 Found(value(record, handles), record.urn, kind.asked_at(record)), f"{earlier.urn}{by} is used"
             )
     if reasons:
-        logger.info("No earlier %s for %s is used: %s", wanted.noun, wanted.subject, "; ".join(reasons))
-    return Reusable(None, "; ".join(reasons) or "no equal one of the same definition of the service is known")
+        logger.info("No earlier %s for %s can be reused: %s", wanted.noun, wanted.subject, "; ".join(reasons))
+    return Reusable(None, "; ".join(reasons) or "no earlier one has an equal request and the same service definition")
 
 
 async def _usable(
     client: IvcapClient, kind: WorkKind[R], record: R, account: str, request: Mapping[str, Any], forms: Sequence[Any]
 ) -> list[ArtifactRecord]:
-    """The products of work that can be used instead of an equal one; raises `Refused` with the reason, and the
-    platform's error for what cannot be read."""
+    """Return the products of work that can be reused.
+
+    Raises `Refused` with the reason if it cannot, and the platform's error if something cannot be read.
+    """
     urn = record.urn
     if record.status not in TERMINAL:
         raise Refused(f"{urn} is {record.status}", running=True)
     if record.status != "succeeded":
         raise Refused(f"{urn} ended as {record.status}")
     if record.account not in (None, account):
-        raise Refused(f"{urn} is of another account")
-    # Not every server tells the policy, and none was asked for says nothing of what it became.
+        raise Refused(f"{urn} belongs to another account")
+    # Compare policies only if both are known: not every server shows it, and a request may leave it to the platform.
     other_policy = None not in (request["policy"], record.policy) and record.policy != request["policy"]
     shown = kind.shown(record)
     other_request = shown is not None and not any(kind.equal(shown, form) for form in forms)
     if other_policy or other_request or not is_of(record, request["service"]):
-        raise Refused(f"{urn} asks for something else than the aspect that names it says")
+        raise Refused(f"the request, policy or service of {urn} is not what its idempotency record says")
     products = await kind.products(client, record)
 
     async def ready(product: ArtifactRecord) -> None:

@@ -1,4 +1,4 @@
-"""Why an order or job was placed anew though there are earlier ones: what each of them lacks. Pure."""
+"""Explain why an order or job was placed although there are earlier ones: how each of them differs. No I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MISSING: Final = "(nothing)"
 
 @dataclass(frozen=True)
 class Difference:
-    """A place in two requests, with what stands there."""
+    """A path at which two requests differ, with the value in each."""
 
     where: str
     here: Any
@@ -29,7 +29,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Against:
-    """An earlier order or job, and why it does not stand for the one in question; no reasons: it could."""
+    """An earlier order or job and the reasons why it cannot replace the one in question; without reasons, it can."""
 
     key: str | None
     urn: str | None
@@ -40,7 +40,10 @@ class Against:
 
 
 def earlier_rows(row: IntentRow, rows: Iterable[IntentRow]) -> list[IntentRow]:
-    """The earlier ones of the same noun and service that are most alike, the likest and newest first."""
+    """Return the `SHOWN` most similar earlier intents of the same service, most similar first, then newest first.
+
+    `rows` are intents of the same noun as `row`.
+    """
     others = [
         other
         for other in rows
@@ -54,7 +57,7 @@ def earlier_rows(row: IntentRow, rows: Iterable[IntentRow]) -> list[IntentRow]:
 
 
 def against(row: IntentRow, other: IntentRow) -> Against:
-    """What keeps the earlier one from standing for the other."""
+    """Compare `row` with an earlier intent and collect the reasons why the earlier one does not replace it."""
     found = differences(row.request, other.request)
     reasons = [*_of_content(row, other, found), *_of_state(other)]
     if not found:
@@ -64,7 +67,7 @@ def against(row: IntentRow, other: IntentRow) -> Against:
 
 def _of_content(row: IntentRow, other: IntentRow, found: Sequence[Difference]) -> Iterator[str]:
     if found:
-        yield f"it asks for something else, in {len(found)} {'places' if len(found) > 1 else 'place'}"
+        yield f"its request differs in {len(found)} {'places' if len(found) > 1 else 'place'}"
     if None not in (row.definition, other.definition) and row.definition != other.definition:
         yield "the definition of the service has changed since"
     if other.definition is None:
@@ -73,30 +76,30 @@ def _of_content(row: IntentRow, other: IntentRow, found: Sequence[Difference]) -
 
 def _of_state(other: IntentRow) -> Iterator[str]:
     if other.state == "accepted":
-        yield "it had not ended, as far as this journal knows, or nobody waited for its end"
+        yield "this journal does not know its end: it is still running, or no task waited for it"
     elif other.state == "terminal" and other.status != "succeeded":
         yield f"it ended as {other.status}"
     elif other.state == "abandoned":
-        yield "it was written off" if other.error == WRITTEN_OFF else f"nothing came of it: {other.error}"
+        yield "it was written off" if other.error == WRITTEN_OFF else f"it had no effect: {other.error}"
     elif other.state != "terminal":
         yield "it is not known whether the platform has it"
 
 
 def _of_key(row: IntentRow, other: IntentRow) -> Iterator[str]:
-    """Why two equal requests have two keys."""
+    """Say why two equal requests have different keys."""
     if other.base_key == row.base_key:
-        yield f"it is generation {other.generation} of this one, generation {row.generation}, which was resubmitted"
+        yield f"it is generation {other.generation} of this request, resubmitted as generation {row.generation}"
         return
     if other.scope != row.scope:
         scopes = f"{_scope(other.scope)}, here {_scope(row.scope)}"
-        yield f"its scope is another ({scopes}), so only reuse=True finds it"
+        yield f"its scope differs ({scopes}), so only reuse=True finds it"
     if other.discriminator != row.discriminator:
-        yield f"its discriminator is another ({other.discriminator!r}, here {row.discriminator!r})"
+        yield f"its discriminator differs ({other.discriminator!r}, here {row.discriminator!r})"
 
 
 def _scope(scope: str) -> str:
     kind, _, of = scope.partition(":")
-    said: dict[str, str] = {"run": f"run {of[:8]}", "flow": f"flow {of}", "call": "that call alone"}
+    said: dict[str, str] = {"run": f"run {of[:8]}", "flow": f"flow {of}", "call": "that call only"}
     word: Scope | str = kind
     return said.get(word, word)
 
@@ -106,7 +109,10 @@ def _service(row: IntentRow) -> Any:
 
 
 def differences(here: Any, there: Any) -> list[Difference]:
-    """Where two requests as the journal keeps them differ, in their order; of secrets, that they do."""
+    """Return where two requests differ, in the order of `here`.
+
+    The journal stores digests in place of secrets, so two different secrets show as two different digests.
+    """
     return list(_walk("", here, there))
 
 

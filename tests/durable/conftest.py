@@ -27,6 +27,6 @@ def durable_journal(durable_url: str) -> Iterator[Journal]:
 
 @pytest.fixture
 def sqlite_journal(sqlite_url: str) -> Iterator[Journal]:
-    """For what does not depend on the kind of database."""
+    """A journal on SQLite, for tests that do not depend on the kind of database."""
     with Journal.open(sqlite_url) as journal:
         yield journal

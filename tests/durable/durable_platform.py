@@ -24,7 +24,7 @@ VISIBILITY_DELAY = 0.4
 
 
 class Platform:
-    """Effects are files; `faults` says what happens to the next sends, "" for nothing."""
+    """A platform whose effects are files. `faults` are what happens to the next sends; "" means no fault."""
 
     def __init__(self, folder: Path, faults: Sequence[str] = ()) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Platform:
         folder.mkdir(parents=True, exist_ok=True)
 
     def take(self, key: str, request: Any, *, hidden: float = 0.0) -> str:
-        """Accept a request; it is shown `hidden` seconds later."""
+        """Accept a request. Its effect becomes visible `hidden` seconds later."""
         urn = f"urn:test:order:{uuid.uuid4()}"
         now = time.time()
         record = {"urn": urn, "key": key, "request": request, "at": now, "shown": now + hidden}
@@ -46,7 +46,7 @@ class Platform:
         return urn
 
     def records(self) -> list[dict[str, Any]]:
-        """All it ever accepted, oldest first."""
+        """Return all effects that the platform ever accepted, oldest first."""
         found = [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
         return sorted(found, key=lambda record: record["at"])
 
@@ -100,7 +100,7 @@ class Platform:
 
 
 def cut_off(platform: Platform, call: Coroutine[Any, Any, Any]) -> None:
-    """Cancel a call as soon as its request hangs; one that does not hang comes to its end."""
+    """Cancel a call as soon as its request hangs. A call whose request does not hang is run to its end."""
     before = platform.hangs
 
     async def cancelled() -> None:
@@ -115,7 +115,7 @@ def cut_off(platform: Platform, call: Coroutine[Any, Any, Any]) -> None:
 
 
 class Aspects:
-    """Idempotency records in a folder; `kill_at` counts the writes down to the one after which the process dies."""
+    """Idempotency records in a folder. The process dies after the write at which the count `kill_at` reaches zero."""
 
     def __init__(self, folder: Path, kill_at: int = 0) -> None:
         self.folder = folder
@@ -145,7 +145,7 @@ class Aspects:
 
 @dataclass(frozen=True, kw_only=True)
 class Scripted(Effect[dict[str, Any]]):
-    """An effect whose value is a dict with a URN; a test says what is sent and found."""
+    """An effect whose value is a dict with a URN. The test decides what sending and finding return."""
 
     on_send: Callable[[IntentRow, Progress], Awaitable[dict[str, Any]]]
     on_find: Callable[[IntentRow], Awaitable[Sequence[Found[dict[str, Any]]]]]
@@ -197,7 +197,7 @@ def order(
 
 
 def forget_platform_warnings() -> None:
-    """Warnings are given once per process; a test wants its own."""
+    """Forget which warnings were given, since each is given only once per process."""
     from ivcap_flows.durable import scopes, submission
 
     with contextlib.suppress(AttributeError):

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from durable_platform import Scripted
 
-from ivcap_flows.durable import Found, Performed, Progress, late_duplicates, perform, permit
+from ivcap_flows.durable import Found, Performed, Progress, perform, permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
@@ -54,11 +54,11 @@ CREATE TRIGGER moved AFTER UPDATE ON intents BEGIN INSERT INTO arrows VALUES (ol
 
 
 class Killed(BaseException):
-    """SIGKILL, as the code that runs sees it: it ends here, and what it wants to tidy up it cannot."""
+    """SIGKILL as the running code sees it: it ends here and cannot clean up."""
 
 
 class _Selector(selectors.SelectSelector):
-    """Never waits: where the loop would, the clock jumps."""
+    """A selector that never waits: where the event loop would wait, the clock jumps."""
 
     clock: Callable[[float], None]
 
@@ -110,8 +110,10 @@ class Call:
 
 @dataclass
 class Machine:
-    """A process table: the start of each process by its number. A number that is free is given again at once. `ahead`:
-    seconds by which its clock is."""
+    """A process table: the start of each process by its number.
+
+    A free number is reused at once. `ahead` is by how many seconds the machine's clock is ahead.
+    """
 
     name: str
     boot: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -168,7 +170,7 @@ class Running:
     rested: bool = False
 
     def step(self) -> None:
-        """What was done is done; the process may die now."""
+        """Note that a step is done. The process may die now."""
         self.process.check()
         self.steps += 1
         if self.call.kill_at == self.steps:
@@ -180,7 +182,7 @@ class Running:
             self.process.machine.ahead += self.call.clock[1]
 
     async def rest(self) -> None:
-        """Be suspended, where that is due."""
+        """Suspend the process if that is due."""
         if self.call.suspend_at is None or self.rested or self.steps < self.call.suspend_at:
             return
         if self.call.service is not None:
@@ -200,7 +202,7 @@ def _here() -> Process:
 
 
 class _Tokens(MutableSet[str]):
-    """The claims that run in this process: each simulated process has its own."""
+    """The claims of the running process. Each simulated process has its own."""
 
     def __contains__(self, token: object) -> bool:
         return token in _here().tokens
@@ -219,7 +221,7 @@ class _Tokens(MutableSet[str]):
 
 
 class _Heard(UserDict[str, Any]):
-    """What this process has heard of others: each simulated process has ears of its own."""
+    """What the running process has heard of others. Each simulated process has its own."""
 
     def __init__(self) -> None:
         """Holds nothing itself."""
@@ -244,7 +246,10 @@ class _Os:
 
 
 def inhabit(patch: pytest.MonkeyPatch) -> None:
-    """Let the package ask the world for what it else asks a machine. What it makes of the answers is its own."""
+    """Let the package ask the world wherever it would ask the machine.
+
+    What it does with the answers is production code.
+    """
     patch.setattr(processes_module, "os", _Os())
     patch.setattr(processes_module, "socket", SimpleNamespace(gethostname=lambda: _here().machine.name))
     patch.setattr(processes_module, "boot_id", lambda: _here().machine.boot)
@@ -272,8 +277,6 @@ class World:
         """Seconds by which these clocks are."""
         self.has_server = False
         """Whether the journal's time is a server's, or that of the machine whose process asks."""
-        self.answered = 0.0
-        """When the last call ended; what it left to look at goes on."""
         self.machines = [Machine("one"), Machine("other")]
         self.effects: list[dict[str, Any]] = []
         self.aspects: dict[str, list[dict[str, Any]]] = {}
@@ -283,8 +286,8 @@ class World:
         self.asked: set[int] = set()
         self.excused: set[int] = set()
         """Keys of which the platform showed an effect too late, so that there may be two."""
-        self.unseen: set[int] = set()
-        """Keys of which nobody may be left to tell of the second."""
+        self.forgotten: set[int] = set()
+        """Those of them that a journal which was lost has sent: the next one need not know of it."""
         self.lose_journal()
 
     @property
@@ -296,7 +299,7 @@ class World:
         self.seconds += seconds
 
     def lose_journal(self) -> None:
-        """The next processes find an empty one."""
+        """Delete the journal, so that the next processes find an empty one."""
         self.stop_all()
         self.paths.append(self.folder / f"{uuid.uuid4()}.sqlite")
         shutil.copy(self.template, self.path)
@@ -304,15 +307,15 @@ class World:
             # A copy is not the same journal.
             connection.execute("UPDATE journal_info SET id = ?", (str(uuid.uuid4()),))
         connection.close()
-        self.unseen |= self.excused
+        self.forgotten |= self.excused
 
     def reboot(self, machine: int) -> None:
-        """Process numbers begin anew."""
+        """Start process numbers from the beginning again."""
         self.stop_all()
         self.machines[machine] = Machine(self.machines[machine].name)
 
     def start(self, machine: int) -> Process:
-        """A new process on the journal."""
+        """Start a process on the journal."""
         journal = Journal.open(f"sqlite:///{self.path}")
         process = Process(self.machines[machine], journal, *self.machines[machine].start(), lambda: self.seconds)
         store = journal._store
@@ -334,7 +337,7 @@ class World:
         return process
 
     def time_of(self, process: Process) -> datetime:
-        """The journal's, as a process hears it."""
+        """Return the journal's time as a process reads it."""
         ahead = self.ahead["journal"] if self.has_server else process.machine.ahead
         return _BASE + timedelta(seconds=self.seconds + ahead)
 
@@ -343,7 +346,7 @@ class World:
         return _BASE + timedelta(seconds=self.seconds + self.ahead["platform"])
 
     def serving(self, call: Call) -> Process:
-        """The process that a call runs in."""
+        """Return the process in which a call runs."""
         if call.service is None:
             return self.start(call.machine)
         process = self.services.get(call.service)
@@ -357,25 +360,21 @@ class World:
         self.services.clear()
 
     def stop(self, process: Process) -> None:
-        """It ends as processes do that have nothing left to do."""
+        """End the process as one that has nothing left to do."""
         process.end()
         self.alive.remove(process)
         process.journal.close()
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
-        """All at once; their results or errors."""
+        """Run all calls at the same time and return their results or errors."""
         self.asked |= {call.key for call in calls}
         for call in calls:
             if "very late" in call.faults:
                 self.excused.add(call.key)
-            if call.kill_at is not None or call.cancel_at is not None or "refuse" in call.faults:
-                self.unseen.add(call.key)
 
         async def all_of_them() -> list[Any]:
             heart = asyncio.create_task(self._send_heartbeat())
             done = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
-            while late_duplicates._watching:
-                await asyncio.gather(*late_duplicates._watching, return_exceptions=True)
             heart.cancel()
             return done
 
@@ -389,7 +388,7 @@ class World:
             loop.close()
 
     async def _send_heartbeat(self) -> None:
-        """The heart of each process that has one."""
+        """Send the heartbeats of each process that has any."""
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             for process in self.alive:
@@ -406,13 +405,9 @@ class World:
             return await asyncio.wait_for(self._perform(running), STALL_TIMEOUT)
         except asyncio.TimeoutError as error:
             raise AssertionError(f"no answer in {STALL_TIMEOUT:g} s to {call}") from error
-        except BaseException:
-            if call.service is None:
-                # Nobody looks in it any more for what shows late.
-                process.end()
-            raise
         finally:
-            self.answered = self.seconds
+            if call.service is None:
+                process.end()
 
     async def _perform(self, running: Running) -> Performed[Any]:
         running.task = asyncio.current_task()
@@ -428,7 +423,7 @@ class World:
         )
 
     def rows(self, path: Path) -> dict[str, dict[str, Any]]:
-        """The intents of a journal, by their keys."""
+        """Return the intents of a journal by their keys."""
         with sqlite3.connect(path) as connection:
             connection.row_factory = sqlite3.Row
             found = {row["key"]: dict(row) for row in connection.execute("SELECT * FROM intents")}
@@ -436,7 +431,7 @@ class World:
         return found
 
     def arrows(self) -> set[tuple[str | None, str]]:
-        """All that any journal saw happen to a state."""
+        """Return all state changes that any journal recorded."""
         found: set[tuple[str | None, str]] = set()
         for path in self.paths:
             with sqlite3.connect(path) as connection:
@@ -478,7 +473,7 @@ class _Platform:
         await self._travel()
 
     async def _hear(self) -> None:
-        """The reply is there; what it says may be old when the process looks at it."""
+        """Receive the reply. It may be old by the time the process reads it."""
         await self.running.rest()
 
     async def _travel(self) -> None:

@@ -1,4 +1,4 @@
-"""A claim ends with its call: whoever gave up, and lives on, keeps nobody else from the effect."""
+"""A claim ends with its call, so a process that gave up a call and lives on does not keep others from the effect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def platform(tmp_path: Path) -> Platform:
 
 @pytest.fixture
 def child() -> Iterator[Callable[..., Any]]:
-    """Starts a process, and waits for the first word that it says."""
+    """Return a function that starts a process and waits for its first message."""
     children = []
 
     def start(work: Callable[..., None], *args: Any) -> Any:
@@ -63,7 +63,7 @@ def run(effect: Effect[Any], journal: Journal, timeout: float = 20.0) -> Perform
 
 
 def _give_up_and_stay(url: str, folder: Path, how: str, told: Any) -> None:
-    """A notebook, or a service: its call is over, its process goes on."""
+    """End a call, but keep the process alive, as a notebook or a service does."""
     journal = Journal.open(url)
     platform = Platform(folder, ["hang"] if how == "cancelled" else ["lost before"] * 3)
 
@@ -85,7 +85,10 @@ def _give_up_and_stay(url: str, folder: Path, how: str, told: Any) -> None:
 def test_a_call_that_ended_leaves_its_key_to_others(
     durable_url: str, durable_journal: Journal, platform: Platform, child: Callable[..., Any], how: str
 ) -> None:
-    """Its process lives, and another has the key at once: it looks, and then sends."""
+    """After a call has ended, another process gets the key at once, although the first process lives.
+
+    It looks, and then sends.
+    """
     process = child(_give_up_and_stay, durable_url, platform.folder, how)
     began = time.monotonic()
     assert run(order(platform), durable_journal).how == "sent"
@@ -95,7 +98,7 @@ def test_a_call_that_ended_leaves_its_key_to_others(
 def test_the_user_decides_what_an_ended_call_left(
     durable_url: str, durable_journal: Journal, platform: Platform, child: Callable[..., Any]
 ) -> None:
-    """The process lives, but nobody in it is at the order any more."""
+    """The user can write off an intent in doubt although its process lives, since no call holds it any more."""
     process = child(_give_up_and_stay, durable_url, platform.folder, "cancelled")
     [row] = durable_journal.intents.where()
     assert (row.state, row.process_id, row.token) == ("in_doubt", None, None)
@@ -103,7 +106,7 @@ def test_the_user_decides_what_an_ended_call_left(
 
 
 def _lose_the_journal(url: str, folder: Path, lost: Path, told: Any) -> None:
-    """The journal cannot be written when the call is given up, and for a while after."""
+    """End a call while the journal cannot be written."""
     processes.HEARTBEAT_SECONDS = 0.05  # type: ignore[misc]
     journal = Journal.open(url)
     write = Store.write
@@ -129,7 +132,10 @@ def _lose_the_journal(url: str, folder: Path, lost: Path, told: Any) -> None:
 def test_an_end_that_could_not_be_written_is_told_with_a_heartbeat(
     durable_url: str, durable_journal: Journal, platform: Platform, child: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """As soon as the journal can be written again, others have the key, though the process asks for nothing more."""
+    """If the end of a call could not be written, a heartbeat writes it as soon as the journal works again.
+
+    Then others get the key.
+    """
     lost = tmp_path / "lost"
     process = child(_lose_the_journal, durable_url, platform.folder, lost)
     [row] = durable_journal.intents.where()
@@ -141,7 +147,7 @@ def test_an_end_that_could_not_be_written_is_told_with_a_heartbeat(
 
 
 def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last who needs the heart is gone: it goes on for what the journal is still to be told, and no longer."""
+    """The heartbeat thread runs until everything that is owed to the journal is written, and then ends."""
     from ivcap_flows.durable import heartbeat
 
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
@@ -159,7 +165,7 @@ def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkey
 
 
 class _Counting(BaseHTTPRequestHandler):
-    """Takes what is posted."""
+    """An HTTP server that records what is posted to it."""
 
     def do_POST(self) -> None:
         self.server.taken.append(self.rfile.read(int(self.headers["content-length"])).decode())  # type: ignore[attr-defined]
@@ -182,7 +188,7 @@ def server() -> Iterator[Any]:
 
 
 def _posted(platform: Platform, port: int, before: Callable[[], None] = lambda: None) -> Effect[Any]:
-    """An order that is one request; `before` is done when the claim is marked as sent and nothing has left."""
+    """Return an order that is one request. `before` runs when the claim is marked as sent and nothing has left yet."""
 
     async def send(intent: IntentRow, progress: Any) -> Any:
         before()
@@ -214,8 +220,10 @@ def test_who_slept_does_not_send_on_an_old_claim(
     server: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stopped when the journal says that the request is on its way, and overtaken by another machine: once awake, it
-    asks the journal before anything leaves, and has the other's order."""
+    """A process that was suspended just before it sends, and was overtaken, does not send when it wakes.
+
+    It asks the journal first, and gets the other machine's order.
+    """
     process = child(_sleep_before_sending, durable_url, platform.folder, server.server_port)
     end = time.monotonic() + 20
     while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
@@ -231,7 +239,7 @@ def test_who_slept_does_not_send_on_an_old_claim(
 
 
 def _move_elsewhere(journal: Journal) -> None:
-    """Its process is of another machine, silent for an hour, and what it could send has left by now."""
+    """Make the process look like one of another machine that has been silent for an hour and can no longer send."""
     silent = {"boot": "of another machine", "heartbeat_at": journal.now() - timedelta(hours=1)}
     with journal._store.write() as connection:
         connection.execute(sa.update(schema.processes).values(silent))

@@ -1,4 +1,4 @@
-"""What could keep a wait from hearing of an end, one by one: clocks, who joins and leaves, a journal that fails."""
+"""A wait hears of the end of its work in spite of wrong clocks, processes that join or leave, and a failing journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def new_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], World]]:
-    """`new_world()` begins anew, at the same moment each time."""
+    """Return a function that makes a new world, always at the same moment."""
     path, worlds = template(tmp_path), []
     in_worlds(monkeypatch, lambda: worlds[-1])
 
@@ -36,7 +36,7 @@ def world(new_world: Callable[[], World]) -> World:
 
 
 def lead_and_follow(world: World, follows: int = 1) -> tuple[Process, list[Process]]:
-    """A process that asks for all, with work of its own, and others that wait for nothing yet."""
+    """Return a poll leader with work of its own, and other processes that do not wait for anything yet."""
     leader = world.start("A")
     leader.wait([world.begin_work()])
     world.let_pass(3)
@@ -44,19 +44,19 @@ def lead_and_follow(world: World, follows: int = 1) -> tuple[Process, list[Proce
 
 
 def followed(world: World, process: Process, *urns: str) -> None:
-    """Wait for some work, and let this be known to who asks for all."""
+    """Let a process wait for some work, and give the leader time to learn of it."""
     process.wait(list(urns))
     world.let_pass(6)
 
 
 def heard(world: World) -> None:
-    """Every end is heard of, from one process that asks for all."""
+    """Check that every wait hears of its end, and that at most one process asks the platform."""
     world.hear()
     assert len(world.askers()) <= 1
 
 
 def test_a_clock_that_went_back(world: World):
-    """What is seen after it counts, though its time is before what was seen last."""
+    """An end that is seen after the clock was set back is reported, although its time is before the last one."""
     _, [follower] = lead_and_follow(world)
     first, second = world.begin_work(), world.begin_work()
     followed(world, follower, first, second)
@@ -68,7 +68,7 @@ def test_a_clock_that_went_back(world: World):
 
 
 def test_one_leaves_and_another_joins_at_once(world: World):
-    """As many wait as before, and none since a later time; yet for something else."""
+    """The leader notices that one process left and another joined. Their number is the same, and no time is newer."""
     _, [leaves, stays, joins] = lead_and_follow(world, 3)
     followed(world, leaves, world.begin_work())
     followed(world, stays, world.begin_work())
@@ -83,7 +83,7 @@ def test_one_leaves_and_another_joins_at_once(world: World):
 
 @pytest.mark.long
 def test_a_wait_that_comes_back_at_any_moment(new_world: Callable[[], World]):
-    """It hears anew of an end that was told already, whatever is told to others meanwhile."""
+    """A process that waits again for ended work hears of its end again, whatever is reported to others meanwhile."""
     for phase, between in itertools.product(range(6), (0.02, 0.3, 0.7)):
         world = new_world()
         _, [comes_back, other] = lead_and_follow(world, 2)
@@ -104,7 +104,10 @@ def test_a_wait_that_comes_back_at_any_moment(new_world: Callable[[], World]):
 
 @pytest.mark.parametrize("moments", [(3, 7), pytest.param(range(12), marks=pytest.mark.long)], ids=["some", "all"])
 def test_a_journal_that_fails_while_an_end_is_reported(new_world: Callable[[], World], moments: Iterable[int]):
-    """At any moment, for the one that asks or the one that waits, with what was written lost or kept."""
+    """The end is heard even if the journal of the leader or the follower fails then.
+
+    Whether that write was kept makes no difference.
+    """
     for which, done, moment in itertools.product((0, 1), (False, True), moments):
         world = new_world()
         leader, [follower] = lead_and_follow(world)
@@ -120,8 +123,10 @@ def test_a_journal_that_fails_while_an_end_is_reported(new_world: Callable[[], W
 
 @pytest.mark.parametrize("hours", [-3, 3])
 def test_the_one_that_asks_is_stopped_and_the_clock_jumps(world: World, hours: float):
-    """Another takes its place as soon as without the jump, and tells all others; what the first saw is no longer
-    taken when it goes on."""
+    """A stopped leader is replaced in the usual time although the clock jumps.
+
+    When it continues, its reports are refused.
+    """
     leader, [one, two] = lead_and_follow(world, 2)
     works = [world.begin_work(), world.begin_work()]
     followed(world, one, works[0])
@@ -139,7 +144,7 @@ def test_the_one_that_asks_is_stopped_and_the_clock_jumps(world: World, hours: f
 
 @pytest.mark.parametrize("moments", [(2, 12, 20), pytest.param(range(24), marks=pytest.mark.long)], ids=["some", "all"])
 def test_the_one_that_asks_is_killed_at_any_moment(new_world: Callable[[], World], moments: Iterable[int]):
-    """Between the end and the last that hears of it."""
+    """A leader may be killed at any moment between an end and the last process that hears of it."""
     for moment in moments:
         world = new_world()
         leader, [one, two] = lead_and_follow(world, 2)
@@ -153,7 +158,7 @@ def test_the_one_that_asks_is_killed_at_any_moment(new_world: Callable[[], World
 
 
 def test_a_process_that_seemed_gone(world: World):
-    """Its watches are forgotten while it cannot be seen, and are there again when it can."""
+    """A process that seemed gone and lost its entries in the journal gets them back, and hears of its end."""
     _, [_, far] = lead_and_follow(world, 2)
     work = world.begin_work()
     followed(world, far, work)

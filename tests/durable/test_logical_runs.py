@@ -37,7 +37,7 @@ def _order_and_die(url: str, folder: Path) -> None:
 def test_continued_run_says_what_it_kept(
     durable_url: str, durable_journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed after its order, the same command says once which run it continues, what is kept, and the way out."""
+    """After a kill, the same command logs once which run it continues, what it kept, and how to start afresh."""
     caplog.set_level(logging.INFO)
     child = FORK.Process(target=_order_and_die, args=(durable_url, tmp_path / "platform"))
     child.start()
@@ -67,7 +67,7 @@ def _eventually(condition: Any) -> None:
 
 @pytest.fixture
 def own_beaters(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[threading.Thread]]:
-    """The beating threads of this test: an attempt of another one may still be open in this process."""
+    """Return a function that lists the heartbeat threads of this test. Another test's attempt may still be open."""
     monkeypatch.setattr(heartbeat, "_thread", None)
     before = set(threading.enumerate())
     return lambda: [thread for thread in _beaters() if thread not in before]
@@ -76,7 +76,7 @@ def own_beaters(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[threading.
 def test_one_thread_beats_while_anything_runs(
     sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, own_beaters: Callable[[], list[threading.Thread]]
 ) -> None:
-    """One daemon thread for all runs of a process; it renews the lease and ends with the last of them."""
+    """All runs of a process share one daemon thread for the heartbeat. It ends with the last run."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     runs = [LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, str(n), str(n))) for n in range(3)]
     assert len(own_beaters()) == 1
@@ -97,7 +97,7 @@ def test_one_thread_beats_while_anything_runs(
 
 @pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A heartbeat that fails, for whatever reason, is tried again at the next one."""
+    """A heartbeat that fails for any reason is tried again at the next interval."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     original, failures = sqlite_journal.runs.heartbeat, [0]
 
@@ -116,7 +116,7 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
 
 @pytest.mark.usefixtures("own_beaters")
 def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning that ends its thread, as rich's do where nobody reads them any more, does not end the heartbeat."""
+    """A logging handler that raises SystemExit does not end the heartbeat."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
     original, failures = sqlite_journal.runs.heartbeat, [0]
 
@@ -145,7 +145,7 @@ def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypat
 def test_a_beat_that_could_not_begin_begins_with_the_next_run(
     sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, own_beaters: Callable[[], list[threading.Thread]]
 ) -> None:
-    """A system that has no thread left for a moment leaves no process that is never heard of again."""
+    """If the system could not start the heartbeat thread, the next run starts it."""
 
     def none(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -160,7 +160,7 @@ def test_a_beat_that_could_not_begin_begins_with_the_next_run(
 
 
 def _locked(journal: Journal, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
-    """The journal refuses the end of an attempt, once."""
+    """Let the journal refuse the end of an attempt the given number of times."""
     close = journal.runs.close_attempt
 
     left = [JournalError("database is locked")] * times
@@ -179,8 +179,10 @@ def test_an_end_that_the_journal_cannot_take_is_told_long_before_the_next_beat(
     own_beaters: Callable[[], list[threading.Thread]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """In a process that lives on, the run does not stay `running`, as long as which another start of the flow would
-    begin anew; the thread goes on until then, and no longer."""
+    """An end that the journal refused is written soon, and not only at the next heartbeat.
+
+    Otherwise the run would stay `running`. The thread then ends.
+    """
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 600.0)
     run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
     _locked(sqlite_journal, monkeypatch, times=3)
@@ -192,7 +194,7 @@ def test_an_end_that_the_journal_cannot_take_is_told_long_before_the_next_beat(
 
 @pytest.mark.usefixtures("own_beaters")
 def test_an_end_is_told_before_the_next_run_begins(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same flow, started again at once, continues the run whose end the journal had not heard of."""
+    """An end that the journal refused is written before the same flow begins again, so that the run is continued."""
     first = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
     _locked(sqlite_journal, monkeypatch, times=1)
     first.close("failed", "boom")
@@ -202,7 +204,7 @@ def test_an_end_is_told_before_the_next_run_begins(sqlite_journal: Journal, monk
 
 
 def test_an_end_is_told_when_the_process_ends(sqlite_url: str) -> None:
-    """What the heartbeat had no time to tell is told last."""
+    """An end that the journal refused is written at the latest when the process exits."""
     script = """
 import sys
 from ivcap_flows.durable import LogicalRun

@@ -1,4 +1,4 @@
-"""Which orders have no live owner: those whose run has ended without them, by the journal alone."""
+"""The journal alone tells which orders are orphans: their run has ended and did not wait for them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def keys(journal: Journal, **options: Any) -> list[str | None]:
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "crashed", "lost", "abandoned"])
 def test_a_run_that_ended_badly_leaves_orphans(journal: Journal, outcome: Outcome) -> None:
-    """What was accepted and what is in doubt, with the flow that placed it and how it ended."""
+    """Orders that were accepted or are in doubt become orphans, with the name of their flow and how its run ended."""
     opened = began(journal)
     placed(journal, opened)
     journal.intents.release(asked(journal, opened, "k1:b", "job"))
@@ -59,12 +59,15 @@ def test_a_run_that_ended_badly_leaves_orphans(journal: Journal, outcome: Outcom
         ("k1:b", "job", "in doubt"),
     }
     assert {(one.flow, one.left) for one in found} == {("f", outcome)}
-    again = "nobody asks for it again" if outcome == "abandoned" else "the same command again"
+    again = "no run will request it again" if outcome == "abandoned" else "the same command again"
     assert all(again in one.then for one in found)
 
 
 def test_what_has_an_owner_or_an_end_is_no_orphan(journal: Journal) -> None:
-    """A live run's, a terminal one, a reused one, one that the user took over, an upload, one that is being sent."""
+    """Effects with an owner or an end are no orphans.
+
+    These are: of a live run, ended, reused, taken over by the user, an upload, or being sent.
+    """
     live, ended = began(journal, "live"), began(journal, "ended")
     placed(journal, live, "k1:live")
     placed(journal, ended, "k1:terminal")
@@ -80,7 +83,7 @@ def test_what_has_an_owner_or_an_end_is_no_orphan(journal: Journal) -> None:
 
 
 def test_what_a_completed_run_left_is_meant(journal: Journal) -> None:
-    """Only what is in doubt is no one's wish."""
+    """A completed run left its accepted orders on purpose. Only its orders in doubt are orphans."""
     opened = began(journal)
     placed(journal, opened)
     journal.intents.release(asked(journal, opened, "k1:doubt"))
@@ -89,7 +92,7 @@ def test_what_a_completed_run_left_is_meant(journal: Journal) -> None:
 
 
 def test_a_run_that_fails_after_a_live_retry_is_no_orphan(journal: Journal) -> None:
-    """A later attempt that runs owns what an earlier one placed."""
+    """An order is no orphan while a later attempt of its run is live."""
     opened = began(journal)
     row = placed(journal, opened)
     journal.runs.close_attempt(opened.attempt.id, "failed")
@@ -117,24 +120,27 @@ def parked(journal: Journal) -> ParkRow:
 
 
 def test_a_parked_run_owns_what_it_waits_for(journal: Journal) -> None:
-    """While its park stands; not when it is over, and not when Prefect says that its flow run was deleted."""
+    """A parked run owns its orders until the park is over, or Prefect says that its flow run was deleted."""
     park = parked(journal)
     assert keys(journal) == [] and keys(journal, ended=lambda ids: set()) == []
     assert keys(journal, ended=set) == ["k1:a"]
     journal.parks.end(park, "over", "the flow run was deleted")
     [orphan] = orphans_of(journal)
-    assert orphan.left == "parked" and "a retry of flow run flow-run-f in Prefect" in orphan.then
+    assert orphan.left == "parked" and "retry flow run flow-run-f in Prefect" in orphan.then
 
 
 def test_an_order_of_no_run_is_an_orphan(journal: Journal) -> None:
-    """Its run was pruned, or it was rebuilt."""
+    """An order without a run, because it was pruned or the journal rebuilt, is an orphan."""
     placed(journal, None)
     [orphan] = orphans_of(journal)
     assert (orphan.run, orphan.left) == (None, "no run on record")
 
 
 def test_the_end_of_a_flow_names_what_goes_on(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
-    """In one warning that says what cannot be done and what can; a flow that completed says nothing."""
+    """A flow that was cancelled logs one warning that names its live orders and what the user can do.
+
+    A completed one logs nothing.
+    """
     opened = began(journal)
     placed(journal, opened)
     tell_of_live_orders(journal, opened.run.id, "completed")

@@ -94,7 +94,7 @@ def test_sent_again_only_after_settling_and_a_last_look(durable_journal: Journal
 def test_platform_that_stays_silent_is_an_error_that_leaves_the_doubt(
     sqlite_journal: Journal, platform: Platform
 ) -> None:
-    """After three lost sends the call raises; the next call goes on with looking."""
+    """After three lost sends the call raises, and the next call continues with looking."""
     platform.faults = ["lost before"] * 3
     with pytest.raises(UnreachableError):
         run(order(platform, visibility_delay=0.05), sqlite_journal)
@@ -105,7 +105,7 @@ def test_platform_that_stays_silent_is_an_error_that_leaves_the_doubt(
 
 @pytest.mark.parametrize("fault", ["refuse", "no connection", "fail the work"])
 def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
-    """What surely had no effect is raised at once, without looking, and the same call later may send again."""
+    """A refusal that surely had no effect is raised without a look. The same call may send again later."""
     platform.faults = [fault]
     with pytest.raises((BadRequestError, UnreachableError, RegistrationFailedError)):
         run(order(platform), sqlite_journal)
@@ -118,9 +118,10 @@ def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Pla
 
 @pytest.mark.parametrize("fault", ["refuse", pytest.param("no connection", marks=pytest.mark.long)])
 def test_refusal_says_nothing_of_a_request_before_it(sqlite_journal: Journal, platform: Platform, fault: str) -> None:
-    """After a lost reply and no effect within the visibility delay, the second request is refused: the first one's
-    effect,
-    which shows later still, is found by the next call, and nothing is sent again."""
+    """A refusal of the second request says nothing of the first, whose reply was lost.
+
+    If the first one's effect appears later, the next call finds it and sends nothing.
+    """
     platform.faults = ["very late", fault]
     with pytest.raises((BadRequestError, UnreachableError)):
         run(order(platform), sqlite_journal)
@@ -133,7 +134,7 @@ def test_refusal_says_nothing_of_a_request_before_it(sqlite_journal: Journal, pl
 def test_several_effects_keep_the_oldest_and_report_the_rest(
     sqlite_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of several under one key the oldest is kept; the others are logged and stay in the journal."""
+    """If one key has several effects, the oldest is kept. The others are logged and stay in the journal."""
     platform.faults = ["lost before"]
     original = platform.send
 
@@ -152,7 +153,7 @@ def test_several_effects_keep_the_oldest_and_report_the_rest(
 
 
 def test_content_match_leaves_other_keys_effects_alone(sqlite_journal: Journal, platform: Platform) -> None:
-    """Found by content, an effect that is another key's outcome is not adopted, a free one is and is marked."""
+    """A look by content does not adopt an effect that belongs to another key. It adopts and marks a free one."""
     run(order(platform), sqlite_journal)
     platform.by_content = True
     platform.faults = ["lost before", "lost"]
@@ -162,7 +163,10 @@ def test_content_match_leaves_other_keys_effects_alone(sqlite_journal: Journal, 
 
 
 def test_what_cannot_be_told_stops_with_the_candidates(sqlite_journal: Journal, platform: Platform) -> None:
-    """A mere guess is never adopted: the error names it and the commands that decide, and nothing more is sent."""
+    """If no candidate is certain, nothing is adopted or sent.
+
+    The error names the candidates and the commands that decide.
+    """
     original = platform.find
 
     async def guess(intent: IntentRow) -> Any:
@@ -180,7 +184,7 @@ def test_what_cannot_be_told_stops_with_the_candidates(sqlite_journal: Journal, 
 
 
 def test_look_survives_a_platform_that_is_away(sqlite_journal: Journal, platform: Platform) -> None:
-    """Looks that fail within the visibility delay are repeated; nothing is sent on the word of a failed look."""
+    """A look that fails within the visibility delay is repeated. Nothing is sent because a look failed."""
     original, failures = platform.find, [0]
 
     async def flaky(intent: IntentRow) -> Any:
@@ -200,7 +204,7 @@ def test_look_survives_a_platform_that_is_away(sqlite_journal: Journal, platform
 
 
 def test_intent_that_cannot_be_written_sends_nothing(sqlite_journal: Journal, platform: Platform) -> None:
-    """Intents fail closed, at the claim and at the mark before the request."""
+    """If the claim or the mark before the request cannot be written, nothing is sent."""
     for method in ("claim_many", "mark_sent"):
 
         def fail(*_: Any, **__: Any) -> Any:
@@ -218,7 +222,10 @@ def test_intent_that_cannot_be_written_sends_nothing(sqlite_journal: Journal, pl
 def test_outcome_that_cannot_be_written_is_looked_up(
     durable_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The effect exists, so the flow gets it; the next one to ask finds the intent open and adopts."""
+    """If the outcome cannot be written, the flow still gets the effect.
+
+    The next call finds the intent open and adopts.
+    """
 
     def fail(*_: Any, **__: Any) -> Any:
         raise JournalError("disk full")
@@ -233,7 +240,7 @@ def test_outcome_that_cannot_be_written_is_looked_up(
 
 
 def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform) -> None:
-    """A call that is cancelled while the request is away leaves a doubt with its time; the next one adopts."""
+    """A call that is cancelled during its request leaves the intent in doubt, with its time. The next call adopts."""
     platform.faults = ["hang after"]
     call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
     cut_off(platform, call)
@@ -380,7 +387,7 @@ def _order_slowly(url: str, folder: Path, ready: Any) -> None:
 
 
 def test_live_holder_is_waited_for(durable_url: str, durable_journal: Journal, platform: Platform) -> None:
-    """While another process is at it, the call waits and gets that one's outcome; it neither looks nor sends."""
+    """While another live process holds the claim, the call waits for its outcome and neither looks nor sends."""
     ours, theirs = FORK.Pipe()
     child = FORK.Process(target=_order_slowly, args=(durable_url, platform.folder, theirs))
     child.start()
@@ -394,7 +401,7 @@ def test_live_holder_is_waited_for(durable_url: str, durable_journal: Journal, p
 def test_holder_taken_for_gone_does_not_send(
     durable_url: str, durable_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process of another machine that was silent too long is overtaken; when it wakes it may not send any more."""
+    """A process of another machine that was silent too long loses its claim. When it wakes it does not send."""
     monkeypatch.setattr("ivcap_flows.journal.processes.LISTEN_SECONDS", 0.0)
     aspects = Aspects(platform.folder / "aspects")
     other = Journal.open(durable_url)
@@ -429,7 +436,7 @@ def test_holder_taken_for_gone_does_not_send(
 def test_effect_of_an_overtaken_holder_is_reported(
     sqlite_journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was sent by a holder that was taken for gone meanwhile is never hidden: logged, and kept as a duplicate."""
+    """An effect that was sent by a process which had lost its claim is logged and kept as a duplicate."""
     original = platform.send
 
     async def overtaken(intent: IntentRow, progress: Any) -> Any:
@@ -460,7 +467,7 @@ def test_request_beyond_json_is_an_input_error(sqlite_journal: Journal, platform
 
 
 def test_two_equal_jobs_lost_together_are_two(durable_journal: Journal, platform: Platform) -> None:
-    """Two asked with discriminators, both replies lost: two keys, two effects, none shared."""
+    """Two equal requests with discriminators, both with lost replies, have two keys and two effects."""
     platform.by_content = True
     platform.faults = ["lost", "lost"]
 
@@ -484,7 +491,7 @@ def test_two_equal_jobs_lost_together_are_two(durable_journal: Journal, platform
 
 
 def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Platform) -> None:
-    """a's request never arrived; b's equal one is on the platform, its reply on its way when a looks first."""
+    """The effect of an equal request whose reply is still under way is not adopted by another key."""
     platform.by_content = True
     platform.faults = ["lost before"]
     ea, eb = (

@@ -1,4 +1,4 @@
-"""The leave to send is good for a moment, and covers no more than was written down."""
+"""The permission to send lasts for a moment, and covers no more than what was written to the journal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ivcap_flows.journal.rows import LEAVES_WITHIN
 
 
 class Clock:
-    """Time that passes when it is told to, and while a claim is confirmed."""
+    """A clock that moves when the test moves it, and while a claim is confirmed."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_what_was_confirmed_just_now_is_not_asked_again(clock: Clock) -> None:
-    """An effect of one request writes once."""
+    """A claim that was confirmed less than 5 s ago is not confirmed again, so one request costs one write."""
 
     async def story() -> None:
         permit = Permit(clock.confirm)
@@ -51,7 +51,7 @@ def test_what_was_confirmed_just_now_is_not_asked_again(clock: Clock) -> None:
 
 @pytest.mark.parametrize("seconds", [5.0, 3600.0])
 def test_who_slept_asks_again(clock: Clock, seconds: float) -> None:
-    """And is told where another has taken over."""
+    """A process that slept confirms its claim again, and gets FencedError if another has taken over."""
 
     async def story() -> None:
         permit = Permit(clock.confirm)
@@ -68,7 +68,7 @@ def test_who_slept_asks_again(clock: Clock, seconds: float) -> None:
 
 
 def test_a_long_request_is_written_down_as_such(clock: Clock) -> None:
-    """Whoever takes over is to know until when it may leave."""
+    """The journal stores until when a long request may leave, for the process that may take over."""
 
     async def story() -> None:
         permit = Permit(clock.confirm)
@@ -80,7 +80,10 @@ def test_a_long_request_is_written_down_as_such(clock: Clock) -> None:
 
 
 def test_a_sleep_while_it_is_confirmed_counts(clock: Clock) -> None:
-    """What the journal said before it is old by the time that it is heard; a journal that is always so slow is told."""
+    """A confirmation that took too long is repeated, since it is old when it arrives.
+
+    A journal that is always so slow is an error.
+    """
     clock.takes = [60.0, 0.0]
     permit = Permit(clock.confirm)
     asyncio.run(permit(70.0))

@@ -20,7 +20,7 @@ def run(effect: Effect[Any], journal: Journal, **options: Any) -> Performed[Any]
 
 
 def test_plan_tells_and_changes_nothing(sqlite_journal: Journal, tmp_path: Path) -> None:
-    """New, kept, adopted, in doubt and resubmitted are told apart; nothing is sent or written anywhere."""
+    """A plan distinguishes new, kept, adopted, doubtful and resubmitted effects. It sends and writes nothing."""
     platform, aspects = Platform(tmp_path / "platform"), Aspects(tmp_path / "aspects")
     kept = run(order(platform, "kept"), sqlite_journal)
     failed = run(order(platform, "failed"), sqlite_journal)

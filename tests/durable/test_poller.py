@@ -1,4 +1,4 @@
-"""The poller that all waits of a process share: what it gives, and what it asks for."""
+"""The poller that all waits of a process share: the results, and the requests that it makes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ivcap_flows.errors import NotFoundError, WaitTimeoutError
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rest a fifth of what is shipped, and do not count on changes for a time."""
+    """Shorten the poll interval to a fifth, and do not use the change feed at first."""
     monkeypatch.setattr(poll_interval, "SHORTEST", 0.2)
     monkeypatch.setattr(poll_strategy, "EASE", 0.0)
 
@@ -42,7 +42,7 @@ async def test_records_come_in_the_order_asked_for():
 
 
 async def test_many_are_looked_for_in_the_list_and_read_once_when_done():
-    """Forty orders cost one page a round and one read each at their end, not forty reads a round."""
+    """Forty orders cost one page per round and one read each at their end, not forty reads per round."""
     work = Work(**{f"o{i}": "executing" for i in range(40)})
     poller = work.poller()
     waits = asyncio.create_task(poller.wait(list(work.status)))
@@ -64,7 +64,7 @@ async def test_a_deadline_names_what_is_pending_and_a_later_wait_goes_on():
 
 
 async def test_an_unreachable_platform_is_waited_out(caplog):
-    """An outage is said once and does not end a wait."""
+    """An outage is logged once and does not end a wait."""
     work = Work(a="succeeded")
     work.down = True
     with caplog.at_level("WARNING", "ivcap_flows.waiting"):
@@ -79,7 +79,7 @@ async def test_an_unreachable_platform_is_waited_out(caplog):
 
 
 async def test_a_record_that_cannot_be_read_hides_no_other():
-    """One wait goes on for a record that always fails; another, asked for later, ends."""
+    """A record that always fails to be read does not stop a wait for another one."""
     work = Work(a="unreadable", b="succeeded")
     poller = work.poller()
     first = asyncio.create_task(poller.wait(["a"]))
@@ -90,7 +90,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other():
 
 
 async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
-    """What ends meanwhile is told, and the round goes on: a record that the server fails on is only its own trouble."""
+    """A read that is retried for long does not delay the round: ends of other work are reported meanwhile."""
     monkeypatch.setattr(pollers, "_RENEWAL", 0.2)
     work = Work(a="executing", b="executing")
     poller = work.poller()
@@ -106,7 +106,7 @@ async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
 
 
 async def test_young_work_does_not_wait_for_old_work():
-    """Who joins while the poller rests for the sake of old work is looked at as soon as if it were alone."""
+    """New work is looked at as soon as if it were alone, although the poller rests long for old work."""
     work = Work(old="executing", young="succeeded")
     poller = work.poller()
     first = asyncio.create_task(poller.wait(["old"]))
@@ -126,7 +126,7 @@ async def test_a_late_record_is_waited_for_until_it_settles():
 
 
 async def test_the_servers_word_is_first():
-    """Before the time that the platform named nothing is asked; work of which it named none is asked after at once."""
+    """Work for which the platform named a time is not asked for before it. Other work is asked for at once."""
     work = Work(a="succeeded", b="succeeded")
     poller = work.poller()
     waits = asyncio.create_task(poller.wait(["a"], not_before={"a": time.monotonic() + 3.0}))
@@ -138,7 +138,7 @@ async def test_the_servers_word_is_first():
 
 
 async def test_an_event_is_a_hint_to_look_at_once(monkeypatch):
-    """The end is known without delay though the next round is far off, and the record is what counts."""
+    """An event makes the poller read the record at once, long before the next round."""
     monkeypatch.setattr(poll_interval, "PROMPT", 30.0)
     monkeypatch.setattr(pollers.random, "random", lambda: 1.0)
     work = Work(a="executing")
@@ -152,7 +152,7 @@ async def test_an_event_is_a_hint_to_look_at_once(monkeypatch):
 
 
 async def test_an_event_is_not_the_truth():
-    """A record that still says otherwise is read again until it says so."""
+    """The record decides: if it does not show the end that an event announced, it is read again."""
     work = Work(a="executing")
     work.events = {"a": asyncio.Event()}
     wait = asyncio.create_task(work.poller().wait(["a"]))
@@ -165,7 +165,7 @@ async def test_an_event_is_not_the_truth():
 
 
 async def test_streams_are_few():
-    """Of many nothing is listened to, and a stream ends with its wait."""
+    """Event streams are opened only if little work is left, and end with their wait."""
     names = [f"o{i}" for i in range(pollers.STREAMS + 1)]
     work = Work(**dict.fromkeys(names, "executing"))
     work.events = {name: asyncio.Event() for name in names}
@@ -182,7 +182,7 @@ async def test_streams_are_few():
 
 @pytest.mark.long
 async def test_no_minute_has_more_requests_than_the_budget():
-    """However much has ended: what may be asked at once, and then what a minute's rest gives."""
+    """The rate limit holds even if all work has ended: a burst, and then a steady rate."""
     work = Work(**{f"o{i}": "succeeded" for i in range(2000)})
     poller = work.poller(per_minute=240)
     waits = asyncio.create_task(poller.wait(list(work.status)))
@@ -192,7 +192,7 @@ async def test_no_minute_has_more_requests_than_the_budget():
 
 
 def test_a_budget_holds_in_every_minute(monkeypatch):
-    """Whatever it is, and however much is left from before."""
+    """Any window of one minute has at most the allowed number of requests, whatever the limit is."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for per_minute in (1, 2, 3, 10, 1200):
@@ -215,7 +215,10 @@ def round_of(work: Work, heard: dict[str, str], per_minute: int = 60_000) -> Pol
 
 
 async def test_a_round_has_a_bound_and_nobody_starves():
-    """What is older than all pages that are read is read by itself, each in its turn, also while new work comes."""
+    """A round makes a bounded number of requests.
+
+    Work that is too old for the pages is read one by one, in turn, also while new work arrives.
+    """
     pages = 400
     work = Work(**{f"o{i}": "executing" for i in range(40)})
     work.status.update({f"done{i}": "succeeded" for i in range(pages * 50)})
@@ -233,7 +236,7 @@ async def test_a_round_has_a_bound_and_nobody_starves():
 
 
 async def test_barren_pages_are_not_read_again_and_again():
-    """Once it is known how deep the wanted stand, the pages beyond are left to a round now and then."""
+    """Once the poller knows how deep in the list its work is, it rarely reads the pages after that."""
     work = Work(**{f"done{i}": "succeeded" for i in range(2000)})
     work.status["gone"] = "executing"
     work.status.update({f"o{i}": "executing" for i in range(60)})
@@ -249,7 +252,7 @@ async def test_barren_pages_are_not_read_again_and_again():
 
 
 async def test_five_lists_of_a_thousand_fit_into_a_round():
-    """A thousand live jobs of five services, newest on their lists of ten thousand: 20 pages a round."""
+    """A thousand live jobs of five services, newest in lists of ten thousand, cost 20 pages per round."""
     work = Work()
     for service in "abcde":
         for state, count in (("succeeded", 10_000), ("executing", 200)):
@@ -265,7 +268,7 @@ async def test_five_lists_of_a_thousand_fit_into_a_round():
 
 
 async def test_changes_spare_the_lists():
-    """Where the platform tells what has changed, a round is one request and the lists are gone through now and then."""
+    """With a change feed a round is one request, and the lists are read only now and then."""
     work = Work(**{f"o{i}": "executing" for i in range(1000)})
     work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(1000)]
     heard: dict[str, str] = {}
@@ -285,7 +288,7 @@ async def test_changes_spare_the_lists():
 
 
 async def test_changes_that_are_not_complete_are_believed_no_longer():
-    """An end that the lists show and no change tells of: from then on the lists are gone through in each round."""
+    """If a list shows an end that the change feed did not report, the lists are read in each round from then on."""
     work = Work(**{f"o{i}": "executing" for i in range(60)})
     work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(60)]
     heard: dict[str, str] = {}
@@ -306,7 +309,7 @@ async def test_changes_that_are_not_complete_are_believed_no_longer():
 
 @pytest.mark.long
 async def test_a_thousand_waits_take_no_thread_and_little_memory():
-    """Below 100 KiB of memory for each; in one task."""
+    """A thousand waits start no thread, and each needs less than 100 KiB of memory."""
     import threading
     import tracemalloc
 
@@ -324,14 +327,14 @@ async def test_a_thousand_waits_take_no_thread_and_little_memory():
 
 
 def test_the_interval_grows_with_age_within_its_bounds():
-    """Young work is looked at often, old work rarely; events, and what is known of such work, spare looks."""
+    """Young work is polled often and old work rarely. Events and known durations make it rarer."""
     assert interval(0) == poll_interval.SHORTEST < SHORTEST and interval(36_000) == LONGEST
     assert interval(100) == SHARE * 100 and interval(0, told=True) == PROMPT
     assert interval(0, surely=600) == SHARE * 600
 
 
 def test_the_pace_is_learned_from_some_ends():
-    """Three or more tell how long such work surely takes; older ones are forgotten."""
+    """From three known durations on, the poller knows how long such work takes at least. It forgets older durations."""
     known = WorkDurations([100, 120])
     assert known.surely == 0
     known.learn(80)
@@ -343,7 +346,7 @@ def test_the_pace_is_learned_from_some_ends():
 
 @pytest.mark.long
 async def test_ends_teach_the_next_wait(monkeypatch):
-    """After some ends of a service, young work of it is looked at more rarely than before."""
+    """After some ends of a service, its young work is polled more rarely than before."""
     monkeypatch.setattr(pollers.random, "random", lambda: 1.0)
     counts = []
     work = Work()

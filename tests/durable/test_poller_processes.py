@@ -1,4 +1,4 @@
-"""Processes that share a journal wait together: one asks for all, and another takes its place when it is gone."""
+"""Processes that share a journal wait together: one polls for all, and another replaces it when it is gone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCRIPT = Path(__file__).with_name("waiting_process.py")
 
 
 class Waiting:
-    """Processes that wait for ten works each; what they ask is counted by process."""
+    """Processes that wait for ten works each. Their requests are counted by process."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
@@ -55,13 +55,13 @@ class Waiting:
         return Counter(int(line.split()[0]) for line in lines)
 
     def asking(self, seconds: float) -> Counter[int]:
-        """Who asks how often from now on, for so long."""
+        """Return which processes send how many requests during the next seconds."""
         before = self.asked()
         time.sleep(seconds)
         return self.asked() - before
 
     def only(self, true: Callable[[Counter[int]], bool], within: float) -> int:
-        """The one process that asks, once exactly one does and the condition holds."""
+        """Wait until exactly one process sends requests and the condition holds. Return it."""
         end = time.monotonic() + within
         while time.monotonic() < end:
             found = self.asking(0.5)
@@ -86,7 +86,7 @@ def waiting(durable_url: str, tmp_path: Path) -> Iterator[Waiting]:
 
 
 def test_one_asks_for_all_whatever_becomes_of_it(waiting: Waiting):
-    """Killed, another takes its place within seconds; suspended, too, and when it goes on it is one of the others."""
+    """A poll leader that is killed or suspended is replaced within seconds. One that continues becomes a follower."""
     waiting.start(3)
     first = waiting.only(lambda asked: True, 20)
     assert waiting.asking(0.5).keys() == {first}
@@ -108,7 +108,7 @@ def test_one_asks_for_all_whatever_becomes_of_it(waiting: Waiting):
 
 
 async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog):
-    """Each process asks for itself then, and says so once in a while."""
+    """If the journal fails, each process polls for itself and logs that, once in a while."""
 
     def broken(*_: object) -> bool:
         raise JournalError("the disk is full")
@@ -123,7 +123,7 @@ async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, mon
 
 
 async def test_a_fault_of_the_waiter_itself_ends_the_wait(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
-    """Wherever it comes from, nobody waits for ever, and whoever waits again is served."""
+    """An unexpected error in the poller ends the wait with that error, and the next wait works."""
 
     def wrong(*_: object) -> None:
         raise LookupError("not thought of")
@@ -139,7 +139,10 @@ async def test_a_fault_of_the_waiter_itself_ends_the_wait(sqlite_journal: Journa
 
 
 async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
-    """Two writes take and leave the lead; the lease is renewed once in seconds, however often the platform is asked."""
+    """A process that waits alone writes to the journal twice, to take and to leave the lead.
+
+    It renews its lease every few seconds.
+    """
     begins = time.monotonic()
     writes = []
     here = lambda: threading.current_thread().name  # noqa: E731
@@ -161,7 +164,7 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
 
 
 def test_who_led_before_tells_nothing(durable_journal: Journal):
-    """What it saw is refused once another leads. What was told stands in the row of each that waits."""
+    """Reports of a former leader are refused. What was reported is stored in the row of each process that waits."""
     seen = durable_journal.poll_status
     first = seen.lead("list", "one")
     assert first.mine and seen.lead("list", "one", first) == first
@@ -185,7 +188,10 @@ def test_who_led_before_tells_nothing(durable_journal: Journal):
 
 
 def test_the_lead_goes_to_another_by_its_renewals_alone(durable_journal: Journal, monkeypatch: pytest.MonkeyPatch):
-    """Whoever has seen no renewal for long enough, by its own time, takes it; once, and from that very state."""
+    """A process takes the lead if it has seen no renewal for long enough by its own clock.
+
+    Only one process succeeds.
+    """
     at = [100.0]
     monkeypatch.setattr(poll_status, "time", SimpleNamespace(monotonic=lambda: at[0]))
     seen = durable_journal.poll_status
@@ -204,7 +210,7 @@ def test_the_lead_goes_to_another_by_its_renewals_alone(durable_journal: Journal
 
 
 def test_the_lead_of_a_dead_process_is_free_at_once(durable_url: str, durable_journal: Journal):
-    """The process table tells, long before its lead is lost; and what it waited for is not asked after."""
+    """The lead of a process that the process table shows as dead is free at once, and its work is not polled."""
     code = """
 import os, sys
 from ivcap_flows.journal import Journal, poll_status
@@ -220,7 +226,7 @@ os._exit(0)
 
 @pytest.mark.long
 async def test_a_process_hears_what_another_saw(durable_journal: Journal):
-    """Two waits on one journal: the platform is asked by one, and the other reads its own records once at their end."""
+    """Of two waits on one journal, only one asks the platform. The other reads its own records once, at their end."""
     asked: list[Work] = []
     waits = []
     for part in ("a", "b"):
@@ -243,7 +249,10 @@ async def test_a_process_hears_what_another_saw(durable_journal: Journal):
 
 @pytest.mark.long
 async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal: Journal, monkeypatch):
-    """Accounts may see what others of them do not; and what never appears is an error of the wait that named it."""
+    """A process reads by itself what the poll leader's account may not read.
+
+    A record that never appears is an error of its own wait.
+    """
     monkeypatch.setattr("ivcap_flows.durable.poll_interval.SHORTEST", 0.2)
     first, second = Work(a="executing"), Work(b="executing")
 
@@ -265,7 +274,7 @@ async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal
 
 
 async def test_how_long_work_takes_is_known_to_the_next_process(durable_journal: Journal):
-    """The last twenty ends of each service, from the journal, to which each wait adds."""
+    """The journal keeps the last twenty durations of each service, and each wait adds its own."""
     work = Work(a="succeeded")
     work.took_seconds, work.service["a"] = 7.0, "waited"
     poller = work.poller(sharing=PollSharing(durable_journal, noun="orders", platform="p", account="pace"))

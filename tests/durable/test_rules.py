@@ -64,7 +64,7 @@ def test_scopes_share_as_far_as_they_say(journal: Journal, platform: Platform) -
 
 
 def test_failed_order_keeps_its_key(journal: Journal, platform: Platform) -> None:
-    """By itself a retry gets the failed order again, so that nothing is paid twice unasked."""
+    """By default a retry gets the failed order again, so that nothing is paid twice."""
     first = run(order(platform), journal, None)
     journal.intents.finish(first.key, "failed")
     again = run(order(platform), journal, None)
@@ -98,7 +98,7 @@ def test_resubmission_at_once_is_one(journal: Journal, platform: Platform) -> No
 
 
 def test_spend_limit_stops_before_sending(journal: Journal, platform: Platform) -> None:
-    """The order beyond max_orders is not sent; orders that exist are still given."""
+    """An order beyond max_orders is not sent. Existing orders are still returned."""
     attempt = attempt_of(journal)
     for n in range(2):
         run(order(platform, n, scope="run"), journal, attempt, max_orders=2)
@@ -112,7 +112,10 @@ def test_spend_limit_stops_before_sending(journal: Journal, platform: Platform) 
 def test_diverging_replay_stops_with_both_requests(
     journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked for something new while an earlier order of the same service goes unasked: an error showing both."""
+    """A replay that requests something new instead of an earlier order of the same service fails.
+
+    The error shows both.
+    """
     monkeypatch.setattr("ivcap_flows.durable.divergence.GRACE", 0.2)
     run(order(platform, {"at": "monday"}, scope="run"), journal, attempt_of(journal))
     replay = attempt_of(journal)
@@ -125,7 +128,7 @@ def test_diverging_replay_stops_with_both_requests(
 
 
 def test_replay_that_asks_for_more_goes_on(journal: Journal, platform: Platform) -> None:
-    """Killed after two of three orders, the replay asks for all in any order and at once: no divergence."""
+    """A replay after two of three orders may request all three in any order and at once: that is no divergence."""
     first = attempt_of(journal)
     for n in range(2):
         run(order(platform, n, scope="run"), journal, first)
@@ -138,7 +141,7 @@ def test_replay_that_asks_for_more_goes_on(journal: Journal, platform: Platform)
 
 
 def test_refused_or_other_requests_do_not_diverge(journal: Journal, platform: Platform) -> None:
-    """An earlier request that had no effect, or was never to be shared, does not bind the replay."""
+    """An earlier request that had no effect, or is not shared, does not bind the replay."""
     first = attempt_of(journal)
     run(order(platform, "own", scope="call"), journal, first)
     platform.faults = ["refuse"]
@@ -148,7 +151,7 @@ def test_refused_or_other_requests_do_not_diverge(journal: Journal, platform: Pl
 
 
 def test_once_gives_the_first_attempts_value(journal: Journal) -> None:
-    """The function runs at the first attempt only; both see the value as JSON gives it back."""
+    """The function runs in the first attempt only. Both attempts get the value as JSON returns it."""
     run_id = attempt_of(journal).run.id
     calls: list[int] = []
 
@@ -170,7 +173,7 @@ def test_once_gives_the_first_attempts_value(journal: Journal) -> None:
 
 
 class Upload:
-    """A file of four parts: made once, sent part by part, cut off where told."""
+    """An upload of four parts that is made once, sent part by part, and cut off where the test says."""
 
     def __init__(self, cut: list[int]) -> None:
         self.cut = cut
@@ -204,14 +207,17 @@ class Upload:
 
 
 def test_upload_goes_on_where_it_stopped(journal: Journal) -> None:
-    """Cut off twice within the call it resumes each time: one artifact, no part twice, no visibility delay."""
+    """An upload that is cut off twice within a call resumes each time.
+
+    No part is sent twice, and no visibility delay is waited for.
+    """
     upload = Upload([1, 3])
     assert run(upload.effect(), journal, None).how == "sent"
     assert (upload.made, upload.parts) == (["urn:artifact:0"], [0, 1, 2, 3])
 
 
 def test_upload_goes_on_in_a_later_call(journal: Journal) -> None:
-    """Cut off for good, the next call finds the stored progress and resumes."""
+    """An upload that was cut off for good is resumed by the next call, from the stored progress."""
     upload = Upload([1, 1, 1])
     with pytest.raises(UnreachableError):
         run(upload.effect(), journal, None)
@@ -220,7 +226,7 @@ def test_upload_goes_on_in_a_later_call(journal: Journal) -> None:
 
 
 def test_upload_that_the_platform_forgot_begins_anew(journal: Journal) -> None:
-    """A resumption refused for good drops the progress, so that the next call makes a new one."""
+    """If the platform refuses to resume an upload, its progress is deleted and the next call makes a new one."""
     upload = Upload([1, 1, 1])
     with pytest.raises(UnreachableError):
         run(upload.effect(), journal, None)

@@ -40,7 +40,10 @@ class Waits(RuleBasedStateMachine):
     @precondition(lambda self: len(self.world.live) < MOST)
     @rule(machine=st.sampled_from("AB"), moment=moments, stays=st.booleans())
     def start(self, machine: str, moment: float, stays: bool) -> None:
-        """`stays`: it waits to the end for something else, too, and so may ask for the others all the time."""
+        """Start a process.
+
+        `stays`: it also waits for other work until the end, so it may poll for the others all the time.
+        """
         process = self.world.start(machine)
         if stays:
             process.wait([self.world.begin_work(lasting=True)])
@@ -136,14 +139,14 @@ def tried(machine: type[Waits], examples: int) -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("examples", [5, pytest.param(50, marks=pytest.mark.long)])
 def test_every_wait_hears_of_every_end(machine: type[Waits], pytestconfig: pytest.Config, examples: int) -> None:
-    """In bounded time, and one process asks for all. `--crash-rounds N` tries N times as many ways."""
+    """Every wait ends in bounded time, and one process polls for all. `--crash-rounds N` tries N times as many ways."""
     tried(machine, examples * pytestconfig.getoption("--crash-rounds"))
 
 
 def test_a_build_that_deletes_what_others_were_told_is_found(
     machine: type[Waits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An end that is taken back before all have read it leaves a wait that never ends."""
+    """The test fails on a build that deletes a reported end before all have read it."""
     report = PollStatus.report
 
     def deleted(self: PollStatus, watchlist: str, *given: Any, **options: Any) -> bool:
@@ -160,7 +163,7 @@ def test_a_build_that_deletes_what_others_were_told_is_found(
 
 @pytest.mark.long
 def test_a_build_whose_leader_keeps_the_lead_is_found(machine: type[Waits], monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is stopped, nobody asks."""
+    """The test fails on a build whose stopped leader keeps the lead, so that nobody polls."""
     monkeypatch.setattr(poll_status, "POLL_LEASE_SECONDS", 1e9)
     with pytest.raises(AssertionError, match="never heard"):
         tried(machine, 100)

@@ -1,4 +1,4 @@
-"""That an end reaches whoever follows is not only so because each process asks for itself."""
+"""A follower hears of an end through the poll leader, and not only because it asks the platform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def follow(world: World) -> None:
-    """One process asks for all, and another hears of an end from it."""
+    """Let one process poll for all, and another hear of an end from it."""
     world.start("A").wait([world.begin_work()])
     world.let_pass(3)
     work = world.begin_work()
@@ -32,13 +32,13 @@ def follow(world: World) -> None:
 
 @pytest.mark.mutant(None)
 def test_a_follower_hears_of_an_end(world: World):
-    """Without asking the platform itself."""
+    """A follower hears of an end and does not ask the platform."""
     follow(world)
 
 
 @pytest.mark.mutant("report deleted")
 def test_a_build_that_deletes_reports_is_found(world: World, monkeypatch: pytest.MonkeyPatch):
-    """The same, where an end is taken back before the follower has read it."""
+    """The test fails on a build that deletes a reported end before the follower has read it."""
     mutate("report deleted", monkeypatch.setattr)
     with pytest.raises(AssertionError, match="never heard"):
         follow(world)

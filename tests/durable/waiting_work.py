@@ -1,4 +1,4 @@
-"""Remote work without a platform: what a poller asks for is counted, and the tests say how it stands."""
+"""Remote work without a platform. It counts the poller's requests, and the tests set its status."""
 
 from __future__ import annotations
 

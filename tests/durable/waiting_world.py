@@ -123,7 +123,7 @@ class Process:
             self.stopped.append(lambda: do()())
 
     async def request(self) -> None:
-        """A request to the platform arrives and is answered."""
+        """Let a request arrive at the platform and be answered."""
         await asyncio.sleep(_LATENCY)
         answered = asyncio.get_running_loop().create_future()
         self.step(lambda: lambda: answered.cancelled() or answered.set_result(None))
@@ -149,7 +149,7 @@ class Process:
         self.poller = None
 
     def give_up(self) -> frozenset[str]:
-        """End the oldest wait without a result; what it was for."""
+        """End the oldest wait without a result, and return the work it was for."""
         if not self.waits:
             return frozenset()
         task = next(iter(self.waits))
@@ -243,11 +243,14 @@ class World:
         return self.processes[-1]
 
     def pass_time(self, seconds: float) -> None:
-        """Called by the loop where it would sleep."""
+        """Let time pass. The event loop calls this where it would sleep."""
         self.seconds += seconds
 
     def monotonic(self) -> float:
-        """Each look takes a moment, or a rest too short to be counted would never end."""
+        """Return the time.
+
+        Each reading takes a moment, since a rest too short to be counted would otherwise never end.
+        """
         self.seconds += 1e-6
         return self.seconds
 
@@ -259,7 +262,7 @@ class World:
                 del process.waits[task]
 
     def hear(self) -> None:
-        """Without a further fault every wait hears of what has ended in bounded time."""
+        """Check that without further faults every wait hears of its ended work in bounded time."""
         for process in self.live:
             process.fails_until = 0.0
         began = self.seconds
@@ -273,7 +276,7 @@ class World:
         return [process for process in runs if any(urns <= ended for urns in process.waits.values())]
 
     def askers(self) -> set[int]:
-        """Who asks the platform, once all is quiet."""
+        """Return the processes that ask the platform once all is quiet."""
         self.let_pass(BOUND / 2)
         return {process.number for at, process in self.asked if at > self.seconds - BOUND / 4}
 
@@ -306,7 +309,7 @@ def template(folder: Path) -> Path:
 
 
 def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
-    """Let the production code run in the current world: its time, its processes; and its rests a little shorter."""
+    """Run the production code in the current world, with its time and processes and slightly shorter rests."""
 
     def look_for(pid: int, _: int) -> None:
         if current().started(pid) is None:

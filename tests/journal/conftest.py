@@ -1,4 +1,4 @@
-"""A journal that is still to be made, and one that is made and empty, on both databases."""
+"""An empty database, and a journal in it, on both kinds of database."""
 
 from __future__ import annotations
 

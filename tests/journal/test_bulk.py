@@ -29,7 +29,7 @@ def wanted(count: int, begin: int = 0) -> list[NewIntent]:
 
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_claimed_sent_and_settled(journal: Journal) -> None:
-    """A batch goes the way of each of its intents; what is done is kept for whoever asks."""
+    """A batch passes through the same states as each of its intents. What is done is returned to later claims."""
     claims = journal.intents.claim_many(wanted(1200))
     assert {claim.kind for claim in claims} == {"new"}
     assert [claim.intent.key for claim in claims] == [each.key for each in wanted(1200)]
@@ -45,7 +45,7 @@ def test_claimed_sent_and_settled(journal: Journal) -> None:
 
 
 def test_one_by_one_and_in_bulk_are_the_same(journal: Journal) -> None:
-    """A key that is claimed alone is held for a batch, and the other way round; rows look alike."""
+    """A key that is claimed alone is held for a batch, and the other way round. The rows look the same."""
     alone, other = wanted(2)
     first = journal.intents.claim(alone).intent
     held, new = journal.intents.claim_many([alone, other])
@@ -68,7 +68,10 @@ def _claim_and_stay(url: str, ready: Any) -> None:
 
 
 def test_killed_amid_a_batch(journal_url: str, journal: Journal) -> None:
-    """While the holder lives all is held; killed, what was sent is in doubt and what was not is as new."""
+    """While the holder lives, all its intents are held.
+
+    After a kill, the sent ones are in doubt and the others are new.
+    """
     ours, theirs = FORK.Pipe()
     child = FORK.Process(target=_claim_and_stay, args=(journal_url, theirs), daemon=True)
     child.start()
@@ -84,7 +87,7 @@ def test_killed_amid_a_batch(journal_url: str, journal: Journal) -> None:
 
 
 def test_what_was_taken_over_is_left_out(journal: Journal) -> None:
-    """A holder that was taken for gone moves none of what another has claimed, and is told which are still its own."""
+    """A batch call skips intents that another process has claimed, and returns those that the caller still holds."""
     intents = [claim.intent for claim in journal.intents.claim_many(wanted(3))]
     journal.intents.release(intents[1])
     taken = journal.intents.claim(wanted(3)[1]).intent
@@ -99,7 +102,7 @@ def test_what_was_taken_over_is_left_out(journal: Journal) -> None:
 
 
 def test_two_claim_the_same_at_once(journal_url: str, journal: Journal) -> None:
-    """Callers with the same keys in another order neither wait for each other for ever nor get a key twice."""
+    """Callers that claim the same keys in another order do not deadlock, and no key is given twice."""
     got: list[str] = []
 
     def claim(keys: list[NewIntent]) -> None:
@@ -116,7 +119,7 @@ def test_two_claim_the_same_at_once(journal_url: str, journal: Journal) -> None:
 
 
 def test_noted_intents_are_nobodys(journal: Journal) -> None:
-    """What is noted has no holder, keeps the time of its first note, and leaves what is there as it is."""
+    """A noted intent has no holder and keeps the time of its first note. Noting does not change an existing intent."""
     done = journal.intents.mark_sent(journal.intents.claim(wanted(1)[0]).intent)
     journal.intents.settle_outcome(done, urn="102/1", outcome={}, how="sent")
     journal.intents.note_many(wanted(3))
@@ -128,12 +131,15 @@ def test_noted_intents_are_nobodys(journal: Journal) -> None:
 
 
 def test_left_in_doubt_for_the_user(journal: Journal) -> None:
-    """What is left in doubt is free, keeps why and since when, and is given up or sent again by the user's word."""
+    """An intent that is left in doubt is free and keeps its reason and time.
+
+    The user decides to give it up or send it again.
+    """
     claims = journal.intents.claim_many(wanted(3))
     sent = journal.intents.mark_sent_many([claim.intent for claim in claims])
     doubted = journal.intents.mark_in_doubt_many(sent, "the reply was lost")
     assert {row.error for row in doubted} == {"the reply was lost"}
-    with pytest.raises(DurabilityError, match="is being worked on"):
+    with pytest.raises(DurabilityError, match="is working on the"):
         journal.intents.give_up(doubted[0].key)
     journal.intents.leave_many({r.key: {"job": r.key} for r in doubted}, {r.key: "stuck" for r in doubted}, doubted)
     row = journal.intents.get(doubted[0].key)
@@ -147,7 +153,10 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_doubt_about_what_never_left_is_as_old_as_it_may_be(journal: Journal, many: bool) -> None:
-    """It is about another journal's request, whose time nobody here knows."""
+    """A doubt about a request that never left this process gets the time of the doubt.
+
+    It is about another journal's request, whose time is unknown.
+    """
     intents, now = journal.intents, journal.now()
     intent = intents.claim(replace(wanted(1)[0], platform_time=now)).intent
     time = ServerTime(now, now)
@@ -157,12 +166,12 @@ def test_a_doubt_about_what_never_left_is_as_old_as_it_may_be(journal: Journal, 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_what_is_known_by_its_content_is_the_outcome_of_one_key(journal: Journal, many: bool) -> None:
-    """The second to take it is in doubt, and still holds its claim."""
+    """Two keys cannot take the same effect by its content. The second one raises and keeps its claim."""
     intents = journal.intents
     first, second = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted(2))])
     settled = [Settled(row, "urn:o", {}, "adopted", "content") for row in (first, second)]
     intents.settle_many(settled[:1])
-    with pytest.raises(InDoubtError, match="was taken for another model run"):
+    with pytest.raises(InDoubtError, match="is the outcome of another model run"):
         if many:
             intents.settle_many(settled[1:])
         else:
@@ -171,7 +180,7 @@ def test_what_is_known_by_its_content_is_the_outcome_of_one_key(journal: Journal
 
 
 def test_progress_leaves_each_in_its_state(journal: Journal) -> None:
-    """Also where they are not in one."""
+    """Storing progress does not change the states of a batch, even if they differ."""
     intents = journal.intents
     first, second = [claim.intent for claim in intents.claim_many(wanted(2))]
     moved = intents.progress_many([first, intents.mark_sent(second)], {"at": 1})
@@ -179,7 +188,7 @@ def test_progress_leaves_each_in_its_state(journal: Journal) -> None:
 
 
 def test_nothing_is_asked_of_nothing(journal: Journal) -> None:
-    """No call minds an empty batch."""
+    """Every batch call accepts an empty batch."""
     intents = journal.intents
     assert intents.claim_many([]) == intents.mark_sent_many([]) == intents.settle_many([]) == []
     assert intents.progress_many([], {}) == intents.abandon_many({}, []) == intents.mark_in_doubt_many([], "") == []
@@ -188,7 +197,7 @@ def test_nothing_is_asked_of_nothing(journal: Journal) -> None:
 
 
 def test_one_claim_and_many_write_the_same(journal: Journal) -> None:
-    """Of what a later attempt asks for again, and of what is asked for anew after a refusal."""
+    """Single and batch claims write the same rows for a repeated request, and for a new one after a refusal."""
     opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
     run = {"run_id": opened.run.id, "attempt_id": opened.attempt.id}
     first = [replace(each, **run, attempt_number=1) for each in wanted(4)]
@@ -209,7 +218,7 @@ def test_one_claim_and_many_write_the_same(journal: Journal) -> None:
 
 
 def test_claims_that_have_ended_are_not_released_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came to its end costs no further write; what did not is free for other processes."""
+    """Releasing a claim that has ended writes nothing. A claim that has not ended becomes free for other processes."""
     claims = journal.intents.claim_many(wanted(4))
     sent = journal.intents.mark_sent_many([claim.intent for claim in claims[:2]])
     journal.intents.settle_many([Settled(sent[0], "102/1", {}, "sent")])

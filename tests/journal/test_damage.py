@@ -35,7 +35,7 @@ def _order_some(url: str, name: str, count: int, done: Connection) -> None:
 
 
 def killed(url: str, name: str, count: int) -> None:
-    """Let a process ask for so many orders, and kill it."""
+    """Let a process make so many orders, and kill it."""
     done, told = FORK.Pipe(duplex=False)
     child = FORK.Process(target=_order_some, args=(url, name, count, told))
     child.start()
@@ -46,7 +46,7 @@ def killed(url: str, name: str, count: int) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The file of a journal whose process was killed, with orders that are in the write-ahead log alone."""
+    """The file of a journal whose process was killed, with orders that are only in the write-ahead log."""
     path = tmp_path / "journal.sqlite"
     with Journal.open(f"sqlite:///{path}"):
         pass
@@ -101,7 +101,10 @@ DAMAGES: list[Callable[[Path], None]] = [forget_log, cut_off_log, flip_bits_of_l
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_lost_rows_are_noticed(place: Path, damage: Callable[[Path], None]) -> None:
-    """However the file lost them, it is not opened: what it means and the next steps are named, nothing is changed."""
+    """A journal that lost rows in any way is not opened.
+
+    The error says what that means and what to do, and nothing is changed.
+    """
     damage(place)
     files = {path.name: path.read_bytes() for path in place.parent.iterdir() if not path.name.endswith("-shm")}
     for _ in range(2):
@@ -115,7 +118,7 @@ def test_lost_rows_are_noticed(place: Path, damage: Callable[[Path], None]) -> N
 
 
 def test_another_journal_in_its_place_is_noticed(place: Path, tmp_path: Path) -> None:
-    """Its rows are not those of the journal that was there."""
+    """A different journal in the same place is noticed, since its rows differ."""
     Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}").close()
     forget_log(place)
     shutil.copy(tmp_path / "other.sqlite", place)
@@ -125,7 +128,7 @@ def test_another_journal_in_its_place_is_noticed(place: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("damage", [None, *DAMAGES])
 def test_a_loss_is_accepted_by_the_user_alone(place: Path, damage: Callable[[Path], None] | None) -> None:
-    """Then the journal goes on, and what is lost of it from now on is noticed again."""
+    """After the user has accepted a loss, the journal is used again, and a later loss is noticed."""
     if damage is not None:
         damage(place)
     url = f"sqlite:///{place}"
@@ -139,7 +142,7 @@ def test_a_loss_is_accepted_by_the_user_alone(place: Path, damage: Callable[[Pat
 
 
 def test_a_journal_deleted_on_purpose_is_made_anew(place: Path) -> None:
-    """Its seal goes with it, which the message says."""
+    """A journal that was deleted together with its seal, as the error message advises, is made anew."""
     remove(place)
     with pytest.raises(JournalError, match="on purpose, delete"):
         Journal.open(f"sqlite:///{place}")
@@ -149,7 +152,7 @@ def test_a_journal_deleted_on_purpose_is_made_anew(place: Path) -> None:
 
 
 def test_a_copy_without_its_seal_is_adopted(place: Path, tmp_path: Path) -> None:
-    """A journal that was moved or restored elsewhere is sealed there, and guarded from then on."""
+    """A journal that was moved or restored without its seal gets a new seal, and is guarded from then on."""
     with Journal.open(f"sqlite:///{place}") as journal:
         known = journal.id
     (tmp_path / "elsewhere").mkdir()
@@ -164,7 +167,7 @@ def test_a_copy_without_its_seal_is_adopted(place: Path, tmp_path: Path) -> None
 
 
 def test_a_seal_that_cannot_be_read_is_made_anew(place: Path) -> None:
-    """A power cut may leave an empty one, which is no loss of the journal's."""
+    """An empty seal, as a power cut may leave, is replaced and does not count as a loss."""
     for left in (b"", b"ivcap-flows", seal_of(place).read_bytes().replace(b"1", b"2")):
         seal_of(place).write_bytes(left)
         with Journal.open(f"sqlite:///{place}") as journal:
@@ -172,7 +175,7 @@ def test_a_seal_that_cannot_be_read_is_made_anew(place: Path) -> None:
 
 
 def test_one_journal_has_one_seal(place: Path, tmp_path: Path) -> None:
-    """Also where it is opened by another name."""
+    """A journal that is opened under another name has the same seal."""
     link = tmp_path / "link.sqlite"
     link.symlink_to(place)
     killed(f"sqlite:///{link}", "linked", 3)
@@ -183,7 +186,7 @@ def test_one_journal_has_one_seal(place: Path, tmp_path: Path) -> None:
 
 
 def test_reading_changes_nothing(place: Path) -> None:
-    """A command that only looks leaves the journal and its seal as they are."""
+    """A command that only reads leaves the journal and its seal unchanged."""
     before = seal_of(place).read_bytes()
     with Journal.open(f"sqlite:///{place}") as journal:
         journal.intents.where()
@@ -201,7 +204,7 @@ def _work(url: str, name: str, complaint: Path) -> None:
 
 @pytest.mark.parametrize("kills", [15, pytest.param(120, marks=pytest.mark.long)])
 def test_kills_are_no_loss(tmp_path: Path, kills: int) -> None:
-    """Eight processes that open, write and are killed at any moment, and readers meanwhile: no false alarm."""
+    """Eight processes that open, write and are killed at any moment, with readers beside them, cause no false alarm."""
     url = f"sqlite:///{tmp_path / 'state' / 'journal.sqlite'}"
     draw = random.Random(5)
     running: list[multiprocessing.process.BaseProcess] = []

@@ -1,4 +1,4 @@
-"""The user's word on effects that exist, and intents that come from elsewhere."""
+"""The user's decisions about existing effects, and intents that are restored from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def accepted(journal: Journal) -> IntentRow:
 
 
 def test_only_what_exists_is_taken_over(journal: Journal) -> None:
-    """It stays accepted, with how it came about; what is on its way has an owner."""
+    """The user can take over an accepted effect, but not one that is still being sent."""
     row = sent(journal)
     with pytest.raises(DurabilityError, match="nothing to take over"):
         journal.intents.take_over(row.key)
@@ -33,7 +33,10 @@ def test_only_what_exists_is_taken_over(journal: Journal) -> None:
 
 
 def test_what_ended_is_accounted_for_and_stays_the_answer(journal: Journal) -> None:
-    """Terminal with its real status; who asks again is given it, and nothing is sent."""
+    """An effect that the user accounts for is terminal with its real status.
+
+    The next claim gets it, and nothing is sent.
+    """
     accepted(journal)
     row = journal.intents.account_for("k1:a", "failed")
     assert (row.state, row.status, row.error) == ("terminal", "failed", "written off by the user")
@@ -41,7 +44,7 @@ def test_what_ended_is_accounted_for_and_stays_the_answer(journal: Journal) -> N
 
 
 def test_what_is_on_its_way_is_not_accounted_for(journal: Journal) -> None:
-    """Nobody knows whether it exists."""
+    """An effect that is being sent cannot be accounted for, since it may not exist."""
     sent(journal)
     with pytest.raises(DurabilityError):
         journal.intents.account_for("k1:a", "failed")
@@ -49,7 +52,10 @@ def test_what_is_on_its_way_is_not_accounted_for(journal: Journal) -> None:
 
 @pytest.mark.parametrize(("urn", "state", "kind"), [("urn:o", "accepted", "kept"), (None, "in_doubt", "doubt")])
 def test_an_intent_is_restored_once(journal: Journal, urn: str | None, state: str, kind: str) -> None:
-    """With its time; the next that asks keeps its outcome, or looks for it. What is known already stays as it is."""
+    """A restored intent has its original time.
+
+    The next claim keeps its outcome, or looks for it. A known intent is not changed.
+    """
     assert journal.intents.restore(WANTED, THEN, urn=urn, outcome=None if urn is None else {"x": 1})
     assert not journal.intents.restore(WANTED, THEN, urn="urn:other", outcome={})
     row = journal.intents.get("k1:a")
@@ -58,7 +64,7 @@ def test_an_intent_is_restored_once(journal: Journal, urn: str | None, state: st
 
 
 def test_what_is_reused_counts_for_nothing(journal: Journal) -> None:
-    """A claim that is to be reused passes the limit; where the same is to be paid for after all, it is counted."""
+    """A claim for reuse does not count against the spend limit. It counts if the same is paid for after all."""
     run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r")).run
     free = NewIntent("k1:r", "k1:r", "order", "p", "a", "account", {}, run_id=run.id, reuse="urn:o is used")
     paid = NewIntent("k1:r", "k1:r", "order", "p", "a", "account", {}, run_id=run.id, spends=True)

@@ -15,7 +15,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def test_delivered_is_the_last_word(journal: Journal) -> None:
-    """Tries count up; what is delivered is not made undelivered by a slower drainer's word."""
+    """Tries count up. A slower drainer cannot mark a delivered record as undelivered."""
     assert journal.deliveries.get("provena", "k") is None
     journal.deliveries.record("provena", "k", "pending", reason="down", next_try=journal.now())
     journal.deliveries.record("provena", "k", "delivered")
@@ -28,7 +28,7 @@ def test_delivered_is_the_last_word(journal: Journal) -> None:
 
 
 def test_a_newer_word_takes_the_place_of_the_older(journal: Journal) -> None:
-    """Of a run that has stated more, what was left of its older facts is no longer told; other sinks and runs stay."""
+    """A newer delivery of a run replaces its older ones that were not delivered. Other sinks and runs keep theirs."""
     first, second = (journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"n": n}, n, n)).run.id for n in ("1", "2"))
     record = journal.deliveries.record
     for sink, key, run_id in (("s", "1@1", first), ("s", "2@2", second), ("other", "1@1", first)):
@@ -48,7 +48,7 @@ def test_a_newer_word_takes_the_place_of_the_older(journal: Journal) -> None:
 
 
 def test_what_is_due_is_what_may_be_tried(journal: Journal) -> None:
-    """Pending ones whose time has come, in the order of their time; the rest waits."""
+    """Only pending deliveries whose time has come are due, in the order of their times."""
     now = journal.now()
     for key, state, wait in (
         ("b", "pending", -1),
@@ -70,7 +70,10 @@ def _hold(url: str, ready: Any) -> None:
 
 
 def test_one_drainer_at_a_time_and_a_killed_one_is_replaced(journal_url: str, journal: Journal) -> None:
-    """While a process holds a sink nobody else gets it; killed, the next has it at once; other sinks are free."""
+    """One process at a time holds a sink.
+
+    If it is killed, the next gets the sink at once. Other sinks are not affected.
+    """
     ours, theirs = FORK.Pipe()
     child = FORK.Process(target=_hold, args=(journal_url, theirs), daemon=True)
     child.start()
@@ -94,7 +97,7 @@ def _grab(url: str, moment: float, results: Any) -> None:
 
 
 def test_of_many_at_once_one_gets_the_lease(journal_url: str) -> None:
-    """Six processes reach for one lease at the same moment: one has it."""
+    """Of six processes that ask for one lease at the same moment, one gets it."""
     Journal.open(journal_url).close()
     results = FORK.Queue()
     moment = time.time() + 0.3

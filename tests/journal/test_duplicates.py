@@ -1,4 +1,4 @@
-"""Further effects under one key: whoever notes one, and whatever others note meanwhile, none is forgotten."""
+"""Further effects under one key: no note of one is lost, whatever other processes note at the same time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noted(journal: Journal) -> list[str]:
 
 
 def test_two_that_note_at_once_lose_none(journal: Journal, journal_url: str) -> None:
-    """Each from its own connection: what one writes while the other is about to stays."""
+    """Two connections that note duplicates at the same time do not overwrite each other."""
     journal.intents.settle_outcome(sent(journal), urn="urn:kept", outcome={}, how="sent")
     others = [Journal.open(journal_url) for _ in range(4)]
     begin = threading.Barrier(4)
@@ -46,7 +46,7 @@ def test_two_that_note_at_once_lose_none(journal: Journal, journal_url: str) -> 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_an_outcome_keeps_what_was_noted_before(journal: Journal, journal_url: str, many: bool) -> None:
-    """The holder's own copy of the row is older than what another has noted since, and repeats some of it."""
+    """An outcome that is written from an old copy of the row keeps the duplicates noted since, each once."""
     held = sent(journal)
     with Journal.open(journal_url) as other:
         other.intents.note_duplicates(WANTED.key, ["urn:1", "urn:2"])
@@ -64,7 +64,7 @@ def test_an_outcome_keeps_what_was_noted_before(journal: Journal, journal_url: s
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_an_outcome_without_more_keeps_them_too(journal: Journal, many: bool) -> None:
-    """That is the usual one."""
+    """An outcome without duplicates of its own, the usual case, keeps those that were noted."""
     held = sent(journal)
     journal.intents.note_duplicates(WANTED.key, ["urn:1"])
     if many:

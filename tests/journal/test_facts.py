@@ -1,4 +1,4 @@
-"""Facts are appended all or none, and read back in pages that pass none by."""
+"""Facts are appended all or none, and a reader by pages misses none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_facts_come_back_as_they_were(journal: Journal) -> None:
 
 
 def test_text_that_is_no_unicode_is_kept_readable(journal: Journal) -> None:
-    """Bytes of a file's name that are not UTF-8 cost no fact, whichever field they are in; all else stays."""
+    """Bytes of a file name that are not UTF-8 are made readable in any field. No fact is lost."""
     run_id = _run(journal)
     name = os.fsdecode("/data/Niño-".encode() + b"\xff.csv")
     records = [
@@ -56,7 +56,7 @@ def test_text_that_is_no_unicode_is_kept_readable(journal: Journal) -> None:
 
 
 def test_facts_are_read_in_pages(journal: Journal) -> None:
-    """Pages by number follow each other without gap, for one run and for all."""
+    """Pages by number follow each other without a gap, for one run and for all."""
     first, second = _run(journal, "1"), _run(journal, "2")
     for n in range(5):
         journal.facts.append([Fact(entity(f"{run_id}-{n}", "file"), run_id) for run_id in (first, second)])
@@ -68,7 +68,7 @@ def test_facts_are_read_in_pages(journal: Journal) -> None:
 
 
 def test_thing_is_found_in_every_run(journal: Journal) -> None:
-    """Its own record and the relations from and to it, whichever run stated them; found by an index."""
+    """The facts about a thing, its own record and its relations, are found in all runs, by an index."""
     for name in ("1", "2"):
         run_id = _run(journal, name)
         records = [entity("urn:x", "artifact"), relation("used", f"a{name}", "urn:x"), relation("used", "a", "urn:y")]
@@ -83,7 +83,7 @@ def test_thing_is_found_in_every_run(journal: Journal) -> None:
 
 
 def test_append_is_all_or_none(journal: Journal) -> None:
-    """One fact that cannot be written leaves none of its batch."""
+    """If one fact of a batch cannot be written, none of the batch is."""
     run_id = _run(journal)
     with pytest.raises(JournalError):
         journal.facts.append([Fact(entity("good", "file"), run_id), Fact(entity("bad", "file"), "no such run")])
@@ -97,7 +97,7 @@ def _append_many(url: str, run_id: str, who: int) -> None:
 
 
 def test_reader_by_number_passes_no_writer_by(journal_url: str, journal: Journal) -> None:
-    """While four processes append, a reader that pages by number sees each fact once."""
+    """While four processes append, a reader by pages sees each fact once."""
     run_id = _run(journal)
     children: list[Any] = [FORK.Process(target=_append_many, args=(journal_url, run_id, who)) for who in range(4)]
     for child in children:

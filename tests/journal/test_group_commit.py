@@ -39,7 +39,7 @@ def commits(store) -> list[float]:
 
 
 def words(store: Store) -> set[str]:
-    """What is on disk, seen by a connection of another's."""
+    """Return what is on disk, as another connection sees it."""
     with sqlite3.connect(store.engine.url.database) as connection:
         return {word for (word,) in connection.execute("SELECT word FROM told")}
 
@@ -49,7 +49,7 @@ def say(word: str) -> Write:
 
 
 async def at_once(store: Store, *writes: Write) -> list[BaseException | None]:
-    """Ask for all of these while another is being written; what each of them raised."""
+    """Request all of these while another write is under way. Return what each of them raised."""
     group_commit, begun, go = GroupCommit(store), asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -75,13 +75,13 @@ async def at_once(store: Store, *writes: Write) -> list[BaseException | None]:
 
 
 async def test_what_is_asked_at_once_is_one_commit(store, commits):
-    """Beside the one that was being written; and each is on disk when it is answered."""
+    """Requests that arrive during a write share the next commit. Each is on disk when its caller gets the answer."""
     assert await at_once(store, *(say(str(number)) for number in range(5))) == [None] * 5
     assert words(store) == {"first", *"01234"} and len(commits) == 2
 
 
 async def test_an_answer_comes_when_all_is_on_disk(store):
-    """Not when its own call has ended: what the last of the group waits for, all wait for."""
+    """A call is answered only when the commit of its whole group is on disk."""
     seen: list[set[str]] = []
     real = store.engine.dialect.do_commit
 
@@ -95,7 +95,7 @@ async def test_an_answer_comes_when_all_is_on_disk(store):
 
 
 async def test_a_call_that_fails_takes_back_its_own_alone(store):
-    """Whether the statement is wrong or the caller raises."""
+    """A call that fails, by a wrong statement or an exception, is rolled back alone."""
 
     def wrong(connection: sa.Connection) -> None:
         say("wrong")(connection)
@@ -115,20 +115,20 @@ async def test_a_call_that_fails_takes_back_its_own_alone(store):
 
 
 async def test_a_transaction_that_the_database_takes_back_is_told_to_all_in_it(store):
-    """As on a full disk: nothing of it is there, and nobody is told that it is."""
+    """If the database rolls a transaction back, as on a full disk, every call in it raises, and nothing is written."""
 
     def full(connection: sa.Connection) -> None:
         connection.connection.dbapi_connection.execute("ROLLBACK")
         raise sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
 
     errors = await at_once(store, say("before"), full, say("after"))
-    assert all(isinstance(error, JournalError) and "taken the transaction back" in str(error) for error in errors)
+    assert all(isinstance(error, JournalError) and "rolled the transaction back" in str(error) for error in errors)
     assert len({id(error) for error in errors}) == 3
     assert words(store) == {"first"}
 
 
 async def test_a_commit_that_fails_is_told_to_all_in_it(store):
-    """None of them is answered as if its write were on disk."""
+    """If a commit fails, every call in it raises."""
     real, failures = store.engine.dialect.do_commit, [None, sqlite3.OperationalError("disk I/O error")]
 
     def failing(connection):
@@ -145,7 +145,7 @@ async def test_a_commit_that_fails_is_told_to_all_in_it(store):
 
 
 async def test_a_call_reads_what_it_has_written(store):
-    """Also where nobody else sees it yet."""
+    """A call reads its own writes before they are committed."""
     seen: list[int] = []
 
     def write_and_read(connection: sa.Connection) -> None:
@@ -158,7 +158,7 @@ async def test_a_call_reads_what_it_has_written(store):
 
 
 async def test_many_lose_nothing(store, commits):
-    """Hundreds of writes, some of which fail, on two loops, in far fewer commits than writes."""
+    """Hundreds of writes on two loops, some of which fail, lose nothing and need far fewer commits than writes."""
     group_commit = GroupCommit(store)
 
     def run(number: int) -> None:
@@ -178,7 +178,7 @@ async def test_many_lose_nothing(store, commits):
 
 
 def test_threads_take_turns(store):
-    """A thread waits for another's write, and does not give up as the database would."""
+    """A thread waits for another thread's write and does not fail as SQLite alone would."""
 
     def run(number: int) -> None:
         with store.write() as connection:
@@ -190,7 +190,7 @@ def test_threads_take_turns(store):
 
 
 def test_whoever_waits_too_long_goes_by_the_database(store, monkeypatch):
-    """A thread that is stuck in its write does not hold the others for ever: SQLite itself says that it is busy."""
+    """A thread that is stuck in its write does not block others for ever: SQLite then reports that it is busy."""
     monkeypatch.setattr(store._transactions, "_lock_timeout", 0.05)
     stuck, go = threading.Event(), threading.Event()
 
@@ -210,7 +210,7 @@ def test_whoever_waits_too_long_goes_by_the_database(store, monkeypatch):
 
 
 async def test_a_journal_is_asked(sqlite_url):
-    """By its own methods, as tasks call them."""
+    """A coroutine calls the journal's own methods, as tasks do."""
     with Journal.open(sqlite_url) as journal:
         run = (await journal.ask(journal.runs.open_attempt, RunIdentity("flow", "a.py:flow", {}, "1", "1"))).run.id
         numbers = [str(number) for number in range(64)]
@@ -219,7 +219,7 @@ async def test_a_journal_is_asked(sqlite_url):
 
 
 async def test_first_claims_that_were_not_committed_are_claimed_again(sqlite_url):
-    """Nothing of this process is in the journal then, and what it takes next is whole."""
+    """If the first commit of a process fails, nothing of the process is in the journal, and its next claims succeed."""
 
     def wanted(number: int) -> NewIntent:
         told = {"platform": "p", "account": "a", "scope": "s", "noun": "order", "request": {"n": number}}
@@ -243,7 +243,10 @@ async def test_first_claims_that_were_not_committed_are_claimed_again(sqlite_url
 
 
 async def test_a_claim_whose_end_was_not_committed_can_still_be_given_back(sqlite_url):
-    """An outcome that is not on disk ends no claim: its caller gives it up, and other processes have the key."""
+    """A claim does not end if the commit of its outcome fails.
+
+    Its caller can release it, and other processes get the key.
+    """
 
     def wanted(number: int) -> NewIntent:
         told = {"platform": "p", "account": "a", "scope": "s", "noun": "order", "request": {"n": number}}
@@ -269,7 +272,7 @@ async def test_a_claim_whose_end_was_not_committed_can_still_be_given_back(sqlit
 
 
 async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
-    """An order whose flow was cancelled before it was sent is not marked as sent."""
+    """Skip calls that were cancelled before they started: an order of a cancelled flow is not marked as sent."""
     group_commit, begun, go = GroupCommit(store), threading.Event(), threading.Event()
 
     def first() -> None:
@@ -292,7 +295,10 @@ async def test_what_was_not_begun_when_its_caller_left_is_not_done(store):
 
 
 async def test_where_no_thread_can_be_had_all_who_ask_hear_of_it(store, monkeypatch):
-    """As at the end of an interpreter, whose loops start no thread any more; what is asked later is done as ever."""
+    """If no thread can be started, as at the end of the interpreter, every caller gets the error.
+
+    Later calls work as usual.
+    """
     group_commit, heard = GroupCommit(store), []
 
     def elsewhere() -> None:

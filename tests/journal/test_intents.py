@@ -1,4 +1,4 @@
-"""An intent has one holder, moves along the table of states alone, and is never lost."""
+"""An intent has one holder, changes state only along the table, and is never lost."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _claim_and_stay(url: str, steps: int, ready: Any) -> None:
 
 @pytest.fixture
 def child_at(journal_url: str, journal: Journal) -> Iterator[Any]:
-    """A process that claimed (0) and marked as sent (1), and a function that kills it."""
+    """Return a process that has claimed (0) or marked as sent (1), and a function that kills it."""
     children = []
 
     def start(steps: int) -> Any:
@@ -69,7 +69,10 @@ def child_at(journal_url: str, journal: Journal) -> Iterator[Any]:
 
 
 def test_live_claim_holds_and_a_killed_one_is_in_doubt(journal: Journal, child_at: Any) -> None:
-    """While the holder lives nobody else gets the key; killed after sending, the next is told of the doubt."""
+    """While its holder lives, nobody else gets the key.
+
+    If the holder is killed after sending, the next claim is a doubt.
+    """
     kill = child_at(1)
     assert journal.intents.claim(WANTED).kind == "held"
     kill()
@@ -79,7 +82,7 @@ def test_live_claim_holds_and_a_killed_one_is_in_doubt(journal: Journal, child_a
 
 
 def test_killed_before_sending_is_no_doubt(journal: Journal, child_at: Any) -> None:
-    """The request leaves only after the mark, so without the mark the next may send at once."""
+    """A request leaves only after the mark, so without the mark the next claim may send at once."""
     kill = child_at(0)
     assert journal.intents.claim(WANTED).kind == "held"
     kill()
@@ -87,7 +90,7 @@ def test_killed_before_sending_is_no_doubt(journal: Journal, child_at: Any) -> N
 
 
 def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:
-    """After the outcome every claim gets it back as it was written."""
+    """After the outcome, every claim gets it back as it was written."""
     intent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     outcome = {"urn": "urn:o", "text": "Niño\u0000\ud800"}
     journal.intents.settle_outcome(intent, urn="urn:o", outcome=outcome, how="sent")
@@ -97,7 +100,7 @@ def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:
 
 
 def test_released_claim_is_free_at_once(journal: Journal) -> None:
-    """Within a living process a claim that was given up does not hold the next one."""
+    """A released claim is free at once, although its process lives."""
     first = journal.intents.claim(WANTED).intent
     journal.intents.release(first)
     second = journal.intents.claim(WANTED)
@@ -108,7 +111,7 @@ def test_released_claim_is_free_at_once(journal: Journal) -> None:
 
 
 def test_two_journal_objects_in_one_process_are_one_holder(journal_url: str, journal: Journal) -> None:
-    """Whichever object made the claim: it holds while it runs, and not after."""
+    """A claim belongs to the process, not to the journal object that made it."""
     with Journal.open(journal_url) as other:
         intent = other.intents.claim(WANTED).intent
         assert journal.intents.claim(WANTED).kind == "held"
@@ -117,7 +120,7 @@ def test_two_journal_objects_in_one_process_are_one_holder(journal_url: str, jou
 
 
 def test_older_fence_is_refused_everywhere(journal: Journal) -> None:
-    """A holder that was taken for gone may neither send nor write any more."""
+    """A holder that has lost its claim can neither send nor write."""
     old = journal.intents.claim(WANTED).intent
     journal.intents.release(old)
     new = journal.intents.claim(WANTED).intent
@@ -134,8 +137,26 @@ def test_older_fence_is_refused_everywhere(journal: Journal) -> None:
     assert journal.intents.get(WANTED.key) == new
 
 
+def test_what_was_sent_again_is_on_record(journal: Journal) -> None:
+    """Sent once more after a doubt, whoever does it; neither the first time nor when it is resumed."""
+    intents = journal.intents
+
+    def doubt(key: str) -> IntentRow:
+        sent = intents.mark_sent(intents.claim(replace(WANTED, key=key, base_key=key)).intent)
+        assert not intents.mark_sent(sent).sent_again
+        return intents.mark_in_doubt(sent, "lost")
+
+    intents.release(doubt("k1:again"))
+    intents.mark_sent(intents.progress(doubt("k1:resumed"), {"at": 1}))
+    again = intents.mark_sent(intents.claim(replace(WANTED, key="k1:again", base_key="k1:again")).intent)
+    [many] = intents.mark_sent_many([doubt("k1:many")])
+    intents.settle_outcome(again, urn="urn:o", outcome={}, how="sent")
+    assert many.sent_again
+    assert [row.key for row in intents.where(sent_again=True)] == ["k1:again", "k1:many"]
+
+
 def test_holder_with_an_older_row_moves_on(journal: Journal) -> None:
-    """The fence decides who may write, not how new the row in the hand is; what is given back is the newest."""
+    """The fencing token decides who may write, not how new the caller's row is. The newest row is returned."""
     claimed = journal.intents.claim(WANTED).intent
     journal.intents.progress(journal.intents.mark_sent(claimed), {"at": 1})
     again = journal.intents.mark_sent(claimed)
@@ -144,7 +165,7 @@ def test_holder_with_an_older_row_moves_on(journal: Journal) -> None:
 
 
 def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
-    """Every pair of states without an arrow is refused, and the row stays as it was."""
+    """Each change of state that the table does not have is refused, and the row is unchanged."""
     moves = {
         "sent": lambda row: journal.intents.mark_sent(row),
         "in_doubt": lambda row: journal.intents.mark_in_doubt(row, "lost"),
@@ -168,7 +189,7 @@ def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
 
 
 def test_abandoned_intent_begins_anew(journal: Journal) -> None:
-    """After a definite refusal the same request is a new claim, without what the last one stored."""
+    """After a definite refusal, the same request is a new claim without what the last one stored."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.abandon(journal.intents.progress(sent, {"url": "u"}), "refused")
     claim = journal.intents.claim(WANTED)
@@ -176,7 +197,7 @@ def test_abandoned_intent_begins_anew(journal: Journal) -> None:
 
 
 def test_progress_outlives_the_process(journal: Journal) -> None:
-    """What a resumable effect stored is there for the next holder."""
+    """The next holder gets the progress that a resumable effect stored."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.progress(sent, {"url": "https://x/1"})
     journal.intents.release(sent)
@@ -184,7 +205,7 @@ def test_progress_outlives_the_process(journal: Journal) -> None:
 
 
 def test_end_of_the_work_is_noted_once_accepted(journal: Journal) -> None:
-    """`finish` needs no claim; an intent that is not accepted is left to those who work on it."""
+    """`finish` needs no claim, and ignores an intent that is not accepted yet."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     for row in (journal.intents.finish(WANTED.key, "failed"),):
         assert row is not None
@@ -197,9 +218,12 @@ def test_end_of_the_work_is_noted_once_accepted(journal: Journal) -> None:
 
 
 def test_user_decides_a_doubt(journal: Journal) -> None:
-    """Adopting ends it, writing off frees it; neither while a live process is at it."""
+    """The user ends a doubt by adopting, or frees it by writing off.
+
+    Neither is possible while a live process holds it.
+    """
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
-    with pytest.raises(DurabilityError, match="being worked on by process"):
+    with pytest.raises(DurabilityError, match="Process .* is working on the"):
         journal.intents.write_off(WANTED.key)
     journal.intents.release(sent)
     assert journal.intents.write_off(WANTED.key).state == "abandoned"
@@ -212,7 +236,7 @@ def test_user_decides_a_doubt(journal: Journal) -> None:
 
 
 def test_what_is_known_is_not_decided(journal: Journal) -> None:
-    """The user's word settles doubts alone: an effect that is on record keeps its URN."""
+    """The user can decide only doubts: an accepted effect keeps its URN."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.settle_outcome(sent, urn="urn:first", outcome={"a": 1}, how="sent")
     with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
@@ -225,7 +249,7 @@ def test_what_is_known_is_not_decided(journal: Journal) -> None:
 
 
 def test_claim_whose_commit_was_not_confirmed_is_free_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection was lost at the commit, which took effect: the same process can claim again at once."""
+    """If the connection is lost at a claim's commit, which took effect, the same process can claim again at once."""
     write = journal._store.write
 
     @contextlib.contextmanager
@@ -249,7 +273,7 @@ def test_claim_whose_commit_was_not_confirmed_is_free_again(journal: Journal, mo
 
 @pytest.fixture
 def sending(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Somebody who sends, and writes the outcome, while another who asks for the same looks whether he is there."""
+    """A process that sends and writes the outcome while another one checks whether it is alive."""
     intent = journal.intents.claim(WANTED).intent
     holds = Processes.holds
 
@@ -277,19 +301,22 @@ def sending(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     "claim", [lambda intents: intents.claim(WANTED), lambda intents: intents.claim_many([WANTED])[0]]
 )
 def test_what_is_just_being_sent_is_held(journal: Journal, claim: Callable[[Any], Claim]) -> None:
-    """A claim is never granted on what was read before its holder sent: the same would be sent twice."""
+    """A claim is not granted from a row that was read before the holder sent.
+
+    Otherwise the request would be sent twice.
+    """
     assert claim(journal.intents).kind == "held"
 
 
 @pytest.mark.usefixtures("sending")
 def test_user_does_not_decide_what_is_just_being_sent(journal: Journal) -> None:
-    """The user's word does not undo an outcome that is written while it is given."""
-    with pytest.raises(DurabilityError, match="being worked on"):
+    """The user's decision does not undo an outcome that is written at the same time."""
+    with pytest.raises(DurabilityError, match="is working on the"):
         journal.intents.resolve(WANTED.key, urn="urn:other", outcome={})
 
 
 def test_spend_limit_counts_over_all_attempts(journal: Journal) -> None:
-    """The run's spending intents count, abandoned ones do not, and what is kept may always be asked for."""
+    """All spending intents of a run count, except abandoned ones. Kept effects may always be requested."""
     opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
     base = replace(WANTED, spends=True, run_id=opened.run.id, attempt_id=opened.attempt.id, attempt_number=1)
     for n in range(2):
@@ -317,7 +344,7 @@ def _spend(url: str, n: int, run_id: str, attempt_id: str, results: Any) -> None
 
 
 def test_spend_limit_holds_for_claims_at_once(journal_url: str, journal: Journal) -> None:
-    """Six processes with a limit of three: three get through."""
+    """Of six processes with a limit of three, three get a claim."""
     opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
     results = FORK.Queue()
     children = [
@@ -334,7 +361,7 @@ def test_spend_limit_holds_for_claims_at_once(journal_url: str, journal: Journal
 
 
 class IntentMachine(RuleBasedStateMachine):
-    """Several holders, live and dead, do anything in any order to one key; a model says what may be so."""
+    """Several holders, live and dead, do anything in any order with one key. A model says which results are right."""
 
     folder: Path
     count = 0
@@ -358,7 +385,7 @@ class IntentMachine(RuleBasedStateMachine):
             self.trail.append(row.state)
 
     def _try(self, index: int, action: Any) -> IntentRow | None:
-        """Only the newest holder succeeds, and never against the table."""
+        """Check that only the newest holder succeeds, and only along the table."""
         if not self.held:
             return None
         old = self.held[index % len(self.held)]
@@ -430,7 +457,10 @@ class IntentMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.long)])
 def test_any_order_of_events_keeps_the_promises(tmp_path: Path, examples: int) -> None:
-    """Claims, deaths, sends, lost replies and outcomes in any order: one holder, legal arrows, no blind second send."""
+    """Claims, deaths, sends, lost replies and outcomes may come in any order.
+
+    There is one holder, only legal state changes, and no blind second send.
+    """
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal:
         raw = journal._store.engine.raw_connection()
         # The disk is not what this test is about.

@@ -1,4 +1,4 @@
-"""The lineage that one query finds is the one that the graph of all facts has."""
+"""One database query finds the same lineage as the graph of all facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ivcap_flows.provenance import Graph, Record, activity, agent, entity, relat
 
 
 def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record]:
-    """Runs that take and make few things in all the ways that there are, so that they meet often."""
+    """Runs that use and make few things in all possible ways, so that their lineages often meet."""
     contents = [f"{n:064x}" for n in range(4)]
     artifacts = [f"urn:ivcap:artifact:{n}" for n in range(4)]
     handles = ["102.100.100/1", "102.100.100/2"]
@@ -64,7 +64,7 @@ def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_query_finds_the_lineage_that_the_whole_graph_has(journal: Journal, seed: int) -> None:
-    """From every thing, up, down and both ways: the same things and the same relations."""
+    """For every thing and direction, the query and the graph find the same things and relations."""
     draw = random.Random(seed)
     whole = Graph(history(journal, draw))
     for id_ in whole.nodes:
@@ -76,7 +76,7 @@ def test_a_query_finds_the_lineage_that_the_whole_graph_has(journal: Journal, se
 
 
 def test_what_everybody_states_is_not_read_a_thousand_times(journal: Journal) -> None:
-    """Of a user that each run names, only the first and the last words are read."""
+    """Of a user that each run names, only the first and the last record are read."""
     opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {}, "r", "r"))
     user = agent("urn:ivcap-flows:user:me", "user")
     journal.facts.append([Fact(user, opened.run.id)] * 500)
@@ -86,7 +86,7 @@ def test_what_everybody_states_is_not_read_a_thousand_times(journal: Journal) ->
 
 
 def test_marks_name_contents_and_commits(journal: Journal) -> None:
-    """A sha256 names what has it, the beginning of a commit the code; neither the other."""
+    """A sha256 finds what has it, and the beginning of a commit finds the code. Neither finds the other."""
     opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {}, "r", "r"))
     attempt, run = flows_urn("attempt", opened.attempt.id), flows_urn("run", opened.run.id)
     records = [

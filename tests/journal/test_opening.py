@@ -1,4 +1,4 @@
-"""A journal is opened by many at once, and refuses with a next step what it cannot keep safe."""
+"""Many processes may open a journal at once. What cannot be kept safe is refused with a next step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _open_at(url: str, moment: float, results: multiprocessing.Queue[str]) -> No
 
 
 def test_first_openings_at_once_take_turns(empty_url: str) -> None:
-    """Eight processes that make one journal at the same moment all get it, and it is one."""
+    """Eight processes that create one journal at the same moment all open it, and it is one journal."""
     results = FORK.Queue()
     moment = time.time() + 0.2
     children = [FORK.Process(target=_open_at, args=(empty_url, moment, results)) for _ in range(8)]
@@ -51,7 +51,7 @@ def test_first_openings_at_once_take_turns(empty_url: str) -> None:
 
 
 def test_migrations_lead_to_the_declared_tables(empty_url: str) -> None:
-    """What the migrations make is what the code declares: tables, columns and indexes."""
+    """The migrations produce the tables, columns and indexes that the code declares."""
     store = Store(empty_url)
     with store.read() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": schema.VERSION_TABLE})
@@ -72,7 +72,7 @@ def test_journal_of_a_newer_version_is_refused(empty_url: str) -> None:
 
 
 def test_importing_and_opening_stay_light(tmp_path: Path) -> None:
-    """The import loads no database library; opening a journal that is up to date loads no migrations and is fast."""
+    """The import loads no database library. Opening a journal that is up to date loads no migrations and is fast."""
     url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
     Journal.open(url).close()
     script = f"""
@@ -111,7 +111,7 @@ def test_commits_reach_the_disk(empty_url: str) -> None:
 
 
 def test_new_folder_is_private(tmp_path: Path) -> None:
-    """The folder and the files made for a journal are open to their owner alone."""
+    """Only the owner can open the folder and the files of a journal."""
     with Journal.open(f"sqlite:///{tmp_path / 'new' / 'journal.sqlite'}"):
         modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()}
         assert modes == {0o600}
@@ -126,7 +126,7 @@ def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_bad_places_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in the way, a folder, a file that is no database, and one this user may not write: each names the path."""
+    """A file in the way, a folder, a file that is no database and a read-only file are errors with the path."""
     (tmp_path / "file").write_text("this is no database, whatever its name says" * 100)
     (tmp_path / "closed.sqlite").touch()
     monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path))
@@ -137,7 +137,7 @@ def test_bad_places_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_full_disk_is_an_error_with_a_next_step(tmp_path: Path) -> None:
-    """Facts that find no room raise JournalError, and what was written before stays."""
+    """Facts that do not fit on the disk raise JournalError. Earlier facts stay."""
     url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
     with Journal.open(url) as journal:
         run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run
@@ -153,7 +153,7 @@ def test_full_disk_is_an_error_with_a_next_step(tmp_path: Path) -> None:
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mount that covers the path decides, the innermost and last one; a local disk below NFS is fine."""
+    """The innermost and last mount that covers the path decides. A local disk below NFS is accepted."""
     mounts = [("/", "ext4"), ("/data", "nfs4"), ("/data/fast", "xfs"), ("/over", "xfs"), ("/over", "cifs")]
     assert network_file_system(Path("/data/new/journal.sqlite"), mounts) == "nfs4"
     assert network_file_system(Path("/data/fast/journal.sqlite"), mounts) is None
@@ -179,7 +179,7 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_file_systems_that_machines_share_are_refused(kind: str, refused: bool) -> None:
-    """Those of a network, those that a host lends its guest, and all that programs make of what lies elsewhere."""
+    """Network file systems, folders that a host shares with its guest, and most FUSE file systems are refused."""
     found = network_file_system(Path("/data/journal.sqlite"), [("/", "ext4"), ("/data", kind.upper())])
     assert found == (kind if refused else None)
 
@@ -194,7 +194,7 @@ def test_file_systems_that_machines_share_are_refused(kind: str, refused: bool) 
 def test_what_sqlite_does_not_grant_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, done: str
 ) -> None:
-    """It ignores what it was built without, and says nothing; so it is asked what holds."""
+    """SQLite silently ignores settings it was built without, so the settings are read back."""
     connect = sqlite3.dbapi2.connect
 
     class Deaf(sqlite3.Connection):
@@ -207,7 +207,7 @@ def test_what_sqlite_does_not_grant_is_an_error(
 
 
 def test_a_file_system_without_shared_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite says so by another journal mode, and no error; readers would then wait for writers, and locks fail."""
+    """Without shared memory SQLite silently uses another journal mode, with which locks would fail. That is refused."""
     connect = sqlite3.dbapi2.connect
     monkeypatch.setattr(
         sqlite3.dbapi2,
@@ -221,7 +221,7 @@ def test_a_file_system_without_shared_memory_is_refused(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d", "no url at all"])
 def test_urls_that_cannot_hold_a_journal(url: str) -> None:
-    """Memory, other databases and nonsense are refused with the forms that work, and without the password."""
+    """In-memory, unknown and malformed URLs are refused. The error shows the valid forms and no password."""
     with pytest.raises(ConfigurationError, match="sqlite:///<path>") as caught:
         Journal.open(url)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The note of which runs are parked."""
+"""The journal's rows for parked runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def park(journal: Journal, opened: OpenedAttempt, seconds: float = 60, **changed
 
 
 def test_a_park_is_kept_as_it_was_noted(journal):
-    """With all that a watcher needs to know; the earliest to wake first."""
+    """A park has all that a watcher needs. The run that wakes first is listed first."""
     late = park(journal, begin(journal, "a"), 600)
     soon = park(journal, begin(journal, "b"), 60)
     assert [each.flow_run_id for each in journal.parks.open()] == [soon.flow_run_id, late.flow_run_id] == ["b", "a"]
@@ -51,7 +51,7 @@ def test_a_park_is_kept_as_it_was_noted(journal):
 
 
 def test_rounds_count_on_and_only_the_newest_is_open(journal):
-    """A run is parked once at a time, whatever became of the round before."""
+    """A run has at most one open park. Each park has the next round number."""
     opened = begin(journal, "a")
     first, second = park(journal, opened), park(journal, opened)
     assert (first.round, second.round) == (1, 2)
@@ -60,7 +60,7 @@ def test_rounds_count_on_and_only_the_newest_is_open(journal):
 
 
 def test_a_park_ends_once(journal):
-    """Who comes second, be it the run itself or a watcher, changes nothing."""
+    """Only the first who ends a park, the run or a watcher, changes it."""
     noted = park(journal, begin(journal, "a"))
     assert journal.parks.end(noted, "woken", "by the watcher")
     assert not journal.parks.end(noted, "over", "deleted")
@@ -70,7 +70,7 @@ def test_a_park_ends_once(journal):
 
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_a_run_has_left_when_its_process_is_gone(journal, journal_url):
-    """This process is there; one that has ended is not."""
+    """A run has left when its process has ended."""
     code = """
 import sys
 from ivcap_flows.journal import Journal
@@ -86,7 +86,7 @@ with Journal.open(sys.argv[1]) as journal:
 
 
 def test_parks_go_with_their_run(journal):
-    """What is pruned leaves nothing behind."""
+    """Pruning a run deletes its parks."""
     opened = begin(journal, "a")
     noted = park(journal, opened)
     journal.runs.close_attempt(opened.attempt.id, "completed")
@@ -95,7 +95,7 @@ def test_parks_go_with_their_run(journal):
 
 
 def test_a_lease_is_held_while_its_block_runs(journal):
-    """As anybody may ask, without wanting it."""
+    """Anybody can see whether a lease is held, without taking it."""
     assert not journal.leases.held("watcher")
     with journal.leases.hold("watcher"):
         assert journal.leases.held("watcher")

@@ -1,4 +1,4 @@
-"""Whether a process lives is asked of what can know it: the process table, else its heartbeat, and no clock."""
+"""Whether a process lives is decided by the process table or by its heartbeat, and by no clock."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def holder(journal_url: str) -> Iterator[Callable[[], Any]]:
 
 
 def _take_elsewhere(journal: Journal) -> None:
-    """What is known of the holder is what one knows of a process of another machine."""
+    """Make the journal know of the holder only what it would know of a process of another machine."""
     with journal._store.write() as connection:
         connection.execute(sa.update(schema.processes).values(boot="of another machine"))
 
@@ -84,7 +84,7 @@ def _row(pid: int) -> ProcessRow:
 def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    """Its heartbeat moves, so it is at it, whatever the journal's clock says."""
+    """A holder whose heartbeat moves keeps its claim, whatever the journal's clock says."""
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.6)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 1.0)
     holder()
@@ -93,7 +93,7 @@ def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
     end = time.monotonic() + 2
     while time.monotonic() < end:
         assert journal.intents.claim(WANTED).kind == "held"
-        with pytest.raises(DurabilityError, match="being worked on"):
+        with pytest.raises(DurabilityError, match="is working on the"):
             journal.intents.write_off(WANTED.key)
         time.sleep(0.05)
 
@@ -102,7 +102,7 @@ def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
 def test_a_holder_whose_heart_stands_still_has_let_go(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    """A killed one of another machine is not waited for until a clock that was set back has caught up."""
+    """A killed holder of another machine loses its claim without waiting for a clock that was set back to catch up."""
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.3)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 1.0)
     child = holder()
@@ -120,7 +120,7 @@ def test_a_holder_whose_heart_stands_still_has_let_go(
 def test_who_asks_once_listens_first(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that runs for a moment hears the heartbeats of a live holder, and none of a dead one."""
+    """A short command listens first: it hears the heartbeats of a live holder, and none of a dead one."""
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.5)
     child = holder()
     _take_elsewhere(journal)
@@ -136,7 +136,7 @@ def test_who_asks_once_listens_first(
 
 
 def test_the_doubt_counts_from_the_death_of_the_holder(journal: Journal, holder: Callable[[], Any]) -> None:
-    """Between its mark and its death it can have sent at any time."""
+    """The visibility delay counts from the death of the holder, which may have sent at any time before."""
     child = holder()
     marked = journal.intents.get(WANTED.key)
     assert marked is not None and marked.sent_at is not None
@@ -152,7 +152,10 @@ def test_the_doubt_counts_from_the_death_of_the_holder(journal: Journal, holder:
 def test_the_doubt_counts_no_longer_than_a_holder_may_send(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """What was marked long ago has left, or never will; of a holder elsewhere that may yet be."""
+    """The visibility delay counts at the latest from when the holder's permission to send ended.
+
+    A holder elsewhere may still send.
+    """
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
     child = holder()
@@ -174,7 +177,7 @@ def test_the_doubt_counts_no_longer_than_a_holder_may_send(
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_hours(
     journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of what a holder elsewhere may send is at most as far away as it was when that was written."""
+    """A clock that was set back does not move the end of a holder's permission to send further away."""
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
     holder()
@@ -185,7 +188,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_hours(
 
 
 def test_what_the_process_table_says(journal: Journal) -> None:
-    """This process lives; one with its number and another start does not, nor a number that nobody has."""
+    """A process with the number of another and a different start time is not that process, nor is a missing number."""
     holds = journal.intents._processes.holds
     child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
     child.start()
@@ -200,7 +203,7 @@ def test_what_the_process_table_says(journal: Journal) -> None:
 
 
 def test_a_process_that_cannot_be_seen_is_not_dead(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its number is taken, and when it began is hidden: then its heartbeat decides."""
+    """If a process's start time is hidden, its heartbeat decides."""
     monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
     holds = journal.intents._processes.holds
     child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
@@ -215,7 +218,7 @@ def test_a_process_that_cannot_be_seen_is_not_dead(journal: Journal, monkeypatch
 
 
 def _ask_as_nobody(row: ProcessRow, told: Any) -> None:
-    """As another user, to whom /proc shows nothing of root's processes."""
+    """Ask as another user, to whom /proc shows nothing of root's processes."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -237,7 +240,7 @@ def _ask_as_nobody(row: ProcessRow, told: Any) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="needs root on Linux")
 def test_another_users_process_is_not_dead_where_proc_hides_it() -> None:
-    """hidepid=2: a process of somebody else is as if it were not there, but for its number."""
+    """With hidepid=2, another user's process is visible only by its number, and is not taken for dead."""
     child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
     child.start()
     row = _row(child.pid or 0)
@@ -259,8 +262,7 @@ def test_another_users_process_is_not_dead_where_proc_hides_it() -> None:
     [pytest.param(["--mount-proc"], id="own /proc"), pytest.param([], id="the host's /proc", marks=pytest.mark.long)],
 )
 def test_processes_of_one_container_see_each_other(sqlite_url: str, mounts: list[str], tmp_path: Path) -> None:
-    """In a PID namespace of its own, also where /proc shows the numbers of another: one finds the other,
-    and when it was killed."""
+    """Processes in one PID namespace see each other, and see a kill, even if /proc shows the numbers of another."""
     (tmp_path / "claim.py").write_text(CLAIM)
     ask = '"$0" "$1" "$2" & '
     script = f"{ask} first=$!; read _; {ask} read _; kill -9 $first; wait $first; {ask} wait"

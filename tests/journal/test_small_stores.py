@@ -9,7 +9,10 @@ from ivcap_flows.journal import Journal, RunIdentity
 
 
 def test_digest_is_known_for_the_same_state_only(journal: Journal) -> None:
-    """Another size, time, inode or device is another content; a newer digest replaces the old one, or none does."""
+    """A digest is valid only for the same size, time, inode and device.
+
+    A newer digest replaces it, and it can be removed.
+    """
     nanoseconds = 1_700_000_000_000_000_001
     state = FileState(size=10**13, mtime_ns=nanoseconds, ctime_ns=nanoseconds, inode=2**64 - 1, device=2**64 - 1)
     assert journal.files.known_sha256("/f", state) is None
@@ -27,7 +30,7 @@ def test_digest_is_known_for_the_same_state_only(journal: Journal) -> None:
 
 
 def test_first_value_counts(journal: Journal) -> None:
-    """A later value of one name and run is not kept; other runs have their own."""
+    """The first value of a name in a run is kept. Other runs have their own."""
     runs = [journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"n": n}, str(n), str(n))).run.id for n in (1, 2)]
     assert journal.once.get(runs[0], "now") is None
     assert journal.once.keep(runs[0], "now", "1") == "1"

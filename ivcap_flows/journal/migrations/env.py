@@ -1,4 +1,4 @@
-"""Run by alembic: migrates the connection that the opening journal gives, in that connection's transaction."""
+"""Migrate a journal: alembic runs this on the connection of the journal that is being opened, in its transaction."""
 
 from alembic import context
 

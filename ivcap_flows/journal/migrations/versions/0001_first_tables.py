@@ -1,6 +1,6 @@
 """The tables of the first published version.
 
-Until it is published, they are those that the code declares. A later version adds revisions of its own.
+Until that version is published, this revision creates the tables that `schema` declares. Later versions add revisions.
 """
 
 from alembic import op
